@@ -1,0 +1,99 @@
+"""The run-time half of a backend: what the engine hands to the math, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.runner.config import SamplingParams
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RowSampler:
+    """One wanted row's sampler. ``history`` is prompt then output ids ([n] int32), its first
+    ``prompt_length`` the prompt; ``seed`` and ``counter`` fix the random number; ``allowed`` is a
+    bit mask over the vocabulary ([ceil(vocab / 32)] uint32) or None."""
+
+    params: SamplingParams
+    seed: int
+    counter: int
+    history: Int32
+    prompt_length: int
+    allowed: NDArray[np.uint32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step. Tokens of one sequence are contiguous, positions ascend; ``sequences`` indexes the
+    rows of ``page_tables`` ([S, pages] int32, -1 where unused); ``rows`` ([R]) indexes ``tokens``
+    ([T]); ``samplers`` has R entries, None where only logits are wanted."""
+
+    tokens: Int32
+    positions: Int32
+    sequences: Int32
+    rows: Int32
+    page_tables: Int32
+    samplers: Sequence[RowSampler | None]
+    want_logits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural log-probabilities from the raw logits: of the sampled id, and of the likeliest."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """``ids`` [R]: the sampled ids, -1 where none was. ``errors`` [R]: None, or why that row could
+    not be sampled. ``logits`` [R, vocab] float32 if the batch wanted them."""
+
+    ids: Int32
+    logprobs: Sequence[TokenLogprobs | None]
+    errors: Sequence[str | None]
+    logits: Float32 | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an executor reserves at load: T, R and sequences of a step, KV pages, threads
+    (0: physical cores), and whether every value of a step can be read back."""
+
+    max_tokens: int
+    max_rows: int
+    max_sequences: int
+    pages: int
+    threads: int = 0
+    trace: bool = False
+
+
+class Executor(Protocol):
+    """Runs steps of one program. Not thread-safe: one caller at a time."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def step(self, batch: Batch) -> StepResult:
+        """Runs one step.
+
+        Raises:
+            NativeError: the core refused the batch or failed.
+        """
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies a whole KV page (all states)."""
+
+    def read_value(self, value: int) -> Float32:
+        """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
+
+    def close(self) -> None:
+        """Frees pages and threads; the executor is unusable afterwards."""

@@ -1,0 +1,53 @@
+// Paged, grouped-query, causal attention.
+//
+// A page holds kPageTokens positions of one sequence for all states of the program; a state's part is
+//   keys   [kv_heads][head_dim][kPageTokens]      (lanes are tokens: no horizontal sums)
+//   values [kv_heads][kPageTokens][head_dim padded to 16]
+// in f32 or f16. `write` stores the step's keys and values; after a barrier `attend` reads all of them
+// back from the cache, in blocks at absolute multiples of kPageTokens, with an online softmax whose
+// sums run in 16 virtual lanes and one fixed tree. Masked positions are never read into arithmetic.
+#pragma once
+
+#include "core/kernel.h"
+
+namespace edge {
+
+enum class KvType : int32_t { f32, f16 };
+
+struct KvState {
+  int32_t kv_heads = 0, head_dim = 0;
+  KvType type = KvType::f16;
+  uint64_t offset = 0;  // of this state inside a page
+};
+
+struct AttentionArgs {
+  KvState state;
+  int32_t heads = 0;
+  int32_t window = 0;  // 0: none
+  float scale = 1.0f;
+  float softcap = 0.0f;  // 0: none
+  Matrix q;              // [T, heads * head_dim]
+  Matrix k, v;           // [T, kv_heads * head_dim]
+  Matrix out;            // [T, heads * head_dim]
+  const int32_t* positions = nullptr;   // [T]
+  const int32_t* sequences = nullptr;   // [T]
+  const int32_t* page_table = nullptr;  // [.., page_stride]
+  int32_t page_stride = 0;
+  uint8_t* pages = nullptr;  // page p starts at pages + p * page_bytes
+  uint64_t page_bytes = 0;
+  uint8_t* scratch = nullptr;  // scratch_bytes per worker, worker-major
+};
+
+// Bytes of one state in one page, a multiple of 64.
+uint64_t kv_state_bytes(int32_t kv_heads, int32_t head_dim, KvType type);
+
+struct AttentionKernels {
+  size_t (*scratch_bytes)(const AttentionArgs& args);  // per worker; a multiple of 64
+  void (*write)(const AttentionArgs& args, Worker worker);
+  void (*attend)(const AttentionArgs& args, Worker worker);
+};
+
+extern const AttentionKernels attention_scalar;
+extern const AttentionKernels attention_avx2;
+
+}  // namespace edge

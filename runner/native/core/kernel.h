@@ -1,0 +1,44 @@
+// What every operator kernel shares: matrix views, the worker's share, and how a kernel set is chosen.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace edge {
+
+// Row-major float32 matrix view. Rows start 64-byte aligned and are padded to 16 floats; what lies in
+// the padding is unspecified, so kernels may write it but never let it reach a result.
+struct Matrix {
+  float* data = nullptr;
+  int64_t stride = 0;  // floats between rows
+  int32_t rows = 0;
+  int32_t cols = 0;
+  float* row(int64_t i) const { return data + i * stride; }
+};
+
+// One thread's place in the team that runs an operator together. Work is split by output, so that no
+// reduction crosses workers and no result depends on `count`.
+struct Worker {
+  int32_t index = 0;
+  int32_t count = 1;
+};
+
+// The half-open share [begin, end) of `total` items that `worker` takes, in multiples of `unit`.
+struct Share {
+  int64_t begin, end;
+};
+inline Share share(int64_t total, int64_t unit, Worker worker) {
+  int64_t units = (total + unit - 1) / unit;
+  int64_t begin = units * worker.index / worker.count * unit;
+  int64_t end = units * (worker.index + 1) / worker.count * unit;
+  return {begin, end < total ? end : total};
+}
+
+inline int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+constexpr int32_t kLanes = 16;       // virtual float lanes of every reduction
+constexpr int32_t kPageTokens = 64;  // tokens of a KV page = block of attention
+
+}  // namespace edge

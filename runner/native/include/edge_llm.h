@@ -1,0 +1,146 @@
+// The C ABI of the native core. Called through ctypes once per step; src/edge_llm/native.py mirrors
+// every struct. All pointers are borrowed for the duration of the call, except weights and their
+// data, which must outlive the model. Every function returns an edge_status; edge_last_error()
+// (thread-local) says what went wrong. Python has checked the plan (program/check.py); the core
+// checks again only what would corrupt memory.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define EDGE_API __declspec(dllexport)
+#else
+#define EDGE_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EDGE_ABI_VERSION 1
+
+typedef enum edge_status {
+  EDGE_OK = 0,
+  EDGE_INVALID = 1,      // an argument or the plan is wrong
+  EDGE_OUT_OF_MEMORY = 2,
+  EDGE_UNSUPPORTED = 3,  // this CPU or build cannot do what was asked
+  EDGE_INTERNAL = 4
+} edge_status;
+
+// Operator codes: program/ops.py. Slots that an operator does not use are -1 (indices) or 0.
+typedef struct edge_instruction {
+  int32_t op;
+  int32_t input_count, output_count;
+  int32_t inputs[6];
+  int32_t outputs[4];
+  int32_t weights[2];
+  int32_t state;
+  int32_t ints[4];
+  float floats[2];
+} edge_instruction;
+
+typedef struct edge_value {
+  int32_t rows;   // 0: T, 1: R
+  int32_t width;
+  int32_t dtype;  // 0: f32, 1: i32
+} edge_value;
+
+typedef struct edge_weight {
+  int32_t format;  // program/ops.py WEIGHT_FORMATS
+  int32_t n, k;    // logical shape; vectors have k = 1
+  const void* data;  // 64-byte aligned
+  uint64_t bytes;
+} edge_weight;
+
+typedef struct edge_state {
+  int32_t kv_heads, head_dim;
+  int32_t dtype;  // program/ops.py KV_DTYPES
+} edge_state;
+
+typedef struct edge_program {
+  int32_t context, vocab;
+  int32_t sampleable;  // token ids at and above this are never sampled
+  int32_t output;      // value number of the logits
+  int32_t value_count, weight_count, state_count, instruction_count;
+  const edge_value* values;
+  const edge_weight* weights;
+  const edge_state* states;
+  const edge_instruction* instructions;
+} edge_program;
+
+typedef struct edge_limits {
+  int32_t max_tokens;     // T of a step
+  int32_t max_rows;       // R of a step
+  int32_t max_sequences;  // rows of the page table
+  int32_t pages;          // KV pages to reserve (address space; touched on first use)
+  int32_t threads;
+  int32_t trace;  // 1: keep every value of the last step readable (edge_read_value); no fusion
+} edge_limits;
+
+// One wanted row's sampler. `history` is prompt then output ids; repetition_penalty looks at all of
+// it, presence and frequency penalties at history[prompt_length:]. `counter` is the number of tokens
+// this sequence has sampled: the random number is a pure function of (seed, counter).
+typedef struct edge_sampler {
+  int32_t sample;  // 0: logits only
+  float temperature;  // 0: greedy (lowest id wins a tie)
+  int32_t top_k;      // 0: off
+  float top_p;        // 1: off
+  float min_p;        // 0: off
+  float repetition_penalty;  // 1: off
+  float presence_penalty, frequency_penalty;  // 0: off
+  int32_t top_logprobs;  // -1: none; 0..20: log-probabilities of the raw logits
+  uint64_t seed, counter;
+  const int32_t* history;
+  int32_t history_length, prompt_length;
+  const int32_t* bias_ids;
+  const float* bias_values;
+  int32_t bias_count;
+  int32_t reserved;
+  const uint32_t* allowed;  // bit i: id i may be sampled; null: all; ceil(vocab / 32) words
+} edge_sampler;
+
+#define EDGE_MAX_LOGPROBS 20
+
+typedef struct edge_sample {
+  int32_t id;          // -1: not sampled
+  int32_t status;      // 0: fine, 1: non-finite logits, 2: the mask allows no id
+  float logprob;       // of `id`, from the raw logits; only if top_logprobs >= 0
+  int32_t top_count;
+  int32_t top_ids[EDGE_MAX_LOGPROBS];
+  float top_logprobs[EDGE_MAX_LOGPROBS];
+} edge_sample;
+
+typedef struct edge_batch {
+  int32_t tokens_count;  // T
+  int32_t rows_count;    // R
+  int32_t sequence_count;
+  int32_t page_stride;  // entries per page-table row
+  const int32_t* tokens;      // [T]
+  const int32_t* positions;   // [T]
+  const int32_t* sequences;   // [T], row of the page table
+  const int32_t* rows;        // [R], indices into the flat batch
+  const int32_t* page_table;  // [sequence_count, page_stride] page ids
+  const edge_sampler* samplers;  // [R]
+  edge_sample* samples;          // [R]
+  float* logits;  // null, or [R, vocab]
+} edge_batch;
+
+typedef struct edge_model edge_model;
+
+EDGE_API int32_t edge_abi_version(void);
+EDGE_API const char* edge_last_error(void);
+EDGE_API const char* edge_isa(void);  // "avx2", "scalar", ...: what runs here, after EDGE_LLM_ISA
+EDGE_API int32_t edge_page_tokens(void);
+// Bytes of one KV page of this program (all its states).
+EDGE_API edge_status edge_page_bytes(const edge_program* program, uint64_t* bytes);
+EDGE_API edge_status edge_load(const edge_program* program, const edge_limits* limits, edge_model** model);
+EDGE_API edge_status edge_step(edge_model* model, const edge_batch* batch);
+EDGE_API edge_status edge_copy_page(edge_model* model, int32_t source, int32_t target);
+// Copies value `value` of the last step, [rows, width] without padding; needs limits.trace.
+EDGE_API edge_status edge_read_value(edge_model* model, int32_t value, float* out, uint64_t count);
+EDGE_API void edge_free(edge_model* model);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,48 @@
+// Linear and embedding over packed weights.
+//
+// Panel layouts are specified in docs/program-format.md and made by program/pack.py.
+// Integer weights: each row of x is quantized to int8 (asymmetric, per row; shared numerics in
+// docs/quantization.md), dots are exact integers, and
+//   y[n] = s_x * fma(-zp, rowconst[n], sum_g s_w[n,g] * dot_g)   groups ascending, one fma each.
+// Float weights: y[n] = fma over k ascending, float32 accumulator. Then + bias. So a result does not
+// depend on the number of rows, the tile, the worker count or the instruction set.
+#pragma once
+
+#include "core/kernel.h"
+
+namespace edge {
+
+enum class WeightFormat : int32_t { f32, f16, bf16, i8, i4g32, i4g64, i4g128, raw_f32 };
+
+struct PackedWeight {
+  WeightFormat format = WeightFormat::f32;
+  int32_t n = 0, k = 0;           // logical
+  const uint8_t* data = nullptr;  // 64-byte aligned
+};
+
+struct LinearArgs {
+  PackedWeight weight;
+  const float* bias = nullptr;  // [n] or null
+  Matrix x;                     // [rows, k]
+  Matrix y;                     // [rows, n]
+  uint8_t* scratch = nullptr;   // linear_scratch_bytes(...), 64-byte aligned
+};
+
+// Packed bytes of a weight, to check a file against.
+uint64_t packed_bytes(WeightFormat format, int64_t n, int64_t k);
+
+struct LinearKernels {
+  // Bytes of scratch for `rows` rows of width k.
+  size_t (*scratch_bytes)(const PackedWeight& weight, int32_t rows);
+  // Fills the scratch (quantized rows). Workers split the rows; a barrier follows.
+  void (*prepare)(const LinearArgs& args, Worker worker);
+  // Workers split the output panels.
+  void (*multiply)(const LinearArgs& args, Worker worker);
+  // y[i] = table row ids[i], dequantized. Workers split the rows of y.
+  void (*gather)(const PackedWeight& table, const int32_t* ids, Matrix y, Worker worker);
+};
+
+extern const LinearKernels linear_scalar;
+extern const LinearKernels linear_avx2;  // needs AVX2, FMA, F16C
+
+}  // namespace edge

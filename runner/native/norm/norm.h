@@ -1,0 +1,16 @@
+// RMS norm: y = x * (1 / sqrt(mean(x^2) + eps)) * weight over each run of `size` columns
+// (arXiv 1910.07467). The sum of squares runs in 16 virtual lanes and one fixed tree.
+#pragma once
+
+#include "core/kernel.h"
+
+namespace edge {
+
+struct NormKernels {
+  void (*rms_norm)(Matrix x, const float* weight, int32_t size, float eps, Matrix y, Worker worker);
+};
+
+extern const NormKernels norm_scalar;
+extern const NormKernels norm_avx2;
+
+}  // namespace edge

@@ -1,0 +1,61 @@
+"""The JSON documents of a program file's metadata, beside the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Facts of the checkpoint that users and clients ask for. ``context`` is the program's own
+    limit in tokens, ``trained_context`` the checkpoint's."""
+
+    name: str
+    family: str
+    parameters: int
+    layers: int
+    dim: int
+    vocab: int
+    context: int
+    trained_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """``size``: ids at and above it have no token and are never sampled. ``bos_id`` is prepended
+    to raw text when ``add_bos``; chat templates write their own. ``unk``, ``pad`` etc. live in the
+    tokenizer file (tensor ``tokenizer.json``)."""
+
+    size: int
+    bos_id: int | None
+    eos_id: int | None
+    add_bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """What the checkpoint's authors recommend; ``stop_ids`` end a turn."""
+
+    stop_ids: tuple[int, ...]
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Everything in the metadata but the plan. ``recipe``, ``report`` and ``provenance`` are for
+    people and tools; the run time reads none of them."""
+
+    model: ModelFacts
+    tokenizer: TokenizerFacts
+    generation: GenerationDefaults
+    chat_template: str | None
+    recipe: Json = field(default_factory=dict)
+    report: Json = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
