@@ -1,0 +1,43 @@
+"""Reading small untrusted files of a checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edge_llm.errors import CheckpointError
+
+# Configs are a few KiB; the largest of these files, a shard index, stays under 1 MiB for 10^4 names.
+MAX_BYTES = 16 * 2**20
+
+
+def read_text(path: Path) -> str:
+    """UTF-8 text of at most MAX_BYTES.
+
+    Raises:
+        CheckpointError: unreadable, too large, or not UTF-8.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes, expected at most {MAX_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise CheckpointError(f"{path} is not UTF-8 text") from exc
+
+
+def read_json_object(path: Path) -> dict[str, object]:
+    """A JSON object.
+
+    Raises:
+        CheckpointError: unreadable, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as exc:
+        raise CheckpointError(f"{path} is not valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+    return value

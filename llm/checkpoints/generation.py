@@ -1,0 +1,71 @@
+"""Stop ids and sampling defaults from the values that checkpoints carry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edge_llm.errors import CheckpointError
+from edge_llm.llm.config import shorten
+from edge_llm.program.documents import GenerationDefaults
+
+# name -> (low, high), both included; the ranges that SamplingParams accepts
+_NUMBERS = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (1e-6, 10.0),
+}
+
+
+def token_ids(value: object, vocab: int, where: str) -> tuple[int, ...]:
+    """The ids of an ``eos_token_id``: null, one integer, or a list of them.
+
+    Raises:
+        CheckpointError: anything else, or an id outside the vocabulary.
+    """
+    if value is None:
+        return ()
+    ids = value if isinstance(value, list) else [value]
+    for id_ in ids:
+        if not isinstance(id_, int) or isinstance(id_, bool) or not 0 <= id_ < vocab:
+            raise CheckpointError(
+                f"{where}: got {shorten(value)}, expected ids from 0 to {vocab - 1}"
+            )
+    return tuple(dict.fromkeys(ids))
+
+
+def generation_defaults(
+    values: Mapping[str, object], stop_ids: tuple[int, ...], where: str
+) -> GenerationDefaults:
+    """Sampling defaults by the names of transformers' generation_config; null counts as absent.
+
+    ``do_sample: false`` asks for greedy decoding, which is temperature 0.
+
+    Raises:
+        CheckpointError: a value out of range.
+    """
+    numbers: dict[str, float] = {}
+    for name, (low, high) in _NUMBERS.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
+            raise CheckpointError(
+                f"{where}: {name}: got {shorten(value)}, expected a number from {low} to {high}"
+            )
+        numbers[name] = float(value)
+    top_k = values.get("top_k")
+    if top_k is None:
+        top_k = 0
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 0 <= top_k < 2**31:
+        raise CheckpointError(f"{where}: top_k: got {shorten(top_k)}, expected 0 or more")
+    if values.get("do_sample") is False:
+        numbers["temperature"] = 0.0
+    if any(not math.isfinite(number) for number in numbers.values()):
+        raise CheckpointError(f"{where}: got a number that is not finite")
+    return GenerationDefaults(stop_ids=stop_ids, top_k=top_k, **numbers)

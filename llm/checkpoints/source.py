@@ -1,0 +1,98 @@
+"""What an opened checkpoint is, whatever its file format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edge_llm.errors import CheckpointError
+from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.registry import parameter_shapes
+from edge_llm.program.documents import GenerationDefaults
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerDirectory:
+    """A folder with Hugging Face tokenizer files."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerMetadata:
+    """The metadata of a GGUF file: ``tokenizer.ggml.*`` keys to str, int, float, bool or lists."""
+
+    values: Mapping[str, object]
+
+
+TokenizerSource = TokenizerDirectory | TokenizerMetadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checked checkpoint: every parameter of its family is there with the right shape, and
+    nothing else is.
+
+    Attributes:
+        name: for people; the folder's or the file's own.
+        shapes: parameter name in the module -> shape; tied parameters are not listed.
+        read: reads one tensor; use ``tensor``.
+        sources: the files it consists of, for provenance hashes.
+        unread_config_keys: config keys that nothing has read and that are not known as harmless.
+        license: an SPDX-like name where the checkpoint states one.
+    """
+
+    name: str
+    config: ModelConfig
+    shapes: Mapping[str, Shape]
+    read: Callable[[str], torch.Tensor]
+    generation: GenerationDefaults
+    tokenizer: TokenizerSource
+    chat_template: str | None
+    sources: tuple[Path, ...]
+    unread_config_keys: tuple[str, ...]
+    license: str | None
+
+    def parameters(self) -> dict[str, Shape]:
+        """Name and shape of every parameter, without reading any."""
+        return dict(self.shapes)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One parameter, read now, in the checkpoint's dtype (float32 where it was quantized).
+        May be a read-only view of the file: do not write to it.
+
+        Raises:
+            CheckpointError: no such parameter, or the file can no longer be read.
+        """
+        if name not in self.shapes:
+            raise CheckpointError(f"{self.name} has no parameter {name!r}")
+        return self.read(name)
+
+
+def check_parameters(
+    config: ModelConfig, got: Mapping[str, Shape], where: str, problems: list[str]
+) -> dict[str, Shape]:
+    """The parameters that ``config`` asks for; ``got`` must hold exactly those.
+
+    ``problems`` are lines found before, which go into the same error.
+
+    Raises:
+        CheckpointError: lists every missing, left-over and misshapen tensor.
+    """
+    expected = parameter_shapes(config)
+    lines = list(problems)
+    for name, shape in expected.items():
+        if name not in got:
+            lines.append(f"missing: {name}, expected {list(shape)}")
+        elif got[name] != shape:
+            lines.append(f"shape: {name}: got {list(got[name])}, expected {list(shape)}")
+    lines += [f"left over: {name} {list(got[name])}" for name in sorted(set(got) - set(expected))]
+    if lines:
+        listing = "".join(f"\n  {line}" for line in lines)
+        raise CheckpointError(f"{where} does not hold a {config.family} model:{listing}")
+    return expected

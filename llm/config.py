@@ -1,0 +1,244 @@
+"""Facts of a checkpoint (ModelConfig), and the strict reader that takes them from its config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edge_llm.errors import ConfigError
+
+# No public decoder comes near these; beyond them a config is damaged or hostile.
+MAX_SIZE = 2**24
+MAX_LAYERS = 1024
+
+# Keys of Hugging Face configs that change nothing at inference, whatever their value.
+HARMLESS_KEYS = frozenset(
+    {
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "is_llama_config",
+        "label2id",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "pretraining_tp",
+        "problem_type",
+        "return_dict",
+        "torch_dtype",
+        "transformers.js_config",
+        "transformers_version",
+        "unsloth_fixed",
+        "use_cache",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearScaling:
+    """Every rotary frequency divided by ``factor``."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3Scaling:
+    """Llama 3.1's rule: long wavelengths divided by ``factor``, short ones kept, a ramp between.
+
+    ``original_context`` is in tokens; the two frequency factors divide it to give the wavelengths
+    where the ramp ends and begins."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyDivisors:
+    """One divisor for each rotary frequency, as GGUF files store a scaling rule's outcome."""
+
+    values: tuple[float, ...]
+
+
+RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What a checkpoint computes; sizes are numbers of elements, ``context`` is in tokens.
+
+    ``family`` is a key of ``registry.FAMILIES``, which knows what its members have in common
+    (biases, norms of queries and keys). ``tied``: the head uses the embedding table."""
+
+    family: str
+    vocab: int
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    norm_eps: float
+    context: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    tied: bool
+
+
+class ConfigReader:
+    """Reads typed values from an untrusted mapping and collects every problem for one error.
+
+    A faulty value is recorded and replaced by a placeholder, so that reading goes on;
+    ``finish`` raises. ``null`` counts as absent, as in transformers."""
+
+    def __init__(self, values: Mapping[str, object], where: str) -> None:
+        self._values = values
+        self._where = where
+        self._used: set[str] = set()
+        self._problems: list[str] = []
+
+    def get(self, key: str) -> object | None:
+        """The raw value, marked as read; None when absent."""
+        self._used.add(key)
+        return self._values.get(key)
+
+    def problem(self, message: str) -> None:
+        """Records one line of the final error."""
+        self._problems.append(message)
+
+    def require(self, condition: bool, message: str) -> None:
+        """Records a relation that does not hold; silent once placeholders are in play."""
+        if not condition and not self._problems:
+            self.problem(message)
+
+    def integer(
+        self, key: str, default: int | None = None, *, low: int = 1, high: int = MAX_SIZE
+    ) -> int:
+        """An integer within [low, high]; without a default it must be there."""
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        self._mismatch(key, f"an integer from {low} to {high}")
+        return low
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A finite number above zero; without a default it must be there."""
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isfinite(value) and value > 0:
+                return float(value)
+        self._mismatch(key, "a finite number above 0")
+        return 1.0
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A boolean."""
+        value = self.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool):
+            return value
+        self._mismatch(key, "true or false")
+        return default
+
+    def neutral(self, key: str, expected: object) -> None:
+        """A key that would change the computation: absent, or at the one value honoured."""
+        value = self.get(key)
+        if value is not None and (type(value) is not type(expected) or value != expected):
+            self._mismatch(key, f"{expected!r}, the only value supported")
+
+    def absorb(self, inner: ConfigReader, key: str) -> None:
+        """Takes over the problems of the object at ``key``, whose every key must have been read."""
+        self._problems += [f"{key}.{problem}" for problem in inner._problems]
+        for name in sorted(set(inner._values) - inner._used):
+            self.problem(f"{key}.{name}: got {shorten(inner._values[name])}, a key not supported")
+
+    def finish(self, harmless: Iterable[str] = ()) -> tuple[str, ...]:
+        """The keys that nothing has read and that are not known to be harmless.
+
+        Raises:
+            ConfigError: listing every problem.
+        """
+        if self._problems:
+            listing = "".join(f"\n  {problem}" for problem in self._problems)
+            raise ConfigError(f"{self._where} cannot be honoured:{listing}")
+        return tuple(sorted(set(self._values) - self._used - HARMLESS_KEYS - set(harmless)))
+
+    def _mismatch(self, key: str, expected: str) -> None:
+        value = self._values.get(key)
+        got = "missing" if value is None else f"got {shorten(value)}"
+        self.problem(f"{key}: {got}, expected {expected}")
+
+
+def shorten(value: object) -> str:
+    """``repr`` of an untrusted value, cut to a length fit for an error message."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # deep nesting; integers of too many digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def read_decoder(
+    reader: ConfigReader,
+    family: str,
+    *,
+    rope: tuple[float, RopeScaling | None],
+    head_dim: int | None = None,
+) -> ModelConfig:
+    """The keys that the configs of most decoders share, by their Hugging Face names.
+
+    ``head_dim`` is the family's default; None: hidden_size / num_attention_heads.
+    """
+    dim = reader.integer("hidden_size")
+    heads = reader.integer("num_attention_heads")
+    kv_heads = reader.integer("num_key_value_heads", heads)
+    if head_dim is None and heads <= dim:
+        head_dim = dim // heads
+    head_dim = reader.integer("head_dim", head_dim)
+    theta, scaling = rope
+    reader.neutral("hidden_act", "silu")
+    reader.neutral("quantization_config", {})
+    reader.neutral("partial_rotary_factor", 1.0)
+    reader.require(
+        heads % kv_heads == 0,
+        f"num_attention_heads: got {heads}, expected a multiple of num_key_value_heads {kv_heads}",
+    )
+    reader.require(head_dim % 2 == 0, f"head_dim: got {head_dim}, expected an even number")
+    layers = reader.integer("num_hidden_layers", high=MAX_LAYERS)
+    layer_types = reader.get("layer_types")
+    if layer_types is not None and layer_types != ["full_attention"] * layers:
+        reader.problem(
+            f"layer_types: got {shorten(layer_types)}, expected 'full_attention' for each of "
+            f"{layers} layers"
+        )
+    return ModelConfig(
+        family=family,
+        vocab=reader.integer("vocab_size"),
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=reader.integer("intermediate_size"),
+        norm_eps=reader.positive("rms_norm_eps", 1e-6),
+        context=reader.integer("max_position_embeddings"),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        tied=reader.flag("tie_word_embeddings", False),
+    )

@@ -1,0 +1,47 @@
+"""Llama 2 and 3.x, and the checkpoints that share their architecture (SmolLM2)."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from edge_llm.llm.config import ConfigReader, ModelConfig, read_decoder
+from edge_llm.llm.family import GGUF_BLOCK, Family
+from edge_llm.llm.layers import Attention, CacheShape, prenorm_decoder
+from edge_llm.llm.rope import read_rope
+
+
+def read(reader: ConfigReader) -> ModelConfig:
+    """Facts of a LlamaConfig."""
+    reader.neutral("attention_bias", False)
+    reader.neutral("mlp_bias", False)
+    reader.neutral("rope_interleaved", False)  # SmolLM2 carries it
+    return read_decoder(reader, "llama", rope=read_rope(reader))
+
+
+def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
+    """The module; parameters are not initialized."""
+    return prenorm_decoder(
+        config,
+        cache,
+        lambda: Attention(
+            dim=config.dim,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            cache=cache,
+        ),
+    )
+
+
+LLAMA = Family(
+    name="llama",
+    read=read,
+    build=build,
+    # tables that early checkpoints stored
+    leftovers=re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"),
+    gguf_architecture="llama",
+    gguf_layer_names=GGUF_BLOCK,
+    gguf_interleaved=frozenset({"attn_q.weight", "attn_k.weight"}),
+)

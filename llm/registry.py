@@ -1,0 +1,115 @@
+"""The known model families, and how a model of one is built and filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from edge_llm.errors import ConfigError
+from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
+from edge_llm.llm.family import Family
+from edge_llm.llm.layers import CacheShape
+from edge_llm.llm.llama import LLAMA
+from edge_llm.llm.qwen2 import QWEN2
+from edge_llm.llm.qwen3 import QWEN3
+from edge_llm.llm.rope import rope_tables
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (LLAMA, QWEN2, QWEN3)}
+
+
+def read_config(values: Mapping[str, object], where: str) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Facts from a Hugging Face config, and the keys that were neither read nor known as harmless.
+
+    ``where`` names the config in errors.
+
+    Raises:
+        ConfigError: an unknown family, or every key that cannot be honoured.
+    """
+    name = values.get("model_type")
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is None:
+        expected = ", ".join(repr(known) for known in FAMILIES)
+        raise ConfigError(f"{where}: model_type: got {shorten(name)}, expected one of {expected}")
+    reader = ConfigReader(values, where)
+    config = family.read(reader)
+    return config, reader.finish(family.harmless)
+
+
+def build_model(
+    config: ModelConfig,
+    *,
+    context: int,
+    kv_dtype: torch.dtype,
+    slots: int = 1,
+    device: torch.device | str = "meta",
+) -> nn.Module:
+    """The module of ``config`` with KV caches [slots, context, kv_heads, head_dim].
+
+    On ``meta`` nothing is allocated. Elsewhere buffers have their values and parameters (float32)
+    have none: see ``load_model``. Constant buffers are those of ``constants``.
+
+    Raises:
+        ConfigError: ``context`` or ``slots`` below 1.
+    """
+    if context < 1 or slots < 1:
+        raise ConfigError(f"context is {context}, slots is {slots}, expected at least 1 of each")
+    with torch.device("meta"):
+        model = FAMILIES[config.family].build(config, CacheShape(slots, context, kv_dtype))
+    model.requires_grad_(False).eval()
+    if torch.device(device).type == "meta":
+        return model
+    model.to_empty(device=device)
+    values = constants(config, context)
+    for name, buffer in model.named_buffers():
+        if name in values:
+            buffer.copy_(values[name])
+        else:
+            buffer.zero_()
+    return model
+
+
+def constants(config: ModelConfig, context: int) -> dict[str, torch.Tensor]:
+    """Values of the buffers that follow from the config alone, by their name in the module."""
+    cos, sin = rope_tables(config, context)
+    return {"cos": cos, "sin": sin}
+
+
+def tied_parameters(model: nn.Module) -> dict[str, str]:
+    """The module's own declaration: parameter -> the parameter whose values it shares."""
+    declared = model.tied_parameters
+    if not isinstance(declared, dict):
+        raise TypeError(f"{type(model).__name__}.tied_parameters is not a dict")
+    return declared
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter that a checkpoint holds: all but the tied ones."""
+    model = build_model(config, context=1, kv_dtype=torch.float32)
+    tied = tied_parameters(model)
+    return {
+        name: tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if name not in tied
+    }
+
+
+def load_model(
+    config: ModelConfig,
+    tensor: Callable[[str], torch.Tensor],
+    *,
+    context: int,
+    kv_dtype: torch.dtype,
+    slots: int = 1,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """A float32 model that runs, filled by ``tensor(name)`` one parameter at a time. Tied
+    parameters share memory."""
+    model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots, device=device)
+    for name, source in tied_parameters(model).items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
+    for name, parameter in model.named_parameters():
+        parameter.copy_(tensor(name))
+    return model
