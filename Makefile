@@ -1,0 +1,59 @@
+# make demo   a real model, exported, served, and asked over HTTP
+# make test   the whole test suite
+# make check  formatting, lint, types, tests: what a change must pass
+# make help   this list and the rest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format docs bench clean
+
+help:
+	@grep -E '^# make' Makefile | cut -c3-
+	@echo "make install     .venv with edge-llm and the export and dev extras"
+	@echo "make test-slow   the tests behind the slow mark"
+	@echo "make format      rewrite the sources in the project's style"
+	@echo "make docs        docs/cli.md from --help"
+	@echo "make bench       this machine's ceilings, and the small model beside llama.cpp"
+
+install: $(STAMP)
+
+# Editable: Python changes act at once; a changed native source builds the library again.
+$(STAMP): pyproject.toml $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[export,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inl,$(NATIVE))
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow'
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(filter %.cpp %.h %.inl,$(NATIVE))
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_cli.py > docs/cli.md
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/smollm2_vs_llama_cpp.py
+
+clean:
+	rm -rf build dist $(VENV)

@@ -1,0 +1,124 @@
+"""edge-llm: the PyTorch-native way to run LLMs on the device in front of you.
+
+    import edge_llm
+
+    with edge_llm.load("smollm2-135m.edge") as llm:
+        for piece in llm.stream("The capital of France is"):
+            print(piece.text, end="")
+
+Importing this package, loading a program and serving it never import PyTorch; only
+:func:`export` does. Names are resolved on first use, so that the import itself is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_llm.api import LLM, Completion, Piece, load
+    from edge_llm.errors import (
+        CapacityError,
+        CheckpointError,
+        ConfigError,
+        ContextLengthError,
+        EdgeLLMError,
+        ExportError,
+        GenerationError,
+        MissingDependencyError,
+        NativeError,
+        ProgramError,
+        QualityGateError,
+        RequestError,
+        SourceError,
+        TemplateError,
+        TokenizerError,
+        UnsupportedOperatorError,
+    )
+    from edge_llm.export.pipeline import export
+    from edge_llm.export.recipe import Recipe
+    from edge_llm.runner.config import SamplingParams
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LLM": "edge_llm.api",
+    "Completion": "edge_llm.api",
+    "Piece": "edge_llm.api",
+    "load": "edge_llm.api",
+    "CapacityError": "edge_llm.errors",
+    "CheckpointError": "edge_llm.errors",
+    "ConfigError": "edge_llm.errors",
+    "ContextLengthError": "edge_llm.errors",
+    "EdgeLLMError": "edge_llm.errors",
+    "ExportError": "edge_llm.errors",
+    "GenerationError": "edge_llm.errors",
+    "MissingDependencyError": "edge_llm.errors",
+    "NativeError": "edge_llm.errors",
+    "ProgramError": "edge_llm.errors",
+    "QualityGateError": "edge_llm.errors",
+    "RequestError": "edge_llm.errors",
+    "SourceError": "edge_llm.errors",
+    "TemplateError": "edge_llm.errors",
+    "TokenizerError": "edge_llm.errors",
+    "UnsupportedOperatorError": "edge_llm.errors",
+    "Recipe": "edge_llm.export.recipe",
+    "SamplingParams": "edge_llm.runner.config",
+}
+
+__all__ = [
+    "LLM",
+    "CapacityError",
+    "CheckpointError",
+    "Completion",
+    "ConfigError",
+    "ContextLengthError",
+    "EdgeLLMError",
+    "ExportError",
+    "GenerationError",
+    "MissingDependencyError",
+    "NativeError",
+    "Piece",
+    "ProgramError",
+    "QualityGateError",
+    "Recipe",
+    "RequestError",
+    "SamplingParams",
+    "SourceError",
+    "TemplateError",
+    "TokenizerError",
+    "UnsupportedOperatorError",
+    "export",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+class _Package(ModuleType):
+    """``edge_llm.export`` is the function, although a folder of that name holds its stages: the
+    import system would otherwise put the folder in its place once one of them is imported."""
+
+    @property
+    def export(self) -> Any:
+        return import_module("edge_llm.export.pipeline").export
+
+    @export.setter
+    def export(self, folder: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,240 @@
+"""``edge-llm bench``: tokens per second of a program, and how near that is to the machine."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_llm.cli.console import Progress, human_bytes, print_json, table
+from edge_llm.errors import RequestError
+
+if TYPE_CHECKING:
+    from edge_llm.program.file import Program
+    from edge_llm.runner.executor import Executor
+
+CHUNK = 512  # prompt tokens of one step
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "bench",
+        help="measure prefill and decode speed",
+        description="Medians of prefill and decode speed of a program file, straight on the "
+        "executor. GB/s counts weights and KV entries read, GOP/s multiplications and additions.",
+    )
+    parser.add_argument("--model", "-m", required=True, metavar="FILE|NAME")
+    parser.add_argument("--prompt-tokens", type=_counts, default=(128, 512), metavar="N,N")
+    parser.add_argument("--decode-tokens", type=_counts, default=(128,), metavar="N,N")
+    parser.add_argument(
+        "--depth", type=_counts, default=(0,), metavar="N,N", help="tokens already in the cache"
+    )
+    parser.add_argument("--threads", type=_counts, default=(0,), metavar="N,N")
+    parser.add_argument("--repeat", type=int, default=5, help="runs to take the median of")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement: ``kind`` is "prefill" or "decode"; speeds are medians; ``gb_per_second``
+    and ``gop_per_second`` follow from program.cost."""
+
+    kind: str
+    tokens: int
+    depth: int
+    threads: int
+    tokens_per_second: float
+    gb_per_second: float
+    gop_per_second: float
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from edge_llm.catalogue import find_program
+
+    if arguments.repeat < 1:
+        raise RequestError(f"--repeat is {arguments.repeat}, expected at least 1")
+    path = find_program(arguments.model)
+    progress = Progress()
+    rows: list[Row] = []
+    load_seconds = 0.0
+    try:
+        for threads in arguments.threads:
+            measured, load_seconds = bench(
+                path,
+                prompt_tokens=arguments.prompt_tokens,
+                decode_tokens=arguments.decode_tokens,
+                depths=arguments.depth,
+                threads=threads,
+                repeat=arguments.repeat,
+                progress=progress,
+            )
+            rows += measured
+    finally:
+        progress.close()
+    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_rss *= 1 if sys.platform == "darwin" else 1024
+    if arguments.json:
+        print_json(
+            {
+                "rows": [asdict(row) for row in rows],
+                "load_seconds": load_seconds,
+                "peak_rss_bytes": peak_rss,
+            }
+        )
+        return 0
+    print(
+        table(
+            ("KIND", "TOKENS", "DEPTH", "THREADS", "TOKENS/S", "GB/S", "GOP/S"),
+            [tuple(asdict(row).values()) for row in rows],
+        )
+    )
+    print(f"load {load_seconds:.3f} s, peak memory {human_bytes(peak_rss)}")
+    return 0
+
+
+def bench(
+    path: Path,
+    *,
+    prompt_tokens: tuple[int, ...],
+    decode_tokens: tuple[int, ...],
+    depths: tuple[int, ...],
+    threads: int,
+    repeat: int,
+    progress: Progress,
+) -> tuple[list[Row], float]:
+    """The rows for one thread count, and the seconds to open and load the program.
+
+    Raises:
+        RequestError: a depth and a length do not fit the program's context.
+    """
+    from edge_llm.program.cost import decode_bytes, prefill_operations
+    from edge_llm.program.file import Program
+    from edge_llm.runner.backends import native
+    from edge_llm.runner.executor import Limits
+
+    start = time.perf_counter()
+    with Program.open(path) as program:
+        plan = program.plan
+        longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)
+        if longest > plan.context:
+            raise RequestError(
+                f"depth plus tokens is {longest}, expected at most the context {plan.context}"
+            )
+        page_tokens = native.page_tokens()
+        pages = -(-longest // page_tokens)
+        executor = native.load(
+            plan,
+            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+            sampleable=program.documents.tokenizer.size,
+            limits=Limits(
+                max_tokens=CHUNK, max_rows=1, max_sequences=1, pages=pages, threads=threads
+            ),
+        )
+        load_seconds = time.perf_counter() - start
+        measure = _Measure(program, executor, pages)
+        rows: list[Row] = []
+        jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
+        jobs += [("decode", tokens) for tokens in decode_tokens if tokens]
+        total = len(depths) * len(jobs) * (repeat + 1)
+        done = 0
+        try:
+            for depth in depths:
+                measure.fill(depth)
+                for kind, tokens in jobs:
+                    seconds = []
+                    for attempt in range(repeat + 1):  # the first one warms up
+                        taken = getattr(measure, kind)(tokens, depth)
+                        if attempt:
+                            seconds.append(taken)
+                        done += 1
+                        progress("bench", done, total)
+                    median = statistics.median(seconds)
+                    if kind == "prefill":
+                        steps = -(-tokens // CHUNK)
+                        read = steps * decode_bytes(plan, depth)
+                        work = prefill_operations(plan, tokens, depth)
+                    else:
+                        read = sum(decode_bytes(plan, depth + i) for i in range(tokens))
+                        work = sum(prefill_operations(plan, 1, depth + i) for i in range(tokens))
+                    rows.append(
+                        Row(
+                            kind,
+                            tokens,
+                            depth,
+                            executor.limits.threads,
+                            tokens / median,
+                            read / median / 1e9,
+                            work / median / 1e9,
+                        )
+                    )
+        finally:
+            executor.close()
+    return rows, load_seconds
+
+
+class _Measure:
+    """One sequence on one executor; token ids repeat a fixed pseudo-random pattern."""
+
+    def __init__(self, program: Program, executor: Executor, pages: int) -> None:
+        import numpy as np
+
+        from edge_llm.runner.config import SamplingParams
+
+        self._np = np
+        self._executor = executor
+        self._pages = np.arange(pages, dtype=np.int32)[None, :]
+        self._size = program.documents.tokenizer.size
+        self._greedy = SamplingParams(temperature=0)
+
+    def fill(self, depth: int) -> None:
+        """Puts ``depth`` tokens into the cache."""
+        for begin in range(0, depth, CHUNK):
+            self._step(begin, min(CHUNK, depth - begin), sample=False)
+
+    def prefill(self, tokens: int, depth: int) -> float:
+        start = time.perf_counter()
+        for begin in range(0, tokens, CHUNK):
+            count = min(CHUNK, tokens - begin)
+            self._step(depth + begin, count, sample=begin + count == tokens)
+        return time.perf_counter() - start
+
+    def decode(self, tokens: int, depth: int) -> float:
+        start = time.perf_counter()
+        for index in range(tokens):
+            self._step(depth + index, 1, sample=True)
+        return time.perf_counter() - start
+
+    def _step(self, begin: int, count: int, *, sample: bool) -> None:
+        from edge_llm.runner.executor import Batch, RowSampler
+
+        np = self._np
+        positions = np.arange(begin, begin + count, dtype=np.int32)
+        tokens = (positions * 7919 + 1) % self._size
+        rows = np.array([count - 1] if sample else [], dtype=np.int32)
+        sampler = RowSampler(self._greedy, 0, 0, np.empty(0, dtype=np.int32), 0)
+        self._executor.step(
+            Batch(
+                tokens=tokens.astype(np.int32),
+                positions=positions,
+                sequences=np.zeros(count, dtype=np.int32),
+                rows=rows,
+                page_tables=self._pages,
+                samplers=[sampler] if sample else [],
+            )
+        )
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = (-1,)
+    if any(count < 0 for count in counts):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers like 128,512")
+    return counts

@@ -1,0 +1,112 @@
+"""``edge-llm inspect``: what is in a program file."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from edge_llm.cli.console import human_bytes, print_json, table
+
+if TYPE_CHECKING:
+    from edge_llm.program.file import Program
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "inspect",
+        help="model, recipe, report, plan and sizes of a program file",
+        description="Show what is in a program file.",
+    )
+    parser.add_argument("file", metavar="FILE|NAME")
+    parser.add_argument("--plan", action="store_true", help="list every instruction")
+    parser.add_argument("--weights", action="store_true", help="list every weight")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from edge_llm.catalogue import find_program
+    from edge_llm.program.file import Program
+    from edge_llm.program.serialize import plan_to_json
+
+    with Program.open(find_program(arguments.file)) as program:
+        if arguments.json:
+            documents = asdict(program.documents)
+            print_json(
+                {
+                    "path": str(program.path),
+                    "bytes": program.file_bytes,
+                    **documents,
+                    "plan": plan_to_json(program.plan),
+                }
+            )
+            return 0
+        print(_overview(program))
+        if arguments.weights:
+            print("\n" + _weights(program))
+        if arguments.plan:
+            print("\n" + _instructions(program))
+    return 0
+
+
+def _overview(program: Program) -> str:
+    from edge_llm.program.cost import kv_bytes, weight_bytes
+
+    model, plan = program.documents.model, program.plan
+    generation, tokenizer = program.documents.generation, program.documents.tokenizer
+    report = program.documents.report
+    counts = Counter(instruction.op for instruction in plan.instructions)
+    rows: list[tuple[str, object]] = [
+        ("file", f"{program.path} ({human_bytes(program.file_bytes)})"),
+        ("model", f"{model.name} ({model.family}, {model.parameters / 1e6:.1f} M parameters)"),
+        ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
+        ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
+        ("recipe", ", ".join(f"{key} {value}" for key, value in program.documents.recipe.items())),
+        ("KV cache", f"{human_bytes(kv_bytes(plan, 0))} a token"),
+        ("read per token", human_bytes(weight_bytes(plan))),
+        ("stop ids", ", ".join(map(str, generation.stop_ids))),
+        ("tokenizer", f"{tokenizer.size} tokens, add_bos {tokenizer.add_bos}"),
+        ("chat template", "yes" if program.documents.chat_template else "no"),
+        ("operators", ", ".join(f"{count} {op}" for op, count in counts.most_common())),
+    ]
+    if "bits_per_weight" in report:
+        rows.append(("bits per weight", f"{report['bits_per_weight']:.2f}"))
+    if "verify" in report:
+        rows.append(("verified", report["verify"]))
+    return "\n".join(f"{name:<16}{value}" for name, value in rows)
+
+
+def _weights(program: Program) -> str:
+    by_name = {row["name"]: row for row in program.documents.report.get("weights", [])}
+    return table(
+        ("WEIGHT", "SHAPE", "FORMAT", "BYTES", "SQNR dB"),
+        [
+            (
+                weight.name,
+                "x".join(map(str, weight.shape)),
+                weight.format,
+                program.weight_data(weight).nbytes,
+                by_name.get(weight.name, {}).get("sqnr_db"),
+            )
+            for weight in program.plan.weights
+        ],
+    )
+
+
+def _instructions(program: Program) -> str:
+    plan = program.plan
+    rows = []
+    for index, instruction in enumerate(plan.instructions):
+        outputs = ", ".join(
+            f"%{number}[{plan.values[number].rows}, {plan.values[number].width}]"
+            for number in instruction.outputs
+        )
+        operands = [f"%{number}" for number in instruction.inputs]
+        operands += [plan.weights[number].name for number in instruction.weights if number >= 0]
+        if instruction.state >= 0:
+            operands.append(plan.states[instruction.state].name)
+        operands += [f"{key}={value}" for key, value in instruction.attributes.items()]
+        rows.append((index, f"{outputs} = {instruction.op}({', '.join(operands)})"))
+    return table(("#", "INSTRUCTION"), rows)

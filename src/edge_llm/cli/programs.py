@@ -1,0 +1,68 @@
+"""Which program a verb means: ``--model``, or the newest one, or the default model made now."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from edge_llm.cli.console import human_bytes, say
+from edge_llm.errors import ExportError, MissingDependencyError
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+def add_model_argument(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument(
+        "--model",
+        "-m",
+        metavar="FILE|NAME",
+        required=required,
+        help="a program file, or the name of one in the store"
+        + ("" if required else " (default: the newest one; with none, the small default model)"),
+    )
+
+
+def resolve_program(model: str | None) -> Path:
+    """The program file to run.
+
+    Raises:
+        SourceError: no such program, or the default model could not be fetched.
+        ExportError: the default model could not be exported.
+    """
+    from edge_llm import catalogue
+
+    if model is not None:
+        return catalogue.find_program(model)
+    newest = catalogue.newest_program()
+    return newest if newest is not None else _make_default()
+
+
+def _make_default() -> Path:
+    from edge_llm import catalogue
+
+    entry = catalogue.find(DEFAULT_MODEL)
+    say(
+        f"No program here yet: fetching {entry.name} ({human_bytes(entry.download_bytes)}, "
+        f"{entry.licence} licence) from {entry.origin}, and exporting it."
+    )
+    require_export_extra()
+    # In a child process, so that this one, which goes on to serve, never loads PyTorch.
+    command = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", DEFAULT_MODEL]
+    completed = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    newest = catalogue.newest_program()
+    if completed.returncode != 0 or newest is None:
+        raise ExportError(f"exporting the default model {DEFAULT_MODEL} failed (see above)")
+    return newest
+
+
+def require_export_extra() -> None:
+    """Raises MissingDependencyError, with what to install, where PyTorch is not there."""
+    missing = [name for name in ("torch", "torchao", "safetensors", "gguf") if not find_spec(name)]
+    if missing:
+        raise MissingDependencyError(
+            f"exporting needs {', '.join(missing)}, which this environment lacks",
+            hint="pip install 'edge-llm[export]'",
+        )

@@ -1,0 +1,105 @@
+"""``edge-llm ls``, ``pull`` and ``rm``: the files under EDGE_LLM_HOME."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edge_llm.cli.console import Progress, human_bytes, print_json, say, table
+
+
+def add_parser(verbs: Any) -> None:
+    listing = verbs.add_parser(
+        "ls", help="programs here, and models that can be had", description="List the store."
+    )
+    listing.add_argument("--json", action="store_true", help="print the lists as JSON")
+    listing.set_defaults(run=run_ls)
+
+    pull = verbs.add_parser(
+        "pull", help="fetch a model", description="Fetch a model of the catalogue into the store."
+    )
+    pull.add_argument("name", help="a name from `edge-llm ls`")
+    pull.set_defaults(run=run_pull)
+
+    remove = verbs.add_parser(
+        "rm",
+        help="remove a program or a fetched model",
+        description="Remove a program or a fetched model from the store.",
+    )
+    remove.add_argument("name", help="a name from `edge-llm ls`")
+    remove.set_defaults(run=run_rm)
+
+
+def run_ls(arguments: argparse.Namespace) -> int:
+    from edge_llm import catalogue
+
+    programs = catalogue.list_programs()
+    models = catalogue.list_models()
+    if arguments.json:
+        print_json(
+            {
+                "programs": [
+                    {"name": item.name, "path": str(item.path), "bytes": item.bytes}
+                    for item in programs
+                ],
+                "models": [
+                    {
+                        "name": entry.name,
+                        "source": entry.source,
+                        "licence": entry.licence,
+                        "parameters": entry.parameters,
+                        "download_bytes": entry.download_bytes,
+                        "fetched": catalogue.is_pulled(entry),
+                    }
+                    for entry in models
+                ],
+            }
+        )
+        return 0
+    if programs:
+        rows = [(item.name, human_bytes(item.bytes), item.path) for item in programs]
+        print(table(("PROGRAM", "SIZE", "FILE"), rows))
+    else:
+        print("No programs yet; `edge-llm export --model NAME` makes one.")
+    print()
+    print(
+        table(
+            ("MODEL", "PARAMETERS", "DOWNLOAD", "LICENCE", "FETCHED"),
+            [
+                (
+                    entry.name,
+                    f"{entry.parameters / 1e6:.0f} M",
+                    human_bytes(entry.download_bytes),
+                    entry.licence,
+                    "yes" if catalogue.is_pulled(entry) else "",
+                )
+                for entry in models
+            ],
+        )
+    )
+    return 0
+
+
+def run_pull(arguments: argparse.Namespace) -> int:
+    from edge_llm import catalogue
+
+    entry = catalogue.find(arguments.name)
+    say(
+        f"{entry.name}: {human_bytes(entry.download_bytes)} from {entry.origin}, "
+        f"{entry.licence} licence"
+    )
+    progress = Progress()
+    try:
+        path = catalogue.pull(arguments.name, progress=progress)
+    finally:
+        progress.close()
+    print(path)
+    return 0
+
+
+def run_rm(arguments: argparse.Namespace) -> int:
+    from edge_llm import catalogue
+
+    for path in catalogue.remove(arguments.name):
+        say(f"removed {path}")
+    return 0

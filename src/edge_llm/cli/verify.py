@@ -1,0 +1,76 @@
+"""``edge-llm verify``: is this file whole, and does it compute here what it computed at export?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edge_llm.cli.console import say, table
+from edge_llm.errors import ProgramError
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "verify",
+        help="check a program file's digests and golden outputs",
+        description="Check every digest, then run the golden prompts and compare ids and logits "
+        "with those stored at export, bit for bit.",
+    )
+    parser.add_argument("file", metavar="FILE|NAME")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="also give each instruction of the torch backend the native one's inputs and compare "
+        "their outputs (needs the export extra)",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from edge_llm.catalogue import find_program
+    from edge_llm.program.file import Program
+    from edge_llm.runner.golden import check_golden
+
+    with Program.open(find_program(arguments.file)) as program:
+        program.verify_digests()
+        say("digests: fine")
+        if program.golden is None:
+            say("golden outputs: none in this file (exported with verify off)")
+        else:
+            check_golden(program, threads=arguments.threads)
+            say(f"golden outputs: {len(program.golden.tokens)} prompts, bit for bit")
+        if arguments.trace:
+            _trace(program, arguments.threads)
+    print("ok")
+    return 0
+
+
+def _trace(program: Any, threads: int) -> None:
+    from edge_llm.cli.programs import require_export_extra
+
+    require_export_extra()
+    from edge_llm.runner.trace import trace
+
+    rows = trace(program, threads=threads)
+    worst = max(rows, key=lambda row: row.relative_error)
+    say(
+        table(
+            ("#", "OP", "SOURCE", "MAX ABS DIFF", "OF STD"),
+            [
+                (
+                    row.index,
+                    row.op,
+                    row.source,
+                    f"{row.max_abs_diff:.3g}",
+                    f"{row.relative_error:.3g}",
+                )
+                for row in rows
+            ],
+        )
+    )
+    if worst.failed:
+        raise ProgramError(
+            f"instruction {worst.index} ({worst.op}) differs from PyTorch by "
+            f"{worst.relative_error:.3g} of its output's standard deviation"
+        )

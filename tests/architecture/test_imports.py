@@ -1,0 +1,113 @@
+"""Who may import whom: the table of docs/architecture.md, checked on the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "edge_llm"
+
+BASE = {"errors", "program", "native"}
+
+# part -> our parts it may import anywhere, and third-party packages it may import anywhere
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "program": (BASE, {"numpy"}),
+    "native": (BASE, {"numpy"}),
+    "catalogue": ({"errors"}, set()),
+    "llm": (BASE | {"catalogue", "llm"}, {"torch", "safetensors", "gguf", "numpy"}),
+    "tokenizers": ({"errors", "program", "tokenizers"}, {"tokenizers", "jinja2"}),
+    "runner": (BASE | {"catalogue", "runner"}, {"numpy"}),
+    "export": (
+        BASE | {"catalogue", "llm", "tokenizers", "export"},
+        {"torch", "torchao", "yaml", "numpy"},
+    ),
+    "api": (BASE | {"catalogue", "tokenizers", "runner", "api"}, {"numpy"}),
+    "server": (
+        {"errors", "program", "tokenizers", "runner", "api", "server"},
+        {"fastapi", "pydantic", "starlette", "uvicorn"},
+    ),
+    "cli": ({"errors", "cli"}, set()),
+}
+# Exceptions by file, each with its reason in design: the oracle, verification, inside functions.
+EXTRA: dict[str, tuple[set[str], set[str]]] = {
+    "runner/backends/torch.py": (set(), {"torch"}),
+    "export/verify.py": ({"runner"}, set()),
+}
+# What a part may import inside functions only (paid for when it is used).
+LAZY: dict[str, tuple[set[str], set[str]]] = {
+    "catalogue": (set(), {"yaml", "huggingface_hub"}),
+    "api": ({"export"}, set()),
+    "cli": (
+        BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server"},
+        {"tqdm", "numpy"},
+    ),
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def sources() -> list[Path]:
+    return sorted(
+        path
+        for folder in [PACKAGE, *(link for link in PACKAGE.iterdir() if link.is_symlink())]
+        for path in folder.rglob("*.py")
+        if part_of(path) not in ("__init__", "configs")
+    )
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """(dotted module, is at module level). Imports under TYPE_CHECKING never run: left out."""
+
+    def walk(node: ast.AST, top: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, "imports are absolute"
+                assert child.module is not None
+                if child.module == "edge_llm":
+                    yield from ((f"edge_llm.{alias.name}", top) for alias in child.names)
+                else:
+                    yield child.module, top
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            else:
+                nested = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                yield from walk(child, top and not nested)
+
+    yield from walk(tree, True)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_import_table(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    part = part_of(path)
+    ours, theirs = (set(names) for names in ALLOWED[part])
+    lazy_ours, lazy_theirs = LAZY.get(part, (set(), set()))
+    extra_ours, extra_theirs = EXTRA.get(name, (set(), set()))
+    standard = __import__("sys").stdlib_module_names
+    wrong = []
+    for module, top in imports(ast.parse(path.read_text())):
+        head, _, rest = module.partition(".")
+        if head == "edge_llm":
+            target = rest.partition(".")[0]
+            allowed = ours | extra_ours | (set() if top else lazy_ours)
+            if target and target not in allowed | {"__version__"}:
+                wrong.append(module)
+        elif head not in standard and head not in theirs | extra_theirs | (
+            set() if top else lazy_theirs
+        ):
+            wrong.append(module)
+    assert not wrong, f"{name} may not import {wrong}"
+
+
+def test_the_check_sees_a_forbidden_import() -> None:
+    tree = ast.parse("def f():\n    import torch\nfrom edge_llm.server import app\n")
+    assert list(imports(tree)) == [("torch", False), ("edge_llm.server", True)]
