@@ -140,9 +140,9 @@ class ConfigReader:
         value = self.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if math.isfinite(value) and value > 0:
-                return float(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and 0 < value < math.inf:  # also false for NaN
+            return float(value)
         self._mismatch(key, "a finite number above 0")
         return 1.0
 

@@ -77,7 +77,7 @@ def attention(
     v_cache[sequences, positions] = v.to(v_cache.dtype)
     group = q.shape[1] // k.shape[1]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    for slot in sequences.unique().tolist():
+    for slot in torch.unique(sequences).tolist():
         tokens = (sequences == slot).nonzero().squeeze(1)  # (t,)
         i = positions[tokens].unsqueeze(1)  # (t, 1)
         n = int(i.max()) + 1

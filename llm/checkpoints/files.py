@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_llm.errors import CheckpointError
 
-# Configs are a few KiB; the largest of these files, a shard index, stays under 1 MiB for 10^4 names.
+# Configs are a few KiB; the largest file is a shard index: about 1 MiB for 10^4 tensors.
 MAX_BYTES = 16 * 2**20
 
 
