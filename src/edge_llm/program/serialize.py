@@ -1,0 +1,221 @@
+"""Plan and documents to and from the strings of a program file's metadata.
+
+Decoding is strict: every key is known, every type exact, every count bounded. It checks form only;
+what the numbers mean together is `check.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from edge_llm.errors import ProgramError
+from edge_llm.program.documents import (
+    Documents,
+    GenerationDefaults,
+    Json,
+    ModelFacts,
+    TokenizerFacts,
+)
+from edge_llm.program.ops import OPS
+from edge_llm.program.plan import Attribute, Instruction, Plan, State, Value, Weight
+from edge_llm.program.strict import (
+    as_bool,
+    as_float,
+    as_int,
+    as_list,
+    as_object,
+    as_str,
+    dump_json,
+    fields,
+    parse_json,
+)
+
+PREFIX = "edge_llm."
+
+# More than any model needs, few enough that a hostile file cannot cost much.
+MAX_ENTRIES = 65536
+MAX_STOP_IDS = 64
+MAX_TEMPLATE = 256 * 1024
+
+
+def plan_to_text(plan: Plan) -> str:
+    """The JSON text of a plan."""
+    return dump_json(
+        {
+            "context": plan.context,
+            "vocab": plan.vocab,
+            "values": [asdict(value) for value in plan.values],
+            "weights": [asdict(weight) for weight in plan.weights],
+            "states": [asdict(state) for state in plan.states],
+            "instructions": [asdict(instruction) for instruction in plan.instructions],
+            "output": plan.output,
+        }
+    )
+
+
+def plan_from_text(text: str) -> Plan:
+    """Decodes `plan_to_text`.
+
+    Raises:
+        ProgramError: the text is not a plan; the message names the field.
+    """
+    record = fields(
+        parse_json(text, "plan"),
+        "plan",
+        ("context", "vocab", "values", "weights", "states", "instructions", "output"),
+    )
+    return Plan(
+        context=as_int(record["context"], "plan.context"),
+        vocab=as_int(record["vocab"], "plan.vocab"),
+        values=as_list(record["values"], "plan.values", _value, limit=MAX_ENTRIES),
+        weights=as_list(record["weights"], "plan.weights", _weight, limit=MAX_ENTRIES),
+        states=as_list(record["states"], "plan.states", _state, limit=MAX_ENTRIES),
+        instructions=as_list(
+            record["instructions"], "plan.instructions", _instruction, limit=MAX_ENTRIES
+        ),
+        output=as_int(record["output"], "plan.output"),
+    )
+
+
+def documents_to_metadata(documents: Documents) -> dict[str, str]:
+    """The metadata entries of everything but the plan and the digests."""
+    metadata = {
+        PREFIX + "model": dump_json(asdict(documents.model)),
+        PREFIX + "tokenizer": dump_json(asdict(documents.tokenizer)),
+        PREFIX + "generation": dump_json(asdict(documents.generation)),
+        PREFIX + "recipe": dump_json(documents.recipe),
+        PREFIX + "report": dump_json(documents.report),
+        PREFIX + "provenance": dump_json(documents.provenance),
+    }
+    if documents.chat_template is not None:
+        metadata[PREFIX + "chat_template"] = documents.chat_template
+    return metadata
+
+
+def documents_from_metadata(metadata: Mapping[str, str]) -> Documents:
+    """Decodes `documents_to_metadata`.
+
+    Raises:
+        ProgramError: a document is missing or malformed; the message names the field.
+    """
+    template = metadata.get(PREFIX + "chat_template")
+    if template is not None:
+        template = as_str(template, "chat_template", limit=MAX_TEMPLATE)
+    return Documents(
+        model=_model(_document(metadata, "model")),
+        tokenizer=_tokenizer(_document(metadata, "tokenizer")),
+        generation=_generation(_document(metadata, "generation")),
+        chat_template=template,
+        recipe=_document(metadata, "recipe"),
+        report=_document(metadata, "report"),
+        provenance=_document(metadata, "provenance"),
+    )
+
+
+def _document(metadata: Mapping[str, str], name: str) -> Json:
+    text = metadata.get(PREFIX + name)
+    if text is None:
+        raise ProgramError(f"the metadata lacks {PREFIX}{name}")
+    return as_object(parse_json(text, name), name)
+
+
+def _value(value: Any, path: str) -> Value:
+    record = fields(value, path, ("rows", "width", "dtype"))
+    rows, dtype = record["rows"], record["dtype"]
+    if rows not in ("T", "R"):
+        raise ProgramError(f"{path}.rows: expected 'T' or 'R'")
+    if dtype not in ("f32", "i32"):
+        raise ProgramError(f"{path}.dtype: expected 'f32' or 'i32'")
+    return Value(rows=rows, width=as_int(record["width"], f"{path}.width"), dtype=dtype)
+
+
+def _weight(value: Any, path: str) -> Weight:
+    record = fields(value, path, ("name", "tensor", "format", "shape"))
+    return Weight(
+        name=as_str(record["name"], f"{path}.name"),
+        tensor=as_str(record["tensor"], f"{path}.tensor"),
+        format=as_str(record["format"], f"{path}.format"),
+        shape=as_list(record["shape"], f"{path}.shape", as_int, limit=2),
+    )
+
+
+def _state(value: Any, path: str) -> State:
+    record = fields(value, path, ("name", "kv_heads", "head_dim", "dtype"))
+    return State(
+        name=as_str(record["name"], f"{path}.name"),
+        kv_heads=as_int(record["kv_heads"], f"{path}.kv_heads"),
+        head_dim=as_int(record["head_dim"], f"{path}.head_dim"),
+        dtype=as_str(record["dtype"], f"{path}.dtype"),
+    )
+
+
+def _instruction(value: Any, path: str) -> Instruction:
+    record = fields(
+        value, path, ("op", "inputs", "outputs", "weights", "state", "attributes", "source")
+    )
+    op = as_str(record["op"], f"{path}.op")
+    if op not in OPS:
+        raise ProgramError(f"{path}.op: unknown operator {op!r}")
+    return Instruction(
+        op=op,
+        inputs=as_list(record["inputs"], f"{path}.inputs", as_int, limit=16),
+        outputs=as_list(record["outputs"], f"{path}.outputs", as_int, limit=16),
+        weights=as_list(record["weights"], f"{path}.weights", as_int, limit=16),
+        state=as_int(record["state"], f"{path}.state"),
+        attributes=_attributes(op, record["attributes"], f"{path}.attributes"),
+        source=as_str(record["source"], f"{path}.source"),
+    )
+
+
+def _attributes(op: str, value: Any, path: str) -> dict[str, Attribute]:
+    kinds = dict(OPS[op].attributes)
+    record = fields(value, path, tuple(kinds))
+    return {
+        name: as_int(record[name], f"{path}.{name}")
+        if kind == "int"
+        else as_float(record[name], f"{path}.{name}")
+        for name, kind in kinds.items()
+    }
+
+
+def _model(record: Json) -> ModelFacts:
+    counts = ("layers", "dim", "vocab", "context", "trained_context")
+    fields(record, "model", ("name", "family", "parameters", *counts))
+    return ModelFacts(
+        name=as_str(record["name"], "model.name", limit=256),
+        family=as_str(record["family"], "model.family", limit=256),
+        parameters=as_int(record["parameters"], "model.parameters", 0, 2**63 - 1),
+        **{name: as_int(record[name], f"model.{name}", 0) for name in counts},
+    )
+
+
+def _tokenizer(record: Json) -> TokenizerFacts:
+    fields(record, "tokenizer", ("size", "bos_id", "eos_id", "add_bos"))
+
+    def optional_id(name: str) -> int | None:
+        value = record[name]
+        return None if value is None else as_int(value, f"tokenizer.{name}", 0)
+
+    return TokenizerFacts(
+        size=as_int(record["size"], "tokenizer.size", 1),
+        bos_id=optional_id("bos_id"),
+        eos_id=optional_id("eos_id"),
+        add_bos=as_bool(record["add_bos"], "tokenizer.add_bos"),
+    )
+
+
+def _generation(record: Json) -> GenerationDefaults:
+    numbers = ("temperature", "top_p", "min_p", "repetition_penalty")
+    fields(record, "generation", ("stop_ids", "top_k", *numbers))
+    return GenerationDefaults(
+        stop_ids=as_list(
+            record["stop_ids"],
+            "generation.stop_ids",
+            lambda value, path: as_int(value, path, 0),
+            limit=MAX_STOP_IDS,
+        ),
+        top_k=as_int(record["top_k"], "generation.top_k", 0),
+        **{name: as_float(record[name], f"generation.{name}") for name in numbers},
+    )

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edge_llm.errors import ProgramError
+from edge_llm.program.check import check_documents, check_plan
+from edge_llm.program.plan import Instruction, Plan, State, Value, Weight
+
+
+def test_a_plan_with_every_operator_passes(parts: Any) -> None:
+    check_plan(parts.plan)
+    check_documents(parts.documents, parts.plan)
+
+
+def find(plan: Plan, op: str) -> tuple[int, Instruction]:
+    return next((i, x) for i, x in enumerate(plan.instructions) if x.op == op)
+
+
+def edit(op: str, /, **changes: Any) -> Callable[[Plan], Plan]:
+    """Changes fields of the first ``op``; an attribute's change is spelled ``a_NAME``."""
+
+    def apply(plan: Plan) -> Plan:
+        index, old = find(plan, op)
+        attributes = old.attributes | {k[2:]: v for k, v in changes.items() if k[:2] == "a_"}
+        plain = {k: v for k, v in changes.items() if k[:2] != "a_"}
+        new = replace(old, **({"attributes": attributes} | plain))
+        return replace(
+            plan, instructions=(*plan.instructions[:index], new, *plan.instructions[index + 1 :])
+        )
+
+    return apply
+
+
+def value(op: str, new: Value, output: int = 0) -> Callable[[Plan], Plan]:
+    """Replaces the declaration of an output of the first ``op``."""
+
+    def apply(plan: Plan) -> Plan:
+        values = list(plan.values)
+        values[find(plan, op)[1].outputs[output]] = new
+        return replace(plan, values=tuple(values))
+
+    return apply
+
+
+def weight(name: str, **changes: Any) -> Callable[[Plan], Plan]:
+    def apply(plan: Plan) -> Plan:
+        return replace(
+            plan,
+            weights=tuple(replace(w, **changes) if w.name == name else w for w in plan.weights),
+        )
+
+    return apply
+
+
+def rewire(op: str, index: int, number: int) -> Callable[[Plan], Plan]:
+    """Makes input ``index`` of the first ``op`` read value ``number``."""
+
+    def apply(plan: Plan) -> Plan:
+        inputs = list(find(plan, op)[1].inputs)
+        inputs[index] = number
+        return edit(op, inputs=tuple(inputs))(plan)
+
+    return apply
+
+
+def swap(first: str, second: str) -> Callable[[Plan], Plan]:
+    def apply(plan: Plan) -> Plan:
+        order = list(plan.instructions)
+        i, j = find(plan, first)[0], find(plan, second)[0]
+        order[i], order[j] = order[j], order[i]
+        return replace(plan, instructions=tuple(order))
+
+    return apply
+
+
+def plan_field(**changes: Any) -> Callable[[Plan], Plan]:
+    return lambda plan: replace(plan, **changes)
+
+
+NAN = float("nan")
+
+HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
+    # the plan itself
+    ("plan.context", plan_field(context=0)),
+    ("plan.context", plan_field(context=2**24 + 1)),
+    ("plan.vocab", plan_field(vocab=2**23)),
+    ("the logits", plan_field(vocab=95)),
+    ("plan.output", plan_field(output=0)),
+    ("plan.output", plan_field(output=-1)),
+    ("plan.output", plan_field(output=10_000)),
+    ("the logits", plan_field(output=4)),
+    ("the first four", plan_field(values=())),
+    ("the first four", lambda p: replace(p, values=(Value("T", 2, "i32"), *p.values[1:]))),
+    ("no instruction computes", lambda p: replace(p, values=(*p.values, Value("T", 1)))),
+    ("expected f32", lambda p: replace(p, values=(*p.values, Value("T", 1, "i32")))),
+    ("width", lambda p: replace(p, values=(*p.values, Value("T", 0)))),
+    ("width", lambda p: replace(p, values=(*p.values, Value("T", 2**22 + 1)))),
+    ("count", lambda p: replace(p, values=p.values * 10_000)),
+    ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State("b", 1, 8, "f16")))),
+    ("name is taken", lambda p: replace(p, states=p.states * 2)),
+    ("unknown dtype", lambda p: replace(p, states=(State("kv", 2, 16, "f8"),))),
+    ("kv_heads", lambda p: replace(p, states=(State("kv", 0, 16, "f16"),))),
+    ("head_dim", lambda p: replace(p, states=(State("kv", 2, 512, "f16"),))),
+    ("other heads", lambda p: replace(p, states=(State("kv", 4, 8, "f16"),))),
+    # weights
+    ("name is taken", lambda p: replace(p, weights=(*p.weights, p.weights[0]))),
+    ("unknown format", weight("qkv", format="i2")),
+    ("does not suit", weight("qkv", shape=(64,))),
+    ("does not suit", weight("norm", shape=())),
+    ("shape", weight("qkv", shape=(0, 64))),
+    ("shape", weight("qkv", shape=(2**25, 64))),
+    ("K divisible by 128", weight("qkv", format="i4g128")),
+    ("cannot name", weight("qkv", tensor="")),
+    ("cannot name", weight("qkv", tensor="_pad.1")),
+    ("another format", weight("embed", tensor="qkv")),
+    (
+        "another format",
+        lambda p: replace(p, weights=(*p.weights, Weight("z", "up", "f32", (64, 64)))),
+    ),
+    # edges
+    ("before it is computed", rewire("rms_norm", 0, 9)),
+    ("before it is computed", swap("embedding", "rms_norm")),
+    ("expected 0 to", rewire("rms_norm", 0, -1)),
+    ("expected 0 to", rewire("rms_norm", 0, 99)),
+    ("computed twice", edit("rms_norm", outputs=(4,))),
+    ("computed twice", edit("rms_norm", outputs=(0,))),
+    ("expected 0 to", edit("rms_norm", outputs=(-1,))),
+    ("2 inputs, expected 1", edit("silu", inputs=(4, 4))),
+    ("0 inputs, expected 1", edit("silu", inputs=())),
+    ("2 outputs, expected 1", edit("silu", outputs=(5, 6))),
+    ("1 weights, expected 0", edit("silu", weights=(0,))),
+    ("weight table", edit("embedding", weights=(-1,))),
+    ("weight table", edit("embedding", weights=(99,))),
+    ("weight bias", edit("linear", weights=(2, -2))),
+    ("state", edit("silu", state=0)),
+    ("state", edit("attention", state=-1)),
+    ("state", edit("attention", state=1)),
+    ("unknown operator", edit("silu", op="exec")),
+    # attributes
+    ("attributes", edit("silu", a_cap=1.0)),
+    ("attributes", edit("rms_norm", attributes={})),
+    ("expected an integer", edit("rms_norm", a_size=64.0)),
+    ("finite", edit("rms_norm", a_eps=NAN)),
+    ("finite", edit("scale", a_factor=float("inf"))),
+    # operators
+    ("expected 0 .tokens.", rewire("embedding", 0, 1)),
+    ("rows for a vocabulary", weight("embed", tensor="e", shape=(80, 64))),
+    ("expected packed panels", edit("embedding", weights=(1,))),
+    ("the output is", value("embedding", Value("T", 32))),
+    ("the output is", value("embedding", Value("R", 64))),
+    ("the weight is", weight("qkv", shape=(128, 32))),
+    ("the bias is", weight("qkv.bias", shape=(64,))),
+    ("expected raw_f32", edit("linear", weights=(2, 0))),
+    ("expected f32", rewire("linear", 0, 0)),
+    ("does not divide", edit("rms_norm", a_size=48)),
+    ("size", edit("rms_norm", a_size=0)),
+    ("the weight is", edit("rms_norm", a_size=32)),
+    ("eps", edit("rms_norm", a_eps=0.0)),
+    ("expected 1 .positions.", rewire("rope", 1, 2)),
+    ("do not make up", edit("rope", a_heads=3)),
+    ("head_dim", edit("rope", a_head_dim=0)),
+    ("heads", edit("rope", a_heads=-4, a_head_dim=16)),
+    ("both \\[P, d\\]", weight("cos", shape=(128,))),
+    ("both \\[P, d\\]", weight("sin", shape=(128, 4))),
+    ("rows for a context", plan_field(context=129)),
+    (
+        "rotate 32 columns",
+        lambda p: weight("cos", shape=(128, 16))(weight("sin", shape=(128, 16))(p)),
+    ),
+    ("expected 1 .positions.", rewire("attention", 3, 2)),
+    ("expected 2 .sequences.", rewire("attention", 4, 1)),
+    ("do not make up", edit("attention", a_heads=8)),
+    ("do not make up", edit("attention", a_kv_heads=1)),
+    ("k like v", rewire("attention", 2, 4)),
+    ("window", edit("attention", a_window=-1)),
+    ("scale", edit("attention", a_scale=0.0)),
+    ("softcap", edit("attention", a_softcap=-1.0)),
+    ("the operands are", rewire("add", 1, 6)),
+    ("an output differs", value("split", Value("R", 64))),
+    ("do not add up", value("split", Value("T", 48))),
+    ("expected 1 to 4", edit("split", outputs=(7, 8, 9, 4, 5))),
+    ("expected 1 to 4", edit("split", outputs=())),
+    ("expected 3 .rows.", rewire("select_rows", 1, 0)),
+    ("the output is", value("select_rows", Value("T", 64))),
+    ("cap", edit("softcap", a_cap=0.0)),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), HOSTILE)
+def test_hostile_plans_are_refused(
+    parts: Any, message: str, change: Callable[[Plan], Plan]
+) -> None:
+    with pytest.raises(ProgramError, match=message):
+        check_plan(change(parts.plan))
+
+
+def test_rows_are_selected_once(parts: Any) -> None:
+    plan = parts.plan
+    index, select = find(plan, "select_rows")
+    again = replace(select, inputs=(select.outputs[0], 3), outputs=(len(plan.values),))
+    hostile = replace(
+        plan,
+        values=(*plan.values, Value("R", 64)),
+        instructions=(*plan.instructions[: index + 1], again, *plan.instructions[index + 1 :]),
+    )
+    with pytest.raises(ProgramError, match="expected T rows"):
+        check_plan(hostile)
+
+
+def test_query_heads_are_a_multiple_of_key_heads(parts: Any) -> None:
+    """Three key heads of 16 for four query heads, consistent in every width."""
+    b = parts.plan
+    index, split = find(b, "split")
+    values = list(b.values)
+    values[split.outputs[0]], values[split.outputs[1]] = Value("T", 32), Value("T", 48)
+    values[split.outputs[2]] = Value("T", 48)
+    attention = find(b, "attention")[1]
+    new = replace(
+        attention,
+        inputs=(split.outputs[0], split.outputs[1], split.outputs[2], 1, 2),
+        attributes=attention.attributes | {"heads": 2, "kv_heads": 3},
+    )
+    values[attention.outputs[0]] = Value("T", 32)
+    hostile = replace(
+        b,
+        values=tuple(values),
+        states=(State("kv", 3, 16, "f16"),),
+        instructions=(*b.instructions[: index + 1], new),
+    )
+    with pytest.raises(ProgramError, match="3 kv_heads do not divide 2 heads"):
+        check_plan(hostile)
+
+
+DOCUMENTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("model.context", "model", {"context": 64}),
+    ("model.vocab", "model", {"vocab": 64}),
+    ("tokenizer.size", "tokenizer", {"size": 97}),
+    ("tokenizer.bos_id", "tokenizer", {"bos_id": 96}),
+    ("tokenizer.eos_id", "tokenizer", {"eos_id": -1}),
+    ("tokenizer.add_bos", "tokenizer", {"bos_id": None}),
+    (r"generation.stop_ids\[1\]", "generation", {"stop_ids": (2, 96)}),
+    ("generation.temperature", "generation", {"temperature": 2.5}),
+    ("generation.top_p", "generation", {"top_p": NAN}),
+    ("generation.min_p", "generation", {"min_p": -0.1}),
+    ("generation.repetition_penalty", "generation", {"repetition_penalty": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("message", "document", "changes"), DOCUMENTS)
+def test_documents_must_agree_with_the_plan(
+    parts: Any, message: str, document: str, changes: dict[str, Any]
+) -> None:
+    old = getattr(parts.documents, document)
+    documents = replace(parts.documents, **{document: replace(old, **changes)})
+    with pytest.raises(ProgramError, match=message):
+        check_documents(documents, parts.plan)

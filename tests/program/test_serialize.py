@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edge_llm.errors import ProgramError
+from edge_llm.program.serialize import (
+    documents_from_metadata,
+    documents_to_metadata,
+    plan_from_text,
+    plan_to_text,
+)
+from edge_llm.program.strict import parse_json
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def test_plan_survives_the_round_trip(parts: Any) -> None:
+    assert plan_from_text(plan_to_text(parts.plan)) == parts.plan
+
+
+def test_documents_survive_the_round_trip(parts: Any) -> None:
+    for documents in (parts.documents, replace(parts.documents, chat_template=None)):
+        assert documents_from_metadata(documents_to_metadata(documents)) == documents
+
+
+def test_integers_stand_for_floats(parts: Any) -> None:
+    text = plan_to_text(parts.plan).replace('"factor":0.5', '"factor":2')
+    plan = plan_from_text(text)
+    factor = next(i for i in plan.instructions if i.op == "scale").attributes["factor"]
+    assert factor == 2.0
+    assert isinstance(factor, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ('{"a": NaN}', "NaN"),
+        ('{"a": -Infinity}', "Infinity"),
+        ('{"a": 1e999}', "does not fit a double"),
+        ('{"a": 1, "a": 2}', "twice"),
+        ('"\\ud800"', "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5000, "not valid JSON"),
+    ],
+)
+def test_json_that_the_standard_module_lets_through(text: str, message: str) -> None:
+    with pytest.raises(ProgramError, match=message):
+        parse_json(text, "document")
+
+
+def test_json_takes_paired_surrogates_and_escaped_backslashes() -> None:
+    assert parse_json('"\\ud83d\\ude00 \\\\ud800"', "document") == "\U0001f600 \\ud800"
+
+
+PLAN_EDITS: list[tuple[str, Edit]] = [
+    ("plan: missing output", lambda p: p.pop("output")),
+    ("plan: unknown key 'extra'", lambda p: p.update(extra=1)),
+    ("plan.context: expected an integer", lambda p: p.update(context=True)),
+    ("plan.context: expected an integer", lambda p: p.update(context=1.0)),
+    ("plan.vocab is out of range", lambda p: p.update(vocab=2**31)),
+    ("plan.values: expected a list", lambda p: p.update(values={})),
+    ("plan.values: 65537 entries", lambda p: p.update(values=[0] * 65537)),
+    (r"plan.values\[0\]: expected an object", lambda p: p["values"].__setitem__(0, 1)),
+    (r"plan.values\[1\].rows", lambda p: p["values"][1].update(rows="S")),
+    (r"plan.values\[1\].rows", lambda p: p["values"][1].update(rows=["T"])),
+    (r"plan.values\[1\].dtype", lambda p: p["values"][1].update(dtype="f64")),
+    (r"plan.weights\[0\].shape: 3 entries", lambda p: p["weights"][0].update(shape=[1, 2, 3])),
+    (r"plan.weights\[0\].name: expected a string", lambda p: p["weights"][0].update(name=None)),
+    (r"plan.weights\[0\].name: 5000 char", lambda p: p["weights"][0].update(name="x" * 5000)),
+    (r"plan.states\[0\]: missing dtype", lambda p: p["states"][0].pop("dtype")),
+    (r"plan.instructions\[0\].op: unknown", lambda p: p["instructions"][0].update(op="exec")),
+    (r"plan.instructions\[0\].inputs: 17", lambda p: p["instructions"][0].update(inputs=[0] * 17)),
+    (
+        r"instructions\[1\].attributes: missing",
+        lambda p: p["instructions"][1].update(attributes={}),
+    ),
+    (
+        r"instructions\[1\].attributes.eps: expected a number",
+        lambda p: p["instructions"][1]["attributes"].update(eps="1"),
+    ),
+    (
+        r"instructions\[1\].attributes.eps does not fit",
+        lambda p: p["instructions"][1]["attributes"].update(eps=1e300),
+    ),
+    (
+        r"instructions\[1\].attributes: unknown key",
+        lambda p: p["instructions"][1]["attributes"].update(code=1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "edit"), PLAN_EDITS)
+def test_malformed_plans_name_the_field(parts: Any, message: str, edit: Edit) -> None:
+    record = json.loads(plan_to_text(parts.plan))
+    edit(record)
+    with pytest.raises(ProgramError, match=message):
+        plan_from_text(json.dumps(record))
+
+
+DOCUMENT_EDITS: list[tuple[str, str, Any]] = [
+    ("model", "model: missing", {}),
+    ("model", "model: expected an object", []),
+    ("tokenizer", "tokenizer.size", {"size": 0, "bos_id": 1, "eos_id": 1, "add_bos": False}),
+    ("tokenizer", "tokenizer.bos_id", {"size": 9, "bos_id": "1", "eos_id": 1, "add_bos": False}),
+    ("tokenizer", "tokenizer.add_bos", {"size": 9, "bos_id": 1, "eos_id": 1, "add_bos": 1}),
+    ("generation", "generation: missing", {"stop_ids": [1]}),
+    ("report", "report: expected an object", None),
+]
+
+
+@pytest.mark.parametrize(("name", "message", "value"), DOCUMENT_EDITS)
+def test_malformed_documents_name_the_field(
+    parts: Any, name: str, message: str, value: Any
+) -> None:
+    metadata = documents_to_metadata(parts.documents)
+    with pytest.raises(ProgramError, match=message):
+        documents_from_metadata(metadata | {f"edge_llm.{name}": json.dumps(value)})
+
+
+def test_missing_and_oversized_documents(parts: Any) -> None:
+    metadata = documents_to_metadata(parts.documents)
+    with pytest.raises(ProgramError, match="chat_template: 300000 characters"):
+        documents_from_metadata(metadata | {"edge_llm.chat_template": "x" * 300_000})
+    del metadata["edge_llm.tokenizer"]
+    with pytest.raises(ProgramError, match=r"lacks edge_llm\.tokenizer"):
+        documents_from_metadata(metadata)
