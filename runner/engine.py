@@ -1,0 +1,274 @@
+"""The engine: requests in, events out. One thread drives the executor; everybody else talks to it.
+
+A step is schedule, run, append, emit. Whatever goes wrong ends requests with an error event and
+gives their pages back; the thread itself goes on until :meth:`Engine.stop`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
+from edge_llm.runner.batch import build_batch
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.events import (
+    ErrorEvent,
+    Event,
+    EventCallback,
+    FinishEvent,
+    FinishReason,
+    LogitsEvent,
+    TokenEvent,
+)
+from edge_llm.runner.executor import Executor, Float32, StepResult
+from edge_llm.runner.pages import PagePool
+from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
+from edge_llm.runner.scheduler import Scheduler, Step
+from edge_llm.runner.sequence import Sequence
+from edge_llm.runner.statistics import EngineStatistics
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs requests together on one executor, which it owns from now on.
+
+    Nothing runs until :meth:`start`; a test may call :meth:`step` itself instead."""
+
+    def __init__(self, executor: Executor, facts: EngineFacts) -> None:
+        limits = executor.limits
+        self.facts = facts
+        self.max_rows = min(limits.max_rows, limits.max_tokens)
+        self._executor = executor
+        self._pool = PagePool(limits.pages, facts.page_tokens)
+        self._scheduler = Scheduler(
+            self._pool,
+            max_sequences=limits.max_sequences,
+            step_tokens=limits.max_tokens,
+            max_rows=limits.max_rows,
+        )
+        self._steps = 0
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Condition()
+        # Guarded by _wake:
+        self._inbox: list[Sequence] = []
+        self._arrivals = 0
+        self._attention = False  # something was cancelled
+        self._stopping = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self._thread = threading.Thread(target=self._run, name="edge-llm-engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends all requests with an error event, then the thread and the executor. The step that is
+        running is waited for. From any thread; more than one call is fine."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is None:
+            self._shut_down()
+        elif self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def submit(
+        self, prompt: Iterable[int], params: SamplingParams, on_event: EventCallback
+    ) -> Request:
+        """Queues a prompt of token ids. ``on_event`` is called on the engine's thread, the last
+        time with a FinishEvent or an ErrorEvent.
+
+        Raises:
+            ContextLengthError: the prompt leaves no room in the context.
+            CapacityError: the KV pages can never hold the prompt and ``params.max_tokens`` more.
+            RequestError: the prompt is empty, or an id is outside the vocabulary.
+            GenerationError: the engine was stopped.
+        """
+        return self._enqueue(generation(prompt, params, on_event, self.facts, self._pool.count))
+
+    def submit_logits(
+        self, token_ids: Iterable[int], on_event: EventCallback, chunk: int | None = None
+    ) -> Request:
+        """Queues an evaluation: LogitsEvents for every position of ``token_ids``, and a
+        FinishEvent. ``chunk`` bounds the tokens of a step.
+
+        Raises:
+            ContextLengthError: more tokens than the context.
+            CapacityError: the KV pages can never hold them.
+            RequestError: no tokens, an id outside the vocabulary, or a chunk that no step can take.
+            GenerationError: the engine was stopped.
+        """
+        return self._enqueue(
+            evaluation(token_ids, chunk, on_event, self.facts, self._pool.count, self.max_rows)
+        )
+
+    def stats(self) -> EngineStatistics:
+        """A snapshot; the figures may be of two neighbouring steps."""
+        with self._wake:
+            waiting = len(self._inbox)
+        return EngineStatistics(
+            running=len(self._scheduler.running),
+            waiting=waiting + len(self._scheduler.waiting),
+            pages=self._pool.count,
+            pages_free=self._pool.available,
+            pages_cached=self._pool.cached,
+            steps=self._steps,
+            preemptions=self._scheduler.preemptions,
+        )
+
+    def step(self) -> bool:
+        """Runs one step; False if there was nothing to do."""
+        try:
+            self._take_in()
+            if not (self._scheduler.running or self._scheduler.waiting):
+                return False
+            step = self._scheduler.schedule()
+            started = time.perf_counter()
+            result = self._execute(step, started)
+            self._append(step, result, started, time.perf_counter())
+        except Exception as error:  # the executor's failure or a bug of ours: no request may hang
+            if not isinstance(error, EdgeLLMError):
+                _log.error("a step failed", exc_info=error)
+            self._fail_all(error)
+        return True
+
+    # ---- the inbox ----
+
+    def _enqueue(self, sequence: Sequence) -> Request:
+        with self._wake:
+            if self._stopping:
+                raise GenerationError("the engine was stopped")
+            sequence.arrival = self._arrivals
+            self._arrivals += 1
+            self._inbox.append(sequence)
+            self._wake.notify_all()
+        return Request(sequence, self._notice)
+
+    def _notice(self) -> None:
+        with self._wake:
+            self._attention = True
+            self._wake.notify_all()
+
+    def _take_in(self) -> None:
+        with self._wake:
+            arrived, self._inbox = self._inbox, []
+            attention, self._attention = self._attention, False
+        for sequence in arrived:
+            self._scheduler.add(sequence)
+        if attention:
+            for sequence in self._sequences():
+                if sequence.cancelled:
+                    self._finish(sequence, "cancelled")
+
+    def _sequences(self) -> list[Sequence]:
+        return [*self._scheduler.running, *self._scheduler.waiting]
+
+    # ---- one step ----
+
+    def _execute(self, step: Step, now: float) -> StepResult:
+        if not step.slices:
+            raise AssertionError("sequences wait, but none can run")
+        for sequence in step.slices:
+            if sequence.clock.started is None:
+                sequence.clock.started = now
+        for source, target in step.copies:
+            self._executor.copy_page(source, target)
+        return self._executor.step(build_batch(step.slices))
+
+    def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
+        self._steps += 1
+        decoding = [s for s in step.slices if s.remaining == 1 and s.completion_length]
+        if decoding:
+            read = self.facts.read_bytes([s.computed for s in step.slices])
+            for sequence in decoding:
+                sequence.clock.decode_step_seconds += now - started
+                sequence.clock.decode_step_bytes += read
+        row = 0
+        for sequence, count in step.slices.items():
+            first = sequence.computed
+            self._scheduler.advance(sequence, count)
+            if sequence.want_logits:
+                self._append_logits(sequence, first, result.logits, row, count)
+                row += count
+            elif sequence.remaining == 0:
+                self._append_token(sequence, result, row, now)
+                row += 1
+
+    def _append_token(self, sequence: Sequence, result: StepResult, row: int, now: float) -> None:
+        error = result.errors[row]
+        if error is not None:
+            self._end(sequence, ErrorEvent(GenerationError(error)))
+            return
+        token = int(result.ids[row])
+        sequence.clock.token(now)
+        if token in sequence.stop_ids:
+            self._finish(sequence, "stop")
+            return
+        sequence.tokens.append(token)
+        self._emit(sequence, TokenEvent(token, result.logprobs[row]))
+        if len(sequence.tokens) >= sequence.limit:
+            self._finish(sequence, "length")
+
+    def _append_logits(
+        self, sequence: Sequence, start: int, logits: Float32 | None, row: int, count: int
+    ) -> None:
+        if logits is None:
+            raise AssertionError("the executor returned no logits")
+        self._emit(sequence, LogitsEvent(start, logits[row : row + count]))
+        if sequence.remaining == 0:
+            self._finish(sequence, "length")
+
+    # ---- the end of a request ----
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        stats = sequence.clock.statistics(
+            sequence.prompt_length, sequence.cached_tokens or 0, sequence.completion_length
+        )
+        self._end(sequence, FinishEvent(reason, stats))
+
+    def _end(self, sequence: Sequence, event: FinishEvent | ErrorEvent) -> None:
+        self._scheduler.remove(sequence)
+        self._emit(sequence, event)
+
+    def _emit(self, sequence: Sequence, event: Event) -> None:
+        try:
+            sequence.on_event(event)
+        except Exception:
+            _log.exception("the callback of a request failed; the request is cancelled")
+            sequence.cancelled = True
+            self._notice()
+
+    def _fail_all(self, error: Exception) -> None:
+        for sequence in self._sequences():
+            self._end(sequence, ErrorEvent(_as_typed(error)))
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if not self.step():
+                with self._wake:
+                    while not (self._inbox or self._attention or self._stopping):
+                        self._wake.wait()
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        with self._wake:
+            if self._closed:
+                return
+            self._closed = True
+        self._take_in()
+        self._fail_all(GenerationError("the engine was stopped"))
+        self._executor.close()
+
+
+def _as_typed(error: Exception) -> EdgeLLMError:
+    """A fresh error for each request: one exception object must not be raised in many threads."""
+    kind = NativeError if isinstance(error, NativeError) else GenerationError
+    typed = kind(str(error) or repr(error))
+    typed.__cause__ = error
+    return typed

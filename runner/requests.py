@@ -1,0 +1,133 @@
+"""From what a caller asks to a sequence that the engine can run, or a typed refusal."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from edge_llm.errors import CapacityError, ContextLengthError, RequestError
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.events import EventCallback
+from edge_llm.runner.sequence import Sequence
+from edge_llm.runner.statistics import RequestClock
+
+_GREEDY = SamplingParams(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What the engine has to know of a program: sizes in tokens, the program's ``stop_ids``, and
+    ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads."""
+
+    context: int
+    vocab: int
+    page_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    read_bytes: Callable[[list[int]], int] = lambda depths: 0
+
+
+class Request:
+    """A handle to a submitted request."""
+
+    def __init__(self, sequence: Sequence, wake: Callable[[], None]) -> None:
+        self._sequence = sequence
+        self._wake = wake
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._sequence.prompt_length
+
+    def cancel(self) -> None:
+        """Ends the request after the step that is running, if any; a FinishEvent follows unless it
+        has ended already. From any thread, any number of times."""
+        self._sequence.cancelled = True
+        self._wake()
+
+
+def generation(
+    prompt: Iterable[int],
+    params: SamplingParams,
+    on_event: EventCallback,
+    facts: EngineFacts,
+    pages: int,
+) -> Sequence:
+    """A sequence that samples after ``prompt``, in a pool of ``pages``. Raises as Engine.submit."""
+    tokens = _checked(prompt, facts.vocab)
+    for token in params.logit_bias:
+        if not 0 <= token < facts.vocab:
+            raise RequestError(
+                f"logit_bias names token id {token}, the vocabulary has {facts.vocab}",
+                param="logit_bias",
+            )
+    length = len(tokens)
+    if length >= facts.context:
+        raise ContextLengthError(facts.context, length, param="prompt")
+    capacity = pages * facts.page_tokens + 1  # the last token is never computed
+    limit = min(facts.context, capacity)
+    if params.max_tokens is not None:
+        limit = min(facts.context, length + params.max_tokens)
+    _check_capacity(max(limit, length + 1), capacity)
+    stop_ids = facts.stop_ids if params.stop_ids is None else frozenset(params.stop_ids)
+    return Sequence(
+        tokens=tokens,
+        prompt_length=length,
+        limit=limit,
+        params=params,
+        seed=(secrets.randbits(64) if params.seed is None else params.seed) % 2**64,
+        stop_ids=frozenset() if params.ignore_eos else stop_ids,
+        on_event=on_event,
+        clock=RequestClock(time.perf_counter()),
+    )
+
+
+def evaluation(
+    token_ids: Iterable[int],
+    chunk: int | None,
+    on_event: EventCallback,
+    facts: EngineFacts,
+    pages: int,
+    max_rows: int,
+) -> Sequence:
+    """A sequence whose result is the logits of every token. Raises as Engine.submit_logits."""
+    tokens = _checked(token_ids, facts.vocab)
+    if len(tokens) > facts.context:
+        raise ContextLengthError(facts.context, len(tokens), param="token_ids")
+    _check_capacity(len(tokens), pages * facts.page_tokens)
+    if chunk is not None and not 1 <= chunk <= max_rows:
+        raise RequestError(f"chunk is {chunk}, expected 1 to {max_rows}", param="chunk")
+    return Sequence(
+        tokens=tokens,
+        prompt_length=len(tokens),
+        limit=len(tokens),
+        params=_GREEDY,
+        seed=0,
+        stop_ids=frozenset(),
+        on_event=on_event,
+        clock=RequestClock(time.perf_counter()),
+        want_logits=True,
+        chunk=chunk,
+    )
+
+
+def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
+    tokens = array("i")
+    for token in token_ids:
+        if not 0 <= token < vocab:
+            raise RequestError(
+                f"token id {token} is outside the vocabulary of {vocab}", param="prompt"
+            )
+        tokens.append(int(token))
+    if not tokens:
+        raise RequestError("the prompt has no tokens", param="prompt")
+    return tokens
+
+
+def _check_capacity(needed: int, capacity: int) -> None:
+    if needed > capacity:
+        raise CapacityError(
+            f"the request takes up to {needed} tokens, the KV pages hold {capacity}",
+            hint="lower max_tokens or raise the KV budget",
+        )

@@ -1,0 +1,54 @@
+"""What a request is while it runs."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.statistics import RequestClock
+
+if TYPE_CHECKING:
+    from edge_llm.runner.events import EventCallback
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """The state of one request.
+
+    ``tokens`` are the prompt, then what was sampled; the first ``computed`` of them have keys and
+    values in ``pages``. ``limit`` bounds ``len(tokens)``. ``chain``: digests of the full pages.
+    With ``want_logits`` nothing is sampled: the logits of every token are the result, and ``chunk``
+    bounds the tokens of a step."""
+
+    tokens: array[int]
+    prompt_length: int
+    limit: int
+    params: SamplingParams
+    seed: int
+    stop_ids: frozenset[int]
+    on_event: EventCallback
+    clock: RequestClock
+    want_logits: bool = False
+    chunk: int | None = None
+    arrival: int = -1  # the engine numbers requests
+    pages: list[int] = field(default_factory=list)
+    chain: list[bytes] = field(default_factory=list)
+    computed: int = 0
+    cached_tokens: int | None = None  # of the prompt, when it was first admitted
+    cancelled: bool = False  # set from any thread
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that are known but not computed: 1 while decoding, more during prefill."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def completion_length(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def positions(self) -> int:
+        """Positions that will ever be computed: the last sampled token needs none."""
+        return self.limit if self.want_logits else self.limit - 1

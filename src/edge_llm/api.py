@@ -1,0 +1,374 @@
+"""The Python API: load a program, generate, stream, chat, evaluate. Thin over the engine.
+
+Everything here is safe to call from several threads: requests run together in one engine.
+"""
+
+from __future__ import annotations
+
+import queue
+import weakref
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from edge_llm.errors import RequestError, TemplateError
+from edge_llm.program.cost import kv_bytes, weight_bytes
+from edge_llm.program.file import Program
+from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.config import RunnerConfig, SamplingParams
+from edge_llm.runner.engine import Engine
+from edge_llm.runner.events import ErrorEvent, Event, EventCallback, FinishEvent, TokenEvent
+from edge_llm.runner.executor import Float32, Limits, TokenLogprobs
+from edge_llm.runner.logits import collect_logits
+from edge_llm.runner.memory import page_count
+from edge_llm.runner.requests import EngineFacts, Request
+from edge_llm.runner.statistics import EngineStatistics, RequestStatistics
+from edge_llm.tokenizers.stream import TextStream
+from edge_llm.tokenizers.template import ChatTemplate, encode_chat
+from edge_llm.tokenizers.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Prompt = str | Iterable[int]
+Stop = str | Sequence[str]
+
+_LOGITS_BYTES = 64 * 1024 * 1024  # bounds the logits of one step, and so the rows of evaluations
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer. ``text`` may be empty: half a character, or what may become a stop
+    string, is held back. ``logprobs`` goes with ``token_ids``, if asked for. The last piece of a
+    stream has a ``finish_reason`` ("stop" or "length") and ``stats``."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    finish_reason: str | None = None
+    stats: RequestStatistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer. ``token_ids`` may go on past a stop string, ``text`` ends before it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] | None
+    finish_reason: str
+    stats: RequestStatistics
+
+
+def load(
+    path: str | Path,
+    *,
+    threads: int = 0,
+    kv_budget: int | None = None,
+    backend: str = "native",
+    max_sequences: int = 8,
+    step_tokens: int = 256,
+) -> LLM:
+    """Opens a program file and starts an engine on it.
+
+    ``threads`` 0 takes the physical cores; ``kv_budget`` is in bytes (see `RunnerConfig`);
+    ``backend`` is "native" or "torch".
+
+    Raises:
+        ProgramError: the file cannot be run.
+        ConfigError: an option out of range, or no such backend.
+        CapacityError: the KV budget holds not even one page.
+        NativeError: the native core is missing or refused the program.
+        MissingDependencyError: the backend needs a package that is not installed.
+    """
+    config = RunnerConfig(
+        threads=threads, kv_budget=kv_budget, max_sequences=max_sequences, step_tokens=step_tokens
+    )
+    module = find_backend(backend)
+    program = Program.open(path)
+    try:
+        plan = program.plan
+        page_tokens = module.page_tokens()
+        executor = module.load(
+            plan,
+            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+            sampleable=program.documents.tokenizer.size,
+            limits=Limits(
+                max_tokens=config.step_tokens,
+                max_rows=min(
+                    config.step_tokens,
+                    max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
+                ),
+                max_sequences=config.max_sequences,
+                pages=page_count(config, plan.context, page_tokens, module.page_bytes(plan)),
+                threads=config.threads,
+            ),
+        )
+        weights = weight_bytes(plan)
+        facts = EngineFacts(
+            context=plan.context,
+            vocab=plan.vocab,
+            page_tokens=page_tokens,
+            stop_ids=frozenset(program.documents.generation.stop_ids),
+            read_bytes=lambda depths: weights + sum(kv_bytes(plan, depth) for depth in depths),
+        )
+        engine = Engine(executor, facts)
+        try:
+            return LLM(program, engine)
+        except BaseException:
+            engine.stop()
+            raise
+    except BaseException:
+        program.close()
+        raise
+
+
+class LLM:
+    """A loaded program; see `load`. Close it, or use it as a context manager: requests that still
+    run then end with a GenerationError."""
+
+    def __init__(self, program: Program, engine: Engine) -> None:
+        """Takes over both, and starts the engine."""
+        self.program = program
+        self.engine = engine
+        self.tokenizer = Tokenizer(program.tokenizer_json, program.documents.tokenizer)
+        self._template: ChatTemplate | None = None
+        engine.start()
+        self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
+
+    def close(self) -> None:
+        """Stops the engine and closes the file; more than one call is fine."""
+        self._stop_engine()
+        self.program.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The model's name, from the program."""
+        return self.program.documents.model.name
+
+    @property
+    def context(self) -> int:
+        """The program's context in tokens: prompt and answer together."""
+        return self.program.plan.context
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The program's chat template, None if it has none.
+
+        Raises:
+            TemplateError: it does not compile.
+        """
+        source = self.program.documents.chat_template
+        if self._template is None and source is not None:
+            facts = self.program.documents.tokenizer
+            self._template = ChatTemplate(
+                source, bos=self._token_text(facts.bos_id), eos=self._token_text(facts.eos_id)
+            )
+        return self._template
+
+    def require_chat_template(self) -> ChatTemplate:
+        """The chat template.
+
+        Raises:
+            TemplateError: the program has none, or it does not compile.
+        """
+        template = self.chat_template
+        if template is None:
+            raise TemplateError(
+                f"{self.name} has no chat template", hint="use generate, or `run --raw`"
+            )
+        return template
+
+    def default_params(self, **overrides: Any) -> SamplingParams:
+        """What the model's authors recommend, with ``overrides`` (fields of `SamplingParams`).
+
+        Raises:
+            RequestError: a value out of range.
+        """
+        defaults = self.program.documents.generation
+        return SamplingParams(
+            **{
+                "temperature": defaults.temperature,
+                "top_k": defaults.top_k,
+                "top_p": defaults.top_p,
+                "min_p": defaults.min_p,
+                "repetition_penalty": defaults.repetition_penalty,
+                **overrides,
+            }
+        )
+
+    def encode_chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None, **kwargs: Any
+    ) -> list[int]:
+        """The token ids of a conversation that waits for an answer. ``kwargs`` go to the template.
+
+        Raises:
+            TemplateError: there is no template, or it rejects the messages.
+        """
+        return encode_chat(
+            self.tokenizer, self.require_chat_template(), messages, tools=tools, **kwargs
+        )
+
+    def submit(
+        self, prompt_ids: Iterable[int], params: SamplingParams | None, on_event: EventCallback
+    ) -> Request:
+        """Queues a prompt without waiting; see `Engine.submit`."""
+        return self.engine.submit(prompt_ids, params or self.default_params(), on_event)
+
+    def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        stop: Stop = (),
+    ) -> Completion:
+        """The continuation of a text or of token ids, whole. Arguments and errors as `stream`."""
+        return _collect(self.stream(prompt, params, stop=stop))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        stop: Stop = (),
+    ) -> Generator[Piece]:
+        """The continuation of a text (with BOS where the tokenizer wants one) or of token ids,
+        piece by piece. ``params`` None: `default_params`. The text ends before any of the ``stop``
+        strings. The request is queued at once; closing the generator cancels it.
+
+        Raises:
+            ContextLengthError: the prompt leaves no room in the context.
+            RequestError: the prompt or a parameter cannot be honoured.
+            CapacityError: the KV budget can never hold the request.
+            GenerationError, NativeError: the request failed while it ran.
+        """
+        if isinstance(prompt, str):
+            ids = self.tokenizer.encode(prompt)
+        else:
+            ids = [int(token) for token in prompt]
+        pieces = self._pieces(ids, params or self.default_params(), _stop_strings(stop))
+        # Up to the submission now: errors come from this call, and a generator that has begun
+        # cancels its request even if nobody reads it.
+        next(pieces)
+        return pieces
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stop: Stop = (),
+        stream: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Completion: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stop: Stop = (),
+        stream: Literal[True],
+        **kwargs: Any,
+    ) -> Generator[Piece]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stop: Stop = (),
+        stream: bool = False,
+        **kwargs: Any,
+    ) -> Completion | Generator[Piece]:
+        """The answer to a conversation: messages with ``role`` and ``content``. ``kwargs`` go to
+        the chat template. Errors as `encode_chat` and `stream`."""
+        pieces = self.stream(self.encode_chat(messages, **kwargs), params, stop=stop)
+        return pieces if stream else _collect(pieces)
+
+    def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
+        """Raw logits of every position, [n, vocab] float32; row i is about the token after
+        ``token_ids[i]``. ``chunk`` bounds the tokens computed at once, which changes no bit. Other
+        requests go on meanwhile.
+
+        Raises:
+            ContextLengthError: more tokens than the context.
+            RequestError, CapacityError, GenerationError: as `Engine.submit_logits`.
+        """
+        return collect_logits(self.engine, token_ids, chunk)
+
+    def stats(self) -> EngineStatistics:
+        """What the engine is doing now."""
+        return self.engine.stats()
+
+    def _token_text(self, token: int | None) -> str:
+        return "" if token is None else self.tokenizer.decode([token], skip_specials=False)
+
+    def _pieces(
+        self, ids: list[int], params: SamplingParams, stop: tuple[str, ...]
+    ) -> Generator[Piece]:
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        text = TextStream(self.tokenizer, stop)
+        request = self.submit(ids, params, events.put)
+        count = 0
+        try:
+            yield Piece("")  # for `stream`, which takes it
+            while True:
+                match events.get():
+                    case TokenEvent(token, logprobs) if not text.stopped:
+                        count += 1
+                        delta = text.push(token)
+                        if text.stopped:
+                            request.cancel()
+                        yield Piece(delta, (token,), None if logprobs is None else (logprobs,))
+                    case FinishEvent(reason, stats):
+                        yield Piece(
+                            text.finish(),
+                            finish_reason="stop" if text.stopped else reason,
+                            stats=replace(stats, completion_tokens=count),
+                        )
+                        return
+                    case ErrorEvent(error):
+                        raise error
+        finally:
+            request.cancel()  # if the caller went away; no effect on what has ended
+
+
+def _collect(pieces: Iterable[Piece]) -> Completion:
+    texts: list[str] = []
+    ids: list[int] = []
+    logprobs: list[TokenLogprobs] | None = None
+    for piece in pieces:
+        texts.append(piece.text)
+        ids.extend(piece.token_ids)
+        if piece.logprobs is not None:
+            logprobs = [*(logprobs or ()), *piece.logprobs]
+        if piece.finish_reason is not None and piece.stats is not None:
+            return Completion(
+                "".join(texts),
+                tuple(ids),
+                None if logprobs is None else tuple(logprobs),
+                piece.finish_reason,
+                piece.stats,
+            )
+    raise AssertionError("a stream ends with a piece that says why")
+
+
+def _stop_strings(stop: Stop) -> tuple[str, ...]:
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(strings):
+        raise RequestError("a stop string is empty", param="stop")
+    return strings
