@@ -1,4 +1,5 @@
-// What every operator kernel shares: matrix views, the worker's share, and how a kernel set is chosen.
+// What every operator kernel shares: matrix views, the worker's share, and how a kernel set is
+// chosen.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +7,8 @@
 
 namespace edge {
 
-// Row-major float32 matrix view. Rows start 64-byte aligned and are padded to 16 floats; what lies in
-// the padding is unspecified, so kernels may write it but never let it reach a result.
+// Row-major float32 matrix view. Rows start 64-byte aligned and are padded to 16 floats; what lies
+// in the padding is unspecified, so kernels may write it but never let it reach a result.
 struct Matrix {
   float* data = nullptr;
   int64_t stride = 0;  // floats between rows
@@ -16,8 +17,8 @@ struct Matrix {
   float* row(int64_t i) const { return data + i * stride; }
 };
 
-// One thread's place in the team that runs an operator together. Work is split by output, so that no
-// reduction crosses workers and no result depends on `count`.
+// One thread's place in the team that runs an operator together. Work is split by output, so that
+// no reduction crosses workers and no result depends on `count`.
 struct Worker {
   int32_t index = 0;
   int32_t count = 1;

@@ -22,7 +22,7 @@ extern "C" {
 
 typedef enum edge_status {
   EDGE_OK = 0,
-  EDGE_INVALID = 1,      // an argument or the plan is wrong
+  EDGE_INVALID = 1,  // an argument or the plan is wrong
   EDGE_OUT_OF_MEMORY = 2,
   EDGE_UNSUPPORTED = 3,  // this CPU or build cannot do what was asked
   EDGE_INTERNAL = 4
@@ -41,14 +41,14 @@ typedef struct edge_instruction {
 } edge_instruction;
 
 typedef struct edge_value {
-  int32_t rows;   // 0: T, 1: R
+  int32_t rows;  // 0: T, 1: R
   int32_t width;
   int32_t dtype;  // 0: f32, 1: i32
 } edge_value;
 
 typedef struct edge_weight {
-  int32_t format;  // program/ops.py WEIGHT_FORMATS
-  int32_t n, k;    // logical shape; vectors have k = 1
+  int32_t format;    // program/ops.py WEIGHT_FORMATS
+  int32_t n, k;      // logical shape; vectors have k = 1
   const void* data;  // 64-byte aligned
   uint64_t bytes;
 } edge_weight;
@@ -79,15 +79,15 @@ typedef struct edge_limits {
 } edge_limits;
 
 // One wanted row's sampler. `history` is prompt then output ids; repetition_penalty looks at all of
-// it, presence and frequency penalties at history[prompt_length:]. `counter` is the number of tokens
-// this sequence has sampled: the random number is a pure function of (seed, counter).
+// it, presence and frequency penalties at history[prompt_length:]. `counter` is the number of
+// tokens this sequence has sampled: the random number is a pure function of (seed, counter).
 typedef struct edge_sampler {
-  int32_t sample;  // 0: logits only
-  float temperature;  // 0: greedy (lowest id wins a tie)
-  int32_t top_k;      // 0: off
-  float top_p;        // 1: off
-  float min_p;        // 0: off
-  float repetition_penalty;  // 1: off
+  int32_t sample;                             // 0: logits only
+  float temperature;                          // 0: greedy (lowest id wins a tie)
+  int32_t top_k;                              // 0: off
+  float top_p;                                // 1: off
+  float min_p;                                // 0: off
+  float repetition_penalty;                   // 1: off
   float presence_penalty, frequency_penalty;  // 0: off
   int32_t top_logprobs;  // -1: none; 0..20: log-probabilities of the raw logits
   uint64_t seed, counter;
@@ -103,9 +103,9 @@ typedef struct edge_sampler {
 #define EDGE_MAX_LOGPROBS 20
 
 typedef struct edge_sample {
-  int32_t id;          // -1: not sampled
-  int32_t status;      // 0: fine, 1: non-finite logits, 2: the mask allows no id
-  float logprob;       // of `id`, from the raw logits; only if top_logprobs >= 0
+  int32_t id;      // -1: not sampled
+  int32_t status;  // 0: fine, 1: non-finite logits, 2: the mask allows no id
+  float logprob;   // of `id`, from the raw logits; only if top_logprobs >= 0
   int32_t top_count;
   int32_t top_ids[EDGE_MAX_LOGPROBS];
   float top_logprobs[EDGE_MAX_LOGPROBS];
@@ -115,26 +115,29 @@ typedef struct edge_batch {
   int32_t tokens_count;  // T
   int32_t rows_count;    // R
   int32_t sequence_count;
-  int32_t page_stride;  // entries per page-table row
-  const int32_t* tokens;      // [T]
-  const int32_t* positions;   // [T]
-  const int32_t* sequences;   // [T], row of the page table
-  const int32_t* rows;        // [R], indices into the flat batch
-  const int32_t* page_table;  // [sequence_count, page_stride] page ids
+  int32_t page_stride;           // entries per page-table row
+  const int32_t* tokens;         // [T]
+  const int32_t* positions;      // [T]
+  const int32_t* sequences;      // [T], row of the page table
+  const int32_t* rows;           // [R], indices into the flat batch
+  const int32_t* page_table;     // [sequence_count, page_stride] page ids
   const edge_sampler* samplers;  // [R]
   edge_sample* samples;          // [R]
-  float* logits;  // null, or [R, vocab]
+  float* logits;                 // null, or [R, vocab]
 } edge_batch;
 
 typedef struct edge_model edge_model;
 
 EDGE_API int32_t edge_abi_version(void);
 EDGE_API const char* edge_last_error(void);
-EDGE_API const char* edge_isa(void);  // "avx2", "scalar", ...: what runs here, after EDGE_LLM_ISA
+EDGE_API const char* edge_isa(
+    void);  // "avx2", "scalar", ...: what runs here, after EDGE_LLM_ISA; null: error
+EDGE_API int32_t edge_physical_cores(void);  // that this process may use: the usual thread count
 EDGE_API int32_t edge_page_tokens(void);
 // Bytes of one KV page of this program (all its states).
 EDGE_API edge_status edge_page_bytes(const edge_program* program, uint64_t* bytes);
-EDGE_API edge_status edge_load(const edge_program* program, const edge_limits* limits, edge_model** model);
+EDGE_API edge_status edge_load(const edge_program* program, const edge_limits* limits,
+                               edge_model** model);
 EDGE_API edge_status edge_step(edge_model* model, const edge_batch* batch);
 EDGE_API edge_status edge_copy_page(edge_model* model, int32_t source, int32_t target);
 // Copies value `value` of the last step, [rows, width] without padding; needs limits.trace.

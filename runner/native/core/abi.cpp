@@ -1,0 +1,105 @@
+// The C ABI: exceptions end here, and become a status and a message of this thread.
+#include <exception>
+#include <new>
+#include <string>
+
+#include "core/dispatch.h"
+#include "core/error.h"
+#include "core/executor.h"
+#include "core/platform.h"
+#include "edge_llm.h"
+
+struct edge_model {
+  edge::Executor executor;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+edge_status report(edge_status status, const char* message) noexcept {
+  try {
+    last_error = message;
+  } catch (...) {
+    last_error.clear();
+  }
+  return status;
+}
+
+template <typename Function>
+edge_status guarded(Function function) noexcept {
+  try {
+    function();
+    return EDGE_OK;
+  } catch (const edge::Error& error) {
+    return report(error.status, error.what());
+  } catch (const std::bad_alloc&) {
+    return report(EDGE_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception& error) {
+    return report(EDGE_INTERNAL, error.what());
+  } catch (...) {
+    return report(EDGE_INTERNAL, "unknown error");
+  }
+}
+
+template <typename... Pointers>
+void require(Pointers... pointers) {
+  if (((pointers == nullptr) || ...)) edge::fail(EDGE_INVALID, "an argument is null");
+}
+
+}  // namespace
+
+int32_t edge_abi_version(void) { return EDGE_ABI_VERSION; }
+
+const char* edge_last_error(void) { return last_error.c_str(); }
+
+const char* edge_isa(void) {
+  const char* isa = nullptr;
+  guarded([&] { isa = edge::select_kernels().isa; });
+  return isa;
+}
+
+int32_t edge_physical_cores(void) {
+  int32_t cores = 1;
+  guarded([&] { cores = edge::physical_cores(); });
+  return cores;
+}
+
+int32_t edge_page_tokens(void) { return edge::kPageTokens; }
+
+edge_status edge_page_bytes(const edge_program* program, uint64_t* bytes) {
+  return guarded([&] {
+    require(program, bytes);
+    *bytes = edge::page_bytes(*program);
+  });
+}
+
+edge_status edge_load(const edge_program* program, const edge_limits* limits, edge_model** model) {
+  return guarded([&] {
+    require(program, limits, model);
+    *model = new edge_model{{*program, *limits}};
+  });
+}
+
+edge_status edge_step(edge_model* model, const edge_batch* batch) {
+  return guarded([&] {
+    require(model, batch);
+    model->executor.step(*batch);
+  });
+}
+
+edge_status edge_copy_page(edge_model* model, int32_t source, int32_t target) {
+  return guarded([&] {
+    require(model);
+    model->executor.copy_page(source, target);
+  });
+}
+
+edge_status edge_read_value(edge_model* model, int32_t value, float* out, uint64_t count) {
+  return guarded([&] {
+    require(model, out);
+    model->executor.read_value(value, out, count);
+  });
+}
+
+void edge_free(edge_model* model) { delete model; }

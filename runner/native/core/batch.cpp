@@ -1,0 +1,124 @@
+// What a step refuses: everything in a batch that would make a kernel touch foreign memory, or two
+// workers one place.
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/executor.h"
+
+namespace edge {
+
+namespace {
+
+void require_count(const char* name, int32_t count, int32_t low, int32_t high) {
+  if (count < low || count > high) {
+    fail(EDGE_INVALID, "batch: %s is %d, expected %d to %d", name, count, low, high);
+  }
+}
+
+void require_pointer(const char* name, const void* pointer) {
+  if (pointer == nullptr) fail(EDGE_INVALID, "batch: %s is null", name);
+}
+
+void require_ids(const char* name, const int32_t* ids, int32_t count, int32_t limit, int32_t row) {
+  bool inside = true;  // no early exit: the loop stays vectorized
+  for (int32_t i = 0; i < count; ++i)
+    inside &= static_cast<uint32_t>(ids[i]) < static_cast<uint32_t>(limit);
+  if (!inside)
+    fail(EDGE_INVALID, "batch: %s of row %d holds an id outside 0..%d", name, row, limit - 1);
+}
+
+}  // namespace
+
+void Executor::check_batch(const edge_batch& batch) {
+  require_count("tokens_count", batch.tokens_count, 1, limits_.max_tokens);
+  require_count("rows_count", batch.rows_count, 0, limits_.max_rows);
+  require_count("sequence_count", batch.sequence_count, 1, limits_.max_sequences);
+  require_pointer("tokens", batch.tokens);
+  require_pointer("positions", batch.positions);
+  require_pointer("sequences", batch.sequences);
+  for (int32_t t = 0; t < batch.tokens_count; ++t) {
+    if (batch.tokens[t] < 0 || batch.tokens[t] >= program_.embedding_rows) {
+      fail(EDGE_INVALID, "batch: token %d has id %d, expected 0 to %d", t, batch.tokens[t],
+           program_.embedding_rows - 1);
+    }
+  }
+  check_positions(batch);
+  if (batch.rows_count == 0) return;
+  require_pointer("rows", batch.rows);
+  for (int32_t r = 0; r < batch.rows_count; ++r) {
+    if (batch.rows[r] < 0 || batch.rows[r] >= batch.tokens_count) {
+      fail(EDGE_INVALID, "batch: row %d is token %d, expected 0 to %d", r, batch.rows[r],
+           batch.tokens_count - 1);
+    }
+  }
+  if (batch.samplers == nullptr) return;
+  require_pointer("samples", batch.samples);
+  for (int32_t r = 0; r < batch.rows_count; ++r) check_sampler(batch.samplers[r], r);
+}
+
+void Executor::check_positions(const edge_batch& batch) {
+  const bool paged = program_.page_bytes > 0;
+  if (paged) require_pointer("page_table", batch.page_table);
+  std::fill(seen_.begin(), seen_.end(), uint8_t{0});
+  for (int32_t begin = 0, end; begin < batch.tokens_count; begin = end) {
+    const int32_t sequence = batch.sequences[begin];
+    const int32_t first = batch.positions[begin];
+    if (sequence < 0 || sequence >= batch.sequence_count) {
+      fail(EDGE_INVALID, "batch: token %d is of sequence %d, expected 0 to %d", begin, sequence,
+           batch.sequence_count - 1);
+    }
+    if (seen_[static_cast<size_t>(sequence)]++ != 0) {
+      fail(EDGE_INVALID, "batch: the tokens of sequence %d are not contiguous", sequence);
+    }
+    for (end = begin; end < batch.tokens_count && batch.sequences[end] == sequence; ++end) {
+      const int32_t position = batch.positions[end];
+      if (position < 0 || position >= program_.context) {
+        fail(EDGE_INVALID, "batch: token %d has position %d, expected 0 to %d", end, position,
+             program_.context - 1);
+      }
+      if (position != first + (end - begin)) {
+        fail(EDGE_INVALID, "batch: the positions of sequence %d do not ascend by one at token %d",
+             sequence, end);
+      }
+    }
+    if (!paged) continue;
+    const int32_t last_page = batch.positions[end - 1] / kPageTokens;
+    // Pages that have slid out of every window may be gone.
+    const int32_t oldest =
+        program_.full_history ? 0 : std::max(0, first - program_.widest_window + 1);
+    if (last_page >= batch.page_stride) {
+      fail(EDGE_INVALID, "batch: sequence %d needs %d pages, the page table holds %d", sequence,
+           last_page + 1, batch.page_stride);
+    }
+    const int32_t* table = batch.page_table + int64_t{sequence} * batch.page_stride;
+    for (int32_t p = oldest / kPageTokens; p <= last_page; ++p) {
+      if (table[p] < 0 || table[p] >= limits_.pages) {
+        fail(EDGE_INVALID, "batch: page %d of sequence %d is %d, expected 0 to %d", p, sequence,
+             table[p], limits_.pages - 1);
+      }
+    }
+  }
+}
+
+void Executor::check_sampler(const edge_sampler& sampler, int32_t row) const {
+  if (sampler.sample == 0) return;
+  if (sampler.top_logprobs < -1 || sampler.top_logprobs > EDGE_MAX_LOGPROBS) {
+    fail(EDGE_INVALID, "batch: top_logprobs of row %d is %d, expected -1 to %d", row,
+         sampler.top_logprobs, EDGE_MAX_LOGPROBS);
+  }
+  if (sampler.history_length < 0 || sampler.prompt_length < 0 || sampler.bias_count < 0 ||
+      sampler.prompt_length > sampler.history_length) {
+    fail(EDGE_INVALID, "batch: a length of row %d is out of range", row);
+  }
+  if (sampler.history_length > 0) {
+    require_pointer("history", sampler.history);
+    require_ids("the history", sampler.history, sampler.history_length, program_.vocab, row);
+  }
+  if (sampler.bias_count > 0) {
+    require_pointer("bias_ids", sampler.bias_ids);
+    require_pointer("bias_values", sampler.bias_values);
+    require_ids("the bias", sampler.bias_ids, sampler.bias_count, program_.vocab, row);
+  }
+}
+
+}  // namespace edge

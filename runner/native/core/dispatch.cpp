@@ -1,0 +1,73 @@
+#include "core/dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+
+#if defined(EDGE_HAVE_AVX2)
+#include <cpuid.h>
+#endif
+
+namespace edge {
+
+namespace {
+
+const Kernels scalar{"scalar",    linear_scalar,      attention_scalar, norm_scalar,
+                     rope_scalar, elementwise_scalar, sampler_scalar};
+
+bool always() { return true; }
+
+#if defined(EDGE_HAVE_AVX2)
+
+const Kernels avx2{"avx2",    linear_avx2,      attention_avx2, norm_avx2,
+                   rope_avx2, elementwise_avx2, sampler_avx2};
+
+// AVX2, FMA and F16C, and an operating system that keeps the wide registers.
+bool has_avx2() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+  constexpr unsigned kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
+  constexpr unsigned kNeeded = kFma | kOsXsave | kAvx | kF16c;
+  if ((c & kNeeded) != kNeeded) return false;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & 6) != 6) return false;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 5)) != 0;
+}
+
+#endif
+
+struct Candidate {
+  const Kernels& kernels;
+  bool (*supported)();
+};
+
+// Best first.
+const Candidate candidates[] = {
+#if defined(EDGE_HAVE_AVX2)
+    {avx2, has_avx2},
+#endif
+    {scalar, always},
+};
+
+}  // namespace
+
+const Kernels& select_kernels() {
+  const char* wanted = std::getenv("EDGE_LLM_ISA");
+  std::string known;
+  for (const Candidate& candidate : candidates) {
+    const char* isa = candidate.kernels.isa;
+    if (wanted == nullptr || *wanted == '\0') {
+      if (candidate.supported()) return candidate.kernels;
+    } else if (std::strcmp(wanted, isa) == 0) {
+      if (candidate.supported()) return candidate.kernels;
+      fail(EDGE_UNSUPPORTED, "EDGE_LLM_ISA is '%s', which this processor does not support", wanted);
+    }
+    known += known.empty() ? isa : std::string(", ") + isa;
+  }
+  fail(EDGE_UNSUPPORTED, "EDGE_LLM_ISA is '%.64s', expected one of: %s", wanted, known.c_str());
+}
+
+}  // namespace edge

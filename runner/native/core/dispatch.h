@@ -1,0 +1,27 @@
+// Which kernels run: one table per instruction set, chosen by the processor or by EDGE_LLM_ISA.
+#pragma once
+
+#include "attention/attention.h"
+#include "elementwise/elementwise.h"
+#include "linear/linear.h"
+#include "norm/norm.h"
+#include "rope/rope.h"
+#include "sampler/sampler.h"
+
+namespace edge {
+
+struct Kernels {
+  const char* isa;
+  const LinearKernels& linear;
+  const AttentionKernels& attention;
+  const NormKernels& norm;
+  const RopeKernels& rope;
+  const ElementwiseKernels& elementwise;
+  const SamplerKernels& sampler;
+};
+
+// The best set that this processor runs, or the one that the environment variable EDGE_LLM_ISA
+// names. Throws Error (EDGE_UNSUPPORTED) if that is unknown, or cannot run here.
+const Kernels& select_kernels();
+
+}  // namespace edge

@@ -1,0 +1,242 @@
+#include "core/executor.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+
+namespace edge {
+
+namespace {
+
+void copy_columns(const Matrix& x, const Matrix& y, int32_t column, Worker worker) {
+  const Share rows = share(y.rows, 1, worker);
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
+    std::memcpy(y.row(i), x.row(i) + column, sizeof(float) * static_cast<size_t>(y.cols));
+  }
+}
+
+const edge_limits& checked(const edge_limits& limits) {
+  constexpr int32_t kMost = 1 << 20;
+  const auto require = [](int32_t value, int32_t low, int32_t high, const char* name) {
+    if (value < low || value > high) {
+      fail(EDGE_INVALID, "limits: %s is %d, expected %d to %d", name, value, low, high);
+    }
+  };
+  require(limits.max_tokens, 1, kMost, "max_tokens");
+  require(limits.max_rows, 0, kMost, "max_rows");
+  require(limits.max_sequences, 1, kMost, "max_sequences");
+  require(limits.pages, 0, INT32_MAX, "pages");
+  require(limits.threads, 1, 1024, "threads");
+  return limits;
+}
+
+}  // namespace
+
+Executor::Executor(const edge_program& program, const edge_limits& limits)
+    : kernels_(select_kernels()),
+      program_(translate(program, kernels_, checked(limits).trace != 0)),
+      limits_(limits),
+      seen_(static_cast<size_t>(limits.max_sequences), 0) {
+  const auto threads = static_cast<uint64_t>(limits.threads);
+  row_counts_[0] = limits.max_tokens;
+  row_counts_[1] = limits.max_rows;
+  uint64_t linear = 0, attention = 0;
+  for (const Op& op : program_.ops) {
+    if (op.code == OpCode::linear) {
+      linear =
+          std::max<uint64_t>(linear, kernels_.linear.scratch_bytes(op.weight, row_count(op.rows)));
+    } else if (op.code == OpCode::attention) {
+      attention =
+          std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
+    }
+  }
+  for (int32_t i = 0; i < 2; ++i) {
+    const auto width = static_cast<uint64_t>(program_.arena_widths[i]);
+    arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
+                             "the activations of a step");
+  }
+  linear_scratch_ = Reservation(linear, "quantized activations");
+  attention_scratch_ = Reservation(threads * attention, "attention");
+  sampler_stride_ = static_cast<uint64_t>(
+      round_up(static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab)), 64));
+  sampler_scratch_ = Reservation(threads * sampler_stride_, "the sampler");
+  if (limits.pages > 0 && program_.page_bytes > UINT64_MAX / static_cast<uint64_t>(limits.pages)) {
+    fail(EDGE_OUT_OF_MEMORY, "%d KV pages exceed the address space", limits.pages);
+  }
+  pages_ = Reservation(program_.page_bytes * static_cast<uint64_t>(limits.pages), "the KV pages");
+  row_counts_[0] = row_counts_[1] = 0;
+  Pool::instance().claim(limits.threads);
+}
+
+Executor::~Executor() { Pool::instance().release(); }
+
+void Executor::step(const edge_batch& batch) {
+  check_batch(batch);
+  batch_ = &batch;
+  row_counts_[0] = batch.tokens_count;
+  row_counts_[1] = batch.rows_count;
+  FloatEnvironment environment;
+  Pool::instance().run(
+      limits_.threads,
+      [](void* self, Worker worker) { static_cast<const Executor*>(self)->work(worker); }, this);
+  batch_ = nullptr;
+}
+
+void Executor::work(Worker worker) const {
+  const bool wanted = batch_->rows_count > 0;
+  for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
+    if (phase.barrier) Pool::instance().barrier(worker.count);
+    run_phase(program_.ops[static_cast<size_t>(phase.op)], phase.part, worker);
+  }
+  if (wanted && (batch_->logits != nullptr || batch_->samplers != nullptr)) {
+    Pool::instance().barrier(worker.count);
+    finish_rows(worker);
+  }
+}
+
+Matrix Executor::matrix(const Place& place) const {
+  const int32_t rows = row_count(place.rows);
+  float* arena = reinterpret_cast<float*>(arenas_[static_cast<int32_t>(place.rows)].data());
+  return {arena + place.offset * rows + place.column, place.stride, rows, place.width};
+}
+
+AttentionArgs Executor::attention_args(const Op& op) const {
+  AttentionArgs args;
+  args.state = op.kv;
+  args.heads = op.ints[0];
+  args.window = op.ints[3];
+  args.scale = op.floats[0];
+  args.softcap = op.floats[1];
+  args.q = matrix(op.inputs[0]);
+  args.k = matrix(op.inputs[1]);
+  args.v = matrix(op.inputs[2]);
+  args.out = matrix(op.outputs[0]);
+  args.pages = pages_.data();
+  args.page_bytes = program_.page_bytes;
+  args.scratch = attention_scratch_.data();
+  if (batch_ != nullptr) {  // null at load, where only sizes are asked
+    args.positions = batch_->positions;
+    args.sequences = batch_->sequences;
+    args.page_table = batch_->page_table;
+    args.page_stride = batch_->page_stride;
+  }
+  return args;
+}
+
+void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
+  const ElementwiseKernels& elementwise = kernels_.elementwise;
+  const Matrix x = matrix(op.inputs[0]);
+  const Matrix y = matrix(op.outputs[0]);
+  switch (op.code) {
+    case OpCode::embedding:
+      kernels_.linear.gather(op.weight, batch_->tokens, y, worker);
+      break;
+    case OpCode::linear: {
+      const LinearArgs args{op.weight, op.vectors[0], x, y, linear_scratch_.data()};
+      // One part: the format needs no preparation (schedule.cpp).
+      const bool prepare = part == 0 && kernels_.linear.scratch_bytes(op.weight, 1) > 0;
+      (prepare ? kernels_.linear.prepare : kernels_.linear.multiply)(args, worker);
+      break;
+    }
+    case OpCode::rms_norm:
+      kernels_.norm.rms_norm(x, op.vectors[0], op.ints[0], op.floats[0], y, worker);
+      break;
+    case OpCode::rope:
+      kernels_.rope.rope(x, batch_->positions, op.vectors[0], op.vectors[1], op.table_cols,
+                         op.ints[0], op.ints[1], y, worker);
+      break;
+    case OpCode::attention:
+      (part == 0 ? kernels_.attention.write : kernels_.attention.attend)(attention_args(op),
+                                                                         worker);
+      break;
+    case OpCode::silu:
+      elementwise.silu(x, y, worker);
+      break;
+    case OpCode::gelu:
+      elementwise.gelu(x, y, worker);
+      break;
+    case OpCode::mul:
+      elementwise.mul(x, matrix(op.inputs[1]), y, worker);
+      break;
+    case OpCode::add:
+      elementwise.add(x, matrix(op.inputs[1]), y, worker);
+      break;
+    case OpCode::scale:
+      elementwise.scale(x, op.floats[0], y, worker);
+      break;
+    case OpCode::split: {
+      int32_t column = 0;
+      for (int32_t i = 0; i < op.output_count; ++i) {
+        const Matrix part_y = matrix(op.outputs[static_cast<size_t>(i)]);
+        copy_columns(x, part_y, column, worker);
+        column += part_y.cols;
+      }
+      break;
+    }
+    case OpCode::select_rows:
+      elementwise.select_rows(x, batch_->rows, y, worker);
+      break;
+    case OpCode::softcap:
+      elementwise.softcap(x, op.floats[0], y, worker);
+      break;
+  }
+}
+
+void Executor::finish_rows(Worker worker) const {
+  if (batch_->logits != nullptr) {
+    const Matrix logits = matrix(program_.logits);
+    const Share columns = share(logits.cols, kLanes, worker);
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      std::memcpy(batch_->logits + r * logits.cols + columns.begin, logits.row(r) + columns.begin,
+                  sizeof(float) * static_cast<size_t>(columns.end - columns.begin));
+    }
+  }
+  if (batch_->samplers != nullptr) sample_rows(worker);
+}
+
+void Executor::sample_rows(Worker worker) const {
+  const Matrix logits = matrix(program_.logits);
+  uint8_t* scratch =
+      sampler_scratch_.data() + sampler_stride_ * static_cast<uint64_t>(worker.index);
+  for (int32_t r = worker.index; r < logits.rows; r += worker.count) {
+    edge_sample& sample = batch_->samples[r];
+    if (batch_->samplers[r].sample == 0) {
+      sample.id = -1;
+      sample.status = 0;
+      sample.top_count = 0;
+    } else {
+      kernels_.sampler.sample(logits.row(r), program_.vocab, program_.sampleable,
+                              batch_->samplers[r], scratch, &sample);
+    }
+  }
+}
+
+void Executor::copy_page(int32_t source, int32_t target) {
+  for (int32_t page : {source, target}) {
+    if (page < 0 || page >= limits_.pages) {
+      fail(EDGE_INVALID, "page %d does not exist, there are %d", page, limits_.pages);
+    }
+  }
+  if (source == target || program_.page_bytes == 0) return;
+  uint8_t* pages = pages_.data();
+  std::memcpy(pages + program_.page_bytes * static_cast<uint64_t>(target),
+              pages + program_.page_bytes * static_cast<uint64_t>(source), program_.page_bytes);
+}
+
+void Executor::read_value(int32_t value, float* out, uint64_t count) const {
+  if (limits_.trace == 0) fail(EDGE_INVALID, "the model was loaded without trace");
+  if (value < kInputCount || value >= static_cast<int32_t>(program_.values.size()) ||
+      program_.values[static_cast<size_t>(value)].stride == 0) {
+    fail(EDGE_INVALID, "value %d is not computed by the program", value);
+  }
+  const Matrix matrix = this->matrix(program_.values[static_cast<size_t>(value)]);
+  const uint64_t expected = static_cast<uint64_t>(matrix.rows) * static_cast<uint64_t>(matrix.cols);
+  if (count != expected) {
+    fail(EDGE_INVALID, "value %d has %llu numbers, not %llu", value,
+         static_cast<unsigned long long>(expected), static_cast<unsigned long long>(count));
+  }
+  copy_columns(matrix, {out, matrix.cols, matrix.rows, matrix.cols}, 0, Worker{});
+}
+
+}  // namespace edge

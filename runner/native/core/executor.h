@@ -1,0 +1,52 @@
+// One loaded program: its memory, and how a step runs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/platform.h"
+#include "core/pool.h"
+#include "core/program.h"
+
+namespace edge {
+
+class Executor {
+ public:
+  Executor(const edge_program& program, const edge_limits& limits);
+  ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  void step(const edge_batch& batch);
+  void copy_page(int32_t source, int32_t target);
+  void read_value(int32_t value, float* out, uint64_t count) const;
+
+ private:
+  void check_batch(const edge_batch& batch);
+  void check_positions(const edge_batch& batch);
+  void check_sampler(const edge_sampler& sampler, int32_t row) const;
+  void work(Worker worker) const;
+  void run_phase(const Op& op, int32_t part, Worker worker) const;
+  void finish_rows(Worker worker) const;
+  void sample_rows(Worker worker) const;
+
+  int32_t row_count(Rows rows) const { return row_counts_[static_cast<int32_t>(rows)]; }
+  Matrix matrix(const Place& place) const;
+  AttentionArgs attention_args(const Op& op) const;
+
+  const Kernels& kernels_;
+  const Program program_;
+  edge_limits limits_;
+  Reservation arenas_[2];  // by Rows
+  Reservation linear_scratch_;
+  Reservation attention_scratch_;
+  Reservation sampler_scratch_;  // sampler_stride_ bytes per worker
+  uint64_t sampler_stride_ = 0;
+  Reservation pages_;
+  std::vector<uint8_t> seen_;  // by sequence: it has tokens in this step
+
+  const edge_batch* batch_ = nullptr;  // of the running step
+  int32_t row_counts_[2] = {0, 0};     // T and R of the last step
+};
+
+}  // namespace edge

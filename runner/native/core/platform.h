@@ -1,0 +1,63 @@
+// What the core asks of the operating system and of the processor, in one place.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace edge {
+
+// Zeroed, page-aligned memory that costs address space only until it is touched. Throws Error
+// (EDGE_OUT_OF_MEMORY) naming `what`.
+class Reservation {
+ public:
+  Reservation() = default;
+  Reservation(uint64_t bytes, const char* what);
+  ~Reservation();
+  Reservation(Reservation&& other) noexcept;
+  Reservation& operator=(Reservation&& other) noexcept;
+  Reservation(const Reservation&) = delete;
+  Reservation& operator=(const Reservation&) = delete;
+
+  uint8_t* data() const { return data_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  uint64_t bytes_ = 0;
+};
+
+// Physical cores that this process may run on, at least 1: hyper-threads count once, and a
+// container's CPU quota is respected.
+int32_t physical_cores();
+
+// Tells the processor that this is a spin loop.
+inline void cpu_relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
+// Gives the rest of the time slice to another runnable thread.
+void cpu_yield();
+
+// Sleeps while `word` holds `expected`; may return early.
+void sleep_while(const std::atomic<uint32_t>& word, uint32_t expected);
+// Wakes every thread that sleeps on `word`.
+void wake_all(const std::atomic<uint32_t>& word);
+
+// The floating-point environment that the bit contract needs: round to nearest, denormals kept,
+// no traps. The caller's own environment comes back at the end of the scope.
+class FloatEnvironment {
+ public:
+  FloatEnvironment();
+  ~FloatEnvironment();
+  FloatEnvironment(const FloatEnvironment&) = delete;
+  FloatEnvironment& operator=(const FloatEnvironment&) = delete;
+
+ private:
+  uint64_t saved_;
+};
+
+}  // namespace edge

@@ -1,0 +1,243 @@
+#include "core/program.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/schedule.h"
+
+namespace edge {
+
+namespace {
+
+// A buffer, and the instructions between which something lives in it.
+struct Buffer {
+  Rows rows;
+  Lifetime lifetime;
+};
+
+class Translator {
+ public:
+  Translator(const edge_program& source, bool trace)
+      : source_(source),
+        trace_(trace),
+        last_use_(static_cast<size_t>(source.value_count), -1),
+        buffer_of_(static_cast<size_t>(source.value_count), -1),
+        column_of_(static_cast<size_t>(source.value_count), 0),
+        is_view_(static_cast<size_t>(source.instruction_count), false) {}
+
+  Program run() {
+    find_last_uses();
+    for (int32_t i = 0; i < source_.instruction_count; ++i) place_outputs(i);
+    Program program;
+    program.context = source_.context;
+    program.vocab = source_.vocab;
+    program.sampleable = source_.sampleable;
+    program.page_bytes = page_bytes(source_);
+    lay_out(program);
+    program.embedding_rows = std::numeric_limits<int32_t>::max();
+    program.full_history = false;
+    for (int32_t i = 0; i < source_.instruction_count; ++i) append_op(program, i);
+    program.logits = program.values[static_cast<size_t>(source_.output)];
+    return program;
+  }
+
+ private:
+  const edge_instruction& instruction(int32_t i) const { return source_.instructions[i]; }
+  int32_t& buffer_of(int32_t value) { return buffer_of_[static_cast<size_t>(value)]; }
+  int32_t& column_of(int32_t value) { return column_of_[static_cast<size_t>(value)]; }
+  int32_t& last_use(int32_t value) { return last_use_[static_cast<size_t>(value)]; }
+
+  void find_last_uses() {
+    for (int32_t i = 0; i < source_.instruction_count; ++i) {
+      for (int32_t o = 0; o < instruction(i).output_count; ++o) {
+        last_use(instruction(i).outputs[o]) = i;
+      }
+      for (int32_t n = 0; n < instruction(i).input_count; ++n) {
+        last_use(instruction(i).inputs[n]) = i;
+      }
+    }
+    last_use(source_.output) = source_.instruction_count;
+  }
+
+  void join(int32_t value, int32_t buffer, int32_t column) {
+    buffer_of(value) = buffer;
+    column_of(value) = column;
+    Lifetime& lifetime = buffers_[static_cast<size_t>(buffer)].lifetime;
+    lifetime.last = std::max(lifetime.last, last_use(value));
+  }
+
+  void new_buffer(int32_t value, int32_t born) {
+    const edge_value& v = source_.values[value];
+    const int64_t width = round_up(v.width, kLanes);
+    buffers_.push_back({static_cast<Rows>(v.rows), {width, born, born}});
+    join(value, static_cast<int32_t>(buffers_.size()) - 1, 0);
+  }
+
+  void place_outputs(int32_t i) {
+    const edge_instruction& in = instruction(i);
+    if (static_cast<OpCode>(in.op) == OpCode::split && split_is_aligned(in)) {
+      int32_t column = column_of(in.inputs[0]);
+      for (int32_t o = 0; o < in.output_count; ++o) {
+        join(in.outputs[o], buffer_of(in.inputs[0]), column);
+        column += source_.values[in.outputs[o]].width;
+      }
+      is_view_[static_cast<size_t>(i)] = true;
+      return;
+    }
+    if (may_write_in_place(i)) {
+      join(in.outputs[0], buffer_of(in.inputs[0]), column_of(in.inputs[0]));
+      return;
+    }
+    for (int32_t o = 0; o < in.output_count; ++o) new_buffer(in.outputs[o], i);
+  }
+
+  // Kernels want rows on 64-byte boundaries, and may write the padding up to the next one.
+  bool split_is_aligned(const edge_instruction& in) const {
+    for (int32_t o = 0; o + 1 < in.output_count; ++o) {
+      if (source_.values[in.outputs[o]].width % kLanes != 0) return false;
+    }
+    return true;
+  }
+
+  // The kernel allows it, and nobody reads the first input, or what overlaps it, afterwards.
+  bool may_write_in_place(int32_t i) {
+    if (trace_) return false;
+    const edge_instruction& in = instruction(i);
+    switch (static_cast<OpCode>(in.op)) {
+      case OpCode::rope:
+      case OpCode::silu:
+      case OpCode::gelu:
+      case OpCode::mul:
+      case OpCode::add:
+      case OpCode::scale:
+      case OpCode::softcap:
+        break;
+      default:
+        return false;
+    }
+    const int32_t x = in.inputs[0];
+    if (last_use(x) != i) return false;
+    const int32_t begin = column_of(x), end = begin + source_.values[x].width;
+    for (int32_t v = kInputCount; v < source_.value_count; ++v) {
+      if (v == x || buffer_of(v) != buffer_of(x) || last_use(v) < i) continue;
+      const int32_t other = column_of(v);
+      if (other < end && begin < other + source_.values[v].width) return false;
+    }
+    return true;
+  }
+
+  void lay_out(Program& program) {
+    std::vector<int64_t> offsets(buffers_.size());
+    for (Rows rows : {Rows::tokens, Rows::wanted}) {
+      std::vector<Lifetime> lifetimes;
+      std::vector<size_t> numbers;
+      for (size_t b = 0; b < buffers_.size(); ++b) {
+        if (buffers_[b].rows != rows) continue;
+        lifetimes.push_back(buffers_[b].lifetime);
+        numbers.push_back(b);
+      }
+      const ArenaPlan plan = plan_arena(lifetimes, !trace_);
+      for (size_t n = 0; n < numbers.size(); ++n) offsets[numbers[n]] = plan.offsets[n];
+      program.arena_widths[static_cast<int32_t>(rows)] = plan.width;
+    }
+    program.values.resize(static_cast<size_t>(source_.value_count));
+    for (int32_t v = kInputCount; v < source_.value_count; ++v) {
+      Place& place = program.values[static_cast<size_t>(v)];
+      place.rows = static_cast<Rows>(source_.values[v].rows);
+      place.width = source_.values[v].width;
+      if (buffer_of(v) < 0) continue;  // computed by no instruction
+      const auto buffer = static_cast<size_t>(buffer_of(v));
+      place.column = column_of(v);
+      place.stride = buffers_[buffer].lifetime.width;
+      place.offset = offsets[buffer];
+    }
+  }
+
+  void append_op(Program& program, int32_t i) {
+    if (is_view_[static_cast<size_t>(i)]) return;
+    const edge_instruction& in = instruction(i);
+    Op op;
+    op.code = static_cast<OpCode>(in.op);
+    op.rows = static_cast<Rows>(source_.values[in.outputs[0]].rows);
+    op.input_count = in.input_count;
+    op.output_count = in.output_count;
+    for (int32_t n = 0; n < in.input_count; ++n) {
+      op.inputs[static_cast<size_t>(n)] = program.values[static_cast<size_t>(in.inputs[n])];
+    }
+    for (int32_t o = 0; o < in.output_count; ++o) {
+      op.outputs[static_cast<size_t>(o)] = program.values[static_cast<size_t>(in.outputs[o])];
+    }
+    std::copy(std::begin(in.ints), std::end(in.ints), op.ints.begin());
+    std::copy(std::begin(in.floats), std::end(in.floats), op.floats.begin());
+    bind_weights(op, in);
+    if (op.code == OpCode::embedding) {
+      program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
+    }
+    if (op.code == OpCode::attention) {
+      op.state = in.state;
+      op.kv = state(in.state);
+      if (in.ints[3] == 0) program.full_history = true;
+      program.widest_window = std::max(program.widest_window, in.ints[3]);
+    }
+    program.ops.push_back(op);
+  }
+
+  void bind_weights(Op& op, const edge_instruction& in) const {
+    size_t vectors = 0;
+    for (int32_t number : in.weights) {
+      if (number < 0) continue;
+      const edge_weight& w = source_.weights[number];
+      const auto format = static_cast<WeightFormat>(w.format);
+      if (format == WeightFormat::raw_f32) {
+        op.vectors[vectors++] = static_cast<const float*>(w.data);
+        op.table_cols = w.k;
+      } else {
+        op.weight = {format, w.n, w.k, static_cast<const uint8_t*>(w.data)};
+      }
+    }
+  }
+
+  KvState state(int32_t number) const {
+    KvState kv;
+    for (int32_t s = 0; s <= number; ++s) {
+      const edge_state& state = source_.states[s];
+      if (s > 0) kv.offset += kv_state_bytes(kv.kv_heads, kv.head_dim, kv.type);
+      kv.kv_heads = state.kv_heads;
+      kv.head_dim = state.head_dim;
+      kv.type = static_cast<KvType>(state.dtype);
+    }
+    return kv;
+  }
+
+  const edge_program& source_;
+  const bool trace_;
+  std::vector<Buffer> buffers_;     // in order of birth
+  std::vector<int32_t> last_use_;   // by value
+  std::vector<int32_t> buffer_of_;  // by value; -1: not placed yet
+  std::vector<int32_t> column_of_;  // by value
+  std::vector<bool> is_view_;       // by instruction: nothing to run
+};
+
+}  // namespace
+
+uint64_t page_bytes(const edge_program& program) {
+  check_states(program);
+  uint64_t bytes = 0;
+  for (int32_t s = 0; s < program.state_count; ++s) {
+    const edge_state& state = program.states[s];
+    bytes += kv_state_bytes(state.kv_heads, state.head_dim, static_cast<KvType>(state.dtype));
+  }
+  return bytes;
+}
+
+Program translate(const edge_program& source, const Kernels& kernels, bool trace) {
+  check_program(source);
+  Program program = Translator(source, trace).run();
+  program.phases = schedule(program.ops, kernels, true);
+  program.bare_phases = schedule(program.ops, kernels, false);
+  return program;
+}
+
+}  // namespace edge

@@ -1,0 +1,97 @@
+// A program as the executor runs it: instructions bound to buffers, cut into phases.
+//
+// Translation happens once, at load. Splits become views, operators that allow it write in place,
+// and every buffer gets an offset; none of this changes a bit of the results. A pass that fuses
+// instructions belongs between these steps: it rewrites `ops` before lifetimes are taken.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "core/dispatch.h"
+#include "edge_llm.h"
+
+namespace edge {
+
+// Operator codes of program/ops.py.
+enum class OpCode : int32_t {
+  embedding,
+  linear,
+  rms_norm,
+  rope,
+  attention,
+  silu,
+  gelu,
+  mul,
+  add,
+  scale,
+  split,
+  select_rows,
+  softcap
+};
+constexpr int32_t kOpCount = 13;
+
+enum class Rows : int32_t { tokens, wanted };  // T or R
+
+// The numbers of the graph contract's inputs.
+constexpr int32_t kTokens = 0, kPositions = 1, kSequences = 2, kRows = 3, kInputCount = 4;
+
+// Throws Error (EDGE_INVALID) if running the program could touch memory that is not its own.
+void check_program(const edge_program& program);
+// The part of it that a page's size depends on.
+void check_states(const edge_program& program);
+
+// Where a value lives: columns [column, column + width) of a buffer that has `stride` floats per
+// row and starts at `offset` floats per row of its arena (there is one arena for T, one for R).
+struct Place {
+  Rows rows = Rows::tokens;
+  int32_t width = 0;
+  int32_t column = 0;
+  int64_t stride = 0;
+  int64_t offset = 0;
+};
+
+struct Op {
+  OpCode code{};
+  Rows rows{};  // of the outputs
+  int32_t input_count = 0, output_count = 0;
+  std::array<Place, 6> inputs{};  // index inputs (tokens, rows, ...) stay empty
+  std::array<Place, 4> outputs{};
+  PackedWeight weight;                    // linear, embedding
+  std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin
+  int32_t table_cols = 0;                 // rope
+  int32_t state = -1;
+  KvState kv;
+  std::array<int32_t, 4> ints{};
+  std::array<float, 2> floats{};
+};
+
+// What the workers do between two barriers: part `part` of op `op`.
+struct Phase {
+  int32_t op;
+  int32_t part;
+  bool barrier;  // wait for the other workers first
+};
+
+struct Program {
+  int32_t context = 0, vocab = 0, sampleable = 0;
+  int32_t embedding_rows = 0;  // token ids must be below this
+  uint64_t page_bytes = 0;
+  bool full_history = true;   // some attention reads a sequence from its first position on
+  int32_t widest_window = 0;  // else the longest window
+  std::vector<Place> values;  // by value number
+  std::vector<Op> ops;
+  std::vector<Phase> phases;       // of a step that wants rows
+  std::vector<Phase> bare_phases;  // of one that wants none
+  Place logits;
+  int64_t arena_widths[2] = {0, 0};  // floats per row, by Rows
+};
+
+// Bytes of a KV page: the states one after the other. Looks at nothing but the states.
+uint64_t page_bytes(const edge_program& program);
+
+// Checks and translates. `trace` keeps every value in a buffer of its own.
+Program translate(const edge_program& source, const Kernels& kernels, bool trace);
+
+}  // namespace edge

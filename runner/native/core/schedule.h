@@ -1,0 +1,13 @@
+// Cuts operators into phases, and puts a barrier only where one phase needs another's results.
+#pragma once
+
+#include <vector>
+
+#include "core/program.h"
+
+namespace edge {
+
+// With `wanted_rows` false, operators over [R, ...] are left out.
+std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows);
+
+}  // namespace edge

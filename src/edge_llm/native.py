@@ -1,0 +1,228 @@
+"""The native core's C ABI (runner/native/include/edge_llm.h) as ctypes sees it.
+
+Struct mirrors, the search for the library, and the translation of its status codes into typed
+errors. Everything else about running programs is in runner/backends/native.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_uint32, c_uint64, c_void_p
+from importlib.resources import files
+from pathlib import Path
+
+from edge_llm.errors import CapacityError, NativeError
+
+ABI_VERSION = 1
+MAX_LOGPROBS = 20
+LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
+
+_OK, _OUT_OF_MEMORY = 0, 2
+
+
+class Instruction(Structure):
+    _fields_ = [
+        ("op", c_int32),
+        ("input_count", c_int32),
+        ("output_count", c_int32),
+        ("inputs", c_int32 * 6),
+        ("outputs", c_int32 * 4),
+        ("weights", c_int32 * 2),
+        ("state", c_int32),
+        ("ints", c_int32 * 4),
+        ("floats", c_float * 2),
+    ]
+
+
+class Value(Structure):
+    _fields_ = [("rows", c_int32), ("width", c_int32), ("dtype", c_int32)]
+
+
+class Weight(Structure):
+    _fields_ = [
+        ("format", c_int32),
+        ("n", c_int32),
+        ("k", c_int32),
+        ("data", c_void_p),
+        ("bytes", c_uint64),
+    ]
+
+
+class State(Structure):
+    _fields_ = [("kv_heads", c_int32), ("head_dim", c_int32), ("dtype", c_int32)]
+
+
+class Program(Structure):
+    _fields_ = [
+        ("context", c_int32),
+        ("vocab", c_int32),
+        ("sampleable", c_int32),
+        ("output", c_int32),
+        ("value_count", c_int32),
+        ("weight_count", c_int32),
+        ("state_count", c_int32),
+        ("instruction_count", c_int32),
+        ("values", POINTER(Value)),
+        ("weights", POINTER(Weight)),
+        ("states", POINTER(State)),
+        ("instructions", POINTER(Instruction)),
+    ]
+
+
+class Limits(Structure):
+    _fields_ = [
+        ("max_tokens", c_int32),
+        ("max_rows", c_int32),
+        ("max_sequences", c_int32),
+        ("pages", c_int32),
+        ("threads", c_int32),
+        ("trace", c_int32),
+    ]
+
+
+class Sampler(Structure):
+    _fields_ = [
+        ("sample", c_int32),
+        ("temperature", c_float),
+        ("top_k", c_int32),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("repetition_penalty", c_float),
+        ("presence_penalty", c_float),
+        ("frequency_penalty", c_float),
+        ("top_logprobs", c_int32),
+        ("seed", c_uint64),
+        ("counter", c_uint64),
+        ("history", c_void_p),
+        ("history_length", c_int32),
+        ("prompt_length", c_int32),
+        ("bias_ids", c_void_p),
+        ("bias_values", c_void_p),
+        ("bias_count", c_int32),
+        ("reserved", c_int32),
+        ("allowed", c_void_p),
+    ]
+
+
+class Sample(Structure):
+    _fields_ = [
+        ("id", c_int32),
+        ("status", c_int32),
+        ("logprob", c_float),
+        ("top_count", c_int32),
+        ("top_ids", c_int32 * MAX_LOGPROBS),
+        ("top_logprobs", c_float * MAX_LOGPROBS),
+    ]
+
+
+class Batch(Structure):
+    _fields_ = [
+        ("tokens_count", c_int32),
+        ("rows_count", c_int32),
+        ("sequence_count", c_int32),
+        ("page_stride", c_int32),
+        ("tokens", c_void_p),
+        ("positions", c_void_p),
+        ("sequences", c_void_p),
+        ("rows", c_void_p),
+        ("page_table", c_void_p),
+        ("samplers", c_void_p),
+        ("samples", c_void_p),
+        ("logits", c_void_p),
+    ]
+
+
+# name -> (result type, argument types); a result of c_uint32 is an edge_status
+_FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
+    "edge_last_error": (c_char_p, ()),
+    "edge_isa": (c_char_p, ()),
+    "edge_physical_cores": (c_int32, ()),
+    "edge_page_tokens": (c_int32, ()),
+    "edge_page_bytes": (c_uint32, (c_void_p, c_void_p)),
+    "edge_load": (c_uint32, (c_void_p, c_void_p, c_void_p)),
+    "edge_step": (c_uint32, (c_void_p, c_void_p)),
+    "edge_copy_page": (c_uint32, (c_void_p, c_int32, c_int32)),
+    "edge_read_value": (c_uint32, (c_void_p, c_int32, c_void_p, c_uint64)),
+    "edge_free": (None, (c_void_p,)),
+}
+
+
+def library_path() -> Path:
+    """Where the native library is, or should be: ``EDGE_LLM_NATIVE``, else inside the package."""
+    override = os.environ.get(LIBRARY_VARIABLE)
+    if override:
+        return Path(override)
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return Path(str(files("edge_llm") / "_native" / f"libedge_llm.{suffix}"))
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The native library, loaded once, with every function's types declared.
+
+    Raises:
+        NativeError: the library is missing, cannot be loaded, or speaks another ABI version.
+    """
+    return open_library(library_path())
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """Loads the native library at ``path``; see ``library``."""
+    if not path.is_file():
+        raise NativeError(
+            f"the native core is missing: there is no file {path}",
+            hint="install the edge-llm package with its native part, "
+            f"or set {LIBRARY_VARIABLE} to a built library",
+        )
+    try:
+        loaded = ctypes.CDLL(str(path))
+        loaded.edge_abi_version.restype = c_int32
+        version = int(loaded.edge_abi_version())
+    except (OSError, AttributeError) as exc:
+        raise NativeError(f"{path} is no native core that this system can load: {exc}") from exc
+    if version != ABI_VERSION:
+        raise NativeError(
+            f"{path} has ABI version {version}, expected {ABI_VERSION}",
+            hint="the Python files and the native library are from different builds: reinstall",
+        )
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.restype = result
+        function.argtypes = arguments
+    return loaded
+
+
+def check(status: int) -> None:
+    """Raises what an edge_status says.
+
+    Raises:
+        CapacityError: the core could not get the memory.
+        NativeError: any other failure.
+    """
+    if status == _OK:
+        return
+    message = (library().edge_last_error() or b"").decode("utf-8", "replace")
+    if status == _OUT_OF_MEMORY:
+        raise CapacityError(f"native core: {message}")
+    raise NativeError(f"native core: {message}")
+
+
+def isa() -> str:
+    """The instruction set whose kernels run here, for example "avx2".
+
+    Raises:
+        NativeError: EDGE_LLM_ISA names one that is unknown or that this processor lacks.
+    """
+    name = library().edge_isa()
+    if name is None:
+        message = (library().edge_last_error() or b"").decode("utf-8", "replace")
+        raise NativeError(f"native core: {message}")
+    return str(name.decode())
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use."""
+    return int(library().edge_physical_cores())

@@ -1,0 +1,298 @@
+"""Small plans, built in memory and run by the native executor.
+
+A test builds a plan with ``plan_builder()`` (one operator or a whole toy model), and runs it with
+``run_plan``. To feed arbitrary activations, ``builder.activations(x)`` is an embedding whose table
+is ``x`` and whose tokens are 0..T-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_llm.native import library_path
+from edge_llm.program.ops import RAW_F32
+from edge_llm.program.pack import pack_float
+from edge_llm.program.plan import (
+    POSITIONS,
+    ROWS,
+    SEQUENCES,
+    TOKENS,
+    Attribute,
+    Instruction,
+    Plan,
+    Rows,
+    State,
+    Value,
+    Weight,
+)
+from edge_llm.runner.backends.native import NativeExecutor, load, page_tokens
+from edge_llm.runner.executor import Batch, Limits, RowSampler, StepResult
+
+Float32 = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+@pytest.fixture(autouse=True)
+def _needs_native_library() -> None:
+    if not library_path().is_file():
+        pytest.fail(f"the native library is not built: {library_path()}")
+
+
+@dataclass
+class PlanBuilder:
+    """Collects values, weights and instructions; every method returns value or weight numbers."""
+
+    context: int = 256
+    values: list[Value] = field(
+        default_factory=lambda: [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
+    )
+    weights: list[Weight] = field(default_factory=list)
+    tensors: dict[str, Bytes] = field(default_factory=dict)
+    states: list[State] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
+
+    def packed(self, data: Bytes, fmt: str, n: int, k: int) -> int:
+        """A matrix [n, k] in panel format ``fmt``, packed already."""
+        return self._weight(data, fmt, (n, k))
+
+    def matrix(self, values: Float32, fmt: str = "f32") -> int:
+        """A float matrix [n, k], packed as f32, f16 or bf16."""
+        n, k = values.shape
+        return self.packed(pack_float(np.ascontiguousarray(values, np.float32), fmt), fmt, n, k)
+
+    def raw(self, values: Float32) -> int:
+        """A plain float32 array: norm weight, bias, rope table."""
+        data = np.ascontiguousarray(values, np.float32)
+        return self._weight(data.reshape(-1).view(np.uint8), RAW_F32, data.shape)
+
+    def state(self, kv_heads: int, head_dim: int, dtype: str = "f32") -> int:
+        """A KV cache."""
+        self.states.append(State(f"state.{len(self.states)}", kv_heads, head_dim, dtype))
+        return len(self.states) - 1
+
+    def op(
+        self,
+        name: str,
+        *inputs: int,
+        width: int | Sequence[int] | None = None,
+        rows: Rows | None = None,
+        weights: tuple[int, ...] = (),
+        state: int = -1,
+        **attributes: Attribute,
+    ) -> int:
+        """Appends an instruction; returns its (first) output. ``width`` and ``rows`` default to
+        those of the first input; several widths make several consecutive outputs."""
+        first = self.values[inputs[0]]
+        width = first.width if width is None else width
+        widths = [width] if isinstance(width, int) else list(width)
+        number = len(self.values)
+        self.values += [Value(rows or first.rows, w) for w in widths]
+        outputs = tuple(range(number, len(self.values)))
+        self.instructions.append(
+            Instruction(name, inputs, outputs, weights, state, dict(attributes), "test")
+        )
+        return number
+
+    def embedding(self, table: int) -> int:
+        return self.op("embedding", TOKENS, width=self.weights[table].shape[1], weights=(table,))
+
+    def activations(self, x: Float32) -> int:
+        """The value [T, K] that equals ``x`` when the tokens are 0..T-1."""
+        return self.embedding(self.matrix(x))
+
+    def linear(self, x: int, weight: int, bias: int | None = None) -> int:
+        operands = (weight,) if bias is None else (weight, bias)
+        return self.op("linear", x, width=self.weights[weight].shape[0], weights=operands)
+
+    def attention(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        state: int,
+        *,
+        heads: int,
+        window: int = 0,
+        scale: float = 1.0,
+        softcap: float = 0.0,
+    ) -> int:
+        """Attention over the step's tokens and what ``state`` holds."""
+        shape = self.states[state]
+        return self.op(
+            "attention",
+            q,
+            k,
+            v,
+            POSITIONS,
+            SEQUENCES,
+            state=state,
+            heads=heads,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            window=window,
+            scale=scale,
+            softcap=softcap,
+        )
+
+    def rope(self, x: int, cos: int, sin: int, *, heads: int, head_dim: int) -> int:
+        return self.op("rope", x, POSITIONS, weights=(cos, sin), heads=heads, head_dim=head_dim)
+
+    def select(self, x: int) -> int:
+        return self.op("select_rows", x, ROWS, rows="R")
+
+    def plan(self, output: int) -> Plan:
+        """The plan whose logits are ``output``; one that has a row per token is selected first."""
+        if self.values[output].rows == "T":
+            output = self.select(output)
+        return Plan(
+            context=self.context,
+            vocab=self.values[output].width,
+            values=tuple(self.values),
+            weights=tuple(self.weights),
+            states=tuple(self.states),
+            instructions=tuple(self.instructions),
+            output=output,
+        )
+
+    def _weight(self, data: Bytes, fmt: str, shape: tuple[int, ...]) -> int:
+        name = f"weight.{len(self.weights)}"
+        self.weights.append(Weight(name, name, fmt, shape))
+        self.tensors[name] = data
+        return len(self.weights) - 1
+
+
+@dataclass
+class Runner:
+    """An executor over one plan, with pages handed out per sequence as a real engine would."""
+
+    executor: NativeExecutor
+    plan: Plan
+    pages: dict[int, list[int]] = field(default_factory=dict)  # by sequence
+    lengths: dict[int, int] = field(default_factory=dict)
+    _next_page: int = 0
+
+    def batch(
+        self,
+        tokens: Mapping[int, Sequence[int]],
+        *,
+        rows: Sequence[int] | None = None,
+        samplers: Sequence[RowSampler | None] | None = None,
+        want_logits: bool = True,
+    ) -> Batch:
+        """The next ``tokens`` of each sequence as a step. ``rows``: indices into the flat batch
+        (default: all tokens)."""
+        flat: list[int] = []
+        positions: list[int] = []
+        owners: list[int] = []
+        for index, (sequence, ids) in enumerate(tokens.items()):
+            begin = self.lengths.get(sequence, 0)
+            flat += ids
+            positions += range(begin, begin + len(ids))
+            owners += [index] * len(ids)
+            self._reserve(sequence, begin + len(ids))
+        wanted = np.arange(len(flat)) if rows is None else np.array(rows)
+        width = max(len(self.pages[sequence]) for sequence in tokens)
+        tables = np.full((len(tokens), width), -1, np.int32)
+        for index, sequence in enumerate(tokens):
+            tables[index, : len(self.pages[sequence])] = self.pages[sequence]
+        return Batch(
+            tokens=np.array(flat, np.int32),
+            positions=np.array(positions, np.int32),
+            sequences=np.array(owners, np.int32),
+            rows=wanted.astype(np.int32),
+            page_tables=tables,
+            samplers=[None] * len(wanted) if samplers is None else samplers,
+            want_logits=want_logits,
+        )
+
+    def step(
+        self,
+        tokens: Mapping[int, Sequence[int]],
+        *,
+        rows: Sequence[int] | None = None,
+        samplers: Sequence[RowSampler | None] | None = None,
+        want_logits: bool = True,
+    ) -> StepResult:
+        """Runs one step of ``batch(...)`` and counts its tokens as computed."""
+        batch = self.batch(tokens, rows=rows, samplers=samplers, want_logits=want_logits)
+        result = self.executor.step(batch)
+        for sequence, ids in tokens.items():
+            self.lengths[sequence] = self.lengths.get(sequence, 0) + len(ids)
+        return result
+
+    def logits(self, tokens: Sequence[int], *, sequence: int = 0) -> Float32:
+        """Logits [T, vocab] of the next ``tokens`` of a sequence."""
+        result = self.step({sequence: tokens})
+        assert result.logits is not None
+        return result.logits
+
+    def value(self, number: int) -> Float32:
+        """Value ``number`` of the last step; needs trace."""
+        return self.executor.read_value(number)
+
+    def _reserve(self, sequence: int, length: int) -> None:
+        pages = self.pages.setdefault(sequence, [])
+        while len(pages) * page_tokens() < length:
+            pages.append(self._next_page)
+            self._next_page += 1
+
+
+RunPlan = Callable[..., Runner]
+
+
+@pytest.fixture
+def plan_builder() -> type[PlanBuilder]:
+    """``plan_builder(context=...)`` starts a plan."""
+    return PlanBuilder
+
+
+@pytest.fixture
+def run_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPlan]:
+    """``run_plan(builder, output, isa="scalar", threads=1, trace=True, ...) -> Runner``: loads the
+    builder's plan with logits ``output``, or an earlier Runner's plan once more. ``isa`` None takes
+    the best one here. Executors are closed when the test ends."""
+    executors: list[NativeExecutor] = []
+
+    def run(
+        builder: PlanBuilder,
+        output: int | Plan,
+        *,
+        isa: str | None = None,
+        threads: int = 1,
+        trace: bool = False,
+        max_tokens: int = 512,
+        max_rows: int = 512,
+        max_sequences: int = 8,
+        pages: int = 32,
+        sampleable: int | None = None,
+    ) -> Runner:
+        plan = output if isinstance(output, Plan) else builder.plan(output)
+        if isa is None:
+            monkeypatch.delenv("EDGE_LLM_ISA", raising=False)
+        else:
+            monkeypatch.setenv("EDGE_LLM_ISA", isa)
+        limits = Limits(
+            max_tokens=max_tokens,
+            max_rows=max_rows,
+            max_sequences=max_sequences,
+            pages=pages,
+            threads=threads,
+            trace=trace,
+        )
+        executor = load(
+            plan,
+            builder.tensors,
+            sampleable=plan.vocab if sampleable is None else sampleable,
+            limits=limits,
+        )
+        executors.append(executor)
+        return Runner(executor, plan)
+
+    yield run
+    for executor in executors:
+        executor.close()
