@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from edge_llm.errors import ConfigError
 
@@ -130,7 +131,7 @@ class ConfigReader:
         value = self.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        if is_integer(value) and low <= value <= high:
             return value
         self._mismatch(key, f"an integer from {low} to {high}")
         return low
@@ -140,8 +141,7 @@ class ConfigReader:
         value = self.get(key)
         if value is None and default is not None:
             return default
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and 0 < value < math.inf:  # also false for NaN
+        if is_number(value) and 0 < value < math.inf:  # also false for NaN
             return float(value)
         self._mismatch(key, "a finite number above 0")
         return 1.0
@@ -183,6 +183,16 @@ class ConfigReader:
         value = self._values.get(key)
         got = "missing" if value is None else f"got {shorten(value)}"
         self.problem(f"{key}: {got}, expected {expected}")
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """An int that is not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """An int or float that is not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def shorten(value: object) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from edge_llm.errors import CheckpointError
-from edge_llm.llm.config import shorten
+from edge_llm.llm.config import is_integer, is_number, shorten
 from edge_llm.program.documents import GenerationDefaults
 
 # name -> (low, high), both included; the ranges that SamplingParams accepts
@@ -28,7 +27,7 @@ def token_ids(value: object, vocab: int, where: str) -> tuple[int, ...]:
         return ()
     ids = value if isinstance(value, list) else [value]
     for id_ in ids:
-        if not isinstance(id_, int) or isinstance(id_, bool) or not 0 <= id_ < vocab:
+        if not is_integer(id_) or not 0 <= id_ < vocab:
             raise CheckpointError(
                 f"{where}: got {shorten(value)}, expected ids from 0 to {vocab - 1}"
             )
@@ -50,22 +49,16 @@ def generation_defaults(
         value = values.get(name)
         if value is None:
             continue
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
+        if not is_number(value) or not low <= value <= high:  # also true for NaN
             raise CheckpointError(
                 f"{where}: {name}: got {shorten(value)}, expected a number from {low} to {high}"
             )
         numbers[name] = float(value)
+    if values.get("do_sample") is False:
+        numbers["temperature"] = 0.0
     top_k = values.get("top_k")
     if top_k is None:
         top_k = 0
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or not 0 <= top_k < 2**31:
+    if not is_integer(top_k) or not 0 <= top_k < 2**31:
         raise CheckpointError(f"{where}: top_k: got {shorten(top_k)}, expected 0 or more")
-    if values.get("do_sample") is False:
-        numbers["temperature"] = 0.0
-    if any(not math.isfinite(number) for number in numbers.values()):
-        raise CheckpointError(f"{where}: got a number that is not finite")
     return GenerationDefaults(stop_ids=stop_ids, top_k=top_k, **numbers)

@@ -49,7 +49,7 @@ _FLOAT32, _BOOL, _STRING, _ARRAY = 6, 7, 8, 9
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """``shape`` is outermost first; ``type`` is ggml's number; ``offset`` is from the file's start."""
+    """``shape`` is outermost first, ``type`` ggml's number, ``offset`` from the file's start."""
 
     shape: tuple[int, ...]
     type: int
@@ -77,7 +77,7 @@ def read_gguf_file(path: Path) -> GGUFFile:
         data = np.memmap(path, dtype=np.uint8, mode="r")
     except (OSError, ValueError) as exc:  # ValueError: an empty file
         raise CheckpointError(f"{path} cannot be mapped: {exc}") from exc
-    cursor = _Cursor(path, memoryview(data))
+    cursor = _Cursor(path, data.data)
     if bytes(cursor.take(4)) != MAGIC:
         raise CheckpointError(f"{path} is not a GGUF file: it does not start with {MAGIC!r}")
     version = cursor.integer("I")
@@ -174,7 +174,7 @@ class _Cursor:
         size = struct.calcsize(code)
         count = self.count("array count", MAX_ELEMENTS, least_bytes=size)
         raw = self.take(count * size)
-        return np.frombuffer(raw, dtype=f"<{code}").tolist()
+        return list(struct.unpack(f"<{count}{code}", raw))
 
     def code(self, kind: int) -> str:
         if kind not in _SCALARS:  # arrays of arrays included: no known key holds one

@@ -1,0 +1,139 @@
+"""Tiny random checkpoints as transformers writes them, with a tokenizer and a chat template."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CheckpointFactory = Callable[..., Path]
+
+END_OF_TURN, END_OF_TEXT, START_OF_TURN = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
+SPECIALS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# 256 bytes, a few merges and the specials fit with rows to spare, as in real models.
+VOCAB = 288
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+    "bos_token_id": None,
+    "eos_token_id": 258,
+    "pad_token_id": None,
+}
+# What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads.
+FAMILY_SIZES: dict[str, dict[str, Any]] = {
+    "llama": {"rope_parameters": LLAMA3_ROPE},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFactory:
+    """``tiny_checkpoint(family, dtype="float32", shards=1, **config) -> folder``.
+
+    ``family`` is "llama", "qwen2" or "qwen3"; ``config`` overrides keys of its transformers config.
+    Weights are random with a fixed seed and large enough that logits differ clearly. Equal arguments
+    give the same folder: copy it before changing anything in it.
+    """
+    made: dict[str, Path] = {}
+
+    def make(family: str, *, dtype: str = "float32", shards: int = 1, **config: Any) -> Path:
+        key = json.dumps([family, dtype, shards, config], sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"tiny-{family}")
+            write_tiny_checkpoint(folder, family, dtype=dtype, shards=shards, **config)
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+def write_tiny_checkpoint(
+    folder: Path, family: str, *, dtype: str = "float32", shards: int = 1, **config: Any
+) -> None:
+    """Writes config, generation config, weights (fixed seed), tokenizer and chat template."""
+    import torch
+
+    model = random_model(family, **config).to(getattr(torch, dtype))
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own
+        model.save_pretrained(folder, max_shard_size=-(-size // shards) if shards > 1 else 2 * size)
+    generation = {
+        "eos_token_id": [258, 256],
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.9,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    write_tokenizer(folder)
+
+
+def random_model(family: str, **config: Any) -> Any:
+    """A transformers model in float32 with random weights."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    names = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+    config_class = getattr(transformers, f"{names[family]}Config")
+    model_class = getattr(transformers, f"{names[family]}ForCausalLM")
+    values = SIZES | FAMILY_SIZES[family] | config
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model_class(config_class(**values)).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+            else:
+                torch.nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-level BPE tokenizer: ids 0-255 are bytes, then specials 256-258, then merges."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {symbol: id_ for id_, symbol in enumerate(alphabet)}
+    vocab |= {token: len(vocab) + index for index, token in enumerate(SPECIALS)}
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "n"), ("an", "d"), ("Ġ", "and")]
+    for left, right in merges:
+        vocab[left + right] = len(vocab)
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": END_OF_TURN,
+        "pad_token": END_OF_TEXT,
+        "add_bos_token": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
