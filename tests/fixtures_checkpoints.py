@@ -55,8 +55,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFacto
     """``tiny_checkpoint(family, dtype="float32", shards=1, **config) -> folder``.
 
     ``family`` is "llama", "qwen2" or "qwen3"; ``config`` overrides keys of its transformers config.
-    Weights are random with a fixed seed and large enough that logits differ clearly. Equal arguments
-    give the same folder: copy it before changing anything in it.
+    Weights are random with a fixed seed and large enough that logits differ clearly. Equal
+    arguments give the same folder: copy it before changing anything in it.
     """
     made: dict[str, Path] = {}
 
