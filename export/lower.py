@@ -1,0 +1,295 @@
+"""Stage lower: the folded ATen graph -> a plan over the closed operator set.
+
+Every activation becomes a matrix [T, width] or [R, width]; views only regroup the columns of a
+row and vanish. One rule per graph operator; a node without a rule ends the export by name.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edge_llm.errors import UnsupportedOperatorError
+from edge_llm.export.lowered import Lowered, PlanBuilder
+from edge_llm.export.source import model_source
+from edge_llm.program.ops import RAW_F32
+from edge_llm.program.plan import INPUT_NAMES, Attribute, Rows, State, Weight
+
+_ATEN = torch.ops.aten
+
+
+def lower(
+    exported: ExportedProgram,
+    formats: Mapping[str, str],
+    *,
+    context: int,
+    kv_dtype: str,
+    operators: frozenset[str],
+) -> Lowered:
+    """The plan of a folded graph. ``formats`` gives the format of each matrix by parameter name,
+    ``operators`` those that the backend executes.
+
+    Raises:
+        UnsupportedOperatorError: a node that the plan cannot express, with its place in the model
+            and the list of what is supported.
+    """
+    return _Lowering(exported, formats, kv_dtype, operators).run(context)
+
+
+class _Lowering:
+    """One run over the graph: what each node became."""
+
+    def __init__(
+        self,
+        exported: ExportedProgram,
+        formats: Mapping[str, str],
+        kv_dtype: str,
+        operators: frozenset[str],
+    ) -> None:
+        self._exported = exported
+        self._formats = formats
+        self._kv_dtype = kv_dtype
+        self._operators = operators
+        self._builder = PlanBuilder()
+        self._values: dict[Node, list[int]] = {}  # several for split
+        signature = exported.graph_signature
+        self._constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self._rows: dict[str, Rows] = {}  # symbol of a first dimension -> T or R
+
+    def run(self, context: int) -> Lowered:
+        output = None
+        for node in self._exported.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "output":
+                (output,) = node.args[0]
+            elif node.target in _RULES:
+                _RULES[node.target](self, node)
+            elif not isinstance(node.meta.get("val"), int | torch.SymInt):  # sizes for views
+                raise self._unsupported(node)
+        assert output is not None  # torch.export ends every graph with its outputs
+        vocab = self._width(output)
+        return self._builder.finish(context=context, vocab=vocab, output=self._value(output))
+
+    def _placeholder(self, node: Node) -> None:
+        if node.name in INPUT_NAMES:
+            number = INPUT_NAMES.index(node.name)
+            self._values[node] = [number]
+            self._rows[str(node.meta["val"].shape[0])] = "R" if node.name == "rows" else "T"
+
+    # --- rules -----------------------------------------------------------------------------------
+
+    def embedding(self, node: Node) -> None:
+        table, tokens = self._only(node, "table", "tokens")
+        self._emit(node, "embedding", [tokens], weights=[self._matrix(table)])
+
+    def linear(self, node: Node) -> None:
+        x, weight, *bias = _arguments(node)
+        biases = [self._vector(bias[0])] if bias and bias[0] is not None else [-1]
+        self._emit(node, "linear", [x], weights=[self._matrix(weight), *biases])
+
+    def rms_norm(self, node: Node) -> None:
+        x, shape, weight, *eps = _arguments(node)
+        if weight is None or len(shape) != 1:
+            raise self._unsupported(node, "with a weight over the last dimension")
+        (size,) = shape
+        default = torch.finfo(torch.float32).eps
+        self._emit(
+            node,
+            "rms_norm",
+            [x],
+            weights=[self._vector(weight)],
+            attributes={
+                "size": size,
+                "eps": float(eps[0]) if eps and eps[0] is not None else default,
+            },
+        )
+
+    def rope(self, node: Node) -> None:
+        x, positions, cos, sin = self._only(node, "x", "positions", "cos", "sin")
+        _, heads, head_dim = x.meta["val"].shape
+        self._emit(
+            node,
+            "rope",
+            [x, positions],
+            weights=[self._vector(cos), self._vector(sin)],
+            attributes={"heads": heads, "head_dim": head_dim},
+        )
+
+    def attention(self, node: Node) -> None:
+        q, k, v, k_cache, _, positions, sequences, scale, window, softcap = _arguments(node)
+        _, heads, head_dim = q.meta["val"].shape
+        kv_heads = k.meta["val"].shape[1]
+        layer = self._constants[k_cache.name].rpartition(".")[0]
+        state = self._builder.state(State(layer, kv_heads, head_dim, self._kv_dtype))
+        self._emit(
+            node,
+            "attention",
+            [q, k, v, positions, sequences],
+            state=state,
+            attributes={
+                "heads": heads,
+                "kv_heads": kv_heads,
+                "head_dim": head_dim,
+                "window": int(window),
+                "scale": float(scale),
+                "softcap": float(softcap),
+            },
+        )
+
+    def silu(self, node: Node) -> None:
+        self._emit(node, "silu", self._only(node, "x"))
+
+    def gelu(self, node: Node) -> None:
+        if node.kwargs.get("approximate") != "tanh":
+            raise self._unsupported(node, "only the tanh approximation is")
+        self._emit(node, "gelu", _arguments(node))
+
+    def mul(self, node: Node) -> None:
+        x, y = self._only(node, "x", "y")
+        if isinstance(y, int | float):
+            self._emit(node, "scale", [x], attributes={"factor": float(y)})
+        else:
+            self._elementwise(node, "mul", x, y)
+
+    def add(self, node: Node) -> None:
+        x, y = self._only(node, "x", "y")
+        self._elementwise(node, "add", x, y)
+
+    def split(self, node: Node) -> None:
+        x, sizes, dim = self._only(node, "x", "sizes", "dim")
+        rank = x.meta["val"].dim()
+        if dim not in (-1, rank - 1) or rank != 2:
+            raise self._unsupported(node, "only of the columns of a matrix")
+        self._values[node] = self._builder.emit(
+            "split",
+            [self._value(x)],
+            list(sizes),
+            rows=self._row_kind(x),
+            source=model_source(node),
+        )
+
+    def getitem(self, node: Node) -> None:
+        parts, index = node.args
+        if not isinstance(parts, Node) or not isinstance(index, int) or parts not in self._values:
+            raise self._unsupported(node)
+        self._values[node] = [self._values[parts][index]]
+
+    def select_rows(self, node: Node) -> None:
+        x, indices = self._only(node, "x", "indices")
+        (rows,) = list(indices)
+        self._emit(node, "select_rows", [x, rows])
+
+    def index_select(self, node: Node) -> None:
+        x, dim, rows = self._only(node, "x", "dim", "rows")
+        if dim != 0:
+            raise self._unsupported(node, "only of the first dimension")
+        self._emit(node, "select_rows", [x, rows])
+
+    def view(self, node: Node) -> None:
+        x = _arguments(node)[0]
+        if self._row_kind(x) != self._row_kind(node) or self._width(x) != self._width(node):
+            raise self._unsupported(node, "only regrouping the columns of each row")
+        self._values[node] = [self._value(x)]
+
+    # --- operands --------------------------------------------------------------------------------
+
+    def _emit(
+        self,
+        node: Node,
+        op: str,
+        inputs: list[Any],
+        *,
+        weights: list[int] | None = None,
+        state: int = -1,
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> None:
+        if op not in self._operators:
+            raise self._unsupported(node)
+        self._values[node] = self._builder.emit(
+            op,
+            [self._value(value) for value in inputs],
+            [self._width(node)],
+            rows=self._row_kind(node),
+            weights=weights or (),
+            state=state,
+            attributes=attributes,
+            source=model_source(node),
+        )
+
+    def _elementwise(self, node: Node, op: str, x: Any, y: Any) -> None:
+        same = isinstance(y, Node) and x.meta["val"].shape == y.meta["val"].shape
+        if not same or node.kwargs:
+            raise self._unsupported(node, "only of two values of the same shape")
+        self._emit(node, op, [x, y])
+
+    def _matrix(self, node: Node) -> int:
+        name = self._constants[node.name]
+        n, k = node.meta["val"].shape
+        return self._builder.weight(Weight(name, name, self._formats[name], (n, k)), (name,))
+
+    def _vector(self, node: Any) -> int:
+        name = self._constants[node.name]
+        shape = tuple(int(size) for size in node.meta["val"].shape)
+        return self._builder.weight(Weight(name, name, RAW_F32, shape), (name,))
+
+    def _value(self, node: Any) -> int:
+        if not isinstance(node, Node) or len(self._values.get(node, ())) != 1:
+            raise UnsupportedOperatorError(f"{node} is used as a value, but the plan has none")
+        return self._values[node][0]
+
+    def _width(self, node: Node) -> int:
+        return prod(int(size) for size in node.meta["val"].shape[1:])
+
+    def _row_kind(self, node: Node) -> Rows:
+        symbol = str(node.meta["val"].shape[0])
+        if symbol not in self._rows:
+            raise self._unsupported(node, "only with T or R as the first dimension")
+        return self._rows[symbol]
+
+    def _only(self, node: Node, *names: str) -> list[Any]:
+        """The positional arguments, exactly these."""
+        if len(node.args) != len(names):
+            raise self._unsupported(node, f"only with the arguments {', '.join(names)}")
+        return _arguments(node)
+
+    def _unsupported(self, node: Node, limit: str = "") -> UnsupportedOperatorError:
+        what = f"{node.target} ({node.name})" + (f" is supported {limit}" if limit else "")
+        place = model_source(node) or "an unknown line"
+        return UnsupportedOperatorError(
+            f"{what if limit else 'no operator for ' + what}, at {place}",
+            hint="supported: " + ", ".join(sorted(str(target) for target in _RULES)),
+        )
+
+
+def _arguments(node: Node) -> list[Any]:
+    return list(node.args)
+
+
+_RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
+    {
+        _ATEN.embedding.default: _Lowering.embedding,
+        _ATEN.linear.default: _Lowering.linear,
+        _ATEN.rms_norm.default: _Lowering.rms_norm,
+        torch.ops.edge.rope.default: _Lowering.rope,
+        torch.ops.edge.attention.default: _Lowering.attention,
+        _ATEN.silu.default: _Lowering.silu,
+        _ATEN.gelu.default: _Lowering.gelu,
+        _ATEN.mul.Tensor: _Lowering.mul,
+        _ATEN.add.Tensor: _Lowering.add,
+        _ATEN.split_with_sizes.default: _Lowering.split,
+        operator.getitem: _Lowering.getitem,
+        _ATEN.index.Tensor: _Lowering.select_rows,
+        _ATEN.index_select.default: _Lowering.index_select,
+        _ATEN.view.default: _Lowering.view,
+        _ATEN.reshape.default: _Lowering.view,
+        _ATEN.flatten.using_ints: _Lowering.view,
+    }
+)

@@ -1,0 +1,49 @@
+"""How far apart the logits of two models are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Of the program's logits with eager ones, over ``positions``. ``kl`` (nats) and ``cosine`` are
+    means, ``max_kl`` and ``min_cosine`` the worst position; ``top1`` is the share of positions with
+    the same likeliest id, ``top1_margin`` the largest lead that eager's choice had where the
+    program chose otherwise, in standard deviations of the position's logits; ``max_error`` the
+    largest difference of a logit, in the same unit."""
+
+    positions: int
+    kl: float
+    max_kl: float
+    cosine: float
+    min_cosine: float
+    top1: float
+    top1_margin: float
+    max_error: float
+
+
+def compare_logits(program: NDArray[np.float32], eager: NDArray[np.float32]) -> Comparison:
+    """Both [n, vocab]."""
+    ours = torch.from_numpy(program).double()
+    theirs = torch.from_numpy(eager).double()
+    log_ours, log_theirs = ours.log_softmax(dim=1), theirs.log_softmax(dim=1)
+    kl = (log_theirs.exp() * (log_theirs - log_ours)).sum(dim=1)
+    cosine = torch.nn.functional.cosine_similarity(ours, theirs, dim=1)
+    spread = theirs.std(dim=1)
+    chosen = ours.argmax(dim=1, keepdim=True)
+    lead = theirs.amax(dim=1) - theirs.gather(1, chosen).squeeze(1)
+    return Comparison(
+        positions=len(ours),
+        kl=float(kl.mean()),
+        max_kl=float(kl.max()),
+        cosine=float(cosine.mean()),
+        min_cosine=float(cosine.min()),
+        top1=float((lead == 0.0).double().mean()),
+        top1_margin=float((lead / spread).max()),
+        max_error=float(((ours - theirs).abs().amax(dim=1) / spread).max()),
+    )

@@ -1,0 +1,110 @@
+"""Stage pack: one tensor at a time is read, quantized, packed and handed on.
+
+Matrices go through in chunks of rows, so that the memory in use is the packed tensor, and a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import log10, prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_llm.errors import ExportError
+from edge_llm.export.backends.registry import Backend
+from edge_llm.export.lowered import Lowered
+from edge_llm.export.quantize import quantize
+from edge_llm.export.report import WeightRow
+from edge_llm.export.weights import row_chunks
+from edge_llm.program.ops import RAW_F32
+from edge_llm.program.plan import Weight
+
+Read = Callable[[str], torch.Tensor]
+Write = Callable[[str, NDArray[np.uint8]], None]
+
+
+def pack(
+    lowered: Lowered,
+    read: Read,
+    write: Write,
+    *,
+    backend: Backend,
+    scale_rule: str,
+    progress: Callable[[int, int], None],
+) -> list[WeightRow]:
+    """Writes every tensor of the plan and returns a report row for each part.
+
+    ``read(name)`` gives a parameter or constant of the model, ``write(tensor, bytes)`` takes a
+    packed tensor; ``progress(done, total)`` counts elements.
+
+    Raises:
+        ExportError: a weight that cannot be stored; the message names it.
+    """
+    tensors: Mapping[str, Weight] = {weight.tensor: weight for weight in lowered.plan.weights}
+    total = sum(prod(weight.shape) for weight in tensors.values())
+    done = 0
+    rows: list[WeightRow] = []
+    for name, weight in tensors.items():
+        parts = lowered.parts[name]
+        if weight.format == RAW_F32:
+            packed, part_rows = _raw(weight, parts, read)
+        else:
+            packed, part_rows = _panels(weight, parts, read, backend, scale_rule)
+        write(name, packed)
+        rows += part_rows
+        done += prod(weight.shape)
+        progress(done, total)
+    return rows
+
+
+def _raw(
+    weight: Weight, parts: tuple[str, ...], read: Read
+) -> tuple[NDArray[np.uint8], list[WeightRow]]:
+    tensors = [read(part).to(torch.float32) for part in parts]
+    for part, tensor in zip(parts, tensors, strict=True):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ExportError(f"{part} holds values that are not finite")
+    joined = torch.cat(tensors).contiguous().numpy()
+    rows = [
+        WeightRow(part, weight.tensor, RAW_F32, tuple(tensor.shape), tensor.numel() * 4, None)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+    return joined.reshape(-1).view(np.uint8), rows
+
+
+def _panels(
+    weight: Weight, parts: tuple[str, ...], read: Read, backend: Backend, scale_rule: str
+) -> tuple[NDArray[np.uint8], list[WeightRow]]:
+    packed = np.empty(backend.packed_bytes(weight.format, *weight.shape), np.uint8)
+    offset = 0
+    rows = []
+    for part in parts:
+        tensor = read(part)
+        n, k = tensor.shape
+        begin, signal, noise = offset, 0.0, 0.0
+        for chunk in row_chunks(n, k, multiple=backend.row_multiple):
+            values = tensor[chunk].to(torch.float32)
+            prepared = quantize(values, weight.format, scale_rule=scale_rule, name=part)
+            data = backend.pack(prepared)
+            packed[offset : offset + data.size] = data
+            offset += data.size
+            signal += _energy(values)
+            noise += _energy(values - prepared.dequantize())
+        rows.append(
+            WeightRow(
+                part, weight.tensor, weight.format, (n, k), offset - begin, _sqnr(signal, noise)
+            )
+        )
+    return packed, rows
+
+
+def _energy(values: torch.Tensor) -> float:
+    flat = values.reshape(-1)
+    return float(torch.dot(flat, flat))
+
+
+def _sqnr(signal: float, noise: float) -> float | None:
+    """Signal to quantization noise in dB; None where there is no noise (or no signal)."""
+    return 10.0 * log10(signal / noise) if signal > 0.0 and noise > 0.0 else None

@@ -1,0 +1,239 @@
+"""Recipe: what an export should make. The same fields in YAML, on the command line, in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import yaml
+
+from edge_llm.errors import ConfigError
+from edge_llm.program.ops import KV_DTYPES, PANEL_FORMATS
+
+Kind = Literal["linear", "embedding", "head"]
+
+# Format per kind of layer; "i4" stands for i4g32, i4g64 or i4g128 by the group size.
+SCHEMES: Mapping[str, Mapping[Kind, str]] = MappingProxyType(
+    {
+        "8da4w": {"linear": "i4", "embedding": "i8", "head": "i8"},
+        "8da8w": {"linear": "i8", "embedding": "i8", "head": "i8"},
+        "fp16": {"linear": "f16", "embedding": "f16", "head": "f16"},
+        "bf16": {"linear": "bf16", "embedding": "bf16", "head": "bf16"},
+        "fp32": {"linear": "f32", "embedding": "f32", "head": "f32"},
+    }
+)
+GROUP_SIZES = (32, 64, 128)
+DEFAULT_GROUP_SIZE = 32
+SCALE_RULES = ("affine", "signed")
+DEFAULT_CONTEXT_LIMIT = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """When an export is too bad to keep. KL divergences are means over positions, in nats.
+
+    ``max_kl`` and ``min_top1`` compare the program with eager PyTorch that holds the same
+    quantized numbers: they catch a wrong export. ``max_quality_kl`` compares it with the
+    unquantized checkpoint: it catches a scheme that the model does not stand.
+    """
+
+    max_kl: float = 0.02
+    min_top1: float = 0.95
+    max_quality_kl: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One export.
+
+    ``model`` is a path or a catalogue name. ``group_size`` None: 32 where the scheme has groups.
+    ``linear``, ``embedding``, ``head`` replace the scheme's format of that kind; ``overrides``
+    maps patterns of parameter names (``*layers.0.*``) to formats, the first match wins.
+    ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
+    magnitude on -8. ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32
+    under the scheme fp32. ``gate`` None accepts any result; without ``verify`` nothing is compared
+    and the file holds no golden record.
+
+    Raises:
+        ConfigError: values that are unknown or contradict each other, all of them listed.
+    """
+
+    model: str = ""
+    scheme: str = "8da4w"
+    group_size: int | None = None
+    linear: str | None = None
+    embedding: str | None = None
+    head: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    scale_rule: str = "affine"
+    context: int | None = None
+    kv_dtype: str | None = None
+    backend: str = "native"
+    gate: Gate | None = field(default_factory=Gate)
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {value!r}, expected {expected}"
+            for name, (accepts, expected) in _FIELDS.items()
+            if not accepts(value := getattr(self, name))
+        ]
+        if self.scheme in SCHEMES and self.group_size is not None and not self._has_groups():
+            problems.append(
+                f"group_size is {self.group_size}, but scheme {self.scheme} has no groups: "
+                "leave it out, or use 8da4w"
+            )
+        if problems:
+            raise ConfigError("recipe: " + "; ".join(problems))
+
+    def _has_groups(self) -> bool:
+        return "i4" in SCHEMES[self.scheme].values()
+
+    def format_for(self, name: str, kind: Kind) -> str:
+        """The weight format (a key of PANEL_FORMATS) of parameter ``name``."""
+        for pattern, chosen in self.overrides.items():
+            if fnmatchcase(name, pattern):
+                return chosen
+        replaced: str | None = getattr(self, kind)
+        if replaced is not None:
+            return replaced
+        scheme_format = SCHEMES[self.scheme][kind]
+        if scheme_format == "i4":
+            return f"i4g{self.group_size or DEFAULT_GROUP_SIZE}"
+        return scheme_format
+
+    def kv_format(self) -> str:
+        """The dtype of the KV cache (a key of KV_DTYPES)."""
+        return self.kv_dtype or ("f32" if self.scheme == "fp32" else "f16")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values, for the program file."""
+        return dataclasses.asdict(self) | {"overrides": dict(self.overrides)}
+
+
+def _one_of(names: Sequence[object], *, or_none: bool = False) -> tuple[Callable[[Any], bool], str]:
+    expected = "one of " + ", ".join(str(name) for name in names)
+    # `type` too, since True == 1 and 32.0 == 32
+    accepted = {(type(name), name) for name in names}
+    return (
+        lambda value: (
+            (or_none and value is None)
+            or (isinstance(value, int | str) and (type(value), value) in accepted)
+        ),
+        expected + (", or nothing" if or_none else ""),
+    )
+
+
+def _is_gate(value: Any) -> bool:
+    return value is None or isinstance(value, Gate)
+
+
+def _is_overrides(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(pattern, str) and chosen in PANEL_FORMATS for pattern, chosen in value.items()
+    )
+
+
+_FORMAT = _one_of(tuple(PANEL_FORMATS), or_none=True)
+_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "model": (lambda value: isinstance(value, str), "a path or a catalogue name"),
+        "scheme": _one_of(tuple(SCHEMES)),
+        "group_size": _one_of(GROUP_SIZES, or_none=True),
+        "linear": _FORMAT,
+        "embedding": _FORMAT,
+        "head": _FORMAT,
+        "overrides": (
+            _is_overrides,
+            f"name patterns with formats, {_one_of(tuple(PANEL_FORMATS))[1]}",
+        ),
+        "scale_rule": _one_of(SCALE_RULES),
+        "context": (
+            lambda value: value is None or (type(value) is int and value > 0),
+            "a number of tokens above 0, or nothing",
+        ),
+        "kv_dtype": _one_of(tuple(KV_DTYPES), or_none=True),
+        "backend": (lambda value: isinstance(value, str), "the name of a backend"),
+        "gate": (_is_gate, "limits (max_kl, min_top1, max_quality_kl) or off"),
+        "verify": (lambda value: isinstance(value, bool), "true or false"),
+    }
+)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+
+
+def load_recipe(recipe: str | Path, settings: Sequence[str] = (), **fields: Any) -> Recipe:
+    """Reads a recipe by name or YAML path; ``settings`` (``key=value``, values in YAML; nested as
+    ``gate.max_kl=0.1`` or ``overrides.*lm_head*=f16``) and then ``fields`` take precedence.
+
+    Raises:
+        ConfigError: no such recipe, damaged YAML, an unknown key or value.
+    """
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _recipes_folder() / f"{recipe}.yaml"
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ConfigError(
+            f"no recipe {str(recipe)!r}; recipes: {', '.join(recipe_names())}, or a YAML file"
+        ) from exc
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise ConfigError(f"recipe {path}: {exc}") from exc
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"recipe {path}: expected a mapping of keys to values")
+    document: dict[str, Any] = loaded
+    for setting in settings:
+        _apply(document, setting)
+    return _from_document(document | fields, where=path.name)
+
+
+def _recipes_folder() -> Path:
+    return Path(str(files("edge_llm"))) / "configs" / "recipes"
+
+
+def _apply(document: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator:
+        raise ConfigError(f"setting {setting!r}: expected key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"setting {setting!r}: the value is not YAML: {exc}") from exc
+    key, _, inner = key.strip().partition(".")
+    if inner:  # a pattern may hold further dots
+        current = document.get(key)
+        document[key] = (dict(current) if isinstance(current, dict) else {}) | {inner: value}
+    else:
+        document[key] = value
+
+
+def _from_document(document: Mapping[str, Any], *, where: str) -> Recipe:
+    names = [entry.name for entry in dataclasses.fields(Recipe)]
+    unknown = [str(key) for key in document if key not in names]
+    values = dict(document)
+    gate = values.get("gate")
+    if gate is False:  # YAML reads `off` as false
+        values["gate"] = None
+    elif isinstance(gate, dict):
+        limits = [entry.name for entry in dataclasses.fields(Gate)]
+        unknown += [f"gate.{key}" for key in gate if key not in limits]
+        bad = [key for key, value in gate.items() if type(value) not in (int, float)]
+        if bad:
+            raise ConfigError(f"recipe {where}: gate limits must be numbers: {', '.join(bad)}")
+        names += [f"gate.{name}" for name in limits]
+        values["gate"] = Gate(**gate) if not unknown else None
+    if unknown:
+        raise ConfigError(
+            f"recipe {where}: unknown {', '.join(unknown)}; valid keys: {', '.join(names)}"
+        )
+    return Recipe(**values)

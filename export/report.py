@@ -1,0 +1,120 @@
+"""What an export did, for people and for the file: every weight accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class WeightRow:
+    """One parameter: the file's ``tensor`` that holds it (a merged one holds several), its
+    ``format``, bytes as packed, and signal to quantization noise in dB (None: exact)."""
+
+    name: str
+    tensor: str
+    format: str
+    shape: tuple[int, ...]
+    bytes: int
+    sqnr_db: float | None
+
+
+def build_report(
+    rows: Sequence[WeightRow],
+    *,
+    tied: Mapping[str, str],
+    constants: frozenset[str],
+    notes: Sequence[str],
+    unread_config_keys: Sequence[str],
+    seconds: Mapping[str, float],
+    peak_anonymous_bytes: Mapping[str, int],
+    verify: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The report as JSON values. ``tied`` lists parameters stored under another's tensor,
+    ``constants`` the rows that are no parameters (they do not count in bits per weight)."""
+    parameters = {row.name: prod(row.shape) for row in rows if row.name not in constants}
+    parameter_bytes = sum(row.bytes for row in rows if row.name not in constants)
+    total = sum(parameters.values())
+    formats: dict[str, dict[str, int]] = {}
+    for row in rows:
+        entry = formats.setdefault(row.format, {"weights": 0, "bytes": 0})
+        entry["weights"] += 1
+        entry["bytes"] += row.bytes
+    return {
+        "parameters": total,
+        "weight_bytes": sum(row.bytes for row in rows),
+        "bits_per_weight": 8.0 * parameter_bytes / total,
+        "formats": formats,
+        "tied": dict(tied),
+        "notes": list(notes),
+        "unread_config_keys": list(unread_config_keys),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "peak_anonymous_bytes": dict(peak_anonymous_bytes),
+        "verify": dict(verify),
+        "weights": [asdict(row) | {"shape": list(row.shape)} for row in rows],
+    }
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """A few lines: totals, lowest SQNR, verification, notes."""
+    lines = [
+        f"{report['parameters']:,} parameters in {_megabytes(report['weight_bytes'])}, "
+        f"{report['bits_per_weight']:.2f} bits per weight"
+    ]
+    for name, entry in report["formats"].items():
+        lines.append(f"  {name:<8}{entry['weights']:>5} weights {_megabytes(entry['bytes']):>12}")
+    measured = [row for row in report["weights"] if row["sqnr_db"] is not None]
+    if measured:
+        worst = min(measured, key=lambda row: float(row["sqnr_db"]))
+        lines.append(f"lowest SQNR: {worst['sqnr_db']:.1f} dB, {worst['name']} ({worst['format']})")
+    lines.append(_verify_line(report["verify"]))
+    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report["seconds"].items())
+    lines.append(f"seconds: {seconds}")
+    peaks = report["peak_anonymous_bytes"]
+    if peaks:
+        listed = ", ".join(f"{_megabytes(value)} {stage}" for stage, value in peaks.items())
+        lines.append(f"peak anonymous memory: {listed}")
+    lines += [f"note: {note}" for note in report["notes"]]
+    if report["unread_config_keys"]:
+        lines.append(f"config keys not read: {', '.join(report['unread_config_keys'])}")
+    return "\n".join(lines)
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """One line per weight."""
+    head = ("weight", "format", "shape", "bytes", "SQNR dB")
+    body = [
+        (
+            row["name"],
+            row["format"],
+            "x".join(str(size) for size in row["shape"]),
+            f"{row['bytes']:,}",
+            "exact" if row["sqnr_db"] is None else f"{row['sqnr_db']:.2f}",
+        )
+        for row in report["weights"]
+    ]
+    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (head, *body)
+    )
+
+
+def _verify_line(verify: Mapping[str, Any]) -> str:
+    if "skipped" in verify:
+        return f"verify: skipped ({verify['skipped']})"
+    same, quality = verify["same_numbers"], verify["unquantized"]
+    return (
+        f"verify: {same['positions']} positions; against eager PyTorch with the same numbers: "
+        f"KL {same['kl']:.2g}, top-1 {same['top1']:.1%}, cosine {same['cosine']:.6f}; "
+        f"against the unquantized checkpoint: KL {quality['kl']:.2g}, top-1 {quality['top1']:.1%}"
+    )
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"

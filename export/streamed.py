@@ -1,0 +1,103 @@
+"""The eager oracle: a model that reads and quantizes its weights as it runs, a few rows at a time,
+so that one of any size runs in the memory of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edge_llm.export.eager import torchao_tensor
+from edge_llm.export.quantize import quantize
+from edge_llm.export.weights import QuantizedWeight, row_chunks
+from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.registry import build_model, constants
+
+Read = Callable[[str], torch.Tensor]
+
+
+class StreamedLinear(nn.Module):
+    """A linear layer that holds no weight; integer formats go through torchao's tensor class."""
+
+    def __init__(
+        self, read: Read, name: str, weight_format: str, scale_rule: str, bias: torch.Tensor | None
+    ) -> None:
+        super().__init__()
+        self._read, self._name = read, name
+        self._format, self._scale_rule = weight_format, scale_rule
+        self._bias = bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, K) -> (rows, N), as torchao computes it for integer formats."""
+        tensor = self._read(self._name)
+        parts = []
+        for chunk in row_chunks(*tensor.shape):
+            weight = quantize(
+                tensor[chunk], self._format, scale_rule=self._scale_rule, name=self._name
+            )
+            if isinstance(weight, QuantizedWeight):
+                parts.append(functional.linear(x, torchao_tensor(weight)))
+            else:
+                parts.append(functional.linear(x, weight.values))
+        out = torch.cat(parts, dim=-1)
+        return out if self._bias is None else out + self._bias
+
+
+class StreamedEmbedding(nn.Module):
+    """An embedding that reads and quantizes the rows it is asked for."""
+
+    def __init__(self, read: Read, name: str, weight_format: str, scale_rule: str) -> None:
+        super().__init__()
+        self._read, self._name = read, name
+        self._format, self._scale_rule = weight_format, scale_rule
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(T,) -> (T, dim) float32."""
+        rows = self._read(self._name)[tokens]
+        return quantize(
+            rows, self._format, scale_rule=self._scale_rule, name=self._name
+        ).dequantize()
+
+
+def streamed_model(
+    config: ModelConfig,
+    read: Read,
+    formats: Mapping[str, str],
+    *,
+    scale_rule: str,
+    context: int,
+    slots: int,
+    tokens: int,
+    kv_dtype: torch.dtype,
+) -> nn.Module:
+    """An eager model with the recipe's numbers that reads its weights as it goes.
+
+    ``read(name)`` gives a parameter, tied ones included; ``context`` is the program's (it fixes the
+    rotary tables), ``slots`` and ``tokens`` the sequences and positions to make room for.
+    """
+    model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots)
+    values = constants(config, context)
+    for path, module in list(model.named_modules()):
+        parent, _, attribute = path.rpartition(".")
+        weight = f"{path}.weight"
+        if isinstance(module, nn.Linear):
+            bias = None if module.bias is None else read(f"{path}.bias").to(torch.float32)
+            streamed: nn.Module = StreamedLinear(read, weight, formats[weight], scale_rule, bias)
+        elif isinstance(module, nn.Embedding):
+            streamed = StreamedEmbedding(read, weight, formats[weight], scale_rule)
+        else:
+            continue
+        model.get_submodule(parent).register_module(attribute, streamed)
+    for path, parameter in list(model.named_parameters()):
+        parent, _, attribute = path.rpartition(".")
+        filled = nn.Parameter(read(path).to(parameter.dtype), requires_grad=False)
+        model.get_submodule(parent).register_parameter(attribute, filled)
+    for path, buffer in list(model.named_buffers()):
+        parent, _, attribute = path.rpartition(".")
+        value = values.get(path)
+        if value is None:
+            value = torch.zeros((slots, tokens, *buffer.shape[2:]), dtype=buffer.dtype)
+        model.get_submodule(parent).register_buffer(attribute, value, persistent=False)
+    return model.eval()

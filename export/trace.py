@@ -1,0 +1,33 @@
+"""Stage trace: the model as one ATen graph with two dynamic dimensions, T and R."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from edge_llm.errors import ExportError
+
+INPUTS = ("tokens", "positions", "sequences", "rows")
+# Example sizes; distinct, so that T and R stay two symbols, and not 0 or 1, which specialize.
+_T, _R = 5, 3
+
+
+def trace(model: nn.Module) -> ExportedProgram:
+    """``torch.export`` of ``model`` (graph contract of the design, on ``meta``), not decomposed:
+    the caches stay mutable buffers and ``linear``, ``rms_norm``, ``silu`` stay whole.
+
+    Raises:
+        ExportError: PyTorch could not trace the model.
+    """
+    tokens, rows = Dim("T", min=2), Dim("R", min=2)
+    examples = tuple(
+        torch.zeros(_R if name == "rows" else _T, dtype=torch.int64, device="meta")
+        for name in INPUTS
+    )
+    shapes = {name: {0: rows if name == "rows" else tokens} for name in INPUTS}
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, examples, dynamic_shapes=shapes)
+    except Exception as exc:  # torch raises many unrelated types here
+        raise ExportError(f"torch.export could not trace {type(model).__name__}: {exc}") from exc
