@@ -1,0 +1,118 @@
+// Activations to int8, laid out in the tiles that the AVX2 kernels broadcast from.
+
+namespace edge {
+namespace {
+
+// Rows that one pass over a panel's weights serves.
+inline int32_t tile_rows(WeightFormat format, int32_t rows) {
+  return format == WeightFormat::i8 || rows <= 8 ? 4 : 6;
+}
+
+// k that an int4 kernel sums in 16 bits before it widens; 0: the kernel needs no start words.
+inline int32_t start_span(WeightFormat format) { return std::min(group_of(format), 64); }
+
+constexpr int32_t kSpanOffset = 128;
+
+struct Extremes {
+  __m256 low, high;
+  __m256i magnitude;  // largest |x| as an integer: infinities and NaN are above every finite float
+};
+
+inline void extend(Extremes& e, __m256 x) {
+  e.low = _mm256_min_ps(e.low, x);
+  e.high = _mm256_max_ps(e.high, x);
+  const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFFFF));
+  e.magnitude = _mm256_max_epi32(e.magnitude, bits);
+}
+
+inline float extreme(__m256 values, bool highest) {
+  alignas(32) float lanes[8];
+  _mm256_store_ps(lanes, values);
+  return highest ? *std::max_element(lanes, lanes + 8) : *std::min_element(lanes, lanes + 8);
+}
+
+inline RowScale measure_row(const float* x, int32_t k) {
+  Extremes even = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_si256()};
+  Extremes odd = even;
+  int32_t i = 0;
+  for (; i + 16 <= k; i += 16) {
+    extend(even, _mm256_loadu_ps(x + i));
+    extend(odd, _mm256_loadu_ps(x + i + 8));
+  }
+  for (; i < k; i += 8) extend(even, _mm256_maskload_ps(x + i, tail_mask(k - i)));
+  const __m256i infinity = _mm256_set1_epi32(0x7F800000);
+  const __m256i largest = _mm256_max_epi32(even.magnitude, odd.magnitude);
+  const bool finite = _mm256_movemask_epi8(_mm256_cmpgt_epi32(infinity, largest)) == -1;
+  return row_scale(extreme(_mm256_min_ps(even.low, odd.low), false),
+                   extreme(_mm256_max_ps(even.high, odd.high), true), finite);
+}
+
+// 32 values to int8; values past `count` are not read and become 0.
+inline __m256i quantize_block(const float* x, int32_t count, __m256 inverse, __m256i zero) {
+  __m256i words[4];
+#pragma GCC unroll 4
+  for (int32_t j = 0; j < 4; ++j) {
+    const __m256 values = count >= 32     ? _mm256_loadu_ps(x + 8 * j)
+                          : count > 8 * j ? _mm256_maskload_ps(x + 8 * j, tail_mask(count - 8 * j))
+                                          : _mm256_setzero_ps();
+    words[j] = _mm256_cvtps_epi32(_mm256_mul_ps(values, inverse));
+    if (count < 32) {  // becomes -zero + zero = 0
+      words[j] = _mm256_blendv_epi8(_mm256_sub_epi32(_mm256_setzero_si256(), zero), words[j],
+                                    tail_mask(count - 8 * j));
+    }
+    words[j] = _mm256_add_epi32(words[j], zero);
+  }
+  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(words[0], words[1]),
+                                           _mm256_packs_epi32(words[2], words[3]));
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+// The word from which an int4 kernel starts its 16-bit sums over a span: -8 times the sum of x that
+// each half will meet, which turns the stored nibbles q + 8 back into q, minus an offset that keeps
+// spans of 64 within 16 bits (avx2_int4.inl). `pairs` holds the sums of x in 16-bit halves.
+inline int32_t start_word(__m256i pairs, int32_t span) {
+  __m128i sums = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0x4E));
+  sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0xB1));
+  const __m128i offset = _mm_set1_epi16(span > kBlock ? -kSpanOffset : 0);
+  return _mm_cvtsi128_si32(_mm_sub_epi16(offset, _mm_slli_epi16(sums, 3)));
+}
+
+// Row `i` of x into its tile.
+void quantize_row(const Matrix& x, int64_t i, int32_t tile, int32_t span,
+                  const QuantizedRows& rows) {
+  const int64_t first = i / tile * tile;
+  const int64_t height = std::min<int64_t>(tile, x.rows - first);
+  int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
+  const float* data = x.row(i);
+  const RowScale row = measure_row(data, x.cols);
+  rows.scale[i] = row.scale;
+  rows.minus_zero[i] = static_cast<float>(-row.zero);
+
+  const __m256 inverse = _mm256_set1_ps(row.inverse);
+  const __m256i zero = _mm256_set1_epi32(row.zero);
+  int32_t* starts = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
+  __m256i pairs = _mm256_setzero_si256();
+  for (int64_t k = 0; k < rows.depth; k += kBlock) {
+    const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBlock, x.cols - k));
+    const __m256i bytes =
+        row.finite ? quantize_block(data + k, count, inverse, zero) : _mm256_setzero_si256();
+    int8_t* words = q + k * height;
+    if (height == 1) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), bytes);
+    } else {
+      alignas(32) int32_t lanes[8];
+      _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), bytes);
+      for (int32_t j = 0; j < 8; ++j) std::memcpy(words + j * height * 4, lanes + j, 4);
+    }
+    if (!span) continue;
+    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes));
+    if ((k + kBlock) % span == 0) {
+      starts[k / span * height] = start_word(pairs, span);
+      pairs = _mm256_setzero_si256();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edge
