@@ -1,10 +1,10 @@
 """KV pages: who holds which page, and which cached page can serve a new prompt.
 
 A page holds the keys and values of ``page_tokens`` consecutive positions of one sequence. What is
-in it depends on the tokens up to its end only, so a page is named by a hash chain over the token ids
-of its sequence: a prompt that starts with the same tokens shares the full pages, and copies the
-beginning of the first page that it shares in part. Pages that nobody holds keep their content until
-they are needed for something else; the least recently used go first.
+in it depends on the tokens up to its end only, so a page is named by a hash chain over the token
+ids of its sequence: a prompt that starts with the same tokens shares the full pages, and copies
+the beginning of the first page that it shares in part. Pages that nobody holds keep their content
+until they are needed for something else; the least recently used go first.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TypeAlias
 
-Tokens = array[int]  # typecode "i"
+Tokens: TypeAlias = "array[int]"  # typecode "i"
 
 ROOT = b""
 

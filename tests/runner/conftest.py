@@ -1,0 +1,202 @@
+"""A deterministic executor without arithmetic: its pages hold token ids, and the next token is a
+hash of the prefix that it reads back from them, so that any mistake with pages changes the text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edge_llm.errors import NativeError
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.engine import Engine
+from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, LogitsEvent, TokenEvent
+from edge_llm.runner.executor import Batch, Float32, Limits, StepResult, TokenLogprobs
+from edge_llm.runner.requests import EngineFacts, Request
+
+VOCAB = 97
+
+
+class FakeExecutor:
+    def __init__(self, limits: Limits, page_tokens: int = 4) -> None:
+        self.limits = limits
+        self.pages = np.full((limits.pages, page_tokens), -1, np.int32)
+        self.page_tokens = page_tokens
+        self.batches: list[Batch] = []
+        self.before_step: Callable[[], None] = lambda: None
+        self.non_finite: set[tuple[int, ...]] = set()  # prefixes whose logits are not finite
+        self.closed = False
+
+    def step(self, batch: Batch) -> StepResult:
+        self.before_step()
+        assert not self.closed
+        assert len(batch.tokens) <= self.limits.max_tokens
+        assert len(batch.rows) <= self.limits.max_rows
+        assert len(batch.page_tables) <= self.limits.max_sequences
+        self.batches.append(batch)
+        for token, position, sequence in zip(
+            batch.tokens, batch.positions, batch.sequences, strict=True
+        ):
+            page = batch.page_tables[sequence, position // self.page_tokens]
+            assert page >= 0
+            self.pages[page, position % self.page_tokens] = token
+        ids, logprobs, errors, logits = [], [], [], []
+        for row, sampler in zip(batch.rows, batch.samplers, strict=True):
+            prefix = self._prefix(batch, int(row))
+            values = logits_after(prefix)
+            logits.append(values)
+            errors.append("the logits are not finite" if prefix in self.non_finite else None)
+            if sampler is None:
+                ids.append(-1)
+                logprobs.append(None)
+                continue
+            assert sampler.counter == len(prefix) - sampler.prompt_length
+            assert tuple(sampler.history) == prefix
+            ids.append(sample(values, sampler.params, sampler.seed, sampler.counter))
+            wanted = sampler.params.top_logprobs is not None
+            logprobs.append(TokenLogprobs(float(values[ids[-1]]), ()) if wanted else None)
+        return StepResult(
+            np.array(ids, np.int32),
+            logprobs,
+            errors,
+            np.array(logits, np.float32).reshape(-1, VOCAB) if batch.want_logits else None,
+        )
+
+    def _prefix(self, batch: Batch, row: int) -> tuple[int, ...]:
+        end = int(batch.positions[row]) + 1
+        table = batch.page_tables[batch.sequences[row]]
+        prefix = self.pages[table[: -(-end // self.page_tokens)]].reshape(-1)[:end]
+        assert (prefix >= 0).all()  # nothing is read that was not written
+        return tuple(prefix.tolist())
+
+    def copy_page(self, source: int, target: int) -> None:
+        self.pages[target] = self.pages[source]
+
+    def read_value(self, value: int) -> Float32:
+        raise NativeError("nothing to read")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def logits_after(prefix: tuple[int, ...]) -> Float32:
+    digest = hashlib.sha256(np.array(prefix, np.int32).tobytes()).digest()
+    return np.random.default_rng(list(digest)).standard_normal(VOCAB).astype(np.float32)
+
+
+def sample(logits: Float32, params: SamplingParams, seed: int, counter: int) -> int:
+    if params.temperature == 0:
+        return int(logits.argmax())
+    noise = np.random.default_rng([seed, counter]).gumbel(size=VOCAB)
+    return int((logits + params.temperature * noise).argmax())
+
+
+class Listener:
+    """Collects one request's events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        assert not self.ended, "an event after the last one"
+        self.events.append(event)
+
+    @property
+    def ids(self) -> list[int]:
+        return [event.id for event in self.events if isinstance(event, TokenEvent)]
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and isinstance(self.events[-1], FinishEvent | ErrorEvent)
+
+    @property
+    def finish(self) -> FinishEvent:
+        assert isinstance(self.events[-1], FinishEvent), self.events[-1]
+        return self.events[-1]
+
+    @property
+    def error(self) -> Exception:
+        assert isinstance(self.events[-1], ErrorEvent), self.events[-1]
+        return self.events[-1].error
+
+    @property
+    def logits(self) -> list[LogitsEvent]:
+        return [event for event in self.events if isinstance(event, LogitsEvent)]
+
+
+class Bench:
+    """An engine over a fake executor, stepped by hand."""
+
+    def __init__(
+        self,
+        *,
+        pages: int = 64,
+        page_tokens: int = 4,
+        max_sequences: int = 4,
+        step_tokens: int = 16,
+        max_rows: int | None = None,
+        context: int = 128,
+        stop_ids: tuple[int, ...] = (),
+    ) -> None:
+        limits = Limits(
+            max_tokens=step_tokens,
+            max_rows=max_rows or step_tokens,
+            max_sequences=max_sequences,
+            pages=pages,
+        )
+        self.executor = FakeExecutor(limits, page_tokens)
+        self.engine = Engine(
+            self.executor,
+            EngineFacts(
+                context=context,
+                vocab=VOCAB,
+                page_tokens=page_tokens,
+                stop_ids=frozenset(stop_ids),
+                read_bytes=lambda depths: 1000 + sum(depths),
+            ),
+        )
+
+    def submit(
+        self, prompt: list[int], max_tokens: int | None = 8, **params: object
+    ) -> tuple[Listener, Request]:
+        listener = Listener()
+        request = self.engine.submit(
+            prompt,
+            SamplingParams(**{"temperature": 0.0, "max_tokens": max_tokens, **params}),
+            listener,
+        )
+        return listener, request
+
+    def run(self, steps: int = 10_000) -> None:
+        """Steps until nothing is left to do."""
+        for _ in range(steps):
+            if not self.engine.step():
+                stats = self.engine.stats()
+                assert stats.running == stats.waiting == 0
+                assert stats.pages_free == stats.pages, "pages leaked"
+                return
+        raise AssertionError(f"not done after {steps} steps")
+
+    def solo(self, prompt: list[int], max_tokens: int, **params: object) -> list[int]:
+        """What a request gives when it runs alone on a fresh engine with plenty of pages."""
+        bench = Bench(page_tokens=self.executor.page_tokens, context=self.engine.facts.context)
+        listener, _ = bench.submit(prompt, max_tokens, **params)
+        bench.run()
+        return listener.ids
+
+
+@pytest.fixture
+def bench() -> type[Bench]:
+    return Bench
+
+
+@pytest.fixture
+def vocab() -> int:
+    return VOCAB
+
+
+@pytest.fixture
+def expected_logits() -> Callable[[tuple[int, ...]], Float32]:
+    return logits_after
