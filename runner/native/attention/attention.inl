@@ -1,0 +1,305 @@
+// Paged attention over virtual lanes; attention.h has the contract. Included once per instruction
+// set.
+//
+// Work is cut into tiles: consecutive tokens of one sequence times query heads of one kv head.
+// Inside a block, rows that see the same tokens form a span and share every load of keys and
+// values. The online softmax (arXiv 1805.02867) of a row goes through its blocks in ascending
+// order; all it computes depends on that row and its visible tokens alone, so a row's bits are the
+// same in every tile.
+#include <cmath>
+
+#include "attention/attention.h"
+#include "attention/tiles.inl"
+#include "simd/half.h"
+#include "simd/math.h"
+
+namespace edge {
+namespace {
+
+constexpr int32_t kQueryRows = 48;  // rows of a tile: their queries, outputs and weights stay in L2
+
+inline int64_t padded_dim(const KvState& state) { return round_up(state.head_dim, kLanes); }
+
+template <class Element>
+inline Element* state_part(const AttentionArgs& args, int32_t sequence, int32_t block) {
+  int64_t page = args.page_table[int64_t(sequence) * args.page_stride + block];
+  return reinterpret_cast<Element*>(args.pages + page * args.page_bytes + args.state.offset);
+}
+
+template <class Element>
+inline Element* keys_of(const KvState& state, Element* part, int32_t kv_head) {
+  return part + int64_t(kv_head) * state.head_dim * kPageTokens;
+}
+
+template <class Element>
+inline Element* values_of(const KvState& state, Element* part, int32_t kv_head) {
+  int64_t keys = int64_t(state.kv_heads) * state.head_dim * kPageTokens;
+  return part + keys + int64_t(kv_head) * kPageTokens * padded_dim(state);
+}
+
+template <class V, class Element>
+void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head) {
+  const KvState& state = args.state;
+  int32_t position = args.positions[token], slot = position % kPageTokens;
+  Element* part = state_part<Element>(args, args.sequences[token], position / kPageTokens);
+  const float* k = args.k.row(token) + int64_t(kv_head) * state.head_dim;
+  const float* v = args.v.row(token) + int64_t(kv_head) * state.head_dim;
+  Element* keys = keys_of(state, part, kv_head) + slot;
+  Element* values = values_of(state, part, kv_head) + slot * padded_dim(state);
+  for (int32_t i = 0; i < state.head_dim; i += kLanes) {
+    int32_t left = state.head_dim - i, count = left < kLanes ? left : kLanes;
+    V::load_first(v + i, count).store(values + i);  // the padding becomes zero
+    Element column[kLanes];
+    V::load_first(k + i, count).store(column);
+    for (int32_t j = 0; j < count; ++j) keys[int64_t(i + j) * kPageTokens] = column[j];
+  }
+}
+
+// Head by head, so that a long prompt fills one block of transposed keys while it is in L1.
+template <class V, class Element>
+void write_state(const AttentionArgs& args, Worker worker) {
+  int64_t tokens = args.k.rows;
+  Share mine = share(tokens * args.state.kv_heads, 1, worker);
+  for (int64_t item = mine.begin; item < mine.end; ++item) {
+    write_token<V, Element>(args, int32_t(item % tokens), int32_t(item / tokens));
+  }
+}
+
+template <class V>
+void write(const AttentionArgs& args, Worker worker) {
+  if (args.state.type == KvType::f16) {
+    write_state<V, Half>(args, worker);
+  } else {
+    write_state<V, float>(args, worker);
+  }
+}
+
+// One tile and the worker's scratch for it. Rows are token-major: row = token * heads + head.
+struct Tile {
+  int32_t first, tokens;  // rows of the flat batch, all of one sequence
+  int32_t head, heads;    // query heads [head, head + heads) of one kv head
+  int32_t kv_head;
+  int64_t stride;  // floats between rows of q and out: head_dim padded to 16
+  float* q;        // [rows][stride], scaled
+  float* out;      // [rows][stride]
+  float* weights;  // [rows][kPageTokens]: scores, then e^(score - maximum)
+  float* totals;   // [rows][16]: sum of weights, in lanes
+  float* maxima;   // [rows]
+};
+
+// The visible part of a block, as slots [begin, end).
+struct Visible {
+  int32_t begin, end;
+};
+
+inline int32_t first_visible(const AttentionArgs& args, int32_t token) {
+  int32_t first = args.window > 0 ? args.positions[token] - args.window + 1 : 0;
+  return first > 0 ? first : 0;
+}
+
+inline Visible visible(const AttentionArgs& args, int32_t token, int32_t block) {
+  int32_t begin = first_visible(args, token) - block * kPageTokens;
+  int32_t end = args.positions[token] + 1 - block * kPageTokens;
+  return {begin > 0 ? begin : 0, end < kPageTokens ? end : kPageTokens};
+}
+
+template <class V>
+void start(const AttentionArgs& args, const Tile& tile) {
+  V scale = V::broadcast(args.scale), zero = V::broadcast(0.0f);
+  int32_t head_dim = args.state.head_dim;
+  for (int32_t row = 0; row < tile.tokens * tile.heads; ++row) {
+    const float* q = args.q.row(tile.first + row / tile.heads) +
+                     int64_t(tile.head + row % tile.heads) * head_dim;
+    for (int64_t i = 0; i < tile.stride; i += kLanes) {
+      int32_t left = head_dim - int32_t(i), count = left < kLanes ? left : kLanes;
+      (V::load_first(q + i, count) * scale).store(tile.q + row * tile.stride + i);
+      zero.store(tile.out + row * tile.stride + i);
+    }
+    zero.store(tile.totals + row * kLanes);
+    tile.maxima[row] = -INFINITY;
+  }
+}
+
+// Turns one row's scores of a block into weights, and rescales what earlier blocks left if the
+// maximum grew. Slots outside `seen` become weight zero whatever their scores were.
+template <class V>
+void soften(const AttentionArgs& args, const Tile& tile, int32_t row, Visible seen) {
+  float* weights = tile.weights + row * kPageTokens;
+  int32_t from = seen.begin / kLanes * kLanes;
+  V lowest = V::broadcast(-INFINITY);
+  V highest = lowest;
+  for (int32_t slot = from; slot < seen.end; slot += kLanes) {
+    V score = V::load(weights + slot);
+    if (args.softcap > 0.0f) {
+      V cap = V::broadcast(args.softcap);
+      score = hyperbolic_tangent(score / cap) * cap;
+    }
+    if (slot < seen.begin || slot + kLanes > seen.end) {
+      int32_t begin = seen.begin - slot, end = seen.end - slot;
+      score =
+          select(V::Mask::range(begin > 0 ? begin : 0, end < kLanes ? end : kLanes), score, lowest);
+    }
+    score.store(weights + slot);
+    highest = max(highest, score);
+  }
+  float old = tile.maxima[row], block = max(highest);
+  float maximum = block > old ? block : old;
+  V total = V::load(tile.totals + row * kLanes);
+  if (maximum != old) {
+    V factor = V::broadcast(exponential(V::broadcast(old - maximum)).first());
+    total = total * factor;
+    float* out = tile.out + row * tile.stride;
+    for (int64_t i = 0; i < tile.stride; i += kLanes) (V::load(out + i) * factor).store(out + i);
+    tile.maxima[row] = maximum;
+  }
+  V reference = V::broadcast(maximum);
+  for (int32_t slot = from; slot < seen.end; slot += kLanes) {
+    V weight = exponential(V::load(weights + slot) - reference);
+    weight.store(weights + slot);
+    total = total + weight;  // masked slots add e^-inf = 0
+  }
+  total.store(tile.totals + row * kLanes);
+}
+
+template <class V, class Element>
+void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row, int32_t rows,
+                 Visible seen, const Element* keys, const Element* values) {
+  const float* q = tile.q + first_row * tile.stride;
+  float* out = tile.out + first_row * tile.stride;
+  float* weights = tile.weights + first_row * kPageTokens;
+  each_row_tile(rows, [&](int32_t row, auto count) {
+    score_rows<V, Element, decltype(count)::value>(q + row * tile.stride, tile.stride, keys,
+                                                   args.state.head_dim, seen.begin, seen.end,
+                                                   weights + row * kPageTokens);
+  });
+  for (int32_t row = 0; row < rows; ++row) soften<V>(args, tile, first_row + row, seen);
+  each_row_tile(rows, [&](int32_t row, auto count) {
+    value_rows<V, Element, decltype(count)::value>(weights + row * kPageTokens, values, seen.begin,
+                                                   seen.end, tile.stride, out + row * tile.stride);
+  });
+}
+
+template <class V>
+void finish(const AttentionArgs& args, const Tile& tile) {
+  int32_t head_dim = args.state.head_dim;
+  for (int32_t row = 0; row < tile.tokens * tile.heads; ++row) {
+    V total = V::broadcast(sum(V::load(tile.totals + row * kLanes)));
+    float* y = args.out.row(tile.first + row / tile.heads) +
+               int64_t(tile.head + row % tile.heads) * head_dim;
+    for (int32_t i = 0; i < head_dim; i += kLanes) {
+      int32_t left = head_dim - i;
+      V part = V::load(tile.out + row * tile.stride + i) / total;
+      part.store_first(y + i, left < kLanes ? left : kLanes);
+    }
+  }
+}
+
+template <class V, class Element>
+void attend_tile(const AttentionArgs& args, const Tile& tile) {
+  start<V>(args, tile);
+  int32_t last = tile.first + tile.tokens - 1, sequence = args.sequences[tile.first];
+  int32_t begin = first_visible(args, tile.first) / kPageTokens;
+  int32_t end = args.positions[last] / kPageTokens + 1;
+  for (int32_t block = begin; block < end; ++block) {
+    const Element* part = state_part<Element>(args, sequence, block);
+    const Element* keys = keys_of(args.state, part, tile.kv_head);
+    const Element* values = values_of(args.state, part, tile.kv_head);
+    for (int32_t token = tile.first; token <= last;) {
+      Visible seen = visible(args, token, block);
+      int32_t next = token + 1;
+      for (; next <= last; ++next) {
+        Visible other = visible(args, next, block);
+        if (other.begin != seen.begin || other.end != seen.end) break;
+      }
+      if (seen.begin < seen.end) {
+        attend_span<V, Element>(args, tile, (token - tile.first) * tile.heads,
+                                (next - token) * tile.heads, seen, keys, values);
+      }
+      token = next;
+    }
+  }
+  finish<V>(args, tile);
+}
+
+inline int32_t tile_heads(const AttentionArgs& args) {
+  int32_t group = args.heads / args.state.kv_heads;
+  return group < kQueryRows ? group : kQueryRows;
+}
+
+template <class V>
+size_t scratch_bytes(const AttentionArgs& args) {
+  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kPageTokens + kLanes + 1);
+}
+
+// This worker's query heads of some tokens: tile by tile, never across kv heads.
+template <class V, class Element>
+void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int32_t begin,
+                  int32_t end, Worker worker) {
+  int32_t group = args.heads / args.state.kv_heads;
+  Tile tile;
+  tile.first = first;
+  tile.tokens = tokens;
+  tile.stride = padded_dim(args.state);
+  tile.q = reinterpret_cast<float*>(args.scratch + worker.index * scratch_bytes<V>(args));
+  tile.out = tile.q + kQueryRows * tile.stride;
+  tile.weights = tile.out + kQueryRows * tile.stride;
+  tile.totals = tile.weights + kQueryRows * kPageTokens;
+  tile.maxima = tile.totals + kQueryRows * kLanes;
+  for (int32_t head = begin; head < end;) {
+    int32_t group_end = (head / group + 1) * group, limit = head + tile_heads(args);
+    int32_t next = group_end < limit ? group_end : limit;
+    tile.head = head;
+    tile.heads = (next < end ? next : end) - head;
+    tile.kv_head = head / group;
+    attend_tile<V, Element>(args, tile);
+    head += tile.heads;
+  }
+}
+
+// Calls body(first token, tokens, cost per head) for each run of tokens that may share a tile.
+template <class Body>
+inline void each_run(const AttentionArgs& args, Body body) {
+  constexpr int64_t kFixedCost = 32;  // of a row, in visible tokens
+  int32_t most = kQueryRows / tile_heads(args), rows = args.q.rows;
+  for (int32_t first = 0; first < rows;) {
+    int32_t next = first;
+    int64_t cost = 0;
+    for (; next < rows && next - first < most && args.sequences[next] == args.sequences[first];
+         ++next) {
+      cost += args.positions[next] - first_visible(args, next) + kFixedCost;
+    }
+    body(first, next - first, cost);
+    first = next;
+  }
+}
+
+// The unit of sharing is one query head of one run, weighted by the tokens that it sees: a worker
+// takes the units whose start, in cost, falls into its part of the whole.
+template <class V>
+void attend(const AttentionArgs& args, Worker worker) {
+  int64_t total = 0, before = 0;
+  each_run(args, [&](int32_t, int32_t, int64_t cost) { total += cost * args.heads; });
+  int64_t begin = total * worker.index / worker.count;
+  int64_t end = total * (worker.index + 1) / worker.count;
+  each_run(args, [&](int32_t first, int32_t tokens, int64_t cost) {
+    auto head_at = [&](int64_t point) {
+      int64_t head = (point - before + cost - 1) / cost;
+      return int32_t(point <= before ? 0 : head < args.heads ? head : args.heads);
+    };
+    int32_t from = head_at(begin), to = head_at(end);
+    if (from < to && args.state.type == KvType::f16) {
+      attend_heads<V, Half>(args, first, tokens, from, to, worker);
+    } else if (from < to) {
+      attend_heads<V, float>(args, first, tokens, from, to, worker);
+    }
+    before += cost * args.heads;
+  });
+}
+
+template <class V>
+constexpr AttentionKernels attention_kernels() {
+  return {scratch_bytes<V>, write<V>, attend<V>};
+}
+
+}  // namespace
+}  // namespace edge

@@ -1,0 +1,134 @@
+// The two inner products of attention for one span of rows and one block of kPageTokens tokens, in
+// register tiles. Each output is one chain of fused multiply-adds in ascending order, so its bits
+// do not depend on the tile that made it. Included by attention.inl.
+#include "core/kernel.h"
+
+namespace edge {
+namespace {
+
+constexpr int32_t kTileRows = 6;  // 6 rows x 16 lanes fill the 16 vector registers of AVX2
+
+// scores[r][16 c + lane] = sum over i of q[r][i] * keys[i][16 c + lane], for kRows x 16 kGroups
+// outputs.
+template <class V, class Element, int kRows, int kGroups>
+inline void score_tile(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
+                       float* scores) {
+  V sums[kRows][kGroups];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kGroups; ++c) sums[r][c] = V::broadcast(0.0f);
+  }
+  for (int32_t i = 0; i < head_dim; ++i) {
+    V key[kGroups];
+#pragma GCC unroll 8
+    for (int c = 0; c < kGroups; ++c)
+      key[c] = V::load(keys + int64_t(i) * kPageTokens + c * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      V query = V::broadcast(q[r * q_stride + i]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kGroups; ++c) sums[r][c] = fma(query, key[c], sums[r][c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kGroups; ++c) sums[r][c].store(scores + r * kPageTokens + c * kLanes);
+  }
+}
+
+// out[r][16 c + lane] += sum over tokens of weights[r][token] * values[token][16 c + lane].
+template <class V, class Element, int kRows, int kGroups>
+inline void value_tile(const float* weights, const Element* values, int32_t begin, int32_t end,
+                       int64_t stride, float* out) {
+  V sums[kRows][kGroups];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kGroups; ++c) sums[r][c] = V::load(out + r * stride + c * kLanes);
+  }
+  for (int32_t token = begin; token < end; ++token) {
+    V value[kGroups];
+#pragma GCC unroll 8
+    for (int c = 0; c < kGroups; ++c) value[c] = V::load(values + token * stride + c * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      V weight = V::broadcast(weights[r * kPageTokens + token]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kGroups; ++c) sums[r][c] = fma(weight, value[c], sums[r][c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kGroups; ++c) sums[r][c].store(out + r * stride + c * kLanes);
+  }
+}
+
+// Few rows take wide tiles instead, to keep enough independent chains in flight.
+constexpr int wide_groups(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+
+// Scores of the tokens [begin, end), rounded out to whole groups.
+template <class V, class Element, int kRows>
+void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
+                int32_t begin, int32_t end, float* scores) {
+  constexpr int kGroups = wide_groups(kRows);
+  constexpr int32_t kStep = kGroups * kLanes;
+  for (int32_t token = begin / kStep * kStep; token < end; token += kStep) {
+    score_tile<V, Element, kRows, kGroups>(q, q_stride, keys + token, head_dim, scores + token);
+  }
+}
+
+template <class V, class Element, int kRows>
+void value_rows(const float* weights, const Element* values, int32_t begin, int32_t end,
+                int64_t stride, float* out) {
+  constexpr int kGroups = wide_groups(kRows);
+  int64_t column = 0;
+  for (; column + kGroups * kLanes <= stride; column += kGroups * kLanes) {
+    value_tile<V, Element, kRows, kGroups>(weights, values + column, begin, end, stride,
+                                           out + column);
+  }
+  for (; column < stride; column += kLanes) {
+    value_tile<V, Element, kRows, 1>(weights, values + column, begin, end, stride, out + column);
+  }
+}
+
+// Calls body(first row, integral_constant-like row count) on equal parts of at most kTileRows rows.
+template <int kRows>
+struct RowCount {
+  static constexpr int value = kRows;
+};
+
+template <class Body>
+inline void each_row_tile(int32_t rows, Body body) {
+  static_assert(kTileRows == 6, "one case per tile height");
+  for (int32_t row = 0; row < rows;) {
+    int32_t left = rows - row, parts = (left + kTileRows - 1) / kTileRows;
+    int32_t height = (left + parts - 1) / parts;
+    switch (height) {
+      case 1:
+        body(row, RowCount<1>());
+        break;
+      case 2:
+        body(row, RowCount<2>());
+        break;
+      case 3:
+        body(row, RowCount<3>());
+        break;
+      case 4:
+        body(row, RowCount<4>());
+        break;
+      case 5:
+        body(row, RowCount<5>());
+        break;
+      default:
+        body(row, RowCount<6>());
+        break;
+    }
+    row += height;
+  }
+}
+
+}  // namespace
+}  // namespace edge

@@ -1,0 +1,8 @@
+#include "rope/rope.inl"
+#include "simd/lanes_scalar.h"
+
+namespace edge {
+
+const RopeKernels rope_scalar = {rope<scalar::Lanes>};
+
+}  // namespace edge
