@@ -109,7 +109,7 @@ def random_model(family: str, **config: Any) -> Any:
             if name.endswith("norm.weight"):
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
             else:
-                torch.nn.init.normal_(parameter, std=0.15)
+                torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from edge_llm.llm.registry import FAMILIES, parameter_shapes, read_config
 
 ENTRIES = sorted(
@@ -112,8 +113,9 @@ def test_facts(entry: Any) -> None:
     assert unread == ()
     assert config.family == facts["family"]
     assert config.context == facts["context"]
-    assert sum(math.prod(shape) for shape in parameter_shapes(config).values()) == (
-        facts["parameters"]
+    assert (
+        sum(math.prod(shape) for shape in parameter_shapes(config).values())
+        == (facts["parameters"])
     )
     assert facts["stop_ids"]
     assert all(0 <= id_ < config.vocab for id_ in facts["stop_ids"])
