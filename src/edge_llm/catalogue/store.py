@@ -1,0 +1,137 @@
+"""The folders under ``EDGE_LLM_HOME``, and the programs in them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_llm.catalogue.entries import find
+from edge_llm.errors import SourceError
+
+_SUFFIX = ".edge"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProgram:
+    """A program file in the store. ``modified`` is in seconds since the epoch."""
+
+    name: str
+    path: Path
+    bytes: int
+    modified: float
+
+
+def home() -> Path:
+    """``EDGE_LLM_HOME``, or ``edge-llm`` in the user's cache directory. May not exist yet."""
+    chosen = os.environ.get("EDGE_LLM_HOME")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "edge-llm"
+
+
+def models_dir() -> Path:
+    """Where fetched sources are kept."""
+    return home() / "models"
+
+
+def programs_dir() -> Path:
+    """Where exported programs are kept."""
+    return home() / "programs"
+
+
+def list_programs() -> list[StoredProgram]:
+    """The programs of the store, the newest first."""
+    found = []
+    for path in programs_dir().glob(f"*{_SUFFIX}"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        found.append(StoredProgram(path.stem, path, status.st_size, status.st_mtime))
+    return sorted(found, key=lambda program: (-program.modified, program.name))
+
+
+def newest_program() -> Path | None:
+    """The program made last; ``None`` if there is none."""
+    programs = list_programs()
+    return programs[0].path if programs else None
+
+
+def find_program(name_or_path: str) -> Path:
+    """The program file that a user means: a path, the name of a program in the store, or the
+    name of a model (then its newest program).
+
+    Raises:
+        SourceError: there is none; the hint says how to make it.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise SourceError(
+            f"{name_or_path} is a folder, not a program",
+            hint=f"A checkpoint becomes a program by `edge-llm export --model {name_or_path}`.",
+        )
+    programs = list_programs()
+    name = name_or_path.removesuffix(_SUFFIX)
+    for program in programs:
+        if program.name == name:
+            return program.path
+    try:
+        model = find(name).name
+    except SourceError as exc:
+        names = ", ".join(program.name for program in programs) or "none yet"
+        raise SourceError(
+            f"no program {name_or_path!r}: neither a file nor a name in the store",
+            hint=f"Programs in the store: {names}. `edge-llm ls` lists programs and models.",
+        ) from exc
+    for program in programs:
+        if program.name.startswith(f"{model}-") or program.name == model:
+            return program.path
+    raise SourceError(
+        f"there is no program of {model} yet",
+        hint=f"Make one with `edge-llm export --model {model}`.",
+    )
+
+
+def remove(name: str) -> list[Path]:
+    """Delete a program of the store by its name, or the fetched source of a model.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        SourceError: nothing in the store has that name, or it cannot be deleted.
+    """
+    stem = name.removesuffix(_SUFFIX)
+    targets = [program.path for program in list_programs() if program.name == stem]
+    if not targets:
+        entry = find(name)
+        folder = models_dir() / entry.name
+        if folder.is_dir():
+            targets = [folder]
+        elif entry.package is None:
+            raise SourceError(
+                f"{entry.name} is not in the store",
+                hint="Models from Hugging Face are in its own cache: `hf cache rm` clears that.",
+            )
+        else:
+            raise SourceError(f"{entry.name} is not in the store")
+    for target in targets:
+        try:
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink()
+        except OSError as exc:
+            raise SourceError(f"cannot delete {target}: {exc.strerror}") from exc
+    return targets
