@@ -35,11 +35,12 @@ def quantize(
         ExportError: values that are not finite, or that the format cannot hold; names ``name``.
     """
     values = rows.to(torch.float32)
-    if not bool(torch.isfinite(values).all()):
+    low, high = values.aminmax()  # both are NaN if any value is
+    if not bool(low.isfinite() & high.isfinite()):
         raise ExportError(f"{name} holds values that are not finite")
     if weight_format in FLOAT_DTYPES:
         rounded = values.to(FLOAT_DTYPES[weight_format]).to(torch.float32)
-        if weight_format != "f32" and not bool(torch.isfinite(rounded).all()):
+        if bool(rounded.abs().amax().isinf()):
             raise ExportError(f"{name} holds values that overflow {weight_format}")
         return FloatWeight(weight_format, rounded)
     if weight_format == "i8":
