@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from edge_llm.errors import RequestError, TemplateError
+from edge_llm.errors import TemplateError
 from edge_llm.program.cost import kv_bytes, weight_bytes
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import backend as find_backend
@@ -257,7 +257,8 @@ class LLM:
             ids = self.tokenizer.encode(prompt)
         else:
             ids = [int(token) for token in prompt]
-        pieces = self._pieces(ids, params or self.default_params(), _stop_strings(stop))
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        pieces = self._pieces(ids, params or self.default_params(), stops)
         # Up to the submission now: errors come from this call, and a generator that has begun
         # cancels its request even if nobody reads it.
         next(pieces)
@@ -314,8 +315,8 @@ class LLM:
         """What the engine is doing now."""
         return self.engine.stats()
 
-    def _token_text(self, token: int | None) -> str:
-        return "" if token is None else self.tokenizer.decode([token], skip_specials=False)
+    def _token_text(self, token: int | None) -> str | None:
+        return None if token is None else self.tokenizer.decode([token], skip_specials=False)
 
     def _pieces(
         self, ids: list[int], params: SamplingParams, stop: tuple[str, ...]
@@ -365,10 +366,3 @@ def _collect(pieces: Iterable[Piece]) -> Completion:
                 piece.stats,
             )
     raise AssertionError("a stream ends with a piece that says why")
-
-
-def _stop_strings(stop: Stop) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(strings):
-        raise RequestError("a stop string is empty", param="stop")
-    return strings

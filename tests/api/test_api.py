@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import edge_llm
+from edge_llm.errors import (
+    CapacityError,
+    ConfigError,
+    ContextLengthError,
+    GenerationError,
+    ProgramError,
+    RequestError,
+    TemplateError,
+)
+from edge_llm.runner.config import SamplingParams
+
+MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
+
+
+def greedy(max_tokens: int = 24, **options: object) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=max_tokens, **options)
+
+
+def test_a_stream_adds_up_to_the_whole_text(llm: edge_llm.LLM) -> None:
+    params = SamplingParams(temperature=1.0, seed=5, max_tokens=40, ignore_eos=True)
+    whole = llm.generate("Once upon a time", params)
+    pieces = list(llm.stream("Once upon a time", params))
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert tuple(i for piece in pieces for i in piece.token_ids) == whole.token_ids
+    assert whole.text == llm.tokenizer.decode(list(whole.token_ids))
+    assert len(whole.token_ids) == whole.stats.completion_tokens == 40
+    assert [piece.finish_reason for piece in pieces] == [None] * 40 + ["length"]
+    assert pieces[-1].stats is not None
+    assert pieces[-1].stats.prompt_tokens == len(llm.tokenizer.encode("Once upon a time"))
+
+
+def test_text_and_ids_are_the_same_prompt(llm: edge_llm.LLM) -> None:
+    ids = llm.tokenizer.encode("Once upon a time")
+    expected = llm.generate("Once upon a time", greedy())
+    assert llm.generate(ids, greedy()).token_ids == expected.token_ids
+    assert llm.generate(np.array(ids), greedy()).token_ids == expected.token_ids
+
+
+def test_greedy_follows_the_logits(llm: edge_llm.LLM) -> None:
+    ids = llm.tokenizer.encode("Once upon a time")
+    answer = llm.generate(ids, greedy(8, ignore_eos=True, top_logprobs=3))
+    logits = llm.logits([*ids, *answer.token_ids]).astype(np.float64)
+    size = llm.tokenizer.size
+    assert answer.logprobs is not None
+    for row, token, logprobs in zip(
+        logits[len(ids) - 1 :], answer.token_ids, answer.logprobs, strict=False
+    ):
+        assert row[:size].argmax() == token
+        expected = row - row.max() - np.log(np.exp(row - row.max()).sum())
+        assert logprobs.logprob == pytest.approx(expected[token], abs=1e-4)
+        assert [i for i, _ in logprobs.top] == np.argsort(-row[:size], kind="stable")[:3].tolist()
+
+
+def test_a_stop_string_ends_the_text_before_it(llm: edge_llm.LLM) -> None:
+    params = greedy(40, ignore_eos=True)
+    whole = llm.generate("Once upon a time", params)
+    middle = len(whole.text) // 2
+    stop = whole.text[middle : middle + 3]
+    expected = whole.text[: whole.text.index(stop)]
+    stopped = llm.generate("Once upon a time", params, stop=["never to be seen", stop])
+    assert stopped.text == expected
+    assert stopped.finish_reason == "stop"
+    assert stopped.stats.completion_tokens == len(stopped.token_ids) < 40
+    assert llm.generate("Once upon a time", params, stop=stop).text == expected
+
+
+def test_a_chat_is_its_template_and_a_stream(llm: edge_llm.LLM) -> None:
+    ids = llm.encode_chat(MESSAGES)
+    assert ids == llm.tokenizer.encode(
+        "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n", specials=True
+    )
+    expected = llm.generate(ids, greedy())
+    whole = llm.chat(MESSAGES, greedy())
+    pieces = list(llm.chat(MESSAGES, greedy(), stream=True))
+    assert whole.text == expected.text == "".join(piece.text for piece in pieces)
+
+
+def test_a_program_without_a_template_says_so(tiny_checkpoint, tmp_path) -> None:
+    import shutil
+
+    source = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "source")
+    settings = source / "tokenizer_config.json"
+    settings.write_text('{"eos_token": "<|im_end|>"}', encoding="utf-8")
+    recipe = edge_llm.Recipe(model=str(source), scheme="fp32", gate=None, verify=False)
+    path = edge_llm.export(recipe, output=tmp_path / "plain.edge")
+    with edge_llm.load(path) as plain:
+        assert plain.chat_template is None
+        with pytest.raises(TemplateError, match="no chat template"):
+            plain.chat(MESSAGES)
+        assert plain.generate("Once", greedy(2)).token_ids
+
+
+def test_defaults_are_the_programs(llm: edge_llm.LLM) -> None:
+    defaults = llm.default_params()
+    assert (defaults.temperature, defaults.top_p) == (0.7, 0.9)
+    assert llm.default_params(temperature=0.0, seed=1).temperature == 0.0
+    with pytest.raises(RequestError, match="temperature"):
+        llm.default_params(temperature=3.0)
+    assert llm.context == 256
+    assert llm.engine.facts.stop_ids == {256, 258}
+
+
+def test_stop_ids_of_the_program_end_an_answer(llm: edge_llm.LLM) -> None:
+    certain = greedy(8, logit_bias={258: 100.0})
+    answer = llm.generate("Once", certain)
+    assert (answer.text, answer.token_ids, answer.finish_reason) == ("", (), "stop")
+    past = llm.generate("Once", greedy(8, logit_bias={258: 100.0}, ignore_eos=True))
+    assert past.token_ids == (258,) * 8
+    assert past.text == ""  # special tokens have no text
+
+
+def test_the_same_seed_is_the_same_text_whatever_else_runs(llm: edge_llm.LLM) -> None:
+    params = SamplingParams(temperature=1.2, seed=11, max_tokens=30, ignore_eos=True)
+    alone = llm.generate("Once upon a time", params).token_ids
+    answers: dict[int, tuple[int, ...]] = {}
+
+    def call(seed: int) -> None:
+        options = SamplingParams(temperature=1.2, seed=seed, max_tokens=30, ignore_eos=True)
+        answers[seed] = llm.generate("Once upon a time", options).token_ids
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in (11, 12, 13, 14)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers[11] == alone
+    assert len(set(answers.values())) == 4
+
+
+def test_errors_come_from_the_call_itself(llm: edge_llm.LLM) -> None:
+    with pytest.raises(ContextLengthError, match="256"):
+        llm.stream([1] * 256)
+    with pytest.raises(RequestError, match="no tokens"):
+        llm.stream("")
+    with pytest.raises(RequestError, match="stop"):
+        llm.stream("Once", stop=["a", ""])
+    with pytest.raises(RequestError, match="chunk"):
+        llm.logits([1, 2], chunk=0)
+    with pytest.raises(ContextLengthError):
+        llm.logits([1] * 257)
+
+
+def test_an_answer_is_clipped_to_the_context(llm: edge_llm.LLM) -> None:
+    answer = llm.generate([1] * 250, greedy(1000, ignore_eos=True))
+    assert len(answer.token_ids) == 6
+    assert answer.finish_reason == "length"
+
+
+def test_a_closed_stream_gives_its_pages_back(llm: edge_llm.LLM) -> None:
+    params = greedy(200, ignore_eos=True)
+    started = llm.stream("Once upon a time", params)
+    next(started)
+    unread = llm.stream("Once upon a time", params)
+    started.close()
+    unread.close()
+    llm.logits([1])  # a step later, both are gone
+    stats = llm.stats()
+    assert (stats.running, stats.waiting) == (0, 0)
+    assert stats.pages_free == stats.pages
+
+
+def test_close_ends_what_runs_and_refuses_more(tiny_program) -> None:
+    llm = edge_llm.load(tiny_program())
+    running = llm.stream("Once", greedy(200, ignore_eos=True))
+    next(running)
+    llm.close()
+    llm.close()
+    with pytest.raises(GenerationError, match="stopped"):
+        list(running)
+    with pytest.raises(GenerationError, match="stopped"):
+        llm.generate("Once")
+
+
+def test_a_forgotten_llm_stops_its_engine(tiny_program) -> None:
+    llm = edge_llm.load(tiny_program())
+    thread = next(item for item in threading.enumerate() if item.name == "edge-llm-engine")
+    llm.generate("Once", greedy(2))
+    gone = weakref.ref(llm)
+    del llm
+    gc.collect()
+    assert gone() is None
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+
+
+def test_options_that_cannot_be_honoured(tiny_program, tmp_path) -> None:
+    path = tiny_program()
+    with pytest.raises(ConfigError, match=r"'cuda'.*native.*torch"):
+        edge_llm.load(path, backend="cuda")
+    with pytest.raises(ConfigError, match="threads"):
+        edge_llm.load(path, threads=-1)
+    with pytest.raises(CapacityError, match="page"):
+        edge_llm.load(path, kv_budget=1)
+    with pytest.raises(ProgramError):
+        edge_llm.load(tmp_path / "missing.edge")
+
+
+def test_a_small_budget_refuses_what_can_never_fit(tiny_program) -> None:
+    page = 2 * 2 * 64 * 2 * 16 * 4  # layers, k and v, tokens, heads, head_dim, float32
+    with edge_llm.load(tiny_program(), kv_budget=2 * page) as llm:
+        assert llm.stats().pages == 2
+        with pytest.raises(CapacityError, match="KV pages"):
+            llm.stream([1] * 100, greedy(100))
+        assert llm.generate([1] * 100, greedy(4)).token_ids
+
+
+def test_running_a_program_imports_no_torch(tiny_program) -> None:
+    code = (
+        "import sys, edge_llm\n"
+        "with edge_llm.load(sys.argv[1]) as llm:\n"
+        "    llm.chat([{'role': 'user', 'content': 'hi'}], llm.default_params(max_tokens=3))\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_program())], check=False)
+    assert done.returncode == 0
