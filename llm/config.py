@@ -218,9 +218,7 @@ def read_decoder(
     dim = reader.integer("hidden_size")
     heads = reader.integer("num_attention_heads")
     kv_heads = reader.integer("num_key_value_heads", heads)
-    if head_dim is None and heads <= dim:
-        head_dim = dim // heads
-    head_dim = reader.integer("head_dim", head_dim)
+    head_dim = reader.integer("head_dim", max(1, dim // heads) if head_dim is None else head_dim)
     theta, scaling = rope
     reader.neutral("hidden_act", "silu")
     reader.neutral("quantization_config", {})

@@ -1,0 +1,148 @@
+"""Reading configs: both transformers forms, and one error for everything that is not honoured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_llm.errors import ConfigError
+from edge_llm.llm.config import LinearScaling, Llama3Scaling
+from edge_llm.llm.registry import FAMILIES, build_model, read_config
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+}
+SCALING = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def test_defaults_of_absent_keys() -> None:
+    values = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+    config, unread = read_config(values | {"rope_scaling": None}, "config.json")
+    assert (config.kv_heads, config.head_dim, config.tied) == (4, 16, False)
+    assert (config.rope_theta, config.rope_scaling) == (10_000.0, None)
+    assert unread == ()
+    qwen3, _ = read_config(LLAMA | {"model_type": "qwen3"}, "config.json")
+    assert qwen3.head_dim == 128
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **SCALING}},
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **SCALING}},
+        {"rope_theta": 500000, "rope_scaling": {"type": "llama3", **SCALING}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "llama3", **SCALING}},
+    ],
+)
+def test_rope_of_either_version(form: dict[str, Any]) -> None:
+    config, _ = read_config(LLAMA | form, "config.json")
+    assert config.rope_theta == 5e5
+    assert config.rope_scaling == Llama3Scaling(8.0, 1.0, 4.0, 64)
+
+
+def test_linear_rope() -> None:
+    form = {"rope_scaling": {"type": "linear", "factor": 2}}
+    config, _ = read_config(LLAMA | form, "config.json")
+    assert config.rope_scaling == LinearScaling(2.0)
+
+
+def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
+    values = LLAMA | {"use_cache": True, "initializer_range": 0.02, "a_new_key": 1, "another": []}
+    assert read_config(values, "config.json")[1] == ("a_new_key", "another")
+    qwen = {"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}
+    assert read_config(LLAMA | qwen, "config.json")[1] == ()
+    assert read_config(LLAMA | {"sliding_window": 4096}, "c")[1] == ("sliding_window",)
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"model_type": "mamba"}, ["model_type: got 'mamba', expected one of 'llama', 'qwen2'"]),
+        ({"model_type": None}, ["model_type: got None"]),
+        ({"model_type": ["llama"]}, ["model_type: got ['llama']"]),
+        ({"hidden_size": None}, ["hidden_size: missing, expected an integer"]),
+        ({"hidden_size": "64"}, ["hidden_size: got '64'"]),
+        ({"hidden_size": True}, ["hidden_size: got True"]),
+        ({"hidden_size": 2**40}, ["hidden_size: got 1099511627776, expected an integer from 1 to"]),
+        ({"num_hidden_layers": 10**9}, ["num_hidden_layers: got 1000000000"]),
+        ({"num_attention_heads": 0}, ["num_attention_heads: got 0"]),
+        ({"num_attention_heads": 3}, ["expected a multiple of num_key_value_heads 2"]),
+        ({"num_attention_heads": 128}, ["head_dim: got 1, expected an even number"]),
+        ({"head_dim": 15}, ["head_dim: got 15, expected an even number"]),
+        ({"rms_norm_eps": float("nan")}, ["rms_norm_eps: got nan"]),
+        ({"rms_norm_eps": -1e-5}, ["rms_norm_eps: got -1e-05"]),
+        ({"tie_word_embeddings": 1}, ["tie_word_embeddings: got 1, expected true or false"]),
+        (
+            {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
+            ["attention_bias: got True", "mlp_bias: got True", "hidden_act: got 'gelu', expected"],
+        ),
+        ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor: got 0.5, expected 1.0"]),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, ["layer_types: got ["]),
+        ({"model_type": "qwen2", "use_sliding_window": True}, ["use_sliding_window: got True"]),
+        ({"model_type": "qwen3", "attention_bias": True}, ["attention_bias: got True"]),
+        ({"rope_theta": 0}, ["rope_theta: got 0"]),
+        ({"rope_parameters": 3}, ["rope_parameters: got 3, expected an object"]),
+        ({"rope_parameters": {"rope_type": "yarn"}}, ["rope_parameters.rope_type: got 'yarn'"]),
+        ({"rope_scaling": {"rope_type": ["x"]}}, ["rope_scaling.rope_type: got ['x']"]),
+        ({"rope_scaling": {"type": "linear"}}, ["rope_scaling.factor: missing"]),
+        ({"rope_scaling": {"rope_type": "llama3"}}, ["original_max_position_embeddings: missing"]),
+        (
+            {"rope_scaling": {"rope_type": "llama3", **SCALING, "high_freq_factor": 1.0}},
+            ["high_freq_factor: got 1.0, expected more than low_freq_factor 1.0"],
+        ),
+        (
+            {"rope_scaling": {"rope_type": "default", "factor": 4.0}},
+            ["rope_scaling.factor: got 4.0, a key not supported"],
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {}},
+            ["rope_scaling: got both it and rope_parameters"],
+        ),
+    ],
+)
+def test_what_is_refused(change: dict[str, Any], lines: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_config(LLAMA | change, "some/config.json")
+    assert "some/config.json" in str(error.value)
+    for line in lines:
+        assert line in str(error.value)
+
+
+def test_all_problems_in_one_error() -> None:
+    values = LLAMA | {"hidden_size": -1, "vocab_size": None, "mlp_bias": True, "rope_theta": "x"}
+    with pytest.raises(ConfigError) as error:
+        read_config(values, "config.json")
+    assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == [
+        "mlp_bias",
+        "rope_theta",
+        "hidden_size",
+        "vocab_size",
+    ]
+
+
+def test_model_needs_a_context() -> None:
+    import torch
+
+    config, _ = read_config(LLAMA, "config.json")
+    with pytest.raises(ConfigError, match="context is 0, slots is 1"):
+        build_model(config, context=0, kv_dtype=torch.float32)
+
+
+def test_families_are_keyed_by_name() -> None:
+    assert all(name == family.name for name, family in FAMILIES.items())
+    architectures = [family.gguf_architecture for family in FAMILIES.values()]
+    assert len(set(architectures)) == len(architectures)

@@ -1,0 +1,277 @@
+"""Hugging Face folders: what is read from each file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edge_llm.errors import CheckpointError, ConfigError, EdgeLLMError
+from edge_llm.llm.checkpoints.open import open_checkpoint
+from edge_llm.llm.checkpoints.source import TokenizerDirectory
+from edge_llm.program.documents import GenerationDefaults
+
+Change = Callable[[Path], None]
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy of a tied llama checkpoint, free to be changed."""
+    made = tmp_path / "tiny"
+    shutil.copytree(tiny_checkpoint("llama", tie_word_embeddings=True), made)
+    return made
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text()) if path.exists() else {}
+    values.update(changes)
+    path.write_text(json.dumps({key: value for key, value in values.items() if value != "DROP"}))
+
+
+def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_what_is_read(folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
+    edit_json(folder / "config.json", mystery=1)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.name == "tiny"
+    assert checkpoint.license == "apache-2.0"
+    assert checkpoint.unread_config_keys == ("mystery",)
+    assert checkpoint.tokenizer == TokenizerDirectory(folder)
+    assert checkpoint.chat_template is not None
+    assert checkpoint.chat_template.startswith("{% for message in messages %}")
+    assert checkpoint.generation == GenerationDefaults(
+        stop_ids=(258, 256), temperature=0.7, top_p=0.9
+    )
+    assert {path.name for path in checkpoint.sources} == {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    stored = load_file(folder / "model.safetensors")
+    assert checkpoint.parameters() == {name: tuple(t.shape) for name, t in stored.items()}
+    assert all(torch.equal(checkpoint.tensor(name), tensor) for name, tensor in stored.items())
+    with pytest.raises(CheckpointError, match="has no parameter 'nothing'"):
+        checkpoint.tensor("nothing")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_shards_and_dtypes(dtype: str, tiny_checkpoint: Callable[..., Path]) -> None:
+    whole = open_checkpoint(tiny_checkpoint("qwen2", dtype=dtype))
+    sharded = open_checkpoint(tiny_checkpoint("qwen2", dtype=dtype, shards=3))
+    assert len([path for path in sharded.sources if path.suffix == ".safetensors"]) > 1
+    assert sharded.parameters() == whole.parameters()
+    for name in whole.parameters():
+        assert sharded.tensor(name).dtype == getattr(torch, dtype)
+        assert torch.equal(sharded.tensor(name), whole.tensor(name))
+
+
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [
+        ({"eos_token_id": 7}, GenerationDefaults(stop_ids=(7,))),
+        ({"eos_token_id": [7, 8, 7]}, GenerationDefaults(stop_ids=(7, 8))),
+        ({}, GenerationDefaults(stop_ids=(258,))),  # the config's own
+        ({"eos_token_id": 7, "do_sample": False}, GenerationDefaults((7,), temperature=0.0)),
+        (
+            {"eos_token_id": 7, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1},
+            GenerationDefaults((7,), top_k=20, min_p=0.1, repetition_penalty=1.1),
+        ),
+    ],
+)
+def test_generation_config(
+    folder: Path, generation: dict[str, Any], expected: GenerationDefaults
+) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    assert open_checkpoint(folder).generation == expected
+
+
+def test_generation_config_may_be_absent(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    assert open_checkpoint(folder).generation == GenerationDefaults(stop_ids=(258,))
+
+
+def test_chat_template_files_win_in_order(folder: Path) -> None:
+    templates = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    edit_json(folder / "tokenizer_config.json", chat_template=templates)
+    assert open_checkpoint(folder).chat_template == "D"
+    edit_json(folder / "chat_template.json", chat_template="J")
+    assert open_checkpoint(folder).chat_template == "J"
+    (folder / "chat_template.jinja").write_text("F")
+    assert open_checkpoint(folder).chat_template == "F"
+
+
+def test_no_chat_template(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+    assert open_checkpoint(folder).chat_template is None
+
+
+def test_tied_table_stored_twice(folder: Path) -> None:
+    def double(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    edit_tensors(folder, double)
+    assert "lm_head.weight" not in open_checkpoint(folder).parameters()
+    edit_tensors(folder, lambda tensors: tensors["lm_head.weight"].add_(1))
+    with pytest.raises(CheckpointError, match=r"tied: lm_head\.weight differs from"):
+        open_checkpoint(folder)
+
+
+def test_stored_rope_tables_are_ignored(folder: Path) -> None:
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    edit_tensors(folder, lambda tensors: tensors.update({name: torch.ones(8)}))
+    assert name not in open_checkpoint(folder).parameters()
+
+
+def test_every_misfit_tensor_is_in_one_error(folder: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors["model.norm.weight"]
+        tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 5)
+        tensors["model.layers.7.mlp.up_proj.weight"] = torch.zeros(2)
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].double()
+
+    edit_tensors(folder, spoil)
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(folder)
+    assert str(error.value).splitlines()[1:] == [
+        "  dtype: model.embed_tokens.weight: got F64, expected one of F32, F16, BF16",
+        "  shape: model.layers.0.mlp.up_proj.weight: got [3, 5], expected [96, 64]",
+        "  missing: model.norm.weight, expected [64]",
+        "  left over: model.layers.7.mlp.up_proj.weight [2]",
+    ]
+
+
+def write_index(folder: Path, **changes: str) -> None:
+    names = load_file(folder / "model.safetensors")
+    weight_map = dict.fromkeys(names, "model.safetensors") | changes
+    index = {"weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+HOSTILE: dict[str, tuple[Change, str]] = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
+    "pickle only": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin") and None,
+        "pytorch_model.bin, which is never unpickled",
+    ),
+    "truncated data": (
+        lambda f: truncate(f / "model.safetensors", 5000),
+        "is not a safetensors file",
+    ),
+    "truncated header": (
+        lambda f: truncate(f / "model.safetensors", 20),
+        "is not a safetensors file",
+    ),
+    "empty weights": (lambda f: truncate(f / "model.safetensors", 0), "is not a safetensors file"),
+    "huge header": (
+        lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 64) and None,
+        "is not a safetensors file",
+    ),
+    "config not JSON": (
+        lambda f: (f / "config.json").write_text("{") and None,
+        "is not valid JSON",
+    ),
+    "config too deep": (
+        lambda f: (f / "config.json").write_text("[" * 100_000) and None,
+        "is not valid JSON",
+    ),
+    "config with a number of many digits": (
+        lambda f: (f / "config.json").write_text('{"a": ' + "1" * 10_000 + "}") and None,
+        "is not valid JSON",
+    ),
+    "config is a list": (
+        lambda f: (f / "config.json").write_text("[]") and None,
+        "holds a JSON list, expected an object",
+    ),
+    "config not UTF-8": (
+        lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}") and None,
+        "is not UTF-8 text",
+    ),
+    "config too large": (
+        lambda f: (f / "config.json").write_bytes(b" " * (2**24 + 1)) and None,
+        "expected at most 16777216",
+    ),
+    "stop id beyond the vocabulary": (
+        lambda f: edit_json(f / "generation_config.json", eos_token_id=[1, 288]),
+        "expected ids from 0 to 287",
+    ),
+    "stop id of another type": (
+        lambda f: edit_json(f / "generation_config.json", eos_token_id="</s>"),
+        "got '</s>', expected ids",
+    ),
+    "temperature out of range": (
+        lambda f: edit_json(f / "generation_config.json", temperature=-1),
+        "temperature: got -1, expected a number from 0.0 to 2.0",
+    ),
+    "template of another type": (
+        lambda f: edit_json(f / "tokenizer_config.json", chat_template=5),
+        "chat_template: expected a string",
+    ),
+    "index without a map": (
+        lambda f: edit_json(f / "model.safetensors.index.json", metadata={}),
+        "has no weight_map",
+    ),
+    "index out of the folder": (
+        lambda f: write_index(f, **{"model.norm.weight": "../model.safetensors"}),
+        "got file '../model.safetensors'",
+    ),
+    "index to a missing file": (
+        lambda f: write_index(f, **{"model.norm.weight": "b.safetensors"}),
+        "names files that are missing",
+    ),
+    "index to a missing tensor": (
+        lambda f: write_index(f, **{"model.extra": "model.safetensors"}),
+        "missing: model.extra in model.safetensors, where the index puts it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_folders(case: str, folder: Path) -> None:
+    change, message = HOSTILE[case]
+    change(folder)
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(folder)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["fp8", "gptq"])
+def test_quantized_checkpoints_are_refused_by_name(folder: Path, method: str) -> None:
+    edit_json(folder / "config.json", quantization_config={"quant_method": method})
+    with pytest.raises(ConfigError, match=f"quantized with '{method}'") as error:
+        open_checkpoint(folder)
+    assert error.value.hint is not None
+
+
+def test_what_is_not_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "two").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / "two" / name).touch()
+    cases = {
+        tmp_path / "nowhere": "does not exist",
+        tmp_path: "has neither config.json nor a .gguf file",
+        tmp_path / "notes.txt": "is not a checkpoint",
+        tmp_path / "two": "several .gguf files",
+    }
+    for path, message in cases.items():
+        with pytest.raises(EdgeLLMError, match="expected a folder with config") as error:
+            open_checkpoint(path)
+        assert message in str(error.value)
