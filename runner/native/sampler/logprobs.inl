@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "sampler/random.h"
+#include "sampler/sampler.h"
 #include "sampler/sums.inl"
 
 namespace edge {
