@@ -1,0 +1,347 @@
+"""The PyTorch backend: interprets the plan one instruction at a time, from the same packed weights.
+
+It is the oracle of the native core (see `run_instruction`) and the way to GPUs. Written to be read
+against the operator table, not to be fast: integer weights are dequantized whenever they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.errors import ConfigError, MissingDependencyError, NativeError
+from edge_llm.program.ops import RAW_F32
+from edge_llm.program.pack import unpack
+from edge_llm.program.plan import (
+    INPUT_NAMES,
+    POSITIONS,
+    ROWS,
+    SEQUENCES,
+    TOKENS,
+    Instruction,
+    Plan,
+    Weight,
+)
+from edge_llm.runner.backends.reference_sampler import sample_rows
+from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+except ImportError as error:
+    raise MissingDependencyError(
+        "the torch backend needs PyTorch", hint="pip install 'edge-llm[export]'"
+    ) from error
+
+PAGE_TOKENS = 64
+_DTYPES = {"f32": torch.float32, "f16": torch.float16}
+_STORED = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_BLOCK_ROWS = 8192  # weight rows that are dequantized at a time
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
+
+def page_tokens() -> int:
+    """Tokens of one KV page."""
+    return PAGE_TOKENS
+
+
+def page_bytes(plan: Plan) -> int:
+    """Bytes of one KV page, all states together."""
+    return sum(
+        2 * PAGE_TOKENS * state.kv_heads * state.head_dim * _DTYPES[state.dtype].itemsize
+        for state in plan.states
+    )
+
+
+def load(
+    plan: Plan,
+    weights: Mapping[str, NDArray[np.uint8]],
+    *,
+    sampleable: int,
+    limits: Limits,
+    device: str | None = None,
+) -> TorchExecutor:
+    """Unpacks ``weights`` (packed bytes by tensor name) onto ``device``: "cpu", "cuda", "mps", None
+    for the best that is there. Token ids from ``sampleable`` on are never sampled.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    return TorchExecutor(plan, weights, sampleable, limits, _device(device))
+
+
+def _device(name: str | None) -> torch.device:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is None:
+        name = next((kind for kind, is_there in there.items() if is_there), "cpu")
+    if name != "cpu" and not there.get(name.partition(":")[0], False):
+        raise ConfigError(f"torch device {name!r} is not there")
+    return torch.device(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """A weight [N, K]: float ``values`` as stored, or int8 with float32 ``scales`` [N, groups]."""
+
+    values: Tensor
+    scales: Tensor | None = None
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """Some rows, dequantized: (n, K) float32."""
+        values = self.values[index].float()
+        if self.scales is None:
+            return values
+        scales = self.scales[index]
+        groups = values.reshape(values.shape[0], scales.shape[1], -1)
+        return (groups * scales[:, :, None]).reshape(values.shape)
+
+
+class TorchExecutor:
+    """Implements `Executor` with PyTorch. Not thread-safe."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: Mapping[str, NDArray[np.uint8]],
+        sampleable: int,
+        limits: Limits,
+        device: torch.device,
+    ) -> None:
+        self._plan = plan
+        self._limits = limits
+        self._sampleable = sampleable
+        self._device = device
+        if limits.threads:
+            torch.set_num_threads(limits.threads)
+        unpacked: dict[str, _Matrix] = {}  # tied weights once
+        for weight in plan.weights:
+            if weight.tensor not in unpacked:
+                unpacked[weight.tensor] = self._unpack(weight, weights[weight.tensor])
+        self._weights = [unpacked[weight.tensor] for weight in plan.weights]
+        self._keys, self._values = (
+            [
+                torch.zeros(
+                    (limits.pages, PAGE_TOKENS, state.kv_heads, state.head_dim),
+                    dtype=_DTYPES[state.dtype],
+                    device=device,
+                )
+                for state in plan.states
+            ]
+            for _ in range(2)
+        )
+        self._last_use = {
+            number: index for index, op in enumerate(plan.instructions) for number in op.inputs
+        }
+        for number in (*range(len(INPUT_NAMES)), plan.output):
+            self._last_use[number] = len(plan.instructions)  # never freed
+        self._trace: dict[int, Tensor] = {}
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def step(self, batch: Batch) -> StepResult:
+        """Runs one step; see `Executor`."""
+        values = self._inputs(batch)
+        with torch.inference_mode():
+            for index, op in enumerate(self._plan.instructions):
+                outputs = self._run(op, [values[number] for number in op.inputs], batch)
+                values.update(zip(op.outputs, outputs, strict=True))
+                if not self._limits.trace:
+                    for number in set(op.inputs):
+                        if self._last_use[number] == index:
+                            del values[number]
+        self._trace = values if self._limits.trace else {}
+        logits: Float32 = values[self._plan.output].float().cpu().numpy()
+        return sample_rows(logits, batch.samplers, self._sampleable, batch.want_logits)
+
+    def run_instruction(
+        self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch
+    ) -> list[Float32]:
+        """Runs instruction ``index`` of the plan alone on ``inputs``, which need not be what this
+        executor would compute itself. Attention writes to and reads from this executor's pages.
+
+        Returns:
+            its outputs, [rows, width] each.
+        """
+        tensors = [torch.from_numpy(np.array(value)).to(self._device) for value in inputs]
+        with torch.inference_mode():
+            outputs = self._run(self._plan.instructions[index], tensors, batch)
+        return [output.cpu().numpy() for output in outputs]
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies a whole KV page (all states)."""
+        for cache in (*self._keys, *self._values):
+            cache[target] = cache[source]
+
+    def read_value(self, value: int) -> Float32:
+        """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
+        if value not in self._trace:
+            raise NativeError(f"value {value} cannot be read: not traced, or no step has run")
+        array: Float32 = self._trace[value].float().cpu().numpy()
+        return array
+
+    def close(self) -> None:
+        """Frees weights and pages."""
+        for held in (self._weights, self._keys, self._values, self._trace):
+            held.clear()
+
+    def _unpack(self, weight: Weight, data: NDArray[np.uint8]) -> _Matrix:
+        if weight.format == RAW_F32:
+            raw = np.array(data.view(np.float32)).reshape(weight.shape)
+            return _Matrix(torch.from_numpy(raw).to(self._device))
+        parts = unpack(data, weight.format, *weight.shape)
+        if parts.q is None or parts.scales is None:
+            values = torch.from_numpy(np.array(parts.values)).to(_STORED[weight.format])
+            return _Matrix(values.to(self._device))
+        return _Matrix(
+            torch.from_numpy(np.array(parts.q)).to(self._device),
+            torch.from_numpy(np.array(parts.scales)).to(self._device),
+        )
+
+    def _inputs(self, batch: Batch) -> dict[int, Tensor]:
+        arrays = {
+            TOKENS: batch.tokens,
+            POSITIONS: batch.positions,
+            SEQUENCES: batch.sequences,
+            ROWS: batch.rows,
+        }
+        return {
+            number: torch.from_numpy(np.array(array)).to(self._device)
+            for number, array in arrays.items()
+        }
+
+    # ---- operators: inputs are (rows, width) float32, outputs too ----
+
+    def _run(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> list[Tensor]:
+        if op.op == "attention":
+            return [self._attention(op, inputs, batch)]
+        weights = [self._weights[index] if index >= 0 else None for index in op.weights]
+        return _OPERATORS[op.op](self._plan, op, inputs, weights)
+
+    def _attention(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
+        heads, kv_heads, head_dim = (
+            int(op.attributes[name]) for name in ("heads", "kv_heads", "head_dim")
+        )
+        total = len(batch.tokens)
+        q = inputs[0].reshape(total, heads, head_dim)  # (T, H, D)
+        k = inputs[1].reshape(total, kv_heads, head_dim)
+        v = inputs[2].reshape(total, kv_heads, head_dim)
+        keys, values = self._keys[op.state], self._values[op.state]
+        out = torch.empty_like(q)
+        for sequence in np.unique(batch.sequences):
+            mine = torch.from_numpy(np.flatnonzero(batch.sequences == sequence)).to(self._device)
+            positions = torch.from_numpy(batch.positions).to(self._device)[mine].long()
+            end = int(positions[-1]) + 1
+            table = torch.from_numpy(np.array(batch.page_tables[sequence])).to(self._device).long()
+            pages, slots = table[positions // PAGE_TOKENS], positions % PAGE_TOKENS
+            keys[pages, slots] = k[mine].to(keys.dtype)
+            values[pages, slots] = v[mine].to(values.dtype)
+            # What was just written is read back, so that its rounding is that of the cache.
+            read = table[: -(-end // PAGE_TOKENS)]
+            k_all = keys[read].flatten(0, 1)[:end].float()  # (S, Hkv, D)
+            v_all = values[read].flatten(0, 1)[:end].float()
+            out[mine] = _attend(op, q[mine], k_all, v_all, positions)
+        return out.reshape(total, heads * head_dim)
+
+
+def _attend(op: Instruction, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    """Causal attention of q (T, H, D) at ``positions`` over keys and values (S, Hkv, D)."""
+    window, cap = int(op.attributes["window"]), float(op.attributes["softcap"])
+    group = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(group, dim=1).transpose(0, 1) for x in (k, v))  # (H, S, D)
+    scores = q.transpose(0, 1) @ k.transpose(1, 2) * float(op.attributes["scale"])  # (H, T, S)
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
+    distance = positions[:, None] - torch.arange(k.shape[1], device=q.device)
+    hidden = distance < 0
+    if window:
+        hidden |= distance >= window
+    probabilities = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1)
+    return (probabilities @ v).transpose(0, 1)
+
+
+Weights = list["_Matrix | None"]
+
+
+def _embedding(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    return [_present(weights[0]).rows(inputs[0].long())]
+
+
+def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    matrix, bias = _present(weights[0]), weights[1]
+    x = inputs[0] if matrix.scales is None else _fake_quantize(inputs[0])
+    blocks = [
+        x @ matrix.rows(slice(start, start + _BLOCK_ROWS)).T
+        for start in range(0, matrix.values.shape[0], _BLOCK_ROWS)
+    ]
+    y = torch.cat(blocks, dim=1)
+    return [y if bias is None else y + bias.values]
+
+
+def _fake_quantize(x: Tensor) -> Tensor:
+    """Each row as the int8 that the kernels use stands for: docs/quantization.md."""
+    high = x.amax(dim=1, keepdim=True).clamp(min=0)
+    low = x.amin(dim=1, keepdim=True).clamp(max=0)
+    scale = ((high - low) / 255).clamp(min=_SMALLEST_NORMAL)
+    zero = (-128 - torch.round(low / scale)).clamp(-128, 127)
+    q = (torch.round(x * (1 / scale)) + zero).clamp(-128, 127)
+    return (q - zero) * scale
+
+
+def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    size = int(op.attributes["size"])
+    runs = inputs[0].reshape(inputs[0].shape[0], -1, size)
+    weight = _present(weights[0]).values
+    y = functional.rms_norm(runs, (size,), weight, float(op.attributes["eps"]))
+    return [y.reshape(inputs[0].shape)]
+
+
+def _rope(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    heads, head_dim = int(op.attributes["heads"]), int(op.attributes["head_dim"])
+    cos, sin = (
+        _present(weight).values[inputs[1].long()][:, None, :]  # (T, 1, d)
+        for weight in weights
+    )
+    half = cos.shape[-1]
+    x = inputs[0].reshape(-1, heads, head_dim)
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    y = torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
+    return [y.reshape(inputs[0].shape)]
+
+
+def _split(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    return list(torch.split(inputs[0], [plan.values[number].width for number in op.outputs], dim=1))
+
+
+def _softcap(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    cap = float(op.attributes["cap"])
+    return [cap * torch.tanh(inputs[0] / cap)]
+
+
+_Operator = Callable[[Plan, Instruction, list[Tensor], Weights], list[Tensor]]
+
+_OPERATORS: Mapping[str, _Operator] = {
+    "embedding": _embedding,
+    "linear": _linear,
+    "rms_norm": _rms_norm,
+    "rope": _rope,
+    "silu": lambda plan, op, inputs, weights: [functional.silu(inputs[0])],
+    "gelu": lambda plan, op, inputs, weights: [functional.gelu(inputs[0], approximate="tanh")],
+    "mul": lambda plan, op, inputs, weights: [inputs[0] * inputs[1]],
+    "add": lambda plan, op, inputs, weights: [inputs[0] + inputs[1]],
+    "scale": lambda plan, op, inputs, weights: [inputs[0] * float(op.attributes["factor"])],
+    "split": _split,
+    "select_rows": lambda plan, op, inputs, weights: [inputs[0][inputs[1].long()]],
+    "softcap": _softcap,
+}
+
+
+def _present(weight: _Matrix | None) -> _Matrix:
+    if weight is None:
+        raise AssertionError("the plan was checked: this weight is there")
+    return weight

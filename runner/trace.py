@@ -1,0 +1,118 @@
+"""Comparing a backend with the PyTorch oracle, instruction by instruction.
+
+Each instruction of the oracle gets the inputs that the other backend computed itself. Comparing two
+whole runs would say little: where activations are rounded to int8, a difference in the last bit of
+one value becomes a whole step of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.errors import RequestError
+from edge_llm.program.file import Program
+from edge_llm.program.plan import Plan
+from edge_llm.runner.backends import registry
+from edge_llm.runner.executor import Batch, Executor, Float32, Limits
+
+
+class Oracle(Protocol):
+    """What the torch backend's executor can do besides running steps."""
+
+    def run_instruction(
+        self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch
+    ) -> list[Float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """One output of one instruction: the largest difference from the oracle's, and the largest
+    magnitude of the oracle's."""
+
+    instruction: int
+    op: str
+    source: str
+    value: int
+    difference: float
+    magnitude: float
+
+    @property
+    def relative(self) -> float:
+        """``difference / magnitude``; 0 where both are 0."""
+        if self.difference == 0.0:
+            return 0.0
+        return self.difference / self.magnitude if self.magnitude else float("inf")
+
+
+def trace(plan: Plan, executor: Executor, oracle: Oracle, batch: Batch) -> list[TraceRow]:
+    """Runs ``batch`` on ``executor`` (loaded with ``limits.trace``) and each instruction again on
+    ``oracle``. The batch must begin its sequences: only then both caches hold the same."""
+    executor.step(batch)
+    given = (batch.tokens, batch.positions, batch.sequences, batch.rows)
+    computed = [executor.read_value(number) for number in range(len(given), len(plan.values))]
+    values = [*given, *computed]
+    rows: list[TraceRow] = []
+    for index, op in enumerate(plan.instructions):
+        expected = oracle.run_instruction(index, [values[number] for number in op.inputs], batch)
+        for number, reference in zip(op.outputs, expected, strict=True):
+            difference = np.abs(computed[number - len(given)] - reference)
+            rows.append(
+                TraceRow(
+                    instruction=index,
+                    op=op.op,
+                    source=op.source,
+                    value=number,
+                    difference=float(difference.max(initial=0.0)),
+                    magnitude=float(np.abs(reference).max(initial=0.0)),
+                )
+            )
+    return rows
+
+
+def trace_program(
+    program: Program, token_ids: Sequence[int], *, backend: str = "native", threads: int = 0
+) -> list[TraceRow]:
+    """`trace` of one prompt, taken in one step, on a program file.
+
+    Raises:
+        RequestError: no tokens, or more than the context.
+        MissingDependencyError: PyTorch is not installed.
+        ConfigError, NativeError, CapacityError: the backend cannot run the program.
+    """
+    plan = program.plan
+    count = len(token_ids)
+    if not 1 <= count <= plan.context:
+        raise RequestError(f"a trace takes 1 to {plan.context} tokens, got {count}")
+    weights = {weight.tensor: program.weight_data(weight) for weight in plan.weights}
+    modules = [registry.backend(name) for name in ("torch", backend)]
+    pages = max(-(-count // module.page_tokens()) for module in modules)
+    limits = Limits(
+        max_tokens=count,
+        max_rows=count,
+        max_sequences=1,
+        pages=pages,
+        threads=threads,
+        trace=True,
+    )
+    batch = Batch(
+        tokens=np.array(token_ids, np.int32),
+        positions=np.arange(count, dtype=np.int32),
+        sequences=np.zeros(count, np.int32),
+        rows=np.arange(count, dtype=np.int32),
+        page_tables=np.arange(pages, dtype=np.int32)[None],
+        samplers=[None] * count,
+    )
+    executors: list[Executor] = []
+    try:
+        for module in modules:
+            sampleable = program.documents.tokenizer.size
+            executors.append(module.load(plan, weights, sampleable=sampleable, limits=limits))
+        return trace(plan, executors[1], cast(Oracle, executors[0]), batch)
+    finally:
+        for executor in executors:
+            executor.close()

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from edge_llm.runner.backends.reference_sampler import (
+    NON_FINITE,
+    NONE_ALLOWED,
+    choose,
+    raw_logprobs,
+    uniform,
+)
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.executor import RowSampler
+
+LOGITS = np.array([1.0, 3.0, 2.0, 3.0, -1.0, 0.5], np.float32)
+
+
+def sampler(
+    history: tuple[int, ...] = (),
+    prompt_length: int = 0,
+    *,
+    seed: int = 0,
+    counter: int = 0,
+    allowed: int | None = None,
+    **params: object,
+) -> RowSampler:
+    return RowSampler(
+        params=SamplingParams(**params),
+        seed=seed,
+        counter=counter,
+        history=np.array(history, np.int32),
+        prompt_length=prompt_length,
+        allowed=None if allowed is None else np.array([allowed], np.uint32),
+    )
+
+
+def greedy(*args: object, **options: object) -> int | str:
+    return choose(LOGITS, sampler(*args, temperature=0.0, **options), len(LOGITS))
+
+
+def drawn(logits: np.ndarray = LOGITS, count: int = 1200, **params: object) -> np.ndarray:
+    """How often each id is drawn, as a share."""
+    ids = [choose(logits, sampler(counter=i, **params), len(logits)) for i in range(count)]
+    return np.bincount(np.array(ids), minlength=len(logits)) / count
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def test_the_random_numbers_are_philox() -> None:
+    assert uniform(0, 0) == (0x6627E8D5E169C58D >> 11) * 2.0**-53  # a known answer
+    values = [uniform(seed, counter) for seed in (1, 2**63) for counter in range(500)]
+    assert len(set(values)) == 1000
+    assert 0.0 <= min(values) < 0.01 < 0.99 < max(values) < 1.0
+    assert np.mean(values) == pytest.approx(0.5, abs=0.03)
+
+
+def test_greedy_takes_the_lowest_id_of_the_highest() -> None:
+    assert greedy() == 1
+    assert greedy(logit_bias={3: 0.5}) == 3
+    assert greedy(allowed=0b010101) == 2
+    assert choose(LOGITS, sampler(temperature=0.0), 1) == 0
+
+
+def test_penalties() -> None:
+    assert greedy((1,), 1, repetition_penalty=2.0) == 3  # 3 / 2 < 3
+    assert greedy((1, 3), 2, repetition_penalty=2.0) == 2
+    assert greedy((1, 3), 2, presence_penalty=2.0) == 1  # of the output alone
+    assert greedy((1, 3), 1, presence_penalty=2.0) == 1
+    assert greedy((0, 1), 1, presence_penalty=2.0) == 3
+    assert greedy((0, 1, 1, 3), 1, frequency_penalty=0.4) == 3
+    negative = np.array([-1.0, -1.5], np.float32)
+    assert choose(negative, sampler((0,), 1, temperature=0.0, repetition_penalty=2.0), 2) == 1
+
+
+def test_draws_follow_the_distribution() -> None:
+    np.testing.assert_allclose(drawn(), softmax(LOGITS), atol=0.06)
+    np.testing.assert_allclose(drawn(temperature=0.5), softmax(LOGITS / 0.5), atol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [
+        ({"top_k": 1}, [1]),
+        ({"top_k": 3}, [1, 2, 3]),
+        ({"top_p": 0.0}, [1]),
+        ({"top_p": 0.5}, [1, 3]),
+        ({"min_p": 0.3}, [1, 2, 3]),  # e^-1 is 0.37 of the likeliest
+        ({"top_k": 3, "top_p": 0.8}, [1, 3]),  # over what top-k left
+    ],
+)
+def test_filters_keep_the_beginning_of_the_ranking(
+    params: dict[str, float], kept: list[int]
+) -> None:
+    expected = np.zeros(len(LOGITS))
+    expected[kept] = softmax(LOGITS[kept])
+    np.testing.assert_allclose(drawn(**params), expected, atol=0.06)
+
+
+def test_rows_that_cannot_be_sampled() -> None:
+    for bad in (np.nan, np.inf):
+        row = LOGITS.copy()
+        row[5] = bad
+        assert choose(row, sampler(), 5) == NON_FINITE
+    nothing = np.full(4, -np.inf, np.float32)
+    assert choose(nothing, sampler(), 4) == NON_FINITE
+    assert greedy(allowed=0) == NONE_ALLOWED
+
+
+def test_logprobs_are_of_the_raw_logits() -> None:
+    found = raw_logprobs(LOGITS, 4, 2, len(LOGITS))
+    probabilities = softmax(LOGITS.astype(np.float64))
+    assert found.logprob == pytest.approx(math.log(probabilities[4]))
+    assert [i for i, _ in found.top] == [1, 3]
+    assert found.top[0][1] == pytest.approx(math.log(probabilities[1]))
+    assert raw_logprobs(LOGITS, 1, 20, 2).top == found.top[:1] + (
+        (0, pytest.approx(math.log(probabilities[0]))),
+    )
