@@ -5,6 +5,14 @@
 
 #include "linear/packed.h"
 
+// A tile kernel fills the register file, so it is compiled alone: inlined into its caller, its sums
+// would be spilled.
+#if defined(__GNUC__)
+#define EDGE_TILE_KERNEL __attribute__((noinline))
+#else
+#define EDGE_TILE_KERNEL
+#endif
+
 namespace edge {
 namespace {
 

@@ -31,7 +31,7 @@ struct FloatOperands {
 
 // M rows by P panels.
 template <WeightFormat F, int M, int P>
-void add_products(const FloatOperands& in) {
+EDGE_TILE_KERNEL void add_products(const FloatOperands& in) {
   __m256 sums[M][P][2];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
@@ -103,6 +103,7 @@ constexpr int64_t kFloatDepth = 512;  // k of a panel held as floats in the firs
 // One panel, many rows: blocks of k, each converted to float once and run over all rows.
 template <WeightFormat F>
 void multiply_float_panel(const LinearArgs& args, int64_t panel) {
+  const int64_t tiles = (args.x.rows + kFloatTile - 1) / kFloatTile;  // of nearly equal height
   alignas(64) float converted[F == WeightFormat::f32 ? 16 : kFloatDepth * kLanes];
   for (int64_t begin = 0; begin < args.weight.k; begin += kFloatDepth) {
     const int64_t depth = std::min(kFloatDepth, args.weight.k - begin);
@@ -113,11 +114,12 @@ void multiply_float_panel(const LinearArgs& args, int64_t panel) {
       }
       w = reinterpret_cast<const uint8_t*>(converted);
     }
-    for (int32_t first = 0; first < args.x.rows; first += kFloatTile) {
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const auto first = static_cast<int32_t>(args.x.rows * tile / tiles);
+      const auto last = static_cast<int32_t>(args.x.rows * (tile + 1) / tiles);
       add_float_tile<WeightFormat::f32>(
-          std::min(kFloatTile, args.x.rows - first),
-          {w, 0, args.x.row(first) + begin, args.x.stride, args.y.row(first) + panel * kLanes,
-           args.y.stride, depth, begin > 0});
+          last - first, {w, 0, args.x.row(first) + begin, args.x.stride,
+                         args.y.row(first) + panel * kLanes, args.y.stride, depth, begin > 0});
     }
   }
 }

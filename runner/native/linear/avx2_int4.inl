@@ -70,7 +70,7 @@ struct Int4Operands {
 // Adds the groups to totals[m][16]. `Packed`: weights as in the file, a group being nibbles then 16
 // fp16 scales; else as unpack_groups leaves them, bytes then 16 float scales.
 template <int M, int G, bool Packed>
-void add_groups(Int4Operands in, float* totals) {
+EDGE_TILE_KERNEL void add_groups(Int4Operands in, float* totals) {
   constexpr int kSpan = G < 64 ? G : 64;
   constexpr int kSpans = G / kSpan;
   constexpr int kSpanBlocks = kSpan / kBlock;

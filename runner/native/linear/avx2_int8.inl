@@ -6,7 +6,7 @@ namespace edge {
 namespace {
 
 template <int M>
-void dot_int8(const uint8_t* w, const int8_t* x, int64_t depth, int32_t* dots) {
+EDGE_TILE_KERNEL void dot_int8(const uint8_t* w, const int8_t* x, int64_t depth, int32_t* dots) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sums[M][2];
 #pragma GCC unroll 4

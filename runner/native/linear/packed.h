@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "linear/linear.h"
+#include "simd/half.h"
 
 namespace edge {
 
@@ -59,31 +60,8 @@ static inline const float* row_constants(const PackedWeight& weight, int64_t pan
   return reinterpret_cast<const float*>(panel_data(weight, panel + 1) - kVectorBytes);
 }
 
-static inline float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const uint32_t exponent = (half >> 10) & 0x1Fu;
-  const uint32_t fraction = half & 0x3FFu;
-  uint32_t bits;
-  if (exponent == 0x1Fu) {
-    bits = sign | 0x7F800000u | (fraction << 13);
-    if (fraction) bits |= 0x00400000u;  // quiet, as vcvtph2ps does
-  } else if (exponent) {
-    bits = sign | ((exponent + 112) << 23) | (fraction << 13);
-  } else {
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;  // exact
-    std::memcpy(&bits, &magnitude, 4);
-    bits |= sign;
-  }
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-static inline float bfloat_to_float(uint16_t bfloat) {
-  const uint32_t bits = static_cast<uint32_t>(bfloat) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
+static inline float float_from_bfloat(uint16_t bits) {
+  return bits_float(static_cast<uint32_t>(bits) << 16);
 }
 
 // How one row of activations becomes int8 (docs/quantization.md).

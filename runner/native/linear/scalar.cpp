@@ -57,6 +57,12 @@ void finish_quantized(const LinearArgs& args, const QuantizedRows& rows, int64_t
   }
 }
 
+float load_half(const uint8_t* data) {
+  Half half;
+  std::memcpy(&half.bits, data, 2);
+  return float_from_half(half);
+}
+
 int32_t dot(const int8_t* a, const int8_t* b, int64_t count) {
   int32_t sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
@@ -83,11 +89,7 @@ void multiply_int4(const LinearArgs& args, const QuantizedRows& rows, int64_t pa
     unpack_int4_group(data, group, w);
     data += group / kBlock * kInt4BlockBytes;
     float scales[kLanes];
-    for (int32_t r = 0; r < kLanes; ++r) {
-      uint16_t half;
-      std::memcpy(&half, data + 2 * r, 2);
-      scales[r] = half_to_float(half);
-    }
+    for (int32_t r = 0; r < kLanes; ++r) scales[r] = load_half(data + 2 * r);
     data += kInt4ScaleBytes;
     for (int32_t i = 0; i < args.x.rows; ++i) {
       const int8_t* x = rows.q + i * rows.depth + k;
@@ -123,9 +125,10 @@ float load_float(WeightFormat format, const uint8_t* data, int64_t index) {
     std::memcpy(&value, data + index * 4, 4);
     return value;
   }
+  if (format == WeightFormat::f16) return load_half(data + index * 2);
   uint16_t bits;
   std::memcpy(&bits, data + index * 2, 2);
-  return format == WeightFormat::f16 ? half_to_float(bits) : bfloat_to_float(bits);
+  return float_from_bfloat(bits);
 }
 
 void multiply_float(const LinearArgs& args, int64_t panel) {
@@ -170,9 +173,7 @@ void multiply(const LinearArgs& args, Worker worker) {
 void gather_int4(const uint8_t* data, int32_t group, int32_t lane, int32_t k, float* y) {
   for (int32_t begin = 0; begin < k; begin += group) {
     const uint8_t* scales = data + group / kBlock * kInt4BlockBytes;
-    uint16_t half;
-    std::memcpy(&half, scales + 2 * lane, 2);
-    const float scale = half_to_float(half);
+    const float scale = load_half(scales + 2 * lane);
     for (int32_t j = 0; j < group; j += 8) {  // four bytes hold eight k of a row
       const uint8_t* pairs = data + j * 8 + lane * 4;
       for (int32_t i = 0; i < 4; ++i) {
