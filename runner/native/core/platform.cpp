@@ -1,5 +1,6 @@
 #include "core/platform.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -56,7 +57,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
   return *this;
 }
 
-void cpu_yield() { sched_yield(); }
+void in_forked_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
 
 #if defined(__linux__)
 
@@ -105,6 +106,17 @@ int32_t physical_cores() {
   return count > 0 ? count : 1;
 }
 
+int32_t current_cpu() { return sched_getcpu(); }
+
+void leave_cpu(int32_t cpu) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  sched_setaffinity(0, sizeof others, &others);
+  sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 void sleep_while(const std::atomic<uint32_t>& word, uint32_t expected) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
 }
@@ -119,6 +131,10 @@ int32_t physical_cores() {
   int32_t count = static_cast<int32_t>(std::thread::hardware_concurrency());
   return count > 0 ? count : 1;
 }
+
+int32_t current_cpu() { return -1; }
+
+void leave_cpu(int32_t) {}
 
 namespace {
 

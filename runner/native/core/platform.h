@@ -39,13 +39,19 @@ inline void cpu_relax() {
 #endif
 }
 
-// Gives the rest of the time slice to another runnable thread.
-void cpu_yield();
+// The logical CPU that the calling thread runs on, -1 where that is not known.
+int32_t current_cpu();
+// Moves the calling thread to another CPU than `cpu`, if it may run on any; it is free to wander
+// again afterwards.
+void leave_cpu(int32_t cpu);
 
 // Sleeps while `word` holds `expected`; may return early.
 void sleep_while(const std::atomic<uint32_t>& word, uint32_t expected);
 // Wakes every thread that sleeps on `word`.
 void wake_all(const std::atomic<uint32_t>& word);
+
+// Registers what a forked child runs first. Only the forking thread lives on in it.
+void in_forked_child(void (*handler)());
 
 // The floating-point environment that the bit contract needs: round to nearest, denormals kept,
 // no traps. The caller's own environment comes back at the end of the scope.

@@ -12,8 +12,8 @@
 
 namespace edge {
 
-// A counter that threads wait on: spinning first, then yielding, then asleep, because a pure spin
-// gets many times slower as soon as one foreign process wants a core.
+// A counter that threads wait on: spinning first, then asleep, because a pure spin gets many
+// times slower as soon as one foreign process wants a core.
 class Signal {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
@@ -50,6 +50,7 @@ class Pool {
     std::thread thread;
   };
 
+  void grow(int32_t threads);
   void work(Thread* self, int32_t index);
 
   std::mutex mutex_;  // held while a task runs, and while threads come and go
@@ -60,6 +61,7 @@ class Pool {
   Task task_ = nullptr;
   void* context_ = nullptr;
   int32_t count_ = 0;
+  int32_t caller_cpu_ = -1;
   alignas(64) std::atomic<int32_t> arrived_{0};
   alignas(64) Signal passed_;
 };

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
 import platform
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,7 @@ class Toy:
         count = len(tokens)
 
         def norm(x: NDArray[np.float64], weight: Float32) -> NDArray[np.float64]:
-            return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * weight
+            return np.asarray(x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * weight)
 
         def rope(x: NDArray[np.float64]) -> NDArray[np.float64]:
             a, b = np.split(x, 2, axis=-1)
@@ -220,6 +222,25 @@ def test_pool_grows_shrinks_and_comes_back(start: Any, expected: Float32) -> Non
         runner = start(threads=threads)
         assert_same_bits(runner.logits(TOKENS), expected)
         runner.executor.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_can_go_on(start: Any, expected: Float32) -> None:
+    runner = start(threads=2)
+    runner.logits(TOKENS[:100])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that forking with threads is unwise
+        child = os.fork()
+    if child == 0:
+        same = False
+        try:
+            got = runner.logits(TOKENS[100:])
+            same = bool(np.array_equal(got.view(np.uint32), expected[100:].view(np.uint32)))
+            runner.executor.close()
+        finally:
+            os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert_same_bits(runner.logits(TOKENS[100:]), expected[100:])
 
 
 def test_rounding_mode_of_the_caller_is_ignored_and_kept(start: Any, expected: Float32) -> None:
