@@ -55,7 +55,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.server.run import ServerOptions, check_bind, serve
+    from edge_llm.server.options import ServerOptions, check_bind
+    from edge_llm.server.run import serve
 
     options = ServerOptions(
         host=arguments.host,

@@ -1,0 +1,32 @@
+"""The ASGI application: routes, error bodies, and the gate before them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from edge_llm.server.chat import chat_router
+from edge_llm.server.completions import completions_router
+from edge_llm.server.errors import ApiError, api_error_response, http_error_response
+from edge_llm.server.models import models_router
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.security import Gate
+from edge_llm.server.service import Service
+
+
+def create_app(service: Service, options: ServerOptions) -> ASGIApp:
+    """The OpenAI-compatible application around ``service``."""
+    app = FastAPI(
+        title="edge-llm",
+        openapi_url=None,  # bodies are checked here, not by FastAPI: it would describe nothing
+        redirect_slashes=False,
+        exception_handlers={
+            ApiError: api_error_response,
+            HTTPException: http_error_response,
+        },
+    )
+    app.include_router(models_router(service))
+    app.include_router(chat_router(service, options))
+    app.include_router(completions_router(service, options))
+    return Gate(app, options)

@@ -1,0 +1,65 @@
+"""From the bytes of a request to a JSON object, within limits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from edge_llm.server.errors import ApiError, invalid
+
+MAX_DEPTH = 64
+
+
+async def read_json(request: Request, max_body: int) -> dict[str, Any]:
+    """Reads and parses the body. NaN and infinities come through as floats: the schema refuses
+    them where it knows their field.
+
+    Raises:
+        ApiError: 415 not ``application/json``, 413 too long, 400 not a JSON object or too deep.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "Send the request as 'Content-Type: application/json'.")
+    data = await _read(request, max_body)
+    try:
+        value = json.loads(data.decode())
+    except UnicodeDecodeError as exc:
+        raise invalid("The body of the request is not UTF-8.") from exc
+    except RecursionError as exc:
+        raise invalid("The body of the request is nested too deeply.") from exc
+    except ValueError as exc:
+        raise invalid("The body of the request is not valid JSON.") from exc
+    if not isinstance(value, dict):
+        raise invalid("The body of the request is not a JSON object.")
+    if _deeper_than(value, MAX_DEPTH):
+        raise invalid("The body of the request is nested too deeply.")
+    return value
+
+
+async def _read(request: Request, max_body: int) -> bytes:
+    too_long = ApiError(413, f"The body of the request is longer than {max_body} bytes.")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > max_body:
+        raise too_long
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > max_body:
+            raise too_long
+    return bytes(data)
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,134 @@
+"""``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.server.body import read_json
+from edge_llm.server.errors import invalid, translate
+from edge_llm.server.generation import Delta
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, top_of
+from edge_llm.server.schemas import ChatMessage, ChatRequest
+from edge_llm.server.service import Service
+from edge_llm.server.validation import check_stream_options, validate
+from edge_llm.tokenizers.tokenizer import Tokenizer
+
+
+def chat_router(service: Service, options: ServerOptions) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions", response_model=None)
+    async def chat_completions(http: Request) -> Response:
+        body = await read_json(http, options.max_body)
+        request, ignored = validate(ChatRequest, body, strict=options.strict)
+        _check(request)
+        model = service.model(request.model)
+        messages = [_message(message) for message in request.messages]
+        try:
+            ids = await asyncio.to_thread(model.encode_chat, messages)
+            jobs = sampling_jobs(
+                model,
+                request,
+                [ids],
+                max_tokens=request.max_completion_tokens or request.max_tokens,
+                top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            )
+        except Exception as exc:
+            raise translate(exc, "messages") from exc
+        shape = ChatShape(model.tokenizer, logprobs=bool(request.logprobs))
+        return await Answer(service, model, request, jobs, shape, ignored).respond(http)
+
+    return router
+
+
+class ChatShape:
+    """Choices as chat messages; see `replies.Shape`."""
+
+    prefix = "chatcmpl"
+    whole = "chat.completion"
+    part = "chat.completion.chunk"
+    prompt_field = "messages"
+
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
+        self._tokenizer = tokenizer
+        self._logprobs = logprobs
+
+    def opening(self, choice: int) -> dict[str, Any] | None:
+        return _chunk_choice(choice, {"role": "assistant", "content": "", "refusal": None}, None)
+
+    def grown(self, delta: Delta) -> dict[str, Any] | None:
+        logprobs = self._content_logprobs([delta])
+        if not (delta.text or delta.finish_reason or (logprobs and logprobs["content"])):
+            return None
+        content = {"content": delta.text} if delta.text or not delta.finish_reason else {}
+        return _chunk_choice(delta.choice, content, delta.finish_reason, logprobs)
+
+    def collected(self, choice: int, deltas: Sequence[Delta]) -> dict[str, Any]:
+        return {
+            "index": choice,
+            "message": {
+                "role": "assistant",
+                "content": "".join(delta.text for delta in deltas),
+                "refusal": None,
+            },
+            "logprobs": self._content_logprobs(deltas),
+            "finish_reason": deltas[-1].finish_reason,
+        }
+
+    def _content_logprobs(self, deltas: Sequence[Delta]) -> dict[str, Any] | None:
+        if not self._logprobs:
+            return None
+        content = [
+            self._entry(delta.token, delta.logprobs)
+            for delta in deltas
+            if delta.token is not None and delta.logprobs is not None
+        ]
+        return {"content": content, "refusal": None}
+
+    def _entry(self, token: int, logprobs: TokenLogprobs) -> dict[str, Any]:
+        top = [self._token(other, logprob) for other, logprob in top_of(logprobs)]
+        return {**self._token(token, finite(logprobs.logprob)), "top_logprobs": top}
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        text, data = token_name(self._tokenizer, token)
+        return {"token": text, "logprob": logprob, "bytes": list(data)}
+
+
+def _chunk_choice(
+    index: int,
+    delta: dict[str, Any],
+    finish_reason: str | None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def _check(request: ChatRequest) -> None:
+    check_stream_options(request)
+    if request.top_logprobs is not None and not request.logprobs:
+        raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        raise invalid("'max_tokens' and 'max_completion_tokens' cannot both be set.", "max_tokens")
+    for index, message in enumerate(request.messages):
+        if message.content is None and message.role != "assistant":
+            param = f"messages[{index}].content"
+            raise invalid(
+                f"Invalid type for '{param}': expected a string or an array.",
+                param,
+                "invalid_type",
+            )
+
+
+def _message(message: ChatMessage) -> dict[str, str]:
+    # "developer" is the newer name of "system", which templates know.
+    role = "system" if message.role == "developer" else message.role
+    name = {} if message.name is None else {"name": message.name}
+    return {"role": role, "content": message.text, **name}

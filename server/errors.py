@@ -1,0 +1,148 @@
+"""Errors as OpenAI clients know them: one body, one place where each status is decided.
+
+Clients retry 408, 409, 429 and 5xx, so what would fail again is a 4xx. Messages never repeat what
+the request said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from edge_llm.errors import (
+    CapacityError,
+    ContextLengthError,
+    EdgeLLMError,
+    RequestError,
+    TemplateError,
+    TokenizerError,
+)
+
+INVALID_REQUEST = "invalid_request_error"
+RETRY_SECONDS = "1"
+
+_log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """A reply that is an error. ``extra`` joins the error object, ``headers`` the reply's."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID_REQUEST,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body: all four keys, whatever the case."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+                **self.extra,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """A request that can never succeed as it is."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def unavailable(message: str) -> ApiError:
+    """Loading or stopping: worth another try."""
+    return ApiError(503, message, kind="server_error", headers={"retry-after": RETRY_SECONDS})
+
+
+def overloaded() -> ApiError:
+    return ApiError(
+        429,
+        "Too many requests are running and waiting. Try again later.",
+        kind="rate_limit_error",
+        code="rate_limit_exceeded",
+        headers={"retry-after": RETRY_SECONDS},
+    )
+
+
+def unknown_model(names: list[str]) -> ApiError:
+    known = ", ".join(f"'{name}'" for name in names)
+    return ApiError(
+        404,
+        f"The model does not exist here; served: {known}.",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def translate(error: Exception, param: str) -> ApiError:
+    """What a failure of the engine or the tokenizer is over HTTP; ``param`` is the field that
+    holds the prompt."""
+    match error:
+        case ApiError():
+            return error
+        case ContextLengthError():
+            return ApiError(
+                400,
+                str(error),
+                param=param,
+                code="context_length_exceeded",
+                extra={"n_ctx": error.context, "n_prompt_tokens": error.prompt_tokens},
+            )
+        case RequestError():
+            return invalid(_sentence(error), param if error.param == "prompt" else error.param)
+        case TemplateError() | TokenizerError():
+            return invalid(_sentence(error), param)
+        case CapacityError():  # of this process for ever, not for now: a retry cannot help
+            return invalid(_sentence(error), code="capacity_exceeded")
+        case EdgeLLMError():
+            _log.error("a request failed: %s", error)
+            return ApiError(500, f"The request failed: {error}", kind="server_error")
+        case _:
+            _log.error("a request failed", exc_info=error)
+            return ApiError(500, "The server failed on this request.", kind="server_error")
+
+
+async def api_error_response(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's handler of ApiError."""
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def http_error_response(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's handler of what routing raises: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return ApiError(404, "Unknown request URL.", code="unknown_url").response()
+    if error.status_code == 405:
+        return ApiError(
+            405, "This method is not allowed on this URL.", headers=error.headers
+        ).response()
+    return ApiError(error.status_code, "The request cannot be served.").response()
+
+
+def _sentence(error: EdgeLLMError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)

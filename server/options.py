@@ -1,0 +1,60 @@
+"""What the server may be told when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from edge_llm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """``port`` 0 takes a free one. ``allowed_hosts`` are Host headers accepted besides the bound
+    address and the names of this machine's loopback; ``allowed_origins`` browser origins
+    ("https://host:port"; none by default). ``strict`` refuses unknown request parameters.
+    ``max_body`` bounds a request in bytes, ``max_requests`` those that run or wait at once,
+    ``drain_seconds`` how long a stopping server lets answers end."""
+
+    host: str = "127.0.0.1"
+    port: int = 8017
+    api_key: str | None = None
+    no_auth: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    strict: bool = False
+    max_body: int = 8 * 1024 * 1024
+    max_requests: int = 64
+    drain_seconds: float = 10.0
+
+
+def check_bind(options: ServerOptions) -> None:
+    """Refuses to open the model to the network by accident.
+
+    Raises:
+        ConfigError: the address is reachable from elsewhere and there is no key, or the port or
+            the key is no such thing.
+    """
+    if not 0 <= options.port <= 65535:
+        raise ConfigError(f"port is {options.port}, expected 0 (a free one) to 65535")
+    if options.api_key is not None and not options.api_key.strip():
+        raise ConfigError("the API key is empty")
+    if not is_loopback(options.host) and options.api_key is None and not options.no_auth:
+        raise ConfigError(
+            f"{options.host} can be reached from other machines, and there is no API key",
+            hint="set --api-key KEY, or spell out --no-auth",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name means this machine alone."""
+    address = ip_address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a literal names; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,112 @@
+"""The one model that is served, and whether it can take requests now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.events import Event
+from edge_llm.server.errors import overloaded, unavailable, unknown_model
+from edge_llm.tokenizers.tokenizer import Tokenizer
+
+
+class Handle(Protocol):
+    """A request that was submitted."""
+
+    def cancel(self) -> None: ...
+
+
+class Model(Protocol):
+    """What the server needs of `edge_llm.api.LLM`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def default_params(self, **overrides: Any) -> SamplingParams: ...
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]: ...
+
+    def submit(
+        self,
+        prompt_ids: Iterable[int],
+        params: SamplingParams | None,
+        on_event: Callable[[Event], None],
+    ) -> Handle: ...
+
+
+class Abortable(Protocol):
+    """A request of ours that a stopping server can end."""
+
+    def abort(self) -> None: ...
+
+
+State = Literal["loading", "ready", "draining"]
+
+
+class Service:
+    """Begins as "loading"; `ready` and `drain` move it on. Used on the event loop's thread."""
+
+    def __init__(self, *, max_requests: int) -> None:
+        self.state: State = "loading"
+        self.created = int(time.time())
+        self._max_requests = max_requests
+        self._model: Model | None = None
+        self._names: list[str] = []
+        self._active: set[Abortable] = set()
+
+    def ready(self, model: Model, *, aliases: Iterable[str] = ()) -> None:
+        """Serves ``model`` under its own name and ``aliases``."""
+        self._model = model
+        self._names = list(dict.fromkeys([model.name, *aliases]))
+        if self.state == "loading":
+            self.state = "ready"
+
+    def drain(self) -> None:
+        """Takes no more requests; those that run go on."""
+        self.state = "draining"
+
+    def abort(self) -> None:
+        """Ends the requests that still run."""
+        for request in list(self._active):
+            request.abort()
+
+    @property
+    def active(self) -> int:
+        """Requests that run or wait."""
+        return len(self._active)
+
+    def model(self, name: str | None = None) -> Model:
+        """The model, by one of its names.
+
+        Raises:
+            ApiError: 503 while loading or draining, 404 if ``name`` is not served.
+        """
+        if self._model is None:
+            raise unavailable("The model is loading.")
+        if self.state == "draining":
+            raise unavailable("The server is stopping.")
+        if name is not None and name not in self._names:
+            raise unknown_model(self._names)
+        return self._model
+
+    def enter(self, request: Abortable) -> None:
+        """Counts a request in, until `leave`.
+
+        Raises:
+            ApiError: 429 if too many run or wait.
+        """
+        if len(self._active) >= self._max_requests:
+            raise overloaded()
+        self._active.add(request)
+
+    def leave(self, request: Abortable) -> None:
+        """Counts it out; more than once is fine."""
+        self._active.discard(request)

@@ -1,0 +1,65 @@
+"""What a request cost: the ``usage`` and ``timings`` objects of a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge_llm.runner.statistics import RequestStatistics
+from edge_llm.server.generation import Delta, Job
+
+
+class Tally:
+    """Sums up the last deltas of all choices. ``n`` choices share each prompt, one after the
+    other, and its tokens count once."""
+
+    def __init__(self, jobs: Sequence[Job], n: int) -> None:
+        self._prompt_tokens = sum(len(job.prompt_ids) for job in jobs[::n])
+        self._n = n
+        self._choices = len(jobs)
+        self._finished: dict[int, RequestStatistics] = {}
+
+    def add(self, delta: Delta) -> None:
+        if delta.stats is not None:
+            self._finished[delta.choice] = delta.stats
+
+    @property
+    def complete(self) -> bool:
+        """All choices have ended."""
+        return len(self._finished) == self._choices
+
+    def usage(self) -> dict[str, Any]:
+        completion = sum(stats.completion_tokens for stats in self._finished.values())
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": self._prompt_tokens + completion,
+            "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+    def timings(self) -> dict[str, Any]:
+        """Milliseconds, tokens per second and GB/s (1e9). Of several choices: the time of the
+        slowest, the rates of all together."""
+        all_stats = list(self._finished.values())
+        decode_seconds = max(stats.decode_seconds for stats in all_stats)
+        decoded = sum(max(stats.completion_tokens - 1, 0) for stats in all_stats)
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "cached_tokens": self._cached_tokens(),
+            "completion_tokens": sum(stats.completion_tokens for stats in all_stats),
+            "queue_ms": _ms(max(stats.queue_seconds for stats in all_stats)),
+            "prompt_ms": _ms(max(stats.prefill_seconds for stats in all_stats)),
+            "time_to_first_token_ms": _ms(min(stats.time_to_first_token for stats in all_stats)),
+            "decode_ms": _ms(decode_seconds),
+            "prompt_tokens_per_second": max(s.prefill_tokens_per_second for s in all_stats),
+            "decode_tokens_per_second": decoded / decode_seconds if decode_seconds else 0.0,
+            "decode_gb_per_second": max(stats.decode_gb_per_second for stats in all_stats),
+        }
+
+    def _cached_tokens(self) -> int:
+        return sum(s.cached_tokens for choice, s in self._finished.items() if choice % self._n == 0)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

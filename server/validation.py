@@ -1,0 +1,197 @@
+"""From a JSON object to a request model, or to the error that names the field at fault."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from edge_llm.server.errors import ApiError, invalid
+from edge_llm.server.schemas import Sampling
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_log = logging.getLogger(__name__)
+
+# Fields that would change the answer and are not built yet, and the values that ask for nothing.
+_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "audio": (None,),
+        "chat_template_kwargs": (None, {}),
+        "dry_multiplier": (None, 0),
+        "function_call": (None, "none", "auto"),
+        "functions": (None, []),
+        "grammar": (None,),
+        "guided_choice": (None,),
+        "guided_grammar": (None,),
+        "guided_json": (None,),
+        "guided_regex": (None,),
+        "min_tokens": (None, 0),
+        "mirostat": (None, 0),
+        "modalities": (None, ["text"]),
+        "prediction": (None,),
+        "reasoning_effort": (None, "none"),
+        "response_format": (None, {"type": "text"}),
+        "stop_token_ids": (None, []),
+        "structured_outputs": (None,),
+        "suffix": (None,),
+        "tool_calls": (None, []),
+        "tool_choice": (None, "none", "auto"),
+        "tools": (None, []),
+        "typical_p": (None, 1),
+        "use_beam_search": (None, False),
+        "web_search_options": (None,),
+        "xtc_probability": (None, 0),
+    }
+)
+# Fields for a provider's books, and those that clients send back from earlier replies.
+_NO_EFFECT = frozenset(
+    {
+        "annotations",
+        "include_obfuscation",
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "refusal",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+        "verbosity",
+    }
+)
+MAX_NAMED = 16
+
+# What pydantic calls a wrong type -> what was expected.
+_EXPECTED = MappingProxyType(
+    {
+        "bool": "a boolean",
+        "dict": "an object",
+        "finite_number": "a finite number",
+        "float": "a number",
+        "int": "an integer",
+        "list": "an array",
+        "model": "an object",
+        "string": "a string",
+    }
+)
+_TYPE_ERROR = re.compile(r"(bool|dict|float|int|list|model|string)_(type|parsing|parsing_size)$")
+
+
+def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[Model, list[str]]:
+    """The request, and the names of the fields in it that were ignored.
+
+    Raises:
+        ApiError: 400, naming the first field at fault. ``strict``: unknown fields too.
+    """
+    try:
+        request = kind.model_validate(body)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        raise _refusal(
+            first["type"], _path(first["loc"]), first.get("ctx", {}), first["msg"]
+        ) from exc
+    ignored = list(dict.fromkeys(_ignored(request, "")))
+    if ignored and strict:
+        raise invalid(f"Unknown parameter: '{ignored[0]}'.", ignored[0], "unknown_parameter")
+    if ignored:
+        _log.warning("ignored unknown parameters: %s", ", ".join(ignored[:MAX_NAMED]))
+    return request, ignored[:MAX_NAMED]
+
+
+def check_stream_options(request: Sampling) -> None:
+    """
+    Raises:
+        ApiError: 400, options of a stream without a stream.
+    """
+    if request.stream_options is not None and not request.stream:
+        raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
+
+
+def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
+    """Paths of fields without a meaning here, in safe characters."""
+    for name, value in (model.model_extra or {}).items():
+        safe = prefix + re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64]
+        if name in _UNSUPPORTED:
+            if value not in _UNSUPPORTED[name]:
+                raise invalid(
+                    f"'{safe}' is not supported by this server.", safe, "unsupported_value"
+                )
+        elif name not in _NO_EFFECT:
+            yield safe
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _ignored(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from _ignored(item, f"{prefix}{name}[{index}].")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part == "[key]":
+            break
+        else:
+            path += f".{part}" if path else part
+    return path
+
+
+def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) -> ApiError:
+    if param.startswith("logit_bias"):
+        param = "logit_bias"  # its keys are the client's
+    if kind == "missing":
+        return invalid(
+            f"Missing required parameter: '{param}'.", param, "missing_required_parameter"
+        )
+    if wrong := _TYPE_ERROR.match(kind) or re.match("(finite_number)$", kind):
+        expected = _EXPECTED[wrong[1]]
+        return invalid(f"Invalid type for '{param}': expected {expected}.", param, "invalid_type")
+    if kind == "prompt_type":
+        return invalid(f"Invalid type for '{param}': {message}.", param, "invalid_type")
+    for name, (side, sign) in _BOUNDS.items():
+        if kind == name:
+            (limit,) = (value for key, value in context.items() if key in ("ge", "gt", "le", "lt"))
+            noun = "integer" if param.split(".")[-1] in _INTEGERS else "decimal"
+            where = "above maximum" if side == "above_max" else "below minimum"
+            return invalid(
+                f"Invalid '{param}': {noun} {where} value. Expected a value {sign} {limit}.",
+                param,
+                f"{noun}_{side}_value",
+            )
+    match kind:
+        case "too_long":
+            code, problem = "array_above_max_length", f"at most {context['max_length']} entries"
+        case "too_short":
+            code, problem = "empty_array", "at least one entry"
+        case "string_too_long":
+            code, problem = "string_above_max_length", f"at most {context['max_length']} characters"
+        case "string_too_short":
+            code, problem = "empty_string", "at least one character"
+        case "literal_error":
+            code, problem = "invalid_value", f"one of {context['expected']}"
+        case _:
+            code, problem = "invalid_value", message
+    return invalid(f"Invalid '{param}': expected {problem}.", param, code)
+
+
+_BOUNDS = MappingProxyType(
+    {
+        "greater_than": ("below_min", ">"),
+        "greater_than_equal": ("below_min", ">="),
+        "less_than_equal": ("above_max", "<="),
+    }
+)
+_INTEGERS = frozenset(
+    {"best_of", "logprobs", "max_completion_tokens", "max_tokens", "n", "seed", "top_k"}
+    | {"top_logprobs"}
+)
