@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import ConfigError
@@ -48,7 +49,6 @@ def load(recipe: Recipe) -> Loaded:
     notes = []
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
-    named = recipe.model in catalogue.list_models()
-    return Loaded(
-        recipe.model if named else checkpoint.name, checkpoint, tokenizer, context, tuple(notes)
-    )
+    is_path = Path(recipe.model).expanduser().exists()
+    name = checkpoint.name if is_path else catalogue.find(recipe.model).name
+    return Loaded(name, checkpoint, tokenizer, context, tuple(notes))

@@ -16,6 +16,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+import edge_llm.llm.ops  # noqa: F401  # registers torch.ops.edge
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowered import Lowered, PlanBuilder
 from edge_llm.export.source import model_source
@@ -149,7 +150,7 @@ class _Lowering:
 
     def gelu(self, node: Node) -> None:
         if node.kwargs.get("approximate") != "tanh":
-            raise self._unsupported(node, "only the tanh approximation is")
+            raise self._unsupported(node, "only with the tanh approximation")
         self._emit(node, "gelu", _arguments(node))
 
     def mul(self, node: Node) -> None:

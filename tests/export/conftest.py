@@ -1,0 +1,72 @@
+"""Toy models on ``meta``, and the stages up to the plan in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.eager import quantize_meta
+from edge_llm.export.formats import assign_formats
+from edge_llm.export.lower import lower
+from edge_llm.export.lowered import Lowered
+from edge_llm.export.passes.fold import fold
+from edge_llm.export.recipe import Recipe
+from edge_llm.export.trace import trace
+from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.registry import build_model
+
+CONTEXT = 48
+TOY = ModelConfig(
+    family="llama",
+    vocab=80,
+    dim=64,
+    layers=1,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    ffn=96,
+    norm_eps=1e-5,
+    context=CONTEXT,
+    rope_theta=1e4,
+    rope_scaling=None,
+    tied=True,
+)
+
+
+@pytest.fixture
+def toy_config() -> Callable[..., ModelConfig]:
+    """``toy_config(family="llama", **changes)``: one layer, vocabulary 80, dim 64, context 48."""
+
+    def make(family: str = "llama", **changes: Any) -> ModelConfig:
+        return replace(TOY, family=family, **changes)
+
+    return make
+
+
+@pytest.fixture
+def lowered_toy() -> Callable[..., Lowered]:
+    """``lowered_toy(model, recipe)``: quantize, trace, fold and lower; no merge, no tie."""
+
+    def run(model: nn.Module | ModelConfig, recipe: Recipe) -> Lowered:
+        if isinstance(model, ModelConfig):
+            model = build_model(model, context=CONTEXT, kv_dtype=torch.float16)
+        backend = get_backend("native")
+        formats = assign_formats(model, recipe, backend).formats
+        quantize_meta(model, formats)
+        exported = trace(model)
+        fold(exported, formats)
+        return lower(
+            exported,
+            formats,
+            context=CONTEXT,
+            kv_dtype=recipe.kv_format(),
+            operators=backend.operators,
+        )
+
+    return run

@@ -1,0 +1,80 @@
+"""Formats fitted to the shapes of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from edge_llm.errors import ConfigError, ExportError
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.formats import Assignment, assign_formats
+from edge_llm.export.recipe import Recipe
+from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.registry import build_model
+
+
+def assign(config: ModelConfig, recipe: Recipe) -> Assignment:
+    model = build_model(config, context=8, kv_dtype=torch.float16)
+    return assign_formats(model, recipe, get_backend("native"))
+
+
+def test_every_matrix_gets_a_format(toy_config: Callable[..., ModelConfig]) -> None:
+    assignment = assign(toy_config(), Recipe())
+    assert assignment.formats == {
+        "model.embed_tokens.weight": "i8",
+        **{f"model.layers.0.self_attn.{name}_proj.weight": "i4g32" for name in "qkvo"},
+        **{f"model.layers.0.mlp.{name}_proj.weight": "i4g32" for name in ("gate", "up", "down")},
+        "lm_head.weight": "i8",
+    }
+    assert assignment.notes == ()
+
+
+def test_a_group_that_does_not_divide_falls_back_and_says_so(
+    toy_config: Callable[..., ModelConfig],
+) -> None:
+    assignment = assign(toy_config(), Recipe(group_size=128))
+    assert assignment.formats["model.layers.0.self_attn.q_proj.weight"] == "i4g64"
+    assert assignment.formats["model.layers.0.mlp.down_proj.weight"] == "i4g32"
+    assert (
+        "model.layers.0.mlp.down_proj.weight: i4g32 instead of i4g128, "
+        "which does not divide 96 columns" in assignment.notes
+    )
+    assert len(assignment.notes) == 7
+
+
+def test_no_group_divides(toy_config: Callable[..., ModelConfig]) -> None:
+    with pytest.raises(ExportError, match=r"mlp\.down_proj\.weight has 72 columns, which no group"):
+        assign(toy_config(ffn=72), Recipe())
+
+
+def test_kinds_and_overrides(toy_config: Callable[..., ModelConfig]) -> None:
+    recipe = Recipe(head="f16", embedding="bf16", overrides={"*.v_proj.weight": "i8"})
+    formats = assign(toy_config(), recipe).formats
+    assert formats["lm_head.weight"] == "f16"
+    assert formats["model.embed_tokens.weight"] == "bf16"
+    assert formats["model.layers.0.self_attn.v_proj.weight"] == "i8"
+
+
+def test_an_override_must_match_something(toy_config: Callable[..., ModelConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"overrides match no weight: \*\.w1\.\*") as caught:
+        assign(toy_config(), Recipe(overrides={"*.w1.*": "i8", "*.v_proj.*": "i8"}))
+    assert "model.embed_tokens.weight" in (caught.value.hint or "")
+
+
+def test_unknown_backends() -> None:
+    with pytest.raises(ConfigError, match="no export backend 'npu'; backends: native"):
+        get_backend("npu")
+
+
+def test_a_backend_that_does_not_take_a_format(toy_config: Callable[..., ModelConfig]) -> None:
+    class Integers:
+        name = "integers"
+        formats = frozenset({"i8"})
+
+    model = build_model(toy_config(), context=8, kv_dtype=torch.float16)
+    assert isinstance(model, nn.Module)
+    with pytest.raises(ExportError, match=r"lm_head\.weight: backend integers does not take f16"):
+        assign_formats(model, Recipe(scheme="8da8w", head="f16"), Integers())  # type: ignore[arg-type]

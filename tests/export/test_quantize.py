@@ -1,0 +1,142 @@
+"""The quantize stage against torchao's own primitives, and the numbers on paper."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchao.quantization import IntxUnpackedToInt8Tensor
+from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
+
+from edge_llm.errors import ExportError
+from edge_llm.export.eager import torchao_tensor
+from edge_llm.export.quantize import quantize
+from edge_llm.export.weights import FloatWeight, QuantizedWeight, row_chunks
+
+
+def random_matrix(n: int = 48, k: int = 256, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed)) * 0.05
+
+
+def quantized(
+    rows: torch.Tensor, weight_format: str, scale_rule: str = "affine"
+) -> QuantizedWeight:
+    weight = quantize(rows, weight_format, scale_rule=scale_rule)
+    assert isinstance(weight, QuantizedWeight)
+    return weight
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_int4_scales_are_torchaos_rounded_to_float16(group: int) -> None:
+    rows = random_matrix()
+    weight = quantized(rows, f"i4g{group}")
+    scales, zeros = choose_qparams_affine(
+        rows,
+        MappingType.SYMMETRIC,
+        (1, group),
+        target_dtype=torch.int8,
+        quant_min=-8,
+        quant_max=7,
+        zero_point_dtype=torch.int8,
+        keepdim=True,
+    )
+    assert torch.equal(weight.scales, scales.half().float())
+    assert not zeros.any()
+    assert weight.group == group
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_int4_values_are_torchaos_for_the_same_scales(group: int) -> None:
+    rows = random_matrix()
+    weight = quantized(rows, f"i4g{group}")
+    theirs = IntxUnpackedToInt8Tensor.from_hp(
+        rows,
+        (1, group),
+        torch.int4,
+        intx_choose_qparams_algorithm=None,
+        custom_scale=weight.scales,
+        custom_zero_point=torch.zeros_like(weight.scales, dtype=torch.int8),
+    )
+    assert torch.equal(weight.q, theirs.qdata)
+    assert torch.equal(weight.dequantize(), theirs.dequantize())
+    assert torch.equal(torchao_tensor(weight).dequantize(), theirs.dequantize())
+
+
+def test_signed_puts_the_largest_magnitude_on_minus_8() -> None:
+    rows = random_matrix(k=64)
+    weight = quantized(rows, "i4g32", "signed")
+    grouped = rows.view(-1, 32)
+    largest = grouped.abs().argmax(dim=1, keepdim=True)
+    assert bool((weight.q.view(-1, 32).gather(1, largest) == -8).all())
+    # the scale takes the sign that makes it so
+    signs = torch.sign(grouped.gather(1, largest)).squeeze(1)
+    assert torch.equal(torch.sign(weight.scales.view(-1)), -signs)
+
+
+def test_int8_is_symmetric_around_127() -> None:
+    rows = random_matrix()
+    weight = quantized(rows, "i8")
+    assert weight.group == rows.shape[1]
+    assert torch.equal(weight.scales, rows.abs().amax(dim=1, keepdim=True) / 127.0)
+    assert int(weight.q.abs().max()) == 127
+    assert float((weight.dequantize() - rows).abs().max()) <= float(weight.scales.max()) * 0.501
+
+
+@pytest.mark.parametrize("weight_format", ["i4g32", "i8"])
+def test_rows_of_zeros_and_of_the_smallest_numbers(weight_format: str) -> None:
+    rows = torch.stack([torch.zeros(32), torch.full((32,), 1e-45), torch.full((32,), -1e-30)])
+    for rule in ("affine", "signed"):
+        weight = quantized(rows, weight_format, rule)
+        assert bool(weight.scales.isfinite().all())
+        assert float((weight.dequantize() - rows).abs().max()) < 1e-6
+        assert not weight.q[0].any()
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "dtype"),
+    [("f16", torch.float16), ("bf16", torch.bfloat16), ("f32", torch.float32)],
+)
+def test_float_formats_round_once(weight_format: str, dtype: torch.dtype) -> None:
+    rows = random_matrix()
+    weight = quantize(rows, weight_format)
+    assert isinstance(weight, FloatWeight)
+    assert torch.equal(weight.dequantize(), rows.to(dtype).float())
+
+
+@pytest.mark.parametrize("weight_format", ["i4g32", "i8", "f16"])
+def test_chunks_of_rows_give_the_same_numbers(weight_format: str) -> None:
+    rows = random_matrix(n=80)
+    whole = quantize(rows, weight_format).dequantize()
+    parts = [quantize(rows[part], weight_format).dequantize() for part in row_chunks(80, 2**16)]
+    assert len(parts) == 3
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_row_chunks_cover_the_rows_in_multiples() -> None:
+    parts = list(row_chunks(100, 2**17, multiple=16))
+    assert [(part.start, part.stop) for part in parts] == [
+        (0, 16), (16, 32), (32, 48), (48, 64), (64, 80), (80, 96), (96, 100)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("weight_format", ["i4g32", "i8", "f32"])
+def test_values_that_are_not_finite_are_refused_by_name(value: float, weight_format: str) -> None:
+    rows = random_matrix()
+    rows[3, 5] = value
+    with pytest.raises(ExportError, match=r"a\.weight holds values that are not finite"):
+        quantize(rows, weight_format, name="a.weight")
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "value", "message"),
+    [
+        ("f16", 65520.0, "overflow f16"),
+        ("bf16", 3.4e38, "overflow bf16"),
+        ("i4g32", 1e6, "an int4 scale overflows float16"),
+    ],
+)
+def test_values_beyond_the_format_are_refused(
+    weight_format: str, value: float, message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        quantize(torch.full((1, 32), value), weight_format)
