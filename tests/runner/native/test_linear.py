@@ -1,0 +1,214 @@
+"""Linear and embedding over packed weights, bit for bit against numpy and against themselves.
+
+The oracle follows docs/quantization.md with integer dots in int64. It has no fused multiply-add, so
+it rounds the float64 value of ``a * b + c`` (exact product) to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_llm import native
+from edge_llm.program import pack
+
+Float32 = NDArray[np.float32]
+
+FLOATS = ("f32", "f16", "bf16")
+INT4 = ("i4g32", "i4g64", "i4g128")
+FORMATS = (*FLOATS, "i8", *INT4)
+
+
+@dataclass
+class Case:
+    """A linear layer [n, k] with its activations, bound to the fixtures that run it."""
+
+    builder: Callable[..., Any]
+    run_plan: Callable[..., Any]
+    data: NDArray[np.uint8]
+    fmt: str
+    shape: tuple[int, int]
+    x: Float32
+    bias: Float32 | None
+
+    def start(self, **options: Any) -> Callable[[list[int]], Float32]:
+        """``start(isa=..., threads=...)`` returns a function: rows of x -> rows of y."""
+        b = self.builder(context=4096)
+        x = b.embedding(b.packed(_pack_any_float(self.x), "f32", *self.x.shape))
+        weight = b.packed(self.data, self.fmt, *self.shape)
+        bias = None if self.bias is None else b.raw(self.bias)
+        runner = self.run_plan(b, b.linear(x, weight, bias), pages=64, **options)
+        return lambda rows: np.asarray(runner.logits(rows))
+
+    def rows(self) -> list[int]:
+        return list(range(len(self.x)))
+
+
+@pytest.fixture
+def case(plan_builder: Any, run_plan: Any) -> Callable[..., Case]:
+    """``case(fmt, n, k, rows, bias=False, extreme=False)``: random weights, varied activations;
+    ``extreme`` takes the weights that make the largest sums."""
+
+    def make(
+        fmt: str, n: int, k: int, rows: int, *, bias: bool = False, extreme: bool = False
+    ) -> Case:
+        rng = np.random.default_rng(n * 1000 + k)
+        group = pack.format_group(fmt)
+        if group:
+            q = rng.integers(-8, 8, (n, k), dtype=np.int8)
+            scales = rng.uniform(-0.1, 0.1, (n, k // group)).astype(np.float16)
+            data = pack.pack_int4(np.full_like(q, -8) if extreme else q, scales, group)
+        elif fmt == "i8":
+            q = rng.integers(-127, 128, (n, k), dtype=np.int8)
+            row_scales = rng.uniform(1e-3, 1e-2, n).astype(np.float32)
+            data = pack.pack_int8(np.full_like(q, -127) if extreme else q, row_scales)
+        else:
+            data = pack.pack_float(rng.standard_normal((n, k)).astype(np.float32), fmt)
+        offset = rng.standard_normal(n).astype(np.float32) if bias else None
+        x = _activations(rng, rows, k)
+        return Case(plan_builder, run_plan, data, fmt, (n, k), x, offset)
+
+    return make
+
+
+def _activations(rng: np.random.Generator, rows: int, k: int) -> Float32:
+    """Rows of several kinds: both signs, one sign, constant (every q is -128 or 127), zero, far too
+    small for a normal scale, and one large value among small ones."""
+    x = rng.standard_normal((rows, k)).astype(np.float32)
+    x[1::7] = np.abs(x[1::7])
+    x[2::7] = -3
+    x[3::7] = 3
+    x[4::7] = 0
+    x[5::7] *= np.float32(1e-39)
+    x[6::7, k // 2] = 1e4
+    return x
+
+
+def _pack_any_float(values: Float32) -> NDArray[np.uint8]:
+    """Like pack_float, which refuses what is not finite."""
+    stand_in = np.float32(1e30)
+    data = pack.pack_float(np.where(np.isfinite(values), values, stand_in), "f32")
+    panels = data.view(np.float32).reshape(-1, -(-values.shape[1] // 32) * 32, 16)
+    for row, column in np.argwhere(~np.isfinite(values)):
+        panels[row // 16, column, row % 16] = values[row, column]
+    return data
+
+
+def _fma(a: NDArray[Any], b: NDArray[Any], c: Float32) -> Float32:
+    return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)
+
+
+def _quantize(x: Float32) -> tuple[NDArray[np.int64], Float32, Float32]:
+    """q [T, K], scale [T, 1] and zero point [T, 1] of each row."""
+    low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
+    high = np.maximum(x.max(axis=1, keepdims=True), np.float32(0))
+    scale = np.maximum((high - low) / np.float32(255), np.finfo(np.float32).tiny)
+    zero = np.clip(-128 - np.rint(low / scale), -128, 127)
+    q = np.clip(np.rint(x * (np.float32(1) / scale)) + zero, -128, 127)
+    return q.astype(np.int64), scale, zero.astype(np.float32)
+
+
+def _reference(case: Case) -> Float32:
+    n, k = case.shape
+    unpacked = pack.unpack(case.data, case.fmt, n, k)
+    total = np.zeros((len(case.x), n), np.float32)
+    if unpacked.q is None or unpacked.scales is None:
+        assert unpacked.values is not None
+        for column in range(k):
+            total = _fma(unpacked.values[:, column], case.x[:, column, None], total)
+    else:
+        q, scale, zero = _quantize(case.x)
+        groups = unpacked.scales.shape[1]
+        weights = unpacked.q.astype(np.int64).reshape(n, groups, -1)
+        for g, part in enumerate(np.split(q, groups, axis=1)):
+            dots = (part @ weights[:, g].T).astype(np.float32)
+            total = _fma(unpacked.scales[:, g], dots, total)
+        constants = pack.row_constants(case.data, case.fmt, n, k)
+        total = scale * _fma(-zero, constants, total)
+    return total if case.bias is None else total + case.bias
+
+
+def _assert_same_bits(got: Float32, expected: Float32) -> None:
+    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+def _isas() -> list[str]:
+    return sorted({"scalar", native.isa()})
+
+
+def _shapes(fmt: str) -> list[tuple[int, int]]:
+    """Padding in n and k, several groups, more than one block of k of the many-row kernels."""
+    if pack.format_group(fmt):
+        return [(16, 128), (40, 640), (23, 2176)]
+    return [(16, 32), (40, 100), (23, 37), (17, 1100)]
+
+
+@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_is_the_documented_arithmetic(
+    case: Callable[..., Case], fmt: str, isa: str, bias: bool
+) -> None:
+    for n, k in _shapes(fmt):
+        layer = case(fmt, n, k, 21, bias=bias)
+        _assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
+
+
+@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("fmt", ["i8", *INT4])
+def test_largest_integer_sums_are_exact(case: Callable[..., Case], fmt: str, isa: str) -> None:
+    # Row 2 quantizes to -128 throughout, so with every weight at its minimum all sums are largest.
+    layer = case(fmt, 16, 256, 9, extreme=True)
+    _assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], fmt: str) -> None:
+    n, k = 55, 384
+    layer = case(fmt, n, k, 70, bias=True)
+    expected = layer.start(isa="scalar", threads=1)(layer.rows())
+    for isa in _isas():
+        for threads in (1, 2, 3):
+            multiply = layer.start(isa=isa, threads=threads)
+            for height in (1, 2, 3, 4, 5, 6, 8, 9, 13, 70):
+                starts = range(0, 70, height)
+                parts = [multiply(layer.rows()[i : i + height]) for i in starts]
+                _assert_same_bits(np.concatenate(parts), expected)
+
+
+@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_rows_that_are_not_finite_fail_alone(case: Callable[..., Case], fmt: str, isa: str) -> None:
+    layer = case(fmt, 40, 256, 12)
+    expected = layer.start(isa=isa)(layer.rows())
+    bad = {1: np.nan, 4: np.inf, 9: -np.inf}
+    for row, value in bad.items():
+        layer.x[row, 17 * row] = value
+    if fmt not in FLOATS:
+        bad[11] = np.float32(3e38)  # finite, but its range is not
+        layer.x[11, :2] = 3e38, -3e38
+    got = layer.start(isa=isa)(layer.rows())
+    for row in range(12):
+        if row in bad:
+            assert not np.isfinite(got[row]).any()
+        else:
+            _assert_same_bits(got[row], expected[row])
+
+
+@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_embedding_reads_dequantized_rows(
+    case: Callable[..., Case], plan_builder: Any, run_plan: Any, fmt: str, isa: str
+) -> None:
+    for n, k in _shapes(fmt):
+        table = case(fmt, n, k, 1)
+        b = plan_builder()
+        runner = run_plan(b, b.embedding(b.packed(table.data, fmt, n, k)), isa=isa, threads=2)
+        ids = [n - 1, 0, n // 2, n - 1, 7]
+        expected = pack.dequantize(table.data, fmt, n, k)[ids]
+        _assert_same_bits(runner.logits(ids), expected)
