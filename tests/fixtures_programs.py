@@ -1,10 +1,13 @@
-"""The real small model, exported once a test run."""
+"""Exported programs, each made once a test run: the real small model, and tiny random ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+TinyProgram = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +20,28 @@ def smollm2_8da4w(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) 
 def smollm2_fp32(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct, fp32."""
     return _export(smollm2_gguf, "fp32", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_program(
+    tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> TinyProgram:
+    """``tiny_program(scheme="fp32", family="llama", **checkpoint) -> path`` of an exported random
+    model, not verified; equal arguments give the same file."""
+    made: dict[str, Path] = {}
+
+    def make(scheme: str = "fp32", family: str = "llama", **checkpoint: object) -> Path:
+        import edge_llm
+
+        key = repr((scheme, family, sorted(checkpoint.items())))
+        if key not in made:
+            source = tiny_checkpoint(family, **checkpoint)
+            recipe = edge_llm.Recipe(model=str(source), scheme=scheme, gate=None, verify=False)
+            output = tmp_path_factory.mktemp("tiny") / "tiny.edge"
+            made[key] = edge_llm.export(recipe, output=output)
+        return made[key]
+
+    return make
 
 
 def _export(source: Path, quant: str, factory: pytest.TempPathFactory) -> Path:

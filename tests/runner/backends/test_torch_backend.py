@@ -1,0 +1,90 @@
+"""The oracle against the native core, on whole tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge_llm
+from edge_llm.errors import ConfigError, RequestError
+from edge_llm.program.file import Program
+from edge_llm.runner.backends import torch as torch_backend
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.executor import Limits
+from edge_llm.runner.trace import TraceRow, trace_program
+
+IDS = np.random.default_rng(0).integers(0, 256, 100).tolist()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_logits_are_those_of_the_native_core(
+    tiny_program: Callable[..., Path], family: str
+) -> None:
+    path = tiny_program("fp32", family)
+    with edge_llm.load(path) as llm, edge_llm.load(path, backend="torch") as oracle:
+        expected = oracle.logits(IDS)
+        got = llm.logits(IDS)
+        np.testing.assert_allclose(got, expected, atol=1e-4 * float(expected.std()))
+        np.testing.assert_allclose(
+            oracle.logits(IDS, chunk=7), expected, atol=1e-5 * float(expected.std())
+        )
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "fp16", "bf16", "8da8w", "8da4w"])
+def test_every_instruction_is_that_of_the_oracle(
+    tiny_program: Callable[..., Path], scheme: str
+) -> None:
+    with Program.open(tiny_program(scheme)) as program:
+        rows = trace_program(program, IDS)
+    assert [row.instruction for row in rows] == sorted(row.instruction for row in rows)
+    assert {row.op for row in rows} >= {"embedding", "linear", "attention", "rope", "rms_norm"}
+    for row in rows:
+        assert row.relative < 1e-5, row
+
+
+def test_a_trace_takes_a_prompt_that_fits(tiny_program: Callable[..., Path]) -> None:
+    with Program.open(tiny_program()) as program:
+        for ids in ([], [1] * 257):
+            with pytest.raises(RequestError, match="1 to 256"):
+                trace_program(program, ids)
+
+
+def test_relative_differences() -> None:
+    def row(difference: float, magnitude: float) -> TraceRow:
+        return TraceRow(0, "add", "", 4, difference, magnitude)
+
+    assert row(0.0, 0.0).relative == 0.0
+    assert row(1.0, 4.0).relative == 0.25
+    assert row(1.0, 0.0).relative == float("inf")
+
+
+def test_the_engine_runs_on_it(tiny_program: Callable[..., Path]) -> None:
+    path = tiny_program("fp32")
+    greedy = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True, top_logprobs=2)
+    sampled = SamplingParams(temperature=0.8, top_p=0.9, seed=3, max_tokens=20, ignore_eos=True)
+    with edge_llm.load(path) as llm, edge_llm.load(path, backend="torch") as oracle:
+        for params in (greedy, sampled):
+            expected = llm.generate(IDS, params)
+            first = oracle.generate(IDS, params)
+            again = oracle.generate(IDS, params)  # from the cache, with a copied page
+            assert first.token_ids == again.token_ids == expected.token_ids
+            assert again.stats.cached_tokens == 99
+        assert expected.logprobs is None
+        with_logprobs = oracle.generate(IDS, greedy).logprobs
+        assert with_logprobs is not None
+        assert len(with_logprobs[0].top) == 2
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_program: Callable[..., Path]) -> None:
+    limits = Limits(max_tokens=1, max_rows=1, max_sequences=1, pages=1)
+    with Program.open(tiny_program()) as program, pytest.raises(ConfigError, match="abacus"):
+        torch_backend.load(program.plan, {}, sampleable=1, limits=limits, device="abacus")
+
+
+def test_pages_are_as_large_as_said(tiny_program: Callable[..., Path]) -> None:
+    with Program.open(tiny_program("8da4w")) as program:
+        # two layers, keys and values, two heads of 16 in fp16
+        assert torch_backend.page_bytes(program.plan) == 2 * 2 * 64 * 2 * 16 * 2
