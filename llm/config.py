@@ -157,9 +157,11 @@ class ConfigReader:
         return default
 
     def neutral(self, key: str, expected: object) -> None:
-        """A key that would change the computation: absent, or at the one value honoured."""
+        """A key that could change the computation: absent, or at the one value honoured."""
         value = self.get(key)
-        if value is not None and (type(value) is not type(expected) or value != expected):
+        if value is None:
+            return
+        if value != expected or isinstance(value, bool) != isinstance(expected, bool):
             self._mismatch(key, f"{expected!r}, the only value supported")
 
     def absorb(self, inner: ConfigReader, key: str) -> None:
@@ -177,7 +179,8 @@ class ConfigReader:
         if self._problems:
             listing = "".join(f"\n  {problem}" for problem in self._problems)
             raise ConfigError(f"{self._where} cannot be honoured:{listing}")
-        return tuple(sorted(set(self._values) - self._used - HARMLESS_KEYS - set(harmless)))
+        given = {key for key, value in self._values.items() if value is not None}
+        return tuple(sorted(given - self._used - HARMLESS_KEYS - set(harmless)))
 
     def _mismatch(self, key: str, expected: str) -> None:
         value = self._values.get(key)
@@ -221,7 +224,6 @@ def read_decoder(
     head_dim = reader.integer("head_dim", max(1, dim // heads) if head_dim is None else head_dim)
     theta, scaling = rope
     reader.neutral("hidden_act", "silu")
-    reader.neutral("quantization_config", {})
     reader.neutral("partial_rotary_factor", 1.0)
     reader.require(
         heads % kv_heads == 0,

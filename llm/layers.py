@@ -98,7 +98,8 @@ class Attention(nn.Module):
             window=0,
             softcap=0.0,
         )
-        return self.o_proj(out.view(-1, self.heads * self.head_dim))  # type: ignore[no-any-return]
+        y: torch.Tensor = self.o_proj(out.view(-1, self.heads * self.head_dim))
+        return y
 
 
 class GatedMLP(nn.Module):

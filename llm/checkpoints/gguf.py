@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.gguf_blocks import BLOCK_FORMATS, UNSUPPORTED_TYPES
-from edge_llm.llm.checkpoints.gguf_file import GGUFFile, TensorEntry, elements, read_gguf_file
+from edge_llm.llm.checkpoints.gguf_file import GGUFFile, TensorEntry, read_gguf_file
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,
     Shape,
@@ -149,7 +150,8 @@ def _config(file: GGUFFile, family: Family) -> ModelConfig:
     if values["head_dim"] is None and isinstance(dim, int) and isinstance(heads, int) and heads > 0:
         values["head_dim"] = dim // heads
     values["tie_word_embeddings"] = "output.weight" not in file.tensors
-    kind, factor = given.pop(SCALING_TYPE, "none"), given.pop(SCALING_FACTOR, None)
+    factor = given.pop(SCALING_FACTOR, None)
+    kind = given.pop(SCALING_TYPE, "none" if factor is None else "linear")
     if kind != "none":
         values["rope_scaling"] = {"rope_type": kind, "factor": factor}
     for key, neutral in (NEUTRAL_KEYS | dict.fromkeys(HEAD_DIM_KEYS, values["head_dim"])).items():
@@ -223,7 +225,7 @@ def _check_extents(file: GGUFFile) -> list[str]:
 
 def _stored_bytes(entry: TensorEntry) -> int:
     block = BLOCK_FORMATS[entry.type]
-    return elements(entry) // block.size * block.bytes
+    return math.prod(entry.shape) // block.size * block.bytes
 
 
 def _decode(file: GGUFFile, name: str) -> torch.Tensor:

@@ -38,22 +38,36 @@ def _scale(blocks: Bytes, at: int) -> Floats:
 
 def _nibbles(blocks: Bytes, at: int) -> Floats:
     packed = blocks[:, at : at + 16]
-    return np.concatenate((packed & 15, packed >> 4), axis=1).astype(np.float32)  # [blocks, 32]
+    values = np.empty((len(blocks), 32), np.float32)
+    values[:, :16] = packed & 15
+    values[:, 16:] = packed >> 4
+    return values
+
+
+# Arithmetic in place: a vocabulary's table takes hundreds of MB once, and should not twice.
 
 
 def _q4_0(blocks: Bytes) -> torch.Tensor:
     """w = d * (q - 8)."""
-    return torch.from_numpy((_nibbles(blocks, 2) - np.float32(8)) * _scale(blocks, 0))
+    values = _nibbles(blocks, 2)
+    values -= 8
+    values *= _scale(blocks, 0)
+    return torch.from_numpy(values)
 
 
 def _q4_1(blocks: Bytes) -> torch.Tensor:
     """w = d * q + m."""
-    return torch.from_numpy(_nibbles(blocks, 4) * _scale(blocks, 0) + _scale(blocks, 2))
+    values = _nibbles(blocks, 4)
+    values *= _scale(blocks, 0)
+    values += _scale(blocks, 2)
+    return torch.from_numpy(values)
 
 
 def _q8_0(blocks: Bytes) -> torch.Tensor:
     """w = d * q."""
-    return torch.from_numpy(blocks[:, 2:].view(np.int8).astype(np.float32) * _scale(blocks, 0))
+    values = blocks[:, 2:].view(np.int8).astype(np.float32)
+    values *= _scale(blocks, 0)
+    return torch.from_numpy(values)
 
 
 # By ggml's type number.

@@ -8,7 +8,6 @@ A string is a u64 length and UTF-8 bytes; an array is a u32 type, a u64 count an
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -180,8 +179,3 @@ class _Cursor:
         if kind not in _SCALARS:  # arrays of arrays included: no known key holds one
             raise self.error(f"value type {kind}, expected one of {sorted(_SCALARS)}")
         return _SCALARS[kind]
-
-
-def elements(entry: TensorEntry) -> int:
-    """Number of elements; exact, since Python's integers do not wrap."""
-    return math.prod(entry.shape)

@@ -129,19 +129,23 @@ def _tensor_shapes(files: Mapping[str, Path]) -> tuple[dict[str, Shape], list[st
     """Shapes from the headers, and a line for each tensor that cannot be used."""
     shapes: dict[str, Shape] = {}
     problems: list[str] = []
-    for path in sorted(set(files.values())):
+    holdings: dict[Path, list[str]] = {}
+    for name, path in files.items():
+        holdings.setdefault(path, []).append(name)
+    for path, names in holdings.items():
         with _open(path) as file:
             there = set(file.keys())
-            for name in (name for name, holder in files.items() if holder == path):
+            for name in names:
+                label = shorten(name)
                 if name not in there:
-                    problems.append(f"missing: {name} in {path.name}, where the index puts it")
+                    problems.append(f"missing: {label} in {path.name}, where the index puts it")
                     continue
                 view = file.get_slice(name)
                 shapes[name] = tuple(view.get_shape())
                 dtype = view.get_dtype()
                 if dtype not in DTYPES:
                     expected = ", ".join(DTYPES)
-                    problems.append(f"dtype: {name}: got {dtype}, expected one of {expected}")
+                    problems.append(f"dtype: {label}: got {dtype}, expected one of {expected}")
     return shapes, problems
 
 

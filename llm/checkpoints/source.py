@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from edge_llm.errors import CheckpointError
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.config import ModelConfig, shorten
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.documents import GenerationDefaults
 
@@ -91,7 +91,8 @@ def check_parameters(
             lines.append(f"missing: {name}, expected {list(shape)}")
         elif got[name] != shape:
             lines.append(f"shape: {name}: got {list(got[name])}, expected {list(shape)}")
-    lines += [f"left over: {name} {list(got[name])}" for name in sorted(set(got) - set(expected))]
+    for name in sorted(set(got) - set(expected)):
+        lines.append(f"left over: {shorten(name)} {list(got[name])}")
     if lines:
         listing = "".join(f"\n  {line}" for line in lines)
         raise CheckpointError(f"{where} does not hold a {config.family} model:{listing}")

@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
     "left-over tensor": (
         lambda w: w.add_tensor("blk.0.attn_sinks.weight", np.zeros(4, np.float32)),
         CheckpointError,
-        "left over: blk.0.attn_sinks.weight [4]",
+        "left over: 'blk.0.attn_sinks.weight' [4]",
     ),
     "misshapen tensor": (
         lambda w: w.add_tensor("output.weight", np.zeros((2, 64), np.float32)),
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
             raw_dtype=gguf.GGMLQuantizationType.Q4_K,
         ),
         CheckpointError,
-        "type: output.weight: got Q4_K, expected one of F32, F16, Q4_0, Q4_1, Q8_0, BF16",
+        "type: 'output.weight': got Q4_K, expected one of F32, F16, Q4_0, Q4_1, Q8_0, BF16",
     ),
     "rope table of another size": (
         lambda w: w.add_tensor("rope_freqs.weight", np.ones(7, np.float32)),
@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
             raw_dtype=gguf.GGMLQuantizationType.Q4_K,
         ),
         CheckpointError,
-        "type: rope_freqs.weight: got Q4_K",
+        "type: 'rope_freqs.weight': got Q4_K",
     ),
     "stop id beyond the vocabulary": (
         lambda w: w.add_eot_token_id(288),

@@ -147,10 +147,10 @@ def test_every_misfit_tensor_is_in_one_error(folder: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(folder)
     assert str(error.value).splitlines()[1:] == [
-        "  dtype: model.embed_tokens.weight: got F64, expected one of F32, F16, BF16",
+        "  dtype: 'model.embed_tokens.weight': got F64, expected one of F32, F16, BF16",
         "  shape: model.layers.0.mlp.up_proj.weight: got [3, 5], expected [96, 64]",
         "  missing: model.norm.weight, expected [64]",
-        "  left over: model.layers.7.mlp.up_proj.weight [2]",
+        "  left over: 'model.layers.7.mlp.up_proj.weight' [2]",
     ]
 
 
@@ -238,7 +238,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "index to a missing tensor": (
         lambda f: write_index(f, **{"model.extra": "model.safetensors"}),
-        "missing: model.extra in model.safetensors, where the index puts it",
+        "missing: 'model.extra' in model.safetensors, where the index puts it",
     ),
 }
 
