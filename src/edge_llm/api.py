@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from edge_llm.errors import TemplateError
-from edge_llm.program.cost import kv_bytes, weight_bytes
+from edge_llm.program.cost import kv_reader, weight_bytes
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.config import RunnerConfig, SamplingParams
@@ -104,13 +104,13 @@ def load(
                 threads=config.threads,
             ),
         )
-        weights = weight_bytes(plan)
+        weights, kv = weight_bytes(plan), kv_reader(plan)
         facts = EngineFacts(
             context=plan.context,
             vocab=plan.vocab,
             page_tokens=page_tokens,
             stop_ids=frozenset(program.documents.generation.stop_ids),
-            read_bytes=lambda depths: weights + sum(kv_bytes(plan, depth) for depth in depths),
+            read_bytes=lambda depths: weights + sum(map(kv, depths)),
         )
         engine = Engine(executor, facts)
         try:

@@ -6,6 +6,8 @@ per token, and the KV entries that attention reads. They are the numerators of G
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Plan, Weight
@@ -26,14 +28,26 @@ def weight_bytes(plan: Plan) -> int:
 
 def kv_bytes(plan: Plan, depth: int) -> int:
     """Bytes of keys and values that one token reads with ``depth`` tokens before it."""
-    total = 0
+    return kv_reader(plan)(depth)
+
+
+def kv_reader(plan: Plan) -> Callable[[int], int]:
+    """`kv_bytes` of one plan, prepared for being called at every step."""
+    by_window: dict[int, int] = {}  # bytes of one position, of all layers with that window
     for instruction in plan.instructions:
         if instruction.op == "attention":
             state = plan.states[instruction.state]
             window = int(instruction.attributes["window"])
-            seen = min(depth + 1, window) if window else depth + 1
-            total += 2 * seen * state.kv_heads * state.head_dim * _KV_BYTES[state.dtype]
-    return total
+            position = 2 * state.kv_heads * state.head_dim * _KV_BYTES[state.dtype]
+            by_window[window] = by_window.get(window, 0) + position
+
+    def read(depth: int) -> int:
+        seen = depth + 1
+        return sum(
+            size * (min(seen, window) if window else seen) for window, size in by_window.items()
+        )
+
+    return read
 
 
 def decode_bytes(plan: Plan, depth: int) -> int:
