@@ -8,7 +8,12 @@ from starlette.types import ASGIApp
 
 from edge_llm.server.chat import chat_router
 from edge_llm.server.completions import completions_router
-from edge_llm.server.errors import ApiError, api_error_response, http_error_response
+from edge_llm.server.errors import (
+    ApiError,
+    api_error_response,
+    bug_response,
+    http_error_response,
+)
 from edge_llm.server.models import models_router
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.security import Gate
@@ -24,6 +29,7 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
         exception_handlers={
             ApiError: api_error_response,
             HTTPException: http_error_response,
+            Exception: bug_response,
         },
     )
     app.include_router(models_router(service))

@@ -88,6 +88,11 @@ def overloaded() -> ApiError:
     )
 
 
+def bug() -> ApiError:
+    """Our own fault; the log has the details."""
+    return ApiError(500, "The server failed on this request.", kind="server_error")
+
+
 def unknown_model(names: list[str]) -> ApiError:
     known = ", ".join(f"'{name}'" for name in names)
     return ApiError(
@@ -123,7 +128,7 @@ def translate(error: Exception, param: str) -> ApiError:
             return ApiError(500, f"The request failed: {error}", kind="server_error")
         case _:
             _log.error("a request failed", exc_info=error)
-            return ApiError(500, "The server failed on this request.", kind="server_error")
+            return bug()
 
 
 async def api_error_response(request: Request, error: Exception) -> JSONResponse:
@@ -142,6 +147,11 @@ async def http_error_response(request: Request, error: Exception) -> JSONRespons
             405, "This method is not allowed on this URL.", headers=error.headers
         ).response()
     return ApiError(error.status_code, "The request cannot be served.").response()
+
+
+async def bug_response(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's handler of everything else."""
+    return bug().response()
 
 
 def _sentence(error: EdgeLLMError) -> str:

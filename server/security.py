@@ -44,13 +44,15 @@ class Gate:
             return
         request_id = f"req_{secrets.token_hex(12)}"
         started = time.perf_counter()
-        status = 0
+        status, complete = 0, False
 
         async def reply(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
             await send(message)
 
         try:
@@ -62,10 +64,10 @@ class Gate:
             pass
         except Exception:
             _log.exception("request %s failed", request_id)
-            if status:  # the reply has begun: only closing the connection can tell
+            # FastAPI has sent `bug_response` and raised again; in the middle of a reply only
+            # closing the connection can tell.
+            if not complete:
                 raise
-            failure = ApiError(500, "The server failed on this request.", kind="server_error")
-            await failure.response()(scope, receive, reply)
         finally:
             milliseconds = (time.perf_counter() - started) * 1000
             _log.info(
@@ -87,7 +89,8 @@ class Gate:
             raise _forbidden("This Origin is not allowed (see --allowed-origin).")
         if self._key is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, key = headers.get("authorization", "").partition(" ")
-            given = key.strip().encode() if scheme.lower() == "bearer" else b""
+            # Header bytes come as Latin-1.
+            given = key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
             if not hmac.compare_digest(given, self._key):
                 raise ApiError(
                     401,

@@ -1,0 +1,233 @@
+"""A model that answers what it is told to, and servers around it: in memory, and on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, TokenEvent
+from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.statistics import RequestStatistics
+from edge_llm.server.app import create_app
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.run import Stop, address, bind, run
+from edge_llm.server.service import Service
+
+SPECIAL = 256
+END = 257  # the engine stops here; such ids give no event
+
+
+class ByteTokenizer:
+    """One id per byte, and one special token."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return b"".join(self.token_bytes(i) for i in ids if i < 256).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id]) if token_id < 256 else b"<special>"
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id == SPECIAL
+
+
+@dataclass
+class FakeRequest:
+    """A submitted request: what was asked, and whether it was cancelled."""
+
+    prompt: list[int]
+    params: SamplingParams
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+class FakeModel:
+    """Answers every prompt with ``answer`` (text or ids), one byte a token, from a thread of its
+    own; with ``gate`` cleared it waits before each token."""
+
+    name = "fake-model"
+    context = 512
+
+    def __init__(self) -> None:
+        self.tokenizer = ByteTokenizer()
+        self.answer: str | list[int] = "Hello, world"
+        self.error: EdgeLLMError | None = None  # comes after the answer
+        self.gate = threading.Event()
+        self.gate.set()
+        self.requests: list[FakeRequest] = []
+        self.closed = False
+
+    def default_params(self, **overrides: Any) -> SamplingParams:
+        return SamplingParams(**{"temperature": 0.5, "top_k": 7, **overrides})
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        if messages[0]["content"] == "reject me":
+            raise TemplateError("the template rejects the messages")
+        if messages[0]["content"] == "break":
+            raise ZeroDivisionError("a bug")
+        text = "".join(f"{m['role']}:{m['content']}\n" for m in messages)
+        return self.tokenizer.encode(text)
+
+    def submit(
+        self,
+        prompt_ids: Iterable[int],
+        params: SamplingParams | None,
+        on_event: Callable[[Event], None],
+    ) -> FakeRequest:
+        assert params is not None
+        request = FakeRequest(list(prompt_ids), params)
+        if len(request.prompt) >= self.context:
+            raise ContextLengthError(self.context, len(request.prompt), param="prompt")
+        if not request.prompt or max(request.prompt) > END:
+            raise RequestError("the prompt is not right", param="prompt")
+        if any(token > END for token in params.logit_bias):
+            raise RequestError("an id is outside the vocabulary", param="logit_bias")
+        self.requests.append(request)
+        threading.Thread(target=self._generate, args=(request, on_event), daemon=True).start()
+        return request
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _generate(self, request: FakeRequest, on_event: Callable[[Event], None]) -> None:
+        ids = list(self.answer.encode() if isinstance(self.answer, str) else self.answer)
+        reason, count = "stop", 0
+        for token in ids:
+            while not (self.gate.wait(0.002) or request.cancelled.is_set()):
+                pass
+            if request.cancelled.is_set():
+                reason = "cancelled"
+                break
+            count += 1
+            on_event(TokenEvent(token, self._logprobs(token, request.params.top_logprobs)))
+            if count == request.params.max_tokens:
+                reason = "length"
+                break
+        if self.error is not None and reason == "stop":
+            on_event(ErrorEvent(self.error))
+        else:
+            stats = RequestStatistics(
+                prompt_tokens=len(request.prompt),
+                cached_tokens=3,
+                completion_tokens=count,
+                queue_seconds=0.001,
+                prefill_seconds=0.01,
+                time_to_first_token=0.011,
+                decode_seconds=0.1,
+                prefill_tokens_per_second=100.0,
+                decode_tokens_per_second=50.0,
+                decode_gb_per_second=5.0,
+            )
+            on_event(FinishEvent(reason, stats))  # type: ignore[arg-type]
+        request.ended.set()
+
+    @staticmethod
+    def _logprobs(token: int, top: int | None) -> TokenLogprobs | None:
+        if top is None:
+            return None
+        others = tuple((65 + i, -0.25 * (i + 1)) for i in range(top - 1))
+        first = ((token, float("-inf")),) if top else ()
+        return TokenLogprobs(-0.125, (*others, *first))
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def service(model: FakeModel) -> Service:
+    service = Service(max_requests=4)
+    service.ready(model, aliases=("fake-file",))  # type: ignore[arg-type]
+    return service
+
+
+ClientFactory = Callable[..., TestClient]
+
+
+@pytest.fixture
+def make_client(service: Service) -> ClientFactory:
+    """Clients of an application with the given options, in memory."""
+
+    def make(**options: Any) -> TestClient:
+        host = options.pop("base_url", "http://127.0.0.1:8017")
+        return TestClient(create_app(service, ServerOptions(**options)), base_url=host)
+
+    return make
+
+
+@pytest.fixture
+def client(make_client: ClientFactory) -> TestClient:
+    return make_client()
+
+
+@dataclass
+class LiveServer:
+    url: str
+    stop: Callable[[], None]
+    thread: threading.Thread
+
+
+@pytest.fixture
+def serve_live(model: FakeModel) -> Callable[..., AbstractContextManager[LiveServer]]:
+    """Runs the real server on a free port of this machine, in a thread, until the block ends."""
+
+    @contextmanager
+    def live(
+        load: Callable[[], Any] = lambda: model, *, wait: bool = True, **changes: Any
+    ) -> Iterator[LiveServer]:
+        options = replace(ServerOptions(port=0, drain_seconds=0.2), **changes)
+        ready, failures = threading.Event(), []
+        with bind(options) as listener:
+            url = address(options.host, listener)
+            loop = asyncio.new_event_loop()
+            stop = Stop()
+
+            def announce(model: Any) -> None:
+                ready.set()
+
+            def target() -> None:
+                try:
+                    loop.run_until_complete(
+                        run(load, ("fake-file",), options, listener, announce, stop)
+                    )
+                    loop.run_until_complete(loop.shutdown_default_executor())
+                except Exception as exc:
+                    failures.append(exc)
+                finally:
+                    ready.set()
+                    loop.close()
+
+            thread = threading.Thread(target=target)
+            thread.start()
+
+            def stop_it() -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(stop)
+
+            try:
+                if wait:
+                    assert ready.wait(10)
+                yield LiveServer(url, stop_it, thread)
+            finally:
+                stop_it()
+                thread.join(10)
+            assert not thread.is_alive()
+            if failures:
+                raise failures[0]
+
+    return live

@@ -1,0 +1,164 @@
+"""Models, health, and who may ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_llm.errors import ConfigError
+from edge_llm.server.app import create_app
+from edge_llm.server.options import ServerOptions, check_bind
+from edge_llm.server.security import host_name
+from edge_llm.server.service import Service
+
+KEY = "sk-ünsecret"
+
+
+def test_models(client: Any) -> None:
+    body = client.get("/v1/models").json()
+    assert body["object"] == "list"
+    (model,) = body["data"]
+    assert model["id"] == "fake-model"
+    assert model["object"] == "model"
+    assert model["owned_by"] == "edge-llm"
+    assert model["context_length"] == 512
+    assert isinstance(model["created"], int)
+    assert client.get("/v1/models/fake-model").json() == model
+    assert client.get("/v1/models/fake-file").json() == model
+    response = client.get("/v1/models/org/other")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_health(client: Any, service: Any) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    service.drain()
+    assert client.get("/health").status_code == 503
+
+
+def test_health_while_loading() -> None:
+    from starlette.testclient import TestClient
+
+    app = create_app(Service(max_requests=1), ServerOptions())
+    response = TestClient(app, base_url="http://localhost").get("/health")
+    assert response.status_code == 503
+    assert response.json()["error"]["type"] == "server_error"
+    assert response.headers["retry-after"]
+
+
+def test_request_ids_differ(client: Any) -> None:
+    ids = {client.get("/health").headers["x-request-id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, 401),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer wrong", 401),
+        (f"Basic {KEY}", 401),
+        (f"Bearer {KEY}x", 401),
+        (f"Bearer {KEY}", 200),
+        (f"bearer  {KEY}", 200),
+    ],
+)
+def test_api_key(make_client: Any, authorization: str | None, status: int) -> None:
+    client = make_client(api_key=KEY)
+    headers = {} if authorization is None else {"authorization": authorization.encode()}
+    response = client.get("/v1/models", headers=headers)
+    assert response.status_code == status
+    if status == 401:
+        error = response.json()["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert response.headers["x-request-id"]
+
+
+def test_every_route_but_health_is_behind_the_key(make_client: Any) -> None:
+    client = make_client(api_key=KEY)
+    assert client.get("/health").status_code == 200
+    for path in ("/", "/v1/models", "/v1/models/fake-model", "/v1/nothing", "/health/x"):
+        assert client.get(path).status_code == 401
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        assert client.post(path, json={}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8017", 200),
+        ("127.0.0.1", 200),
+        ("localhost:1", 200),
+        ("LocalHost.", 200),
+        ("[::1]:8017", 200),
+        ("box.lan", 200),
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("10.0.0.1", 403),
+        ("", 403),
+    ],
+)
+def test_host(make_client: Any, host: str, status: int) -> None:
+    client = make_client(allowed_hosts=("Box.lan",))
+    response = client.get("/v1/models", headers={"host": host})
+    assert response.status_code == status
+    if status == 403:
+        assert response.json()["error"]["type"] == "permission_error"
+
+
+def test_host_of_an_open_server(make_client: Any) -> None:
+    client = make_client(host="0.0.0.0")
+    assert client.get("/health", headers={"host": "192.168.1.7:8017"}).status_code == 200
+    assert client.get("/health", headers={"host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 200),
+        ("https://app.example", 200),
+        ("https://app.example:444", 403),
+        ("http://app.example", 403),
+        ("http://127.0.0.1:8017", 403),
+        ("null", 403),
+    ],
+)
+def test_origin(make_client: Any, origin: str | None, status: int) -> None:
+    client = make_client(allowed_origins=("https://app.example",))
+    headers = {} if origin is None else {"origin": origin}
+    response = client.get("/v1/models", headers=headers)
+    assert response.status_code == status
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("a.b:1", "a.b"), ("[::1]:1", "::1"), ("[::1", "::1"), ("", ""), (":80", ""), ("A.", "a")],
+)
+def test_host_name(header: str, name: str) -> None:
+    assert host_name(header) == name
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    check_bind(ServerOptions(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "box.lan", ""])
+def test_other_addresses_need_a_key(host: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        check_bind(ServerOptions(host=host))
+    assert info.value.hint is not None
+    assert "--no-auth" in info.value.hint
+    check_bind(ServerOptions(host=host, api_key="k"))
+    check_bind(ServerOptions(host=host, no_auth=True))
+
+
+def test_ports_and_empty_keys() -> None:
+    with pytest.raises(ConfigError, match="port is 70000"):
+        check_bind(ServerOptions(port=70000))
+    with pytest.raises(ConfigError, match="key is empty"):
+        check_bind(ServerOptions(api_key=" "))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+PATH = "/v1/completions"
+
+
+def ask(client: Any, **body: Any) -> dict[str, Any]:
+    response = client.post(PATH, json={"model": "fake-model"} | body)
+    assert response.status_code == 200, response.text
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def stream(client: Any, **body: Any) -> list[dict[str, Any]]:
+    response = client.post(PATH, json={"model": "fake-model", "stream": True} | body)
+    assert response.status_code == 200, response.text
+    assert response.text.endswith("data: [DONE]\n\n")
+    events = response.text.split("\n\n")
+    return [json.loads(event[6:]) for event in events if event.startswith("data: {")]
+
+
+def test_the_legacy_shape(client: Any) -> None:
+    body = ask(client, prompt="Once")
+    assert body["id"].startswith("cmpl-")
+    assert body["object"] == "text_completion"
+    assert body["choices"] == [
+        {"index": 0, "text": "Hello, world", "logprobs": None, "finish_reason": "stop"}
+    ]
+    assert body["usage"]["prompt_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("ab", [[97, 98]]),
+        (["ab", "c"], [[97, 98], [99]]),
+        ([97, 98], [[97, 98]]),
+        ([[97], [98, 99]], [[97], [98, 99]]),
+    ],
+)
+def test_prompts(client: Any, model: Any, prompt: Any, expected: list[list[int]]) -> None:
+    body = ask(client, prompt=prompt, n=2)
+    assert sorted(request.prompt for request in model.requests) == sorted(expected * 2)
+    assert [choice["index"] for choice in body["choices"]] == list(range(2 * len(expected)))
+    assert body["usage"]["prompt_tokens"] == sum(map(len, expected))
+    assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == 3 * len(expected)
+
+
+def test_sixteen_tokens_unless_told(client: Any, model: Any) -> None:
+    model.answer = "x" * 50
+    body = ask(client, prompt="a")
+    assert body["choices"][0]["text"] == "x" * 16
+    assert body["choices"][0]["finish_reason"] == "length"
+    assert len(ask(client, prompt="a", max_tokens=20)["choices"][0]["text"]) == 20
+
+
+def test_echo(client: Any) -> None:
+    body = ask(client, prompt="Say: ", echo=True)
+    assert body["choices"][0]["text"] == "Say: Hello, world"
+    body = ask(client, prompt=[[97, 98], [99]], echo=True, n=2)
+    texts = [choice["text"] for choice in body["choices"]]
+    assert texts == ["abHello, world"] * 2 + ["cHello, world"] * 2
+    chunks = stream(client, prompt=["a", "b"], echo=True)
+    for index, expected in enumerate(("aHello, world", "bHello, world")):
+        choices = [chunk["choices"][0] for chunk in chunks]
+        assert "".join(c["text"] for c in choices if c["index"] == index) == expected
+
+
+def test_streamed_and_whole_text_agree(client: Any, model: Any) -> None:
+    model.answer = "über \U0001f600 END and more"
+    whole = ask(client, prompt="a", stop=["END"], max_tokens=99)["choices"][0]
+    chunks = stream(client, prompt="a", stop=["END"], max_tokens=99)
+    assert whole["text"] == "über \U0001f600 "
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole["text"]
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert chunks[-1]["choices"][0]["finish_reason"] == whole["finish_reason"] == "stop"
+
+
+def test_usage_of_a_stream(client: Any) -> None:
+    chunks = stream(client, prompt="abc", stream_options={"include_usage": True})
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["prompt_tokens"] == 3
+    assert {chunk["usage"] is None for chunk in chunks[:-1]} == {True}
+
+
+def test_legacy_logprobs(client: Any, model: Any) -> None:
+    model.answer = "aé!"
+    whole = ask(client, prompt="p", logprobs=2)["choices"][0]["logprobs"]
+    assert whole == {
+        "tokens": ["a", "bytes:\\xc3", "bytes:\\xa9", "!"],
+        "token_logprobs": [-0.125] * 4,
+        "top_logprobs": [
+            {"A": -0.25, "a": -0.125},
+            {"A": -0.25, "bytes:\\xc3": -0.125},
+            {"A": -0.25, "bytes:\\xa9": -0.125},
+            {"A": -0.25, "!": -0.125},
+        ],
+        "text_offset": [0, 1, 1, 2],
+    }
+    parts = [chunk["choices"][0]["logprobs"] for chunk in stream(client, prompt="p", logprobs=2)]
+    for key, values in whole.items():
+        assert [value for part in parts for value in part[key]] == values
+    alone = ask(client, prompt="p", logprobs=0)["choices"][0]["logprobs"]
+    assert alone["token_logprobs"] == [-0.125] * 4
+    assert alone["top_logprobs"] is None
+
+
+def test_best_of_may_equal_n(client: Any) -> None:
+    assert len(ask(client, prompt="p", best_of=2, n=2, suffix=None)["choices"]) == 2

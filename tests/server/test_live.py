@@ -1,0 +1,270 @@
+"""A real server on a real socket: the official client, hang-ups, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from edge_llm.errors import ConfigError, ProgramError
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.run import address, bind
+
+MESSAGES: Any = [{"role": "user", "content": "hi"}]
+CHAT = {"model": "fake-model", "messages": MESSAGES}
+
+
+@pytest.fixture
+def url(serve_live: Any) -> Iterator[str]:
+    with serve_live() as server:
+        yield server.url
+
+
+@contextmanager
+def official(url: str, **options: Any) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{url}/v1", **({"api_key": "unused", "max_retries": 0} | options)
+    ) as client:
+        yield client
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fails only if the condition never comes true."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited for nothing"
+        time.sleep(0.002)
+
+
+# --- the official client -------------------------------------------------------------------------
+
+
+def test_official_models(url: str) -> None:
+    with official(url) as client:
+        assert [model.id for model in client.models.list()] == ["fake-model"]
+        assert client.models.retrieve("fake-model").owned_by == "edge-llm"
+
+
+def test_official_chat(url: str) -> None:
+    with official(url) as client:
+        reply = client.chat.completions.create(
+            model="fake-model", messages=MESSAGES, logprobs=True, top_logprobs=3, n=2, seed=1
+        )
+        assert [choice.message.content for choice in reply.choices] == ["Hello, world"] * 2
+        assert reply.choices[0].finish_reason == "stop"
+        assert reply.choices[0].logprobs is not None
+        assert reply.choices[0].logprobs.content is not None
+        assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 3
+        assert reply.usage is not None
+        assert reply.usage.prompt_tokens_details is not None
+        assert reply.usage.prompt_tokens_details.cached_tokens == 3
+        assert reply._request_id is not None
+
+
+def test_official_chat_stream(url: str) -> None:
+    with official(url) as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="fake-model",
+                messages=MESSAGES,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
+        assert chunks[0].choices[0].delta.role == "assistant"
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert text == "Hello, world"
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens == 12
+
+
+def test_official_completions(url: str) -> None:
+    with official(url) as client:
+        reply = client.completions.create(model="fake-model", prompt=["a", "b"], logprobs=1)
+        assert [choice.text for choice in reply.choices] == ["Hello, world"] * 2
+        stream = client.completions.create(model="fake-model", prompt="a", stream=True)
+        assert "".join(chunk.choices[0].text for chunk in stream) == "Hello, world"
+
+
+def test_official_errors(url: str, model: Any) -> None:
+    with official(url) as client:
+        create: Any = client.chat.completions.create
+        with pytest.raises(openai.BadRequestError) as bad:
+            create(model="fake-model", messages=MESSAGES, temperature=9)
+        assert (bad.value.code, bad.value.param) == ("decimal_above_max_value", "temperature")
+        with pytest.raises(openai.NotFoundError):
+            create(model="other", messages=MESSAGES)
+        model.error = ProgramError("it broke")
+        with pytest.raises(openai.InternalServerError):
+            create(model="fake-model", messages=MESSAGES)
+        stream = create(model="fake-model", messages=MESSAGES, stream=True)
+        with pytest.raises(openai.APIError, match="it broke"):
+            list(stream)
+
+
+def test_official_key(serve_live: Any) -> None:
+    with serve_live(api_key="sk-right") as server:
+        with official(server.url) as client, pytest.raises(openai.AuthenticationError):
+            client.models.list()
+        with official(server.url, api_key="sk-right") as client:
+            assert client.models.list().data
+
+
+def test_too_many_at_once(serve_live: Any, model: Any) -> None:
+    model.gate.clear()
+    with (
+        serve_live(max_requests=1) as server,
+        httpx.Client(base_url=server.url) as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}),
+        official(server.url) as other,
+    ):
+        with pytest.raises(openai.RateLimitError):
+            other.chat.completions.create(model="fake-model", messages=MESSAGES)
+        model.gate.set()
+
+
+# --- hang-ups ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hang_up_before_the_first_token_cancels(url: str, model: Any, stream: bool) -> None:
+    model.gate.clear()
+    host, port = url.removeprefix("http://").split(":")
+    body = json.dumps(CHAT | {"stream": stream, "n": 2}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: len(model.requests) == 2)
+        assert not any(request.cancelled.is_set() for request in model.requests)
+    wait_until(lambda: all(request.ended.is_set() for request in model.requests))
+    assert all(request.cancelled.is_set() for request in model.requests)
+
+
+def test_a_hang_up_in_the_middle_of_a_stream_cancels(url: str, model: Any) -> None:
+    model.answer = "x" * 100
+    model.gate.clear()
+    with (
+        httpx.Client(base_url=url) as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
+    ):
+        next(reply.iter_lines())
+    wait_until(lambda: model.requests[0].ended.is_set())
+    assert model.requests[0].cancelled.is_set()
+
+
+def test_a_hang_up_leaves_the_others_alone(url: str, model: Any) -> None:
+    model.gate.clear()
+    answers: list[str] = []
+
+    def ask() -> None:
+        with official(url) as client:
+            reply = client.chat.completions.create(model="fake-model", messages=MESSAGES)
+            answers.append(reply.choices[0].message.content or "")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: len(model.requests) == 1)
+    with (
+        httpx.Client(base_url=url) as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}),
+    ):
+        pass
+    wait_until(lambda: len(model.requests) == 2 and model.requests[1].ended.is_set())
+    assert not model.requests[0].cancelled.is_set()
+    model.gate.set()
+    asking.join(10)
+    assert answers == ["Hello, world"]
+
+
+# --- starting and stopping -----------------------------------------------------------------------
+
+
+def test_loading_answers_503(serve_live: Any, model: Any) -> None:
+    loaded = threading.Event()
+
+    def load() -> Any:
+        loaded.wait(10)
+        return model
+
+    with serve_live(load, wait=False) as server:
+        response = httpx.get(f"{server.url}/health")
+        assert response.status_code == 503
+        assert httpx.get(f"{server.url}/v1/models").status_code == 503
+        loaded.set()
+        wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200)
+
+
+def test_a_model_that_does_not_load_ends_the_server(serve_live: Any) -> None:
+    def load() -> Any:
+        raise ProgramError("no such file")
+
+    with pytest.raises(ProgramError, match="no such file"), serve_live(load) as server:
+        server.thread.join(10)
+
+
+def test_stopping_lets_an_answer_end(serve_live: Any, model: Any) -> None:
+    model.gate.clear()
+    with (
+        serve_live(drain_seconds=30) as server,
+        httpx.Client(base_url=server.url) as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
+    ):
+        wait_until(lambda: len(model.requests) == 1)
+        server.stop()
+        wait_until(lambda: refused(server.url))
+        model.gate.set()
+        text = reply.read().decode()
+        assert text.endswith("data: [DONE]\n\n")
+        server.thread.join(10)
+        assert model.closed
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_stopping_ends_streams_with_an_error_event(
+    serve_live: Any, model: Any, twice: bool
+) -> None:
+    model.gate.clear()
+    with (
+        serve_live(drain_seconds=60 if twice else 0.1) as server,
+        httpx.Client(base_url=server.url) as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
+    ):
+        wait_until(lambda: len(model.requests) == 1)
+        server.stop()
+        if twice:
+            server.stop()
+        name, data = reply.read().decode().rstrip().split("\n\n")[-1].split("\n")
+        assert name == "event: error"
+        assert json.loads(data.removeprefix("data: "))["error"]["type"] == "server_error"
+        wait_until(lambda: model.requests[0].ended.is_set())
+        server.thread.join(10)
+        assert model.closed
+
+
+def refused(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 503
+    except httpx.TransportError:
+        return True
+
+
+def test_an_address_that_is_taken() -> None:
+    with bind(ServerOptions(port=0)) as listener:
+        port = listener.getsockname()[1]
+        assert address("127.0.0.1", listener) == f"http://127.0.0.1:{port}"
+        assert address("::1", listener) == f"http://[::1]:{port}"
+        with pytest.raises(ConfigError, match=f"port {port}"):
+            bind(ServerOptions(port=port))
+    with pytest.raises(ConfigError, match="cannot listen on host"):
+        bind(ServerOptions(host="host.invalid"))
