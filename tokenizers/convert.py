@@ -37,8 +37,8 @@ def from_directory(path: Path) -> TokenizerDocument:
     """Read ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja``.
 
     The result encodes as ``transformers`` does from the same folder: tokens that only
-    ``tokenizer_config.json`` names are added, BOS and EOS are special, and an explicit
-    ``add_bos_token`` wins over the file's post-processor.
+    ``tokenizer_config.json`` names are added, BOS and EOS are special, and the post-processor of
+    ``tokenizer.json`` alone decides about BOS (``add_bos_token`` is for older files).
 
     Raises:
         TokenizerError: files missing, damaged, at odds, or of an unsupported kind.
@@ -65,10 +65,8 @@ def from_directory(path: Path) -> TokenizerDocument:
     bos_id = _make_special(tokenizer, "bos_token", config)
     eos_id = _make_special(tokenizer, "eos_token", config)
 
-    add_bos = config.get("add_bos_token")
-    if add_bos is None:
-        add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
-    return _document(tokenizer, bos_id, eos_id, bool(add_bos), _directory_template(path, config))
+    add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
+    return _document(tokenizer, bos_id, eos_id, add_bos, _directory_template(path, config))
 
 
 def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:

@@ -1,0 +1,114 @@
+"""ChatTemplate: what templates may and may not do."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import pytest
+
+from edge_llm.errors import TemplateError
+from edge_llm.tokenizers.sandbox import MAX_CHARACTERS
+from edge_llm.tokenizers.template import ChatTemplate
+
+USER = [{"role": "user", "content": "hi"}]
+
+
+def render(source: str, messages: Any = USER, seconds: float = 10.0, **kwargs: Any) -> str:
+    return ChatTemplate(source, bos=None, eos=None, seconds=seconds).render(messages, **kwargs)
+
+
+def test_blocks_leave_no_whitespace() -> None:
+    source = (
+        "{% for m in messages %}\n  {% if true %}\n[{{ m.role }}]\n  {% endif %}\n{% endfor %}\n"
+    )
+    assert render(source) == "[user]\n"
+
+
+def test_variables() -> None:
+    template = ChatTemplate("{{ bos_token }}|{{ eos_token }}|{{ x }}", bos="<s>", eos="</s>")
+    assert template.render(USER, x=1) == "<s>|</s>|1"
+    absent = ChatTemplate("{{ bos_token is defined }}", bos=None, eos="")
+    assert absent.render(USER) == "False"
+
+
+def test_tojson_escapes_no_html() -> None:
+    tools = [{"name": "é <b> & 'c'"}]
+    assert render("{{ tools[0] | tojson }}", tools=tools) == '{"name": "é <b> & \'c\'"}'
+    assert render("{{ tools[0] | tojson(indent=1) }}", tools=tools).startswith('{\n "name"')
+
+
+def test_loop_controls_generation_and_date() -> None:
+    source = (
+        "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}"
+        "{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+        "{% generation %}{{ 1 ~ 'a' ~ none }}{% endgeneration %}"
+    )
+    assert render(source) == "021aNone"
+    assert render("{{ strftime_now('%Y') }}") in {
+        str(datetime.now().year), str(datetime.now().year - 1),
+    }  # fmt: skip
+
+
+def test_reasoning_under_every_name() -> None:
+    source = "{{ messages[0].reasoning_content }}|{{ messages[0].thinking }}"
+    for name in ("reasoning_content", "thinking", "reasoning"):
+        assert render(source, [{"role": "assistant", name: "hm"}]) == "hm|hm"
+
+
+def test_values_are_plain() -> None:
+    class Role(StrEnum):
+        USER = "user"
+
+    assert render("{{ messages[0].role }}", [{"role": Role.USER, "content": ("a",)}]) == "user"
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("{% if %}", "does not compile: Expected an expression"),
+        ("{{ raise_exception('roles must alternate') }}", "render: roles must alternate"),
+        ("{{ messages[0].a.b }}", "has no attribute 'a'"),
+        ("{{ 'a' + 1 }}", "TypeError"),
+        ("{{ messages.__class__ }}", "unsafe"),
+        ("{{ messages.append(1) }}", "unsafe"),
+        ("{{ 'a' * 10**10 }}", "result of '\\*' is too large"),
+        ("{{ [1] * 10**10 }}", "result of '\\*' is too large"),
+        ("{{ (9 ** 9) ** (9 ** 9) }}", r"result of '\*\*' is too large"),
+        ("{% set n = namespace(s='aaaa') %}{% for i in range(60) %}"
+         "{% set n.s = n.s ~ n.s %}{% endfor %}", "result of '~' is too large"),
+        ("{% set n = namespace(s='aaaa') %}{% for i in range(60) %}"
+         "{% set n.s = n.s + n.s %}{% endfor %}", r"result of '\+' is too large"),
+        ("{% for i in range(9999) %}{{ 'a' * 100000 }}{% endfor %}",
+         f"longer than {MAX_CHARACTERS}"),
+        ("x" * 1_000_001, "longer than 1000000"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "RecursionError"),
+    ],
+)  # fmt: skip
+def test_refused(source: str, complaint: str) -> None:
+    with pytest.raises(TemplateError, match=complaint):
+        render(source)
+
+
+def test_endless_template_is_ended() -> None:
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(TemplateError, match=r"took longer than 0\.2 s"):
+        render(endless, seconds=0.2)
+    workers = [t for t in threading.enumerate() if t.name == "chat-template"]
+    for worker in workers:
+        worker.join(timeout=60)
+    assert not any(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        (["text"], "a message must be an object, got str"),
+        ([{"role": "user", "content": object()}], "must be JSON values, got object"),
+    ],
+)
+def test_messages_that_are_not_json(messages: Any, complaint: str) -> None:
+    with pytest.raises(TemplateError, match=complaint):
+        render("{{ messages }}", messages)

@@ -1,0 +1,112 @@
+"""Llama 3.2, Qwen2.5 and Qwen3: ids, text and prompts equal to those of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from edge_llm.tokenizers.convert import from_directory
+from edge_llm.tokenizers.template import ChatTemplate, encode_chat
+from edge_llm.tokenizers.tokenizer import Tokenizer
+
+TEXTS = [
+    "",
+    "Hello, World! 12345 3.14 don't I'LL we'Ve",
+    "\n\n  tabs\t\t and \r\n line ends   ",
+    " ½ ² Ünïcödé é e\u0301 ﬁ Å",
+    "日本語テスト 한국어 العربية ١٢٣ ภาษาไทย",
+    "👩‍👩‍👧‍👦 🦙 \u200b \ufeff \x00 \x7f",
+    "for (i=0; i<10; i++) { x[i] += 1; }  // <b>&amp;</b>",
+    "<think> hm </think><tool_call>{}</tool_call>",
+]
+SPECIAL_TEXT = "<|im_start|>a<|im_end|> <|eot_id|><|begin_of_text|>b <|endoftext|>"
+CONVERSATIONS: list[list[dict[str, Any]]] = [
+    [{"role": "user", "content": "Hi"}],
+    [{"role": "system", "content": " Be  brief. "}, {"role": "user", "content": "é 🦙\n"}],
+    [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nb"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d", "reasoning_content": "so"},
+        {"role": "user", "content": "e"},
+    ],
+]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "é <b> & 'c'",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+
+
+class Pair(NamedTuple):
+    ours: Tokenizer
+    template: ChatTemplate
+    theirs: PreTrainedTokenizerBase
+
+
+@pytest.fixture(scope="module", params=["llama3", "qwen2_5", "qwen3"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    folder: Path = request.getfixturevalue(f"{request.param}_tokenizer_dir")
+    document = from_directory(folder)
+    ours = Tokenizer(document.json, document.facts)
+    assert document.chat_template is not None
+    template = ChatTemplate(
+        document.chat_template,
+        bos=ours.token_text(document.facts.bos_id),
+        eos=ours.token_text(document.facts.eos_id),
+    )
+    return Pair(ours, template, AutoTokenizer.from_pretrained(folder))
+
+
+def test_facts(pair: Pair) -> None:
+    assert pair.ours.size == len(pair.theirs)
+    assert pair.ours.facts.bos_id == pair.theirs.bos_token_id
+    assert pair.ours.facts.eos_id == pair.theirs.eos_token_id
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_ids_and_text(pair: Pair, text: str) -> None:
+    ids = pair.theirs.encode(text)
+    assert pair.ours.encode(text) == ids
+    assert pair.ours.decode(ids, skip_specials=False) == pair.theirs.decode(ids)
+
+
+def test_specials(pair: Pair) -> None:
+    ids = pair.theirs.encode(SPECIAL_TEXT, add_special_tokens=False)
+    assert pair.ours.encode(SPECIAL_TEXT, add_bos=False, specials=True) == ids
+    plain = pair.theirs.encode(SPECIAL_TEXT, add_special_tokens=False, split_special_tokens=True)
+    assert pair.ours.encode(SPECIAL_TEXT, add_bos=False) == plain
+    assert pair.ours.decode(ids) == pair.theirs.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("tools", [None, [TOOL]], ids=["", "tools"])
+@pytest.mark.parametrize("prompt", [True, False])
+@pytest.mark.parametrize("messages", CONVERSATIONS, ids=["plain", "system", "turns"])
+def test_prompts(
+    pair: Pair, messages: list[dict[str, Any]], prompt: bool, tools: list[dict[str, Any]] | None
+) -> None:
+    # Llama's template asks for the date, Qwen3's for whether to think.
+    options = {"date_string": "26 Jul 2024", "enable_thinking": False}
+    expected = pair.theirs.apply_chat_template(
+        messages, tools=tools, add_generation_prompt=prompt, tokenize=False, **options
+    )
+    assert pair.template.render(messages, tools, prompt, **options) == expected
+    ids = pair.theirs.apply_chat_template(
+        messages, tools=tools, add_generation_prompt=prompt, **options
+    )["input_ids"]
+    assert encode_chat(pair.ours, pair.template, messages, tools, prompt, **options) == ids
+
+
+def test_typed_specials_end_no_turn(pair: Pair) -> None:
+    def specials(content: str) -> list[int]:
+        ids = encode_chat(pair.ours, pair.template, [{"role": "user", "content": content}])
+        return [i for i in ids if pair.ours.is_special(i)]
+
+    assert specials(SPECIAL_TEXT) == specials("x")

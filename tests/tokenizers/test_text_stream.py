@@ -1,0 +1,126 @@
+"""TextStream: the same text for any split, stop strings, specials."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_llm.errors import RequestError
+from edge_llm.program.documents import TokenizerFacts
+from edge_llm.tokenizers.bytelevel import BYTE_OF
+from edge_llm.tokenizers.stream import TextStream
+from edge_llm.tokenizers.tokenizer import Tokenizer
+
+END = 260
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """Every byte is a token; 256 to 259 are longer pieces, one ends within a character."""
+    character_of = {byte: character for character, byte in BYTE_OF.items()}
+    pieces = [b"ab", b"bc", "é".encode(), "a日".encode()[:3], b"<|end|>"]
+    tokens = [bytes([byte]) for byte in range(256)] + pieces
+    vocabulary = {"".join(character_of[b] for b in t): i for i, t in enumerate(tokens)}
+    model: dict[str, Any] = {"type": "BPE", "vocab": vocabulary, "merges": []}
+    special = {"id": END, "content": "<|end|>", "special": True, "normalized": False}
+    special |= {"single_word": False, "lstrip": False, "rstrip": False}
+    document = {"version": "1.0", "added_tokens": [special], "model": model}
+    document["decoder"] = {"type": "ByteLevel", "add_prefix_space": False}
+    document["decoder"] |= {"trim_offsets": False, "use_regex": False}
+    facts = TokenizerFacts(size=261, bos_id=None, eos_id=END, add_bos=False)
+    return Tokenizer(json.dumps(document).encode(), facts)
+
+
+def pieces_of(tokenizer: Tokenizer, ids: list[int], stop: list[str]) -> tuple[list[str], bool]:
+    stream = TextStream(tokenizer, stop)
+    pieces = [stream.push(token) for token in ids]
+    return [*pieces, stream.finish()], stream.stopped
+
+
+def cut(text: str, stop: list[str]) -> str:
+    """The text before the stop string that is complete first, by looking at every prefix."""
+    for end in range(len(text) + 1):
+        complete = [s for s in stop if text[:end].endswith(s)]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
+
+
+@given(st.lists(st.integers(0, 260)))
+def test_equals_the_whole_decode(tokenizer: Tokenizer, ids: list[int]) -> None:
+    pieces, stopped = pieces_of(tokenizer, ids, [])
+    assert "".join(pieces) == tokenizer.decode(ids)
+    assert not stopped
+
+
+_LETTERS = [ord("a"), ord("b"), ord("c"), 256, 257, 258, 259, END, 0xE6, 0x97, 0xA5]
+
+
+@given(
+    st.lists(st.sampled_from(_LETTERS)),
+    st.lists(st.text("abcé", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_ends_before_the_first_complete_stop_string(
+    tokenizer: Tokenizer, ids: list[int], stop: list[str]
+) -> None:
+    pieces, stopped = pieces_of(tokenizer, ids, stop)
+    whole = tokenizer.decode(ids)
+    assert "".join(pieces) == cut(whole, stop)
+    assert stopped is (cut(whole, stop) != whole)
+
+
+@given(st.text("abcé日🦙 ", max_size=12), st.data())
+def test_byte_by_byte(tokenizer: Tokenizer, text: str, data: st.DataObject) -> None:
+    ids = list(text.encode())  # one token each
+    stop = data.draw(st.lists(st.text("abé", min_size=1, max_size=3), max_size=2))
+    assert "".join(pieces_of(tokenizer, ids, stop)[0]) == cut(text, stop)
+
+
+def test_half_a_character_is_held_back(byte_tokenizer: Tokenizer) -> None:
+    stream = TextStream(byte_tokenizer)
+    ids = byte_tokenizer.encode("🦙")
+    assert [stream.push(i) for i in ids] == ["", "", "", "🦙"]
+    stream.push(ids[0])
+    assert stream.finish() == "\ufffd"
+    assert stream.finish() == ""
+
+
+def test_possible_stop_is_held_back_and_given_when_it_is_none(byte_tokenizer: Tokenizer) -> None:
+    stream = TextStream(byte_tokenizer, ["xyz"])
+    assert [stream.push(byte_tokenizer.encode(c)[0]) for c in "axyxyw"] == [
+        "a", "", "", "xy", "", "xyw",
+    ]  # fmt: skip
+    stream.push(byte_tokenizer.encode("x")[0])
+    assert stream.finish() == "x"
+    assert not stream.stopped
+
+
+def test_nothing_comes_after_a_stop(byte_tokenizer: Tokenizer) -> None:
+    stream = TextStream(byte_tokenizer, ["ell"])
+    assert stream.push(258) == "h"  # "hell"
+    assert stream.stopped
+    assert stream.push(258) == ""
+    assert stream.finish() == ""
+
+
+def test_specials_give_no_text(byte_tokenizer: Tokenizer) -> None:
+    stream = TextStream(byte_tokenizer)
+    assert stream.push(260) == ""
+    assert stream.push(261) == "<think>"
+
+
+def test_stop_completed_by_the_end_of_input(byte_tokenizer: Tokenizer) -> None:
+    stream = TextStream(byte_tokenizer, ["\ufffd"])
+    assert stream.push(byte_tokenizer.encode("é")[0]) == ""
+    assert stream.finish() == ""
+    assert stream.stopped
+
+
+def test_empty_stop_string(byte_tokenizer: Tokenizer) -> None:
+    with pytest.raises(RequestError, match="must not be empty") as caught:
+        TextStream(byte_tokenizer, ["a", ""])
+    assert caught.value.param == "stop"
