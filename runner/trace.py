@@ -20,6 +20,9 @@ from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
 from edge_llm.runner.executor import Batch, Executor, Float32, Limits
 
+TOLERANCE = 1e-3  # of the standard deviation of an output; rounding alone stays far below
+_TOKENS = 32  # of the prompt, where the program has no golden ones
+
 
 class Oracle(Protocol):
     """What the torch backend's executor can do besides running steps."""
@@ -31,53 +34,30 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TraceRow:
-    """One output of one instruction: the largest difference from the oracle's, and the largest
-    magnitude of the oracle's."""
+    """One output of one instruction: its largest difference from the oracle's, and that in
+    standard deviations of the oracle's."""
 
-    instruction: int
+    index: int
     op: str
     source: str
-    value: int
-    difference: float
-    magnitude: float
+    max_abs_diff: float
+    relative_error: float
 
     @property
-    def relative(self) -> float:
-        """``difference / magnitude``; 0 where both are 0."""
-        if self.difference == 0.0:
-            return 0.0
-        return self.difference / self.magnitude if self.magnitude else float("inf")
+    def failed(self) -> bool:
+        """More than rounding explains (or not a number)."""
+        return not self.relative_error <= TOLERANCE
 
 
-def trace(plan: Plan, executor: Executor, oracle: Oracle, batch: Batch) -> list[TraceRow]:
-    """Runs ``batch`` on ``executor`` (loaded with ``limits.trace``) and each instruction again on
-    ``oracle``. The batch must begin its sequences: only then both caches hold the same."""
-    executor.step(batch)
-    given = (batch.tokens, batch.positions, batch.sequences, batch.rows)
-    computed = [executor.read_value(number) for number in range(len(given), len(plan.values))]
-    values = [*given, *computed]
-    rows: list[TraceRow] = []
-    for index, op in enumerate(plan.instructions):
-        expected = oracle.run_instruction(index, [values[number] for number in op.inputs], batch)
-        for number, reference in zip(op.outputs, expected, strict=True):
-            difference = np.abs(computed[number - len(given)] - reference)
-            rows.append(
-                TraceRow(
-                    instruction=index,
-                    op=op.op,
-                    source=op.source,
-                    value=number,
-                    difference=float(difference.max(initial=0.0)),
-                    magnitude=float(np.abs(reference).max(initial=0.0)),
-                )
-            )
-    return rows
-
-
-def trace_program(
-    program: Program, token_ids: Sequence[int], *, backend: str = "native", threads: int = 0
+def trace(
+    program: Program,
+    token_ids: Sequence[int] | None = None,
+    *,
+    backend: str = "native",
+    threads: int = 0,
 ) -> list[TraceRow]:
-    """`trace` of one prompt, taken in one step, on a program file.
+    """Runs a prompt (None: the first golden one) in one step on ``backend``, and every instruction
+    again on the torch backend with the same inputs.
 
     Raises:
         RequestError: no tokens, or more than the context.
@@ -85,6 +65,7 @@ def trace_program(
         ConfigError, NativeError, CapacityError: the backend cannot run the program.
     """
     plan = program.plan
+    token_ids = _default_tokens(program) if token_ids is None else token_ids
     count = len(token_ids)
     if not 1 <= count <= plan.context:
         raise RequestError(f"a trace takes 1 to {plan.context} tokens, got {count}")
@@ -112,7 +93,33 @@ def trace_program(
         for module in modules:
             sampleable = program.documents.tokenizer.size
             executors.append(module.load(plan, weights, sampleable=sampleable, limits=limits))
-        return trace(plan, executors[1], cast(Oracle, executors[0]), batch)
+        return compare(plan, executors[1], cast(Oracle, executors[0]), batch)
     finally:
         for executor in executors:
             executor.close()
+
+
+def compare(plan: Plan, executor: Executor, oracle: Oracle, batch: Batch) -> list[TraceRow]:
+    """Runs ``batch`` on ``executor`` (loaded with ``limits.trace``) and each instruction again on
+    ``oracle``. The batch must begin its sequences: only then both caches hold the same."""
+    executor.step(batch)
+    given = (batch.tokens, batch.positions, batch.sequences, batch.rows)
+    computed = [executor.read_value(number) for number in range(len(given), len(plan.values))]
+    values = [*given, *computed]
+    rows: list[TraceRow] = []
+    for index, op in enumerate(plan.instructions):
+        expected = oracle.run_instruction(index, [values[number] for number in op.inputs], batch)
+        for number, reference in zip(op.outputs, expected, strict=True):
+            worst = float(np.abs(computed[number - len(given)] - reference).max(initial=0.0))
+            deviation = float(reference.std(dtype=np.float64))
+            relative = worst / deviation if deviation else (float("inf") if worst else 0.0)
+            rows.append(TraceRow(index, op.op, op.source, worst, relative))
+    return rows
+
+
+def _default_tokens(program: Program) -> list[int]:
+    golden = program.golden
+    if golden is None:
+        return list(range(min(_TOKENS, program.plan.context, program.documents.tokenizer.size)))
+    first = golden.tokens[0]
+    return [int(token) for token in first[first >= 0]]

@@ -1,0 +1,105 @@
+"""The golden record of a program: does it compute here what it computed when it was exported?"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.errors import EdgeLLMError, ProgramError
+from edge_llm.program.file import Golden, Program
+from edge_llm.runner.backends import registry
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.engine import Engine
+from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, TokenEvent
+from edge_llm.runner.executor import Limits
+from edge_llm.runner.logits import collect_logits
+from edge_llm.runner.requests import EngineFacts
+
+
+def check_golden(program: Program, *, threads: int = 0) -> None:
+    """Runs the golden prompts on the native backend and compares the likeliest ids, their logits
+    and the greedy continuations, bit for bit. A program without a golden record passes.
+
+    Raises:
+        ProgramError: something differs; the message says what and where.
+        NativeError, CapacityError: the program cannot be run here.
+    """
+    golden = program.golden
+    if golden is None:
+        return
+    engine = _engine(program, golden, threads)
+    engine.start()
+    try:
+        for index in range(len(golden.tokens)):
+            _check_prompt(engine, golden, index, f"{program.path}: golden prompt {index}")
+    finally:
+        engine.stop()
+
+
+def _check_prompt(engine: Engine, golden: Golden, index: int, name: str) -> None:
+    prompt, following = _unpadded(golden.tokens[index]), _unpadded(golden.next[index])
+    last = collect_logits(engine, prompt)[-1]
+    ranked = np.argsort(-last, kind="stable")[: golden.top_ids.shape[1]]
+    if not np.array_equal(ranked, golden.top_ids[index]):
+        raise ProgramError(f"{name}: the likeliest ids are not those recorded")
+    difference = np.abs(last[ranked] - golden.top_logits[index]).max()
+    if not difference == 0.0:
+        raise ProgramError(f"{name}: logits differ from those recorded by up to {difference:.3g}")
+    got = _continue(engine, prompt, len(following))
+    if got != following:
+        place = next(i for i, (a, b) in enumerate(zip(got, following, strict=True)) if a != b)
+        raise ProgramError(f"{name}: the continuation differs from token {place} on")
+
+
+def _continue(engine: Engine, prompt: list[int], count: int) -> list[int]:
+    if count == 0:
+        return []
+    ids: list[int] = []
+    errors: list[EdgeLLMError] = []
+    done = threading.Event()
+
+    def on_event(event: Event) -> None:
+        match event:
+            case TokenEvent(token):
+                ids.append(token)
+            case ErrorEvent(error):
+                errors.append(error)
+                done.set()
+            case FinishEvent():
+                done.set()
+
+    params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
+    engine.submit(prompt, params, on_event)
+    done.wait()
+    if errors:
+        raise errors[0]
+    return ids
+
+
+def _engine(program: Program, golden: Golden, threads: int) -> Engine:
+    plan = program.plan
+    module = registry.backend("native")
+    longest = golden.tokens.shape[1]
+    total = min(longest + golden.next.shape[1], plan.context)
+    executor = module.load(
+        plan,
+        {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+        sampleable=program.documents.tokenizer.size,
+        limits=Limits(
+            max_tokens=longest,
+            max_rows=longest,
+            max_sequences=1,
+            pages=-(-total // module.page_tokens()),
+            threads=threads,
+        ),
+    )
+    return Engine(
+        executor,
+        EngineFacts(context=plan.context, vocab=plan.vocab, page_tokens=module.page_tokens()),
+    )
+
+
+def _unpadded(ids: NDArray[np.int32]) -> list[int]:
+    return [int(token) for token in ids[ids >= 0]]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge_llm
+from edge_llm.errors import ProgramError
+from edge_llm.program.file import Golden, Program
+from edge_llm.runner.golden import check_golden
+
+
+@pytest.fixture(scope="module")
+def verified(
+    tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    recipe = edge_llm.Recipe(model=str(tiny_checkpoint("llama")), scheme="8da4w", gate=None)
+    return edge_llm.export(recipe, output=tmp_path_factory.mktemp("golden") / "tiny.edge")
+
+
+def test_a_program_computes_what_it_computed_at_export(verified: Path) -> None:
+    with Program.open(verified) as program:
+        assert program.golden is not None
+        for threads in (1, 2):
+            check_golden(program, threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("top_ids", "likeliest ids"),
+        ("top_logits", "logits differ"),
+        ("next", "differs from token 0"),
+    ],
+)
+def test_any_difference_is_named(
+    verified: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    with Program.open(verified) as program:
+        assert program.golden is not None
+        changed = np.array(getattr(program.golden, name))
+        changed[1, 0] = changed[1, 0] + 1 if name == "top_logits" else (changed[1, 0] + 1) % 256
+        golden = dataclasses.replace(program.golden, **{name: changed})
+        assert isinstance(golden, Golden)
+        monkeypatch.setattr(Program, "golden", golden)
+        with pytest.raises(ProgramError, match=f"prompt 1: .*{message}"):
+            check_golden(program)
+
+
+def test_a_program_without_a_record_passes(tiny_program: Callable[..., Path]) -> None:
+    with Program.open(tiny_program()) as program:
+        assert program.golden is None
+        check_golden(program)
