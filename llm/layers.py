@@ -171,9 +171,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.model = nn.ModuleDict(
             {
-                # Not nn.Embedding(vocab, dim): its random values, unwanted here, would make torch
-                # import its compiler on the meta device.
-                "embed_tokens": nn.Embedding.from_pretrained(torch.empty(vocab, dim)),
+                # Given a weight: random values, unwanted here, would make torch import its
+                # compiler on the meta device.
+                "embed_tokens": nn.Embedding(vocab, dim, _weight=torch.empty(vocab, dim)),
                 "layers": nn.ModuleList(blocks),
                 "norm": norm,
             }
