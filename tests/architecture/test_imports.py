@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "program": (BASE, {"numpy"}),
     "native": (BASE, {"numpy"}),
-    "catalogue": ({"errors"}, set()),
+    "catalogue": ({"errors", "catalogue"}, set()),
     "llm": (BASE | {"catalogue", "llm"}, {"torch", "safetensors", "gguf", "numpy"}),
     "tokenizers": ({"errors", "program", "tokenizers"}, {"tokenizers", "jinja2"}),
     "runner": (BASE | {"catalogue", "runner"}, {"numpy"}),

@@ -1,0 +1,122 @@
+"""The folders of the store, programs, resolve and remove."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_llm import catalogue
+from edge_llm.errors import SourceError
+
+
+@pytest.fixture
+def programs(home: Path) -> Path:
+    """Three programs, the oldest first."""
+    folder = home / "programs"
+    folder.mkdir(parents=True)
+    names = ("smollm2-135m-fp32", "mine", "smollm2-135m-8da4w")
+    for age, name in enumerate(names):
+        file = folder / f"{name}.edge"
+        file.write_bytes(b"x" * (age + 1))
+        os.utime(file, (1000 + age, 1000 + age))
+    (folder / "notes.txt").write_text("")
+    return folder
+
+
+def hint_of(error: SourceError) -> str:
+    assert error.hint is not None
+    return error.hint
+
+
+def test_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catalogue.home() == home
+    assert catalogue.models_dir() == home / "models"
+    monkeypatch.delenv("EDGE_LLM_HOME")
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert catalogue.home() == Path("/caches/edge-llm")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert catalogue.home() == Path.home() / ".cache" / "edge-llm"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert catalogue.home() == Path.home() / "Library" / "Caches" / "edge-llm"
+
+
+def test_empty_store() -> None:
+    assert catalogue.list_programs() == []
+    assert catalogue.newest_program() is None
+
+
+def test_programs_newest_first(programs: Path) -> None:
+    listed = catalogue.list_programs()
+    assert [program.name for program in listed] == [
+        "smollm2-135m-8da4w",
+        "mine",
+        "smollm2-135m-fp32",
+    ]
+    assert (listed[0].bytes, listed[0].modified) == (3, 1002.0)
+    assert catalogue.newest_program() == programs / "smollm2-135m-8da4w.edge"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mine", "mine.edge"),
+        ("mine.edge", "mine.edge"),
+        ("smollm2-135m-fp32", "smollm2-135m-fp32.edge"),
+        ("smollm2-135m", "smollm2-135m-8da4w.edge"),
+    ],
+)
+def test_find_program(programs: Path, name: str, file: str) -> None:
+    assert catalogue.find_program(name) == programs / file
+    assert catalogue.find_program(str(programs / file)) == programs / file
+
+
+def test_no_such_program(programs: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no program 'zzz'") as caught:
+        catalogue.find_program("zzz")
+    assert "smollm2-135m-8da4w, mine" in hint_of(caught.value)
+    with pytest.raises(SourceError, match=r"no program of llama3\.2-1b yet") as caught:
+        catalogue.find_program("llama3.2-1b")
+    assert "`edge-llm export --model llama3.2-1b`" in hint_of(caught.value)
+    with pytest.raises(SourceError, match="is a folder, not a program") as caught:
+        catalogue.find_program(str(tmp_path))
+    assert f"edge-llm export --model {tmp_path}" in hint_of(caught.value)
+
+
+def test_resolve_a_path(tmp_path: Path) -> None:
+    assert catalogue.resolve(str(tmp_path)) == tmp_path
+    for missing in ("./nothing", str(tmp_path / "nothing"), "nothing.gguf"):
+        with pytest.raises(SourceError, match="no such file or folder"):
+            catalogue.resolve(missing)
+
+
+def test_resolve_and_remove_a_fetched_package(home: Path) -> None:
+    with pytest.raises(SourceError, match="smollm2-135m is not on this machine yet") as caught:
+        catalogue.resolve("smollm2-135m")
+    assert "`edge-llm pull smollm2-135m`" in hint_of(caught.value)
+    with pytest.raises(SourceError, match="smollm2-135m is not in the store"):
+        catalogue.remove("smollm2-135m")
+
+    folder = home / "models" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    file = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    file.write_bytes(b"GGUF")
+    assert catalogue.resolve("smollm2-135m") == file
+    assert catalogue.remove("smollm2-135m") == [folder]
+    assert not folder.exists()
+
+
+def test_remove_a_program(programs: Path) -> None:
+    assert catalogue.remove("mine") == [programs / "mine.edge"]
+    assert catalogue.remove("smollm2-135m-fp32.edge") == [programs / "smollm2-135m-fp32.edge"]
+    assert [program.name for program in catalogue.list_programs()] == ["smollm2-135m-8da4w"]
+
+
+def test_remove_nothing(programs: Path) -> None:
+    with pytest.raises(SourceError, match="no model is called"):
+        catalogue.remove("../programs/mine")
+    with pytest.raises(SourceError, match="not in the store") as caught:
+        catalogue.remove("llama3.2-1b")
+    assert "hf cache rm" in hint_of(caught.value)
