@@ -24,6 +24,7 @@ from edge_llm.runner.events import (
     TokenEvent,
 )
 from edge_llm.runner.executor import Executor, Float32, StepResult
+from edge_llm.runner.pace import Pace
 from edge_llm.runner.pages import PagePool
 from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
 from edge_llm.runner.scheduler import Scheduler, Step
@@ -50,6 +51,7 @@ class Engine:
             step_tokens=limits.max_tokens,
             max_rows=limits.max_rows,
         )
+        self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._steps = 0
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition()
@@ -126,7 +128,7 @@ class Engine:
             self._take_in()
             if not (self._scheduler.running or self._scheduler.waiting):
                 return False
-            step = self._scheduler.schedule()
+            step = self._scheduler.schedule(self._pace.tokens)
             started = time.perf_counter()
             result = self._execute(step, started)
             self._append(step, result, started, time.perf_counter())
@@ -181,6 +183,7 @@ class Engine:
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1
+        self._pace.record(sum(step.slices.values()), now - started)
         decoding = [s for s in step.slices if s.remaining == 1 and s.completion_length]
         if decoding:
             read = self.facts.read_bytes([s.computed for s in step.slices])

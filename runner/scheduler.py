@@ -1,7 +1,7 @@
 """Who runs next. Pure policy: no arithmetic, no I/O, neither torch nor numpy.
 
 A step holds one token of each sequence that decodes, then chunks of prompts, oldest first, until
-``step_tokens`` is reached: that bounds the wait between two tokens of a running sequence.
+its budget of tokens is reached: that bounds the wait between two tokens of a running sequence.
 
 A waiting sequence is admitted, in order of arrival, when the pages for its tokens and for the next
 ``RESERVE_TOKENS`` (or fewer, if it may not write that many) are there beyond what running sequences
@@ -38,7 +38,7 @@ class Scheduler:
     ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
-        self._step_tokens = step_tokens
+        self._step_tokens = self._budget = step_tokens
         self._max_rows = max_rows
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -56,16 +56,19 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
 
-    def schedule(self) -> Step:
-        """The next step. It holds at least one token if there is any sequence at all."""
+    def schedule(self, budget: int | None = None) -> Step:
+        """The next step, of at most ``budget`` tokens (None: ``step_tokens``), which must not be
+        less than ``max_sequences``. It holds at least one token if there is any sequence at all.
+        An evaluation that asks for chunks gets them whole."""
+        self._budget = self._step_tokens if budget is None else min(budget, self._step_tokens)
         step = Step()
         for decoding in (True, False):
             for sequence in list(self.running):
                 if (sequence.remaining == 1) == decoding and sequence in self.running:
                     self._add_slice(step, sequence)
-        while self.waiting and len(self.running) < self._max_sequences and self._room(step):
+        while self.waiting and len(self.running) < self._max_sequences:
             sequence = self.waiting[0]
-            if not self._admit(sequence, step):
+            if self._room(step, sequence) is None or not self._admit(sequence, step):
                 break
             self._add_slice(step, sequence)
         return step
@@ -85,15 +88,16 @@ class Scheduler:
                 sequence.chain[index] if end <= sequence.computed else None,
             )
 
-    def _room(self, step: Step) -> tuple[int, int] | None:
-        """Tokens and rows that the step can still take, None if it is full. Every sequence counts
-        as one row, those that want logits as one a token."""
+    def _room(self, step: Step, sequence: Sequence) -> tuple[int, int] | None:
+        """Tokens and rows that the step can still take of ``sequence``, None if it is full. Every
+        sequence counts as one row, those that want logits as one a token."""
         rows = sum(count if s.want_logits else 1 for s, count in step.slices.items())
-        tokens = self._step_tokens - sum(step.slices.values())
-        return (tokens, self._max_rows - rows) if tokens and rows < self._max_rows else None
+        budget = self._budget if sequence.chunk is None else self._step_tokens
+        tokens = budget - sum(step.slices.values())
+        return (tokens, self._max_rows - rows) if tokens > 0 and rows < self._max_rows else None
 
     def _add_slice(self, step: Step, sequence: Sequence) -> None:
-        room = self._room(step)
+        room = self._room(step, sequence)
         if room is None:
             return
         tokens, rows = room

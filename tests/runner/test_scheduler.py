@@ -178,3 +178,15 @@ def test_logits_are_computed_from_the_first_token_on() -> None:
     policy.add(item)
     assert policy.schedule().slices == {item: 8}
     assert item.cached_tokens == 0
+
+
+def test_a_smaller_budget_cuts_prompts_but_not_the_chunks_of_an_evaluation() -> None:
+    _, policy = scheduler()
+    first = sequence(0, distinct(0, 12))
+    policy.add(first)
+    assert policy.schedule(5).slices == {first: 5}
+    policy.remove(first)
+    item = sequence(1, distinct(0, 12), want_logits=True)
+    item.chunk = 7
+    policy.add(item)
+    assert policy.schedule(5).slices == {item: 7}
