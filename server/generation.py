@@ -111,10 +111,9 @@ class Generation:
 
     def close(self) -> None:
         """Cancels what still runs and lets go of everything; more than once is fine."""
-        self._cancel()
+        self._release()
         if self._watcher is not None:
             self._watcher.cancel()
-        self._service.leave(self)
 
     def _push(self, choice: int, token: int, logprobs: TokenLogprobs | None) -> Delta | None:
         text = self._texts[choice]
@@ -136,6 +135,10 @@ class Generation:
             stats=replace(stats, completion_tokens=self._counts[choice]),
         )
 
+    def _release(self) -> None:
+        self._cancel()
+        self._service.leave(self)
+
     def _cancel(self) -> None:
         for handle in self._handles:
             handle.cancel()
@@ -143,7 +146,8 @@ class Generation:
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._cancel()
+        # Here and not in the reader alone: a stream may be dropped before it is read at all.
+        self._release()
         self._events.put_nowait(ClientGoneError())
 
 

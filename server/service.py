@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.events import Event
-from edge_llm.server.errors import overloaded, unavailable, unknown_model
+from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
@@ -92,7 +92,7 @@ class Service:
         if self._model is None:
             raise unavailable("The model is loading.")
         if self.state == "draining":
-            raise unavailable("The server is stopping.")
+            raise _stopping()
         if name is not None and name not in self._names:
             raise unknown_model(self._names)
         return self._model
@@ -101,8 +101,10 @@ class Service:
         """Counts a request in, until `leave`.
 
         Raises:
-            ApiError: 429 if too many run or wait.
+            ApiError: 429 if too many run or wait, 503 if the server began to stop meanwhile.
         """
+        if self.state == "draining":
+            raise _stopping()
         if len(self._active) >= self._max_requests:
             raise overloaded()
         self._active.add(request)
@@ -110,3 +112,7 @@ class Service:
     def leave(self, request: Abortable) -> None:
         """Counts it out; more than once is fine."""
         self._active.discard(request)
+
+
+def _stopping() -> ApiError:
+    return unavailable("The server is stopping.")

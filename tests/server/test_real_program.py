@@ -1,0 +1,143 @@
+"""The server over a real engine and a tiny random program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import edge_llm
+
+PROMPTS = ["one", "a longer question, please", "x" * 70, "three"]
+
+
+@pytest.fixture(scope="module")
+def program(tiny_program: Any) -> Path:
+    path: Path = tiny_program()
+    return path
+
+
+@pytest.fixture
+def llm(program: Path) -> Iterator[edge_llm.LLM]:
+    with edge_llm.load(program, threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def http(llm: edge_llm.LLM, serve_live: Any) -> Iterator[httpx.Client]:
+    with serve_live(lambda: llm) as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+def chat(http: httpx.Client, llm: edge_llm.LLM, text: str, **change: Any) -> httpx.Response:
+    messages = [{"role": "user", "content": text}]
+    body = {"model": llm.name, "messages": messages, "temperature": 0, "max_tokens": 24} | change
+    response = http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def streamed(http: httpx.Client, llm: edge_llm.LLM, text: str) -> str:
+    events = chat(http, llm, text, stream=True).text.split("\n\n")
+    assert events[-2] == "data: [DONE]"
+    chunks = [json.loads(event[6:]) for event in events[:-2]]
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+
+def test_concurrent_greedy_streams_equal_solo_ones(http: Any, llm: Any) -> None:
+    solo = [streamed(http, llm, prompt) for prompt in PROMPTS]
+    assert len(set(solo)) > 1
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda prompt: streamed(http, llm, prompt), PROMPTS))
+    assert together == solo
+    whole = [chat(http, llm, prompt).json()["choices"][0]["message"] for prompt in PROMPTS]
+    assert [message["content"] for message in whole] == solo
+
+
+def test_the_seed_decides(http: Any, llm: Any) -> None:
+    def ask(**change: Any) -> list[str]:
+        choices = chat(http, llm, "x", temperature=1, **change).json()["choices"]
+        return [choice["message"]["content"] for choice in choices]
+
+    three = ask(seed=7, n=3)
+    assert len(set(three)) == 3
+    assert ask(seed=7) == three[:1]
+    assert ask(seed=8) == three[1:2]
+
+
+def test_logprobs_and_cached_tokens(http: Any, llm: Any) -> None:
+    prompt = "y" * 150
+    first, second = (
+        chat(http, llm, prompt, logprobs=True, top_logprobs=2).json() for _ in range(2)
+    )
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    assert first["choices"] == second["choices"]
+    entry = first["choices"][0]["logprobs"]["content"][0]
+    assert entry["logprob"] == entry["top_logprobs"][0]["logprob"]  # greedy
+
+
+def test_the_context_limit(http: Any, llm: Any) -> None:
+    body = {"model": llm.name, "prompt": "z" * 2 * llm.context}
+    response = http.post("/v1/completions", json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["n_ctx"] == llm.context
+
+
+def test_a_hang_up_frees_the_engine(http: Any, llm: Any) -> None:
+    body = {
+        "model": llm.name,
+        "messages": [{"role": "user", "content": "x"}],
+        "stream": True,
+        "ignore_eos": True,
+        "n": 3,
+    }
+    with http.stream("POST", "/v1/chat/completions", json=body) as reply:
+        next(reply.iter_lines())
+    deadline = time.monotonic() + 10
+    while llm.stats().running or llm.stats().waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_the_process(program: Path) -> None:
+    """`serve` as a process: one line of JSON once it answers, and a clean end on SIGTERM."""
+    code = (
+        "import sys; from edge_llm.server.options import ServerOptions; "
+        "from edge_llm.server.run import serve; "
+        "serve(sys.argv[1], ServerOptions(port=0), threads=1); "
+        "assert 'torch' not in sys.modules; print('ended')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, str(program)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            address = json.loads(process.stdout.readline())
+            with httpx.Client(base_url=address["url"]) as client:
+                assert client.get("/health").json() == {"status": "ok"}
+                # a client that keeps its connection open does not hold the server up
+                process.send_signal(signal.SIGTERM)
+                rest, _ = process.communicate()
+        finally:
+            watchdog.cancel()
+            process.kill()
+    assert rest == "ended\n"
+    assert process.returncode == 0
