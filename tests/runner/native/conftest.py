@@ -102,8 +102,13 @@ class PlanBuilder:
         return self.op("embedding", TOKENS, width=self.weights[table].shape[1], weights=(table,))
 
     def activations(self, x: Float32) -> int:
-        """The value [T, K] that equals ``x`` when the tokens are 0..T-1."""
-        return self.embedding(self.matrix(x))
+        """The value [T, K] that equals ``x`` when the tokens are 0..T-1. ``x`` may hold NaN and
+        infinity, which no weight may, so they are put in after packing."""
+        rows, columns = np.nonzero(~np.isfinite(x))
+        data = pack_float(np.nan_to_num(x, posinf=0, neginf=0).astype(np.float32), "f32")
+        panels = data.view(np.float32).reshape(-(-len(x) // 16), -1, 16)
+        panels[rows // 16, columns, rows % 16] = x[rows, columns]
+        return self.embedding(self.packed(data, "f32", *x.shape))
 
     def linear(self, x: int, weight: int, bias: int | None = None) -> int:
         operands = (weight,) if bias is None else (weight, bias)

@@ -1,0 +1,184 @@
+"""Paged attention against float64, and its promise: a token's bits depend on its prefix only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+TOKENS = 150  # three pages
+
+
+@dataclass(frozen=True)
+class Shape:
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: str = "f16"
+    window: int = 0
+    softcap: float = 0.0
+    sharpness: float = 1.0
+
+    @property
+    def scale(self) -> float:
+        return float(np.float32(self.sharpness * self.head_dim**-0.5))
+
+    @property
+    def widths(self) -> list[int]:
+        kv = self.kv_heads * self.head_dim
+        return [self.heads * self.head_dim, kv, kv]
+
+
+SHAPES = [
+    Shape(4, 4, 16, "f32"),
+    Shape(8, 2, 64),
+    Shape(9, 3, 64, "f32"),
+    Shape(6, 1, 40, softcap=4.0),
+    Shape(3, 3, 7, window=20),
+    Shape(4, 2, 96, window=64),
+    Shape(2, 1, 17, "f32", window=1),
+    Shape(5, 1, 24, "f32", window=130, softcap=2.0),
+    Shape(60, 1, 8),  # more query heads than one tile holds
+    Shape(2, 2, 256),
+]
+
+
+def activations(shape: Shape, tokens: int = TOKENS) -> Float32:
+    """Rows [q | k | v]; token i of the plan is row i."""
+    rng = np.random.default_rng(shape.head_dim)
+    return rng.standard_normal((tokens, sum(shape.widths))).astype(np.float32)
+
+
+def start(run_plan: Any, plan_builder: Any, shape: Shape, x: Float32, **options: Any) -> Any:
+    builder = plan_builder()
+    q = builder.op("split", builder.activations(x), width=shape.widths)
+    state = builder.state(shape.kv_heads, shape.head_dim, shape.dtype)
+    out = builder.attention(
+        q,
+        q + 1,
+        q + 2,
+        state,
+        heads=shape.heads,
+        window=shape.window,
+        scale=shape.scale,
+        softcap=shape.softcap,
+    )
+    return run_plan(builder, out, **options)
+
+
+def in_chunks(runner: Any, tokens: Sequence[int], chunk: int, sequence: int = 0) -> Float32:
+    return np.concatenate(
+        [
+            runner.logits(tokens[begin : begin + chunk], sequence=sequence)
+            for begin in range(0, len(tokens), chunk)
+        ]
+    )
+
+
+def reference(shape: Shape, x: Float32) -> NDArray[np.float64]:
+    q, k, v = (
+        part.reshape(len(x), -1, shape.head_dim)
+        for part in np.split(x, np.cumsum(shape.widths)[:2], axis=1)
+    )
+    cache = np.float16 if shape.dtype == "f16" else np.float32
+    group = shape.heads // shape.kv_heads
+    k, v = (np.repeat(a.astype(cache).astype(np.float64), group, axis=1) for a in (k, v))
+    scores = np.einsum("ihd,jhd->hij", q.astype(np.float64), k) * shape.scale
+    if shape.softcap:
+        scores = shape.softcap * np.tanh(scores / shape.softcap)
+    distance = np.arange(len(x))[:, None] - np.arange(len(x))
+    seen = (distance >= 0) & (distance < (shape.window or len(x)))
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.asarray(np.einsum("hij,jhd->ihd", weights, v).reshape(len(x), -1))
+
+
+def assert_same_bits(got: Float32, expected: Float32) -> None:
+    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_against_float64_and_in_bits(run_plan: Any, plan_builder: Any, shape: Shape) -> None:
+    x = activations(shape)
+    tokens = range(TOKENS)
+    expected = start(run_plan, plan_builder, shape, x, isa="scalar").logits(tokens)
+    np.testing.assert_allclose(expected, reference(shape, x), rtol=0, atol=5e-6)
+    for chunk in (1, 7, 32, TOKENS):
+        for threads in (1, 2):
+            runner = start(run_plan, plan_builder, shape, x, threads=threads)
+            assert_same_bits(in_chunks(runner, tokens, chunk), expected)
+
+
+@pytest.mark.parametrize("shape", [Shape(8, 2, 64), Shape(3, 3, 7, window=20)], ids=str)
+def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shape) -> None:
+    x = activations(shape)
+    alone = start(run_plan, plan_builder, shape, x).logits(range(100))
+    for threads in (1, 2):
+        runner = start(run_plan, plan_builder, shape, x, threads=threads)
+        runner.step({5: range(70), 6: range(50, 51)})
+        first = runner.step({6: range(3), 0: range(40), 5: range(120, 121)}).logits
+        second = runner.step({5: range(9), 7: range(80), 0: range(40, 100)}).logits
+        assert_same_bits(np.concatenate([first[3:43], second[89:]]), alone)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("window", [0, 70])
+def test_what_is_masked_is_never_read(
+    run_plan: Any, plan_builder: Any, dtype: str, window: int
+) -> None:
+    """Pages full of NaN from an earlier sequence, and NaN in later tokens of the same step."""
+    shape = Shape(4, 2, 24, dtype, window)
+    x = activations(shape)
+    expected = start(run_plan, plan_builder, shape, x).logits(range(110))
+    broken = x.copy()
+    broken[110:] = np.nan
+    runner = start(run_plan, plan_builder, shape, broken)
+    assert np.isnan(runner.logits([TOKENS - 1] * TOKENS)).all()
+    runner.pages[1] = runner.pages.pop(0)
+    for chunk in (TOKENS, 33):
+        runner.lengths.clear()
+        assert_same_bits(in_chunks(runner, range(TOKENS), chunk, sequence=1)[:110], expected)
+
+
+def test_one_broken_query_spoils_no_other(run_plan: Any, plan_builder: Any) -> None:
+    shape = Shape(4, 2, 16)
+    x = activations(shape)
+    expected = start(run_plan, plan_builder, shape, x).logits(range(TOKENS))
+    x[77, : shape.widths[0]] = [np.nan, np.inf, -np.inf, 3e38] * 16
+    got = start(run_plan, plan_builder, shape, x).logits(range(TOKENS))
+    assert np.isnan(got[77]).any()
+    np.testing.assert_array_equal(np.delete(got, 77, 0), np.delete(expected, 77, 0))
+
+
+def test_large_scores_do_not_overflow(run_plan: Any, plan_builder: Any) -> None:
+    shape = Shape(2, 1, 16, "f32", sharpness=1000.0)
+    x = activations(shape)
+    got = start(run_plan, plan_builder, shape, x).logits(range(TOKENS))
+    np.testing.assert_allclose(got, reference(shape, x), rtol=0, atol=5e-3)
+
+
+def test_a_window_as_long_as_the_sequence_is_none(run_plan: Any, plan_builder: Any) -> None:
+    whole, windowed = Shape(2, 1, 16), Shape(2, 1, 16, window=TOKENS)
+    x = activations(whole)
+    assert_same_bits(
+        start(run_plan, plan_builder, windowed, x).logits(range(TOKENS)),
+        start(run_plan, plan_builder, whole, x).logits(range(TOKENS)),
+    )
+
+
+def test_copied_pages_hold_the_same_cache(run_plan: Any, plan_builder: Any) -> None:
+    shape = Shape(4, 2, 24)
+    x = activations(shape)
+    runner = start(run_plan, plan_builder, shape, x, pages=6)
+    runner.logits(range(100))
+    expected = runner.logits(range(100, TOKENS))
+    for page in range(2):
+        runner.executor.copy_page(runner.pages[0][page], 3 + page)
+    runner.pages[1], runner.lengths[1] = [3, 4, 5], 100
+    assert_same_bits(runner.logits(range(100, TOKENS), sequence=1), expected)

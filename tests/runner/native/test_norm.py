@@ -1,0 +1,61 @@
+"""RMS norm against float64, and one result in bits whoever computes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+def norm(
+    run_plan: Any, plan_builder: Any, x: Float32, weight: Float32, eps: float, **options: Any
+) -> Float32:
+    builder = plan_builder()
+    y = builder.op(
+        "rms_norm",
+        builder.activations(x),
+        weights=(builder.raw(weight),),
+        size=len(weight),
+        eps=eps,
+    )
+    return np.asarray(run_plan(builder, y, **options).logits(range(len(x))))
+
+
+def reference(x: Float32, weight: Float32, eps: float) -> NDArray[np.float64]:
+    runs = x.astype(np.float64).reshape(len(x), -1, len(weight))
+    return (runs / np.sqrt((runs**2).mean(-1, keepdims=True) + eps) * weight).reshape(x.shape)
+
+
+@pytest.mark.parametrize("size, runs", [(1, 3), (7, 1), (16, 4), (40, 3), (64, 9), (576, 1)])
+def test_against_float64_and_in_bits(
+    run_plan: Any, plan_builder: Any, size: int, runs: int
+) -> None:
+    rng = np.random.default_rng(size)
+    x = (rng.standard_normal((5, size * runs)) * 10.0 ** rng.integers(-3, 4, (5, 1))).astype("f4")
+    weight = rng.standard_normal(size).astype(np.float32)
+    expected = norm(run_plan, plan_builder, x, weight, 1e-5, isa="scalar")
+    np.testing.assert_allclose(expected, reference(x, weight, 1e-5), rtol=1e-6, atol=0)
+    for threads in (1, 2):
+        got = norm(run_plan, plan_builder, x, weight, 1e-5, threads=threads)
+        np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+def test_a_row_of_zeros_stays_zero(run_plan: Any, plan_builder: Any) -> None:
+    x = np.zeros((2, 48), np.float32)
+    got = norm(run_plan, plan_builder, x, np.ones(48, np.float32), 1e-6)
+    np.testing.assert_array_equal(got, 0)
+
+
+def test_a_broken_run_spoils_no_other(run_plan: Any, plan_builder: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 60)).astype(np.float32)
+    weight = np.ones(20, np.float32)
+    expected = norm(run_plan, plan_builder, x, weight, 1e-6)
+    x[1, 20:40] = np.nan
+    got = norm(run_plan, plan_builder, x, weight, 1e-6)
+    assert np.isnan(got[1, 20:40]).all()
+    got[1, 20:40] = expected[1, 20:40]
+    np.testing.assert_array_equal(got, expected)
