@@ -39,12 +39,14 @@ class Gate:
     """When an export is too bad to keep. KL divergences are means over positions, in nats.
 
     ``max_kl`` and ``min_top1`` compare the program with eager PyTorch that holds the same
-    quantized numbers: they catch a wrong export. ``max_quality_kl`` compares it with the
-    unquantized checkpoint: it catches a scheme that the model does not stand.
+    quantized numbers, and ``max_excess_kl`` bounds by how much more than that model the program
+    may lose to the unquantized checkpoint: they catch a wrong export. ``max_quality_kl`` is the
+    whole loss: it catches a scheme that the model does not stand.
     """
 
-    max_kl: float = 0.02
-    min_top1: float = 0.95
+    max_kl: float = 0.1
+    min_top1: float = 0.8
+    max_excess_kl: float = 0.02
     max_quality_kl: float = 1.0
 
 
@@ -160,7 +162,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         ),
         "kv_dtype": _one_of(tuple(KV_DTYPES), or_none=True),
         "backend": (lambda value: isinstance(value, str), "the name of a backend"),
-        "gate": (_is_gate, "limits (max_kl, min_top1, max_quality_kl) or off"),
+        "gate": (_is_gate, "limits (max_kl, min_top1, max_excess_kl, max_quality_kl) or off"),
         "verify": (lambda value: isinstance(value, bool), "true or false"),
     }
 )
