@@ -81,13 +81,11 @@ def in_chunks(runner: Any, tokens: Sequence[int], chunk: int, sequence: int = 0)
 
 
 def reference(shape: Shape, x: Float32) -> NDArray[np.float64]:
-    q, k, v = (
-        part.reshape(len(x), -1, shape.head_dim)
-        for part in np.split(x, np.cumsum(shape.widths)[:2], axis=1)
-    )
+    parts = np.split(x, np.cumsum(shape.widths)[:2], axis=1)
+    q, *cached = (part.reshape(len(x), -1, shape.head_dim) for part in parts)
     cache = np.float16 if shape.dtype == "f16" else np.float32
     group = shape.heads // shape.kv_heads
-    k, v = (np.repeat(a.astype(cache).astype(np.float64), group, axis=1) for a in (k, v))
+    k, v = (np.repeat(a.astype(cache).astype(np.float64), group, axis=1) for a in cached)
     scores = np.einsum("ihd,jhd->hij", q.astype(np.float64), k) * shape.scale
     if shape.softcap:
         scores = shape.softcap * np.tanh(scores / shape.softcap)

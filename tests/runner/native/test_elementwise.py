@@ -15,7 +15,7 @@ WIDTHS = [1, 16, 45, 200]
 
 
 def gelu(x: Float64) -> Float64:
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
 
 
 # name, attributes, meaning, relative error in units of 2^-24
@@ -51,7 +51,9 @@ def binary(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name, attributes, meaning, error", UNARY, ids=[u[0] for u in UNARY])
+@pytest.mark.parametrize(
+    ("name", "attributes", "meaning", "error"), UNARY, ids=[u[0] for u in UNARY]
+)
 def test_unary(
     run_plan: Any,
     plan_builder: Any,
@@ -76,7 +78,7 @@ def test_unary(
 
 
 @pytest.mark.parametrize(
-    "name, attributes, points, wanted",
+    ("name", "attributes", "points", "wanted"),
     [
         ("silu", {}, [0.0, 1e4, -1e4, np.inf, 1e-40], [0.0, 1e4, 0.0, np.inf, 5e-41]),
         ("gelu", {}, [0.0, 1e4, -1e4, np.inf], [0.0, 1e4, 0.0, np.inf]),
@@ -101,7 +103,7 @@ def test_nan_stays_nan(run_plan: Any, plan_builder: Any) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name, meaning", BINARY, ids=[b[0] for b in BINARY])
+@pytest.mark.parametrize(("name", "meaning"), BINARY, ids=[b[0] for b in BINARY])
 def test_binary_rounds_once(
     run_plan: Any, plan_builder: Any, name: str, meaning: Any, width: int
 ) -> None:

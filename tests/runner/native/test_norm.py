@@ -27,10 +27,11 @@ def norm(
 
 def reference(x: Float32, weight: Float32, eps: float) -> NDArray[np.float64]:
     runs = x.astype(np.float64).reshape(len(x), -1, len(weight))
-    return (runs / np.sqrt((runs**2).mean(-1, keepdims=True) + eps) * weight).reshape(x.shape)
+    y = runs / np.sqrt((runs**2).mean(-1, keepdims=True) + eps) * weight
+    return np.asarray(y.reshape(x.shape))
 
 
-@pytest.mark.parametrize("size, runs", [(1, 3), (7, 1), (16, 4), (40, 3), (64, 9), (576, 1)])
+@pytest.mark.parametrize(("size", "runs"), [(1, 3), (7, 1), (16, 4), (40, 3), (64, 9), (576, 1)])
 def test_against_float64_and_in_bits(
     run_plan: Any, plan_builder: Any, size: int, runs: int
 ) -> None:

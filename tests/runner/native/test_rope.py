@@ -45,7 +45,7 @@ def reference(x: Float32, d: int, head_dim: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(
-    "d, head_dim, heads", [(32, 64, 9), (8, 16, 3), (48, 128, 2), (3, 7, 5), (20, 40, 1)]
+    ("d", "head_dim", "heads"), [(32, 64, 9), (8, 16, 3), (48, 128, 2), (3, 7, 5), (20, 40, 1)]
 )
 def test_against_float64_and_in_bits(
     run_plan: Any, plan_builder: Any, d: int, head_dim: int, heads: int

@@ -1,0 +1,340 @@
+"""The sampler against a numpy oracle: the same id for the same random number, the distribution of
+many draws, every filter and penalty, log-probabilities, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.executor import RowSampler, StepResult
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+
+def philox(seed: int, counter: int) -> tuple[int, int, int, int]:
+    """Philox4x32-10 (Salmon et al., SC 2011) of key ``seed`` and counter ``counter``."""
+    mask = 2**32 - 1
+    key = [seed & mask, seed >> 32]
+    a, b, c, d = counter & mask, counter >> 32 & mask, counter >> 64 & mask, counter >> 96
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (
+            second >> 32 ^ b ^ key[0],
+            second & mask,
+            first >> 32 ^ d ^ key[1],
+            first & mask,
+        )
+        key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
+    return a, b, c, d
+
+
+def uniform(seed: int, counter: int) -> float:
+    high, low, _, _ = philox(seed, counter)
+    return float((high << 32 | low) >> 11) * 2.0**-53
+
+
+def test_philox_known_answers() -> None:
+    """Vectors of the Random123 distribution."""
+    assert philox(0, 0) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    assert philox(2**64 - 1, 2**128 - 1) == (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)
+
+
+def sampler(
+    *,
+    seed: int = 0,
+    counter: int = 0,
+    history: Sequence[int] = (),
+    prompt_length: int = 0,
+    allowed: Sequence[int] | None = None,
+    vocab: int = 0,
+    **params: Any,
+) -> RowSampler:
+    mask = None
+    if allowed is not None:
+        bits = np.zeros(-(-vocab // 32) * 32, np.uint8)
+        bits[list(allowed)] = 1
+        mask = np.packbits(bits, bitorder="little").view(np.uint32)
+    return RowSampler(
+        params=SamplingParams(**params),
+        seed=seed,
+        counter=counter,
+        history=np.array(history, np.int32),
+        prompt_length=prompt_length,
+        allowed=mask,
+    )
+
+
+def adjusted(logits: Float32, row: RowSampler, sampleable: int) -> Float32:
+    """Bias, penalties and mask, rounded as the sampler rounds."""
+    out = logits.copy()
+    for token, bias in row.params.logit_bias.items():
+        out[token] += np.float32(bias)
+    repetition = np.float32(row.params.repetition_penalty)
+    for token in set(row.history.tolist()):
+        out[token] = out[token] / repetition if out[token] > 0 else out[token] * repetition
+        count = int((row.history[row.prompt_length :] == token).sum())
+        if count:
+            out[token] -= np.float32(row.params.presence_penalty)
+            out[token] -= np.float32(row.params.frequency_penalty) * np.float32(count)
+    if row.allowed is not None:
+        bits = np.unpackbits(row.allowed.view(np.uint8), bitorder="little")[: len(out)]
+        out[bits == 0] = -np.inf
+    out[sampleable:] = -np.inf
+    return out
+
+
+def distribution(logits: Float32, row: RowSampler, sampleable: int) -> Float64:
+    """Probabilities by id, by sorting: temperature, top-k, min-p, top-p."""
+    params = row.params
+    scores = adjusted(logits, row, sampleable)
+    ranking = np.argsort(-scores, kind="stable")  # ties by id
+    if params.temperature == 0:
+        return np.asarray(np.eye(len(scores))[ranking[0]])
+    z = ((scores - scores.max()) / np.float32(params.temperature)).astype(np.float64)
+    weights = np.exp(z)[ranking]
+    if params.top_k:
+        weights[params.top_k :] = 0
+    weights[weights < params.min_p * (1 - 1e-7)] = 0
+    top_p = float(np.float32(params.top_p))
+    reached = np.cumsum(weights) >= top_p * weights.sum() * (1 - 1e-12)
+    weights[int(reached.argmax()) + 1 :] = 0
+    out = np.zeros(len(scores))
+    out[ranking] = weights / weights.sum()
+    return out
+
+
+def sample(
+    run_plan: Any,
+    plan_builder: Any,
+    logits: Float32,
+    rows: Sequence[RowSampler | None],
+    **options: Any,
+) -> StepResult:
+    """One step in which row r samples from ``logits[r]``."""
+    builder = plan_builder(context=len(logits))
+    runner = run_plan(builder, builder.activations(logits), **options)
+    result = runner.step({0: range(len(logits))}, samplers=rows, want_logits=False)
+    assert isinstance(result, StepResult)
+    return result
+
+
+def make_logits(rows: int, vocab: int, seed: int, spread: float = 3.0) -> Float32:
+    """Rounded to quarters, so that ties are frequent."""
+    rng = np.random.default_rng(seed)
+    return (np.round(rng.standard_normal((rows, vocab)) * spread * 4) / 4).astype(np.float32)
+
+
+def random_row(rng: np.random.Generator, vocab: int) -> RowSampler:
+    def maybe(value: float, neutral: float) -> float:
+        return value if rng.random() < 0.5 else neutral
+
+    history = rng.integers(0, vocab, rng.integers(0, 40)).tolist()
+    return sampler(
+        seed=int(rng.integers(2**63)),
+        counter=int(rng.integers(2**40)),
+        history=history,
+        prompt_length=int(rng.integers(0, len(history) + 1)),
+        allowed=rng.permutation(vocab)[: vocab // 2 + 1].tolist() if rng.random() < 0.3 else None,
+        vocab=vocab,
+        temperature=float(rng.choice([0.0, 0.3, 1.0, 2.0])),
+        top_k=int(maybe(int(rng.integers(1, 60)), 0)),
+        top_p=maybe(float(rng.choice([0.0, 0.5, 0.95, 0.9999])), 1.0),
+        min_p=maybe(float(rng.choice([0.01, 0.2, 1.0])), 0.0),
+        repetition_penalty=maybe(1.3, 1.0),
+        presence_penalty=maybe(0.5, 0.0),
+        frequency_penalty=maybe(-0.25, 0.0),
+        logit_bias={int(rng.integers(vocab)): 2.5} if rng.random() < 0.5 else {},
+        top_logprobs=int(rng.integers(0, 21)),
+    )
+
+
+def assert_same_result(got: StepResult, expected: StepResult) -> None:
+    np.testing.assert_array_equal(got.ids, expected.ids)
+    assert list(got.logprobs) == list(expected.logprobs)
+    assert list(got.errors) == list(expected.errors)
+
+
+@pytest.mark.parametrize(("vocab", "sampleable"), [(3, 2), (61, 61), (1100, 1090), (5000, 4999)])
+def test_same_id_as_the_oracle(
+    run_plan: Any, plan_builder: Any, vocab: int, sampleable: int
+) -> None:
+    count = 120
+    rng = np.random.default_rng(vocab)
+    logits = make_logits(count, vocab, vocab)
+    rows = [random_row(rng, vocab) for _ in range(count)]
+    expected = sample(run_plan, plan_builder, logits, rows, isa="scalar", sampleable=sampleable)
+    for threads in (1, 2):
+        got = sample(run_plan, plan_builder, logits, rows, threads=threads, sampleable=sampleable)
+        assert_same_result(got, expected)
+    for r, row in enumerate(rows):
+        weights = np.cumsum(distribution(logits[r], row, sampleable))
+        wanted = int(np.searchsorted(weights, uniform(row.seed, row.counter), side="right"))
+        assert expected.ids[r] == wanted, row
+
+
+def test_rows_do_not_touch_each_other(run_plan: Any, plan_builder: Any) -> None:
+    rng = np.random.default_rng(0)
+    logits = make_logits(20, 300, 1)
+    rows: list[RowSampler | None] = [random_row(rng, 300) for _ in range(20)]
+    together = sample(run_plan, plan_builder, logits, rows, threads=2)
+    for r in range(20):
+        alone = sample(run_plan, plan_builder, logits[r : r + 1], rows[r : r + 1])
+        assert alone.ids[0] == together.ids[r]
+        assert alone.logprobs[0] == together.logprobs[r]
+    rows[3] = None
+    some = sample(run_plan, plan_builder, logits, rows)
+    assert some.ids[3] == -1
+    np.testing.assert_array_equal(np.delete(some.ids, 3), np.delete(together.ids, 3))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_k": 7},
+        {"top_p": 0.8},
+        {"min_p": 0.1},
+        {"top_k": 12, "top_p": 0.9, "min_p": 0.02, "temperature": 1.5},
+        {"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": 0.5},
+        {"logit_bias": {3: 4.0, 5: -100.0}},
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution(
+    run_plan: Any, plan_builder: Any, params: dict[str, Any]
+) -> None:
+    """Pearson's chi-square of 4096 draws that differ in the counter alone."""
+    vocab, step, steps = 40, 512, 8
+    logits = np.random.default_rng(5).standard_normal(vocab).astype(np.float32) * 2
+    history = [1, 2, 3, 3, 3, 9]
+
+    def row(counter: int) -> RowSampler:
+        return sampler(seed=11, counter=counter, history=history, prompt_length=2, **params)
+
+    builder = plan_builder(context=step * steps)
+    runner = run_plan(builder, builder.activations(np.tile(logits, (step, 1))), pages=64)
+    seen = np.zeros(vocab)
+    for s in range(steps):
+        rows = [row(s * step + r) for r in range(step)]
+        ids = runner.step({0: range(step)}, samplers=rows, want_logits=False).ids
+        seen += np.bincount(ids, minlength=vocab)
+    wanted = distribution(logits, row(0), vocab) * step * steps
+    assert seen[wanted == 0].sum() == 0
+    large = wanted >= 5
+    cells = np.append(wanted[large], max(wanted[~large].sum(), 1e-9))
+    counts = np.append(seen[large], seen[~large].sum())
+    statistic = ((counts - cells) ** 2 / cells).sum()
+    freedom = large.sum()
+    assert statistic < freedom + 4 * np.sqrt(2 * freedom) + 4
+
+
+def test_greedy_takes_the_lowest_id_of_a_tie(run_plan: Any, plan_builder: Any) -> None:
+    logits = np.full((1, 50), -1.0, np.float32)
+    logits[0, [17, 33, 45]] = 2.0
+    logits[0, 49] = 3.0  # not sampleable
+    rows = [sampler(temperature=0.0)]
+    for isa in ("scalar", None):
+        result = sample(run_plan, plan_builder, logits, rows, isa=isa, sampleable=49)
+        assert result.ids.tolist() == [17]
+    banned = [sampler(temperature=0.0, allowed=[33, 45, 49], vocab=50)]
+    assert sample(run_plan, plan_builder, logits, banned, sampleable=49).ids.tolist() == [33]
+
+
+def test_signed_zeros_tie(run_plan: Any, plan_builder: Any) -> None:
+    logits = np.array([[-1.0, -0.0, 0.0, -0.0]], np.float32)
+    for params in ({"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.0}):
+        assert sample(run_plan, plan_builder, logits, [sampler(**params)]).ids.tolist() == [1]
+
+
+def test_a_tiny_temperature_is_greedy(run_plan: Any, plan_builder: Any) -> None:
+    logits = make_logits(1, 2000, 3)
+    logits[0, 1234] = 50.0
+    for temperature in (1e-6, 1e-30, 1e-42):
+        for params in ({}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}):
+            rows = [sampler(temperature=temperature, **params)]
+            assert sample(run_plan, plan_builder, logits, rows).ids.tolist() == [1234]
+
+
+def test_minus_infinity_is_a_logit_like_any_other(run_plan: Any, plan_builder: Any) -> None:
+    logits = np.full((1, 40), -np.inf, np.float32)
+    logits[0, 7], logits[0, 8] = 1.0, -np.inf
+    result = sample(run_plan, plan_builder, logits, [sampler(top_k=30, top_logprobs=5)])
+    assert result.ids.tolist() == [7]
+    assert result.logprobs[0] is not None
+    assert result.logprobs[0].logprob == 0.0
+    assert result.logprobs[0].top == ((7, 0.0),)
+
+
+def test_what_cannot_be_sampled_is_an_error_of_its_row(run_plan: Any, plan_builder: Any) -> None:
+    logits = make_logits(6, 70, 9)
+    logits[1, 69] = np.nan
+    logits[2, 0] = np.inf
+    logits[3] = -np.inf
+    rows = [sampler(temperature=0.0) for _ in range(6)]
+    rows[4] = sampler(temperature=0.0, allowed=[], vocab=70)
+    for isa in ("scalar", None):
+        result = sample(run_plan, plan_builder, logits, rows, isa=isa)
+        assert [error is None for error in result.errors] == [True] + [False] * 4 + [True]
+        assert result.ids[1:5].tolist() == [-1] * 4
+        assert result.errors[1] == result.errors[2] == result.errors[3] != result.errors[4]
+        assert result.ids[[0, 5]].tolist() == logits[[0, 5]].argmax(1).tolist()
+
+
+def test_logprobs_are_of_the_raw_logits(run_plan: Any, plan_builder: Any) -> None:
+    vocab, sampleable = 3000, 2990
+    logits = make_logits(21, vocab, 4)
+    logits[:, sampleable:] = 20.0
+    rows = [
+        sampler(
+            counter=r,
+            top_logprobs=r,
+            temperature=0.7,
+            repetition_penalty=1.4,
+            history=range(500),
+            logit_bias={1: 9.0},
+        )
+        for r in range(21)
+    ]
+    result = sample(run_plan, plan_builder, logits, rows, sampleable=sampleable)
+    exact = logits.astype(np.float64)
+    exact -= np.log(np.exp(exact).sum(1, keepdims=True))
+    for r, found in enumerate(result.logprobs):
+        assert found is not None
+        ranking = np.argsort(-logits[r, :sampleable], kind="stable")[:r]
+        assert [token for token, _ in found.top] == ranking.tolist()
+        np.testing.assert_allclose([value for _, value in found.top], exact[r, ranking], rtol=3e-7)
+        np.testing.assert_allclose(found.logprob, exact[r, result.ids[r]], rtol=3e-7)
+
+
+def test_no_logprobs_unless_asked(run_plan: Any, plan_builder: Any) -> None:
+    result = sample(run_plan, plan_builder, make_logits(1, 20, 0), [sampler()])
+    assert list(result.logprobs) == [None]
+
+
+def test_filters_at_a_full_vocabulary(run_plan: Any, plan_builder: Any) -> None:
+    """Flat, middling and peaked logits: the candidates are found at different depths."""
+    vocab = 40_000
+    spreads = [0.01, 0.5, 2.5, 8.0]
+    logits = np.concatenate([make_logits(1, vocab, 1, spread) for spread in spreads] * 4)
+    kinds: list[dict[str, Any]] = [
+        {"top_k": 1000},
+        {"top_p": 0.999},
+        {"min_p": 0.001},
+        {"top_k": 30_000, "top_p": 0.9},
+    ]
+    rows = [sampler(seed=3, counter=i, **kinds[i // 4]) for i in range(16)]
+    expected = sample(run_plan, plan_builder, logits, rows, isa="scalar")
+    assert_same_result(sample(run_plan, plan_builder, logits, rows, threads=2), expected)
+    for r, row in enumerate(rows):
+        weights = np.cumsum(distribution(logits[r], row, vocab))
+        wanted = int(np.searchsorted(weights, uniform(3, r), side="right"))
+        assert expected.ids[r] == wanted, row
