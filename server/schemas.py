@@ -2,17 +2,29 @@
 
 Fields that are not named here end up in ``model_extra``: `validation.py` ignores them by name, or
 refuses those that would change the answer.
+
+Every wrong entry of a list becomes an error object before the first is looked at, so that a body of
+some megabytes would cost gigabytes: long lists stop at the first (`fail_fast`), the dictionary is
+bounded.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_CHOICES = 128
 MAX_STOP = 4
+MAX_BIASES = 4096
 INT32_MAX = 2**31 - 1
 
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -22,10 +34,16 @@ def _stop(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _bounded(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise PydanticCustomError("too_many_keys", f"at most {MAX_BIASES} entries")
+    return value
+
+
 def _token_ids(value: dict[str, float]) -> dict[str, float]:
     # int() would take "+1", " 1" and other digits than ASCII ones
     if not all(key.isascii() and key.isdecimal() and len(key) < 11 for key in value):
-        raise PydanticCustomError("invalid_key", "its keys must be token ids")
+        raise PydanticCustomError("invalid_key", "keys that are token ids")
     return value
 
 
@@ -60,7 +78,9 @@ class Sampling(BaseModel):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Bias], AfterValidator(_token_ids)] | None = None
+    logit_bias: (
+        Annotated[dict[str, Bias], BeforeValidator(_bounded), AfterValidator(_token_ids)] | None
+    ) = None
     top_k: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -82,7 +102,9 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart] | None, BeforeValidator(_parts)]
+    content: Annotated[
+        Annotated[list[TextPart], Field(fail_fast=True)] | None, BeforeValidator(_parts)
+    ]
     name: str | None = None
 
     @property
@@ -93,7 +115,7 @@ class ChatMessage(BaseModel):
 class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

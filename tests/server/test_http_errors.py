@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
+
+from edge_llm.server.errors import ApiError
+from edge_llm.server.schemas import ChatRequest
+from edge_llm.server.validation import validate
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 CHAT = {"model": "fake-model", "messages": MESSAGES}
@@ -211,6 +216,26 @@ UNKNOWN = {
     "user": "me",
     "messages": [{"role": "user", "content": "hi", "mood": "good", "refusal": None}],
 }
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [0] * 100_000}, "messages[0]"),
+    ({"messages": [{"role": "user", "content": [0] * 10_000}] * 10}, "messages[0].content[0]"),
+    ({"logit_bias": dict.fromkeys(map(str, range(100_000)), "x")}, "logit_bias"),
+]
+
+
+@pytest.mark.parametrize(("change", "param"), HOSTILE)
+def test_only_the_first_of_many_errors_costs_anything(change: Any, param: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError) as info:
+            validate(ChatRequest, CHAT | change, strict=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert info.value.param == param
+    assert peak < 1_000_000  # bytes; one error object takes some hundreds
 
 
 def test_unknown_parameters_are_ignored_and_named(client: Any, caplog: Any) -> None:
