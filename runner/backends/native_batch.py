@@ -1,0 +1,166 @@
+"""A step's batch in the form that the native core reads, and what it leaves behind."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from edge_llm import native
+from edge_llm.errors import NativeError
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.executor import Batch, Float32, Limits, RowSampler, StepResult, TokenLogprobs
+
+_FAILURES = {
+    1: "the logits are not finite",
+    2: "the mask of allowed tokens allows none",
+}
+
+
+class StepBuffers:
+    """The C batch and the arrays behind its pointers, filled in place for every step."""
+
+    def __init__(self, limits: Limits, *, context: int, vocab: int, page_tokens: int) -> None:
+        self._limits = limits
+        self._vocab = vocab
+        self._stride = -(-context // page_tokens)
+        self._tokens = np.zeros(limits.max_tokens, np.int32)
+        self._positions = np.zeros(limits.max_tokens, np.int32)
+        self._sequences = np.zeros(limits.max_tokens, np.int32)
+        self._rows = np.zeros(max(limits.max_rows, 1), np.int32)
+        self._pages = np.full((limits.max_sequences, self._stride), -1, np.int32)
+        self._samplers = (native.Sampler * max(limits.max_rows, 1))()
+        self._samples = (native.Sample * max(limits.max_rows, 1))()
+        # The same records for numpy, to read a whole column at once.
+        self._sample_view = np.ctypeslib.as_array(self._samples)
+        self._params: list[SamplingParams | None] = [None] * limits.max_rows
+        self._borrowed: list[object] = []  # what the samplers' pointers point at
+        batch = native.Batch()
+        batch.page_stride = self._stride
+        batch.tokens = self._tokens.ctypes.data
+        batch.positions = self._positions.ctypes.data
+        batch.sequences = self._sequences.ctypes.data
+        batch.rows = self._rows.ctypes.data
+        batch.page_table = self._pages.ctypes.data
+        batch.samples = ctypes.addressof(self._samples)
+        self._batch = batch
+        self.address = ctypes.addressof(batch)
+
+    def fill(self, batch: Batch) -> Float32 | None:
+        """Copies ``batch`` in; returns the array that will receive the logits, if wanted."""
+        tokens, rows, sequences = len(batch.tokens), len(batch.rows), len(batch.page_tables)
+        _check_count("tokens", tokens, self._limits.max_tokens)
+        _check_count("rows", rows, self._limits.max_rows)
+        _check_count("sequences", sequences, self._limits.max_sequences)
+        if not tokens == len(batch.positions) == len(batch.sequences):
+            raise NativeError("batch: tokens, positions and sequences differ in length")
+        if len(batch.samplers) != rows:
+            raise NativeError(f"batch: {len(batch.samplers)} samplers for {rows} rows")
+        self._tokens[:tokens] = batch.tokens
+        self._positions[:tokens] = batch.positions
+        self._sequences[:tokens] = batch.sequences
+        self._rows[:rows] = batch.rows
+        width = batch.page_tables.shape[1]
+        if width > self._stride:
+            raise NativeError(f"batch: {width} pages a sequence, the context has {self._stride}")
+        self._pages[:sequences, :width] = batch.page_tables
+        self._pages[:sequences, width:] = -1
+        target = self._batch
+        target.tokens_count, target.rows_count, target.sequence_count = tokens, rows, sequences
+        self._borrowed.clear()
+        sampling = False
+        for row, sampler in enumerate(batch.samplers):
+            if sampler is None:
+                self._samplers[row].sample = 0
+            else:
+                sampling = True
+                self._fill_sampler(row, sampler)
+        target.samplers = ctypes.addressof(self._samplers) if sampling else None
+        if not batch.want_logits:
+            target.logits = None
+            return None
+        logits = np.empty((rows, self._vocab), np.float32)
+        target.logits = logits.ctypes.data
+        return logits
+
+    def _fill_sampler(self, row: int, sampler: RowSampler) -> None:
+        out, params = self._samplers[row], sampler.params
+        if params is not self._params[row]:  # unchanged from step to step for a running sequence
+            self._params[row] = params
+            out.temperature = params.temperature
+            out.top_k = params.top_k
+            out.top_p = params.top_p
+            out.min_p = params.min_p
+            out.repetition_penalty = params.repetition_penalty
+            out.presence_penalty = params.presence_penalty
+            out.frequency_penalty = params.frequency_penalty
+            out.top_logprobs = -1 if params.top_logprobs is None else params.top_logprobs
+        out.sample = 1
+        out.seed = sampler.seed & 0xFFFF_FFFF_FFFF_FFFF
+        out.counter = sampler.counter
+        penalized = (
+            params.repetition_penalty != 1.0
+            or params.presence_penalty != 0.0
+            or params.frequency_penalty != 0.0
+        )
+        if penalized:
+            out.history = self._borrow(sampler.history, np.int32)
+            out.history_length = len(sampler.history)
+            out.prompt_length = sampler.prompt_length
+        else:
+            out.history_length = out.prompt_length = 0
+        out.bias_count = len(params.logit_bias)
+        if params.logit_bias:
+            out.bias_ids = self._borrow(list(params.logit_bias), np.int32)
+            out.bias_values = self._borrow(list(params.logit_bias.values()), np.float32)
+        if sampler.allowed is None:
+            out.allowed = None
+        else:
+            words = -(-self._vocab // 32)
+            if len(sampler.allowed) != words:
+                raise NativeError(
+                    f"batch: a mask of allowed tokens has {len(sampler.allowed)} words, "
+                    f"expected {words}"
+                )
+            out.allowed = self._borrow(sampler.allowed, np.uint32)
+
+    def _borrow(self, values: object, dtype: type[np.generic]) -> int:
+        array = np.ascontiguousarray(values, dtype)
+        self._borrowed.append(array)
+        return array.ctypes.data
+
+    def result(self, batch: Batch, logits: Float32 | None) -> StepResult:
+        """What the core left for the rows of ``batch``."""
+        count = len(batch.rows)
+        if not any(sampler is not None for sampler in batch.samplers):
+            none: list[None] = [None] * count
+            return StepResult(np.full(count, -1, np.int32), none, none, logits)
+        samples = self._sample_view[:count]
+        return StepResult(
+            ids=samples["id"].copy(),
+            logprobs=[
+                _logprobs(self._samples[row]) if _wants_logprobs(sampler) else None
+                for row, sampler in enumerate(batch.samplers)
+            ],
+            errors=[_FAILURES.get(status) for status in samples["status"].tolist()],
+            logits=logits,
+        )
+
+
+def _check_count(name: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise NativeError(f"batch: {count} {name}, the executor was loaded for at most {limit}")
+
+
+def _wants_logprobs(sampler: RowSampler | None) -> bool:
+    return sampler is not None and sampler.params.top_logprobs is not None
+
+
+def _logprobs(sample: native.Sample) -> TokenLogprobs | None:
+    if sample.status != 0:
+        return None
+    count = sample.top_count
+    return TokenLogprobs(
+        logprob=sample.logprob,
+        top=tuple(zip(sample.top_ids[:count], sample.top_logprobs[:count], strict=True)),
+    )

@@ -1,0 +1,107 @@
+"""A plan in the form that the native core reads."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm import native
+from edge_llm.errors import NativeError
+from edge_llm.program.ops import KV_DTYPES, OPS, WEIGHT_FORMATS
+from edge_llm.program.plan import Instruction, Plan
+
+_ALIGNMENT = 64
+
+
+def aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``data`` as contiguous bytes on a 64-byte boundary, copied only if it is not already."""
+    data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    if data.ctypes.data % _ALIGNMENT == 0:
+        return data
+    room = np.empty(data.size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    copy = room[start : start + data.size]
+    copy[:] = data
+    return copy
+
+
+def native_program(
+    plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
+) -> tuple[native.Program, Sequence[object]]:
+    """The C form of a plan, and the tables that must stay alive as long as it."""
+    values = (native.Value * len(plan.values))(
+        *(
+            native.Value(int(value.rows == "R"), value.width, int(value.dtype == "i32"))
+            for value in plan.values
+        )
+    )
+    table = (native.Weight * len(plan.weights))()
+    for entry, weight in zip(table, plan.weights, strict=True):
+        data = weights.get(weight.tensor)
+        if data is None:
+            raise NativeError(f"weight {weight.name} needs tensor {weight.tensor}, there is none")
+        entry.format = WEIGHT_FORMATS[weight.format]
+        entry.n = weight.shape[0]
+        entry.k = weight.shape[1] if len(weight.shape) > 1 else 1
+        entry.data = data.ctypes.data
+        entry.bytes = data.size
+    states = native_states(plan)
+    instructions = (native.Instruction * len(plan.instructions))(
+        *(_instruction(instruction) for instruction in plan.instructions)
+    )
+    program = native.Program(
+        plan.context,
+        plan.vocab,
+        sampleable,
+        plan.output,
+        len(values),
+        len(table),
+        len(states),
+        len(instructions),
+        values,
+        table,
+        states,
+        instructions,
+    )
+    return program, (values, table, states, instructions)
+
+
+def native_states(plan: Plan) -> ctypes.Array[native.State]:
+    return (native.State * len(plan.states))(
+        *(
+            native.State(state.kv_heads, state.head_dim, KV_DTYPES[state.dtype])
+            for state in plan.states
+        )
+    )
+
+
+def _instruction(instruction: Instruction) -> native.Instruction:
+    spec = OPS[instruction.op]
+    out = native.Instruction(
+        op=spec.code,
+        input_count=len(instruction.inputs),
+        output_count=len(instruction.outputs),
+        weights=(-1, -1),
+        state=instruction.state,
+    )
+    for slots, numbers, name in (
+        (out.inputs, instruction.inputs, "inputs"),
+        (out.outputs, instruction.outputs, "outputs"),
+        (out.weights, instruction.weights, "weights"),
+    ):
+        if len(numbers) > len(slots):
+            raise NativeError(f"{instruction.op} has {len(numbers)} {name}, at most {len(slots)}")
+        for slot, number in enumerate(numbers):
+            slots[slot] = number
+    ints = floats = 0
+    for name, kind in spec.attributes:
+        if kind == "int":
+            out.ints[ints] = int(instruction.attributes[name])
+            ints += 1
+        else:
+            out.floats[floats] = float(instruction.attributes[name])
+            floats += 1
+    return out
