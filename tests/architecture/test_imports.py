@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "api": (BASE | {"catalogue", "tokenizers", "runner", "api"}, {"numpy"}),
     "server": (
         {"errors", "program", "tokenizers", "runner", "api", "server"},
-        {"fastapi", "pydantic", "starlette", "uvicorn"},
+        {"fastapi", "pydantic", "pydantic_core", "starlette", "uvicorn"},
     ),
     "cli": ({"errors", "cli"}, set()),
 }
