@@ -161,21 +161,28 @@ void soften(const AttentionArgs& args, const Tile& tile, int32_t row, Visible se
   total.store(tile.totals + row * kLanes);
 }
 
-template <class V, class Element>
+// What attend_span reads: this block, and the keys that the tile reads next.
+template <class Element>
+struct Block {
+  const Element *keys, *values, *next_keys;
+};
+
+template <class V, class Element, bool kFetch>
 void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row, int32_t rows,
-                 Visible seen, const Element* keys, const Element* values) {
+                 Visible seen, const Block<Element>& block) {
   const float* q = tile.q + first_row * tile.stride;
   float* out = tile.out + first_row * tile.stride;
   float* weights = tile.weights + first_row * kPageTokens;
   each_row_tile(rows, [&](int32_t row, auto count) {
-    score_rows<V, Element, decltype(count)::value>(q + row * tile.stride, tile.stride, keys,
-                                                   args.state.head_dim, seen.begin, seen.end,
-                                                   weights + row * kPageTokens);
+    score_rows<V, Element, decltype(count)::value, kFetch>(
+        q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
+        block.values, weights + row * kPageTokens);
   });
   for (int32_t row = 0; row < rows; ++row) soften<V>(args, tile, first_row + row, seen);
   each_row_tile(rows, [&](int32_t row, auto count) {
-    value_rows<V, Element, decltype(count)::value>(weights + row * kPageTokens, values, seen.begin,
-                                                   seen.end, tile.stride, out + row * tile.stride);
+    value_rows<V, Element, decltype(count)::value, kFetch>(
+        weights + row * kPageTokens, block.values, seen.begin, seen.end, tile.stride,
+        block.next_keys, out + row * tile.stride);
   });
 }
 
@@ -202,8 +209,11 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
   int32_t end = args.positions[last] / kPageTokens + 1;
   for (int32_t block = begin; block < end; ++block) {
     const Element* part = state_part<Element>(args, sequence, block);
-    const Element* keys = keys_of(args.state, part, tile.kv_head);
-    const Element* values = values_of(args.state, part, tile.kv_head);
+    const Element* following =
+        block + 1 < end ? state_part<Element>(args, sequence, block + 1) : part;
+    Block<Element> memory = {keys_of(args.state, part, tile.kv_head),
+                             values_of(args.state, part, tile.kv_head),
+                             keys_of(args.state, following, tile.kv_head)};
     for (int32_t token = tile.first; token <= last;) {
       Visible seen = visible(args, token, block);
       int32_t next = token + 1;
@@ -212,8 +222,12 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
         if (other.begin != seen.begin || other.end != seen.end) break;
       }
       if (seen.begin < seen.end) {
-        attend_span<V, Element>(args, tile, (token - tile.first) * tile.heads,
-                                (next - token) * tile.heads, seen, keys, values);
+        int32_t row = (token - tile.first) * tile.heads, rows = (next - token) * tile.heads;
+        if (tile.tokens == 1) {  // decode: as much memory as arithmetic
+          attend_span<V, Element, true>(args, tile, row, rows, seen, memory);
+        } else {
+          attend_span<V, Element, false>(args, tile, row, rows, seen, memory);
+        }
       }
       token = next;
     }

@@ -8,11 +8,20 @@ namespace {
 
 constexpr int32_t kTileRows = 6;  // 6 rows x 16 lanes fill the 16 vector registers of AVX2
 
+// Asks for memory that is read soon, as much as one iteration of a tile reads: the cache of a long
+// sequence comes from RAM, in parts too short for the processor's own prefetcher.
+template <class Element, int kGroups>
+inline void fetch(const Element* next) {
+  constexpr int kLine = 64 / int(sizeof(Element));
+#pragma GCC unroll 4
+  for (int i = 0; i < kGroups * kLanes; i += kLine) __builtin_prefetch(next + i);
+}
+
 // scores[r][16 c + lane] = sum over i of q[r][i] * keys[i][16 c + lane], for kRows x 16 kGroups
 // outputs.
-template <class V, class Element, int kRows, int kGroups>
+template <class V, class Element, int kRows, int kGroups, bool kFetch>
 inline void score_tile(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
-                       float* scores) {
+                       const Element* ahead, float* scores) {
   V sums[kRows][kGroups];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -20,6 +29,7 @@ inline void score_tile(const float* q, int64_t q_stride, const Element* keys, in
     for (int c = 0; c < kGroups; ++c) sums[r][c] = V::broadcast(0.0f);
   }
   for (int32_t i = 0; i < head_dim; ++i) {
+    if (kFetch) fetch<Element, kGroups>(ahead + i * kGroups * kLanes);
     V key[kGroups];
 #pragma GCC unroll 8
     for (int c = 0; c < kGroups; ++c)
@@ -39,9 +49,9 @@ inline void score_tile(const float* q, int64_t q_stride, const Element* keys, in
 }
 
 // out[r][16 c + lane] += sum over tokens of weights[r][token] * values[token][16 c + lane].
-template <class V, class Element, int kRows, int kGroups>
+template <class V, class Element, int kRows, int kGroups, bool kFetch>
 inline void value_tile(const float* weights, const Element* values, int32_t begin, int32_t end,
-                       int64_t stride, float* out) {
+                       int64_t stride, const Element* ahead, float* out) {
   V sums[kRows][kGroups];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -49,6 +59,7 @@ inline void value_tile(const float* weights, const Element* values, int32_t begi
     for (int c = 0; c < kGroups; ++c) sums[r][c] = V::load(out + r * stride + c * kLanes);
   }
   for (int32_t token = begin; token < end; ++token) {
+    if (kFetch) fetch<Element, kGroups>(ahead + token * kGroups * kLanes);
     V value[kGroups];
 #pragma GCC unroll 8
     for (int c = 0; c < kGroups; ++c) value[c] = V::load(values + token * stride + c * kLanes);
@@ -69,28 +80,32 @@ inline void value_tile(const float* weights, const Element* values, int32_t begi
 // Few rows take wide tiles instead, to keep enough independent chains in flight.
 constexpr int wide_groups(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 
-// Scores of the tokens [begin, end), rounded out to whole groups.
-template <class V, class Element, int kRows>
+// Scores of the tokens [begin, end), rounded out to whole groups; with kFetch, asks for the values
+// at `ahead` meanwhile.
+template <class V, class Element, int kRows, bool kFetch>
 void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
-                int32_t begin, int32_t end, float* scores) {
+                int32_t begin, int32_t end, const Element* ahead, float* scores) {
   constexpr int kGroups = wide_groups(kRows);
   constexpr int32_t kStep = kGroups * kLanes;
   for (int32_t token = begin / kStep * kStep; token < end; token += kStep) {
-    score_tile<V, Element, kRows, kGroups>(q, q_stride, keys + token, head_dim, scores + token);
+    score_tile<V, Element, kRows, kGroups, kFetch>(
+        q, q_stride, keys + token, head_dim, ahead + int64_t(token) * head_dim, scores + token);
   }
 }
 
-template <class V, class Element, int kRows>
+// Adds the values of the tokens [begin, end); with kFetch, asks for the keys at `ahead` meanwhile.
+template <class V, class Element, int kRows, bool kFetch>
 void value_rows(const float* weights, const Element* values, int32_t begin, int32_t end,
-                int64_t stride, float* out) {
+                int64_t stride, const Element* ahead, float* out) {
   constexpr int kGroups = wide_groups(kRows);
   int64_t column = 0;
   for (; column + kGroups * kLanes <= stride; column += kGroups * kLanes) {
-    value_tile<V, Element, kRows, kGroups>(weights, values + column, begin, end, stride,
-                                           out + column);
+    value_tile<V, Element, kRows, kGroups, kFetch>(weights, values + column, begin, end, stride,
+                                                   ahead + column * kPageTokens, out + column);
   }
   for (; column < stride; column += kLanes) {
-    value_tile<V, Element, kRows, 1>(weights, values + column, begin, end, stride, out + column);
+    value_tile<V, Element, kRows, 1, kFetch>(weights, values + column, begin, end, stride,
+                                             ahead + column * kPageTokens, out + column);
   }
 }
 
