@@ -295,7 +295,8 @@ def _fake_quantize(x: Tensor) -> Tensor:
 
 def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     size = int(op.attributes["size"])
-    runs = inputs[0].reshape(inputs[0].shape[0], -1, size)
+    rows, width = inputs[0].shape  # no rows in a step that ends no prompt
+    runs = inputs[0].reshape(rows, width // size, size)
     weight = _present(weights[0]).values
     y = functional.rms_norm(runs, (size,), weight, float(op.attributes["eps"]))
     return [y.reshape(inputs[0].shape)]
@@ -308,7 +309,7 @@ def _rope(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -
         for weight in weights
     )
     half = cos.shape[-1]
-    x = inputs[0].reshape(-1, heads, head_dim)
+    x = inputs[0].reshape(len(inputs[0]), heads, head_dim)
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     y = torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
     return [y.reshape(inputs[0].shape)]
