@@ -1,5 +1,4 @@
-// Paged attention over virtual lanes; attention.h has the contract. Included once per instruction
-// set.
+// Paged attention over virtual lanes (contract: attention.h). Included once per instruction set.
 //
 // Work is cut into tiles: consecutive tokens of one sequence times query heads of one kv head.
 // Inside a block, rows that see the same tokens form a span and share every load of keys and

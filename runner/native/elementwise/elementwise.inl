@@ -1,6 +1,5 @@
-// Elementwise operators over virtual lanes; elementwise.h has the contract. Included once per
-// instruction set. A matrix may be a column slice of a wider one, so no column past `cols` is
-// written.
+// Elementwise operators over virtual lanes (contract: elementwise.h). Included once per instruction
+// set. A matrix may be a column slice of a wider one, so no column past `cols` is written.
 #include "elementwise/elementwise.h"
 #include "simd/math.h"
 

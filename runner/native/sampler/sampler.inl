@@ -1,5 +1,4 @@
-// Sampling one token over virtual lanes; sampler.h has the contract. Included once per instruction
-// set.
+// Sampling one token over virtual lanes (contract: sampler.h). Included once per instruction set.
 //
 // The vocabulary is never sorted: each filter is a prefix of one ranking, found as a threshold, and
 // what is left is drawn from by a cumulative sum in the order of ids.

@@ -19,7 +19,6 @@ alignas(64) static constexpr int32_t kMaskTable[3 * kLanes] = {
 struct Mask {
   __m256 lo, hi;
 
-  static EDGE_INLINE Mask none() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static EDGE_INLINE Mask at(const int32_t* table) {
     return {_mm256_loadu_ps(reinterpret_cast<const float*>(table)),
             _mm256_loadu_ps(reinterpret_cast<const float*>(table + 8))};
@@ -41,9 +40,6 @@ struct Mask {
   }
 };
 
-EDGE_INLINE Mask operator|(Mask a, Mask b) {
-  return {_mm256_or_ps(a.lo, b.lo), _mm256_or_ps(a.hi, b.hi)};
-}
 EDGE_INLINE Mask operator&(Mask a, Mask b) {
   return {_mm256_and_ps(a.lo, b.lo), _mm256_and_ps(a.hi, b.hi)};
 }

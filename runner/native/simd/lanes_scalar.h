@@ -14,7 +14,6 @@ namespace edge::scalar {
 struct Mask {
   uint32_t lanes;
 
-  static Mask none() { return {0}; }
   static Mask first(int32_t count) { return {(1u << count) - 1}; }
   static Mask range(int32_t begin, int32_t end) {
     return {((1u << end) - 1) & ~((1u << begin) - 1)};
@@ -23,7 +22,6 @@ struct Mask {
   uint32_t bits() const { return lanes; }
 };
 
-inline Mask operator|(Mask a, Mask b) { return {a.lanes | b.lanes}; }
 inline Mask operator&(Mask a, Mask b) { return {a.lanes & b.lanes}; }
 
 struct Lanes {

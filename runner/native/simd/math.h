@@ -30,11 +30,6 @@ inline V exponential(V x) {
   return scale_by_power(p, biased);
 }
 
-template <class V>
-inline V sigmoid(V x) {
-  return V::broadcast(1.0f) / (V::broadcast(1.0f) + exponential(-x));
-}
-
 // Near zero an odd polynomial of our own fit, elsewhere 1 - 2 / (e^2|x| + 1).
 template <class V>
 inline V hyperbolic_tangent(V x) {
