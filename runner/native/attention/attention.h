@@ -1,11 +1,13 @@
 // Paged, grouped-query, causal attention.
 //
-// A page holds kPageTokens positions of one sequence for all states of the program; a state's part is
+// A page holds kPageTokens positions of one sequence for all states of the program; a state's part
+// is
 //   keys   [kv_heads][head_dim][kPageTokens]      (lanes are tokens: no horizontal sums)
 //   values [kv_heads][kPageTokens][head_dim padded to 16]
-// in f32 or f16. `write` stores the step's keys and values; after a barrier `attend` reads all of them
-// back from the cache, in blocks at absolute multiples of kPageTokens, with an online softmax whose
-// sums run in 16 virtual lanes and one fixed tree. Masked positions are never read into arithmetic.
+// in f32 or f16. `write` stores the step's keys and values; after a barrier `attend` reads all of
+// them back from the cache, in blocks at absolute multiples of kPageTokens, with an online softmax
+// whose sums run in 16 virtual lanes and one fixed tree. Masked positions are never read into
+// arithmetic.
 #pragma once
 
 #include "core/kernel.h"
@@ -25,10 +27,10 @@ struct AttentionArgs {
   int32_t heads = 0;
   int32_t window = 0;  // 0: none
   float scale = 1.0f;
-  float softcap = 0.0f;  // 0: none
-  Matrix q;              // [T, heads * head_dim]
-  Matrix k, v;           // [T, kv_heads * head_dim]
-  Matrix out;            // [T, heads * head_dim]
+  float softcap = 0.0f;                 // 0: none
+  Matrix q;                             // [T, heads * head_dim]
+  Matrix k, v;                          // [T, kv_heads * head_dim]
+  Matrix out;                           // [T, heads * head_dim]
   const int32_t* positions = nullptr;   // [T]
   const int32_t* sequences = nullptr;   // [T]
   const int32_t* page_table = nullptr;  // [.., page_stride]

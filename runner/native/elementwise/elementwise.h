@@ -6,8 +6,8 @@
 namespace edge {
 
 struct ElementwiseKernels {
-  void (*silu)(Matrix x, Matrix y, Worker worker);     // x / (1 + exp(-x))
-  void (*gelu)(Matrix x, Matrix y, Worker worker);     // tanh approximation, arXiv 1606.08415
+  void (*silu)(Matrix x, Matrix y, Worker worker);  // x / (1 + exp(-x))
+  void (*gelu)(Matrix x, Matrix y, Worker worker);  // tanh approximation, arXiv 1606.08415
   void (*mul)(Matrix a, Matrix b, Matrix y, Worker worker);
   void (*add)(Matrix a, Matrix b, Matrix y, Worker worker);
   void (*scale)(Matrix x, float factor, Matrix y, Worker worker);

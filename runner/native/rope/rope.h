@@ -1,5 +1,6 @@
-// Rotary embedding, half-split: with d = table_cols, columns i and i + d of each head (i < d) become
-// (a cos - b sin, b cos + a sin); columns from 2d on are copied (partial rotary). arXiv 2104.09864.
+// Rotary embedding, half-split: with d = table_cols, columns i and i + d of each head (i < d)
+// become (a cos - b sin, b cos + a sin); columns from 2d on are copied (partial rotary). arXiv
+// 2104.09864.
 #pragma once
 
 #include "core/kernel.h"
