@@ -92,12 +92,12 @@ class _Lowering:
         self._emit(node, "embedding", [tokens], weights=[self._matrix(table)])
 
     def linear(self, node: Node) -> None:
-        x, weight, *bias = _arguments(node)
-        biases = [self._vector(bias[0])] if bias and bias[0] is not None else [-1]
-        self._emit(node, "linear", [x], weights=[self._matrix(weight), *biases])
+        x, weight, bias = (*_arguments(node), None)[:3]
+        biases = -1 if bias is None else self._vector(bias)
+        self._emit(node, "linear", [x], weights=[self._matrix(weight), biases])
 
     def rms_norm(self, node: Node) -> None:
-        x, shape, weight, *eps = _arguments(node)
+        x, shape, weight, eps = (*_arguments(node), None, None)[:4]
         if weight is None or len(shape) != 1:
             raise self._unsupported(node, "with a weight over the last dimension")
         (size,) = shape
@@ -109,7 +109,7 @@ class _Lowering:
             weights=[self._vector(weight)],
             attributes={
                 "size": size,
-                "eps": float(eps[0]) if eps and eps[0] is not None else default,
+                "eps": default if eps is None else float(eps),
             },
         )
 

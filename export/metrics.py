@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+NEAR = 0.1
 _POSITIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Of the program's logits with eager ones, over ``positions``. ``kl`` (nats) and ``cosine`` are
-    means, ``max_kl`` and ``min_cosine`` the worst position; ``top1`` is the share of positions with
-    the same likeliest id, ``top1_margin`` the largest lead that eager's choice had where the
-    program chose otherwise, in standard deviations of the position's logits; ``max_error`` the
-    largest difference of a logit, in the same unit."""
+    means, ``max_kl`` and ``min_cosine`` the worst position. ``top1`` is the share of positions with
+    the same likeliest id; ``top1_near`` counts those too where eager's choice leads the program's
+    by at most NEAR; ``top1_margin`` is the largest such lead, ``max_error`` the largest difference
+    of a logit: all three in standard deviations of the position's logits."""
 
     positions: int
     kl: float
@@ -25,6 +26,7 @@ class Comparison:
     cosine: float
     min_cosine: float
     top1: float
+    top1_near: float
     top1_margin: float
     max_error: float
 
@@ -48,6 +50,7 @@ def compare_logits(program: NDArray[np.float32], eager: NDArray[np.float32]) -> 
         cosine=float(cosine.mean()),
         min_cosine=float(cosine.min()),
         top1=float((lead == 0.0).double().mean()),
+        top1_near=float((lead <= NEAR).double().mean()),
         top1_margin=float(lead.max()),
         max_error=float(error.max()),
     )

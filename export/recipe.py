@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -38,14 +39,15 @@ DEFAULT_CONTEXT_LIMIT = 8192
 class Gate:
     """When an export is too bad to keep. KL divergences are means over positions, in nats.
 
-    ``max_kl`` and ``min_top1`` compare the program with eager PyTorch that holds the same
-    quantized numbers, and ``max_excess_kl`` bounds by how much more than that model the program
-    may lose to the unquantized checkpoint: they catch a wrong export. ``max_quality_kl`` is the
-    whole loss: it catches a scheme that the model does not stand.
+    ``max_kl`` and ``min_top1`` (near ties count as agreement, see metrics.py) compare the program
+    with eager PyTorch that holds the same quantized numbers, and ``max_excess_kl`` bounds by how
+    much more than that model the program may lose to the unquantized checkpoint: they catch a
+    wrong export. ``max_quality_kl`` is the whole loss: it catches a scheme that the model does not
+    stand.
     """
 
     max_kl: float = 0.1
-    min_top1: float = 0.8
+    min_top1: float = 0.9
     max_excess_kl: float = 0.02
     max_quality_kl: float = 1.0
 
@@ -170,7 +172,11 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in _recipes_folder().iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def load_recipe(recipe: str | Path, settings: Sequence[str] = (), **fields: Any) -> Recipe:
@@ -180,8 +186,8 @@ def load_recipe(recipe: str | Path, settings: Sequence[str] = (), **fields: Any)
     Raises:
         ConfigError: no such recipe, damaged YAML, an unknown key or value.
     """
-    path = Path(recipe)
-    if path.suffix not in (".yaml", ".yml"):
+    path: Traversable = Path(recipe)
+    if Path(recipe).suffix not in (".yaml", ".yml"):
         path = _recipes_folder() / f"{recipe}.yaml"
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -199,8 +205,8 @@ def load_recipe(recipe: str | Path, settings: Sequence[str] = (), **fields: Any)
     return _from_document(document | fields, where=path.name)
 
 
-def _recipes_folder() -> Path:
-    return Path(str(files("edge_llm"))) / "configs" / "recipes"
+def _recipes_folder() -> Traversable:
+    return files("edge_llm") / "configs" / "recipes"
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:
@@ -229,13 +235,26 @@ def _from_document(document: Mapping[str, Any], *, where: str) -> Recipe:
     elif isinstance(gate, dict):
         limits = [entry.name for entry in dataclasses.fields(Gate)]
         unknown += [f"gate.{key}" for key in gate if key not in limits]
-        bad = [key for key, value in gate.items() if type(value) not in (int, float)]
-        if bad:
-            raise ConfigError(f"recipe {where}: gate limits must be numbers: {', '.join(bad)}")
         names += [f"gate.{name}" for name in limits]
-        values["gate"] = Gate(**gate) if not unknown else None
+        numbers = {
+            key: number for key, value in gate.items() if (number := _number(value)) is not None
+        }
+        if len(numbers) < len(gate):
+            bad = ", ".join(str(key) for key in gate if key not in numbers)
+            raise ConfigError(f"recipe {where}: gate limits must be numbers: {bad}")
+        values["gate"] = Gate(**numbers) if not unknown else None
     if unknown:
         raise ConfigError(
             f"recipe {where}: unknown {', '.join(unknown)}; valid keys: {', '.join(names)}"
         )
     return Recipe(**values)
+
+
+def _number(value: Any) -> float | None:
+    """A number, or None. Strings too, since YAML reads ``1e-3`` (no point) as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None

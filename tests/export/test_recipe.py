@@ -59,6 +59,10 @@ def test_gate_off_and_null_fields() -> None:
     assert load_recipe("8da4w", ["context=null"]).context is None
 
 
+def test_limits_in_exponent_notation() -> None:
+    assert load_recipe("8da4w", ["gate.max_kl=1e-3"]).gate == Gate(max_kl=0.001)
+
+
 def test_a_recipe_file_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("scheme: 8da8w\nhead: f16\ngate: {min_top1: 0.5}\n", encoding="utf-8")

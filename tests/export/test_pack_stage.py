@@ -1,0 +1,144 @@
+"""The pack stage: bytes, rows of the report, and one tensor in memory at a time."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from edge_llm.errors import ExportError
+from edge_llm.export import weights as weights_module
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.lowered import Lowered
+from edge_llm.export.pack import pack
+from edge_llm.export.passes.merge import merge
+from edge_llm.export.quantize import quantize
+from edge_llm.export.recipe import Recipe
+from edge_llm.export.report import WeightRow
+from edge_llm.llm.config import ModelConfig
+from edge_llm.program.ops import RAW_F32
+from edge_llm.program.pack import dequantize
+
+QKV = "model.layers.0.self_attn.q_proj+k_proj+v_proj.weight"
+
+
+class Source:
+    """Random parameters by name; counts how many are alive."""
+
+    def __init__(self, lowered: Lowered) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.most_alive = 0
+        self._alive: list[weakref.ref[Any]] = []
+        for weight in lowered.plan.weights:
+            parts = lowered.parts[weight.tensor]
+            sizes = {"q_proj": 64, "k_proj": 32, "v_proj": 32, "gate_proj": 96, "up_proj": 96}
+            for part in parts:
+                rows = sizes[part.split(".")[-2]] if len(parts) > 1 else weight.shape[0]
+                self.shapes[part] = (rows, *weight.shape[1:])
+
+    def values(self, name: str) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        return torch.randn(self.shapes[name], generator=generator) * 0.1
+
+    def read(self, name: str) -> torch.Tensor:
+        tensor = self.values(name)
+        self._alive = [ref for ref in self._alive if ref() is not None]
+        self._alive.append(weakref.ref(tensor))
+        if len(self.shapes[name]) == 2:
+            self.most_alive = max(self.most_alive, len(self._alive))
+        return tensor
+
+
+def run(lowered: Lowered, source: Source) -> tuple[dict[str, NDArray[np.uint8]], list[WeightRow]]:
+    written: dict[str, NDArray[np.uint8]] = {}
+    progress: list[tuple[int, int]] = []
+    rows = pack(
+        lowered,
+        source.read,
+        lambda name, data: written.update({name: data.copy()}),
+        backend=get_backend("native"),
+        scale_rule="affine",
+        progress=lambda done, total: progress.append((done, total)),
+    )
+    assert progress[-1][0] == progress[-1][1]
+    assert progress == sorted(progress)
+    return written, rows
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "8da8w", "fp16", "bf16", "fp32"])
+def test_bytes_are_the_quantized_weights(
+    scheme: str,
+    toy_config: Callable[..., ModelConfig],
+    lowered_toy: Callable[..., Lowered],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(weights_module, "CHUNK_ELEMENTS", 2048)  # 32 rows of 64
+    config = toy_config("qwen2")
+    lowered = merge(lowered_toy(config, Recipe(scheme=scheme)), row_multiple=16)
+    source = Source(lowered)
+    written, rows = run(lowered, source)
+    assert set(written) == set(lowered.parts)
+    for weight in lowered.plan.weights:
+        parts = [source.values(part) for part in lowered.parts[weight.tensor]]
+        if weight.format == RAW_F32:
+            got = torch.from_numpy(written[weight.tensor].view(np.float32))
+            assert torch.equal(got, torch.cat(parts).reshape(-1))
+        else:
+            stored = dequantize(written[weight.tensor], weight.format, *weight.shape)
+            expected = torch.cat([quantize(part, weight.format).dequantize() for part in parts])
+            assert torch.equal(torch.from_numpy(stored), expected)
+    assert [row.name for row in rows] == [
+        part for parts in lowered.parts.values() for part in parts
+    ]
+    assert sum(row.bytes for row in rows) == sum(data.size for data in written.values())
+
+
+def test_one_matrix_is_alive_at_a_time(
+    toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]
+) -> None:
+    lowered = merge(lowered_toy(toy_config(layers=2), Recipe()), row_multiple=16)
+    source = Source(lowered)
+    run(lowered, source)
+    assert source.most_alive <= 2  # the last tensor is dropped once the next one is there
+
+
+def test_sqnr(toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]) -> None:
+    lowered = merge(lowered_toy(toy_config(), Recipe()), row_multiple=16)
+    source = Source(lowered)
+    _, rows = run(lowered, source)
+    row = next(row for row in rows if row.name.endswith("k_proj.weight"))
+    assert row.tensor == QKV
+    values = source.values(row.name).double()
+    noise = values - quantize(values, "i4g32").dequantize()
+    expected = 10 * torch.log10(values.square().sum() / noise.square().sum())
+    assert row.sqnr_db == pytest.approx(float(expected), rel=1e-4)
+    assert all(row.sqnr_db is None for row in rows if row.format == RAW_F32)
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.self_attn.q_proj.weight"])
+def test_a_damaged_parameter_is_named(
+    name: str, toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]
+) -> None:
+    lowered = merge(lowered_toy(toy_config(), Recipe()), row_multiple=16)
+    source = Source(lowered)
+
+    def read(part: str) -> torch.Tensor:
+        tensor = source.values(part)
+        if part == name:
+            tensor.view(-1)[7] = float("nan")
+        return tensor
+
+    with pytest.raises(ExportError, match=f"{name} holds values that are not finite"):
+        pack(
+            lowered,
+            read,
+            lambda tensor, data: None,
+            backend=get_backend("native"),
+            scale_rule="affine",
+            progress=lambda done, total: None,
+        )

@@ -1,0 +1,112 @@
+"""Metrics, the gate, and the streamed eager model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_llm.errors import QualityGateError
+from edge_llm.export.metrics import Comparison, compare_logits
+from edge_llm.export.recipe import Gate
+from edge_llm.export.streamed import streamed_model
+from edge_llm.export.verify import Verification, check_gate, eager_logits, golden_shapes
+from edge_llm.llm.checkpoints.open import open_checkpoint
+from edge_llm.llm.registry import load_model
+
+GOOD = Comparison(64, 0.001, 0.01, 0.9999, 0.999, 0.7, 0.99, 0.01, 0.1)
+
+
+def test_equal_logits() -> None:
+    logits = np.random.default_rng(0).normal(size=(70, 11)).astype(np.float32)
+    got = compare_logits(logits, logits.copy())
+    assert got.positions == 70
+    assert (got.kl, got.max_kl, got.top1, got.top1_margin, got.max_error) == (0, 0, 1, 0, 0)
+    assert got.min_cosine == pytest.approx(1.0)
+
+
+def test_figures_of_a_small_example() -> None:
+    eager = np.log(np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]], np.float32))
+    program = np.log(np.array([[0.25, 0.5, 0.25], [0.25, 0.5, 0.25]], np.float32))
+    got = compare_logits(program, eager)
+    assert got.kl == pytest.approx(0.25 * np.log(2) / 2, rel=1e-5)
+    assert got.max_kl == pytest.approx(0.25 * np.log(2), rel=1e-5)
+    assert got.top1 == got.top1_near == 0.5
+    assert got.top1_margin == pytest.approx(np.log(2) / eager[0].std(ddof=1), rel=1e-5)
+    assert got.max_error == got.top1_margin
+
+
+def test_near_ties_count_as_agreement() -> None:
+    eager = np.array([[0.0, 1.0, 1.01, -1.0], [0.0, 1.0, 2.0, -1.0]], np.float32)
+    got = compare_logits(eager[:, [0, 2, 1, 3]], eager)
+    assert (got.top1, got.top1_near) == (0.0, 0.5)
+
+
+def verification(**changes: Comparison) -> Verification:
+    return replace(Verification({}, GOOD, GOOD, GOOD), **changes)
+
+
+def test_the_gate_lets_good_programs_pass() -> None:
+    check_gate(verification(), Gate())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"same_numbers": replace(GOOD, kl=0.5)}, "KL to eager PyTorch is 0.5, at most 0.1"),
+        ({"same_numbers": replace(GOOD, kl=float("nan"))}, "KL to eager PyTorch is nan"),
+        (
+            {"same_numbers": replace(GOOD, top1_near=0.25)},
+            "top-1 agreement is 25.00%, at least 90.00%",
+        ),
+        ({"unquantized": replace(GOOD, kl=0.101)}, "exceeds that of eager PyTorch by 0.1, at most"),
+        (
+            {
+                "unquantized": replace(GOOD, kl=3.0),
+                "eager_unquantized": replace(GOOD, kl=3.0),
+            },
+            "KL to the unquantized checkpoint is 3, at most 1",
+        ),
+    ],
+)
+def test_the_gate_says_what_is_broken(changes: dict[str, Comparison], message: str) -> None:
+    with pytest.raises(QualityGateError, match=message) as caught:
+        check_gate(verification(**changes), Gate())
+    assert "gate=off" in (caught.value.hint or "")
+
+
+def test_golden_shapes_fit_short_contexts_and_small_vocabularies() -> None:
+    assert golden_shapes(8192, 50000)["golden.next"] == ("I32", (5, 63))
+    for context in (1, 2, 3):
+        for _, (prompts, length) in golden_shapes(context, 4).values():
+            assert prompts == 5
+            assert 1 <= length <= 4
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_streamed_float_model_is_the_loaded_one(
+    family: str, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint(family))
+    texts = [list(range(5, 25)), list(range(40, 50))]
+    loaded = load_model(
+        checkpoint.config, checkpoint.tensor, context=64, kv_dtype=torch.float32, slots=2
+    )
+    formats = {name: "f32" for name, shape in checkpoint.parameters().items() if len(shape) == 2}
+    streamed = streamed_model(
+        checkpoint.config,
+        checkpoint.tensor,
+        formats,
+        scale_rule="affine",
+        context=64,
+        slots=2,
+        tokens=24,
+        kv_dtype=torch.float32,
+    )
+    expected, got = eager_logits(loaded, texts), eager_logits(streamed, texts)
+    assert float(np.abs(expected - got).max() / expected.std()) < 1e-5
+    assert all(parameter.dim() == 1 for parameter in streamed.parameters())  # no matrix is kept
