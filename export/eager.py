@@ -10,12 +10,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torchao.quantization import IntxUnpackedToInt8Tensor
-from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
-    IntxUnpackedToInt8TensorActivationQuantization as ActivationQuantization,
-)
 
 from edge_llm.export.quantize import FLOAT_DTYPES, group_of
+from edge_llm.export.torchao import ActivationQuantization, IntxUnpackedToInt8Tensor
 from edge_llm.export.weights import QuantizedWeight
 
 

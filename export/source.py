@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
-import torchao
 from torch.fx import Node
 
 _FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+)')
-_LIBRARIES = tuple(Path(str(library.__file__)).parent for library in (torch, torchao))
+_LIBRARIES = ("torch", "torchao")
 
 
 def model_source(node: Node) -> str:
@@ -21,7 +19,7 @@ def model_source(node: Node) -> str:
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     for file, line in reversed(frames):
         location = Path(file)
-        if not any(location.is_relative_to(library) for library in _LIBRARIES):
+        if not any(f"-packages/{library}/" in location.as_posix() for library in _LIBRARIES):
             place = f"{location.parent.name}/{location.name}:{line}"
             return f"{path} ({place})" if path else place
     return str(path)
