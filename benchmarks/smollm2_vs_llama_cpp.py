@@ -40,7 +40,7 @@ def main() -> None:
     peer = peer_python()
     threads = ["--threads", str(options.threads)]
     ours = [sys.executable, "-m", "edge_llm.cli.main", "bench", "--model", program, "--json"]
-    theirs = [str(peer), str(ROOT / "benchmarks/peers/llama_cpp.py"), str(gguf)]
+    theirs = [str(peer), str(ROOT / "benchmarks/peers/time_llama_cpp.py"), str(gguf)]
 
     rounds = []
     for number in range(options.rounds):

@@ -4,7 +4,7 @@ Everything lives under `home`: ``models/`` for what was fetched, ``programs/`` f
 """
 
 from edge_llm.catalogue.entries import Entry, Package, find, list_models
-from edge_llm.catalogue.models import is_pulled, pull, resolve
+from edge_llm.catalogue.models import is_pulled, locate, pull, resolve
 from edge_llm.catalogue.store import (
     StoredProgram,
     find_program,
@@ -26,6 +26,7 @@ __all__ = [
     "is_pulled",
     "list_models",
     "list_programs",
+    "locate",
     "models_dir",
     "newest_program",
     "programs_dir",

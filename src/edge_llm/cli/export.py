@@ -56,6 +56,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     require_export_extra()
+    from edge_llm.cli.fetch import fetch
     from edge_llm.cli.terminate import terminate_as_interrupt
     from edge_llm.export.pipeline import export
     from edge_llm.export.recipe import load_recipe
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     progress = Progress()
     try:
+        fetch(arguments.model, progress)
         path = export(recipe, output=arguments.output, progress=progress)
     finally:
         progress.close()

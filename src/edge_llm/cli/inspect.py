@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from edge_llm.catalogue import find_program
     from edge_llm.program.file import Program
-    from edge_llm.program.serialize import plan_to_json
+    from edge_llm.program.serialize import plan_to_text
 
     with Program.open(find_program(arguments.file)) as program:
         if arguments.json:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "path": str(program.path),
                     "bytes": program.file_bytes,
                     **documents,
-                    "plan": plan_to_json(program.plan),
+                    "plan": json.loads(plan_to_text(program.plan)),
                 }
             )
             return 0

@@ -45,8 +45,9 @@ def _make_default() -> Path:
 
     entry = catalogue.find(DEFAULT_MODEL)
     say(
-        f"No program here yet: fetching {entry.name} ({human_bytes(entry.download_bytes)}, "
-        f"{entry.licence} licence) from {entry.origin}, and exporting it."
+        f"No program here yet: making one of {entry.name} "
+        f"({human_bytes(entry.download_bytes)} from "
+        f"{entry.origin}, {entry.licence} licence)"
     )
     require_export_extra()
     # In a child process, so that this one, which goes on to serve, never loads PyTorch.

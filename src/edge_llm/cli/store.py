@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, say, table
+from edge_llm.cli.fetch import fetch
 
 
 def add_parser(verbs: Any) -> None:
@@ -83,14 +84,10 @@ def run_ls(arguments: argparse.Namespace) -> int:
 def run_pull(arguments: argparse.Namespace) -> int:
     from edge_llm import catalogue
 
-    entry = catalogue.find(arguments.name)
-    say(
-        f"{entry.name}: {human_bytes(entry.download_bytes)} from {entry.origin}, "
-        f"{entry.licence} licence"
-    )
+    name = catalogue.find(arguments.name).name  # a name, never a path
     progress = Progress()
     try:
-        path = catalogue.pull(arguments.name, progress=progress)
+        path = fetch(name, progress)
     finally:
         progress.close()
     print(path)

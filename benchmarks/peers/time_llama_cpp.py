@@ -3,7 +3,7 @@
 Run by the interpreter of the peer's environment; prints one JSON object of rows like
 `edge-llm bench --json`.
 
-    python llama_cpp.py MODEL.gguf --threads 2 --prompt-tokens 512 --depth 0,1024
+    python time_llama_cpp.py MODEL.gguf --threads 2 --prompt-tokens 512 --depth 0,1024
 """
 
 from __future__ import annotations

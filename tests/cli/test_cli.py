@@ -1,0 +1,200 @@
+"""The verbs, run in this process on a tiny program and an empty store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_llm.cli.main import main
+
+TinyProgram = Callable[..., Path]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store."""
+    monkeypatch.setenv("EDGE_LLM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def program(store: Path, tiny_program: TinyProgram) -> Path:
+    """A tiny program in the store, named `tiny-8da4w`."""
+    path = store / "programs" / "tiny-8da4w.edge"
+    path.parent.mkdir(parents=True)
+    shutil.copy(tiny_program("8da4w"), path)
+    return path
+
+
+def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
+    """The one JSON document on stdout."""
+    return json.loads(capsys.readouterr().out)
+
+
+def test_run_prints_the_answer_alone(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "--raw", "hello", "--temperature", "0", "--max-tokens", "8"]
+    assert main(command) == 0  # the newest program of the store
+    printed = capsys.readouterr()
+    assert main([*command, "--model", str(program), "--json"]) == 0
+    document = json_of(capsys)
+    assert printed.out == document["text"] + "\n"
+    assert "tokens/s" in printed.err
+    assert len(document["token_ids"]) <= 8
+    assert document["finish_reason"] in ("stop", "length")
+    assert document["stats"]["prompt_tokens"] > 0
+
+
+def test_run_with_the_template_differs_from_raw(
+    program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = []
+    for extra in ([], ["--raw"], ["--system", "be brief"]):
+        assert main(["run", "hello", "--max-tokens", "2", "--json", "--seed", "1", *extra]) == 0
+        counts.append(json_of(capsys)["stats"]["prompt_tokens"])
+    chat, raw, system = counts
+    assert raw < chat < system
+
+
+def test_the_same_seed_gives_the_same_text(
+    program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for seed in ("7", "7", "8"):
+        main(["run", "--raw", "hello", "--max-tokens", "30", "--seed", seed, "--json",
+              "--temperature", "2"])  # fmt: skip
+        answers.append(json_of(capsys)["token_ids"])
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_inspect(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "tiny-8da4w", "--plan", "--weights"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("8da4w", "attention(", "i4g32", "llama", "context"):
+        assert word in printed
+    assert main(["inspect", "tiny-8da4w", "--json"]) == 0
+    document = json_of(capsys)
+    assert document["model"]["family"] == "llama"
+    assert document["plan"]["instructions"][0]["op"] == "embedding"
+
+
+def test_bench(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "--model", str(program), "--prompt-tokens", "8,16", "--decode-tokens", "4",
+               "--depth", "0,70", "--threads", "1,2", "--repeat", "1", "--json"]  # fmt: skip
+    assert main(command) == 0
+    document = json_of(capsys)
+    assert set(document) == {"rows", "load_seconds", "peak_rss_bytes"}
+    seen = {(row["kind"], row["tokens"], row["depth"], row["threads"]) for row in document["rows"]}
+    assert seen == {
+        (kind, tokens, depth, threads)
+        for kind, tokens in (("prefill", 8), ("prefill", 16), ("decode", 4))
+        for depth in (0, 70)
+        for threads in (1, 2)
+    }
+    for row in document["rows"]:
+        assert row["tokens_per_second"] > 0
+        assert row["gb_per_second"] > 0
+        assert row["gop_per_second"] > 0
+
+
+def test_bench_beyond_the_context(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--model", str(program), "--depth", "255", "--repeat", "1"]) == 1
+    assert "at most the context 256" in capsys.readouterr().err
+
+
+def test_eval(program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")
+    command = ["eval", "--model", str(program), "--text", str(text), "--context", "64"]
+    assert main([*command, "--windows", "3", "--json"]) == 0
+    document = json_of(capsys)
+    assert document["tokens"] == 3 * 63
+    assert document["perplexity"] > 1
+    assert main([*command, "--windows", "3", "--json", "--backend", "torch"]) == 0
+    # Equal up to rounding that passes through int8; a wrong formula would be far off.
+    assert json_of(capsys)["perplexity"] == pytest.approx(document["perplexity"], rel=0.05)
+    assert main(["eval", "--model", str(program), "--text", str(text), "--context", "257"]) == 1
+    assert "expected 2 to 256" in capsys.readouterr().err
+
+
+def test_verify(
+    store: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / "golden.edge"
+    command = ["export", "--model", str(tiny_checkpoint("qwen3")), "--quant", "8da8w", "--json"]
+    assert main([*command, "--set", "gate=off", "--output", str(path)]) == 0
+    document = json_of(capsys)
+    assert document["path"] == str(path)
+    assert document["report"]["bits_per_weight"] > 8
+    assert main(["verify", str(path), "--trace"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "ok\n"
+    assert "bit for bit" in printed.err
+
+    damaged = bytearray(path.read_bytes())
+    # in the last packed weight, far from header and golden tensors
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    assert main(["verify", str(path)]) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_ls_and_rm(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "--json"]) == 0
+    document = json_of(capsys)
+    assert [item["name"] for item in document["programs"]] == ["tiny-8da4w"]
+    assert "smollm2-135m" in [entry["name"] for entry in document["models"]]
+    assert main(["ls"]) == 0
+    assert "tiny-8da4w" in capsys.readouterr().out
+    assert main(["rm", "tiny-8da4w"]) == 0
+    assert not program.exists()
+    assert main(["rm", "tiny-8da4w"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["run", "--model", "nothing.edge", "hi"], "nothing.edge"),
+        (["export", "--model", "no-such-model"], "no-such-model"),
+        (["export", "--model", "./no-such-folder"], "no-such-folder"),
+        (["export", "--model", "x", "--set", "colour=red"], "colour"),
+        (["export", "--model", "x", "--set", "colour"], "key=value"),
+        (["export", "--model", "x", "--quant", "8da8w", "--group-size", "32"], "group"),
+        (["export", "--model", "x", "--recipe", "none.yaml"], "none.yaml"),
+        (["pull", "no-such-model"], "no-such-model"),
+        (["serve", "--host", "0.0.0.0"], "API key"),
+        (["inspect", "."], "folder"),
+    ],
+)
+def test_errors_are_told(
+    store: Path, capsys: pytest.CaptureFixture[str], command: list[str], said: str
+) -> None:
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_a_wrong_command_line_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["dance"], ["bench", "--model", "x", "--depth", "a,b"], ["run"]):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 2
+
+
+def test_a_hub_model_without_network_says_what_to_do(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["export", "--model", "llama3.2-1b", "--quant", "8da4w"]) == 1
+    told = capsys.readouterr().err
+    assert "edge-llm export --model" in told
+    assert "meta-llama/Llama-3.2-1B-Instruct" in told
