@@ -47,7 +47,7 @@ class Gate:
     """
 
     max_kl: float = 0.1
-    min_top1: float = 0.9
+    min_top1: float = 0.8
     max_excess_kl: float = 0.02
     max_quality_kl: float = 1.0
 

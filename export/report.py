@@ -82,29 +82,6 @@ def summary(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """One line per weight."""
-    head = ("weight", "format", "shape", "bytes", "SQNR dB")
-    body = [
-        (
-            row["name"],
-            row["format"],
-            "x".join(str(size) for size in row["shape"]),
-            f"{row['bytes']:,}",
-            "exact" if row["sqnr_db"] is None else f"{row['sqnr_db']:.2f}",
-        )
-        for row in report["weights"]
-    ]
-    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, *body)
-    )
-
-
 def _verify_line(verify: Mapping[str, Any]) -> str:
     if "skipped" in verify:
         return f"verify: skipped ({verify['skipped']})"

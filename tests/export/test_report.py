@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_llm.export.meter import Meter, anonymous_bytes
 from edge_llm.export.metrics import Comparison
-from edge_llm.export.report import WeightRow, build_report, summary, table
+from edge_llm.export.report import WeightRow, build_report, summary
 
 ROWS = [
     WeightRow("embed.weight", "embed.weight", "i8", (16, 32), 640, 44.0),
@@ -62,13 +62,6 @@ def test_summary_names_the_worst_weight_and_all_notes() -> None:
 def test_summary_of_a_verified_export() -> None:
     verify = dict.fromkeys(("same_numbers", "unquantized", "eager_unquantized"), asdict(PERFECT))
     assert "4 positions; against eager PyTorch" in summary(report(verify=verify))
-
-
-def test_table_has_a_line_per_weight() -> None:
-    lines = table(report()).splitlines()
-    assert len(lines) == 1 + len(ROWS)
-    assert lines[2].split() == ["q.weight", "i4g32", "16x32", "352", "20.25"]
-    assert lines[4].split()[-1] == "exact"
 
 
 def test_meter_sees_memory_and_adds_up_stages() -> None:
