@@ -8,14 +8,14 @@ import os
 os.environ["COLUMNS"] = "92"  # argparse wraps to the terminal; the page must not
 os.environ["NO_COLOR"] = "1"
 
-from edge_llm.cli.main import build_parser  # noqa: E402
+from edge_llm.cli.main import build_parser
 
 
 def page() -> str:
     parser = build_parser()
     parts = [
-        "# The command line\n\nMade by `make docs` from `--help`. Answers and `--json` documents go "
-        "to stdout, progress and statistics to stderr. Exit status: 0 done, 1 an error, "
+        "# The command line\n\nMade by `make docs` from `--help`. Answers and `--json` documents "
+        "go to stdout, progress and statistics to stderr. Exit status: 0 done, 1 an error, "
         "2 a wrong command line, 130 interrupted.\n",
         _block("edge-llm --help", parser),
     ]

@@ -37,7 +37,9 @@ def main() -> None:
 
 def exported_program() -> str:
     """The 8da4w program of the small model: the one in the store, or made now."""
-    listing = subprocess.run([*EDGE_LLM, "ls", "--json"], check=True, capture_output=True, text=True)
+    listing = subprocess.run(
+        [*EDGE_LLM, "ls", "--json"], check=True, capture_output=True, text=True
+    )
     for program in json.loads(listing.stdout)["programs"]:
         if program["name"].startswith(f"{MODEL}-8da4w"):
             return str(program["path"])

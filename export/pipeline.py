@@ -28,7 +28,7 @@ from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.provenance import provenance
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipe import DEFAULT_GROUP_SIZE, Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.trace import trace
 from edge_llm.export.verify import KV_DTYPES, check_gate, golden_shapes, verify
@@ -171,7 +171,8 @@ class _Export:
         )
 
     def _default_path(self, loaded: Loaded) -> Path:
-        group = f"-g{self._recipe.group_size}" if self._recipe.group_size else ""
+        chosen = self._recipe.group_size
+        group = f"-g{chosen}" if chosen not in (None, DEFAULT_GROUP_SIZE) else ""
         return catalogue.programs_dir() / f"{loaded.name}-{self._recipe.scheme}{group}.edge"
 
     def _tensors(self, loaded: Loaded, traced: _Traced) -> list[TensorSpec]:

@@ -70,7 +70,7 @@ class SamplingParams:
         _check("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         if not (math.isfinite(self.repetition_penalty) and 0.0 < self.repetition_penalty <= 10.0):
             raise RequestError(
-                f"repetition_penalty is {self.repetition_penalty}, expected more than 0, at most 10",
+                f"repetition_penalty is {self.repetition_penalty}, expected above 0, at most 10",
                 param="repetition_penalty",
             )
         if self.seed is not None:

@@ -26,7 +26,9 @@ def test_a_conversation(
 ) -> None:  # fmt: skip
     saved = tmp_path / "talk.json"
     lines = f"/stats\nhello\n/stats\nand again\n/save {saved}\n/dance\n/quit\nnever read\n"
-    talk(tiny_program("8da4w"), lines, monkeypatch)
+    program = tiny_program("8da4w")
+    capsys.readouterr()  # what the export said
+    talk(program, lines, monkeypatch)
     told = capsys.readouterr().err
     assert told.startswith("nothing was answered yet")
     assert "tokens/s" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, say
@@ -56,10 +57,12 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     require_export_extra()
+    from edge_llm import catalogue
     from edge_llm.cli.fetch import fetch
     from edge_llm.cli.terminate import terminate_as_interrupt
     from edge_llm.export.pipeline import export
     from edge_llm.export.recipe import load_recipe
+    from edge_llm.export.report import summary
     from edge_llm.program.file import Program
 
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either
@@ -69,8 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         "group_size": arguments.group_size,
         "context": arguments.context,
     }
+    catalogue.locate(arguments.model)  # refused now, or fetched once all else is known to be right
+    is_path = Path(arguments.model).expanduser().exists()
+    usual = "8da4w" if is_path else catalogue.find(arguments.model).recipe
     recipe = load_recipe(
-        arguments.recipe or arguments.quant or "8da4w",
+        arguments.recipe or arguments.quant or usual,
         arguments.overrides,
         **{key: value for key, value in asked.items() if value is not None},
     )
@@ -85,13 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({"path": str(path), "report": report})
             return 0
-        say(_summary(report))
+        say(summary(report))
         say(f"{path} ({human_bytes(program.file_bytes)})")
     print(path, file=sys.stdout)
     return 0
-
-
-def _summary(report: dict[str, Any]) -> str:
-    from edge_llm.export.report import summary
-
-    return summary(report)

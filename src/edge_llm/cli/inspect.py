@@ -13,6 +13,9 @@ from edge_llm.cli.console import human_bytes, print_json, table
 if TYPE_CHECKING:
     from edge_llm.program.file import Program
 
+# The report is for people; the run time reads none of it, and a file may come from anywhere.
+_NO_REPORT = "report: missing, or not in a form that this version knows"
+
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
@@ -57,7 +60,6 @@ def _overview(program: Program) -> str:
 
     model, plan = program.documents.model, program.plan
     generation, tokenizer = program.documents.generation, program.documents.tokenizer
-    report = program.documents.report
     counts = Counter(instruction.op for instruction in plan.instructions)
     rows: list[tuple[str, object]] = [
         ("file", f"{program.path} ({human_bytes(program.file_bytes)})"),
@@ -72,28 +74,27 @@ def _overview(program: Program) -> str:
         ("chat template", "yes" if program.documents.chat_template else "no"),
         ("operators", ", ".join(f"{count} {op}" for op, count in counts.most_common())),
     ]
-    if "bits_per_weight" in report:
-        rows.append(("bits per weight", f"{report['bits_per_weight']:.2f}"))
-    if "verify" in report:
-        rows.append(("verified", report["verify"]))
-    return "\n".join(f"{name:<16}{value}" for name, value in rows)
+    return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
+
+
+def _report(program: Program) -> str:
+    from edge_llm.export.report import summary
+
+    try:
+        return summary(program.documents.report)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _NO_REPORT
 
 
 def _weights(program: Program) -> str:
-    by_name = {row["name"]: row for row in program.documents.report.get("weights", [])}
-    return table(
-        ("WEIGHT", "SHAPE", "FORMAT", "BYTES", "SQNR dB"),
-        [
-            (
-                weight.name,
-                "x".join(map(str, weight.shape)),
-                weight.format,
-                program.weight_data(weight).nbytes,
-                by_name.get(weight.name, {}).get("sqnr_db"),
-            )
-            for weight in program.plan.weights
-        ],
-    )
+    """The report's rows, one a parameter: a merged tensor holds several."""
+    head = ("WEIGHT", "SHAPE", "FORMAT", "BYTES", "SQNR dB", "TENSOR")
+    keys = ("name", "shape", "format", "bytes", "sqnr_db", "tensor")
+    try:
+        rows = [[row[key] for key in keys] for row in program.documents.report["weights"]]
+    except (KeyError, TypeError):
+        return _NO_REPORT
+    return table(head, rows)
 
 
 def _instructions(program: Program) -> str:

@@ -1,0 +1,82 @@
+"""What quantization costs: perplexity of programs and of eager torchao with the same integers.
+
+    python benchmarks/quality.py CHECKPOINT TEXT [--windows 20] [--rules affine,signed]
+
+For each scale rule: the native 8da4w program, eager PyTorch through torchao's tensor class, and the
+fp32 program as the yardstick. Windows as in `edge-llm eval`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+
+import edge_llm
+from edge_llm.cli.evaluate import perplexity
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.formats import assign_formats
+from edge_llm.export.load import load
+from edge_llm.export.recipe import Recipe, load_recipe
+from edge_llm.export.streamed import streamed_model
+from edge_llm.llm.registry import build_model, tied_parameters
+
+CONTEXT = 1024
+
+
+def eager_perplexity(recipe: Recipe, ids: list[int], windows: int) -> float:
+    """Of eager PyTorch with the recipe's integers, float16 KV like the program's."""
+    loaded = load(recipe)
+    config, context = loaded.checkpoint.config, loaded.context
+    meta = build_model(config, context=context, kv_dtype=torch.float16)
+    tied = tied_parameters(meta)
+    total, tokens = 0.0, 0
+    for window in range(windows):
+        model = streamed_model(
+            config,
+            lambda name: loaded.checkpoint.tensor(tied.get(name, name)),
+            assign_formats(meta, recipe, get_backend(recipe.backend)).formats,
+            scale_rule=recipe.scale_rule,
+            context=context,
+            slots=1,
+            tokens=CONTEXT,
+            kv_dtype=torch.float16,
+        )
+        part = torch.tensor(ids[window * CONTEXT : (window + 1) * CONTEXT])
+        every = torch.arange(CONTEXT)
+        with torch.no_grad():
+            logits = model(part, every, torch.zeros_like(every), every[:-1])
+        total += float(torch.nn.functional.cross_entropy(logits, part[1:], reduction="sum"))
+        tokens += CONTEXT - 1
+    return math.exp(total / tokens)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint")
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--windows", type=int, default=20)
+    parser.add_argument("--rules", default="affine,signed")
+    options = parser.parse_args()
+    text = options.text.read_text(encoding="utf-8")
+    print("| | program | eager torchao | program / eager |\n|---|---|---|---|")
+    recipes = {"fp32": load_recipe("fp32", model=options.checkpoint, verify=False)}
+    for rule in options.rules.split(","):
+        recipes[f"8da4w, {rule}"] = load_recipe(
+            "8da4w", model=options.checkpoint, verify=False, scale_rule=rule
+        )
+    for name, recipe in recipes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = edge_llm.export(recipe, output=Path(folder) / "quality.edge")
+            with edge_llm.load(path, max_sequences=1) as llm:
+                ids = llm.tokenizer.encode(text, add_bos=False)
+                mine = perplexity(llm, ids, CONTEXT, options.windows)[0]
+        eager = eager_perplexity(recipe, ids, options.windows)
+        print(f"| {name} | {mine:.3f} | {eager:.3f} | {mine / eager - 1:+.2%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
