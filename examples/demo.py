@@ -85,7 +85,7 @@ def ask(url: str) -> None:
             f"; prompt {timings['prompt_tokens']} tokens, first token after "
             f"{timings['time_to_first_token_ms']:.0f} ms; "
             f"{timings['completion_tokens']} tokens at "
-            f"{timings['completion_tokens_per_second']:.0f} tokens/s",
+            f"{timings['decode_tokens_per_second']:.0f} tokens/s",
             end="",
         )
     print("]")

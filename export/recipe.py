@@ -75,7 +75,7 @@ class Recipe:
     embedding: str | None = None
     head: str | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
-    scale_rule: str = "affine"
+    scale_rule: str = "signed"
     context: int | None = None
     kv_dtype: str | None = None
     backend: str = "native"
