@@ -229,7 +229,10 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         stats = sequence.clock.statistics(
-            sequence.prompt_length, sequence.cached_tokens or 0, sequence.completion_length
+            sequence.prompt_length,
+            sequence.cached_tokens or 0,
+            sequence.cache,
+            sequence.completion_length,
         )
         self._end(sequence, FinishEvent(reason, stats))
 

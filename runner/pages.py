@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
 
+from edge_llm.runner.statistics import CacheUse
+
 Tokens: TypeAlias = "array[int]"  # typecode "i"
 
 ROOT = b""
@@ -32,12 +34,14 @@ def extend_chain(chain: list[bytes], tokens: Tokens, page_tokens: int) -> None:
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """What the cache has of a prompt: ``pages`` that are shared whole, then the first ``copied``
-    tokens of page ``source`` (-1: none). ``tokens`` counts all of them."""
+    tokens of page ``source`` (-1: none). ``tokens`` counts all of them; ``use`` says why there are
+    not more."""
 
     pages: tuple[int, ...] = ()
     source: int = -1
     copied: int = 0
     tokens: int = 0
+    use: CacheUse = "not used"
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class PagePool:
         self._unused: OrderedDict[int, None] = OrderedDict()  # cached, held by nobody; oldest first
         self._by_digest: dict[bytes, int] = {}
         self._children: dict[bytes, set[int]] = {}  # parent digest -> pages with content
+        self._evicted: OrderedDict[bytes, None] = OrderedDict()  # digests, as many as pages
 
     @property
     def count(self) -> int:
@@ -96,7 +101,21 @@ class PagePool:
             common = _common_prefix(self._pages[page].tokens, rest)
             if common > copied:
                 source, copied = page, common
-        return Prefix(tuple(pages), source, copied, start + copied)
+        found = start + copied
+        return Prefix(
+            tuple(pages), source, copied, found, self._use(chain, len(pages), found, limit)
+        )
+
+    def _use(self, chain: list[bytes], pages: int, found: int, limit: int) -> CacheUse:
+        if limit == 0:
+            return "not used"
+        if found == limit:
+            return "hit"
+        if pages < len(chain) and chain[pages] in self._evicted:
+            return "evicted"
+        if found:
+            return "partial"
+        return "no shared prefix" if self._children else "empty"
 
     def unused_among(self, pages: tuple[int, ...]) -> int:
         """How many of ``pages`` nobody holds: sharing them takes that much from ``available``."""
@@ -116,7 +135,7 @@ class PagePool:
         for _ in range(count):
             if not self._free:
                 oldest, _ = self._unused.popitem(last=False)
-                self._forget(oldest)
+                self._evict(oldest)
                 self._free.append(oldest)
             page = self._free.pop()
             self._pages[page].references = 1
@@ -151,6 +170,15 @@ class PagePool:
         if digest is not None and digest not in self._by_digest:
             entry.digest = digest
             self._by_digest[digest] = page
+            self._evicted.pop(digest, None)
+
+    def _evict(self, page: int) -> None:
+        digest = self._pages[page].digest
+        self._forget(page)
+        if digest is not None:
+            self._evicted[digest] = None
+            if len(self._evicted) > self.count:
+                self._evicted.popitem(last=False)
 
     def _forget(self, page: int) -> None:
         entry = self._pages[page]

@@ -148,17 +148,20 @@ class Scheduler:
         pool.share(prefix.pages)
         sequence.pages = list(prefix.pages)
         sequence.computed = len(prefix.pages) * pool.page_tokens
+        use = prefix.use
         if prefix.copied:
             held = (prefix.source,)
             pool.share(held)  # so that it is not evicted to make room for its own copy
             target = pool.allocate(1)
             pool.release(list(held))
-            if target is not None:
+            if target is None:
+                use = "evicted"  # it makes room for the sequence itself
+            else:
                 step.copies.append((prefix.source, target[0]))
                 sequence.pages += target
                 sequence.computed = prefix.tokens
         if sequence.cached_tokens is None:
-            sequence.cached_tokens = sequence.computed
+            sequence.cached_tokens, sequence.cache = sequence.computed, use
         self.waiting.remove(sequence)
         insort(self.running, sequence, key=lambda other: other.arrival)
         return True

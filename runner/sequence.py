@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_llm.runner.config import SamplingParams
-from edge_llm.runner.statistics import RequestClock
+from edge_llm.runner.statistics import CacheUse, RequestClock
 
 if TYPE_CHECKING:
     from edge_llm.runner.events import EventCallback
@@ -37,6 +37,7 @@ class Sequence:
     chain: list[bytes] = field(default_factory=list)
     computed: int = 0
     cached_tokens: int | None = None  # of the prompt, when it was first admitted
+    cache: CacheUse = "not used"  # likewise
     cancelled: bool = False  # set from any thread
 
     @property

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
+
+# What the cached pages gave of a prompt, and why not more:
+# - hit: all but its last token, which is always computed
+# - partial: its beginning; nothing cached goes on as it does
+# - evicted: the page that would come next was there, but had to make room (cached_tokens tells
+#   whether anything was left)
+# - no shared prefix: nothing cached begins as it does
+# - empty: nothing was cached
+# - not used: there was nothing to look for: a prompt of one token, a result that needs every
+#   position computed, or a request that never began
+CacheUse = Literal["hit", "partial", "evicted", "no shared prefix", "empty", "not used"]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestStatistics:
     """One request's figures. Times in seconds; rates are 0 where nothing was measured.
 
+    ``cache``: what the cache had of the prompt, or why it had no more.
     ``queue_seconds``: from submit to the first step. ``prefill_seconds``: from there to the first
     token; ``time_to_first_token``: both. ``decode_*``: over the tokens after the first.
     ``decode_gb_per_second``: weights and KV bytes (1e9) that its decode steps read, neighbours'
@@ -16,6 +29,7 @@ class RequestStatistics:
 
     prompt_tokens: int
     cached_tokens: int
+    cache: CacheUse
     completion_tokens: int
     queue_seconds: float
     prefill_seconds: float
@@ -25,15 +39,15 @@ class RequestStatistics:
     decode_tokens_per_second: float
     decode_gb_per_second: float
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float | str]:
         """The fields by name, for JSON."""
         return asdict(self)
 
     def summary(self) -> str:
         """One line for people."""
-        cached = f" ({self.cached_tokens} cached)" if self.cached_tokens else ""
         return (
-            f"{self.prompt_tokens} prompt tokens{cached} in {self.prefill_seconds:.2f} s, "
+            f"{self.prompt_tokens} prompt tokens ({self.cached_tokens} cached: {self.cache}) "
+            f"in {self.prefill_seconds:.2f} s, "
             f"first token after {self.time_to_first_token:.2f} s; "
             f"{self.completion_tokens} tokens at {self.decode_tokens_per_second:.1f} tokens/s, "
             f"{self.decode_gb_per_second:.1f} GB/s"
@@ -57,7 +71,7 @@ class RequestClock:
         self.last_token = now
 
     def statistics(
-        self, prompt_tokens: int, cached_tokens: int, completion_tokens: int
+        self, prompt_tokens: int, cached_tokens: int, cache: CacheUse, completion_tokens: int
     ) -> RequestStatistics:
         started = self.submitted if self.started is None else self.started
         first = started if self.first_token is None else self.first_token
@@ -65,6 +79,7 @@ class RequestClock:
         return RequestStatistics(
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
+            cache=cache,
             completion_tokens=completion_tokens,
             queue_seconds=started - self.submitted,
             prefill_seconds=first - started,

@@ -40,13 +40,15 @@ class Tally:
 
     def timings(self) -> dict[str, Any]:
         """Milliseconds, tokens per second and GB/s (1e9). Of several choices: the time of the
-        slowest, the rates of all together."""
+        slowest, the rates of all together. ``cache`` says what the cache had of the prompt, or why
+        it had no more (see `CacheUse`); of several prompts, each such answer once."""
         all_stats = list(self._finished.values())
         decode_seconds = max(stats.decode_seconds for stats in all_stats)
         decoded = sum(max(stats.completion_tokens - 1, 0) for stats in all_stats)
         return {
             "prompt_tokens": self._prompt_tokens,
             "cached_tokens": self._cached_tokens(),
+            "cache": ", ".join(dict.fromkeys(stats.cache for stats in self._prompts())),
             "completion_tokens": sum(stats.completion_tokens for stats in all_stats),
             "queue_ms": _ms(max(stats.queue_seconds for stats in all_stats)),
             "prompt_ms": _ms(max(stats.prefill_seconds for stats in all_stats)),
@@ -58,7 +60,11 @@ class Tally:
         }
 
     def _cached_tokens(self) -> int:
-        return sum(s.cached_tokens for choice, s in self._finished.items() if choice % self._n == 0)
+        return sum(stats.cached_tokens for stats in self._prompts())
+
+    def _prompts(self) -> list[RequestStatistics]:
+        # The first choice of each prompt: the others find in the cache what it computed.
+        return [stats for choice, stats in sorted(self._finished.items()) if choice % self._n == 0]
 
 
 def _ms(seconds: float) -> float:

@@ -74,9 +74,22 @@ def test_a_cache_hit_is_as_a_miss(bench) -> None:
     assert first.ids == again.ids
     assert longer.ids == warm.solo(turn, 10)
     assert branch.ids == warm.solo([*ids[:21], 96, 96], 10)
-    figures = [item.finish.stats.cached_tokens for item in (first, again, longer, branch)]
+    figures = [
+        (item.finish.stats.cached_tokens, item.finish.stats.cache)
+        for item in (first, again, longer, branch)
+    ]
     # The last token of a prompt is always computed; the last of an answer never was.
-    assert figures == [0, 29, 39, 21]
+    assert figures == [(0, "empty"), (29, "hit"), (39, "partial"), (21, "partial")]
+
+
+def test_a_cached_page_that_makes_room_for_its_own_sequence_counts_as_evicted(bench) -> None:
+    tight = bench(pages=2)
+    tight.submit([1, 2, 3, 4, 5, 6], 2)
+    tight.run()
+    again, _ = tight.submit([1, 2, 3, 4, 5, 6], 2)
+    tight.run()
+    stats = again.finish.stats
+    assert (stats.cached_tokens, stats.cache) == (4, "evicted")  # a copy would need a third page
 
 
 def test_equal_prompts_at_once_share_their_pages(bench) -> None:
@@ -85,6 +98,7 @@ def test_equal_prompts_at_once_share_their_pages(bench) -> None:
     listeners = [shared.submit(ids, 6, temperature=1.0, seed=seed)[0] for seed in range(3)]
     shared.run()
     assert [item.finish.stats.cached_tokens for item in listeners] == [0, 39, 39]
+    assert [item.finish.stats.cache for item in listeners] == ["empty", "hit", "hit"]
     for seed, listener in enumerate(listeners):
         assert listener.ids == shared.solo(ids, 6, temperature=1.0, seed=seed)
 
@@ -208,6 +222,7 @@ def test_cancelled_in_any_phase(bench, phase: str) -> None:
     tokens = len(listener.ids)
     busy.engine.step()
     assert listener.finish.reason == "cancelled"
+    assert (listener.finish.stats.cache == "not used") == (phase in ("queued", "waiting"))
     assert len(listener.ids) == tokens
     request.cancel()
     busy.run()
@@ -343,7 +358,8 @@ def test_statistics_count_what_happened(bench) -> None:
     assert stats.decode_tokens_per_second == pytest.approx(5 / stats.decode_seconds)
     assert stats.decode_gb_per_second > 0
     assert stats.as_dict()["completion_tokens"] == 6
-    assert "20 prompt tokens" in stats.summary()
+    assert stats.as_dict()["cache"] == "empty"
+    assert "20 prompt tokens (0 cached: empty)" in stats.summary()
     assert all(event.logprobs is not None for event in listener.events[:-1])
 
 

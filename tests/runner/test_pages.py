@@ -105,6 +105,34 @@ def test_a_second_copy_of_a_page_is_not_kept() -> None:
     assert (pool.cached, pool.available) == (1, 4)
 
 
+def test_it_says_what_it_had_of_a_prompt_and_why_not_more() -> None:
+    pool = PagePool(4, SIZE)
+    first = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert match(pool, [1]).use == "not used"
+    assert match(pool, first).use == "empty"
+    store(pool, first)
+    assert match(pool, first).use == "hit"
+    assert match(pool, [*first, 10]).use == "hit"
+    assert match(pool, [*first, 10, 11]).use == "partial"
+    assert match(pool, [2, 2]).use == "no shared prefix"
+    store(pool, [2, 2, 2, 2, 3, 3, 3, 3, 4])  # takes two pages of the first, the deep end
+    found = match(pool, first)
+    assert (found.tokens, found.use) == (4, "evicted")
+    assert match(pool, [1, 2, 3, 4, 6, 6, 6, 6, 9]).use == "partial"  # was never there
+    store(pool, [5] * 13)
+    assert (match(pool, first).tokens, match(pool, first).use) == (0, "evicted")
+    store(pool, first)  # there again
+    assert match(pool, first).use == "hit"
+
+
+def test_only_as_many_evicted_pages_as_there_are_pages_are_remembered() -> None:
+    pool = PagePool(2, SIZE)
+    for token in range(5):
+        store(pool, [token] * 4)
+    uses = [match(pool, [token] * 5).use for token in range(5)]
+    assert uses == ["no shared prefix", "evicted", "evicted", "hit", "hit"]
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Random holders against a model that knows what is in every page."""
 

@@ -123,6 +123,7 @@ class FakeModel:
             stats = RequestStatistics(
                 prompt_tokens=len(request.prompt),
                 cached_tokens=3,
+                cache="partial" if len(request.prompt) > 1 else "not used",
                 completion_tokens=count,
                 queue_seconds=0.001,
                 prefill_seconds=0.01,

@@ -48,6 +48,14 @@ def test_prompts(client: Any, model: Any, prompt: Any, expected: list[list[int]]
     assert [choice["index"] for choice in body["choices"]] == list(range(2 * len(expected)))
     assert body["usage"]["prompt_tokens"] == sum(map(len, expected))
     assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == 3 * len(expected)
+    assert body["timings"]["cached_tokens"] == 3 * len(expected)
+
+
+def test_the_timings_say_what_the_cache_had(client: Any) -> None:
+    assert ask(client, prompt="ab", n=2)["timings"]["cache"] == "partial"
+    assert ask(client, prompt="a")["timings"]["cache"] == "not used"
+    several = ask(client, prompt=["ab", "c", "de"])["timings"]
+    assert several["cache"] == "partial, not used"
 
 
 def test_sixteen_tokens_unless_told(client: Any, model: Any) -> None:

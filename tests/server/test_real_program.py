@@ -87,6 +87,28 @@ def test_logprobs_and_cached_tokens(http: Any, llm: Any) -> None:
     assert entry["logprob"] == entry["top_logprobs"][0]["logprob"]  # greedy
 
 
+def complete(http: Any, llm: Any, **body: Any) -> dict[str, Any]:
+    response = http.post("/v1/completions", json={"model": llm.name, "temperature": 0} | body)
+    assert response.status_code == 200, response.text
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def test_what_the_cache_had_of_repeated_prompts_and_of_choices(http: Any, llm: Any) -> None:
+    def cached(**body: Any) -> tuple[int, int, str]:
+        reply = complete(http, llm, max_tokens=2, ignore_eos=True, **body)
+        tokens = reply["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert reply["timings"]["cached_tokens"] == tokens
+        return reply["usage"]["prompt_tokens"], tokens, reply["timings"]["cache"]
+
+    first, other = [1] * 100, [2] * 65  # a page is 64: the second of two waits for it
+    assert cached(prompt=first, n=3) == (100, 0, "empty")  # what its choices share is no hit
+    assert cached(prompt=first, n=3) == (100, 99, "hit")
+    assert cached(prompt=[other, other]) == (130, 64, "no shared prefix, hit")
+    assert cached(prompt=first[:80] + other) == (145, 80, "partial")
+    assert cached(prompt=[1]) == (1, 0, "not used")
+
+
 def test_the_context_limit(http: Any, llm: Any) -> None:
     body = {"model": llm.name, "prompt": "z" * 2 * llm.context}
     response = http.post("/v1/completions", json=body)
