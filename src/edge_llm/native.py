@@ -102,7 +102,6 @@ class Sampler(Structure):
         ("bias_ids", c_void_p),
         ("bias_values", c_void_p),
         ("bias_count", c_int32),
-        ("reserved", c_int32),
         ("allowed", c_void_p),
     ]
 

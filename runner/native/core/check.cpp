@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/program.h"
+#include "linear/packed.h"
 
 namespace edge {
 
@@ -74,11 +75,10 @@ class Checker {
       require(w.n > 0 && w.k > 0 && w.n <= kMaxContext && w.k <= kMaxContext,
               "a weight's shape is out of range");
       const auto format = static_cast<WeightFormat>(w.format);
-      const uint64_t bytes =
-          format == WeightFormat::raw_f32
-              ? uint64_t{4} * static_cast<uint64_t>(w.n) * static_cast<uint64_t>(w.k)
-              : packed_bytes(format, w.n, w.k);
-      require(w.bytes == bytes, "a weight's size does not fit its format and shape");
+      const int32_t group = group_of(format);
+      require(group == 0 || w.k % group == 0, "a weight's groups do not divide its rows");
+      require(w.bytes == packed_bytes(format, w.n, w.k),
+              "a weight's size does not fit its format and shape");
       require(w.data != nullptr && reinterpret_cast<uintptr_t>(w.data) % 64 == 0,
               "a weight is not 64-byte aligned");
     }
@@ -151,6 +151,9 @@ class Checker {
       defined_[static_cast<size_t>(number)] = true;
     }
     for (int32_t i = 0; i < signature.weights; ++i) weight(i);
+    for (int32_t number : in.weights) {  // also those that the operator does not use
+      require(number < program_.weight_count, "a weight is missing");
+    }
     check_operands(code, in);
   }
 

@@ -41,6 +41,11 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   const auto threads = static_cast<uint64_t>(limits.threads);
   row_counts_[0] = limits.max_tokens;
   row_counts_[1] = limits.max_rows;
+  for (int32_t i = 0; i < 2; ++i) {
+    const auto width = static_cast<uint64_t>(program_.arena_widths[i]);
+    arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
+                             "the activations of a step");
+  }
   uint64_t linear = 0, attention = 0;
   for (const Op& op : program_.ops) {
     if (op.code == OpCode::linear) {
@@ -50,11 +55,6 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
       attention =
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
     }
-  }
-  for (int32_t i = 0; i < 2; ++i) {
-    const auto width = static_cast<uint64_t>(program_.arena_widths[i]);
-    arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
-                             "the activations of a step");
   }
   linear_scratch_ = Reservation(linear, "quantized activations");
   attention_scratch_ = Reservation(threads * attention, "attention");

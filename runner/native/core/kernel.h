@@ -1,5 +1,7 @@
-// What every operator kernel shares: matrix views, the worker's share, and how a kernel set is
-// chosen.
+// What every operator kernel shares: matrix views and the worker's share.
+//
+// Helpers are `static`, since files built for different instruction sets include this: of a shared
+// inline symbol the linker could hand the AVX2 copy to a processor without it.
 #pragma once
 
 #include <cstddef>
@@ -28,14 +30,14 @@ struct Worker {
 struct Share {
   int64_t begin, end;
 };
-inline Share share(int64_t total, int64_t unit, Worker worker) {
+static inline Share share(int64_t total, int64_t unit, Worker worker) {
   int64_t units = (total + unit - 1) / unit;
   int64_t begin = units * worker.index / worker.count * unit;
   int64_t end = units * (worker.index + 1) / worker.count * unit;
   return {begin, end < total ? end : total};
 }
 
-inline int64_t round_up(int64_t value, int64_t multiple) {
+static inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 

@@ -20,7 +20,7 @@
 #include <condition_variable>
 #include <mutex>
 #endif
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
@@ -158,7 +158,7 @@ void wake_all(const std::atomic<uint32_t>&) {
 
 #endif
 
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 
 // Every float operation of the core runs in SSE registers, so MXCSR is all there is to set:
 // 0x1f80 is round to nearest, no flush to zero, denormals kept, exceptions masked.

@@ -32,7 +32,7 @@ int32_t physical_cores();
 
 // Tells the processor that this is a spin loop.
 inline void cpu_relax() {
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
   asm volatile("isb" ::: "memory");

@@ -11,8 +11,8 @@ template <class Body>
 inline void each_group(Matrix y, Worker worker, Body body) {
   int32_t groups = (y.cols + kLanes - 1) / kLanes;
   Share mine = share(int64_t(y.rows) * groups, 1, worker);
-  int64_t row = groups ? mine.begin / groups : 0;
-  int32_t column = groups ? int32_t(mine.begin % groups) * kLanes : 0;
+  int64_t row = mine.begin / groups;
+  int32_t column = int32_t(mine.begin % groups) * kLanes;
   for (int64_t item = mine.begin; item < mine.end; ++item) {
     int32_t left = y.cols - column;
     body(row, column, left < kLanes ? left : kLanes);

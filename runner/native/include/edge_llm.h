@@ -1,6 +1,6 @@
 // The C ABI of the native core. Called through ctypes once per step; src/edge_llm/native.py mirrors
-// every struct. All pointers are borrowed for the duration of the call, except weights and their
-// data, which must outlive the model. Every function returns an edge_status; edge_last_error()
+// every struct. All pointers are borrowed for the duration of the call, except the data of weights,
+// which must outlive the model. Every function returns an edge_status; edge_last_error()
 // (thread-local) says what went wrong. Python has checked the plan (program/check.py); the core
 // checks again only what would corrupt memory.
 #pragma once
@@ -8,11 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define EDGE_API __declspec(dllexport)
-#else
 #define EDGE_API __attribute__((visibility("default")))
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -96,7 +92,6 @@ typedef struct edge_sampler {
   const int32_t* bias_ids;
   const float* bias_values;
   int32_t bias_count;
-  int32_t reserved;
   const uint32_t* allowed;  // bit i: id i may be sampled; null: all; ceil(vocab / 32) words
 } edge_sampler;
 

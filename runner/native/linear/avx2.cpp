@@ -7,11 +7,7 @@
 
 // A tile kernel fills the register file, so it is compiled alone: inlined into its caller, its sums
 // would be spilled.
-#if defined(__GNUC__)
 #define EDGE_TILE_KERNEL __attribute__((noinline))
-#else
-#define EDGE_TILE_KERNEL
-#endif
 
 namespace edge {
 namespace {
@@ -58,7 +54,6 @@ namespace edge {
 namespace {
 
 void prepare(const LinearArgs& args, Worker worker) {
-  if (!is_quantized(args.weight.format)) return;
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
   const Share mine = share(args.x.rows, tile, worker);

@@ -11,12 +11,8 @@ namespace {
 // sums += w * x in 16-bit halves. Pinned, because gcc otherwise moves all products of a tile ahead
 // of all sums and spills them.
 inline void multiply_add(__m256i& sums, __m256i w, __m256i x) {
-#if defined(__GNUC__)
   __m256i product;
   asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sums), "=x"(product) : "x"(w), "x"(x));
-#else
-  sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(w, x));
-#endif
 }
 
 // sums[m][h]: 16-bit sums of token m for rows 8h .. 8h + 7 over `Blocks` blocks of packed nibbles.

@@ -25,14 +25,14 @@ struct LinearArgs {
   const float* bias = nullptr;  // [n] or null
   Matrix x;                     // [rows, k]
   Matrix y;                     // [rows, n]
-  uint8_t* scratch = nullptr;   // linear_scratch_bytes(...), 64-byte aligned
+  uint8_t* scratch = nullptr;   // scratch_bytes(...), 64-byte aligned
 };
 
 // Packed bytes of a weight, to check a file against.
 uint64_t packed_bytes(WeightFormat format, int64_t n, int64_t k);
 
 struct LinearKernels {
-  // Bytes of scratch for `rows` rows of width k.
+  // Bytes of scratch for `rows` rows of width k; 0: the format needs none, and no `prepare`.
   size_t (*scratch_bytes)(const PackedWeight& weight, int32_t rows);
   // Fills the scratch (quantized rows). Workers split the rows; a barrier follows.
   void (*prepare)(const LinearArgs& args, Worker worker);

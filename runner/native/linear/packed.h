@@ -1,8 +1,6 @@
 // Where things lie in packed weights (made by program/pack.py) and in the scratch of quantized
 // rows.
-//
-// Helpers are `static`: this header is compiled under several instruction sets, and a shared inline
-// symbol would let the linker hand a baseline CPU the AVX2 copy.
+// Helpers are `static` for the reason given in core/kernel.h.
 #pragma once
 
 #include <cmath>
@@ -58,10 +56,6 @@ static inline const uint8_t* panel_data(const PackedWeight& weight, int64_t pane
 // The 16 row constants that end a panel of an integer format.
 static inline const float* row_constants(const PackedWeight& weight, int64_t panel) {
   return reinterpret_cast<const float*>(panel_data(weight, panel + 1) - kVectorBytes);
-}
-
-static inline float float_from_bfloat(uint16_t bits) {
-  return bits_float(static_cast<uint32_t>(bits) << 16);
 }
 
 // How one row of activations becomes int8 (docs/quantization.md).

@@ -34,7 +34,6 @@ void quantize_row(const float* x, int32_t k, int64_t depth, int8_t* q, float* sc
 }
 
 void prepare(const LinearArgs& args, Worker worker) {
-  if (!is_quantized(args.weight.format)) return;
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const Share mine = share(args.x.rows, 1, worker);
   for (int64_t i = mine.begin; i < mine.end; ++i) {  // tiles of one row
@@ -128,7 +127,7 @@ float load_float(WeightFormat format, const uint8_t* data, int64_t index) {
   if (format == WeightFormat::f16) return load_half(data + index * 2);
   uint16_t bits;
   std::memcpy(&bits, data + index * 2, 2);
-  return float_from_bfloat(bits);
+  return bits_float(static_cast<uint32_t>(bits) << 16);
 }
 
 void multiply_float(const LinearArgs& args, int64_t panel) {

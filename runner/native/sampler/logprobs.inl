@@ -55,7 +55,6 @@ double log_total(const float* logits, int32_t vocab) {
 template <class V>
 void rank_logprobs(const float* logits, double total, int32_t sampleable, int32_t most,
                    edge_sample* out) {
-  if (most > EDGE_MAX_LOGPROBS) most = EDGE_MAX_LOGPROBS;
   out->top_count = highest_ids<V>(logits, sampleable, most, out->top_ids, out->top_logprobs);
   for (int32_t i = 0; i < out->top_count; ++i) {
     out->top_logprobs[i] = float(double(out->top_logprobs[i]) - total);

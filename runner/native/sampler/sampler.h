@@ -10,7 +10,8 @@ namespace edge {
 
 struct SamplerKernels {
   size_t (*scratch_bytes)(int32_t vocab);
-  // `logits` [vocab] is not changed. `scratch` belongs to this row alone while the call runs.
+  // `logits` [vocab] is not changed. `sampler` asks for a token and has been checked: its ids are
+  // in [0, vocab). `scratch` belongs to this row alone while the call runs.
   void (*sample)(const float* logits, int32_t vocab, int32_t sampleable,
                  const edge_sampler& sampler, uint8_t* scratch, edge_sample* out);
 };

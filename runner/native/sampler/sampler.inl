@@ -71,7 +71,7 @@ inline bool add_bias(const edge_sampler& sampler, int32_t sampleable, float* log
   bool usable = true;
   for (int32_t i = 0; i < sampler.bias_count; ++i) {
     int32_t id = sampler.bias_ids[i];
-    if (id < 0 || id >= sampleable) continue;
+    if (id >= sampleable) continue;
     logits[id] += sampler.bias_values[i];
     usable = usable && logits[id] < INFINITY;
   }
@@ -83,9 +83,7 @@ inline bool add_bias(const edge_sampler& sampler, int32_t sampleable, float* log
 inline bool penalize(const edge_sampler& sampler, int32_t sampleable, int32_t* counts,
                      float* logits) {
   bool usable = true;
-  auto in_range = [&](int32_t i) {
-    return sampler.history[i] >= 0 && sampler.history[i] < sampleable;
-  };
+  auto in_range = [&](int32_t i) { return sampler.history[i] < sampleable; };
   for (int32_t i = 0; i < sampler.history_length; ++i) {
     if (in_range(i)) counts[sampler.history[i]] = 0;
   }
@@ -261,14 +259,11 @@ void sample(const float* logits, int32_t vocab, int32_t sampleable, const edge_s
     out->status = kNonFinite;
     return;
   }
-  if (sampler.sample) {
-    choose<V>(sampler_scratch(scratch, vocab), logits, sampleable, sampler, out);
-    if (out->status != kSampled) return;
-  }
-  if (sampler.top_logprobs >= 0) {
+  choose<V>(sampler_scratch(scratch, vocab), logits, sampleable, sampler, out);
+  if (out->status == kSampled && sampler.top_logprobs >= 0) {
     double total = log_total<V>(logits, vocab);
     rank_logprobs<V>(logits, total, sampleable, sampler.top_logprobs, out);
-    if (out->id >= 0) out->logprob = float(double(logits[out->id]) - total);
+    out->logprob = float(double(logits[out->id]) - total);
   }
 }
 
