@@ -19,7 +19,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "program": (BASE, {"numpy"}),
     "native": (BASE, {"numpy"}),
     "catalogue": ({"errors", "catalogue"}, set()),
-    "llm": (BASE | {"catalogue", "llm"}, {"torch", "safetensors", "gguf", "numpy"}),
+    "llm": (BASE | {"catalogue", "llm"}, {"torch", "safetensors", "numpy"}),
     "tokenizers": ({"errors", "program", "tokenizers"}, {"tokenizers", "jinja2"}),
     "runner": (BASE | {"catalogue", "runner"}, {"numpy"}),
     "export": (

@@ -61,7 +61,7 @@ def _make_default() -> Path:
 
 def require_export_extra() -> None:
     """Raises MissingDependencyError, with what to install, where PyTorch is not there."""
-    missing = [name for name in ("torch", "torchao", "safetensors", "gguf") if not find_spec(name)]
+    missing = [name for name in ("torch", "torchao", "safetensors") if not find_spec(name)]
     if missing:
         raise MissingDependencyError(
             f"exporting needs {', '.join(missing)}, which this environment lacks",
