@@ -28,10 +28,11 @@ from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.provenance import provenance
+from edge_llm.export.quantize import FLOAT_DTYPES
 from edge_llm.export.recipe import DEFAULT_GROUP_SIZE, Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.trace import trace
-from edge_llm.export.verify import KV_DTYPES, check_gate, golden_shapes, verify
+from edge_llm.export.verify import check_gate, golden_shapes, verify
 from edge_llm.llm.registry import build_model, constants, tied_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
@@ -110,7 +111,7 @@ class _Export:
         """Stages quantize (on ``meta``), trace, passes, lower."""
         config = loaded.checkpoint.config
         model = build_model(
-            config, context=loaded.context, kv_dtype=KV_DTYPES[self._recipe.kv_format()]
+            config, context=loaded.context, kv_dtype=FLOAT_DTYPES[self._recipe.kv_format()]
         )
         tied = tied_parameters(model)
         with self._meter.stage("quantize"):
@@ -165,7 +166,7 @@ class _Export:
             ),
             tokenizer=loaded.tokenizer.facts,
             generation=checkpoint.generation,
-            chat_template=checkpoint.chat_template or loaded.tokenizer.chat_template,
+            chat_template=loaded.tokenizer.chat_template,
             recipe=self._recipe.to_json(),
             provenance=origin,
         )

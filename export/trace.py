@@ -7,8 +7,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from edge_llm.errors import ExportError
+from edge_llm.program.plan import INPUT_NAMES
 
-INPUTS = ("tokens", "positions", "sequences", "rows")
 # Example sizes; distinct, so that T and R stay two symbols, and not 0 or 1, which specialize.
 _T, _R = 5, 3
 
@@ -23,9 +23,9 @@ def trace(model: nn.Module) -> ExportedProgram:
     tokens, rows = Dim("T", min=2), Dim("R", min=2)
     examples = tuple(
         torch.zeros(_R if name == "rows" else _T, dtype=torch.int64, device="meta")
-        for name in INPUTS
+        for name in INPUT_NAMES
     )
-    shapes = {name: {0: rows if name == "rows" else tokens} for name in INPUTS}
+    shapes = {name: {0: rows if name == "rows" else tokens} for name in INPUT_NAMES}
     try:
         with torch.no_grad():
             return torch.export.export(model, examples, dynamic_shapes=shapes)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import GenerationError, QualityGateError
 from edge_llm.export.metrics import Comparison, compare_logits
+from edge_llm.export.quantize import FLOAT_DTYPES
 from edge_llm.export.recipe import Gate
 from edge_llm.export.streamed import Read, streamed_model
 from edge_llm.llm.config import ModelConfig
@@ -42,7 +43,6 @@ PROMPTS = (
 )
 POSITIONS = 64  # of each prompt with its continuation
 TOP = 16
-KV_DTYPES = {"f32": torch.float32, "f16": torch.float16}
 _GREEDY = SamplingParams(temperature=0.0)
 _PAD = -1
 
@@ -117,7 +117,7 @@ def verify(
             context=plan.context,
             slots=len(texts),
             tokens=_positions(plan.context),
-            kv_dtype=KV_DTYPES[kv],
+            kv_dtype=FLOAT_DTYPES[kv],
         )
         return eager_logits(model, texts)
 

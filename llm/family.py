@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -35,7 +35,7 @@ class Family:
     gguf_layer_names: Mapping[str, str]
     gguf_interleaved: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
-    leftovers: re.Pattern[str] | None = field(default=None)
+    leftovers: re.Pattern[str] | None = None
 
 
 # The names that GGUF gives to the parts of ``layers.Block``.

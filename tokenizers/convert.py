@@ -113,7 +113,11 @@ def _gguf_id(metadata: Mapping[str, object], name: str, tokenizer: hf.Tokenizer)
     token_id = metadata.get(f"tokenizer.ggml.{name}_token_id")
     if token_id is None:
         return None
-    if not isinstance(token_id, int) or token_id < 0 or tokenizer.id_to_token(token_id) is None:
+    if (
+        not isinstance(token_id, int)
+        or not 0 <= token_id < 2**32  # what the library's ids hold
+        or tokenizer.id_to_token(token_id) is None
+    ):
         raise TokenizerError(f"tokenizer.ggml.{name}_token_id is {token_id!r}, which has no token")
     return token_id
 
@@ -177,7 +181,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(_decode(file))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise TokenizerError(f"{file} is not JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise TokenizerError(f"{file} does not hold a JSON object")

@@ -1,4 +1,4 @@
-"""Checkpoints in GGUF files: weights, config, tokenizer and chat template in one."""
+"""Checkpoints in GGUF files: weights, config and tokenizer in one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,6 @@ def open_gguf(path: Path) -> Checkpoint:
         return tensor
 
     license_ = metadata.get("general.license")
-    template = metadata.get("tokenizer.chat_template")
     return Checkpoint(
         name=path.stem,
         config=config,
@@ -109,7 +108,6 @@ def open_gguf(path: Path) -> Checkpoint:
         tokenizer=TokenizerMetadata(
             {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
         ),
-        chat_template=template if isinstance(template, str) else None,
         sources=(path,),
         unread_config_keys=(),  # an unknown key of the architecture is an error
         license=license_ if isinstance(license_, str) else None,

@@ -43,7 +43,7 @@ _SCALARS = {
     11: "q",
     12: "d",
 }
-_FLOAT32, _BOOL, _STRING, _ARRAY = 6, 7, 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 
 
 @dataclass(frozen=True, slots=True)

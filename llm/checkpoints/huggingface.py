@@ -25,16 +25,12 @@ from edge_llm.program.documents import GenerationDefaults
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = ("F32", "F16", "BF16")
+# Those that tokenizers/convert.py reads.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
     "chat_template.jinja",
-    "chat_template.json",
 )
 
 
@@ -80,7 +76,6 @@ def open_huggingface(path: Path) -> Checkpoint:
         read=read,
         generation=_generation(generation_path, values, config.vocab),
         tokenizer=TokenizerDirectory(path),
-        chat_template=_chat_template(path),
         sources=(*(path / name for name in names if (path / name).is_file()), *tensor_paths),
         unread_config_keys=unread,
         license=_license(path / "README.md"),
@@ -171,24 +166,6 @@ def _generation(path: Path, config: Mapping[str, object], vocab: int) -> Generat
     stop_ids = token_ids(values.get("eos_token_id"), vocab, f"{path}: eos_token_id")
     stop_ids = stop_ids or token_ids(config.get("eos_token_id"), vocab, "config eos_token_id")
     return generation_defaults(values, stop_ids, str(path))
-
-
-def _chat_template(path: Path) -> str | None:
-    """A file of its own wins over the tokenizer's config, as in transformers."""
-    if (path / "chat_template.jinja").is_file():
-        return read_text(path / "chat_template.jinja")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if not (path / name).is_file():
-            continue
-        template = read_json_object(path / name).get("chat_template")
-        if isinstance(template, list):  # [{"name": ..., "template": ...}]
-            named = [entry for entry in template if isinstance(entry, dict)]
-            template = {entry.get("name"): entry.get("template") for entry in named}.get("default")
-        if isinstance(template, str):
-            return template
-        if template is not None:
-            raise CheckpointError(f"{path / name}: chat_template: expected a string")
-    return None
 
 
 def _license(path: Path) -> str | None:

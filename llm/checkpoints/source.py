@@ -53,14 +53,9 @@ class Checkpoint:
     read: Callable[[str], torch.Tensor]
     generation: GenerationDefaults
     tokenizer: TokenizerSource
-    chat_template: str | None
     sources: tuple[Path, ...]
     unread_config_keys: tuple[str, ...]
     license: str | None
-
-    def parameters(self) -> dict[str, Shape]:
-        """Name and shape of every parameter, without reading any."""
-        return dict(self.shapes)
 
     def tensor(self, name: str) -> torch.Tensor:
         """One parameter, read now, in the checkpoint's dtype (float32 where it was quantized).

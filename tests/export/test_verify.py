@@ -96,7 +96,7 @@ def test_streamed_float_model_is_the_loaded_one(
     loaded = load_model(
         checkpoint.config, checkpoint.tensor, context=64, kv_dtype=torch.float32, slots=2
     )
-    formats = {name: "f32" for name, shape in checkpoint.parameters().items() if len(shape) == 2}
+    formats = {name: "f32" for name, shape in checkpoint.shapes.items() if len(shape) == 2}
     streamed = streamed_model(
         checkpoint.config,
         checkpoint.tensor,

@@ -37,7 +37,7 @@ def test_is_what_the_catalogue_says(smollm2_gguf: Path) -> None:
     assert checkpoint.config.context == facts["context"]
     assert checkpoint.license == facts["licence"]
     assert set(facts["stop_ids"]) <= set(checkpoint.generation.stop_ids)
-    shapes = checkpoint.parameters().values()
+    shapes = checkpoint.shapes.values()
     assert sum(math.prod(shape) for shape in shapes) == facts["parameters"]
     assert smollm2_gguf.name == facts["package"]["file"].rpartition("/")[2]
     assert smollm2_gguf.stat().st_size == facts["package"]["bytes"]

@@ -48,6 +48,7 @@ def test_merges_specials_and_added_tokens(byte_metadata: dict[str, Any]) -> None
         ({"merges": ["zz zz"]}, "merges do not fit the vocabulary"),
         ({"bos_token_id": 262}, "bos_token_id is 262, which has no token"),
         ({"eos_token_id": -1}, "eos_token_id is -1, which has no token"),
+        ({"bos_token_id": 2**40}, "bos_token_id is 1099511627776, which has no token"),
     ],
 )
 def test_damaged_metadata(
