@@ -128,8 +128,6 @@ def test_round_trips(n: int) -> None:
     np.testing.assert_array_equal(unpacked.scales, scales[:, None])
     expected = q.astype(np.float32) * scales[:, None]
     np.testing.assert_array_equal(pack.dequantize(data, "i8", n, 100), expected)
-    totals = q.sum(axis=1, dtype=np.int64)
-    np.testing.assert_allclose(pack.row_constants(data, "i8", n, 100), scales * totals, rtol=1e-6)
     weight = np.random.default_rng(2).standard_normal((n, 37)).astype(np.float32)
     values = pack.unpack(pack.pack_float(weight, "f32"), "f32", n, 37).values
     np.testing.assert_array_equal(values, weight)
@@ -205,5 +203,3 @@ def test_unpack_checks_the_byte_count() -> None:
     for wrong in (data[:-1], data.view(np.int8), data.reshape(1, -1)):
         with pytest.raises(ProgramError, match="expected uint8"):
             pack.unpack(wrong, "f16", 2, 3)  # type: ignore[arg-type]
-    with pytest.raises(ProgramError, match="no row constants"):
-        pack.row_constants(data, "f16", 2, 3)

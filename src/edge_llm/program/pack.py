@@ -166,13 +166,6 @@ def dequantize(data: Bytes, fmt: str, n: int, k: int) -> NDArray[np.float32]:
     return groups.reshape(n, k)
 
 
-def row_constants(data: Bytes, fmt: str, n: int, k: int) -> NDArray[np.float32]:
-    """Return the float32 ``[n]`` row constants that an integer format stores."""
-    if fmt != "i8" and not format_group(fmt):
-        raise ProgramError(f"weight format {fmt!r} has no row constants")
-    return _view(data, fmt, n, k)["constants"].reshape(-1)[:n].astype(np.float32)
-
-
 def _panels(n: int) -> int:
     return -(-n // PANEL)
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_llm.errors import ProgramError
+from edge_llm.program.check import MAX_COUNT
 from edge_llm.program.documents import (
     Documents,
     GenerationDefaults,
@@ -35,7 +36,6 @@ from edge_llm.program.strict import (
 PREFIX = "edge_llm."
 
 # More than any model needs, few enough that a hostile file cannot cost much.
-MAX_ENTRIES = 65536
 MAX_STOP_IDS = 64
 MAX_TEMPLATE = 256 * 1024
 
@@ -69,11 +69,11 @@ def plan_from_text(text: str) -> Plan:
     return Plan(
         context=as_int(record["context"], "plan.context"),
         vocab=as_int(record["vocab"], "plan.vocab"),
-        values=as_list(record["values"], "plan.values", _value, limit=MAX_ENTRIES),
-        weights=as_list(record["weights"], "plan.weights", _weight, limit=MAX_ENTRIES),
-        states=as_list(record["states"], "plan.states", _state, limit=MAX_ENTRIES),
+        values=as_list(record["values"], "plan.values", _value, limit=MAX_COUNT),
+        weights=as_list(record["weights"], "plan.weights", _weight, limit=MAX_COUNT),
+        states=as_list(record["states"], "plan.states", _state, limit=MAX_COUNT),
         instructions=as_list(
-            record["instructions"], "plan.instructions", _instruction, limit=MAX_ENTRIES
+            record["instructions"], "plan.instructions", _instruction, limit=MAX_COUNT
         ),
         output=as_int(record["output"], "plan.output"),
     )

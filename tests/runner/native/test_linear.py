@@ -128,8 +128,8 @@ def _reference(case: Case) -> Float32:
         for g, part in enumerate(np.split(q, groups, axis=1)):
             dots = (part @ weights[:, g].T).astype(np.float32)
             total = _fma(unpacked.scales[:, g], dots, total)
-        constants = pack.row_constants(case.data, case.fmt, n, k)
-        total = scale * _fma(-zero, constants, total)
+        constants = (unpacked.scales.astype(np.float64) * weights.sum(axis=2)).sum(axis=1)
+        total = scale * _fma(-zero, constants.astype(np.float32), total)
     return total if case.bias is None else total + case.bias
 
 
