@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,8 @@ def page_tokens() -> int:
 def page_bytes(plan: Plan) -> int:
     """Bytes of one KV page of this plan, all its states together."""
     program = native.Program()
-    states = native_states(plan)
     program.state_count = len(plan.states)
-    program.states = states
+    program.states = native_states(plan)
     out = ctypes.c_uint64()
     native.check(native.library().edge_page_bytes(ctypes.byref(program), ctypes.byref(out)))
     return int(out.value)
@@ -67,33 +67,15 @@ class NativeExecutor:
     ) -> None:
         self._model: ctypes.c_void_p | None = None
         self._library = native.library()
-        threads = limits.threads or native.physical_cores()
-        self._limits = Limits(
-            max_tokens=limits.max_tokens,
-            max_rows=limits.max_rows,
-            max_sequences=limits.max_sequences,
-            pages=limits.pages,
-            threads=threads,
-            trace=limits.trace,
-        )
+        self._limits = replace(limits, threads=limits.threads or native.physical_cores())
         self._plan = plan
         self._weights = {name: aligned(data) for name, data in weights.items()}  # kept alive
-        program, self._tables = native_program(plan, self._weights, sampleable)
+        program = native_program(plan, self._weights, sampleable)
+        reserved = native.Limits(**asdict(self._limits))
         model = ctypes.c_void_p()
         native.check(
             self._library.edge_load(
-                ctypes.byref(program),
-                ctypes.byref(
-                    native.Limits(
-                        limits.max_tokens,
-                        limits.max_rows,
-                        limits.max_sequences,
-                        limits.pages,
-                        threads,
-                        int(limits.trace),
-                    )
-                ),
-                ctypes.byref(model),
+                ctypes.byref(program), ctypes.byref(reserved), ctypes.byref(model)
             )
         )
         self._model = model

@@ -8,13 +8,11 @@ import numpy as np
 
 from edge_llm import native
 from edge_llm.errors import NativeError
+from edge_llm.runner.backends.reference_sampler import NON_FINITE, NONE_ALLOWED
 from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import Batch, Float32, Limits, RowSampler, StepResult, TokenLogprobs
 
-_FAILURES = {
-    1: "the logits are not finite",
-    2: "the mask of allowed tokens allows none",
-}
+_FAILURES = {1: NON_FINITE, 2: NONE_ALLOWED}  # by edge_sample.status
 
 
 class StepBuffers:

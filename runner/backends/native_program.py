@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ def aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def native_program(
     plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
-) -> tuple[native.Program, Sequence[object]]:
-    """The C form of a plan, and the tables that must stay alive as long as it."""
+) -> native.Program:
+    """The C form of a plan; it keeps its tables alive, but not ``weights``."""
     values = (native.Value * len(plan.values))(
         *(
             native.Value(int(value.rows == "R"), value.width, int(value.dtype == "i32"))
@@ -52,7 +52,7 @@ def native_program(
     instructions = (native.Instruction * len(plan.instructions))(
         *(_instruction(instruction) for instruction in plan.instructions)
     )
-    program = native.Program(
+    return native.Program(
         plan.context,
         plan.vocab,
         sampleable,
@@ -66,7 +66,6 @@ def native_program(
         states,
         instructions,
     )
-    return program, (values, table, states, instructions)
 
 
 def native_states(plan: Plan) -> ctypes.Array[native.State]:
