@@ -76,7 +76,7 @@ class Checker {
               "a weight's shape is out of range");
       const auto format = static_cast<WeightFormat>(w.format);
       const int32_t group = group_of(format);
-      require(group == 0 || w.k % group == 0, "a weight's groups do not divide its rows");
+      require(group == 0 || w.k % group == 0, "a weight's columns are no multiple of its group");
       require(w.bytes == packed_bytes(format, w.n, w.k),
               "a weight's size does not fit its format and shape");
       require(w.data != nullptr && reinterpret_cast<uintptr_t>(w.data) % 64 == 0,

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from toy_transformer import CONTEXT, Toy
+from toy_transformer import TOKENS as TEXT
 
 from edge_llm.native import library_path
 from edge_llm.program.ops import RAW_F32
@@ -301,3 +303,21 @@ def run_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPlan]:
     yield run
     for executor in executors:
         executor.close()
+
+
+@pytest.fixture
+def toy() -> Toy:
+    """Two layers of a transformer as a plan."""
+    return Toy(PlanBuilder(context=CONTEXT))
+
+
+@pytest.fixture
+def start(toy: Toy, run_plan: RunPlan) -> RunPlan:
+    """``start(threads=..., ...)``: a runner of the toy."""
+    return lambda **options: run_plan(toy.tensors, toy.plan, **options)
+
+
+@pytest.fixture
+def expected(start: RunPlan) -> Float32:
+    """The toy's logits of TOKENS whose bits everything must give: one step, one thread."""
+    return start(threads=1).logits(TEXT)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
@@ -95,10 +96,6 @@ def reference(shape: Shape, x: Float32) -> NDArray[np.float64]:
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.asarray(np.einsum("hij,jhd->ihd", weights, v).reshape(len(x), -1))
-
-
-def assert_same_bits(got: Float32, expected: Float32) -> None:
-    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
@@ -26,10 +27,6 @@ UNARY: list[tuple[str, dict[str, float], Callable[[Float64], Float64], float]] =
     ("softcap", {"cap": 3.0}, lambda x: 3 * np.tanh(x / 3), 6),
 ]
 BINARY = [("mul", np.multiply), ("add", np.add)]
-
-
-def assert_same_bits(got: Float32, expected: Float32) -> None:
-    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
 def unary(

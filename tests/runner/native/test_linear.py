@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import assert_same_bits, isas
 from numpy.typing import NDArray
 
-from edge_llm import native
 from edge_llm.program import pack
 
 Float32 = NDArray[np.float32]
@@ -133,14 +133,6 @@ def _reference(case: Case) -> Float32:
     return total if case.bias is None else total + case.bias
 
 
-def _assert_same_bits(got: Float32, expected: Float32) -> None:
-    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
-
-
-def _isas() -> list[str]:
-    return sorted({"scalar", native.isa()})
-
-
 def _shapes(fmt: str) -> list[tuple[int, int]]:
     """Padding in n and k, several groups, more than one block of k of the many-row kernels."""
     if pack.format_group(fmt):
@@ -148,7 +140,7 @@ def _shapes(fmt: str) -> list[tuple[int, int]]:
     return [(16, 32), (40, 100), (23, 37), (17, 1100)]
 
 
-@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_is_the_documented_arithmetic(
@@ -156,15 +148,15 @@ def test_linear_is_the_documented_arithmetic(
 ) -> None:
     for n, k in _shapes(fmt):
         layer = case(fmt, n, k, 21, bias=bias)
-        _assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
+        assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
 
 
-@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("fmt", ["i8", *INT4])
 def test_largest_integer_sums_are_exact(case: Callable[..., Case], fmt: str, isa: str) -> None:
     # Row 2 quantizes to -128 throughout, so with every weight at its minimum all sums are largest.
     layer = case(fmt, 16, 256, 9, extreme=True)
-    _assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
+    assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -172,16 +164,16 @@ def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], fmt
     n, k = 55, 384
     layer = case(fmt, n, k, 70, bias=True)
     expected = layer.start(isa="scalar", threads=1)(layer.rows())
-    for isa in _isas():
+    for isa in isas():
         for threads in (1, 2, 3):
             multiply = layer.start(isa=isa, threads=threads)
             for height in (1, 2, 3, 4, 5, 6, 8, 9, 13, 70):
                 starts = range(0, 70, height)
                 parts = [multiply(layer.rows()[i : i + height]) for i in starts]
-                _assert_same_bits(np.concatenate(parts), expected)
+                assert_same_bits(np.concatenate(parts), expected)
 
 
-@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_rows_that_are_not_finite_fail_alone(case: Callable[..., Case], fmt: str, isa: str) -> None:
     layer = case(fmt, 40, 256, 12)
@@ -197,10 +189,10 @@ def test_rows_that_are_not_finite_fail_alone(case: Callable[..., Case], fmt: str
         if row in bad:
             assert not np.isfinite(got[row]).any()
         else:
-            _assert_same_bits(got[row], expected[row])
+            assert_same_bits(got[row], expected[row])
 
 
-@pytest.mark.parametrize("isa", _isas())
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_embedding_reads_dequantized_rows(
     case: Callable[..., Case], plan_builder: Any, run_plan: Any, fmt: str, isa: str
@@ -211,4 +203,4 @@ def test_embedding_reads_dequantized_rows(
         runner = run_plan(b, b.embedding(b.packed(table.data, fmt, n, k)), isa=isa, threads=2)
         ids = [n - 1, 0, n // 2, n - 1, 7]
         expected = pack.dequantize(table.data, fmt, n, k)[ids]
-        _assert_same_bits(runner.logits(ids), expected)
+        assert_same_bits(runner.logits(ids), expected)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import assert_same_bits
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
@@ -55,7 +56,7 @@ def test_against_float64_and_in_bits(
     np.testing.assert_allclose(expected, reference(x, d, head_dim), rtol=0, atol=5e-7)
     for threads, chunks in ((1, (40,)), (2, (40,)), (2, (1, 7, 32))):
         got = rope(run_plan, plan_builder, x, d, head_dim, chunks, threads=threads)
-        np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+        assert_same_bits(got, expected)
 
 
 def test_position_zero_changes_nothing(run_plan: Any, plan_builder: Any) -> None:

@@ -10,40 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_llm.runner.backends.reference_sampler import uniform
 from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import RowSampler, StepResult
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Ids = NDArray[np.int64]
-
-
-def philox(seed: int, counter: int) -> tuple[int, int, int, int]:
-    """Philox4x32-10 (Salmon et al., SC 2011) of key ``seed`` and counter ``counter``."""
-    mask = 2**32 - 1
-    key = [seed & mask, seed >> 32]
-    a, b, c, d = counter & mask, counter >> 32 & mask, counter >> 64 & mask, counter >> 96
-    for _ in range(10):
-        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
-        a, b, c, d = (
-            second >> 32 ^ b ^ key[0],
-            second & mask,
-            first >> 32 ^ d ^ key[1],
-            first & mask,
-        )
-        key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
-    return a, b, c, d
-
-
-def uniform(seed: int, counter: int) -> float:
-    high, low, _, _ = philox(seed, counter)
-    return float((high << 32 | low) >> 11) * 2.0**-53
-
-
-def test_philox_known_answers() -> None:
-    """Vectors of the Random123 distribution."""
-    assert philox(0, 0) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
-    assert philox(2**64 - 1, 2**128 - 1) == (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)
 
 
 def sampler(
