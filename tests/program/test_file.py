@@ -361,6 +361,8 @@ def test_misuse_is_named(parts: Any, tmp_path: Path) -> None:
                 writer.write(spec.name, data)
         with pytest.raises(ExportError, match="plain, finite JSON"):
             writer.seal(replace(parts.documents, report={"sqnr": float("inf")}))
+        with pytest.raises(ExportError, match="not be a valid program: chat_template: 300000 char"):
+            writer.seal(replace(parts.documents, chat_template="x" * 300_000))
         with pytest.raises(ExportError, match="beyond the space"):
             writer.seal(replace(parts.documents, report={"x": "x" * 500_000}))
     with pytest.raises(ExportError, match="would not be a valid program: tensor 'head'"):

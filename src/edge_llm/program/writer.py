@@ -29,7 +29,12 @@ from edge_llm.program.container import (
 from edge_llm.program.documents import Documents
 from edge_llm.program.file import FORMAT, FORMAT_KEY, GOLDEN, PLAN_KEY, check_tensors
 from edge_llm.program.plan import Plan
-from edge_llm.program.serialize import documents_to_metadata, plan_to_text
+from edge_llm.program.serialize import (
+    documents_from_metadata,
+    documents_to_metadata,
+    plan_from_text,
+    plan_to_text,
+)
 from edge_llm.program.strict import dump_json
 
 T = TypeVar("T")
@@ -64,7 +69,7 @@ class ProgramWriter:
         self._plan_text = plan_to_text(plan)
         self._plan = plan
         try:
-            check_plan(plan)
+            check_plan(plan_from_text(self._plan_text))  # as a reader will
             check_tensors(plan, {spec.name: spec for spec in tensors})
             self._entries = lay_out(tensors)
         except (ProgramError, ValueError) as exc:
@@ -145,10 +150,6 @@ class ProgramWriter:
     def _seal(self, documents: Documents, missing: set[str]) -> None:
         if missing:
             raise ExportError(f"tensors were not written: {', '.join(sorted(missing))}")
-        try:
-            check_documents(documents, self._plan)
-        except ProgramError as exc:
-            raise ExportError(f"{self._path.name} would not be a valid program: {exc}") from exc
         text = self._header(documents)
         if len(text) > self._data_begin - LENGTH_BYTES:
             raise ExportError("the documents grew beyond the space reserved in the header")
@@ -157,6 +158,9 @@ class ProgramWriter:
     def _header(self, documents: Documents) -> bytes:
         try:
             encoded = documents_to_metadata(documents)
+            check_documents(documents_from_metadata(encoded), self._plan)  # as a reader will
+        except ProgramError as exc:
+            raise ExportError(f"{self._path.name} would not be a valid program: {exc}") from exc
         except (TypeError, ValueError) as exc:
             raise ExportError(f"the documents are not plain, finite JSON: {exc}") from exc
         metadata = {FORMAT_KEY: FORMAT, PLAN_KEY: self._plan_text, **encoded}
