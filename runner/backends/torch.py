@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
-from edge_llm.errors import ConfigError, MissingDependencyError, NativeError
+from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import unpack
 from edge_llm.program.plan import (
@@ -27,15 +30,6 @@ from edge_llm.program.plan import (
 )
 from edge_llm.runner.backends.reference_sampler import sample_rows
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
-
-try:
-    import torch
-    from torch import Tensor
-    from torch.nn import functional
-except ImportError as error:
-    raise MissingDependencyError(
-        "the torch backend needs PyTorch", hint="pip install 'edge-llm[export]'"
-    ) from error
 
 PAGE_TOKENS = 64
 _DTYPES = {"f32": torch.float32, "f16": torch.float16}
