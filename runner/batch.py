@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_llm.runner.executor import Batch, RowSampler
+from edge_llm.runner.executor import Batch, Int32, RowSampler
 from edge_llm.runner.sequence import Sequence
 
 
-def build_batch(slices: Mapping[Sequence, int]) -> Batch:
+def build_batch(slices: Mapping[Sequence, int], vocab: int) -> Batch:
     """The next ``count`` tokens of each sequence, one after another. A row is wanted where a
-    sequence's known tokens end (to sample the next) and for every token of an evaluation."""
+    sequence's known tokens end (to sample the next), for every token of an evaluation, and for
+    every token of a prompt that is scored."""
     total = sum(slices.values())
     tokens = np.empty(total, np.int32)
     positions = np.empty(total, np.int32)
@@ -29,20 +30,14 @@ def build_batch(slices: Mapping[Sequence, int]) -> Batch:
         positions[begin:end] = np.arange(first, first + count)
         owners[begin:end] = index
         page_tables[index, : len(sequence.pages)] = sequence.pages
+        rows.extend(range(end - sequence.rows(count), end))
         if sequence.want_logits:
-            rows.extend(range(begin, end))
             samplers.extend([None] * count)
-        elif count == sequence.remaining:
-            rows.append(end - 1)
-            samplers.append(
-                RowSampler(
-                    params=sequence.params,
-                    seed=sequence.seed,
-                    counter=sequence.completion_length,
-                    history=known,
-                    prompt_length=sequence.prompt_length,
-                )
-            )
+        else:
+            if sequence.every_row:
+                samplers.extend(_scorers(sequence, known, count, vocab))
+            if count == sequence.remaining:
+                samplers.extend(_last(sequence, known))
         begin = end
     return Batch(
         tokens=tokens,
@@ -53,3 +48,41 @@ def build_batch(slices: Mapping[Sequence, int]) -> Batch:
         samplers=samplers,
         want_logits=any(sequence.want_logits for sequence in slices),
     )
+
+
+def _last(sequence: Sequence, known: Int32) -> list[RowSampler | None]:
+    """The sampler of the row after all known tokens."""
+    if not sequence.samples:
+        return [None] if sequence.every_row else []
+    return [
+        RowSampler(
+            params=sequence.params,
+            seed=sequence.seed,
+            counter=sequence.completion_length,
+            history=known,
+            prompt_length=sequence.prompt_length,
+        )
+    ]
+
+
+def _scorers(sequence: Sequence, known: Int32, count: int, vocab: int) -> list[RowSampler]:
+    """Samplers that may choose nothing but the token that follows: with it comes its
+    log-probability, and no logits leave the executor."""
+    if sequence.scorer is None:
+        raise AssertionError("a sequence that is not scored")
+    first = sequence.computed
+    targets = known[first + 1 : first + 1 + count]
+    allowed = np.zeros((len(targets), -(-vocab // 32)), np.uint32)
+    bits = np.left_shift(np.uint32(1), (targets % 32).astype(np.uint32))
+    allowed[np.arange(len(targets)), targets // 32] = bits
+    return [
+        RowSampler(
+            params=sequence.scorer,
+            seed=0,
+            counter=0,
+            history=known[:length],
+            prompt_length=length,
+            allowed=mask,
+        )
+        for length, mask in enumerate(allowed, first + 1)
+    ]

@@ -39,8 +39,10 @@ class RunnerConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How one request samples. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1, ``min_p`` 0
-    and penalties at their neutral value are off. ``max_tokens`` None: up to the context limit.
+    and penalties at their neutral value are off. ``max_tokens`` None: up to the context limit; 0:
+    the prompt is computed and nothing sampled.
     ``seed`` None: a fresh one. ``top_logprobs`` None: no log-probabilities; else 0 to 20.
+    ``prompt_logprobs``: likewise, of the prompt's own tokens.
     ``stop_ids`` None: the program's own; ``ignore_eos`` goes on past them.
 
     Raises:
@@ -58,6 +60,7 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int | None = None
     top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
     stop_ids: tuple[int, ...] | None = None
     ignore_eos: bool = False
 
@@ -76,9 +79,11 @@ class SamplingParams:
         if self.seed is not None:
             _check("seed", self.seed, -(2**63), 2**64 - 1)
         if self.max_tokens is not None:
-            _check("max_tokens", self.max_tokens, 1, 2**31 - 1)
+            _check("max_tokens", self.max_tokens, 0, 2**31 - 1)
         if self.top_logprobs is not None:
             _check("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
+        if self.prompt_logprobs is not None:
+            _check("prompt_logprobs", self.prompt_logprobs, 0, MAX_TOP_LOGPROBS)
         for value in self.logit_bias.values():
             _check("logit_bias", value, -100.0, 100.0)
 

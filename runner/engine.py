@@ -21,9 +21,10 @@ from edge_llm.runner.events import (
     FinishEvent,
     FinishReason,
     LogitsEvent,
+    PromptEvent,
     TokenEvent,
 )
-from edge_llm.runner.executor import Executor, Float32, StepResult
+from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.pace import Pace
 from edge_llm.runner.pages import PagePool
 from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
@@ -179,7 +180,7 @@ class Engine:
                 sequence.clock.started = now
         for source, target in step.copies:
             self._executor.copy_page(source, target)
-        return self._executor.step(build_batch(step.slices))
+        return self._executor.step(build_batch(step.slices, self.facts.vocab))
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1
@@ -192,14 +193,47 @@ class Engine:
                 sequence.clock.decode_step_bytes += read
         row = 0
         for sequence, count in step.slices.items():
-            first = sequence.computed
+            first, rows = sequence.computed, range(row, row + sequence.rows(count))
             self._scheduler.advance(sequence, count)
-            if sequence.want_logits:
-                self._append_logits(sequence, first, result.logits, row, count)
-                row += count
-            elif sequence.remaining == 0:
-                self._append_token(sequence, result, row, now)
-                row += 1
+            self._append_rows(sequence, first, result, rows, now)
+            row = rows.stop
+
+    def _append_rows(
+        self, sequence: Sequence, first: int, result: StepResult, rows: range, now: float
+    ) -> None:
+        if sequence.want_logits:
+            if result.logits is None:
+                raise AssertionError("the executor returned no logits")
+            self._emit(sequence, LogitsEvent(first, result.logits[rows.start : rows.stop]))
+        elif sequence.every_row:
+            error = self._append_scores(sequence, first, result, rows)
+            if error is not None:
+                self._end(sequence, ErrorEvent(GenerationError(error)))
+                return
+        if sequence.remaining:
+            return
+        if sequence.samples:
+            self._append_token(sequence, result, rows[-1], now)
+        else:
+            sequence.clock.token(now)
+            self._finish(sequence, "length")
+
+    def _append_scores(
+        self, sequence: Sequence, first: int, result: StepResult, rows: range
+    ) -> str | None:
+        """Takes in the scores of the prompt's tokens from ``first + 1`` on; returns what is wrong
+        with one, if any."""
+        del sequence.scores[first:]  # what was computed before a preemption
+        for row in rows[: sequence.prompt_length - 1 - first]:
+            if (error := result.errors[row]) is not None:
+                return error
+            if (logprobs := result.logprobs[row]) is None:
+                raise AssertionError("the executor returned no log-probabilities")
+            sequence.scores.append(logprobs)
+        if sequence.remaining == 0:
+            self._emit(sequence, PromptEvent((None, *sequence.scores)))
+            sequence.scores.clear()
+        return None
 
     def _append_token(self, sequence: Sequence, result: StepResult, row: int, now: float) -> None:
         error = result.errors[row]
@@ -214,15 +248,6 @@ class Engine:
         sequence.tokens.append(token)
         self._emit(sequence, TokenEvent(token, result.logprobs[row]))
         if len(sequence.tokens) >= sequence.limit:
-            self._finish(sequence, "length")
-
-    def _append_logits(
-        self, sequence: Sequence, start: int, logits: Float32 | None, row: int, count: int
-    ) -> None:
-        if logits is None:
-            raise AssertionError("the executor returned no logits")
-        self._emit(sequence, LogitsEvent(start, logits[row : row + count]))
-        if sequence.remaining == 0:
             self._finish(sequence, "length")
 
     # ---- the end of a request ----

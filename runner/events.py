@@ -25,6 +25,14 @@ class TokenEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """Log-probabilities of the prompt's tokens, all at once and before the first TokenEvent. The
+    first token follows nothing: None."""
+
+    logprobs: tuple[TokenLogprobs | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogitsEvent:
     """Logits of the positions from ``start`` on, [n, vocab]. The same positions may come again,
     with the same bits, if the sequence was preempted."""
@@ -48,5 +56,5 @@ class ErrorEvent:
     error: EdgeLLMError
 
 
-Event = TokenEvent | LogitsEvent | FinishEvent | ErrorEvent
+Event = TokenEvent | PromptEvent | LogitsEvent | FinishEvent | ErrorEvent
 EventCallback = Callable[[Event], None]

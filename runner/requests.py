@@ -19,14 +19,16 @@ _GREEDY = SamplingParams(temperature=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What the engine has to know of a program: sizes in tokens, the program's ``stop_ids``, and
-    ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads."""
+    """What the engine has to know of a program: sizes in tokens, the program's ``stop_ids``,
+    ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
+    which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is)."""
 
     context: int
     vocab: int
     page_tokens: int
     stop_ids: frozenset[int] = frozenset()
     read_bytes: Callable[[list[int]], int] = lambda depths: 0
+    sampleable: int | None = None
 
 
 class Request:
@@ -63,7 +65,9 @@ def generation(
                 param="logit_bias",
             )
     length = len(tokens)
-    if length >= facts.context:
+    if params.prompt_logprobs is not None and facts.sampleable is not None:
+        _check_scored(tokens, facts.sampleable)
+    if length + (params.max_tokens != 0) > facts.context:
         raise ContextLengthError(facts.context, length, param="prompt")
     capacity = pages * facts.page_tokens + 1  # the last token is never computed
     limit = min(facts.context, capacity)
@@ -80,6 +84,9 @@ def generation(
         stop_ids=frozenset() if params.ignore_eos else stop_ids,
         on_event=on_event,
         clock=RequestClock(time.perf_counter()),
+        scorer=None
+        if params.prompt_logprobs is None
+        else SamplingParams(temperature=0.0, top_logprobs=params.prompt_logprobs),
     )
 
 
@@ -123,6 +130,16 @@ def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
     if not tokens:
         raise RequestError("the prompt has no tokens", param="prompt")
     return tokens
+
+
+def _check_scored(tokens: array[int], sampleable: int) -> None:
+    for token in tokens:
+        if token >= sampleable:
+            raise RequestError(
+                f"token id {token} is padding of the vocabulary and has no log-probability; the "
+                f"tokenizer has {sampleable} tokens",
+                param="prompt",
+            )
 
 
 def _check_capacity(needed: int, capacity: int) -> None:

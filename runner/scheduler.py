@@ -90,8 +90,8 @@ class Scheduler:
 
     def _room(self, step: Step, sequence: Sequence) -> tuple[int, int] | None:
         """Tokens and rows that the step can still take of ``sequence``, None if it is full. Every
-        sequence counts as one row, those that want logits as one a token."""
-        rows = sum(count if s.want_logits else 1 for s, count in step.slices.items())
+        sequence counts as one row, those that want every row as one a token."""
+        rows = sum(count if s.every_row else 1 for s, count in step.slices.items())
         budget = self._budget if sequence.chunk is None else self._step_tokens
         tokens = budget - sum(step.slices.values())
         return (tokens, self._max_rows - rows) if tokens > 0 and rows < self._max_rows else None
@@ -102,7 +102,7 @@ class Scheduler:
             return
         tokens, rows = room
         count = min(sequence.remaining, tokens)
-        if sequence.want_logits:
+        if sequence.every_row:
             count = min(count, rows, count if sequence.chunk is None else sequence.chunk)
         if self._grow(sequence, sequence.computed + count, step):
             step.slices[sequence] = count
@@ -139,7 +139,7 @@ class Scheduler:
             return False
         pool = self._pool
         # The last token is always computed: its logits are wanted.
-        limit = 0 if sequence.want_logits else len(sequence.tokens) - 1
+        limit = 0 if sequence.every_row else len(sequence.tokens) - 1
         prefix = pool.match(sequence.tokens, sequence.chain, limit)
         promised = sum(max(self._reserved(s) - len(s.pages), 0) for s in self.running)
         unused = pool.unused_among(prefix.pages)
@@ -169,7 +169,7 @@ class Scheduler:
     def _will_be_cached(self, sequence: Sequence) -> bool:
         """Whether the first page that the cache lacks is being computed by a running sequence: then
         waiting costs less than computing it twice."""
-        if sequence.want_logits:
+        if sequence.every_row:
             return False
         index = next((i for i, d in enumerate(sequence.chain) if not self._pool.has(d)), None)
         if index is None:

@@ -11,6 +11,7 @@ from edge_llm.runner.statistics import CacheUse, RequestClock
 
 if TYPE_CHECKING:
     from edge_llm.runner.events import EventCallback
+    from edge_llm.runner.executor import TokenLogprobs
 
 
 @dataclass(slots=True, eq=False)
@@ -20,7 +21,8 @@ class Sequence:
     ``tokens`` are the prompt, then what was sampled; the first ``computed`` of them have keys and
     values in ``pages``. ``limit`` bounds ``len(tokens)``. ``chain``: digests of the full pages.
     With ``want_logits`` nothing is sampled: the logits of every token are the result, and ``chunk``
-    bounds the tokens of a step."""
+    bounds the tokens of a step. With ``scorer`` the prompt's own tokens are scored, as it says:
+    ``scores`` are those of the tokens from the second on."""
 
     tokens: array[int]
     prompt_length: int
@@ -32,12 +34,14 @@ class Sequence:
     clock: RequestClock
     want_logits: bool = False
     chunk: int | None = None
+    scorer: SamplingParams | None = None
     arrival: int = -1  # the engine numbers requests
     pages: list[int] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
     computed: int = 0
     cached_tokens: int | None = None  # of the prompt, when it was first admitted
     cache: CacheUse = "not used"  # likewise
+    scores: list[TokenLogprobs] = field(default_factory=list)
     cancelled: bool = False  # set from any thread
 
     @property
@@ -52,4 +56,18 @@ class Sequence:
     @property
     def positions(self) -> int:
         """Positions that will ever be computed: the last sampled token needs none."""
-        return self.limit if self.want_logits else self.limit - 1
+        return self.limit - 1 if self.samples else self.limit
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens follow the prompt."""
+        return self.limit > self.prompt_length
+
+    @property
+    def every_row(self) -> bool:
+        """Whether each token computed now has a row that is wanted, not the last one alone."""
+        return self.want_logits or (self.scorer is not None and not self.completion_length)
+
+    def rows(self, count: int) -> int:
+        """How many rows are wanted of the next ``count`` tokens: the last so many."""
+        return count if self.every_row else int(self.samples and count == self.remaining)

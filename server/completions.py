@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.generation import Delta
@@ -39,28 +41,34 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 model,
                 request,
                 prompts,
-                max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
+                max_tokens=DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
                 top_logprobs=request.logprobs,
+                prompt_logprobs=request.logprobs if request.echo else None,
             )
         except Exception as exc:
             raise translate(exc, "prompt") from exc
-        n = request.n or 1
         echoes = [
-            _text(model.tokenizer, prompt) if request.echo else "" for prompt in request.prompt
+            Echo(ids, _text(model.tokenizer, prompt)) if request.echo else Echo()
+            for ids, prompt in zip(prompts, request.prompt, strict=True)
+            for _ in range(request.n or 1)
         ]
-        shape = CompletionShape(
-            model.tokenizer,
-            [echo for echo in echoes for _ in range(n)],
-            logprobs=request.logprobs,
-        )
+        shape = CompletionShape(model.tokenizer, echoes, logprobs=request.logprobs)
         return await Answer(service, model, request, jobs, shape, ignored).respond(http)
 
     return router
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The prompt before a choice's text: its ids, and its text."""
+
+    ids: Sequence[int] = ()
+    text: str = ""
+
+
 class CompletionShape:
-    """Choices as text; see `replies.Shape`. ``echoes``: what comes before each choice's text.
-    ``logprobs``: how many alternatives, None: none at all."""
+    """Choices as text; see `replies.Shape`. ``echoes``: what comes before each choice's text, with
+    its own log-probabilities. ``logprobs``: how many alternatives, None: none at all."""
 
     prefix = "cmpl"
     whole = "text_completion"
@@ -68,25 +76,28 @@ class CompletionShape:
     prompt_field = "prompt"
 
     def __init__(
-        self, tokenizer: Tokenizer, echoes: Sequence[str], *, logprobs: int | None
+        self, tokenizer: Tokenizer, echoes: Sequence[Echo], *, logprobs: int | None
     ) -> None:
         self._tokenizer = tokenizer
         self._echoes = echoes
         self._logprobs = logprobs
-        self._offsets = [_Offset(len(echo)) for echo in echoes]
+        self._offsets = [_Offset(tokenizer, len(echo.text)) for echo in echoes]
 
     def opening(self, choice: int) -> dict[str, Any] | None:
-        echo = self._echoes[choice]
-        return _choice(choice, echo, None, None) if echo else None
+        echo = self._echoes[choice].text
+        # With log-probabilities it comes when they do.
+        return _choice(choice, echo, None, None) if echo and self._logprobs is None else None
 
     def grown(self, delta: Delta) -> dict[str, Any] | None:
         logprobs = self._legacy_logprobs(delta.choice, [delta])
+        if delta.prompt is not None:
+            return _choice(delta.choice, self._echoes[delta.choice].text, logprobs, None)
         if not (delta.text or delta.finish_reason or (logprobs and logprobs["tokens"])):
             return None
         return _choice(delta.choice, delta.text, logprobs, delta.finish_reason)
 
     def collected(self, choice: int, deltas: Sequence[Delta]) -> dict[str, Any]:
-        text = self._echoes[choice] + "".join(delta.text for delta in deltas)
+        text = self._echoes[choice].text + "".join(delta.text for delta in deltas)
         logprobs = self._legacy_logprobs(choice, deltas)
         return _choice(choice, text, logprobs, deltas[-1].finish_reason)
 
@@ -94,22 +105,23 @@ class CompletionShape:
         if self._logprobs is None:
             return None
         tokens: list[str] = []
-        token_logprobs: list[float] = []
-        tops: list[dict[str, float]] = []
+        token_logprobs: list[float | None] = []
+        tops: list[dict[str, float] | None] = []
         offsets: list[int] = []
-        for delta in deltas:
-            if delta.token is None or delta.logprobs is None:
-                continue
-            name, data = token_name(self._tokenizer, delta.token)
-            logprob = finite(delta.logprobs.logprob)
+        for token, logprobs, offset in self._scored(choice, deltas):
+            name, _ = token_name(self._tokenizer, token)
             tokens.append(name)
+            offsets.append(offset)
+            if logprobs is None:  # the first token of a prompt: it follows nothing
+                token_logprobs.append(None)
+                tops.append(None)
+                continue
+            logprob = finite(logprobs.logprob)
             token_logprobs.append(logprob)
             top = {
-                token_name(self._tokenizer, other)[0]: value
-                for other, value in top_of(delta.logprobs)
+                token_name(self._tokenizer, other)[0]: value for other, value in top_of(logprobs)
             }
             tops.append(top | {name: logprob})
-            offsets.append(self._offsets[choice].advance(data))
         return {
             "tokens": tokens,
             "token_logprobs": token_logprobs,
@@ -117,18 +129,33 @@ class CompletionShape:
             "text_offset": offsets,
         }
 
+    def _scored(
+        self, choice: int, deltas: Sequence[Delta]
+    ) -> Iterable[tuple[int, TokenLogprobs | None, int]]:
+        """Tokens of the prompt and the answer, their log-probabilities, and where they begin."""
+        for delta in deltas:
+            if delta.prompt is not None:
+                offset = _Offset(self._tokenizer, 0)
+                for token, logprobs in zip(self._echoes[choice].ids, delta.prompt, strict=True):
+                    yield token, logprobs, offset.advance(token)
+            elif delta.token is not None and delta.logprobs is not None:
+                yield delta.token, delta.logprobs, self._offsets[choice].advance(delta.token)
+
 
 class _Offset:
-    """Where each token begins in the text, in characters, across tokens that split one."""
+    """Where each token begins in the text, in characters, across tokens that split one. Special
+    tokens have no text."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, start: int) -> None:
+        self._tokenizer = tokenizer
         self._characters = start
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def advance(self, data: bytes) -> int:
-        """The offset of the token with these bytes, which follows those before."""
+    def advance(self, token: int) -> int:
+        """The offset of a token which follows those before."""
         start = self._characters
-        self._characters += len(self._decoder.decode(data))
+        if not self._tokenizer.is_special(token):
+            self._characters += len(self._decoder.decode(self._tokenizer.token_bytes(token)))
         return start
 
 
@@ -150,9 +177,12 @@ def _check(request: CompletionRequest) -> None:
         )
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise invalid("'best_of' is not supported beyond 'n'.", "best_of", "unsupported_value")
-    if request.echo and request.logprobs is not None:
+    if request.max_tokens == 0 and not request.echo:
         raise invalid(
-            "'logprobs' of an echoed prompt are not supported.", "logprobs", "unsupported_value"
+            "Invalid 'max_tokens': integer below minimum value. Expected a value >= 1, or 0 with "
+            "'echo'.",
+            "max_tokens",
+            "integer_below_min_value",
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from starlette.types import Receive
 
 from edge_llm.runner.config import SamplingParams
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, TokenEvent
+from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.statistics import RequestStatistics
 from edge_llm.server.errors import unavailable
@@ -32,8 +32,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one choice grew by. ``token`` and ``logprobs``: the id behind it, unless it is the last
-    delta, which has ``finish_reason`` ("stop" or "length") and ``stats``."""
+    """What one choice grew by. ``token`` and ``logprobs``: the id behind it. The last delta has no
+    id, but ``finish_reason`` ("stop" or "length") and ``stats``. If the prompt's log-probabilities
+    were asked for, the first delta has them as ``prompt``, one an id, and nothing else."""
 
     choice: int
     text: str
@@ -41,6 +42,7 @@ class Delta:
     logprobs: TokenLogprobs | None = None
     finish_reason: str | None = None
     stats: RequestStatistics | None = None
+    prompt: tuple[TokenLogprobs | None, ...] | None = None
 
 
 class ClientGoneError(Exception):
@@ -98,6 +100,8 @@ class Generation:
                 case TokenEvent(token, logprobs):
                     if (delta := self._push(choice, token, logprobs)) is not None:
                         yield delta
+                case PromptEvent(scores):
+                    yield Delta(choice, "", prompt=scores)
                 case FinishEvent(reason, stats):
                     running -= 1
                     yield self._finish(choice, reason, stats)

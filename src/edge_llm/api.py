@@ -19,7 +19,14 @@ from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.config import RunnerConfig, SamplingParams
 from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, EventCallback, FinishEvent, TokenEvent
+from edge_llm.runner.events import (
+    ErrorEvent,
+    Event,
+    EventCallback,
+    FinishEvent,
+    PromptEvent,
+    TokenEvent,
+)
 from edge_llm.runner.executor import Float32, Limits, TokenLogprobs
 from edge_llm.runner.logits import collect_logits
 from edge_llm.runner.memory import page_count
@@ -40,13 +47,15 @@ _LOGITS_BYTES = 64 * 1024 * 1024  # bounds the logits of one step, and so the ro
 class Piece:
     """A part of an answer. ``text`` may be empty: half a character, or what may become a stop
     string, is held back. ``logprobs`` goes with ``token_ids``, if asked for. The last piece of a
-    stream has a ``finish_reason`` ("stop" or "length") and ``stats``."""
+    stream has a ``finish_reason`` ("stop" or "length") and ``stats``. ``prompt_logprobs``, if asked
+    for, come in a piece before the first token's: one entry a prompt token, the first None."""
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] | None = None
     finish_reason: str | None = None
     stats: RequestStatistics | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Completion:
     logprobs: tuple[TokenLogprobs, ...] | None
     finish_reason: str
     stats: RequestStatistics
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
 
 def load(
@@ -111,6 +121,7 @@ def load(
             page_tokens=page_tokens,
             stop_ids=frozenset(program.documents.generation.stop_ids),
             read_bytes=lambda depths: weights + sum(map(kv, depths)),
+            sampleable=program.documents.tokenizer.size,
         )
         engine = Engine(executor, facts)
         try:
@@ -311,6 +322,24 @@ class LLM:
         """
         return collect_logits(self.engine, token_ids, chunk)
 
+    def prompt_logprobs(
+        self, token_ids: Iterable[int], top: int = 0
+    ) -> tuple[TokenLogprobs | None, ...]:
+        """Log-probabilities of each token given those before it, None for the first, with the
+        ``top`` likeliest at its place (0 to 20). They are the numbers, bit by bit, that sampling
+        the same tokens gives; the logits stay in the core, a step's worth at a time. Other requests
+        go on meanwhile.
+
+        Raises:
+            ContextLengthError: more tokens than the context.
+            RequestError, CapacityError, GenerationError, NativeError: as `stream`.
+        """
+        params = SamplingParams(temperature=0.0, max_tokens=0, prompt_logprobs=top)
+        logprobs = self.generate(token_ids, params).prompt_logprobs
+        if logprobs is None:
+            raise AssertionError("the engine ended a request without what it asked for")
+        return logprobs
+
     def stats(self) -> EngineStatistics:
         """What the engine is doing now."""
         return self.engine.stats()
@@ -335,6 +364,8 @@ class LLM:
                         if text.stopped:
                             request.cancel()
                         yield Piece(delta, (token,), None if logprobs is None else (logprobs,))
+                    case PromptEvent(scores):
+                        yield Piece("", prompt_logprobs=scores)
                     case FinishEvent(reason, stats):
                         yield Piece(
                             text.finish(),
@@ -352,11 +383,14 @@ def _collect(pieces: Iterable[Piece]) -> Completion:
     texts: list[str] = []
     ids: list[int] = []
     logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     for piece in pieces:
         texts.append(piece.text)
         ids.extend(piece.token_ids)
         if piece.logprobs is not None:
             logprobs = [*(logprobs or ()), *piece.logprobs]
+        if piece.prompt_logprobs is not None:
+            prompt_logprobs = piece.prompt_logprobs
         if piece.finish_reason is not None and piece.stats is not None:
             return Completion(
                 "".join(texts),
@@ -364,5 +398,6 @@ def _collect(pieces: Iterable[Piece]) -> Completion:
                 None if logprobs is None else tuple(logprobs),
                 piece.finish_reason,
                 piece.stats,
+                prompt_logprobs,
             )
     raise AssertionError("a stream ends with a piece that says why")

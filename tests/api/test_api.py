@@ -63,6 +63,44 @@ def test_greedy_follows_the_logits(llm: edge_llm.LLM) -> None:
         assert [i for i, _ in logprobs.top] == np.argsort(-row[:size], kind="stable")[:3].tolist()
 
 
+def test_a_prompt_scores_as_its_tokens_did_when_they_were_sampled(llm: edge_llm.LLM) -> None:
+    ids = llm.tokenizer.encode("Once upon a time")
+    answer = llm.generate(ids, greedy(120, ignore_eos=True, top_logprobs=3))
+    whole = [*ids, *answer.token_ids]
+    scores = llm.prompt_logprobs(whole, top=3)
+    assert scores[len(ids) :] == answer.logprobs  # bit by bit
+    assert scores[0] is None
+    logits = llm.logits(whole).astype(np.float64)
+    for row, token, score in zip(logits[:-1], whole[1:], scores[1:], strict=True):
+        total = row.max() + np.log(np.exp(row - row.max()).sum())
+        assert score is not None
+        assert score.logprob == pytest.approx(row[token] - total, abs=1e-5)
+    continued = llm.generate(ids, greedy(9, prompt_logprobs=3, ignore_eos=True))
+    assert continued.prompt_logprobs == scores[: len(ids)]
+    assert continued.token_ids == answer.token_ids[:9]
+    assert answer.prompt_logprobs is None
+
+
+def test_a_prompt_scores_the_same_beside_others(tiny_program) -> None:
+    ids = np.random.default_rng(0).integers(0, 256, 200).tolist()
+    with edge_llm.load(tiny_program("8da4w"), threads=2, step_tokens=32) as llm:
+        alone = llm.prompt_logprobs(ids, top=2)
+        others = [llm.stream(ids[i:], greedy(100, ignore_eos=True)) for i in (1, 20, 50)]
+        assert llm.prompt_logprobs(ids, top=2) == alone
+        for other in others:
+            other.close()
+
+
+def test_padding_of_the_vocabulary_cannot_be_scored(llm: edge_llm.LLM) -> None:
+    padding = llm.tokenizer.size
+    assert padding < llm.program.plan.vocab
+    assert llm.generate([1, padding], greedy(2, ignore_eos=True)).token_ids
+    with pytest.raises(RequestError, match=f"token id {padding}"):
+        llm.prompt_logprobs([1, padding])
+    with pytest.raises(RequestError, match="prompt_logprobs"):
+        llm.prompt_logprobs([1, 2], top=21)
+
+
 def test_a_stop_string_ends_the_text_before_it(llm: edge_llm.LLM) -> None:
     params = greedy(40, ignore_eos=True)
     whole = llm.generate("Once upon a time", params)

@@ -8,11 +8,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_llm.errors import NativeError
 from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, LogitsEvent, TokenEvent
+from edge_llm.runner.events import (
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    LogitsEvent,
+    PromptEvent,
+    TokenEvent,
+)
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult, TokenLogprobs
 from edge_llm.runner.requests import EngineFacts, Request
 
@@ -54,7 +62,14 @@ class FakeExecutor:
                 continue
             assert sampler.counter == len(prefix) - sampler.prompt_length
             assert tuple(sampler.history) == prefix
-            ids.append(sample(values, sampler.params, sampler.seed, sampler.counter))
+            ids.append(
+                sample(
+                    permitted(values, sampler.allowed),
+                    sampler.params,
+                    sampler.seed,
+                    sampler.counter,
+                )
+            )
             wanted = sampler.params.top_logprobs is not None
             logprobs.append(TokenLogprobs(float(values[ids[-1]]), ()) if wanted else None)
         return StepResult(
@@ -84,6 +99,14 @@ class FakeExecutor:
 def logits_after(prefix: tuple[int, ...]) -> Float32:
     digest = hashlib.sha256(np.array(prefix, np.int32).tobytes()).digest()
     return np.random.default_rng(list(digest)).standard_normal(VOCAB).astype(np.float32)
+
+
+def permitted(logits: Float32, allowed: NDArray[np.uint32] | None) -> Float32:
+    """The logits where only the ids of the bit mask ``allowed`` can be chosen."""
+    if allowed is None:
+        return logits
+    bits = np.unpackbits(allowed.view(np.uint8), bitorder="little")[:VOCAB]
+    return np.where(bits == 1, logits, np.float32(-np.inf))
 
 
 def sample(logits: Float32, params: SamplingParams, seed: int, counter: int) -> int:
@@ -120,6 +143,14 @@ class Listener:
     def error(self) -> Exception:
         assert isinstance(self.events[-1], ErrorEvent), self.events[-1]
         return self.events[-1].error
+
+    @property
+    def scores(self) -> tuple[TokenLogprobs | None, ...]:
+        """Of the prompt: one event, before any token."""
+        first, *rest = self.events
+        assert isinstance(first, PromptEvent)
+        assert not any(isinstance(event, PromptEvent) for event in rest)
+        return first.logprobs
 
     @property
     def logits(self) -> list[LogitsEvent]:

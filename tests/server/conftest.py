@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
 from edge_llm.runner.config import SamplingParams
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, TokenEvent
+from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.statistics import RequestStatistics
 from edge_llm.server.app import create_app
@@ -90,7 +90,7 @@ class FakeModel:
     ) -> FakeRequest:
         assert params is not None
         request = FakeRequest(list(prompt_ids), params)
-        if len(request.prompt) >= self.context:
+        if len(request.prompt) + (params.max_tokens != 0) > self.context:
             raise ContextLengthError(self.context, len(request.prompt), param="prompt")
         if not request.prompt or max(request.prompt) > END:
             raise RequestError("the prompt is not right", param="prompt")
@@ -106,10 +106,13 @@ class FakeModel:
     def _generate(self, request: FakeRequest, on_event: Callable[[Event], None]) -> None:
         ids = list(self.answer.encode() if isinstance(self.answer, str) else self.answer)
         reason, count = "stop", 0
+        if (top := request.params.prompt_logprobs) is not None and self._wait(request):
+            scores = [self._logprobs(token, top) for token in request.prompt[1:]]
+            on_event(PromptEvent((None, *scores)))
+        if request.params.max_tokens == 0:
+            reason, ids = "cancelled" if request.cancelled.is_set() else "length", []
         for token in ids:
-            while not (self.gate.wait(0.002) or request.cancelled.is_set()):
-                pass
-            if request.cancelled.is_set():
+            if not self._wait(request):
                 reason = "cancelled"
                 break
             count += 1
@@ -135,6 +138,12 @@ class FakeModel:
             )
             on_event(FinishEvent(reason, stats))  # type: ignore[arg-type]
         request.ended.set()
+
+    def _wait(self, request: FakeRequest) -> bool:
+        """For the gate; False if the request is cancelled."""
+        while not (self.gate.wait(0.002) or request.cancelled.is_set()):
+            pass
+        return not request.cancelled.is_set()
 
     @staticmethod
     def _logprobs(token: int, top: int | None) -> TokenLogprobs | None:

@@ -117,5 +117,57 @@ def test_legacy_logprobs(client: Any, model: Any) -> None:
     assert alone["top_logprobs"] is None
 
 
+def test_echo_with_logprobs_tells_those_of_the_prompt(client: Any, model: Any) -> None:
+    model.answer = "a"
+    body = {"prompt": ["é!", "b"], "echo": True, "logprobs": 2}
+    choices = ask(client, **body)["choices"]
+    assert [choice["text"] for choice in choices] == ["é!a", "ba"]
+    assert choices[0]["logprobs"] == {
+        "tokens": ["bytes:\\xc3", "bytes:\\xa9", "!", "a"],
+        "token_logprobs": [None, -0.125, -0.125, -0.125],
+        "top_logprobs": [
+            None,
+            {"A": -0.25, "bytes:\\xa9": -0.125},
+            {"A": -0.25, "!": -0.125},
+            {"A": -0.25, "a": -0.125},
+        ],
+        "text_offset": [0, 0, 1, 2],
+    }
+    assert choices[1]["logprobs"]["tokens"] == ["b", "a"]
+    assert choices[1]["logprobs"]["text_offset"] == [0, 1]
+    chunks = [chunk["choices"][0] for chunk in stream(client, **body)]
+    for index, choice in enumerate(choices):
+        mine = [chunk for chunk in chunks if chunk["index"] == index]
+        assert "".join(chunk["text"] for chunk in mine) == choice["text"]
+        for key, values in choice["logprobs"].items():
+            assert [value for chunk in mine for value in chunk["logprobs"][key]] == values
+    alone = ask(client, **(body | {"logprobs": 0}))["choices"][0]["logprobs"]
+    assert alone["token_logprobs"] == [None, -0.125, -0.125, -0.125]
+    assert alone["top_logprobs"] is None
+
+
+def test_no_tokens_after_an_echo(client: Any) -> None:
+    body = {"prompt": "ab", "echo": True, "max_tokens": 0}
+    reply = ask(client, **body, logprobs=1, n=2)
+    for choice in reply["choices"]:
+        assert (choice["text"], choice["finish_reason"]) == ("ab", "length")
+        assert choice["logprobs"]["token_logprobs"] == [None, -0.125]
+    assert reply["usage"]["completion_tokens"] == 0
+    plain = ask(client, **body)["choices"][0]
+    assert (plain["text"], plain["logprobs"]) == ("ab", None)
+    assert ask(client, **(body | {"prompt": [1] * 512}))["choices"][0]["finish_reason"] == "length"
+    chunks = [chunk["choices"][0] for chunk in stream(client, **body, logprobs=1)]
+    assert "".join(chunk["text"] for chunk in chunks) == "ab"
+    assert [chunk["finish_reason"] for chunk in chunks] == [None, "length"]
+
+
+def test_special_tokens_take_no_room_in_the_text(client: Any, model: Any) -> None:
+    model.answer = [256, 97]
+    body = ask(client, prompt=[256, 98, 99], echo=True, logprobs=0)["choices"][0]
+    assert body["text"] == "bca"
+    assert body["logprobs"]["tokens"] == ["<special>", "b", "c", "<special>", "a"]
+    assert body["logprobs"]["text_offset"] == [0, 0, 1, 2, 2]
+
+
 def test_best_of_may_equal_n(client: Any) -> None:
     assert len(ask(client, prompt="p", best_of=2, n=2, suffix=None)["choices"]) == 2

@@ -190,7 +190,8 @@ LEGACY_FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"logprobs": 6}, "logprobs", "integer_above_max_value"),
     ({"logprobs": True}, "logprobs", "invalid_type"),
     ({"echo": 1}, "echo", "invalid_type"),
-    ({"echo": True, "logprobs": 1}, "logprobs", "unsupported_value"),
+    ({"max_tokens": -1, "echo": True}, "max_tokens", "integer_below_min_value"),
+    ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
     ({"best_of": 2}, "best_of", "unsupported_value"),
     ({"suffix": "end"}, "suffix", "unsupported_value"),
     ({"temperature": 5}, "temperature", "decimal_above_max_value"),
@@ -295,6 +296,9 @@ def test_prompt_too_long(client: Any, stream: bool) -> None:
 
 def test_prompt_too_long_in_completions(client: Any) -> None:
     response = post(client, "/v1/completions", LEGACY | {"prompt": [1] * 512})
+    check(response, 400, INVALID, "prompt", "context_length_exceeded")
+    scored = {"prompt": [1] * 513, "echo": True, "logprobs": 1, "max_tokens": 0}
+    response = post(client, "/v1/completions", LEGACY | scored)
     check(response, 400, INVALID, "prompt", "context_length_exceeded")
 
 

@@ -20,6 +20,7 @@ from edge_llm.server.run import address, bind
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 CHAT = {"model": "fake-model", "messages": MESSAGES}
+SCORED = {"model": "fake-model", "prompt": "hi", "echo": True, "logprobs": 1, "max_tokens": 0}
 
 
 @pytest.fixture
@@ -90,6 +91,11 @@ def test_official_completions(url: str) -> None:
     with official(url) as client:
         reply = client.completions.create(model="fake-model", prompt=["a", "b"], logprobs=1)
         assert [choice.text for choice in reply.choices] == ["Hello, world"] * 2
+        scored = client.completions.create(
+            model="fake-model", prompt="ab", echo=True, logprobs=1, max_tokens=0
+        ).choices[0]
+        assert scored.logprobs is not None
+        assert scored.logprobs.token_logprobs == [None, -0.125]
         stream = client.completions.create(model="fake-model", prompt="a", stream=True)
         assert "".join(chunk.choices[0].text for chunk in stream) == "Hello, world"
 
@@ -135,12 +141,15 @@ def test_too_many_at_once(serve_live: Any, model: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_hang_up_before_the_first_token_cancels(url: str, model: Any, stream: bool) -> None:
+@pytest.mark.parametrize(("route", "fields"), [("chat/completions", CHAT), ("completions", SCORED)])
+def test_a_hang_up_before_the_first_token_cancels(
+    url: str, model: Any, route: str, fields: dict[str, Any], stream: bool
+) -> None:
     model.gate.clear()
     host, port = url.removeprefix("http://").split(":")
-    body = json.dumps(CHAT | {"stream": stream, "n": 2}).encode()
+    body = json.dumps(fields | {"stream": stream, "n": 2}).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\n"
+        f"POST /v1/{route} HTTP/1.1\r\nhost: {host}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection((host, int(port))) as connection:

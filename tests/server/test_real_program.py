@@ -109,6 +109,27 @@ def test_what_the_cache_had_of_repeated_prompts_and_of_choices(http: Any, llm: A
     assert cached(prompt=[1]) == (1, 0, "not used")
 
 
+def test_an_echoed_prompt_has_the_log_probabilities_it_was_sampled_with(
+    http: Any, llm: Any
+) -> None:
+    prompt = [1, 2, 3]
+    first = complete(
+        http, llm, prompt=prompt, max_tokens=80, ignore_eos=True, echo=True, logprobs=3
+    )["choices"][0]["logprobs"]
+    ids = llm.generate(prompt, llm.default_params(temperature=0, max_tokens=80, ignore_eos=True))
+    again = complete(
+        http, llm, prompt=[*prompt, *ids.token_ids], max_tokens=0, echo=True, logprobs=3
+    )
+    logprobs = again["choices"][0]["logprobs"]
+    for key in ("tokens", "token_logprobs", "top_logprobs"):
+        assert logprobs[key] == first[key]
+    assert len(logprobs["tokens"]) == len(logprobs["text_offset"]) == 83
+    assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+    assert again["usage"]["completion_tokens"] == 0
+    assert again["timings"]["cache"] == "not used"
+    assert again["timings"]["prompt_ms"] > 0
+
+
 def test_the_context_limit(http: Any, llm: Any) -> None:
     body = {"model": llm.name, "prompt": "z" * 2 * llm.context}
     response = http.post("/v1/completions", json=body)
