@@ -61,7 +61,7 @@ def generation(
     for token in params.logit_bias:
         if not 0 <= token < facts.vocab:
             raise RequestError(
-                f"logit_bias names token id {token}, the vocabulary has {facts.vocab}",
+                f"logit_bias names an id outside the vocabulary of {facts.vocab}",
                 param="logit_bias",
             )
     length = len(tokens)
@@ -121,10 +121,10 @@ def evaluation(
 
 def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
     tokens = array("i")
-    for token in token_ids:
-        if not 0 <= token < vocab:
+    for index, token in enumerate(token_ids):
+        if not 0 <= token < vocab:  # the id stays out of the message: servers repeat no prompts
             raise RequestError(
-                f"token id {token} is outside the vocabulary of {vocab}", param="prompt"
+                f"token {index} of the prompt is outside the vocabulary of {vocab}", param="prompt"
             )
         tokens.append(int(token))
     if not tokens:
@@ -133,11 +133,11 @@ def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
 
 
 def _check_scored(tokens: array[int], sampleable: int) -> None:
-    for token in tokens:
+    for index, token in enumerate(tokens):
         if token >= sampleable:
             raise RequestError(
-                f"token id {token} is padding of the vocabulary and has no log-probability; the "
-                f"tokenizer has {sampleable} tokens",
+                f"token {index} of the prompt is padding of the vocabulary and has no "
+                f"log-probability; the tokenizer has {sampleable} tokens",
                 param="prompt",
             )
 

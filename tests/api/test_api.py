@@ -95,7 +95,7 @@ def test_padding_of_the_vocabulary_cannot_be_scored(llm: edge_llm.LLM) -> None:
     padding = llm.tokenizer.size
     assert padding < llm.program.plan.vocab
     assert llm.generate([1, padding], greedy(2, ignore_eos=True)).token_ids
-    with pytest.raises(RequestError, match=f"token id {padding}"):
+    with pytest.raises(RequestError, match="token 1 of the prompt is padding"):
         llm.prompt_logprobs([1, padding])
     with pytest.raises(RequestError, match="prompt_logprobs"):
         llm.prompt_logprobs([1, 2], top=21)
