@@ -170,7 +170,6 @@ class PagePool:
         if digest is not None and digest not in self._by_digest:
             entry.digest = digest
             self._by_digest[digest] = page
-            self._evicted.pop(digest, None)
 
     def _evict(self, page: int) -> None:
         digest = self._pages[page].digest

@@ -342,12 +342,18 @@ def test_a_scored_prompt_fills_the_cache_but_needs_every_token(bench, expected_l
     assert figures == [(0, "not used"), (0, "not used"), (29, "hit")]
 
 
+@pytest.mark.parametrize(
+    "requests",
+    [
+        pytest.param([(prompt(i, 18), 16) for i in range(3)], id="while it decodes"),
+        pytest.param([*((prompt(i, 4), 16) for i in range(3)), (prompt(3, 24), 4)], id="before"),
+    ],
+)
 def test_a_preempted_prompt_is_scored_once(
-    bench, expected_logits, monkeypatch: pytest.MonkeyPatch
+    bench, expected_logits, monkeypatch: pytest.MonkeyPatch, requests: list[tuple[list[int], int]]
 ) -> None:
     monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
     tight = bench(pages=12, step_tokens=5)
-    requests = [(prompt(i, 18), 16) for i in range(3)]
     listeners = [tight.submit(ids, count, prompt_logprobs=0)[0] for ids, count in requests]
     tight.run()
     assert tight.engine.stats().preemptions > 0

@@ -160,6 +160,14 @@ def test_logits_take_one_row_a_token() -> None:
     assert policy.schedule().slices == {item: 5}
 
 
+def test_a_prompt_that_nothing_follows_needs_pages_for_all_of_it() -> None:
+    _, policy = scheduler(pages=3)
+    first, second = sequence(0, distinct(0, 5), 2), sequence(1, distinct(50, 5), 0)
+    policy.add(first)
+    policy.add(second)
+    assert policy.schedule().slices == {first: 5}  # two pages each
+
+
 def test_a_chunk_bounds_the_tokens_of_a_step() -> None:
     _, policy = scheduler()
     item = sequence(0, distinct(0, 12), want_logits=True)
