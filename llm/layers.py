@@ -1,4 +1,5 @@
-"""Blocks that several families are wired from. Each takes sizes and built submodules.
+"""Blocks that several families are wired from. Each takes sizes (attention, which needs most of
+them, the config) and built submodules.
 
 Submodules carry the names that Hugging Face checkpoints give them, so that parameter names need no
 map. Everything is kept in operators that ``torch.export`` leaves whole: embedding, linear,
@@ -48,17 +49,15 @@ class Attention(nn.Module):
 
     def __init__(
         self,
-        *,
-        dim: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
+        config: ModelConfig,
         cache: CacheShape,
+        *,
         qkv_bias: bool = False,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        dim, heads, kv_heads, head_dim = config.dim, config.heads, config.kv_heads, config.head_dim
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.q_proj = nn.Linear(dim, heads * head_dim, bias=qkv_bias)
         self.k_proj = nn.Linear(dim, kv_heads * head_dim, bias=qkv_bias)

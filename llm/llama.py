@@ -22,17 +22,7 @@ def read(reader: ConfigReader) -> ModelConfig:
 
 def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
     """The module; parameters are not initialized."""
-    return prenorm_decoder(
-        config,
-        cache,
-        lambda: Attention(
-            dim=config.dim,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            cache=cache,
-        ),
-    )
+    return prenorm_decoder(config, cache, lambda: Attention(config, cache))
 
 
 LLAMA = Family(

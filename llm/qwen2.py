@@ -18,18 +18,7 @@ def read(reader: ConfigReader) -> ModelConfig:
 
 def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
     """The module; parameters are not initialized."""
-    return prenorm_decoder(
-        config,
-        cache,
-        lambda: Attention(
-            dim=config.dim,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            cache=cache,
-            qkv_bias=True,
-        ),
-    )
+    return prenorm_decoder(config, cache, lambda: Attention(config, cache, qkv_bias=True))
 
 
 QWEN2 = Family(

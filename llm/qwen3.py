@@ -25,11 +25,8 @@ def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
         config,
         cache,
         lambda: Attention(
-            dim=config.dim,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            cache=cache,
+            config,
+            cache,
             q_norm=RMSNorm(config.head_dim, config.norm_eps),
             k_norm=RMSNorm(config.head_dim, config.norm_eps),
         ),
