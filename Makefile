@@ -8,9 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt)
+MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format docs bench clean
+.PHONY: FORCE help install demo test test-slow check format docs bench clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -22,11 +23,16 @@ help:
 
 install: $(STAMP)
 
-# Editable: Python changes act at once; a changed native source builds the library again.
-$(STAMP): pyproject.toml $(NATIVE)
+# Editable: Python changes act at once. A changed native source builds the library again, and a module
+# that came, went or moved is told to the import hook of the editable install.
+$(STAMP): pyproject.toml $(NATIVE) $(VENV)/.modules
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[export,dev]'
 	touch $@
+
+$(VENV)/.modules: FORCE
+	@mkdir -p $(VENV)
+	@$(MODULES) | cmp -s - $@ || $(MODULES) > $@
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py

@@ -17,34 +17,17 @@ import torch
 
 import edge_llm
 from edge_llm.cli.evaluate import perplexity
-from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.formats import assign_formats
-from edge_llm.export.load import load
+from edge_llm.export.oracle import eager_model
 from edge_llm.export.recipe import Recipe, load_recipe
-from edge_llm.export.streamed import streamed_model
-from edge_llm.llm.registry import build_model, tied_parameters
 
 CONTEXT = 1024
 
 
 def eager_perplexity(recipe: Recipe, ids: list[int], windows: int) -> float:
     """Of eager PyTorch with the recipe's integers, float16 KV like the program's."""
-    loaded = load(recipe)
-    config, context = loaded.checkpoint.config, loaded.context
-    meta = build_model(config, context=context, kv_dtype=torch.float16)
-    tied = tied_parameters(meta)
+    model = eager_model(recipe, slots=1, tokens=CONTEXT)
     total, tokens = 0.0, 0
-    for window in range(windows):
-        model = streamed_model(
-            config,
-            lambda name: loaded.checkpoint.tensor(tied.get(name, name)),
-            assign_formats(meta, recipe, get_backend(recipe.backend)).formats,
-            scale_rule=recipe.scale_rule,
-            context=context,
-            slots=1,
-            tokens=CONTEXT,
-            kv_dtype=torch.float16,
-        )
+    for window in range(windows):  # each overwrites the cache of the one before
         part = torch.tensor(ids[window * CONTEXT : (window + 1) * CONTEXT])
         every = torch.arange(CONTEXT)
         with torch.no_grad():

@@ -88,7 +88,7 @@ def test_bench(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
                "--depth", "0,70", "--threads", "1,2", "--repeat", "1", "--json"]  # fmt: skip
     assert main(command) == 0
     document = json_of(capsys)
-    assert set(document) == {"rows", "load_seconds", "peak_rss_bytes"}
+    assert set(document) == {"rows", "load_seconds", "peak_rss_bytes", "isa"}
     seen = {(row["kind"], row["tokens"], row["depth"], row["threads"]) for row in document["rows"]}
     assert seen == {
         (kind, tokens, depth, threads)

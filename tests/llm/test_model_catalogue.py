@@ -121,8 +121,7 @@ def test_facts(entry: Any) -> None:
     assert all(0 <= id_ < config.vocab for id_ in facts["stop_ids"])
     if "package" in facts:
         package = facts["package"]
-        assert set(package) == {"registry", "name", "version", "file", "sha256", "bytes"}
-        assert package["registry"] == "pypi"
+        assert set(package) == {"name", "version", "file", "sha256", "bytes"}
         assert len(bytes.fromhex(package["sha256"])) == 32
         assert isinstance(package["version"], str)
         assert package["bytes"] > 0

@@ -15,7 +15,7 @@ _HUB = "hf:"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A file inside a wheel of a package registry.
+    """A file inside a wheel on PyPI.
 
     Attributes:
         name, version: of the package.
@@ -28,7 +28,6 @@ class Package:
     file: str
     sha256: str
     bytes: int
-    registry: str = "pypi"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Row:
 
 def run(arguments: argparse.Namespace) -> int:
     from edge_llm.catalogue import find_program
+    from edge_llm.native import isa
 
     if arguments.repeat < 1:
         raise RequestError(f"--repeat is {arguments.repeat}, expected at least 1")
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "rows": [asdict(row) for row in rows],
                 "load_seconds": load_seconds,
                 "peak_rss_bytes": peak_rss,
+                "isa": isa(),
             }
         )
         return 0
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             [tuple(asdict(row).values()) for row in rows],
         )
     )
-    print(f"load {load_seconds:.3f} s, peak memory {human_bytes(peak_rss)}")
+    print(f"load {load_seconds:.3f} s, peak memory {human_bytes(peak_rss)}, {isa()} kernels")
     return 0
 
 

@@ -1,23 +1,18 @@
-"""The Python API: load a program, generate, stream, chat, evaluate. Thin over the engine.
-
-Everything here is safe to call from several threads: requests run together in one engine.
-"""
+"""LLM: generate, stream, chat, evaluate. Thin over the engine."""
 
 from __future__ import annotations
 
 import queue
 import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, overload
 
+from edge_llm.api.pieces import Completion, Piece, collect
 from edge_llm.errors import TemplateError
-from edge_llm.program.cost import kv_reader, weight_bytes
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.registry import backend as find_backend
-from edge_llm.runner.config import RunnerConfig, SamplingParams
+from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import (
     ErrorEvent,
@@ -27,11 +22,10 @@ from edge_llm.runner.events import (
     PromptEvent,
     TokenEvent,
 )
-from edge_llm.runner.executor import Float32, Limits, TokenLogprobs
+from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.logits import collect_logits
-from edge_llm.runner.memory import page_count
-from edge_llm.runner.requests import EngineFacts, Request
-from edge_llm.runner.statistics import EngineStatistics, RequestStatistics
+from edge_llm.runner.requests import Request
+from edge_llm.runner.statistics import EngineStatistics
 from edge_llm.tokenizers.stream import TextStream
 from edge_llm.tokenizers.template import ChatTemplate, encode_chat
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -39,99 +33,6 @@ from edge_llm.tokenizers.tokenizer import Tokenizer
 Message = Mapping[str, Any]
 Prompt = str | Iterable[int]
 Stop = str | Sequence[str]
-
-_LOGITS_BYTES = 64 * 1024 * 1024  # bounds the logits of one step, and so the rows of evaluations
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer. ``text`` may be empty: half a character, or what may become a stop
-    string, is held back. ``logprobs`` goes with ``token_ids``, if asked for. The last piece of a
-    stream has a ``finish_reason`` ("stop" or "length") and ``stats``. ``prompt_logprobs``, if asked
-    for, come in a piece before the first token's: one entry a prompt token, the first None."""
-
-    text: str
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    finish_reason: str | None = None
-    stats: RequestStatistics | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole answer. ``token_ids`` may go on past a stop string, ``text`` ends before it."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] | None
-    finish_reason: str
-    stats: RequestStatistics
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
-
-
-def load(
-    path: str | Path,
-    *,
-    threads: int = 0,
-    kv_budget: int | None = None,
-    backend: str = "native",
-    max_sequences: int = 8,
-    step_tokens: int = 256,
-) -> LLM:
-    """Opens a program file and starts an engine on it.
-
-    ``threads`` 0 takes the physical cores; ``kv_budget`` is in bytes (see `RunnerConfig`);
-    ``backend`` is "native" or "torch".
-
-    Raises:
-        ProgramError: the file cannot be run.
-        ConfigError: an option out of range, or no such backend.
-        CapacityError: the KV budget holds not even one page.
-        NativeError: the native core is missing or refused the program.
-        MissingDependencyError: the backend needs a package that is not installed.
-    """
-    config = RunnerConfig(
-        threads=threads, kv_budget=kv_budget, max_sequences=max_sequences, step_tokens=step_tokens
-    )
-    module = find_backend(backend)
-    program = Program.open(path)
-    try:
-        plan = program.plan
-        page_tokens = module.page_tokens()
-        executor = module.load(
-            plan,
-            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
-            sampleable=program.documents.tokenizer.size,
-            limits=Limits(
-                max_tokens=config.step_tokens,
-                max_rows=min(
-                    config.step_tokens,
-                    max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
-                ),
-                max_sequences=config.max_sequences,
-                pages=page_count(config, plan.context, page_tokens, module.page_bytes(plan)),
-                threads=config.threads,
-            ),
-        )
-        weights, kv = weight_bytes(plan), kv_reader(plan)
-        facts = EngineFacts(
-            context=plan.context,
-            vocab=plan.vocab,
-            page_tokens=page_tokens,
-            stop_ids=frozenset(program.documents.generation.stop_ids),
-            read_bytes=lambda depths: weights + sum(map(kv, depths)),
-            sampleable=program.documents.tokenizer.size,
-        )
-        engine = Engine(executor, facts)
-        try:
-            return LLM(program, engine)
-        except BaseException:
-            engine.stop()
-            raise
-    except BaseException:
-        program.close()
-        raise
 
 
 class LLM:
@@ -245,7 +146,7 @@ class LLM:
         stop: Stop = (),
     ) -> Completion:
         """The continuation of a text or of token ids, whole. Arguments and errors as `stream`."""
-        return _collect(self.stream(prompt, params, stop=stop))
+        return collect(self.stream(prompt, params, stop=stop))
 
     def stream(
         self,
@@ -309,7 +210,7 @@ class LLM:
         """The answer to a conversation: messages with ``role`` and ``content``. ``kwargs`` go to
         the chat template. Errors as `encode_chat` and `stream`."""
         pieces = self.stream(self.encode_chat(messages, **kwargs), params, stop=stop)
-        return pieces if stream else _collect(pieces)
+        return pieces if stream else collect(pieces)
 
     def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
         """Raw logits of every position, [n, vocab] float32; row i is about the token after
@@ -377,27 +278,3 @@ class LLM:
                         raise error
         finally:
             request.cancel()  # if the caller went away; no effect on what has ended
-
-
-def _collect(pieces: Iterable[Piece]) -> Completion:
-    texts: list[str] = []
-    ids: list[int] = []
-    logprobs: list[TokenLogprobs] | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
-    for piece in pieces:
-        texts.append(piece.text)
-        ids.extend(piece.token_ids)
-        if piece.logprobs is not None:
-            logprobs = [*(logprobs or ()), *piece.logprobs]
-        if piece.prompt_logprobs is not None:
-            prompt_logprobs = piece.prompt_logprobs
-        if piece.finish_reason is not None and piece.stats is not None:
-            return Completion(
-                "".join(texts),
-                tuple(ids),
-                None if logprobs is None else tuple(logprobs),
-                piece.finish_reason,
-                piece.stats,
-                prompt_logprobs,
-            )
-    raise AssertionError("a stream ends with a piece that says why")

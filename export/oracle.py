@@ -1,0 +1,39 @@
+"""What a recipe stands for in eager PyTorch: its numbers, tried without exporting anything."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.formats import assign_formats
+from edge_llm.export.load import load
+from edge_llm.export.quantize import FLOAT_DTYPES
+from edge_llm.export.recipe import Recipe
+from edge_llm.export.streamed import streamed_model
+from edge_llm.llm.registry import build_model, tied_parameters
+
+
+def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
+    """The model with the integers, formats and KV dtype that the recipe's program has, through
+    torchao's tensor class, with room for ``slots`` sequences of ``tokens`` positions. It reads and
+    quantizes its weights as it runs, so it takes little memory and is slow. Signature: the graph
+    contract, ``model(tokens, positions, sequences, rows) -> logits``.
+
+    Raises:
+        ConfigError, SourceError, CheckpointError, TokenizerError, ExportError: as the export does.
+    """
+    loaded = load(recipe)
+    checkpoint, context = loaded.checkpoint, loaded.context
+    kv_dtype = FLOAT_DTYPES[recipe.kv_format()]
+    shapes = build_model(checkpoint.config, context=context, kv_dtype=kv_dtype)  # on meta
+    tied = tied_parameters(shapes)
+    return streamed_model(
+        checkpoint.config,
+        lambda name: checkpoint.tensor(tied.get(name, name)),
+        assign_formats(shapes, recipe, get_backend(recipe.backend)).formats,
+        scale_rule=recipe.scale_rule,
+        context=context,
+        slots=slots,
+        tokens=tokens,
+        kv_dtype=kv_dtype,
+    )

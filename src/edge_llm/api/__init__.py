@@ -1,0 +1,10 @@
+"""The Python API: load a program, generate, stream, chat, evaluate.
+
+Everything here is safe to call from several threads: requests run together in one engine.
+"""
+
+from edge_llm.api.llm import LLM
+from edge_llm.api.loading import load
+from edge_llm.api.pieces import Completion, Piece
+
+__all__ = ["LLM", "Completion", "Piece", "load"]

@@ -1,0 +1,81 @@
+"""Opening a program file and starting an engine on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_llm.api.llm import LLM
+from edge_llm.program.cost import kv_reader, weight_bytes
+from edge_llm.program.file import Program
+from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.engine import Engine
+from edge_llm.runner.executor import Limits
+from edge_llm.runner.memory import page_count
+from edge_llm.runner.requests import EngineFacts
+
+_LOGITS_BYTES = 64 * 1024 * 1024  # bounds the logits of one step, and so the rows of evaluations
+
+
+def load(
+    path: str | Path,
+    *,
+    threads: int = 0,
+    kv_budget: int | None = None,
+    backend: str = "native",
+    max_sequences: int = 8,
+    step_tokens: int = 256,
+) -> LLM:
+    """Opens a program file and starts an engine on it.
+
+    ``threads`` 0 takes the physical cores; ``kv_budget`` is in bytes (see `RunnerConfig`);
+    ``backend`` is "native" or "torch".
+
+    Raises:
+        ProgramError: the file cannot be run.
+        ConfigError: an option out of range, or no such backend.
+        CapacityError: the KV budget holds not even one page.
+        NativeError: the native core is missing or refused the program.
+        MissingDependencyError: the backend needs a package that is not installed.
+    """
+    config = RunnerConfig(
+        threads=threads, kv_budget=kv_budget, max_sequences=max_sequences, step_tokens=step_tokens
+    )
+    module = find_backend(backend)
+    program = Program.open(path)
+    try:
+        plan = program.plan
+        page_tokens = module.page_tokens()
+        executor = module.load(
+            plan,
+            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+            sampleable=program.documents.tokenizer.size,
+            limits=Limits(
+                max_tokens=config.step_tokens,
+                max_rows=min(
+                    config.step_tokens,
+                    max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
+                ),
+                max_sequences=config.max_sequences,
+                pages=page_count(config, plan.context, page_tokens, module.page_bytes(plan)),
+                threads=config.threads,
+            ),
+        )
+        weights, kv = weight_bytes(plan), kv_reader(plan)
+        facts = EngineFacts(
+            context=plan.context,
+            vocab=plan.vocab,
+            page_tokens=page_tokens,
+            stop_ids=frozenset(program.documents.generation.stop_ids),
+            read_bytes=lambda depths: weights + sum(map(kv, depths)),
+            sampleable=program.documents.tokenizer.size,
+        )
+        engine = Engine(executor, facts)
+        try:
+            return LLM(program, engine)
+        except BaseException:
+            engine.stop()
+            raise
+    except BaseException:
+        program.close()
+        raise
