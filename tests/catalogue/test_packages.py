@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -133,3 +135,23 @@ def test_python_without_pip(package: Package, home: Path, monkeypatch: pytest.Mo
         fetch(package, home)
     assert caught.value.hint is not None
     assert "ensurepip" in caught.value.hint
+
+
+def test_progress_bears_folders_that_vanish(tmp_path: Path) -> None:
+    # pip makes and removes temporary folders while the bytes under them are counted
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            nested = tmp_path / "made" / "and" / "removed"
+            nested.mkdir(parents=True)
+            (nested / "file").write_bytes(b"12345")
+            shutil.rmtree(tmp_path / "made")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        assert {packages._bytes_under(tmp_path) for _ in range(2000)} <= {0, 5}
+    finally:
+        done.set()
+        thread.join()
