@@ -37,20 +37,18 @@ def main() -> None:
 
 def exported_program() -> str:
     """The 8da4w program of the small model: the one in the store, or made now."""
-    listing = subprocess.run(
-        [*EDGE_LLM, "ls", "--json"], check=True, capture_output=True, text=True
-    )
-    for program in json.loads(listing.stdout)["programs"]:
+    for program in json.loads(run("ls", "--json"))["programs"]:
         if program["name"].startswith(f"{MODEL}-8da4w"):
             return str(program["path"])
-    subprocess.run([*EDGE_LLM, "pull", MODEL], check=True, stdout=subprocess.DEVNULL)
-    exported = subprocess.run(
-        [*EDGE_LLM, "export", "--model", MODEL, "--quant", "8da4w"],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return exported.stdout.strip()
+    return run("export", "--model", MODEL, "--quant", "8da4w").strip()
+
+
+def run(*arguments: str) -> str:
+    """What `edge-llm` prints; it has told what went wrong if it fails."""
+    done = subprocess.run([*EDGE_LLM, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    return done.stdout
 
 
 def ask(url: str) -> None:
