@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prompts import VOCAB
 
 from edge_llm.errors import NativeError
 from edge_llm.runner.config import SamplingParams
@@ -23,8 +24,6 @@ from edge_llm.runner.events import (
 )
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult, TokenLogprobs
 from edge_llm.runner.requests import EngineFacts, Request
-
-VOCAB = 97
 
 
 class FakeExecutor:

@@ -1,0 +1,141 @@
+"""What goes wrong in a step, and the engine's thread: nobody hangs, nobody else suffers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from prompts import prompt
+
+from edge_llm.errors import GenerationError, NativeError
+from edge_llm.runner.config import SamplingParams
+
+# ---- failures ----
+
+
+def test_non_finite_logits_end_one_sequence(bench) -> None:
+    plain = bench().solo([1, 2, 3], 8)
+    failing = bench()
+    failing.executor.non_finite.add((1, 2, 3, *plain[:2]))
+    listener, _ = failing.submit([1, 2, 3], 8)
+    neighbour, _ = failing.submit([4, 5, 6], 8)
+    failing.run()
+    assert listener.ids == plain[:2]
+    assert isinstance(listener.error, GenerationError)
+    assert neighbour.ids == failing.solo([4, 5, 6], 8)
+
+
+@pytest.mark.parametrize("failure", [NativeError("broken"), ValueError("broken")])
+def test_a_failing_executor_ends_all_requests_and_not_the_engine(
+    bench, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = bench(max_sequences=2)
+    listeners = [failing.submit(prompt(i, 5))[0] for i in range(3)]
+    failing.engine.step()
+
+    def fail() -> None:
+        failing.executor.before_step = lambda: None
+        raise failure
+
+    failing.executor.before_step = fail
+    with caplog.at_level(logging.CRITICAL):
+        failing.engine.step()
+    kind = NativeError if isinstance(failure, NativeError) else GenerationError
+    errors = [listener.error for listener in listeners]
+    assert all(type(error) is kind and "broken" in str(error) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    again, _ = failing.submit(prompt(1, 5))
+    failing.run()
+    assert again.ids == failing.solo(prompt(1, 5), 8)
+
+
+def test_a_failing_callback_cancels_its_request_alone(
+    bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = bench()
+    neighbour, _ = failing.submit([4, 5, 6], 8)
+    calls = []
+
+    def callback(event: object) -> None:
+        calls.append(event)
+        raise RuntimeError("a bug in the caller")
+
+    with caplog.at_level(logging.CRITICAL):
+        failing.engine.submit([1, 2, 3], SamplingParams(max_tokens=50), callback)
+        failing.run()
+    assert len(calls) == 2  # one token, then the end
+    assert neighbour.ids == failing.solo([4, 5, 6], 8)
+
+
+# ---- the thread ----
+
+
+def test_the_thread_serves_many_callers(bench) -> None:
+    served = bench()
+    served.engine.start()
+    answers: dict[int, list[int]] = {}
+
+    def call(number: int) -> None:
+        done = threading.Event()
+        ids: list[int] = []
+
+        def on_event(event: object) -> None:
+            if hasattr(event, "id"):
+                ids.append(event.id)
+            else:
+                done.set()
+
+        served.engine.submit(
+            prompt(number, 10), SamplingParams(temperature=0.0, max_tokens=9), on_event
+        )
+        done.wait()
+        answers[number] = ids
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served.engine.stop()
+    assert served.executor.closed
+    for number, ids in answers.items():
+        assert ids == served.solo(prompt(number, 10), 9)
+
+
+def test_stop_ends_requests_with_an_error_and_refuses_more(bench) -> None:
+    stopped = bench(context=100_000, pages=30_000)
+    running = threading.Event()
+    stopped.executor.before_step = running.set
+    listener, _ = stopped.submit([1, 2, 3], None)
+    stopped.engine.start()
+    running.wait()
+    stopped.engine.stop()
+    stopped.engine.stop()
+    assert isinstance(listener.error, GenerationError)
+    with pytest.raises(GenerationError, match="stopped"):
+        stopped.submit([1, 2, 3])
+
+
+def test_stop_from_a_callback_does_not_hang(bench) -> None:
+    stopped = bench()
+    ended = threading.Event()
+
+    def on_event(event: object) -> None:
+        stopped.engine.stop()
+        if not hasattr(event, "id"):
+            ended.set()
+
+    stopped.engine.submit([1, 2, 3], SamplingParams(), on_event)
+    stopped.engine.start()
+    ended.wait()
+    stopped.engine.stop()
+    assert stopped.executor.closed
+
+
+def test_stop_without_a_thread_ends_requests_too(bench) -> None:
+    stopped = bench()
+    listener, _ = stopped.submit([1, 2, 3])
+    stopped.engine.stop()
+    assert isinstance(listener.error, GenerationError)
+    assert stopped.executor.closed
