@@ -24,6 +24,7 @@ def check_golden(program: Program, *, threads: int = 0) -> None:
 
     Raises:
         ProgramError: something differs; the message says what and where.
+        RequestError, ContextLengthError: a golden prompt is empty, or longer than the context.
         NativeError, CapacityError: the program cannot be run here.
     """
     golden = program.golden
@@ -49,7 +50,8 @@ def _check_prompt(engine: Engine, golden: Golden, index: int, name: str) -> None
         raise ProgramError(f"{name}: logits differ from those recorded by up to {difference:.3g}")
     got = _continue(engine, prompt, len(following))
     if got != following:
-        place = next(i for i, (a, b) in enumerate(zip(got, following, strict=True)) if a != b)
+        pairs = enumerate(zip(got, following, strict=False))
+        place = next((i for i, (a, b) in pairs if a != b), len(got))  # it may be cut by the context
         raise ProgramError(f"{name}: the continuation differs from token {place} on")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_llm.errors import EdgeLLMError
 from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, LogitsEvent, TokenEvent
+from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, LogitsEvent
 from edge_llm.runner.executor import Float32
 
 
@@ -29,12 +29,10 @@ def collect_logits(engine: Engine, token_ids: Iterable[int], chunk: int | None =
         match event:
             case LogitsEvent(start, rows):
                 logits[start : start + len(rows)] = rows
-            case TokenEvent():
-                raise AssertionError("an evaluation samples nothing")
             case ErrorEvent(error):
                 errors.append(error)
                 done.set()
-            case _:
+            case FinishEvent():
                 done.set()
 
     request = engine.submit_logits(ids, on_event, chunk)

@@ -50,6 +50,23 @@ def test_any_difference_is_named(
             check_golden(program)
 
 
+def test_a_record_that_goes_on_past_the_context_is_refused(
+    verified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with edge_llm.load(verified, threads=1) as llm:
+        golden = llm.program.golden
+        assert golden is not None
+        prompt = golden.tokens[0][golden.tokens[0] >= 0]
+        greedy = edge_llm.SamplingParams(temperature=0.0, ignore_eos=True)
+        whole = llm.generate(prompt, greedy).token_ids
+    following = np.full((len(golden.tokens), len(whole) + 1), -1, np.int32)
+    following[0] = [*whole, 0]
+    with Program.open(verified) as program:
+        monkeypatch.setattr(Program, "golden", dataclasses.replace(golden, next=following))
+        with pytest.raises(ProgramError, match=f"prompt 0: .*differs from token {len(whole)}"):
+            check_golden(program)
+
+
 def test_a_program_without_a_record_passes(tiny_program: Callable[..., Path]) -> None:
     with Program.open(tiny_program()) as program:
         assert program.golden is None
