@@ -1,8 +1,10 @@
 """Stage quantize: float rows -> the numbers that eager PyTorch, the report and the file share.
 
-The formulas are torchao's (``choose_qparams_affine`` symmetric, ``quantize_affine``), with three
-differences, so that what is packed is what was measured:
+The formulas are torchao's (``choose_qparams_affine`` symmetric, ``quantize_affine``), with four
+differences, the first for quality, the others so that what is packed is what was measured:
 
+- an int4 scale is ``max|w| / 8`` with the sign that puts that element on -8 (rule "signed", the
+  default; "affine" is torchao's ``max|w| / 7.5``);
 - int4 scales are rounded to float16 before ``q`` is chosen (torchao keeps the checkpoint's dtype);
 - int4 scales are at least 2**-24, the smallest float16 above zero, where torchao takes the smallest
   normal float32, which float16 cannot hold;
@@ -26,10 +28,11 @@ _LARGEST_F16 = 65504.0
 
 
 def quantize(
-    rows: torch.Tensor, weight_format: str, *, scale_rule: str = "affine", name: str = "weight"
+    rows: torch.Tensor, weight_format: str, *, scale_rule: str = "signed", name: str = "weight"
 ) -> PreparedWeight:
     """Quantizes (or rounds) ``rows`` [N, K] of any float dtype to ``weight_format``, a key of
-    PANEL_FORMATS. Rows are independent of each other, so a matrix may come in chunks of rows.
+    PANEL_FORMATS; ``scale_rule`` is for int4 (see `Recipe`). Rows are independent of each other, so
+    a matrix may come in chunks of rows.
 
     Raises:
         ExportError: values that are not finite, or that the format cannot hold; names ``name``.

@@ -62,7 +62,7 @@ def run(lowered: Lowered, source: Source) -> tuple[dict[str, NDArray[np.uint8]],
         source.read,
         lambda name, data: written.update({name: data.copy()}),
         backend=get_backend("native"),
-        scale_rule="affine",
+        scale_rule="signed",
         progress=lambda done, total: progress.append((done, total)),
     )
     assert progress[-1][0] == progress[-1][1]
@@ -139,6 +139,6 @@ def test_a_damaged_parameter_is_named(
             read,
             lambda tensor, data: None,
             backend=get_backend("native"),
-            scale_rule="affine",
+            scale_rule="signed",
             progress=lambda done, total: None,
         )
