@@ -127,6 +127,7 @@ class LLM:
 
         Raises:
             TemplateError: there is no template, or it rejects the messages.
+            TokenizerError: a text is not Unicode (lone surrogates).
         """
         return encode_chat(
             self.tokenizer, self.require_chat_template(), messages, tools=tools, **kwargs
@@ -162,6 +163,7 @@ class LLM:
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
             RequestError: the prompt or a parameter cannot be honoured.
+            TokenizerError: the text is not Unicode (lone surrogates).
             CapacityError: the KV budget can never hold the request.
             GenerationError, NativeError: the request failed while it ran.
         """

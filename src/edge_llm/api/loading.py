@@ -28,11 +28,14 @@ def load(
 ) -> LLM:
     """Opens a program file and starts an engine on it.
 
-    ``threads`` 0 takes the physical cores; ``kv_budget`` is in bytes (see `RunnerConfig`);
-    ``backend`` is "native" or "torch".
+    ``threads`` 0 takes the physical cores. ``kv_budget``: bytes for keys and values, None: enough
+    for ``max_sequences`` half-full contexts, at most a quarter of the machine's memory.
+    ``max_sequences``: requests that run at once, others wait. ``step_tokens`` bounds the tokens
+    computed at once, over all requests. ``backend`` is "native" or "torch".
 
     Raises:
-        ProgramError: the file cannot be run.
+        ProgramError: the file cannot be read, or is damaged, hostile or too new.
+        TokenizerError: the tokenizer in it cannot be used.
         ConfigError: an option out of range, or no such backend.
         CapacityError: the KV budget holds not even one page.
         NativeError: the native core is missing or refused the program.

@@ -14,14 +14,14 @@ from edge_llm.errors import ExportError, MissingDependencyError
 DEFAULT_MODEL = "smollm2-135m"
 
 
-def add_model_argument(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """``--model`` of the verbs that can do without: see `resolve_program`."""
     parser.add_argument(
         "--model",
         "-m",
         metavar="FILE|NAME",
-        required=required,
-        help="a program file, or the name of one in the store"
-        + ("" if required else " (default: the newest one; with none, the small default model)"),
+        help="a program file, or the name of one in the store (default: the newest one; with none, "
+        "the small default model)",
     )
 
 

@@ -63,15 +63,13 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def fields(
-    value: Any, path: str, required: Sequence[str], optional: Sequence[str] = ()
-) -> dict[str, Any]:
-    """An object with exactly the ``required`` keys, and at most the ``optional`` ones besides."""
+def fields(value: Any, path: str, names: Sequence[str]) -> dict[str, Any]:
+    """An object with exactly the keys ``names``."""
     record = as_object(value, path)
-    missing = [name for name in required if name not in record]
+    missing = [name for name in names if name not in record]
     if missing:
         raise ProgramError(f"{path}: missing {', '.join(missing)}")
-    unknown = [name for name in record if name not in required and name not in optional]
+    unknown = [name for name in record if name not in names]
     if unknown:
         raise ProgramError(f"{path}: unknown key {unknown[0]!r}")
     return record
