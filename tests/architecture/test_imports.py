@@ -17,23 +17,23 @@ BASE = {"errors", "program", "native"}
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "program": (BASE, {"numpy"}),
-    "native": (BASE, {"numpy"}),
+    "native": (BASE, set()),
     "catalogue": ({"errors", "catalogue"}, set()),
-    "llm": (BASE | {"catalogue", "llm"}, {"torch", "safetensors", "numpy"}),
+    "llm": (BASE | {"llm"}, {"torch", "safetensors", "numpy"}),
     "tokenizers": ({"errors", "program", "tokenizers"}, {"tokenizers", "jinja2"}),
-    "runner": (BASE | {"catalogue", "runner"}, {"numpy"}),
+    "runner": (BASE | {"runner"}, {"numpy"}),
     "export": (
         BASE | {"catalogue", "llm", "tokenizers", "export"},
         {"torch", "torchao", "yaml", "numpy"},
     ),
-    "api": (BASE | {"catalogue", "tokenizers", "runner", "api"}, {"numpy"}),
+    "api": (BASE | {"tokenizers", "runner", "api"}, set()),
     "server": (
-        {"errors", "program", "tokenizers", "runner", "api", "server"},
+        {"errors", "tokenizers", "runner", "api", "server"},
         {"fastapi", "pydantic", "pydantic_core", "starlette", "uvicorn"},
     ),
     "cli": ({"errors", "cli"}, set()),
 }
-# Exceptions by file, each with its reason in design: the oracle, verification, inside functions.
+# Exceptions by file: the oracle, and the stage that runs what was exported.
 EXTRA: dict[str, tuple[set[str], set[str]]] = {
     "runner/backends/torch.py": (set(), {"torch"}),
     "export/verify.py": ({"runner"}, set()),
@@ -41,7 +41,6 @@ EXTRA: dict[str, tuple[set[str], set[str]]] = {
 # What a part may import inside functions only (paid for when it is used).
 LAZY: dict[str, tuple[set[str], set[str]]] = {
     "catalogue": (set(), {"yaml", "huggingface_hub"}),
-    "api": ({"export"}, set()),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server"},
         {"tqdm", "numpy"},
