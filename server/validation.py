@@ -105,9 +105,10 @@ def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[
 
 
 def check_stream_options(request: Sampling) -> None:
-    """
+    """Refuses options of a stream where none is asked for.
+
     Raises:
-        ApiError: 400, options of a stream without a stream.
+        ApiError: 400, naming ``stream_options``.
     """
     if request.stream_options is not None and not request.stream:
         raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
@@ -158,16 +159,14 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
         return invalid(f"Invalid type for '{param}': expected {expected}.", param, "invalid_type")
     if kind == "prompt_type":
         return invalid(f"Invalid type for '{param}': {message}.", param, "invalid_type")
-    for name, (side, sign) in _BOUNDS.items():
-        if kind == name:
-            (limit,) = (value for key, value in context.items() if key in ("ge", "gt", "le", "lt"))
-            noun = "integer" if param.split(".")[-1] in _INTEGERS else "decimal"
-            where = "above maximum" if side == "above_max" else "below minimum"
-            return invalid(
-                f"Invalid '{param}': {noun} {where} value. Expected a value {sign} {limit}.",
-                param,
-                f"{noun}_{side}_value",
-            )
+    if kind in _BOUNDS:
+        side, words, sign, key = _BOUNDS[kind]
+        noun = "integer" if param.split(".")[-1] in _INTEGERS else "decimal"
+        return invalid(
+            f"Invalid '{param}': {noun} {words} value. Expected a value {sign} {context[key]}.",
+            param,
+            f"{noun}_{side}_value",
+        )
     match kind:
         case "too_long":
             code, problem = "array_above_max_length", f"at most {context['max_length']} entries"
@@ -184,11 +183,12 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
     return invalid(f"Invalid '{param}': expected {problem}.", param, code)
 
 
+# What pydantic calls a bound -> our code and words for it, its sign, and where the limit is.
 _BOUNDS = MappingProxyType(
     {
-        "greater_than": ("below_min", ">"),
-        "greater_than_equal": ("below_min", ">="),
-        "less_than_equal": ("above_max", "<="),
+        "greater_than": ("below_min", "below minimum", ">", "gt"),
+        "greater_than_equal": ("below_min", "below minimum", ">=", "ge"),
+        "less_than_equal": ("above_max", "above maximum", "<=", "le"),
     }
 )
 _INTEGERS = frozenset(
