@@ -59,7 +59,8 @@ def export(
         ConfigError, SourceError, CheckpointError, TokenizerError: the recipe or its source.
         ExportError: a stage failed (UnsupportedOperatorError: an operator the plan cannot express;
             QualityGateError: the program is further from eager PyTorch than the recipe allows).
-        NativeError: there is no native core to verify with.
+        NativeError, CapacityError: there is no native core to verify with, or it failed.
+        GenerationError: the program computes logits that are not finite.
     """
     return _Export(recipe, progress or _silent).run(output)
 

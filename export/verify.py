@@ -97,7 +97,8 @@ def verify(
     those it was exported with.
 
     Raises:
-        NativeError: the run-time half of the backend is missing or failed.
+        NativeError, CapacityError: the run-time half of the backend is missing or failed.
+        GenerationError: the program computes logits that are not finite.
     """
     with Program.open(path) as program:
         plan = program.plan

@@ -53,16 +53,15 @@ def trace(
     program: Program,
     token_ids: Sequence[int] | None = None,
     *,
-    backend: str = "native",
     threads: int = 0,
 ) -> list[TraceRow]:
-    """Runs a prompt (None: the first golden one) in one step on ``backend``, and every instruction
-    again on the torch backend with the same inputs.
+    """Runs a prompt (None: the first golden one) in one step on the native backend, and every
+    instruction again on the torch backend with the same inputs.
 
     Raises:
         RequestError: no tokens, or more than the context.
         MissingDependencyError: PyTorch is not installed.
-        ConfigError, NativeError, CapacityError: the backend cannot run the program.
+        NativeError, CapacityError: the native backend cannot run the program.
     """
     plan = program.plan
     token_ids = _default_tokens(program) if token_ids is None else token_ids
@@ -70,7 +69,7 @@ def trace(
     if not 1 <= count <= plan.context:
         raise RequestError(f"a trace takes 1 to {plan.context} tokens, got {count}")
     weights = {weight.tensor: program.weight_data(weight) for weight in plan.weights}
-    modules = [registry.backend(name) for name in ("torch", backend)]
+    modules = [registry.backend(name) for name in ("torch", "native")]
     pages = max(-(-count // module.page_tokens()) for module in modules)
     limits = Limits(
         max_tokens=count,

@@ -38,7 +38,14 @@ class Backend(Protocol):
         sampleable: int,
         limits: Limits,
     ) -> Executor:
-        """Makes an executor for ``plan``; ``weights`` maps tensor names to packed bytes."""
+        """Makes an executor for ``plan``, which must have passed `check_plan`. ``weights`` maps
+        tensor names to packed bytes ([bytes] uint8), which may be borrowed while it lives. Token
+        ids from ``sampleable`` on are never sampled.
+
+        Raises:
+            NativeError, ConfigError: the backend is not usable here, or refuses the plan.
+            CapacityError: the memory for ``limits`` cannot be had.
+        """
 
     def page_bytes(self, plan: Plan) -> int:
         """Bytes of one KV page."""
