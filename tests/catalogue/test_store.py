@@ -120,3 +120,23 @@ def test_remove_nothing(programs: Path) -> None:
     with pytest.raises(SourceError, match="not in the store") as caught:
         catalogue.remove("llama3.2-1b")
     assert "hf cache rm" in hint_of(caught.value)
+
+
+def test_only_files_are_programs(programs: Path) -> None:
+    (programs / "folder.edge").mkdir()
+    (programs / "nowhere.edge").symlink_to("/nowhere")
+    (programs / "loop.edge").symlink_to("loop.edge")
+    assert len(catalogue.list_programs()) == 3
+    with pytest.raises(SourceError):
+        catalogue.remove("folder")
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "~nobody-of-this-name/x"])
+def test_what_cannot_be_a_path(programs: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for look_up in (catalogue.find_program, catalogue.locate):
+        with pytest.raises(SourceError, match="cannot be a path") as caught:
+            look_up(path)
+        assert len(str(caught.value)) < 200
+    monkeypatch.setenv("EDGE_LLM_HOME", path)
+    with pytest.raises(SourceError, match="cannot be a path"):
+        catalogue.home()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_llm.catalogue import hub, packages
 from edge_llm.catalogue.entries import Entry, find
-from edge_llm.catalogue.store import models_dir
+from edge_llm.catalogue.store import expand, models_dir
 from edge_llm.errors import SourceError
 
 Progress = Callable[[str, int, int], None]
@@ -45,7 +45,7 @@ def locate(source: str) -> Path | Entry:
     Raises:
         SourceError: no such path, or no such name.
     """
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.exists():
         return path
     if path.suffix in (".gguf", ".safetensors") or source.startswith((".", "~", os.sep)):

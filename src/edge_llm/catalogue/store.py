@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ def home() -> Path:
     """``EDGE_LLM_HOME``, or ``edge-llm`` in the user's cache directory. May not exist yet."""
     chosen = os.environ.get("EDGE_LLM_HOME")
     if chosen:
-        return Path(chosen).expanduser()
+        return expand(chosen)
     if sys.platform == "darwin":
         caches = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
@@ -36,6 +37,21 @@ def home() -> Path:
     else:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return caches / "edge-llm"
+
+
+def expand(path: str) -> Path:
+    """The path, ``~`` and ``~name`` replaced by the home folder they mean.
+
+    Raises:
+        SourceError: there is no such home folder, or the system takes no such path.
+    """
+    try:
+        expanded = Path(path).expanduser()
+        expanded.exists()
+    except (OSError, RuntimeError) as exc:  # e.g. a name too long; an unknown user
+        shown = path if len(path) < 80 else f"{path[:80]}…"
+        raise SourceError(f"{shown!r} cannot be a path: {exc.args[-1]}") from exc
+    return expanded
 
 
 def models_dir() -> Path:
@@ -54,7 +70,9 @@ def list_programs() -> list[StoredProgram]:
     for path in programs_dir().glob(f"*{_SUFFIX}"):
         try:
             status = path.stat()
-        except FileNotFoundError:  # removed meanwhile
+        except OSError:  # removed meanwhile, or a link to nowhere
+            continue
+        if not stat.S_ISREG(status.st_mode):
             continue
         found.append(StoredProgram(path.stem, path, status.st_size, status.st_mtime))
     return sorted(found, key=lambda program: (-program.modified, program.name))
@@ -73,7 +91,7 @@ def find_program(name_or_path: str) -> Path:
     Raises:
         SourceError: there is none; the hint says how to make it.
     """
-    path = Path(name_or_path).expanduser()
+    path = expand(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():
