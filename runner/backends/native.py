@@ -7,6 +7,7 @@ lives in buffers made once, whose addresses never change.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
@@ -14,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm import native
-from edge_llm.errors import NativeError
+from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.native_batch import StepBuffers
 from edge_llm.runner.backends.native_program import aligned, native_program, native_states
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
+
+# Threads that wait for each other at barriers crawl when they far outnumber the processors; a few
+# too many are fine, so that results can be compared across thread counts on a small machine.
+ALWAYS_ALLOWED_THREADS = 16
 
 
 def page_tokens() -> int:
@@ -48,6 +53,7 @@ def load(
     sampled.
 
     Raises:
+        ConfigError: more threads than can be of use.
         NativeError: the core is missing or refuses the plan.
         CapacityError: the memory for ``limits`` cannot be reserved.
     """
@@ -67,6 +73,9 @@ class NativeExecutor:
     ) -> None:
         self._model: ctypes.c_void_p | None = None
         self._library = native.library()
+        most = max(ALWAYS_ALLOWED_THREADS, 2 * (os.cpu_count() or 1))
+        if not 0 <= limits.threads <= most:
+            raise ConfigError(f"threads is {limits.threads}, expected 0 (automatic) to {most}")
         self._limits = replace(limits, threads=limits.threads or native.physical_cores())
         self._plan = plan
         self._weights = {name: aligned(data) for name, data in weights.items()}  # kept alive

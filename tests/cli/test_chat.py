@@ -88,3 +88,15 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(
         conversation.handle("go on")
         assert len(conversation.messages) == 4
         assert llm.stats().running == 0
+
+
+def test_bytes_that_are_no_text_change_nothing(
+    tiny_program: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    saved = tmp_path / "talk.json"
+    program = tiny_program("8da4w")
+    talk(program, f"/system be \udcff\n\udcff\n/save \udcff\n/save {saved}\n", monkeypatch)
+    assert capsys.readouterr().err.count("not valid text") == 3
+    assert json.loads(saved.read_text()) == []
+    assert main(["chat", "--model", str(program), "--system", "\udcff"]) == 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +203,48 @@ def test_a_hub_model_without_network_says_what_to_do(
     told = capsys.readouterr().err
     assert "pass its path as --model" in told
     assert "meta-llama/Llama-3.2-1B-Instruct" in told
+
+
+def test_an_output_without_a_name(
+    store: Path, tiny_checkpoint: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--model", str(tiny_checkpoint("llama")), "--output", ""]) == 1
+    assert "is not the name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", ["1000", str(2**32 + 1)])
+def test_too_many_threads(program: Path, threads: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = ["bench", "--model", str(program), "--repeat", "1", "--prompt-tokens", "8"]
+    for command in (["run", "hi"], [*bench, "--decode-tokens", "8"]):
+        assert main([*command, "--threads", threads]) == 1
+        assert f"threads is {threads}, expected 0 (automatic) to" in capsys.readouterr().err
+
+
+def child(*command: str, redirect: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``edge-llm`` run by a shell, with a redirection."""
+    line = f'exec "$@" {redirect}'
+    call = ["sh", "-c", line, "sh", sys.executable, "-m", "edge_llm.cli.main", *command]
+    return subprocess.run(
+        call, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout(store: Path) -> None:
+    done = child("ls", redirect=">/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_closed_streams(program: Path) -> None:
+    assert child("ls", redirect=">&-").returncode == 0
+    done = child("chat", "--model", str(program), redirect="<&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_terminal_without_the_character(program: Path) -> None:
+    named = program.with_name("caf\u00e9.edge")
+    program.rename(named)
+    done = child("ls", redirect="", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "caf?" in done.stdout

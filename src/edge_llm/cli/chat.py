@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edge_llm.cli.console import say
 from edge_llm.cli.programs import add_model_argument, resolve_program
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
-from edge_llm.errors import EdgeLLMError
+from edge_llm.errors import EdgeLLMError, RequestError
 
 if TYPE_CHECKING:
     from edge_llm.api import LLM
@@ -74,6 +74,7 @@ class Conversation:
     """The history and the commands that act on it."""
 
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None) -> None:
+        _check_text(system or "")
         self.llm = llm
         self.params = params
         self.system = system
@@ -85,7 +86,12 @@ class Conversation:
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
 
     def handle(self, line: str) -> None:
-        """Runs a command, or answers."""
+        """Runs a command, or answers.
+
+        Raises:
+            EdgeLLMError: the line is no text, or cannot be answered; nothing has changed then.
+        """
+        _check_text(line)
         command, _, rest = line.strip().partition(" ")
         match command:
             case "/help":
@@ -136,3 +142,11 @@ class Conversation:
             say(f"error: cannot write {name}: {error.strerror}")
         else:
             say(f"(saved {len(self.messages)} messages to {name})")
+
+
+def _check_text(text: str) -> None:
+    """Bytes that are no text reach Python as lone surrogates, which no encoder takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise RequestError("what was typed is not valid text in this terminal's encoding") from exc

@@ -66,6 +66,8 @@ class ProgramWriter:
         tensors: Sequence[TensorSpec],
     ) -> None:
         self._path = Path(path)
+        if not self._path.name:
+            raise ExportError(f"{str(path)!r} is not the name of a file")
         self._plan_text = plan_to_text(plan)
         self._plan = plan
         try:
