@@ -33,6 +33,9 @@ class TokenizerDocument:
     chat_template: str | None
 
 
+MAX_SIZE = 2**24  # ids of a tokenizer; the largest known ones have about 2**18
+
+
 def from_directory(path: Path) -> TokenizerDocument:
     """Read ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja``.
 
@@ -104,7 +107,9 @@ def _document(
     add_bos: bool,
     chat_template: str | None,
 ) -> TokenizerDocument:
-    size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+    size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 < size <= MAX_SIZE:  # the library writes every id up to the last, also unused ones
+        raise TokenizerError(f"the tokenizer has ids up to {size - 1}, at most {MAX_SIZE} can be")
     facts = TokenizerFacts(size=size, bos_id=bos_id, eos_id=eos_id, add_bos=add_bos)
     return TokenizerDocument(tokenizer.to_str(pretty=False).encode(), facts, chat_template)
 
@@ -151,7 +156,10 @@ def _make_special(tokenizer: hf.Tokenizer, name: str, config: Mapping[str, Any])
     text = token.get("content") if isinstance(token, dict) else token
     if text is None:
         return None
-    token_id = tokenizer.token_to_id(text) if isinstance(text, str) else None
+    try:
+        token_id = tokenizer.token_to_id(text) if isinstance(text, str) else None
+    except UnicodeEncodeError:  # a lone surrogate is no token
+        token_id = None
     if token_id is None:
         raise TokenizerError(f"tokenizer_config.json: {name} {text!r} is not in the vocabulary")
     known = tokenizer.get_added_tokens_decoder().get(token_id)

@@ -146,3 +146,18 @@ def test_other_kinds_are_refused_by_name(folder: Path) -> None:
     tokenizer.save(str(file))
     with pytest.raises(TokenizerError, match="WordPiece decoder"):
         from_directory(folder)
+
+
+def test_an_id_far_beyond_the_vocabulary(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["model"]["vocab"]["!"] = 2**31
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="ids up to 2147483648"):
+        from_directory(folder)
+
+
+def test_a_special_token_that_is_no_text(folder: Path) -> None:
+    write_config(folder, eos_token="\ud800")
+    with pytest.raises(TokenizerError, match="not in the vocabulary"):
+        from_directory(folder)
