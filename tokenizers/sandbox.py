@@ -4,14 +4,16 @@ with limits on what it may take."""
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import queue
+import re
 import threading
 from collections.abc import Callable, Sized
 from datetime import datetime
 from typing import Any, TypeVar
 
-from jinja2 import Template, nodes
+from jinja2 import Template, filters, nodes
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -21,6 +23,7 @@ from jinja2.visitor import NodeTransformer
 MAX_CHARACTERS = 16_000_000  # of a rendered conversation, and of any text built on the way
 MAX_SOURCE_CHARACTERS = 1_000_000
 MAX_SECONDS = 10.0
+MAX_INDENT = 64
 
 _T = TypeVar("_T")
 
@@ -36,12 +39,15 @@ class Environment(ImmutableSandboxedEnvironment):
     Unlike there, text and lists that a template multiplies or joins are bounded.
     """
 
-    intercepted_binops = frozenset({"*", "+", "**"})
+    intercepted_binops = frozenset({"*", "+", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
+        for name in ("batch", "center", "format", "indent", "slice", "wordwrap"):
+            self.filters[name] = _bounded_numbers(self.filters[name])
+        del self.globals["lipsum"]  # no template of a model needs it
         self.filters["tojson"] = _to_json
         self.filters["bounded_join"] = _bounded_join
         self.globals["raise_exception"] = _raise_exception
@@ -64,11 +70,30 @@ class Environment(ImmutableSandboxedEnvironment):
         elif operator == "*":
             numbers = isinstance(left, int) and isinstance(right, int)
             size = 0 if numbers else max(_size(left) * _count(right), _size(right) * _count(left))
+        elif operator == "%":
+            size = _formatted(left, right)
         else:
             size = _count(left).bit_length() * _count(right)
         if size > MAX_CHARACTERS:
             raise SecurityError(f"the result of {operator!r} is too large")
         return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Any, __obj: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N805 (jinja2's names, which no keyword of a template can be)
+        """Refuse a method of a text whose result would be huge."""
+        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps `format`
+        text = getattr(method, "__self__", None)
+        if isinstance(text, str):
+            size = max((_count(value) for value in arguments), default=0)
+            if method.__name__ in ("format", "format_map"):
+                widths = re.findall(r":[^}]*?(\d{1,9})", text)
+                size = max([size, *map(int, widths)])
+            elif method.__name__ == "replace" and len(arguments) > 1:
+                size = text.count(str(arguments[0])) * _size(arguments[1])
+            elif method.__name__ == "join" and arguments:
+                size = len(text) * _size(arguments[0])
+            if size > MAX_CHARACTERS:
+                raise SecurityError(f"the result of {method.__name__!r} is too large")
+        return super().call(__context, __obj, *arguments, **named)
 
 
 def render_bounded(template: Template, context: dict[str, Any]) -> str:
@@ -148,6 +173,36 @@ def _bounded_join(values: tuple[Any, ...]) -> str:
     return "".join(texts)
 
 
+def _bounded_numbers(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter, refusing widths and counts that only a bomb has: C code holds the interpreter,
+    so that its time limit would not end it."""
+
+    @functools.wraps(work)  # jinja2 marks what a filter wants on the function
+    def bounded(*arguments: Any, **named: Any) -> Any:
+        lines = 1 + sum(value.count("\n") for value in arguments if isinstance(value, str))
+        size = lines * max(_count(value) for value in (*arguments, *named.values()))
+        if work is filters.do_format:
+            size = max(size, _formatted(arguments[0], arguments[1:] or tuple(named.values())))
+        if size > MAX_CHARACTERS:
+            raise SecurityError("the result of a filter is too large")
+        return work(*arguments, **named)
+
+    return bounded
+
+
+def _formatted(text: Any, values: Any) -> int:
+    """At least the characters that ``text % values`` takes for its widths; 0 if not formatting."""
+    if not isinstance(text, str) or "%" not in text:
+        return 0
+    widths = re.findall(r"%[^a-zA-Z%]*", text)
+    stars = values if isinstance(values, tuple) else (values,)
+    return sum(
+        sum(min(int(digits), MAX_CHARACTERS + 1) for digits in re.findall(r"\d{1,9}", width))
+        + ("*" in width) * sum(map(_count, stars))
+        for width in widths
+    )
+
+
 def _size(value: Any) -> int:
     return len(value) if isinstance(value, Sized) else 0
 
@@ -163,6 +218,8 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if _count(indent) > MAX_INDENT:
+        raise SecurityError(f"an indent of {indent} is too large")
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

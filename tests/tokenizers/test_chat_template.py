@@ -75,6 +75,17 @@ def test_values_are_plain() -> None:
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe"),
         ("{{ 'a' * 10**10 }}", "result of '\\*' is too large"),
+        ("{{ 'x'.ljust(10**9) }}", "result of 'ljust' is too large"),
+        ("{{ ('a' * 10**5).replace('a', 'b' * 10**5) }}", "result of 'replace' is too large"),
+        ("{{ ('a' * 10**5).join('b' * 10**5) }}", "result of 'join' is too large"),
+        ("{{ '{:1000000000}'.format(1) }}", "result of 'format' is too large"),
+        ("{{ '%1000000000d' % 1 }}", "result of '%' is too large"),
+        ("{{ '%*d' % (1000000000, 1) }}", "result of '%' is too large"),
+        ("{{ '%1000000000d'|format(1) }}", "a filter is too large"),
+        ("{{ 'x'|center(10**9) }}", "a filter is too large"),
+        ("{{ 'x'|indent(width=10**9) }}", "a filter is too large"),
+        ("{{ [1]|batch(10**9, 0)|list }}", "a filter is too large"),
+        ("{{ messages|tojson(indent=10**8) }}", "indent of 100000000 is too large"),
         ("{{ [1] * 10**10 }}", "result of '\\*' is too large"),
         ("{{ (9 ** 9) ** (9 ** 9) }}", r"result of '\*\*' is too large"),
         ("{% set n = namespace(s='aaaa') %}{% for i in range(60) %}"
@@ -112,3 +123,13 @@ def test_endless_template_is_ended() -> None:
 def test_messages_that_are_not_json(messages: Any, complaint: str) -> None:
     with pytest.raises(TemplateError, match=complaint):
         render("{{ messages }}", messages)
+
+
+def test_text_of_a_message_is_no_format() -> None:
+    message = {"role": "user", "content": " at 10:99999999999, 100%9999999999d "}
+    source = (
+        "{{ messages[0].content.strip() }}{{ '{:>4}'.format(1) }}{{ '%03d' % 7 }}{{ 7 % 4 }}"
+        "{{ 'a'|indent(2) }}{{ 'a-b'.replace('-', '+') }}{{ ', '.join(['a', 'b']) }}"
+        "{{ messages[0].content|indent(2)|length }}"
+    )
+    assert render(source, [message]) == "at 10:99999999999, 100%9999999999d   10073aa+ba, b36"
