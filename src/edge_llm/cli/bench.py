@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.repeat < 1:
         raise RequestError(f"--repeat is {arguments.repeat}, expected at least 1")
+    if not any((*arguments.prompt_tokens, *arguments.decode_tokens)):
+        raise RequestError("nothing to measure: --prompt-tokens and --decode-tokens are 0")
     path = find_program(arguments.model)
     progress = Progress()
     rows: list[Row] = []
