@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from edge_llm.errors import ConfigError, RequestError
 
 MAX_TOP_LOGPROBS = 20
+DEFAULT_STEP_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class RunnerConfig:
     threads: int = 0
     kv_budget: int | None = None
     max_sequences: int = 8
-    step_tokens: int = 256
+    step_tokens: int = DEFAULT_STEP_TOKENS
 
     def __post_init__(self) -> None:
         if self.threads < 0:

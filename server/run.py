@@ -15,6 +15,7 @@ import uvicorn
 
 from edge_llm.api import LLM, load
 from edge_llm.errors import ConfigError
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions, check_bind
 from edge_llm.server.service import Service
@@ -46,7 +47,13 @@ def serve(
     check_bind(options)
 
     def load_model() -> LLM:
-        return load(path, threads=threads, max_sequences=max_sequences, kv_budget=kv_budget)
+        return load(
+            path,
+            threads=threads,
+            max_sequences=max_sequences,
+            kv_budget=kv_budget,
+            step_tokens=max(DEFAULT_STEP_TOKENS, max_sequences),  # a token for each, at least
+        )
 
     with bind(options) as listener:
         url = address(options.host, listener)

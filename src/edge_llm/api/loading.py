@@ -8,7 +8,7 @@ from edge_llm.api.llm import LLM
 from edge_llm.program.cost import kv_reader, weight_bytes
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import backend as find_backend
-from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.executor import Limits
 from edge_llm.runner.memory import page_count
@@ -24,7 +24,7 @@ def load(
     kv_budget: int | None = None,
     backend: str = "native",
     max_sequences: int = 8,
-    step_tokens: int = 256,
+    step_tokens: int = DEFAULT_STEP_TOKENS,
 ) -> LLM:
     """Opens a program file and starts an engine on it.
 
