@@ -16,6 +16,7 @@ from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.program.file import Program
+    from edge_llm.program.plan import Plan
     from edge_llm.runner.executor import Executor
 
 CHUNK = 512  # prompt tokens of one step
@@ -117,7 +118,6 @@ def bench(
     Raises:
         RequestError: a depth and a length do not fit the program's context.
     """
-    from edge_llm.program.cost import decode_bytes, prefill_operations
     from edge_llm.program.file import Program
     from edge_llm.runner.backends import native
     from edge_llm.runner.executor import Limits
@@ -142,44 +142,40 @@ def bench(
         )
         load_seconds = time.perf_counter() - start
         measure = _Measure(program, executor, pages)
-        rows: list[Row] = []
+        run = {"prefill": measure.prefill, "decode": measure.decode}
         jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
         jobs += [("decode", tokens) for tokens in decode_tokens if tokens]
-        total = len(depths) * len(jobs) * (repeat + 1)
+        rows: list[Row] = []
         done = 0
         try:
             for depth in depths:
                 measure.fill(depth)
                 for kind, tokens in jobs:
+                    run[kind](tokens, depth)  # warms up
                     seconds = []
-                    for attempt in range(repeat + 1):  # the first one warms up
-                        taken = getattr(measure, kind)(tokens, depth)
-                        if attempt:
-                            seconds.append(taken)
+                    for _ in range(repeat):
+                        seconds.append(run[kind](tokens, depth))
                         done += 1
-                        progress("bench", done, total)
+                        progress("bench", done, len(depths) * len(jobs) * repeat)
                     median = statistics.median(seconds)
-                    if kind == "prefill":
-                        steps = -(-tokens // CHUNK)
-                        read = steps * decode_bytes(plan, depth)
-                        work = prefill_operations(plan, tokens, depth)
-                    else:
-                        read = sum(decode_bytes(plan, depth + i) for i in range(tokens))
-                        work = sum(prefill_operations(plan, 1, depth + i) for i in range(tokens))
-                    rows.append(
-                        Row(
-                            kind,
-                            tokens,
-                            depth,
-                            executor.limits.threads,
-                            tokens / median,
-                            read / median / 1e9,
-                            work / median / 1e9,
-                        )
-                    )
+                    rows.append(_row(plan, kind, tokens, depth, executor.limits.threads, median))
         finally:
             executor.close()
     return rows, load_seconds
+
+
+def _row(plan: Plan, kind: str, tokens: int, depth: int, threads: int, seconds: float) -> Row:
+    from edge_llm.program.cost import decode_bytes, prefill_operations
+
+    if kind == "prefill":
+        read = -(-tokens // CHUNK) * decode_bytes(plan, depth)
+        work = prefill_operations(plan, tokens, depth)
+    else:
+        read = sum(decode_bytes(plan, depth + i) for i in range(tokens))
+        work = sum(prefill_operations(plan, 1, depth + i) for i in range(tokens))
+    return Row(
+        kind, tokens, depth, threads, tokens / seconds, read / seconds / 1e9, work / seconds / 1e9
+    )
 
 
 class _Measure:

@@ -45,18 +45,16 @@ def _make_default() -> Path:
 
     entry = catalogue.find(DEFAULT_MODEL)
     say(
-        f"No program here yet: making one of {entry.name} "
-        f"({human_bytes(entry.download_bytes)} from "
-        f"{entry.origin}, {entry.licence} licence)"
+        f"No program here yet: making one of {entry.name} ("
+        f"{human_bytes(entry.download_bytes)} from {entry.origin}, {entry.licence} licence)"
     )
     require_export_extra()
     # In a child process, so that this one, which goes on to serve, never loads PyTorch.
     command = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", DEFAULT_MODEL]
-    completed = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-    newest = catalogue.newest_program()
-    if completed.returncode != 0 or newest is None:
+    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if completed.returncode != 0:
         raise ExportError(f"exporting the default model {DEFAULT_MODEL} failed (see above)")
-    return newest
+    return Path(completed.stdout.strip())
 
 
 def require_export_extra() -> None:

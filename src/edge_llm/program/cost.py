@@ -20,9 +20,9 @@ def weight_bytes(plan: Plan) -> int:
     return sum(
         _bytes(plan.weights[index])
         for instruction in plan.instructions
-        if instruction.op != "embedding"
+        if instruction.op not in ("embedding", "rope")  # they read a row or two of theirs
         for index in instruction.weights
-        if index >= 0 and instruction.op != "rope"
+        if index >= 0
     )
 
 
