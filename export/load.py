@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_llm import catalogue
@@ -10,6 +10,7 @@ from edge_llm.errors import ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory
+from edge_llm.program.documents import GenerationDefaults
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
 
 
@@ -22,6 +23,7 @@ class Loaded:
     checkpoint: Checkpoint
     tokenizer: TokenizerDocument
     context: int
+    generation: GenerationDefaults
     notes: tuple[str, ...]
 
 
@@ -49,6 +51,8 @@ def load(recipe: Recipe) -> Loaded:
     notes = []
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
-    is_path = Path(recipe.model).expanduser().exists()
-    name = checkpoint.name if is_path else catalogue.find(recipe.model).name
-    return Loaded(name, checkpoint, tokenizer, context, tuple(notes))
+    name, generation = checkpoint.name, checkpoint.generation
+    if not Path(recipe.model).expanduser().exists():  # a catalogue name
+        entry = catalogue.find(recipe.model)
+        name, generation = entry.name, replace(generation, **entry.sampling)
+    return Loaded(name, checkpoint, tokenizer, context, generation, tuple(notes))

@@ -166,7 +166,7 @@ class _Export:
                 trained_context=config.context,
             ),
             tokenizer=loaded.tokenizer.facts,
-            generation=checkpoint.generation,
+            generation=loaded.generation,
             chat_template=loaded.tokenizer.chat_template,
             recipe=self._recipe.to_json(),
             provenance=origin,

