@@ -48,7 +48,7 @@ def load(recipe: Recipe) -> Loaded:
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"recipe: context is {recipe.context}, the model's own is {trained}")
     context = recipe.context or min(trained, DEFAULT_CONTEXT_LIMIT)
-    notes = []
+    notes = list(checkpoint.notes)
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
     name, generation = checkpoint.name, checkpoint.generation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,6 +33,22 @@ class TokenizerMetadata:
 TokenizerSource = TokenizerDirectory | TokenizerMetadata
 
 
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """A matrix as the checkpoint's own int4 numbers: the weight is ``q * scales``, zero point 0.
+
+    ``q`` is int8 [N, K] in [-8, 7], ``scales`` float32 [N, K / group] (each exact in float16, of
+    either sign), ``group`` the columns that share a scale: 32, 64 or 128."""
+
+    q: torch.Tensor
+    scales: torch.Tensor
+    group: int
+
+
+def _no_integers(name: str) -> Integers:
+    raise CheckpointError(f"{name} is not stored as integers")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A checked checkpoint: every parameter of its family is there with the right shape, and
@@ -45,6 +61,9 @@ class Checkpoint:
         sources: the files it consists of, for provenance hashes.
         unread_config_keys: config keys that nothing has read and that are not known as harmless.
         license: an SPDX-like name where the checkpoint states one.
+        integer_groups: parameters that are stored as symmetric int4 groups -> the group's size;
+            ``integers`` reads one, while ``tensor`` gives the same values as floats.
+        notes: lines for the export report.
     """
 
     name: str
@@ -56,6 +75,9 @@ class Checkpoint:
     sources: tuple[Path, ...]
     unread_config_keys: tuple[str, ...]
     license: str | None
+    integer_groups: Mapping[str, int] = field(default_factory=dict)
+    integers: Callable[[str], Integers] = _no_integers
+    notes: tuple[str, ...] = ()
 
     def tensor(self, name: str) -> torch.Tensor:
         """One parameter, read now, in the checkpoint's dtype (float32 where it was quantized).
