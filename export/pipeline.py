@@ -7,40 +7,33 @@ tensors are read, quantized, packed and written one at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edge_llm import catalogue
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend, get_backend
-from edge_llm.export.eager import quantize_meta
-from edge_llm.export.formats import Assignment, assign_formats
+from edge_llm.export.graph import (
+    Progress,
+    Traced,
+    default_path,
+    documents,
+    tensor_specs,
+    trace_model,
+)
 from edge_llm.export.load import Loaded, load
-from edge_llm.export.lower import lower
-from edge_llm.export.lowered import Lowered
 from edge_llm.export.meter import Meter
 from edge_llm.export.pack import pack
-from edge_llm.export.passes.fold import fold
-from edge_llm.export.passes.merge import merge
-from edge_llm.export.passes.tie import tie
 from edge_llm.export.provenance import provenance
-from edge_llm.export.quantize import FLOAT_DTYPES
-from edge_llm.export.recipe import DEFAULT_GROUP_SIZE, Recipe
+from edge_llm.export.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
-from edge_llm.export.trace import trace
-from edge_llm.export.verify import check_gate, golden_shapes, verify
-from edge_llm.llm.registry import build_model, constants, tied_parameters
-from edge_llm.program.container import TensorSpec
-from edge_llm.program.documents import Documents, ModelFacts
+from edge_llm.export.verify import check_gate, verify
+from edge_llm.llm.registry import constants
+from edge_llm.program.documents import Documents
 from edge_llm.program.file import TOKENIZER
-from edge_llm.program.ops import RAW_F32
 from edge_llm.program.writer import ProgramWriter
-
-Progress = Callable[[str, int, int], None]
 
 
 def export(
@@ -69,16 +62,6 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class _Traced:
-    """What is settled before the first weight is read."""
-
-    lowered: Lowered
-    assignment: Assignment
-    tied: dict[str, str]
-    parameters: int
-
-
 class _Export:
     """One export: the recipe, and what its stages measure."""
 
@@ -89,111 +72,35 @@ class _Export:
         self._meter = Meter()
 
     def run(self, output: str | os.PathLike[str] | None) -> Path:
+        recipe = self._recipe
         with self._meter.phase("export"):
             with self._meter.stage("load"):
-                loaded = load(self._recipe)
-            traced = self._graph(loaded)
-            documents = self._documents(loaded, traced)
-        path = Path(output) if output is not None else self._default_path(loaded)
+                loaded = load(recipe)
+            traced = trace_model(loaded, recipe, self._backend, self._meter, self._progress)
+            contents = documents(loaded, traced, recipe, self._provenance(loaded))
+        path = Path(output) if output is not None else default_path(loaded, recipe)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise ExportError(f"cannot make the folder {path.parent}: {exc.strerror}") from exc
-        specs = self._tensors(loaded, traced)
-        with ProgramWriter(path, traced.lowered.plan, documents, specs) as writer:
+        specs = tensor_specs(loaded, traced, recipe, self._backend)
+        with ProgramWriter(path, traced.lowered.plan, contents, specs) as writer:
             with self._meter.phase("export"):
                 rows = self._weights(loaded, traced, writer)
-            outcome = self._verify(loaded, traced, writer, documents)
+            outcome = self._verify(loaded, traced, writer, contents)
             report = self._report(loaded, traced, rows, outcome)
             with self._meter.stage("write"):
-                return writer.finish(replace(documents, report=report))
+                return writer.finish(replace(contents, report=report))
 
-    def _graph(self, loaded: Loaded) -> _Traced:
-        """Stages quantize (on ``meta``), trace, passes, lower."""
-        config = loaded.checkpoint.config
-        model = build_model(
-            config, context=loaded.context, kv_dtype=FLOAT_DTYPES[self._recipe.kv_format()]
-        )
-        tied = tied_parameters(model)
-        with self._meter.stage("quantize"):
-            assignment = assign_formats(model, self._recipe, self._backend)
-            quantize_meta(model, assignment.formats)
-        self._progress("trace", 0, 1)
-        with self._meter.stage("trace"):
-            exported = trace(model)
-        self._progress("trace", 1, 1)
-        with self._meter.stage("passes"):
-            fold(exported, assignment.formats)
-        with self._meter.stage("lower"):
-            lowered = lower(
-                exported,
-                assignment.formats,
-                context=loaded.context,
-                kv_dtype=self._recipe.kv_format(),
-                operators=self._backend.operators,
-            )
-        with self._meter.stage("passes"):
-            lowered = merge(lowered, row_multiple=self._backend.row_multiple)
-            lowered = tie(lowered, tied)
-        return _Traced(
-            lowered,
-            assignment,
-            tied,
-            parameters=sum(
-                parameter.numel()
-                for name, parameter in model.named_parameters()
-                if name not in tied
-            ),
-        )
-
-    def _documents(self, loaded: Loaded, traced: _Traced) -> Documents:
-        config, checkpoint = loaded.checkpoint.config, loaded.checkpoint
+    def _provenance(self, loaded: Loaded) -> dict[str, Any]:
         with self._meter.stage("provenance"):
-            origin = provenance(
-                checkpoint.sources,
-                checkpoint.license,
+            return provenance(
+                loaded.checkpoint.sources,
+                loaded.checkpoint.license,
                 lambda done, total: self._progress("hash sources", done, total),
             )
-        return Documents(
-            model=ModelFacts(
-                name=loaded.name,
-                family=config.family,
-                parameters=traced.parameters,
-                layers=config.layers,
-                dim=config.dim,
-                vocab=config.vocab,
-                context=loaded.context,
-                trained_context=config.context,
-            ),
-            tokenizer=loaded.tokenizer.facts,
-            generation=loaded.generation,
-            chat_template=loaded.tokenizer.chat_template,
-            recipe=self._recipe.to_json(),
-            provenance=origin,
-        )
 
-    def _default_path(self, loaded: Loaded) -> Path:
-        chosen = self._recipe.group_size
-        group = f"-g{chosen}" if chosen not in (None, DEFAULT_GROUP_SIZE) else ""
-        return catalogue.programs_dir() / f"{loaded.name}-{self._recipe.scheme}{group}.edge"
-
-    def _tensors(self, loaded: Loaded, traced: _Traced) -> list[TensorSpec]:
-        plan = traced.lowered.plan
-        specs = [
-            TensorSpec(weight.tensor, "F32", weight.shape)
-            if weight.format == RAW_F32
-            else TensorSpec(
-                weight.tensor, "U8", (self._backend.packed_bytes(weight.format, *weight.shape),)
-            )
-            for weight in {weight.tensor: weight for weight in plan.weights}.values()
-        ]
-        specs.append(TensorSpec(TOKENIZER, "U8", (len(loaded.tokenizer.json),)))
-        if self._recipe.verify:
-            shapes = golden_shapes(plan.context, plan.vocab)
-            specs += [TensorSpec(name, dtype, shape) for name, (dtype, shape) in shapes.items()]
-        return specs
-
-    def _weights(self, loaded: Loaded, traced: _Traced, writer: ProgramWriter) -> list[WeightRow]:
+    def _weights(self, loaded: Loaded, traced: Traced, writer: ProgramWriter) -> list[WeightRow]:
         """Stages pack and write."""
         tables = constants(loaded.checkpoint.config, loaded.context)
 
@@ -212,7 +119,7 @@ class _Export:
             )
 
     def _verify(
-        self, loaded: Loaded, traced: _Traced, writer: ProgramWriter, documents: Documents
+        self, loaded: Loaded, traced: Traced, writer: ProgramWriter, documents: Documents
     ) -> dict[str, Any]:
         if not self._recipe.verify:
             return {"skipped": "verify is off in the recipe"}
@@ -241,12 +148,11 @@ class _Export:
         return verification.to_json()
 
     def _report(
-        self, loaded: Loaded, traced: _Traced, rows: list[WeightRow], outcome: dict[str, Any]
+        self, loaded: Loaded, traced: Traced, rows: list[WeightRow], outcome: dict[str, Any]
     ) -> dict[str, Any]:
-        stored = {weight.tensor for weight in traced.lowered.plan.weights}
         return build_report(
             rows,
-            tied={name: source for name, source in traced.tied.items() if name not in stored},
+            tied=traced.tied_away,
             constants=frozenset(constants(loaded.checkpoint.config, 1)),
             notes=[*loaded.notes, *traced.assignment.notes],
             unread_config_keys=loaded.checkpoint.unread_config_keys,

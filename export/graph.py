@@ -1,0 +1,143 @@
+"""Stages quantize (on ``meta``), trace, passes and lower: what is settled before any weight is
+read, and the contents of the file that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_llm import catalogue
+from edge_llm.export.backends.registry import Backend
+from edge_llm.export.eager import quantize_meta
+from edge_llm.export.formats import Assignment, assign_formats
+from edge_llm.export.load import Loaded
+from edge_llm.export.lower import lower
+from edge_llm.export.lowered import Lowered
+from edge_llm.export.meter import Meter
+from edge_llm.export.passes.fold import fold
+from edge_llm.export.passes.merge import merge
+from edge_llm.export.passes.tie import tie
+from edge_llm.export.quantize import FLOAT_DTYPES
+from edge_llm.export.recipe import DEFAULT_GROUP_SIZE, Recipe
+from edge_llm.export.trace import trace
+from edge_llm.export.verify import golden_shapes
+from edge_llm.llm.registry import build_model, tied_parameters
+from edge_llm.program.container import TensorSpec
+from edge_llm.program.documents import Documents, ModelFacts
+from edge_llm.program.file import TOKENIZER
+from edge_llm.program.ops import RAW_F32
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A model as a plan. ``tied`` maps a parameter to the one whose values it shares;
+    ``parameters`` counts each value once."""
+
+    lowered: Lowered
+    assignment: Assignment
+    tied: Mapping[str, str]
+    parameters: int
+
+    @property
+    def tied_away(self) -> dict[str, str]:
+        """The tied parameters that are stored under the other's tensor."""
+        stored = {weight.tensor for weight in self.lowered.plan.weights}
+        return {name: source for name, source in self.tied.items() if name not in stored}
+
+
+def trace_model(
+    loaded: Loaded, recipe: Recipe, backend: Backend, meter: Meter, progress: Progress
+) -> Traced:
+    """The plan of a model under a recipe; reads no weight.
+
+    Raises:
+        ConfigError: an override that matches no weight.
+        ExportError: a format that does not fit, or a graph that cannot be expressed.
+    """
+    model = build_model(
+        loaded.checkpoint.config,
+        context=loaded.context,
+        kv_dtype=FLOAT_DTYPES[recipe.kv_format()],
+    )
+    tied = tied_parameters(model)
+    with meter.stage("quantize"):
+        assignment = assign_formats(model, recipe, backend)
+        quantize_meta(model, assignment.formats)
+    progress("trace", 0, 1)
+    with meter.stage("trace"):
+        exported = trace(model)
+    progress("trace", 1, 1)
+    with meter.stage("passes"):
+        fold(exported, assignment.formats)
+    with meter.stage("lower"):
+        lowered = lower(
+            exported,
+            assignment.formats,
+            context=loaded.context,
+            kv_dtype=recipe.kv_format(),
+            operators=backend.operators,
+        )
+    with meter.stage("passes"):
+        lowered = merge(lowered, row_multiple=backend.row_multiple)
+        lowered = tie(lowered, tied)
+    return Traced(
+        lowered,
+        assignment,
+        tied,
+        parameters=sum(
+            parameter.numel() for name, parameter in model.named_parameters() if name not in tied
+        ),
+    )
+
+
+def tensor_specs(
+    loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend
+) -> list[TensorSpec]:
+    """The file's tensors in their order."""
+    plan = traced.lowered.plan
+    specs = [
+        TensorSpec(weight.tensor, "F32", weight.shape)
+        if weight.format == RAW_F32
+        else TensorSpec(weight.tensor, "U8", (backend.packed_bytes(weight.format, *weight.shape),))
+        for weight in {weight.tensor: weight for weight in plan.weights}.values()
+    ]
+    specs.append(TensorSpec(TOKENIZER, "U8", (len(loaded.tokenizer.json),)))
+    if recipe.verify:
+        shapes = golden_shapes(plan.context, plan.vocab)
+        specs += [TensorSpec(name, dtype, shape) for name, (dtype, shape) in shapes.items()]
+    return specs
+
+
+def documents(
+    loaded: Loaded, traced: Traced, recipe: Recipe, provenance: Mapping[str, Any]
+) -> Documents:
+    """The file's documents, without a report."""
+    config = loaded.checkpoint.config
+    return Documents(
+        model=ModelFacts(
+            name=loaded.name,
+            family=config.family,
+            parameters=traced.parameters,
+            layers=config.layers,
+            dim=config.dim,
+            vocab=config.vocab,
+            context=loaded.context,
+            trained_context=config.context,
+        ),
+        tokenizer=loaded.tokenizer.facts,
+        generation=loaded.generation,
+        chat_template=loaded.tokenizer.chat_template,
+        recipe=recipe.to_json(),
+        provenance=dict(provenance),
+    )
+
+
+def default_path(loaded: Loaded, recipe: Recipe) -> Path:
+    """In the store, named after the model and the scheme."""
+    chosen = recipe.group_size
+    group = f"-g{chosen}" if chosen not in (None, DEFAULT_GROUP_SIZE) else ""
+    return catalogue.programs_dir() / f"{loaded.name}-{recipe.scheme}{group}.edge"
