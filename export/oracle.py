@@ -7,9 +7,9 @@ from torch import nn
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.formats import assign_formats
 from edge_llm.export.load import load
-from edge_llm.export.quantize import FLOAT_DTYPES
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.streamed import streamed_model
+from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters
 
 
@@ -24,7 +24,7 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     """
     loaded = load(recipe)
     checkpoint, context = loaded.checkpoint, loaded.context
-    kv_dtype = FLOAT_DTYPES[recipe.kv_format()]
+    kv_dtype = CACHE_DTYPES[recipe.kv_format()]
     shapes = build_model(checkpoint.config, context=context, kv_dtype=kv_dtype)  # on meta
     tied = tied_parameters(shapes)
     return streamed_model(

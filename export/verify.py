@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import GenerationError, QualityGateError
 from edge_llm.export.metrics import Comparison, compare_logits
-from edge_llm.export.quantize import FLOAT_DTYPES
 from edge_llm.export.recipe import Gate
 from edge_llm.export.streamed import Read, streamed_model
 from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
@@ -118,7 +118,7 @@ def verify(
             context=plan.context,
             slots=len(texts),
             tokens=_positions(plan.context),
-            kv_dtype=FLOAT_DTYPES[kv],
+            kv_dtype=CACHE_DTYPES[kv],
         )
         return eager_logits(model, texts)
 

@@ -7,7 +7,45 @@ node mutates.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
+
+# The dtype of a cache buffer, by its name in a plan (a key of KV_DTYPES).
+CACHE_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"f32": torch.float32, "f16": torch.float16, "i8": torch.int8}
+)
+_SCALE_BYTES = 4
+_SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+
+
+def cache_width(head_dim: int, dtype: torch.dtype) -> int:
+    """Elements of a cache row: ``head_dim``, and for int8 the four bytes of its float32 scale."""
+    return head_dim + _SCALE_BYTES if dtype == torch.int8 else head_dim
+
+
+def to_cache(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rows (..., D) as a cache of ``dtype`` holds them: (..., ``cache_width(D, dtype)``).
+
+    int8 is symmetric per row: s = max|x| / 127, at least the smallest normal float32, and
+    q = clamp(round_half_even(x * (1 / s)), -127, 127). A row that is not finite has scale NaN.
+    """
+    if dtype != torch.int8:
+        return x.to(dtype)
+    x = x.float()
+    scale = (x.abs().amax(dim=-1, keepdim=True) / 127).clamp(min=_SMALLEST_NORMAL)
+    scale = scale.where(x.isfinite().all(dim=-1, keepdim=True), torch.nan)
+    q = (x * (1 / scale)).round().clamp(-127, 127).nan_to_num(0).to(torch.int8)
+    return torch.cat((q, scale.contiguous().view(torch.int8)), dim=-1)
+
+
+def from_cache(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What ``to_cache`` kept: (..., D) in ``dtype``."""
+    if rows.dtype != torch.int8:
+        return rows.to(dtype)
+    scale = rows[..., -_SCALE_BYTES:].contiguous().view(torch.float32)
+    return (rows[..., :-_SCALE_BYTES] * scale).to(dtype)
 
 
 @torch.library.custom_op("edge::rope", mutates_args=())
@@ -61,8 +99,8 @@ def attention(
         q: (T, Hq, D).
         k: (T, Hkv, D); Hkv divides Hq, and query head h reads key head h * Hkv // Hq.
         v: (T, Hkv, D).
-        k_cache: (slots, context, Hkv, D), any float dtype; mutated.
-        v_cache: (slots, context, Hkv, D); mutated.
+        k_cache: (slots, context, Hkv, ``cache_width``), a float dtype or int8; mutated.
+        v_cache: like k_cache; mutated.
         positions: (T,) int64; every position of a sequence below these has been written before,
             by this step or an earlier one.
         sequences: (T,) int64, the slot of each token.
@@ -73,16 +111,16 @@ def attention(
     Returns:
         (T, Hq, D) in the dtype of q.
     """
-    k_cache[sequences, positions] = k.to(k_cache.dtype)
-    v_cache[sequences, positions] = v.to(v_cache.dtype)
+    k_cache[sequences, positions] = to_cache(k, k_cache.dtype)
+    v_cache[sequences, positions] = to_cache(v, v_cache.dtype)
     group = q.shape[1] // k.shape[1]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for slot in torch.unique(sequences).tolist():
         tokens = (sequences == slot).nonzero().squeeze(1)  # (t,)
         i = positions[tokens].unsqueeze(1)  # (t, 1)
         n = int(i.max()) + 1
-        keys = k_cache[slot, :n].to(q.dtype).repeat_interleave(group, dim=1)  # (n, Hq, D)
-        values = v_cache[slot, :n].to(q.dtype).repeat_interleave(group, dim=1)
+        keys = from_cache(k_cache[slot, :n], q.dtype).repeat_interleave(group, dim=1)  # (n, Hq, D)
+        values = from_cache(v_cache[slot, :n], q.dtype).repeat_interleave(group, dim=1)
         scores = torch.einsum("thd,nhd->htn", q[tokens], keys) * scale
         if softcap > 0.0:
             scores = softcap * torch.tanh(scores / softcap)

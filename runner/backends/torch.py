@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_llm.errors import ConfigError, NativeError
+from edge_llm.program.cost import kv_row_bytes
 from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import unpack
 from edge_llm.program.plan import (
@@ -26,13 +27,14 @@ from edge_llm.program.plan import (
     TOKENS,
     Instruction,
     Plan,
+    State,
     Weight,
 )
 from edge_llm.runner.backends.reference_sampler import sample_rows
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
 
 PAGE_TOKENS = 64
-_DTYPES = {"f32": torch.float32, "f16": torch.float16}
+_CACHES = {"f32": torch.float32, "f16": torch.float16, "i8": torch.int8}
 _STORED = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _BLOCK_ROWS = 8192  # weight rows that are dequantized at a time
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
@@ -46,7 +48,7 @@ def page_tokens() -> int:
 def page_bytes(plan: Plan) -> int:
     """Bytes of one KV page, all states together."""
     return sum(
-        2 * PAGE_TOKENS * state.kv_heads * state.head_dim * _DTYPES[state.dtype].itemsize
+        2 * PAGE_TOKENS * state.kv_heads * kv_row_bytes(state.head_dim, state.dtype)
         for state in plan.states
     )
 
@@ -119,8 +121,8 @@ class TorchExecutor:
         self._keys, self._values = (
             [
                 torch.zeros(
-                    (limits.pages, PAGE_TOKENS, state.kv_heads, state.head_dim),
-                    dtype=_DTYPES[state.dtype],
+                    (limits.pages, PAGE_TOKENS, state.kv_heads, _cache_width(state)),
+                    dtype=_CACHES[state.dtype],
                     device=device,
                 )
                 for state in plan.states
@@ -233,14 +235,35 @@ class TorchExecutor:
             end = int(positions[-1]) + 1
             table = torch.from_numpy(np.array(batch.page_tables[sequence])).to(self._device).long()
             pages, slots = table[positions // PAGE_TOKENS], positions % PAGE_TOKENS
-            keys[pages, slots] = k[mine].to(keys.dtype)
-            values[pages, slots] = v[mine].to(values.dtype)
+            keys[pages, slots] = _to_cache(k[mine], keys.dtype)
+            values[pages, slots] = _to_cache(v[mine], values.dtype)
             # What was just written is read back, so that its rounding is that of the cache.
             read = table[: -(-end // PAGE_TOKENS)]
-            k_all = keys[read].flatten(0, 1)[:end].float()  # (S, Hkv, D)
-            v_all = values[read].flatten(0, 1)[:end].float()
+            k_all = _from_cache(keys[read].flatten(0, 1)[:end])  # (S, Hkv, D)
+            v_all = _from_cache(values[read].flatten(0, 1)[:end])
             out[mine] = _attend(op, q[mine], k_all, v_all, positions)
         return out.reshape(total, heads * head_dim)
+
+
+def _cache_width(state: State) -> int:
+    """Elements of a row of the cache; an int8 row ends with the four bytes of its scale."""
+    return kv_row_bytes(state.head_dim, state.dtype) // _CACHES[state.dtype].itemsize
+
+
+def _to_cache(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows (..., D) as the cache keeps them; int8 as in runner/native/attention/attention.h."""
+    if dtype != torch.int8:
+        return x.to(dtype)
+    scale = (x.abs().amax(dim=-1, keepdim=True) / 127).clamp(min=_SMALLEST_NORMAL)
+    scale[~x.isfinite().all(dim=-1)] = torch.nan
+    q = torch.round(x * (1 / scale)).clamp(-127, 127).nan_to_num(0)
+    return torch.cat((q.to(torch.int8), scale.view(torch.int8)), dim=-1)
+
+
+def _from_cache(rows: Tensor) -> Tensor:
+    if rows.dtype != torch.int8:
+        return rows.float()
+    return rows[..., :-4] * rows[..., -4:].contiguous().view(torch.float32)
 
 
 def _attend(op: Instruction, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:

@@ -4,17 +4,27 @@
 // is
 //   keys   [kv_heads][head_dim][kPageTokens]      (lanes are tokens: no horizontal sums)
 //   values [kv_heads][kPageTokens][head_dim padded to 16]
-// in f32 or f16. `write` stores the step's keys and values; after a barrier `attend` reads all of
-// them back from the cache, in blocks at absolute multiples of kPageTokens, with an online softmax
-// whose sums run in 16 virtual lanes and one fixed tree. Masked positions are never read into
-// arithmetic.
+// in f32, f16 or i8. `write` stores the step's keys and values; after a barrier `attend` reads all
+// of them back from the cache, in blocks at absolute multiples of kPageTokens, with an online
+// softmax whose sums run in 16 virtual lanes and one fixed tree. Masked positions are never read
+// into arithmetic.
+//
+// With i8, the float32 scales [kPageTokens] of a kv head's keys follow those keys, and so do those
+// of its values. A token's row x of one head is written once, as
+//   s = max|x| / 127, at least the smallest normal float32; NaN if some x is not finite
+//   q = round_half_even(clamp(x * (1 / s), -127, 127))
+// and one query row, scaled beforehand, computes in this order, each step rounded to float32:
+//   score[j]  = (sum over i of q[i] * float(key[i][j])) * key_scale[j]   fused, i ascending
+//   weight[j] = e^(capped score[j] - maximum)                            summed up in `totals`
+//   out[i]   += (weight[j] * value_scale[j]) * float(value[j][i])        fused, j ascending
+// With f32 and f16 there are no scales to multiply by; the rest is the same.
 #pragma once
 
 #include "core/kernel.h"
 
 namespace edge {
 
-enum class KvType : int32_t { f32, f16 };
+enum class KvType : int32_t { f32, f16, i8 };
 
 struct KvState {
   int32_t kv_heads = 0, head_dim = 0;

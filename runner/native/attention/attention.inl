@@ -5,7 +5,9 @@
 // values. The online softmax (arXiv 1805.02867) of a row goes through its blocks in ascending
 // order; all it computes depends on that row and its visible tokens alone, so a row's bits are the
 // same in every tile.
+#include <cfloat>
 #include <cmath>
+#include <type_traits>
 
 #include "attention/attention.h"
 #include "attention/tiles.inl"
@@ -20,6 +22,15 @@ constexpr int32_t kQueryRows = 48;  // rows of a tile: their queries, outputs an
 inline int64_t padded_dim(const KvState& state) { return round_up(state.head_dim, kLanes); }
 
 template <class Element>
+constexpr bool kScaled = std::is_same_v<std::remove_const_t<Element>, int8_t>;
+
+// Elements that a token has in a kv head's keys or values, its scale included.
+template <class Element>
+inline int64_t token_elements(int64_t columns) {
+  return columns + (kScaled<Element> ? sizeof(float) : 0);
+}
+
+template <class Element>
 inline Element* state_part(const AttentionArgs& args, int32_t sequence, int32_t block) {
   int64_t page = args.page_table[int64_t(sequence) * args.page_stride + block];
   return reinterpret_cast<Element*>(args.pages + page * args.page_bytes + args.state.offset);
@@ -27,13 +38,42 @@ inline Element* state_part(const AttentionArgs& args, int32_t sequence, int32_t 
 
 template <class Element>
 inline Element* keys_of(const KvState& state, Element* part, int32_t kv_head) {
-  return part + int64_t(kv_head) * state.head_dim * kPageTokens;
+  return part + kv_head * token_elements<Element>(state.head_dim) * kPageTokens;
 }
 
 template <class Element>
 inline Element* values_of(const KvState& state, Element* part, int32_t kv_head) {
-  int64_t keys = int64_t(state.kv_heads) * state.head_dim * kPageTokens;
-  return part + keys + int64_t(kv_head) * kPageTokens * padded_dim(state);
+  int64_t keys = state.kv_heads * token_elements<Element>(state.head_dim) * kPageTokens;
+  return part + keys + kv_head * token_elements<Element>(padded_dim(state)) * kPageTokens;
+}
+
+// The scales [kPageTokens] behind a kv head's keys or values.
+template <class Element>
+inline auto scales_behind(Element* elements, int64_t columns) {
+  using Scale = std::conditional_t<std::is_const_v<Element>, const float, float>;
+  return reinterpret_cast<Scale*>(elements + columns * kPageTokens);
+}
+
+template <class V>
+float row_scale(const float* x, int32_t head_dim) {
+  V highest = V::broadcast(0.0f), zeros = highest;
+  for (int32_t i = 0; i < head_dim; i += kLanes) {
+    int32_t left = head_dim - i;
+    V part = V::load_first(x + i, left < kLanes ? left : kLanes);
+    highest = max(highest, abs(part));
+    zeros = fma(part, V::broadcast(0.0f), zeros);  // NaN where x is not finite
+  }
+  float scale = max(highest) / 127.0f;
+  if (sum(zeros) != 0.0f) return NAN;
+  return scale > FLT_MIN ? scale : FLT_MIN;
+}
+
+// What the cache keeps of x: for i8, x over its scale.
+template <class V, class Element>
+inline V stored(V x, V inverse) {
+  if constexpr (!kScaled<Element>) return x;
+  V limit = V::broadcast(127.0f);
+  return max(min(x * inverse, limit), -limit);
 }
 
 template <class V, class Element>
@@ -44,12 +84,23 @@ void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head) {
   const float* k = args.k.row(token) + int64_t(kv_head) * state.head_dim;
   const float* v = args.v.row(token) + int64_t(kv_head) * state.head_dim;
   Element* keys = keys_of(state, part, kv_head) + slot;
-  Element* values = values_of(state, part, kv_head) + slot * padded_dim(state);
+  Element* values = values_of(state, part, kv_head);
+  V inverse_k = V::broadcast(1.0f), inverse_v = inverse_k;
+  if constexpr (kScaled<Element>) {
+    float key_scale = row_scale<V>(k, state.head_dim),
+          value_scale = row_scale<V>(v, state.head_dim);
+    scales_behind(keys_of(state, part, kv_head), state.head_dim)[slot] = key_scale;
+    scales_behind(values, padded_dim(state))[slot] = value_scale;
+    inverse_k = V::broadcast(1.0f / key_scale);
+    inverse_v = V::broadcast(1.0f / value_scale);
+  }
+  values += slot * padded_dim(state);
   for (int32_t i = 0; i < state.head_dim; i += kLanes) {
     int32_t left = state.head_dim - i, count = left < kLanes ? left : kLanes;
-    V::load_first(v + i, count).store(values + i);  // the padding becomes zero
+    stored<V, Element>(V::load_first(v + i, count), inverse_v)
+        .store(values + i);  // the padding becomes zero
     Element column[kLanes];
-    V::load_first(k + i, count).store(column);
+    stored<V, Element>(V::load_first(k + i, count), inverse_k).store(column);
     for (int32_t j = 0; j < count; ++j) keys[int64_t(i + j) * kPageTokens] = column[j];
   }
 }
@@ -66,10 +117,13 @@ void write_state(const AttentionArgs& args, Worker worker) {
 
 template <class V>
 void write(const AttentionArgs& args, Worker worker) {
-  if (args.state.type == KvType::f16) {
-    write_state<V, Half>(args, worker);
-  } else {
-    write_state<V, float>(args, worker);
+  switch (args.state.type) {
+    case KvType::f32:
+      return write_state<V, float>(args, worker);
+    case KvType::f16:
+      return write_state<V, Half>(args, worker);
+    case KvType::i8:
+      return write_state<V, int8_t>(args, worker);
   }
 }
 
@@ -119,16 +173,25 @@ void start(const AttentionArgs& args, const Tile& tile) {
   }
 }
 
+// What attend_span reads: this block, and the keys that the tile reads next.
+template <class Element>
+struct Block {
+  const Element *keys, *values, *next_keys;
+  const float *key_scales, *value_scales;  // i8 alone
+};
+
 // Turns one row's scores of a block into weights, and rescales what earlier blocks left if the
 // maximum grew. Slots outside `seen` become weight zero whatever their scores were.
-template <class V>
-void soften(const AttentionArgs& args, const Tile& tile, int32_t row, Visible seen) {
+template <class V, class Element>
+void soften(const AttentionArgs& args, const Tile& tile, int32_t row, Visible seen,
+            const Block<Element>& memory) {
   float* weights = tile.weights + row * kPageTokens;
   int32_t from = seen.begin / kLanes * kLanes;
   V lowest = V::broadcast(-INFINITY);
   V highest = lowest;
   for (int32_t slot = from; slot < seen.end; slot += kLanes) {
     V score = V::load(weights + slot);
+    if constexpr (kScaled<Element>) score = score * V::load(memory.key_scales + slot);
     if (args.softcap > 0.0f) {
       V cap = V::broadcast(args.softcap);
       score = hyperbolic_tangent(score / cap) * cap;
@@ -154,17 +217,12 @@ void soften(const AttentionArgs& args, const Tile& tile, int32_t row, Visible se
   V reference = V::broadcast(maximum);
   for (int32_t slot = from; slot < seen.end; slot += kLanes) {
     V weight = exponential(V::load(weights + slot) - reference);
-    weight.store(weights + slot);
     total = total + weight;  // masked slots add e^-inf = 0
+    if constexpr (kScaled<Element>) weight = weight * V::load(memory.value_scales + slot);
+    weight.store(weights + slot);
   }
   total.store(tile.totals + row * kLanes);
 }
-
-// What attend_span reads: this block, and the keys that the tile reads next.
-template <class Element>
-struct Block {
-  const Element *keys, *values, *next_keys;
-};
 
 template <class V, class Element, bool kFetch>
 void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row, int32_t rows,
@@ -177,7 +235,7 @@ void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row,
         q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
         block.values, weights + row * kPageTokens);
   });
-  for (int32_t row = 0; row < rows; ++row) soften<V>(args, tile, first_row + row, seen);
+  for (int32_t row = 0; row < rows; ++row) soften<V>(args, tile, first_row + row, seen, block);
   each_row_tile(rows, [&](int32_t row, auto count) {
     value_rows<V, Element, decltype(count)::value, kFetch>(
         weights + row * kPageTokens, block.values, seen.begin, seen.end, tile.stride,
@@ -212,7 +270,11 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
         block + 1 < end ? state_part<Element>(args, sequence, block + 1) : part;
     Block<Element> memory = {keys_of(args.state, part, tile.kv_head),
                              values_of(args.state, part, tile.kv_head),
-                             keys_of(args.state, following, tile.kv_head)};
+                             keys_of(args.state, following, tile.kv_head), nullptr, nullptr};
+    if constexpr (kScaled<Element>) {
+      memory.key_scales = scales_behind(memory.keys, args.state.head_dim);
+      memory.value_scales = scales_behind(memory.values, padded_dim(args.state));
+    }
     for (int32_t token = tile.first; token <= last;) {
       Visible seen = visible(args, token, block);
       int32_t next = token + 1;
@@ -290,6 +352,9 @@ inline void each_run(const AttentionArgs& args, Body body) {
 // takes the units whose start, in cost, falls into its part of the whole.
 template <class V>
 void attend(const AttentionArgs& args, Worker worker) {
+  auto heads = args.state.type == KvType::f32   ? attend_heads<V, float>
+               : args.state.type == KvType::f16 ? attend_heads<V, Half>
+                                                : attend_heads<V, int8_t>;
   int64_t total = 0, before = 0;
   each_run(args, [&](int32_t, int32_t, int64_t cost) { total += cost * args.heads; });
   int64_t begin = total * worker.index / worker.count;
@@ -300,11 +365,7 @@ void attend(const AttentionArgs& args, Worker worker) {
       return int32_t(point <= before ? 0 : head < args.heads ? head : args.heads);
     };
     int32_t from = head_at(begin), to = head_at(end);
-    if (from < to && args.state.type == KvType::f16) {
-      attend_heads<V, Half>(args, first, tokens, from, to, worker);
-    } else if (from < to) {
-      attend_heads<V, float>(args, first, tokens, from, to, worker);
-    }
+    if (from < to) heads(args, first, tokens, from, to, worker);
     before += cost * args.heads;
   });
 }

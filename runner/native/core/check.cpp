@@ -244,7 +244,7 @@ void check_states(const edge_program& program) {
     if (state.kv_heads <= 0 || state.head_dim <= 0 || state.kv_heads > kMaxWidth / state.head_dim) {
       fail(EDGE_INVALID, "plan: the shape of state %d is out of range", i);
     }
-    if (state.dtype != 0 && state.dtype != 1) {
+    if (state.dtype < 0 || state.dtype > static_cast<int32_t>(KvType::i8)) {
       fail(EDGE_INVALID, "plan: state %d has an unknown dtype", i);
     }
   }

@@ -59,6 +59,12 @@ struct Lanes {
     const __m128i* halves = reinterpret_cast<const __m128i*>(from);
     return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
   }
+  static EDGE_INLINE Lanes load(const int8_t* from) {
+    const __m128i* eights = reinterpret_cast<const __m128i*>(from);
+    const __m128i* more = reinterpret_cast<const __m128i*>(from + 8);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(eights))),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(more)))};
+  }
   static EDGE_INLINE Lanes load_first(const float* from, int32_t count) {
     Mask mask = Mask::first(count);
     return {_mm256_maskload_ps(from, _mm256_castps_si256(mask.lo)),
@@ -72,6 +78,13 @@ struct Lanes {
     __m128i* halves = reinterpret_cast<__m128i*>(to);
     _mm_storeu_si128(halves, _mm256_cvtps_ph(lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128(halves + 1, _mm256_cvtps_ph(hi, _MM_FROUND_TO_NEAREST_INT));
+  }
+  EDGE_INLINE void store(int8_t* to) const {
+    __m256i pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(lo), _mm256_cvtps_epi32(hi));
+    pairs = _mm256_permute4x64_epi64(pairs, 0xd8);  // packs worked within 128-bit halves
+    __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
   }
   EDGE_INLINE void store_first(float* to, int32_t count) const {
     Mask mask = Mask::first(count);

@@ -43,6 +43,11 @@ struct Lanes {
     for (int i = 0; i < kLanes; ++i) out.v[i] = float_from_half(from[i]);
     return out;
   }
+  static Lanes load(const int8_t* from) {
+    Lanes out;
+    for (int i = 0; i < kLanes; ++i) out.v[i] = float(from[i]);
+    return out;
+  }
   // The first `count` (0 to 16) lanes; the others are zero and their memory is not touched.
   static Lanes load_first(const float* from, int32_t count) {
     Lanes out = broadcast(0.0f);
@@ -54,6 +59,12 @@ struct Lanes {
   }
   void store(Half* to) const {
     for (int i = 0; i < kLanes; ++i) to[i] = half_from_float(v[i]);
+  }
+  // Rounded to nearest even; lanes are within [-128, 127].
+  void store(int8_t* to) const {
+    for (int i = 0; i < kLanes; ++i) {
+      to[i] = int8_t(float_bits(v[i] + bits_float(0x4b400000u)) - 0x4b400000u);
+    }
   }
   void store_first(float* to, int32_t count) const {
     for (int i = 0; i < count; ++i) to[i] = v[i];

@@ -12,7 +12,11 @@ from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Plan, Weight
 
-_KV_BYTES = {"f32": 4, "f16": 2}
+
+def kv_row_bytes(head_dim: int, dtype: str) -> int:
+    """Bytes of one token's key (or value) of one kv head in a cache of ``dtype``, a key of
+    KV_DTYPES; i8 counts its scale."""
+    return {"f32": 4 * head_dim, "f16": 2 * head_dim, "i8": head_dim + 4}[dtype]
 
 
 def weight_bytes(plan: Plan) -> int:
@@ -38,7 +42,7 @@ def kv_reader(plan: Plan) -> Callable[[int], int]:
         if instruction.op == "attention":
             state = plan.states[instruction.state]
             window = int(instruction.attributes["window"])
-            position = 2 * state.kv_heads * state.head_dim * _KV_BYTES[state.dtype]
+            position = 2 * state.kv_heads * kv_row_bytes(state.head_dim, state.dtype)
             by_window[window] = by_window.get(window, 0) + position
 
     def read(depth: int) -> int:

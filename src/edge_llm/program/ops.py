@@ -83,4 +83,6 @@ PANEL_FORMATS: MappingProxyType[str, int] = MappingProxyType(
 RAW_F32 = "raw_f32"
 WEIGHT_FORMATS: MappingProxyType[str, int] = MappingProxyType({**PANEL_FORMATS, RAW_F32: 7})
 
-KV_DTYPES: MappingProxyType[str, int] = MappingProxyType({"f32": 0, "f16": 1})
+# KV caches. With "i8" each token has one float32 scale per kv head for its key, and one for its
+# value.
+KV_DTYPES: MappingProxyType[str, int] = MappingProxyType({"f32": 0, "f16": 1, "i8": 2})
