@@ -19,10 +19,10 @@ from edge_llm.export.meter import Meter
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
-from edge_llm.export.quantize import FLOAT_DTYPES
 from edge_llm.export.recipe import DEFAULT_GROUP_SIZE, Recipe
 from edge_llm.export.trace import trace
 from edge_llm.export.verify import golden_shapes
+from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
@@ -61,7 +61,7 @@ def trace_model(
     model = build_model(
         loaded.checkpoint.config,
         context=loaded.context,
-        kv_dtype=FLOAT_DTYPES[recipe.kv_format()],
+        kv_dtype=CACHE_DTYPES[recipe.kv_format()],
     )
     tied = tied_parameters(model)
     with meter.stage("quantize"):
