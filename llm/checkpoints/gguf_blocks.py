@@ -1,7 +1,7 @@
 """The block formats of GGUF tensors, and how they become float tensors.
 
-Formulas are those of ggml's block structs: a block holds 32 weights of one row; ``d`` and ``m`` are
-fp16; the low nibbles are weights 0-15 and the high nibbles 16-31.
+Formulas are those of ggml's block structs. Here: plain numbers, and blocks of 32 weights of one row
+whose ``d`` and ``m`` are fp16, with the low nibbles weights 0-15 and the high nibbles 16-31.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from edge_llm.llm.checkpoints import gguf_kquants
+from edge_llm.llm.checkpoints.gguf_kquants import IQ4_LEVELS, Bytes, Floats, fields, half, joined
+
+# Weights decoded at a time. A vocabulary's table takes hundreds of MB once, and should not twice.
+CHUNK = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,80 +31,109 @@ class BlockFormat:
     decode: Callable[[Bytes], torch.Tensor]
 
 
-def _plain(dtype: torch.dtype) -> Callable[[Bytes], torch.Tensor]:
-    return lambda blocks: torch.from_numpy(blocks.reshape(-1).copy()).view(dtype)
+def _plain(name: str, dtype: torch.dtype) -> BlockFormat:
+    def decode(blocks: Bytes) -> torch.Tensor:
+        return torch.from_numpy(blocks.reshape(-1).copy()).view(dtype)
+
+    return BlockFormat(name, 1, dtype.itemsize, decode)
 
 
-def _scale(blocks: Bytes, at: int) -> Floats:
-    return blocks[:, at : at + 2].copy().view("<f2").astype(np.float32)  # [blocks, 1]
+def _packed(
+    name: str, size: int, bytes_: int, fill: Callable[[Bytes, Floats], None]
+) -> BlockFormat:
+    def decode(blocks: Bytes) -> torch.Tensor:
+        values = np.empty((len(blocks), size), np.float32)
+        step = CHUNK // size
+        # Hostile scales may be infinite: the weights then are, or are not numbers, as in ggml.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for start in range(0, len(blocks), step):
+                fill(blocks[start : start + step], values[start : start + step])
+        return torch.from_numpy(values)
+
+    return BlockFormat(name, size, bytes_, decode)
 
 
-def _nibbles(blocks: Bytes, at: int) -> Floats:
-    packed = blocks[:, at : at + 16]
-    values = np.empty((len(blocks), 32), np.float32)
-    values[:, :16] = packed & 15
-    values[:, 16:] = packed >> 4
-    return values
-
-
-# Arithmetic in place: a vocabulary's table takes hundreds of MB once, and should not twice.
-
-
-def _q4_0(blocks: Bytes) -> torch.Tensor:
+def _q4_0(blocks: Bytes, out: Floats) -> None:
     """w = d * (q - 8)."""
-    values = _nibbles(blocks, 2)
-    values -= 8
-    values *= _scale(blocks, 0)
-    return torch.from_numpy(values)
+    out[...] = fields(blocks[:, 2:], 16, 4)
+    out -= 8
+    out *= half(blocks, 0)
 
 
-def _q4_1(blocks: Bytes) -> torch.Tensor:
+def _q4_1(blocks: Bytes, out: Floats) -> None:
     """w = d * q + m."""
-    values = _nibbles(blocks, 4)
-    values *= _scale(blocks, 0)
-    values += _scale(blocks, 2)
-    return torch.from_numpy(values)
+    out[...] = fields(blocks[:, 4:], 16, 4)
+    out *= half(blocks, 0)
+    out += half(blocks, 2)
 
 
-def _q8_0(blocks: Bytes) -> torch.Tensor:
+def _q5_0(blocks: Bytes, out: Floats) -> None:
+    """w = d * (q - 16); the fifth bits of all weights come before the nibbles."""
+    out[...] = joined(fields(blocks[:, 6:], 16, 4), fields(blocks[:, 2:6], 1, 1), 4)
+    out -= 16
+    out *= half(blocks, 0)
+
+
+def _q5_1(blocks: Bytes, out: Floats) -> None:
+    """w = d * q + m; bits as in Q5_0."""
+    out[...] = joined(fields(blocks[:, 8:], 16, 4), fields(blocks[:, 4:8], 1, 1), 4)
+    out *= half(blocks, 0)
+    out += half(blocks, 2)
+
+
+def _q8_0(blocks: Bytes, out: Floats) -> None:
     """w = d * q."""
-    values = blocks[:, 2:].view(np.int8).astype(np.float32)
-    values *= _scale(blocks, 0)
-    return torch.from_numpy(values)
+    out[...] = blocks[:, 2:].view(np.int8)
+    out *= half(blocks, 0)
+
+
+def _iq4_nl(blocks: Bytes, out: Floats) -> None:
+    """w = d * level[q]."""
+    out[...] = IQ4_LEVELS[fields(blocks[:, 2:], 16, 4)]
+    out *= half(blocks, 0)
 
 
 # By ggml's type number.
 BLOCK_FORMATS = {
-    0: BlockFormat("F32", 1, 4, _plain(torch.float32)),
-    1: BlockFormat("F16", 1, 2, _plain(torch.float16)),
-    2: BlockFormat("Q4_0", 32, 18, _q4_0),
-    3: BlockFormat("Q4_1", 32, 20, _q4_1),
-    8: BlockFormat("Q8_0", 32, 34, _q8_0),
-    30: BlockFormat("BF16", 1, 2, _plain(torch.bfloat16)),
+    0: _plain("F32", torch.float32),
+    1: _plain("F16", torch.float16),
+    2: _packed("Q4_0", 32, 18, _q4_0),
+    3: _packed("Q4_1", 32, 20, _q4_1),
+    6: _packed("Q5_0", 32, 22, _q5_0),
+    7: _packed("Q5_1", 32, 24, _q5_1),
+    8: _packed("Q8_0", 32, 34, _q8_0),
+    10: _packed("Q2_K", 256, 84, gguf_kquants.q2_k),
+    11: _packed("Q3_K", 256, 110, gguf_kquants.q3_k),
+    12: _packed("Q4_K", 256, 144, gguf_kquants.q4_k),
+    13: _packed("Q5_K", 256, 176, gguf_kquants.q5_k),
+    14: _packed("Q6_K", 256, 210, gguf_kquants.q6_k),
+    20: _packed("IQ4_NL", 32, 18, _iq4_nl),
+    23: _packed("IQ4_XS", 256, 136, gguf_kquants.iq4_xs),
+    30: _plain("BF16", torch.bfloat16),
 }
+Q4_0 = 2
 
 # Names for error messages.
 UNSUPPORTED_TYPES = {
-    6: "Q5_0",
-    7: "Q5_1",
     9: "Q8_1",
-    10: "Q2_K",
-    11: "Q3_K",
-    12: "Q4_K",
-    13: "Q5_K",
-    14: "Q6_K",
     15: "Q8_K",
     16: "IQ2_XXS",
     17: "IQ2_XS",
     18: "IQ3_XXS",
     19: "IQ1_S",
-    20: "IQ4_NL",
     21: "IQ3_S",
     22: "IQ2_S",
-    23: "IQ4_XS",
     28: "F64",
     29: "IQ1_M",
     34: "TQ1_0",
     35: "TQ2_0",
     39: "MXFP4",
+    40: "NVFP4",
 }
+
+
+def q4_0_integers(blocks: Bytes) -> tuple[NDArray[np.int8], Floats]:
+    """Q4_0's own numbers: q int8 [blocks, 32] in [-8, 7] and d float32 [blocks], w = d * q."""
+    q = fields(blocks[:, 2:], 16, 4).view(np.int8)
+    q -= 8
+    return q, half(blocks, 0)[:, 0]

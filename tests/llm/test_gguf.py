@@ -52,7 +52,7 @@ def test_same_model_as_its_source(
     assert float((logits(made) - expected).abs().max() / expected.std()) < 1e-4
 
 
-@pytest.mark.parametrize("quant", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+@pytest.mark.parametrize("quant", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_block_formats(
     family: str, quant: str, tiny_checkpoint: Factory, make_gguf: Factory
@@ -140,11 +140,11 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
     "unsupported type": (
         lambda w: w.add_tensor(
             "output.weight",
-            np.zeros((288, 144), np.uint8),
-            raw_dtype=gguf.GGMLQuantizationType.Q4_K,
+            np.zeros((288, 66), np.uint8),
+            raw_dtype=gguf.GGMLQuantizationType.IQ2_XXS,
         ),
         CheckpointError,
-        "type: 'output.weight': got Q4_K, expected one of F32, F16, Q4_0, Q4_1, Q8_0, BF16",
+        "type: 'output.weight': got IQ2_XXS, expected one of F32, F16, Q4_0, Q4_1, Q5_0,",
     ),
     "rope table of another size": (
         lambda w: w.add_tensor("rope_freqs.weight", np.ones(7, np.float32)),
@@ -159,11 +159,11 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
     "rope table of an unsupported type": (
         lambda w: w.add_tensor(
             "rope_freqs.weight",
-            np.zeros(144, np.uint8),
-            raw_dtype=gguf.GGMLQuantizationType.Q4_K,
+            np.zeros(66, np.uint8),
+            raw_dtype=gguf.GGMLQuantizationType.IQ2_XXS,
         ),
         CheckpointError,
-        "type: 'rope_freqs.weight': got Q4_K",
+        "type: 'rope_freqs.weight': got IQ2_XXS",
     ),
     "stop id beyond the vocabulary": (
         lambda w: w.add_eot_token_id(288),

@@ -1,0 +1,121 @@
+"""Block formats against the decoders and encoders of the ``gguf`` package."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from edge_llm.llm.checkpoints.gguf_blocks import (
+    BLOCK_FORMATS,
+    CHUNK,
+    UNSUPPORTED_TYPES,
+    q4_0_integers,
+)
+
+# Where each format keeps its fp16 scales; all other bytes may have any value.
+SCALES = {
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+}
+BY_NAME = {block.name: block for block in BLOCK_FORMATS.values()}
+
+
+def random_blocks(name: str, count: int) -> NDArray[np.uint8]:
+    """Any bytes, with finite scales of either sign."""
+    random = np.random.default_rng(BY_NAME[name].bytes)
+    blocks = random.integers(0, 256, (count, BY_NAME[name].bytes), dtype=np.uint8)
+    for at in SCALES[name]:
+        scales = random.normal(size=(count, 1)).astype(np.float16)
+        blocks[:, at : at + 2] = scales.view(np.uint8)
+    return blocks
+
+
+def decoded(name: str, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = BY_NAME[name].decode(blocks).numpy()
+    return values
+
+
+def test_every_format_is_known_to_ggml() -> None:
+    sizes = {int(kind): (kind.name, *size) for kind, size in gguf.GGML_QUANT_SIZES.items()}
+    for number, block in BLOCK_FORMATS.items():
+        assert sizes[number] == (block.name, block.size, block.bytes)
+    for number, name in UNSUPPORTED_TYPES.items():
+        assert sizes[number][0] == name
+    assert SCALES.keys() == BY_NAME.keys() - {"F32", "F16", "BF16"}
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("count", [1, 1000])
+def test_any_bytes_decode_as_ggml_does(name: str, count: int) -> None:
+    blocks = random_blocks(name, count)
+    kind = gguf.GGMLQuantizationType[name]
+    expected = gguf.quants.dequantize(blocks, kind).reshape(count, -1)
+    np.testing.assert_array_equal(decoded(name, blocks), expected)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_within_rounding_of_the_source(name: str) -> None:
+    source = np.random.default_rng(0).normal(size=(512, 32)).astype(np.float32)
+    blocks = gguf.quants.quantize(source, gguf.GGMLQuantizationType[name])
+    largest = np.abs(source).max(axis=1, keepdims=True)
+    bits = int(name[1])
+    # An affine grid spans max - min; a symmetric one has its last step on one side only. A scale
+    # is rounded to fp16, which shifts the far end of the grid by up to 2**-11 of it.
+    if name.endswith("_1"):
+        step = (source.max(axis=1) - source.min(axis=1))[:, None] / (2**bits - 1)
+        bound = step / 2
+    elif name == "Q8_0":
+        bound = largest / 127 / 2
+    else:
+        bound = largest / 2 ** (bits - 1)
+    error = np.abs(decoded(name, blocks) - source)
+    assert (error <= bound + largest * 2**-10).all()
+    assert error.max() > 0
+
+
+def test_chunks_join() -> None:
+    several = random_blocks("Q6_K", CHUNK // 256 + 3)
+    single = np.concatenate([decoded("Q6_K", block[None]) for block in several])
+    np.testing.assert_array_equal(decoded("Q6_K", several), single)
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_memory_is_that_of_the_result(name: str) -> None:
+    block = BY_NAME[name]
+    blocks = np.zeros((2**23 // block.size, block.bytes), np.uint8)  # 32 MiB of float32
+    tracemalloc.start()
+    block.decode(blocks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 * 2**20
+
+
+def test_infinite_scales_do_not_warn() -> None:
+    blocks = np.full((1, 18), 0x7C, np.uint8)
+    blocks[:, 2:] = 0x08  # d * 0 and d * -8
+    blocks[:, 0] = 0
+    assert not np.isfinite(decoded("Q4_0", blocks)).any()
+
+
+def test_integers_give_the_weights() -> None:
+    blocks = random_blocks("Q4_0", 1000)
+    q, scales = q4_0_integers(blocks)
+    assert (q.dtype, q.min(), q.max()) == (np.int8, -8, 7)
+    np.testing.assert_array_equal(q * scales[:, None], decoded("Q4_0", blocks))
+    halves = torch.from_numpy(scales).half().float().numpy()
+    np.testing.assert_array_equal(halves, scales)
