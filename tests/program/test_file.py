@@ -384,8 +384,3 @@ def test_a_full_disk_is_said_before_the_work(
     with pytest.raises(ExportError, match="No space left"):
         parts.write(tmp_path / "x.edge")
     assert left(tmp_path) == []
-
-
-def test_a_folder_that_is_missing_is_named(parts: Any, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="No such file"):
-        parts.write(tmp_path / "absent" / "x.edge")
