@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -20,6 +20,7 @@ HARMLESS_KEYS = frozenset(
         "_name_or_path",
         "architectures",
         "attention_dropout",
+        "auto_map",
         "bos_token_id",
         "chunk_size_feed_forward",
         "dtype",
@@ -73,7 +74,46 @@ class FrequencyDivisors:
     values: tuple[float, ...]
 
 
-RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors
+@dataclass(frozen=True, slots=True)
+class YarnScaling:
+    """YaRN: frequencies that turn fewer than ``beta_slow`` times within ``original_context`` tokens
+    are divided by ``factor``, those beyond ``beta_fast`` kept, a ramp over the pairs between.
+
+    ``truncate`` rounds the ends of the ramp outwards to whole pairs. Cosines and sines are
+    multiplied by ``attention_factor``."""
+
+    factor: float
+    attention_factor: float
+    beta_fast: float
+    beta_slow: float
+    original_context: int
+    truncate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LongRopeScaling:
+    """LongRoPE: one divisor for each rotary frequency, ``short`` for programs within
+    ``original_context`` tokens and ``long`` beyond.
+
+    Cosines and sines are multiplied by ``attention_factor`` in both regimes."""
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    original_context: int
+    attention_factor: float
+
+
+RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors | YarnScaling | LongRopeScaling
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """What a config says of rotary embedding: base frequency, scaling rule, and the share of each
+    head's columns that is rotated."""
+
+    theta: float
+    scaling: RopeScaling | None
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +121,14 @@ class ModelConfig:
     """What a checkpoint computes; sizes are numbers of elements, ``context`` is in tokens.
 
     ``family`` is a key of ``registry.FAMILIES``, which knows what its members have in common
-    (biases, norms of queries and keys). ``tied``: the head uses the embedding table."""
+    (norms of queries and keys, the order of norms). ``tied``: the head uses the embedding table.
+
+    Facts that most families do not vary have defaults: ``partial_rotary`` is the number of leading
+    columns of each head that are rotated (0: all of them), ``windows`` the tokens that each layer
+    sees (0: all before; empty: 0 in every layer), ``roped`` whether each layer rotates (empty:
+    every layer does), ``attention_bias`` and ``mlp_bias`` whether all linears of that part have
+    one. Readers of these facts ask ``rotary_dim``, ``window`` and ``has_rope``.
+    """
 
     family: str
     vocab: int
@@ -96,6 +143,24 @@ class ModelConfig:
     rope_theta: float
     rope_scaling: RopeScaling | None
     tied: bool
+    partial_rotary: int = 0
+    windows: tuple[int, ...] = ()
+    roped: tuple[bool, ...] = ()
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    @property
+    def rotary_dim(self) -> int:
+        """Leading columns of each head that are rotated."""
+        return self.partial_rotary or self.head_dim
+
+    def window(self, layer: int) -> int:
+        """Tokens that ``layer`` sees, its own included; 0: all before."""
+        return self.windows[layer] if self.windows else 0
+
+    def has_rope(self, layer: int) -> bool:
+        """Whether ``layer`` rotates queries and keys."""
+        return self.roped[layer] if self.roped else True
 
 
 class ConfigReader:
@@ -114,6 +179,10 @@ class ConfigReader:
         """The raw value, marked as read; None when absent."""
         self._used.add(key)
         return self._values.get(key)
+
+    def absent(self, key: str) -> bool:
+        """Not there at all: for the few keys where ``null`` differs from the default."""
+        return key not in self._values
 
     def problem(self, message: str) -> None:
         """Records one line of the final error."""
@@ -141,10 +210,18 @@ class ConfigReader:
         value = self.get(key)
         if value is None and default is not None:
             return default
-        if is_number(value) and 0 < value < math.inf:  # also false for NaN
+        if is_positive(value):
             return float(value)
         self._mismatch(key, "a finite number above 0")
         return 1.0
+
+    def divisors(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers above zero; it must be there."""
+        value = self.get(key)
+        if isinstance(value, list) and value and all(is_positive(item) for item in value):
+            return tuple(float(item) for item in value)
+        self._mismatch(key, "a list of finite numbers above 0")
+        return ()
 
     def flag(self, key: str, default: bool) -> bool:
         """A boolean."""
@@ -198,6 +275,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_positive(value: object) -> TypeGuard[int | float]:
+    """A number above zero that a float can hold; NaN is none."""
+    return is_number(value) and 0 < value <= sys.float_info.max
+
+
 def shorten(value: object) -> str:
     """``repr`` of an untrusted value, cut to a length fit for an error message."""
     try:
@@ -205,50 +287,3 @@ def shorten(value: object) -> str:
     except (RecursionError, ValueError):  # deep nesting; integers of too many digits
         return f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def read_decoder(
-    reader: ConfigReader,
-    family: str,
-    *,
-    rope: tuple[float, RopeScaling | None],
-    head_dim: int | None = None,
-) -> ModelConfig:
-    """The keys that the configs of most decoders share, by their Hugging Face names.
-
-    ``head_dim`` is the family's default; None: hidden_size / num_attention_heads.
-    """
-    dim = reader.integer("hidden_size")
-    heads = reader.integer("num_attention_heads")
-    kv_heads = reader.integer("num_key_value_heads", heads)
-    head_dim = reader.integer("head_dim", max(1, dim // heads) if head_dim is None else head_dim)
-    theta, scaling = rope
-    reader.neutral("hidden_act", "silu")
-    reader.neutral("partial_rotary_factor", 1.0)
-    reader.require(
-        heads % kv_heads == 0,
-        f"num_attention_heads: got {heads}, expected a multiple of num_key_value_heads {kv_heads}",
-    )
-    reader.require(head_dim % 2 == 0, f"head_dim: got {head_dim}, expected an even number")
-    layers = reader.integer("num_hidden_layers", high=MAX_LAYERS)
-    layer_types = reader.get("layer_types")
-    if layer_types is not None and layer_types != ["full_attention"] * layers:
-        reader.problem(
-            f"layer_types: got {shorten(layer_types)}, expected 'full_attention' for each of "
-            f"{layers} layers"
-        )
-    return ModelConfig(
-        family=family,
-        vocab=reader.integer("vocab_size"),
-        dim=dim,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn=reader.integer("intermediate_size"),
-        norm_eps=reader.positive("rms_norm_eps", 1e-6),
-        context=reader.integer("max_position_embeddings"),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        tied=reader.flag("tie_word_embeddings", False),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -22,7 +22,8 @@ class Family:
         harmless: keys that may have any value, beside ``config.HARMLESS_KEYS``.
         build: wires the module; its parameters are named as in Hugging Face checkpoints.
         leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
-        gguf_architecture: ``general.architecture`` in GGUF files.
+        gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
+            this family (GGUF calls Mistral "llama").
         gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
@@ -31,8 +32,8 @@ class Family:
     name: str
     read: Callable[[ConfigReader], ModelConfig]
     build: Callable[[ModelConfig, CacheShape], nn.Module]
-    gguf_architecture: str
-    gguf_layer_names: Mapping[str, str]
+    gguf_architecture: str | None = None
+    gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
     gguf_interleaved: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
     leftovers: re.Pattern[str] | None = None

@@ -40,33 +40,77 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-class Attention(nn.Module):
-    """Grouped-query attention over a KV cache of its own; optional norms of each query and key
-    head before the rotation."""
+class CachedAttention(nn.Module):
+    """Rotation of queries and keys, and grouped-query attention over a KV cache of its own.
+
+    ``layer`` picks the config's window and whether there is a rotation."""
 
     k_cache: torch.Tensor
     v_cache: torch.Tensor
+
+    def __init__(self, config: ModelConfig, cache: CacheShape, layer: int) -> None:
+        super().__init__()
+        self.scale = config.head_dim**-0.5
+        self.window, self.has_rope = config.window(layer), config.has_rope(layer)
+        # a row of integers is followed by its float32 scale
+        width = config.head_dim + (4 if cache.dtype == torch.int8 else 0)
+        shape = (cache.slots, cache.context, config.kv_heads, width)
+        for name in ("k_cache", "v_cache"):
+            self.register_buffer(name, torch.zeros(shape, dtype=cache.dtype), persistent=False)
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        positions: torch.Tensor,
+        sequences: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> torch.Tensor:
+        """q: (T, Hq, D); k, v: (T, Hkv, D). Returns (T, Hq * D)."""
+        if self.has_rope:
+            q = ops.rope(q, positions, cos, sin)
+            k = ops.rope(k, positions, cos, sin)
+        out: torch.Tensor = ops.attention(
+            q,
+            k,
+            v,
+            self.k_cache,
+            self.v_cache,
+            positions,
+            sequences,
+            scale=self.scale,
+            window=self.window,
+            softcap=0.0,
+        )
+        return out.view(-1, q.shape[1] * q.shape[2])
+
+
+class Attention(nn.Module):
+    """Projections of the stream, optional norms of each query and key head, cached attention, and
+    the projection back. ``qkv_bias``: on queries, keys and values whatever the config says."""
 
     def __init__(
         self,
         config: ModelConfig,
         cache: CacheShape,
+        layer: int,
         *,
         qkv_bias: bool = False,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        dim, heads, kv_heads, head_dim = config.dim, config.heads, config.kv_heads, config.head_dim
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
-        self.q_proj = nn.Linear(dim, heads * head_dim, bias=qkv_bias)
-        self.k_proj = nn.Linear(dim, kv_heads * head_dim, bias=qkv_bias)
-        self.v_proj = nn.Linear(dim, kv_heads * head_dim, bias=qkv_bias)
-        self.o_proj = nn.Linear(heads * head_dim, dim, bias=False)
+        dim, bias = config.dim, config.attention_bias
+        q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.q_proj = nn.Linear(dim, q_size, bias=bias or qkv_bias)
+        self.k_proj = nn.Linear(dim, kv_size, bias=bias or qkv_bias)
+        self.v_proj = nn.Linear(dim, kv_size, bias=bias or qkv_bias)
+        self.o_proj = nn.Linear(q_size, dim, bias=bias)
         self.q_norm, self.k_norm = q_norm, k_norm
-        shape = (cache.slots, cache.context, kv_heads, head_dim)
-        for name in ("k_cache", "v_cache"):
-            self.register_buffer(name, torch.zeros(shape, dtype=cache.dtype), persistent=False)
+        self.attend = CachedAttention(config, cache, layer)
 
     def forward(
         self,
@@ -83,32 +127,19 @@ class Attention(nn.Module):
             q = self.q_norm(q)
         if self.k_norm is not None:
             k = self.k_norm(k)
-        q = ops.rope(q, positions, cos, sin)
-        k = ops.rope(k, positions, cos, sin)
-        out = ops.attention(
-            q,
-            k,
-            v,
-            self.k_cache,
-            self.v_cache,
-            positions,
-            sequences,
-            scale=self.head_dim**-0.5,
-            window=0,
-            softcap=0.0,
-        )
-        y: torch.Tensor = self.o_proj(out.view(-1, self.heads * self.head_dim))
+        y: torch.Tensor = self.o_proj(self.attend(q, k, v, positions, sequences, cos, sin))
         return y
 
 
 class GatedMLP(nn.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, dim: int, ffn: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(dim, ffn, bias=False)
-        self.up_proj = nn.Linear(dim, ffn, bias=False)
-        self.down_proj = nn.Linear(ffn, dim, bias=False)
+        dim, ffn, bias = config.dim, config.ffn, config.mlp_bias
+        self.gate_proj = nn.Linear(dim, ffn, bias=bias)
+        self.up_proj = nn.Linear(dim, ffn, bias=bias)
+        self.down_proj = nn.Linear(ffn, dim, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -200,24 +231,36 @@ class Decoder(nn.Module):
         return logits
 
 
-def prenorm_decoder(
-    config: ModelConfig, cache: CacheShape, attention: Callable[[], nn.Module]
-) -> Decoder:
-    """A decoder of ``Block``s with gated MLPs; ``attention`` builds the part that families vary."""
-    blocks = [
-        Block(
-            input_layernorm=RMSNorm(config.dim, config.norm_eps),
-            self_attn=attention(),
-            post_attention_layernorm=RMSNorm(config.dim, config.norm_eps),
-            mlp=GatedMLP(config.dim, config.ffn),
-        )
-        for _ in range(config.layers)
-    ]
+def prenorm_block(config: ModelConfig, *, attention: nn.Module, mlp: nn.Module) -> Block:
+    """A ``Block`` with the norms that most families share."""
+    return Block(
+        input_layernorm=RMSNorm(config.dim, config.norm_eps),
+        self_attn=attention,
+        post_attention_layernorm=RMSNorm(config.dim, config.norm_eps),
+        mlp=mlp,
+    )
+
+
+def decoder(config: ModelConfig, cache: CacheShape, block: Callable[[int], nn.Module]) -> Decoder:
+    """The decoder of ``config``; ``block(layer)`` builds what families vary: a module that takes
+    and returns the stream as ``Block`` does."""
     return Decoder(
         vocab=config.vocab,
         dim=config.dim,
-        blocks=blocks,
+        blocks=[block(layer) for layer in range(config.layers)],
         norm=RMSNorm(config.dim, config.norm_eps),
-        table_shape=(cache.context, config.head_dim // 2),
+        table_shape=(cache.context, config.rotary_dim // 2),
         tied=config.tied,
+    )
+
+
+def prenorm_decoder(
+    config: ModelConfig, cache: CacheShape, attention: Callable[[int], nn.Module]
+) -> Decoder:
+    """A decoder of ``Block``s with gated MLPs; ``attention(layer)`` builds the part that families
+    vary."""
+    return decoder(
+        config,
+        cache,
+        lambda layer: prenorm_block(config, attention=attention(layer), mlp=GatedMLP(config)),
     )

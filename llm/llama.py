@@ -6,7 +6,8 @@ import re
 
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig, read_decoder
+from edge_llm.llm.config import ConfigReader, ModelConfig
+from edge_llm.llm.decoder import read_decoder
 from edge_llm.llm.family import GGUF_BLOCK, Family
 from edge_llm.llm.layers import Attention, CacheShape, prenorm_decoder
 from edge_llm.llm.rope import read_rope
@@ -14,15 +15,15 @@ from edge_llm.llm.rope import read_rope
 
 def read(reader: ConfigReader) -> ModelConfig:
     """Facts of a LlamaConfig."""
-    reader.neutral("attention_bias", False)
-    reader.neutral("mlp_bias", False)
     reader.neutral("rope_interleaved", False)  # SmolLM2 carries it
-    return read_decoder(reader, "llama", rope=read_rope(reader))
+    return read_decoder(
+        reader, "llama", rope=read_rope(reader), biases=("attention_bias", "mlp_bias")
+    )
 
 
 def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
     """The module; parameters are not initialized."""
-    return prenorm_decoder(config, cache, lambda: Attention(config, cache))
+    return prenorm_decoder(config, cache, lambda layer: Attention(config, cache, layer))
 
 
 LLAMA = Family(

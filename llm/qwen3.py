@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig, read_decoder
+from edge_llm.llm.config import ConfigReader, ModelConfig
+from edge_llm.llm.decoder import optional_window, read_decoder
 from edge_llm.llm.family import GGUF_BLOCK, Family
 from edge_llm.llm.layers import Attention, CacheShape, RMSNorm, prenorm_decoder
 from edge_llm.llm.rope import read_rope
@@ -14,9 +15,16 @@ DEFAULT_HEAD_DIM = 128
 
 def read(reader: ConfigReader) -> ModelConfig:
     """Facts of a Qwen3Config."""
-    reader.neutral("attention_bias", False)
-    reader.neutral("use_sliding_window", False)
-    return read_decoder(reader, "qwen3", rope=read_rope(reader), head_dim=DEFAULT_HEAD_DIM)
+    window, slides = optional_window(reader)
+    return read_decoder(
+        reader,
+        "qwen3",
+        rope=read_rope(reader),
+        head_dim=DEFAULT_HEAD_DIM,
+        biases=("attention_bias",),
+        window=window,
+        slides=slides,
+    )
 
 
 def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
@@ -24,9 +32,10 @@ def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
     return prenorm_decoder(
         config,
         cache,
-        lambda: Attention(
+        lambda layer: Attention(
             config,
             cache,
+            layer,
             q_norm=RMSNorm(config.head_dim, config.norm_eps),
             k_norm=RMSNorm(config.head_dim, config.norm_eps),
         ),
@@ -37,8 +46,6 @@ QWEN3 = Family(
     name="qwen3",
     read=read,
     build=build,
-    # without use_sliding_window these two have no effect
-    harmless=frozenset({"sliding_window", "max_window_layers"}),
     gguf_architecture="qwen3",
     gguf_layer_names=GGUF_BLOCK
     | {

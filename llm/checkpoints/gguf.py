@@ -48,8 +48,9 @@ NEUTRAL_KEYS = {
 }
 HEAD_DIM_KEYS = ("attention.value_length", "rope.dimension_count")
 SCALING_TYPE, SCALING_FACTOR = "rope.scaling.type", "rope.scaling.factor"
+ORIGINAL_CONTEXT = "rope.scaling.original_context_length"
 # They describe how a scaling came to be; its outcome is in the type, the factor or ROPE_FREQS.
-HARMLESS_KEYS = ("rope.scaling.finetuned", "rope.scaling.original_context_length")
+HARMLESS_KEYS = ("rope.scaling.finetuned", ORIGINAL_CONTEXT)
 
 TENSOR_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -115,7 +116,11 @@ def open_gguf(path: Path) -> Checkpoint:
 
 
 def _family(file: GGUFFile) -> Family:
-    known = {family.gguf_architecture: family for family in FAMILIES.values()}
+    known = {
+        family.gguf_architecture: family
+        for family in FAMILIES.values()
+        if family.gguf_architecture is not None
+    }
     name = file.metadata.get("general.architecture")
     if not isinstance(name, str) or name not in known:
         raise ConfigError(
@@ -152,6 +157,8 @@ def _config(file: GGUFFile, family: Family) -> ModelConfig:
     kind = given.pop(SCALING_TYPE, "none" if factor is None else "linear")
     if kind != "none":
         values["rope_scaling"] = {"rope_type": kind, "factor": factor}
+    if kind == "yarn":
+        values["original_max_position_embeddings"] = given.pop(ORIGINAL_CONTEXT, None)
     for key, neutral in (NEUTRAL_KEYS | dict.fromkeys(HEAD_DIM_KEYS, values["head_dim"])).items():
         value = given.pop(key, neutral)
         if value != neutral:

@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
     "scaling": (
         lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN),
         ConfigError,
-        "rope_scaling.rope_type: got 'yarn'",
+        "rope_scaling.factor: missing",
     ),
     "partial rotation": (
         lambda w: w.add_rope_dimension_count(8),

@@ -63,7 +63,7 @@ def test_graph_on_meta(family: str, tiny_checkpoint: Callable[..., Path]) -> Non
     assert names == set(checkpoint.shapes) | set(tied)
     buffers = set(program.graph_signature.inputs_to_buffers.values())
     states = {
-        f"model.layers.{layer}.self_attn.{name}"
+        f"model.layers.{layer}.self_attn.attend.{name}"
         for layer in range(checkpoint.config.layers)
         for name in ("k_cache", "v_cache")
     }

@@ -64,21 +64,21 @@ def test_frequencies_are_those_of_transformers(
     )
     expected, attention_factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, "cpu")
     assert attention_factor == 1.0
-    got = inverse_frequencies(replace(CONFIG, rope_scaling=scaling))
+    got = inverse_frequencies(replace(CONFIG, rope_scaling=scaling), 4096)
     torch.testing.assert_close(got.float(), expected, rtol=1e-5, atol=0.0)
 
 
 def test_divisors_divide() -> None:
     values = tuple(float(i + 1) for i in range(32))
-    got = inverse_frequencies(replace(CONFIG, rope_scaling=FrequencyDivisors(values)))
-    torch.testing.assert_close(got * torch.tensor(values), inverse_frequencies(CONFIG))
+    got = inverse_frequencies(replace(CONFIG, rope_scaling=FrequencyDivisors(values)), 4096)
+    torch.testing.assert_close(got * torch.tensor(values), inverse_frequencies(CONFIG, 4096))
 
 
 def test_tables_are_rounded_once() -> None:
     cos, sin = rope_tables(CONFIG, 4096)
     assert cos.shape == sin.shape == (4096, 32)
     assert cos.dtype == sin.dtype == torch.float32
-    angles = torch.arange(4096, dtype=torch.float64)[:, None] * inverse_frequencies(CONFIG)
+    angles = torch.arange(4096, dtype=torch.float64)[:, None] * inverse_frequencies(CONFIG, 4096)
     assert torch.equal(cos, angles.cos().float())
     assert torch.equal(sin, angles.sin().float())
     assert torch.equal(cos[0], torch.ones(32))
