@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -25,9 +26,14 @@ class Assignment:
     notes: tuple[str, ...]
 
 
-def assign_formats(model: nn.Module, recipe: Recipe, backend: Backend) -> Assignment:
+def assign_formats(
+    model: nn.Module, recipe: Recipe, backend: Backend, stored: Mapping[str, int] | None = None
+) -> Assignment:
     """Applies the recipe and the group size rule: where K is not a multiple of the asked group,
     the largest of 128, 64, 32 that divides it, with a note.
+
+    ``stored`` maps parameters that the checkpoint itself holds as int4 to their group: where the
+    recipe wants int4 for one, that group is taken.
 
     Raises:
         ConfigError: an override that matches no weight.
@@ -36,18 +42,21 @@ def assign_formats(model: nn.Module, recipe: Recipe, backend: Backend) -> Assign
     formats: dict[str, str] = {}
     notes: list[str] = []
     problems: list[str] = []
+    stored = stored or {}
+    asked: dict[str, str] = {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Embedding):
             continue
         name = f"{path}.weight"
         kind = _kind(path, module)
         k = int(module.weight.shape[1])
-        wanted = recipe.format_for(name, kind)
-        fitted = _fit(wanted, k)
+        wanted = asked[name] = recipe.format_for(name, kind)
+        taken = name in stored and wanted.startswith("i4")
+        fitted = f"i4g{stored[name]}" if taken else _fit(wanted, k)
         if fitted is None:
             problems.append(f"{name} has {k} columns, which no group of {GROUP_SIZES} divides")
             continue
-        if fitted != wanted:
+        if fitted != wanted and not taken:
             notes.append(f"{name}: {fitted} instead of {wanted}, which does not divide {k} columns")
         if fitted not in backend.formats:
             problems.append(f"{name}: backend {backend.name} does not take {fitted}")
@@ -55,7 +64,37 @@ def assign_formats(model: nn.Module, recipe: Recipe, backend: Backend) -> Assign
     _check_overrides(recipe, formats)
     if problems:
         raise ExportError("formats: " + "; ".join(problems))
-    return Assignment(formats, tuple(notes))
+    return Assignment(formats, (*_stored_notes(asked, formats, stored), *notes))
+
+
+def _stored_notes(
+    asked: Mapping[str, str], formats: Mapping[str, str], stored: Mapping[str, int]
+) -> list[str]:
+    """What becomes of the checkpoint's own integers."""
+    if not stored:
+        return []
+    taken = [name for name in formats if name in stored and asked[name].startswith("i4")]
+    rest = [name for name in formats if name not in taken]
+    notes = [
+        f"{len(taken)} of {len(formats)} matrices taken over as the checkpoint's own int4"
+        + (f"; quantized here: {_listed(rest)}" if taken and rest else "")
+    ]
+    changes = Counter(
+        (asked[name], formats[name]) for name in taken if asked[name] != formats[name]
+    )
+    notes += [
+        f"{count} of them: {got}, the checkpoint's own groups, instead of {wanted}"
+        for (wanted, got), count in changes.items()
+    ]
+    converted = [name for name in rest if name in stored]
+    if converted:
+        notes.append(f"int4 in the checkpoint, another format here: {_listed(converted)}")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def _kind(path: str, module: nn.Module) -> Kind:

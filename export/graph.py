@@ -16,6 +16,7 @@ from edge_llm.export.load import Loaded
 from edge_llm.export.lower import lower
 from edge_llm.export.lowered import Lowered
 from edge_llm.export.meter import Meter
+from edge_llm.export.parameters import stored_groups
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
@@ -65,7 +66,8 @@ def trace_model(
     )
     tied = tied_parameters(model)
     with meter.stage("quantize"):
-        assignment = assign_formats(model, recipe, backend)
+        stored = stored_groups(loaded.checkpoint, recipe, tied)
+        assignment = assign_formats(model, recipe, backend, stored)
         quantize_meta(model, assignment.formats)
     progress("trace", 0, 1)
     with meter.stage("trace"):

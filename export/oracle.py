@@ -7,6 +7,7 @@ from torch import nn
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.formats import assign_formats
 from edge_llm.export.load import load
+from edge_llm.export.parameters import parameters_of
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.streamed import streamed_model
 from edge_llm.llm.ops import CACHE_DTYPES
@@ -26,12 +27,11 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     checkpoint, context = loaded.checkpoint, loaded.context
     kv_dtype = CACHE_DTYPES[recipe.kv_format()]
     shapes = build_model(checkpoint.config, context=context, kv_dtype=kv_dtype)  # on meta
-    tied = tied_parameters(shapes)
+    parameters = parameters_of(checkpoint, recipe, tied=tied_parameters(shapes), constants={})
     return streamed_model(
         checkpoint.config,
-        lambda name: checkpoint.tensor(tied.get(name, name)),
-        assign_formats(shapes, recipe, get_backend(recipe.backend)).formats,
-        scale_rule=recipe.scale_rule,
+        parameters,
+        assign_formats(shapes, recipe, get_backend(recipe.backend), parameters.groups).formats,
         context=context,
         slots=slots,
         tokens=tokens,

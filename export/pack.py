@@ -15,29 +15,26 @@ from numpy.typing import NDArray
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowered import Lowered
-from edge_llm.export.quantize import quantize
+from edge_llm.export.parameters import Parameters
 from edge_llm.export.report import WeightRow
 from edge_llm.export.weights import row_chunks
 from edge_llm.program.ops import RAW_F32
 from edge_llm.program.plan import Weight
 
-Read = Callable[[str], torch.Tensor]
 Write = Callable[[str, NDArray[np.uint8]], None]
 
 
 def pack(
     lowered: Lowered,
-    read: Read,
+    parameters: Parameters,
     write: Write,
     *,
     backend: Backend,
-    scale_rule: str,
     progress: Callable[[int, int], None],
 ) -> list[WeightRow]:
     """Writes every tensor of the plan and returns a report row for each part.
 
-    ``read(name)`` gives a parameter or constant of the model, ``write(tensor, bytes)`` takes a
-    packed tensor; ``progress(done, total)`` counts elements.
+    ``write(tensor, bytes)`` takes a packed tensor; ``progress(done, total)`` counts elements.
 
     Raises:
         ExportError: a weight that cannot be stored; the message names it.
@@ -49,9 +46,9 @@ def pack(
     for name, weight in tensors.items():
         parts = lowered.parts[name]
         if weight.format == RAW_F32:
-            packed, part_rows = _raw(weight, parts, read)
+            packed, part_rows = _raw(weight, parts, parameters)
         else:
-            packed, part_rows = _panels(weight, parts, read, backend, scale_rule)
+            packed, part_rows = _panels(weight, parts, parameters, backend)
         write(name, packed)
         rows += part_rows
         done += prod(weight.shape)
@@ -60,9 +57,9 @@ def pack(
 
 
 def _raw(
-    weight: Weight, parts: tuple[str, ...], read: Read
+    weight: Weight, parts: tuple[str, ...], parameters: Parameters
 ) -> tuple[NDArray[np.uint8], list[WeightRow]]:
-    tensors = [read(part).to(torch.float32) for part in parts]
+    tensors = [parameters.read(part).to(torch.float32) for part in parts]
     for part, tensor in zip(parts, tensors, strict=True):
         if not bool(torch.isfinite(tensor).all()):
             raise ExportError(f"{part} holds values that are not finite")
@@ -75,26 +72,33 @@ def _raw(
 
 
 def _panels(
-    weight: Weight, parts: tuple[str, ...], read: Read, backend: Backend, scale_rule: str
+    weight: Weight, parts: tuple[str, ...], parameters: Parameters, backend: Backend
 ) -> tuple[NDArray[np.uint8], list[WeightRow]]:
     packed = np.empty(backend.packed_bytes(weight.format, *weight.shape), np.uint8)
     offset = 0
     rows = []
     for part in parts:
-        tensor = read(part)
-        n, k = tensor.shape
+        matrix = parameters.matrix(part, weight.format)
+        n, k = matrix.shape
         begin, signal, noise = offset, 0.0, 0.0
         for chunk in row_chunks(n, k, multiple=backend.row_multiple):
-            values = tensor[chunk].to(torch.float32)
-            prepared = quantize(values, weight.format, scale_rule=scale_rule, name=part)
+            prepared = matrix.prepare(chunk)
             data = backend.pack(prepared)
             packed[offset : offset + data.size] = data
             offset += data.size
-            signal += _energy(values)
-            noise += _energy(values - prepared.dequantize())
+            values = matrix.floats(chunk)
+            if values is not None:
+                signal += _energy(values)
+                noise += _energy(values - prepared.dequantize())
         rows.append(
             WeightRow(
-                part, weight.tensor, weight.format, (n, k), offset - begin, _sqnr(signal, noise)
+                part,
+                weight.tensor,
+                weight.format,
+                (n, k),
+                offset - begin,
+                _sqnr(signal, noise),
+                taken_over=matrix.taken_over,
             )
         )
     return packed, rows

@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend, get_backend
 from edge_llm.export.graph import (
     Progress,
@@ -26,6 +23,7 @@ from edge_llm.export.graph import (
 from edge_llm.export.load import Loaded, load
 from edge_llm.export.meter import Meter
 from edge_llm.export.pack import pack
+from edge_llm.export.parameters import Parameters, parameters_of
 from edge_llm.export.provenance import provenance
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
@@ -33,6 +31,7 @@ from edge_llm.export.verify import check_gate, verify
 from edge_llm.llm.registry import constants
 from edge_llm.program.documents import Documents
 from edge_llm.program.file import TOKENIZER
+from edge_llm.program.partial import check_target
 from edge_llm.program.writer import ProgramWriter
 
 
@@ -76,13 +75,10 @@ class _Export:
         with self._meter.phase("export"):
             with self._meter.stage("load"):
                 loaded = load(recipe)
+            path = Path(output) if output is not None else default_path(loaded, recipe)
+            check_target(path)  # told before the long stages
             traced = trace_model(loaded, recipe, self._backend, self._meter, self._progress)
             contents = documents(loaded, traced, recipe, self._provenance(loaded))
-        path = Path(output) if output is not None else default_path(loaded, recipe)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise ExportError(f"cannot make the folder {path.parent}: {exc.strerror}") from exc
         specs = tensor_specs(loaded, traced, recipe, self._backend)
         with ProgramWriter(path, traced.lowered.plan, contents, specs) as writer:
             with self._meter.phase("export"):
@@ -102,21 +98,19 @@ class _Export:
 
     def _weights(self, loaded: Loaded, traced: Traced, writer: ProgramWriter) -> list[WeightRow]:
         """Stages pack and write."""
-        tables = constants(loaded.checkpoint.config, loaded.context)
-
-        def read(name: str) -> torch.Tensor:
-            return tables[name] if name in tables else loaded.checkpoint.tensor(name)
-
         with self._meter.stage("pack"):
             writer.write(TOKENIZER, loaded.tokenizer.json)
             return pack(
                 traced.lowered,
-                read,
+                self._parameters(loaded, traced),
                 writer.write,
                 backend=self._backend,
-                scale_rule=self._recipe.scale_rule,
                 progress=lambda done, total: self._progress("pack", done, total),
             )
+
+    def _parameters(self, loaded: Loaded, traced: Traced) -> Parameters:
+        tables = constants(loaded.checkpoint.config, loaded.context)
+        return parameters_of(loaded.checkpoint, self._recipe, tied=traced.tied, constants=tables)
 
     def _verify(
         self, loaded: Loaded, traced: Traced, writer: ProgramWriter, documents: Documents
@@ -125,18 +119,13 @@ class _Export:
             return {"skipped": "verify is off in the recipe"}
         with self._meter.stage("write"):
             writer.seal(documents)
-
-        def read(name: str) -> torch.Tensor:
-            return loaded.checkpoint.tensor(traced.tied.get(name, name))
-
         self._progress("verify", 0, 1)
         with self._meter.phase("verify"), self._meter.stage("verify"):
             verification = verify(
                 writer.temporary_path,
                 loaded.checkpoint.config,
-                read,
+                self._parameters(loaded, traced),
                 traced.assignment.formats,
-                scale_rule=self._recipe.scale_rule,
                 kv_dtype=self._recipe.kv_format(),
                 backend=self._recipe.backend,
             )

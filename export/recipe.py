@@ -60,9 +60,10 @@ class Recipe:
     ``linear``, ``embedding``, ``head`` replace the scheme's format of that kind; ``overrides``
     maps patterns of parameter names (``*layers.0.*``) to formats, the first match wins.
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
-    magnitude on -8. ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32
-    under the scheme fp32. ``gate`` None accepts any result; without ``verify`` nothing is compared
-    and the file holds no golden record.
+    magnitude on -8. int4 weights that the checkpoint itself holds are taken over with their own
+    groups, unless ``requantize``. ``context`` None: the model's own, at most 8192. ``kv_dtype``
+    None: f16, f32 under the scheme fp32. ``gate`` None accepts any result; without ``verify``
+    nothing is compared and the file holds no golden record.
 
     Raises:
         ConfigError: values that are unknown or contradict each other, all of them listed.
@@ -76,6 +77,7 @@ class Recipe:
     head: str | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     scale_rule: str = "signed"
+    requantize: bool = False
     context: int | None = None
     kv_dtype: str | None = None
     backend: str = "native"
@@ -158,6 +160,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
             f"name patterns with formats, {_one_of(tuple(PANEL_FORMATS))[1]}",
         ),
         "scale_rule": _one_of(SCALE_RULES),
+        "requantize": (lambda value: isinstance(value, bool), "true or false"),
         "context": (
             lambda value: value is None or (type(value) is int and value > 0),
             "a number of tokens above 0, or nothing",

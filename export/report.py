@@ -11,7 +11,8 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class WeightRow:
     """One parameter: the file's ``tensor`` that holds it (a merged one holds several), its
-    ``format``, bytes as packed, and signal to quantization noise in dB (None: exact)."""
+    ``format``, bytes as packed, signal to quantization noise in dB (None: exact), and whether its
+    integers are the checkpoint's own."""
 
     name: str
     tensor: str
@@ -19,6 +20,7 @@ class WeightRow:
     shape: tuple[int, ...]
     bytes: int
     sqnr_db: float | None
+    taken_over: bool = False
 
 
 def build_report(

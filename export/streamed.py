@@ -3,40 +3,35 @@ so that one of any size runs in the memory of its activations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from edge_llm.export.eager import torchao_tensor
-from edge_llm.export.quantize import quantize
+from edge_llm.export.parameters import Parameters
 from edge_llm.export.weights import QuantizedWeight, row_chunks
 from edge_llm.llm.config import ModelConfig
 from edge_llm.llm.registry import build_model, constants
-
-Read = Callable[[str], torch.Tensor]
 
 
 class StreamedLinear(nn.Module):
     """A linear layer that holds no weight; integer formats go through torchao's tensor class."""
 
     def __init__(
-        self, read: Read, name: str, weight_format: str, scale_rule: str, bias: torch.Tensor | None
+        self, parameters: Parameters, name: str, weight_format: str, bias: torch.Tensor | None
     ) -> None:
         super().__init__()
-        self._read, self._name = read, name
-        self._format, self._scale_rule = weight_format, scale_rule
+        self._source, self._name, self._format = parameters, name, weight_format
         self._bias = bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, K) -> (rows, N), as torchao computes it for integer formats."""
-        tensor = self._read(self._name)
+        matrix = self._source.matrix(self._name, self._format)
         parts = []
-        for chunk in row_chunks(*tensor.shape):
-            weight = quantize(
-                tensor[chunk], self._format, scale_rule=self._scale_rule, name=self._name
-            )
+        for chunk in row_chunks(*matrix.shape):
+            weight = matrix.prepare(chunk)
             if isinstance(weight, QuantizedWeight):
                 parts.append(functional.linear(x, torchao_tensor(weight)))
             else:
@@ -48,25 +43,20 @@ class StreamedLinear(nn.Module):
 class StreamedEmbedding(nn.Module):
     """An embedding that reads and quantizes the rows it is asked for."""
 
-    def __init__(self, read: Read, name: str, weight_format: str, scale_rule: str) -> None:
+    def __init__(self, parameters: Parameters, name: str, weight_format: str) -> None:
         super().__init__()
-        self._read, self._name = read, name
-        self._format, self._scale_rule = weight_format, scale_rule
+        self._source, self._name, self._format = parameters, name, weight_format
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(T,) -> (T, dim) float32."""
-        rows = self._read(self._name)[tokens]
-        return quantize(
-            rows, self._format, scale_rule=self._scale_rule, name=self._name
-        ).dequantize()
+        return self._source.matrix(self._name, self._format).prepare(tokens).dequantize()
 
 
 def streamed_model(
     config: ModelConfig,
-    read: Read,
+    parameters: Parameters,
     formats: Mapping[str, str],
     *,
-    scale_rule: str,
     context: int,
     slots: int,
     tokens: int,
@@ -74,7 +64,7 @@ def streamed_model(
 ) -> nn.Module:
     """An eager model with the recipe's numbers that reads its weights as it goes.
 
-    ``read(name)`` gives a parameter, tied ones included; ``context`` is the program's (it fixes the
+    ``formats`` says how each matrix is stored; ``context`` is the program's (it fixes the
     rotary tables), ``slots`` and ``tokens`` the sequences and positions to make room for.
     """
     model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots)
@@ -83,16 +73,18 @@ def streamed_model(
         parent, _, attribute = path.rpartition(".")
         weight = f"{path}.weight"
         if isinstance(module, nn.Linear):
-            bias = None if module.bias is None else read(f"{path}.bias").to(torch.float32)
-            streamed: nn.Module = StreamedLinear(read, weight, formats[weight], scale_rule, bias)
+            bias = None
+            if module.bias is not None:
+                bias = parameters.read(f"{path}.bias").to(torch.float32)
+            streamed: nn.Module = StreamedLinear(parameters, weight, formats[weight], bias)
         elif isinstance(module, nn.Embedding):
-            streamed = StreamedEmbedding(read, weight, formats[weight], scale_rule)
+            streamed = StreamedEmbedding(parameters, weight, formats[weight])
         else:
             continue
         model.get_submodule(parent).register_module(attribute, streamed)
     for path, parameter in list(model.named_parameters()):
         parent, _, attribute = path.rpartition(".")
-        filled = nn.Parameter(read(path).to(parameter.dtype), requires_grad=False)
+        filled = nn.Parameter(parameters.read(path).to(parameter.dtype), requires_grad=False)
         model.get_submodule(parent).register_parameter(attribute, filled)
     for path, buffer in list(model.named_buffers()):
         parent, _, attribute = path.rpartition(".")

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import GenerationError, QualityGateError
 from edge_llm.export.metrics import Comparison, compare_logits
+from edge_llm.export.parameters import Parameters
 from edge_llm.export.recipe import Gate
-from edge_llm.export.streamed import Read, streamed_model
+from edge_llm.export.streamed import streamed_model
 from edge_llm.llm.config import ModelConfig
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
@@ -84,17 +85,15 @@ def golden_shapes(context: int, vocab: int) -> dict[str, tuple[str, tuple[int, .
 def verify(
     path: Path,
     config: ModelConfig,
-    read: Read,
+    parameters: Parameters,
     formats: Mapping[str, str],
     *,
-    scale_rule: str,
     kv_dtype: str,
     backend: str,
 ) -> Verification:
     """Runs the program at ``path`` and the two eager models.
 
-    ``read`` gives the checkpoint's parameters; ``formats``, ``scale_rule`` and ``kv_dtype`` are
-    those it was exported with.
+    ``parameters``, ``formats`` and ``kv_dtype`` are those it was exported with.
 
     Raises:
         NativeError, CapacityError: the run-time half of the backend is missing or failed.
@@ -112,9 +111,8 @@ def verify(
     def eager(weights: Mapping[str, str], kv: str) -> Float32:
         model = streamed_model(
             config,
-            read,
+            parameters,
             weights,
-            scale_rule=scale_rule,
             context=plan.context,
             slots=len(texts),
             tokens=_positions(plan.context),

@@ -16,10 +16,12 @@ from edge_llm.export import weights as weights_module
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowered import Lowered
 from edge_llm.export.pack import pack
+from edge_llm.export.parameters import Parameters
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.quantize import quantize
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.report import WeightRow
+from edge_llm.llm.checkpoints.source import Integers
 from edge_llm.llm.config import ModelConfig
 from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import dequantize
@@ -54,15 +56,23 @@ class Source:
         return tensor
 
 
+def floats_only(read: Callable[[str], torch.Tensor]) -> Parameters:
+    """Parameters that are all floats."""
+
+    def no_integers(name: str) -> Integers:
+        raise AssertionError(name)
+
+    return Parameters(read, "signed", {}, no_integers)
+
+
 def run(lowered: Lowered, source: Source) -> tuple[dict[str, NDArray[np.uint8]], list[WeightRow]]:
     written: dict[str, NDArray[np.uint8]] = {}
     progress: list[tuple[int, int]] = []
     rows = pack(
         lowered,
-        source.read,
+        floats_only(source.read),
         lambda name, data: written.update({name: data.copy()}),
         backend=get_backend("native"),
-        scale_rule="signed",
         progress=lambda done, total: progress.append((done, total)),
     )
     assert progress[-1][0] == progress[-1][1]
@@ -136,9 +146,8 @@ def test_a_damaged_parameter_is_named(
     with pytest.raises(ExportError, match=f"{name} holds values that are not finite"):
         pack(
             lowered,
-            read,
+            floats_only(read),
             lambda tensor, data: None,
             backend=get_backend("native"),
-            scale_rule="signed",
             progress=lambda done, total: None,
         )

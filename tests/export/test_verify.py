@@ -12,7 +12,8 @@ import torch
 
 from edge_llm.errors import QualityGateError
 from edge_llm.export.metrics import Comparison, compare_logits
-from edge_llm.export.recipe import Gate
+from edge_llm.export.parameters import parameters_of
+from edge_llm.export.recipe import Gate, Recipe
 from edge_llm.export.streamed import streamed_model
 from edge_llm.export.verify import Verification, check_gate, eager_logits, golden_shapes
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -99,9 +100,8 @@ def test_streamed_float_model_is_the_loaded_one(
     formats = {name: "f32" for name, shape in checkpoint.shapes.items() if len(shape) == 2}
     streamed = streamed_model(
         checkpoint.config,
-        checkpoint.tensor,
+        parameters_of(checkpoint, Recipe(), tied={}, constants={}),
         formats,
-        scale_rule="affine",
         context=64,
         slots=2,
         tokens=24,
