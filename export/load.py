@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory
+from edge_llm.llm.rope import rope_note
 from edge_llm.program.documents import GenerationDefaults
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
 
@@ -28,7 +28,7 @@ class Loaded:
 
 
 def load(recipe: Recipe) -> Loaded:
-    """Opens ``recipe.model``, a path or a catalogue name.
+    """Opens ``recipe.model``: a path, a catalogue name or ``hf:…``.
 
     Raises:
         ConfigError: no model named, a context beyond the model's, a config that is not supported.
@@ -36,7 +36,7 @@ def load(recipe: Recipe) -> Loaded:
         CheckpointError, TokenizerError: a source that is damaged or does not fit its family.
     """
     if not recipe.model:
-        raise ConfigError("recipe: model is missing, expected a path or a catalogue name")
+        raise ConfigError("recipe: model is missing, expected a path, a name or hf:ORG/NAME")
     path = catalogue.resolve(recipe.model)
     checkpoint = open_checkpoint(path)
     source = checkpoint.tokenizer
@@ -51,8 +51,12 @@ def load(recipe: Recipe) -> Loaded:
     notes = list(checkpoint.notes)
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
+    if rope := rope_note(checkpoint.config, context):
+        notes.append(rope)
     name, generation = checkpoint.name, checkpoint.generation
-    if not Path(recipe.model).expanduser().exists():  # a catalogue name
-        entry = catalogue.find(recipe.model)
-        name, generation = entry.name, replace(generation, **entry.sampling)
+    model = catalogue.identify(recipe.model)
+    if model is not None:
+        name, generation = model.name, replace(generation, **model.sampling)
+    elif origin := catalogue.commit_of(path):  # the folder's own name is a commit's there
+        name = origin["repository"].partition("/")[2]
     return Loaded(name, checkpoint, tokenizer, context, generation, tuple(notes))

@@ -12,11 +12,16 @@ from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
 from edge_llm.llm.family import Family
 from edge_llm.llm.layers import CacheShape
 from edge_llm.llm.llama import LLAMA
+from edge_llm.llm.mistral import MISTRAL
+from edge_llm.llm.phi3 import PHI3
 from edge_llm.llm.qwen2 import QWEN2
 from edge_llm.llm.qwen3 import QWEN3
 from edge_llm.llm.rope import rope_tables
+from edge_llm.llm.smollm3 import SMOLLM3
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (LLAMA, QWEN2, QWEN3)}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3)
+}
 
 
 def read_config(values: Mapping[str, object], where: str) -> tuple[ModelConfig, tuple[str, ...]]:

@@ -42,11 +42,33 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 258,
     "pad_token_id": None,
 }
-# What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads.
+# For heads of 16, of which 12 columns rotate; short and long differ clearly.
+LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 10_000.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+    "long_factor": [1.5, 2.0, 3.0, 4.0, 6.0, 8.0],
+}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+# What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads,
+# partial rotation, windows shorter than the tests' prompts, layers without rotation.
 FAMILY_SIZES: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": LLAMA3_ROPE},
+    "mistral": {"sliding_window": 19, "head_dim": 24},
+    "phi3": {
+        "rope_parameters": LONGROPE,
+        "original_max_position_embeddings": 64,
+        "sliding_window": 70,
+    },
     "qwen2": {},
     "qwen3": {"head_dim": 32},
+    "smollm3": {"num_hidden_layers": 3, "no_rope_layer_interval": 2},
 }
 
 
@@ -54,7 +76,7 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFactory:
     """``tiny_checkpoint(family, dtype="float32", shards=1, **config) -> folder``.
 
-    ``family`` is "llama", "qwen2" or "qwen3"; ``config`` overrides keys of its transformers config.
+    ``family`` is a key of ``FAMILY_SIZES``; ``config`` overrides keys of its transformers config.
     Weights are random with a fixed seed and large enough that logits differ clearly. Equal
     arguments give the same folder: copy it before changing anything in it.
     """
@@ -98,7 +120,14 @@ def random_model(family: str, **config: Any) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    names = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+    names = {
+        "llama": "Llama",
+        "mistral": "Mistral",
+        "phi3": "Phi3",
+        "qwen2": "Qwen2",
+        "qwen3": "Qwen3",
+        "smollm3": "SmolLM3",
+    }
     config_class = getattr(transformers, f"{names[family]}Config")
     model_class = getattr(transformers, f"{names[family]}ForCausalLM")
     values = SIZES | FAMILY_SIZES[family] | config
