@@ -61,5 +61,6 @@ struct AttentionKernels {
 
 extern const AttentionKernels attention_scalar;
 extern const AttentionKernels attention_avx2;
+extern const AttentionKernels attention_neon;
 
 }  // namespace edge

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/platform.h"
 
 #if defined(EDGE_HAVE_AVX2)
 #include <cpuid.h>
@@ -39,6 +40,21 @@ bool has_avx2() {
 
 #endif
 
+#if defined(EDGE_HAVE_NEON)
+
+constexpr Kernels neon_with(const char* isa, const LinearKernels& linear) {
+  return {isa, linear, attention_neon, norm_neon, rope_neon, elementwise_neon, sampler_neon};
+}
+
+const Kernels neon = neon_with("neon", linear_neon);
+const Kernels neon_dotprod = neon_with("neon_dotprod", linear_neon_dotprod);
+const Kernels neon_i8mm = neon_with("neon_i8mm", linear_neon_i8mm);
+
+bool has_dotprod() { return arm_features().dot_product; }
+bool has_i8mm() { return arm_features().dot_product && arm_features().int8_matrix; }
+
+#endif
+
 struct Candidate {
   const Kernels& kernels;
   bool (*supported)();
@@ -48,6 +64,9 @@ struct Candidate {
 const Candidate candidates[] = {
 #if defined(EDGE_HAVE_AVX2)
     {avx2, has_avx2},
+#endif
+#if defined(EDGE_HAVE_NEON)
+    {neon_i8mm, has_i8mm}, {neon_dotprod, has_dotprod}, {neon, always},
 #endif
     {scalar, always},
 };

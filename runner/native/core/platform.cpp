@@ -15,6 +15,7 @@
 
 #if defined(__linux__)
 #include <linux/futex.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #else
 #include <condition_variable>
@@ -56,6 +57,14 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
   std::swap(bytes_, other.bytes_);
   return *this;
 }
+
+#if defined(__aarch64__) && defined(__linux__)
+
+ArmFeatures arm_features() {
+  return {(getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0, (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0};
+}
+
+#endif
 
 void in_forked_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
 

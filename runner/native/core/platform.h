@@ -39,6 +39,15 @@ inline void cpu_relax() {
 #endif
 }
 
+#if defined(__aarch64__)
+// What this processor can do beyond baseline aarch64, and the operating system says so.
+struct ArmFeatures {
+  bool dot_product;  // sdot
+  bool int8_matrix;  // smmla
+};
+ArmFeatures arm_features();
+#endif
+
 // The logical CPU that the calling thread runs on, -1 where that is not known.
 int32_t current_cpu();
 // Moves the calling thread to another CPU than `cpu`, if it may run on any; it is free to wander

@@ -18,5 +18,6 @@ struct ElementwiseKernels {
 
 extern const ElementwiseKernels elementwise_scalar;
 extern const ElementwiseKernels elementwise_avx2;
+extern const ElementwiseKernels elementwise_neon;
 
 }  // namespace edge

@@ -43,6 +43,9 @@ struct LinearKernels {
 };
 
 extern const LinearKernels linear_scalar;
-extern const LinearKernels linear_avx2;  // needs AVX2, FMA, F16C
+extern const LinearKernels linear_avx2;          // needs AVX2, FMA, F16C
+extern const LinearKernels linear_neon;          // baseline aarch64
+extern const LinearKernels linear_neon_dotprod;  // needs the dot product extension
+extern const LinearKernels linear_neon_i8mm;     // needs that and the int8 matrix extension
 
 }  // namespace edge

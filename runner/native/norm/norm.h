@@ -12,5 +12,6 @@ struct NormKernels {
 
 extern const NormKernels norm_scalar;
 extern const NormKernels norm_avx2;
+extern const NormKernels norm_neon;
 
 }  // namespace edge

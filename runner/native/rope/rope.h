@@ -14,5 +14,6 @@ struct RopeKernels {
 
 extern const RopeKernels rope_scalar;
 extern const RopeKernels rope_avx2;
+extern const RopeKernels rope_neon;
 
 }  // namespace edge

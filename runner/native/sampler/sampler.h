@@ -18,5 +18,6 @@ struct SamplerKernels {
 
 extern const SamplerKernels sampler_scalar;
 extern const SamplerKernels sampler_avx2;
+extern const SamplerKernels sampler_neon;
 
 }  // namespace edge
