@@ -60,6 +60,8 @@ void Executor::check_positions(const edge_batch& batch) {
   const bool paged = program_.page_bytes > 0;
   if (paged) require_pointer("page_table", batch.page_table);
   std::fill(seen_.begin(), seen_.end(), uint8_t{0});
+  auto* written = reinterpret_cast<uint64_t*>(written_.data());
+  ++step_;
   for (int32_t begin = 0, end; begin < batch.tokens_count; begin = end) {
     const int32_t sequence = batch.sequences[begin];
     const int32_t first = batch.positions[begin];
@@ -96,6 +98,12 @@ void Executor::check_positions(const edge_batch& batch) {
         fail(EDGE_INVALID, "batch: page %d of sequence %d is %d, expected 0 to %d", p, sequence,
              table[p], limits_.pages - 1);
       }
+      if (p < first / kPageTokens) continue;  // only read, so others may share it
+      if (written[table[p]] == step_) {
+        fail(EDGE_INVALID, "batch: page %d of sequence %d is %d, which this step writes already", p,
+             sequence, table[p]);
+      }
+      written[table[p]] = step_;
     }
   }
 }

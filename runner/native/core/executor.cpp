@@ -65,6 +65,7 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     fail(EDGE_OUT_OF_MEMORY, "%d KV pages exceed the address space", limits.pages);
   }
   pages_ = Reservation(program_.page_bytes * static_cast<uint64_t>(limits.pages), "the KV pages");
+  written_ = Reservation(sizeof(uint64_t) * static_cast<uint64_t>(limits.pages), "the KV pages");
   row_counts_[0] = row_counts_[1] = 0;
   Pool::instance().claim(limits.threads);
 }

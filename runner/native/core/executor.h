@@ -44,6 +44,8 @@ class Executor {
   uint64_t sampler_stride_ = 0;
   Reservation pages_;
   std::vector<uint8_t> seen_;  // by sequence: it has tokens in this step
+  Reservation written_;        // uint64_t by page: the number of the step that wrote it last
+  uint64_t step_ = 0;          // number of the step that is checked
 
   const edge_batch* batch_ = nullptr;  // of the running step
   int32_t row_counts_[2] = {0, 0};     // T and R of the last step

@@ -57,6 +57,18 @@ BAD_BATCHES: dict[str, tuple[Callable[[Batch], dict[str, Any]], str]] = {
     "page": (lambda b: {"page_tables": _set(b.page_tables, (0, 2), 32)}, "expected 0 to 31"),
     "short table": (lambda b: {"page_tables": b.page_tables[:, :2]}, "page 2 .* is -1"),
     "wide table": (lambda b: {"page_tables": np.tile(b.page_tables, (1, 2))}, "6 pages"),
+    "page twice": (
+        lambda b: {"page_tables": _set(b.page_tables, (0, 2), 1)},
+        "page 2 of sequence 0 is 1, which this step writes already",
+    ),
+    "page of another": (
+        lambda b: {
+            "sequences": (np.arange(150) >= 149).astype(np.int32),
+            "positions": _set(b.positions, 149, 0),
+            "page_tables": _set(np.stack([b.page_tables[0], b.page_tables[0]]), (1, 0), 1),
+        },
+        "page 0 of sequence 1 is 1, which this step writes already",
+    ),
     "lengths": (lambda b: {"positions": b.positions[1:]}, "differ in length"),
     "samplers": (lambda b: {"samplers": [None]}, "1 samplers for 150 rows"),
     "no tokens": (
