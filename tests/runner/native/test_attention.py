@@ -46,6 +46,13 @@ SHAPES = [
     Shape(5, 1, 24, "f32", window=130, softcap=2.0),
     Shape(60, 1, 8),  # more query heads than one tile holds
     Shape(2, 2, 256),
+    Shape(8, 2, 64, "i8"),
+    Shape(6, 2, 80, "i8"),
+    Shape(4, 4, 96, "i8", window=64),
+    Shape(7, 1, 128, "i8", softcap=3.0),
+    Shape(3, 3, 7, "i8", window=20),
+    Shape(5, 1, 24, "i8", window=130, softcap=2.0),
+    Shape(60, 1, 8, "i8"),
 ]
 
 
@@ -81,12 +88,21 @@ def in_chunks(runner: Any, tokens: Sequence[int], chunk: int, sequence: int = 0)
     )
 
 
+def cached(shape: Shape, x: Float32) -> NDArray[np.float64]:
+    """What the cache keeps of rows [..., head_dim]."""
+    if shape.dtype != "i8":
+        return x.astype(np.float16 if shape.dtype == "f16" else np.float32).astype(np.float64)
+    scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    q = np.clip(np.rint(x * (np.float32(1) / scale)), -127, 127)
+    return q.astype(np.float64) * scale
+
+
 def reference(shape: Shape, x: Float32) -> NDArray[np.float64]:
     parts = np.split(x, np.cumsum(shape.widths)[:2], axis=1)
-    q, *cached = (part.reshape(len(x), -1, shape.head_dim) for part in parts)
-    cache = np.float16 if shape.dtype == "f16" else np.float32
+    q, *rows = (part.reshape(len(x), -1, shape.head_dim) for part in parts)
     group = shape.heads // shape.kv_heads
-    k, v = (np.repeat(a.astype(cache).astype(np.float64), group, axis=1) for a in cached)
+    k, v = (np.repeat(cached(shape, a), group, axis=1) for a in rows)
     scores = np.einsum("ihd,jhd->hij", q.astype(np.float64), k) * shape.scale
     if shape.softcap:
         scores = shape.softcap * np.tanh(scores / shape.softcap)
@@ -110,7 +126,9 @@ def test_against_float64_and_in_bits(run_plan: Any, plan_builder: Any, shape: Sh
             assert_same_bits(in_chunks(runner, tokens, chunk), expected)
 
 
-@pytest.mark.parametrize("shape", [Shape(8, 2, 64), Shape(3, 3, 7, window=20)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [Shape(8, 2, 64), Shape(3, 3, 7, window=20), Shape(4, 2, 24, "i8", window=40)], ids=str
+)
 def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shape) -> None:
     x = activations(shape)
     alone = start(run_plan, plan_builder, shape, x).logits(range(100))
@@ -122,7 +140,7 @@ def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shap
         assert_same_bits(np.concatenate([first[3:43], second[89:]]), alone)
 
 
-@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("dtype", ["f16", "f32", "i8"])
 @pytest.mark.parametrize("window", [0, 70])
 def test_what_is_masked_is_never_read(
     run_plan: Any, plan_builder: Any, dtype: str, window: int
@@ -167,8 +185,9 @@ def test_a_window_as_long_as_the_sequence_is_none(run_plan: Any, plan_builder: A
     )
 
 
-def test_copied_pages_hold_the_same_cache(run_plan: Any, plan_builder: Any) -> None:
-    shape = Shape(4, 2, 24)
+@pytest.mark.parametrize("dtype", ["f16", "i8"])
+def test_copied_pages_hold_the_same_cache(run_plan: Any, plan_builder: Any, dtype: str) -> None:
+    shape = Shape(4, 2, 24, dtype)
     x = activations(shape)
     runner = start(run_plan, plan_builder, shape, x, pages=6)
     runner.logits(range(100))
@@ -177,3 +196,38 @@ def test_copied_pages_hold_the_same_cache(run_plan: Any, plan_builder: Any) -> N
         runner.executor.copy_page(runner.pages[0][page], 3 + page)
     runner.pages[1], runner.lengths[1] = [3, 4, 5], 100
     assert_same_bits(runner.logits(range(100, TOKENS), sequence=1), expected)
+
+
+@pytest.mark.parametrize("isa", ["scalar", None])
+def test_int8_values_are_rounded_exactly(run_plan: Any, plan_builder: Any, isa: str | None) -> None:
+    """A token that sees itself alone gives back its own value, as the cache keeps it: ties to even,
+    rows of zeros and of subnormals, the largest floats, scales that differ from head to head."""
+    shape = Shape(2, 2, 40, "i8", window=1)
+    x = activations(shape, 10)
+    v = x[:, -80:].reshape(10, 2, 40)
+    v[0, 0, :8] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5, -127]
+    v[0, 0, 8:] = 0
+    v[1] = 0
+    v[2, 0] = np.float32(1e-45) * np.arange(40)
+    v[3, 1] = np.finfo(np.float32).tiny * np.arange(-20, 20)
+    v[4] *= np.float32(1e38)
+    v[5, 0], v[5, 1] = v[5, 0] * np.float32(1e-30), v[5, 1] * np.float32(1e6)
+    got = start(run_plan, plan_builder, shape, x, isa=isa).logits(range(10))
+    assert_same_bits(got, cached(shape, v).astype(np.float32).reshape(10, 80) + np.float32(0))
+    np.testing.assert_array_equal(got[0, :8], [127, 0, 2, 2, 0, -2, -126, -127])
+
+
+@pytest.mark.parametrize("isa", ["scalar", None])
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_never_rounded_away(
+    run_plan: Any, plan_builder: Any, broken: float, part: int, isa: str | None
+) -> None:
+    shape = Shape(2, 2, 24, "i8")
+    x = activations(shape, 80)
+    expected = start(run_plan, plan_builder, shape, x, isa=isa).logits(range(80))
+    x[50, 48 * part + 5] = broken  # one element of the first head's key or value
+    got = start(run_plan, plan_builder, shape, x, isa=isa).logits(range(80))
+    assert np.isnan(got[50:, :24]).all()
+    assert_same_bits(got[:50], expected[:50])
+    assert_same_bits(got[:, 24:], expected[:, 24:])

@@ -47,7 +47,7 @@ BAD_BATCHES: dict[str, tuple[Callable[[Batch], dict[str, Any]], str]] = {
         lambda b: {
             "sequences": _set(b.sequences, 5, 1),
             "positions": _set(b.positions, 5, 0),
-            "page_tables": np.concatenate([b.page_tables] * 2),
+            "page_tables": np.concatenate([b.page_tables, b.page_tables + np.int32(3)]),
         },
         "sequence 0 are not contiguous",
     ),
@@ -187,6 +187,15 @@ def test_plan_that_would_corrupt_memory_is_refused(toy: Toy, run_plan: Any, name
     change, message = BAD_PLANS[name]
     with pytest.raises(NativeError, match=message):
         run_plan(toy.tensors, change(toy.plan), sampleable=1)
+
+
+@pytest.mark.parametrize("code", [-1, 3])
+def test_unknown_cache_dtype_is_refused(
+    toy: Toy, run_plan: Any, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr("edge_llm.runner.backends.native_program.KV_DTYPES", {"f32": code})
+    with pytest.raises(NativeError, match="state 0 has an unknown dtype"):
+        run_plan(toy.tensors, toy.plan)
 
 
 def test_groups_must_divide_the_columns(plan_builder: Any, run_plan: Any) -> None:
