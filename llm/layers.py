@@ -52,8 +52,7 @@ class CachedAttention(nn.Module):
         super().__init__()
         self.scale = config.head_dim**-0.5
         self.window, self.has_rope = config.window(layer), config.has_rope(layer)
-        # a row of integers is followed by its float32 scale
-        width = config.head_dim + (4 if cache.dtype == torch.int8 else 0)
+        width = ops.cache_width(config.head_dim, cache.dtype)
         shape = (cache.slots, cache.context, config.kv_heads, width)
         for name in ("k_cache", "v_cache"):
             self.register_buffer(name, torch.zeros(shape, dtype=cache.dtype), persistent=False)
