@@ -142,6 +142,24 @@ def random_model(family: str, **config: Any) -> Any:
     return model
 
 
+def reference_model(folder: Path, context: int | None = None) -> Any:
+    """The transformers model of a checkpoint, in float32.
+
+    It picks LongRoPE's factors by the length so far; with ``context`` it has those of that
+    program's regime at every length, as programs do."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    rope = config.rope_parameters
+    if context is not None and rope["rope_type"] == "longrope":
+        regime = "short" if context <= rope["original_max_position_embeddings"] else "long"
+        rope["short_factor"] = rope["long_factor"] = rope[f"{regime}_factor"]
+    return AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=torch.float32, attn_implementation="eager"
+    )
+
+
 def write_tokenizer(folder: Path) -> None:
     """A byte-level BPE tokenizer: ids 0-255 are bytes, then specials 256-258, then merges."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

@@ -8,50 +8,85 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures_checkpoints import YARN_ROPE, reference_model
 from torch import nn
 
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
 
+YARN_OF_ITS_OWN = YARN_ROPE | {"attention_factor": 1.3, "beta_fast": 8.0, "beta_slow": 2.0}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-untied": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
     "llama-head-dim": ("llama", {"head_dim": 24}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-2": ("llama", {"rope_parameters": None, "num_key_value_heads": 4}),
+    "mistral-window": ("mistral", {}),
+    "mistral-plain": ("mistral", {"sliding_window": None, "head_dim": None}),
+    "phi3-long": ("phi3", {}),
+    "phi3-short": ("phi3", {"tie_word_embeddings": True}),
+    "phi3-plain": ("phi3", {"rope_parameters": None, "sliding_window": 17}),
     "qwen2-untied": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-windows": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1},
+    ),
+    "qwen2-yarn": ("qwen2", {"rope_parameters": YARN_ROPE}),
     "qwen3-untied": ("qwen3", {}),
     "qwen3-tied": ("qwen3", {"tie_word_embeddings": True}),
+    "qwen3-biases": ("qwen3", {"attention_bias": True}),
+    "qwen3-windows": (
+        "qwen3",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 23,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "qwen3-yarn": ("qwen3", {"rope_parameters": YARN_OF_ITS_OWN}),
+    "smollm3": ("smollm3", {}),
+    "smollm3-windows": (
+        "smollm3",
+        {
+            "no_rope_layers": [0, 1, 1],
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    ),
 }
 LENGTH, CONTEXT = 150, 160
+CONTEXTS = {"phi3-short": 64}  # as many as trained with before LongRoPE
+
+Case = tuple[Path, int]
 
 
 @pytest.fixture(params=CASES)
-def folder(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Path:
+def case(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Case:
+    """The folder of a checkpoint, and the context to build its model for."""
     family, config = CASES[request.param]
-    return tiny_checkpoint(family, **config)
+    return tiny_checkpoint(family, **config), CONTEXTS.get(request.param, CONTEXT)
 
 
 def prompt(length: int, seed: int) -> torch.Tensor:
     return torch.randint(0, 288, (length,), generator=torch.Generator().manual_seed(seed))
 
 
-def reference(folder: Path, tokens: torch.Tensor) -> torch.Tensor:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
+def reference(folder: Path, context: int | None, *prompts: torch.Tensor) -> list[torch.Tensor]:
+    model = reference_model(folder, context)
     with torch.no_grad():
-        logits: torch.Tensor = model(tokens[None]).logits[0]
-    return logits
+        return [model(tokens[None]).logits[0] for tokens in prompts]
 
 
-def eager(folder: Path, slots: int = 1) -> nn.Module:
+def eager(folder: Path, context: int, slots: int = 1) -> nn.Module:
     checkpoint = open_checkpoint(folder)
     return load_model(
         checkpoint.config,
         checkpoint.tensor,
-        context=CONTEXT,
+        context=context,
         kv_dtype=torch.float32,
         slots=slots,
     )
@@ -62,24 +97,27 @@ def assert_parity(got: torch.Tensor, expected: torch.Tensor) -> None:
     assert float((got - expected).abs().max() / expected.std()) < 1e-4
 
 
-def test_prompt_at_once(folder: Path) -> None:
-    tokens = prompt(LENGTH, 1)
-    every = torch.arange(LENGTH)
-    logits = eager(folder)(tokens, every, torch.zeros_like(tokens), every)
-    assert_parity(logits, reference(folder, tokens))
+def test_prompt_at_once(case: Case) -> None:
+    folder, context = case
+    tokens = prompt(min(LENGTH, context), 1)
+    every = torch.arange(len(tokens))
+    logits = eager(folder, context)(tokens, every, torch.zeros_like(tokens), every)
+    assert_parity(logits, *reference(folder, context, tokens))
 
 
-def test_token_by_token(folder: Path) -> None:
+def test_token_by_token(case: Case) -> None:
+    folder, context = case
     tokens = prompt(24, 2)
-    model = eager(folder)
+    model = eager(folder, context)
     zero = torch.zeros(1, dtype=torch.long)
     steps = [model(tokens[i : i + 1], zero + i, zero, zero) for i in range(len(tokens))]
-    assert_parity(torch.cat(steps), reference(folder, tokens))
+    assert_parity(torch.cat(steps), *reference(folder, context, tokens))
 
 
-def test_two_sequences_interleaved(folder: Path) -> None:
+def test_two_sequences_interleaved(case: Case) -> None:
+    folder, context = case
     a, b = prompt(20, 3), prompt(13, 4)
-    model = eager(folder, slots=2)
+    model = eager(folder, context, slots=2)
     got: dict[int, list[torch.Tensor]] = {0: [], 1: []}
     # Uneven steps: (from, to) of a, then of b.
     for ranges in (((0, 5), (0, 1)), ((5, 6), (1, 9)), ((6, 20), (9, 13))):
@@ -91,12 +129,22 @@ def test_two_sequences_interleaved(folder: Path) -> None:
         logits = model(*batch, torch.arange(len(batch[0])))
         for slot in (0, 1):
             got[slot].append(logits[batch[2] == slot])
-    assert_parity(torch.cat(got[0]), reference(folder, a))
-    assert_parity(torch.cat(got[1]), reference(folder, b))
+    for slot, expected in enumerate(reference(folder, context, a, b)):
+        assert_parity(torch.cat(got[slot]), expected)
+
+
+@pytest.mark.parametrize(("context", "length"), [(64, 64), (CONTEXT, 65), (CONTEXT, LENGTH)])
+def test_longrope_where_transformers_has_the_same_regime(
+    context: int, length: int, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    folder = tiny_checkpoint("phi3")
+    tokens, every = prompt(length, 6), torch.arange(length)
+    logits = eager(folder, context)(tokens, every, torch.zeros_like(tokens), every)
+    assert_parity(logits, *reference(folder, None, tokens))
 
 
 def test_rows_pick_logits(tiny_checkpoint: Callable[..., Path]) -> None:
-    model = eager(tiny_checkpoint("llama"))
+    model = eager(tiny_checkpoint("llama"), CONTEXT)
     tokens = prompt(8, 5)
     args = (tokens, torch.arange(8), torch.zeros_like(tokens))
     every = model(*args, torch.arange(8))
