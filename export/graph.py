@@ -36,12 +36,13 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class Traced:
     """A model as a plan. ``tied`` maps a parameter to the one whose values it shares;
-    ``parameters`` counts each value once."""
+    ``parameters`` counts each value once; ``shapes`` are those of parameters and buffers."""
 
     lowered: Lowered
     assignment: Assignment
     tied: Mapping[str, str]
     parameters: int
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def tied_away(self) -> dict[str, str]:
@@ -93,6 +94,10 @@ def trace_model(
         parameters=sum(
             parameter.numel() for name, parameter in model.named_parameters() if name not in tied
         ),
+        shapes={
+            name: tuple(tensor.shape)
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        },
     )
 
 

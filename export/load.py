@@ -8,9 +8,10 @@ from edge_llm import catalogue
 from edge_llm.errors import ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory
+from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
+from edge_llm.llm.checkpoints.weightless import is_weightless, open_weightless
 from edge_llm.llm.rope import rope_note
-from edge_llm.program.documents import GenerationDefaults
+from edge_llm.program.documents import GenerationDefaults, TokenizerFacts
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
 
 
@@ -27,8 +28,11 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def load(recipe: Recipe) -> Loaded:
+def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     """Opens ``recipe.model``: a path, a catalogue name or ``hf:…``.
+
+    With ``weightless`` a folder may lack weights, and then its tokenizer: nothing can be read from
+    what is returned.
 
     Raises:
         ConfigError: no model named, a context beyond the model's, a config that is not supported.
@@ -38,17 +42,18 @@ def load(recipe: Recipe) -> Loaded:
     if not recipe.model:
         raise ConfigError("recipe: model is missing, expected a path, a name or hf:ORG/NAME")
     path = catalogue.resolve(recipe.model)
-    checkpoint = open_checkpoint(path)
-    source = checkpoint.tokenizer
-    if isinstance(source, TokenizerDirectory):
-        tokenizer = from_directory(source.path)
+    without = weightless and path.is_dir() and is_weightless(path)
+    checkpoint = open_weightless(path) if without else open_checkpoint(path)
+    notes = list(checkpoint.notes)
+    if without and not any(path.glob("tokenizer*")):
+        notes.append("without tokenizer: its bytes are not counted")
+        tokenizer = _no_tokenizer(checkpoint.config.vocab)
     else:
-        tokenizer = from_gguf(source.values)
+        tokenizer = _tokenizer(checkpoint.tokenizer)
     trained = checkpoint.config.context
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"recipe: context is {recipe.context}, the model's own is {trained}")
     context = recipe.context or min(trained, DEFAULT_CONTEXT_LIMIT)
-    notes = list(checkpoint.notes)
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
     if rope := rope_note(checkpoint.config, context):
@@ -60,3 +65,14 @@ def load(recipe: Recipe) -> Loaded:
     elif origin := catalogue.commit_of(path):  # the folder's own name is a commit's there
         name = origin["repository"].partition("/")[2]
     return Loaded(name, checkpoint, tokenizer, context, generation, tuple(notes))
+
+
+def _tokenizer(source: TokenizerSource) -> TokenizerDocument:
+    if isinstance(source, TokenizerDirectory):
+        return from_directory(source.path)
+    return from_gguf(source.values)
+
+
+def _no_tokenizer(vocab: int) -> TokenizerDocument:
+    facts = TokenizerFacts(size=vocab, bos_id=None, eos_id=None, add_bos=False)
+    return TokenizerDocument(b"{}", facts, None)

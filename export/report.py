@@ -62,11 +62,10 @@ def build_report(
 def summary(report: Mapping[str, Any]) -> str:
     """A few lines: totals, lowest SQNR, verification, notes."""
     lines = [
-        f"{report['parameters']:,} parameters in {_megabytes(report['weight_bytes'])}, "
+        f"{report['parameters']:,} parameters in {megabytes(report['weight_bytes'])}, "
         f"{report['bits_per_weight']:.2f} bits per weight"
     ]
-    for name, entry in report["formats"].items():
-        lines.append(f"  {name:<8}{entry['weights']:>5} weights {_megabytes(entry['bytes']):>12}")
+    lines += formats_lines(report)
     measured = [row for row in report["weights"] if row["sqnr_db"] is not None]
     if measured:
         worst = min(measured, key=lambda row: float(row["sqnr_db"]))
@@ -76,12 +75,25 @@ def summary(report: Mapping[str, Any]) -> str:
     lines.append(f"seconds: {seconds}")
     peaks = report["peak_anonymous_bytes"]
     if peaks:
-        listed = ", ".join(f"{_megabytes(value)} {stage}" for stage, value in peaks.items())
+        listed = ", ".join(f"{megabytes(value)} {stage}" for stage, value in peaks.items())
         lines.append(f"peak anonymous memory: {listed}")
-    lines += [f"note: {note}" for note in report["notes"]]
+    return "\n".join([*lines, *notes_lines(report)])
+
+
+def formats_lines(report: Mapping[str, Any]) -> list[str]:
+    """A line for each format: weights and bytes."""
+    return [
+        f"  {name:<8}{entry['weights']:>5} weights {megabytes(entry['bytes']):>12}"
+        for name, entry in report["formats"].items()
+    ]
+
+
+def notes_lines(report: Mapping[str, Any]) -> list[str]:
+    """A line for each note, and the config keys that were not read."""
+    lines = [f"note: {note}" for note in report["notes"]]
     if report["unread_config_keys"]:
         lines.append(f"config keys not read: {', '.join(report['unread_config_keys'])}")
-    return "\n".join(lines)
+    return lines
 
 
 def _verify_line(verify: Mapping[str, Any]) -> str:
@@ -95,5 +107,6 @@ def _verify_line(verify: Mapping[str, Any]) -> str:
     )
 
 
-def _megabytes(count: float) -> str:
+def megabytes(count: float) -> str:
+    """1234567 -> "1.2 MB"."""
     return f"{count / 1e6:,.1f} MB"

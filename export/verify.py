@@ -70,6 +70,11 @@ class Verification:
         }
 
 
+def verified_positions(context: int) -> int:
+    """How many logits rows `verify` compares."""
+    return len(PROMPTS) * _positions(context)
+
+
 def golden_shapes(context: int, vocab: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of the golden tensors, known before anything has run."""
     count, length = len(PROMPTS), _prompt_limit(context)

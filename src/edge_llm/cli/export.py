@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, say
 from edge_llm.cli.programs import require_export_extra
+
+if TYPE_CHECKING:
+    from edge_llm.export.recipe import Recipe
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,8 +24,9 @@ def add_parser(verbs: Any) -> None:
         "--model",
         "-m",
         required=True,
-        metavar="PATH|NAME",
-        help="a Hugging Face directory, a GGUF file, or a catalogue name (edge-llm ls)",
+        metavar="PATH|NAME|hf:ORG/NAME",
+        help="a Hugging Face directory, a GGUF file, a catalogue name (edge-llm ls), or "
+        "hf:ORG/NAME[/FILE.gguf][@REVISION]",
     )
     parser.add_argument(
         "--quant",
@@ -51,6 +54,17 @@ def add_parser(verbs: Any) -> None:
         "--context", type=int, metavar="N", help="tokens (default: the model's, at most 8192)"
     )
     parser.add_argument("--output", "-o", metavar="FILE", help="default: in the store")
+    parser.add_argument(
+        "--kv-dtype",
+        choices=("f32", "f16", "i8"),
+        help="of keys and values (default: f16, f32 under fp32)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print plan, sizes and memory; read no weights (a folder with a config.json is "
+        "enough), write nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -71,15 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
         "scheme": arguments.quant,
         "group_size": arguments.group_size,
         "context": arguments.context,
+        "kv_dtype": arguments.kv_dtype,
     }
-    catalogue.locate(arguments.model)  # refused now, or fetched once all else is known to be right
-    is_path = Path(arguments.model).expanduser().exists()
-    usual = "8da4w" if is_path else catalogue.find(arguments.model).recipe
+    # A wrong name is refused now; a right one is fetched once all else is known to be right.
+    model = catalogue.identify(arguments.model)
+    usual = model.recipe if isinstance(model, catalogue.Entry) else "8da4w"
     recipe = load_recipe(
         arguments.recipe or arguments.quant or usual,
         arguments.overrides,
         **{key: value for key, value in asked.items() if value is not None},
     )
+    if arguments.dry_run:
+        return _dry_run(recipe, as_json=arguments.json)
     progress = Progress()
     try:
         fetch(arguments.model, progress)
@@ -94,4 +111,17 @@ def run(arguments: argparse.Namespace) -> int:
         say(summary(report))
         say(f"{path} ({human_bytes(program.file_bytes)})")
     print(path, file=sys.stdout)
+    return 0
+
+
+def _dry_run(recipe: Recipe, *, as_json: bool) -> int:
+    from edge_llm.export.dry_run import describe, dry_run
+    from edge_llm.runner.config import RunnerConfig
+
+    usual = RunnerConfig()
+    document = dry_run(recipe, tokens=usual.step_tokens, rows=usual.max_sequences)
+    if as_json:
+        print_json(document)
+    else:
+        print(describe(document))
     return 0

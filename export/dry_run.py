@@ -1,0 +1,176 @@
+"""What an export would make, and what it would take: everything but the weights.
+
+The model is traced as for an export, so a model or recipe that cannot be exported is refused here
+too; no tensor is read and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from edge_llm.errors import SourceError
+from edge_llm.export.backends.registry import Backend, get_backend
+from edge_llm.export.graph import Progress, Traced, documents, tensor_specs, trace_model
+from edge_llm.export.load import Loaded, load
+from edge_llm.export.meter import Meter, anonymous_bytes
+from edge_llm.export.outline import activation_bytes, describe_outline, outline
+from edge_llm.export.provenance import provenance
+from edge_llm.export.recipe import Recipe
+from edge_llm.export.report import WeightRow, build_report, formats_lines, megabytes, notes_lines
+from edge_llm.export.verify import verified_positions
+from edge_llm.export.weights import CHUNK_ELEMENTS
+from edge_llm.llm.registry import constants
+from edge_llm.program.cost import kv_bytes, weight_bytes
+from edge_llm.program.draft import program_bytes
+from edge_llm.program.ops import RAW_F32
+
+_ENOUGH = "A dry run needs no weights: a folder with the model's config.json and tokenizer will do."
+# Copies, in units of what is named, that the stages hold at once; seen in measurements.
+_PACK_CHUNKS = 6  # of a chunk of rows in float32
+_VERIFY_LOGITS = 5  # of all logits in float32
+
+
+def dry_run(
+    recipe: Recipe, *, tokens: int, rows: int, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The plan, sizes and memory of an export as JSON values; reads no weight, writes nothing.
+
+    A folder with a config.json is enough. ``tokens`` and ``rows``: of the largest step at run time
+    (activations are counted for it). Sizes in bytes. ``report`` has the form of an export's,
+    without what only an export can measure. ``file.exact`` is False where the folder has no
+    weights, whose names are part of a program's header.
+
+    Raises:
+        ConfigError, SourceError, CheckpointError, TokenizerError: the recipe or its source.
+        ExportError: the model cannot be expressed as a plan, or its formats do not fit.
+    """
+    backend = get_backend(recipe.backend)
+    meter = Meter()
+    with meter.phase("plan"):
+        try:
+            loaded = load(recipe, weightless=True)
+        except SourceError as exc:
+            raise SourceError(str(exc), hint=f"{exc.hint}\n{_ENOUGH}") from exc
+        traced = trace_model(loaded, recipe, backend, meter, progress or _silent)
+    return _document(loaded, traced, recipe, backend, tokens, rows)
+
+
+def describe(document: Mapping[str, Any]) -> str:
+    """`dry_run` as text for people."""
+    report, memory, export = document["report"], document["memory"], document["export"]
+    file = document["file"]
+    exact = "" if file["exact"] else ", about"
+    lines = [
+        f"{document['model']} ({document['family']}), {report['parameters']:,} parameters, "
+        f"context {document['context']} of {document['trained_context']} tokens",
+        describe_outline(document["plan"]),
+        "weights:",
+        *formats_lines(report),
+        f"file: {file['bytes']:,} bytes{exact} ({megabytes(report['weight_bytes'])} of weights, "
+        f"{megabytes(file['tokenizer_bytes'])} of tokenizer), "
+        f"{report['bits_per_weight']:.2f} bits per weight",
+        f"KV cache: {document['kv']['bytes_per_token']:,} bytes a token ({document['kv']['dtype']})"
+        f", {megabytes(document['kv']['bytes'])} for a whole context",
+        f"read per decoded token: {megabytes(document['read_per_token'])}",
+        f"memory at run time, about {megabytes(memory['total'])}: file {megabytes(memory['file'])}"
+        f" (mapped), KV {megabytes(memory['kv'])} (one whole context), activations "
+        f"{megabytes(memory['activations'])} (a step of {memory['step_tokens']} tokens)",
+        f"the export needs {megabytes(export['disk'])} of disk and about "
+        f"{_peaks(export['peak_anonymous_bytes'])} of anonymous memory",
+        *notes_lines(report),
+    ]
+    return "\n".join(lines)
+
+
+def _peaks(peaks: Mapping[str, int] | None) -> str:
+    if peaks is None:
+        return "an unknown amount"
+    return ", ".join(f"{megabytes(value)} ({phase})" for phase, value in peaks.items())
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _document(
+    loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend, tokens: int, rows: int
+) -> dict[str, Any]:
+    plan, config = traced.lowered.plan, loaded.checkpoint.config
+    specs = tensor_specs(loaded, traced, recipe, backend)
+    origin = provenance(
+        loaded.checkpoint.sources,
+        loaded.checkpoint.license,
+        lambda done, total: None,
+        digest=lambda path: "0" * 64,
+    )
+    file_bytes = program_bytes(plan, documents(loaded, traced, recipe, origin), specs)
+    per_token = kv_bytes(plan, 0)
+    kv = per_token * plan.context
+    activations = activation_bytes(plan, tokens=tokens, rows=rows)
+    return {
+        "model": loaded.name,
+        "family": config.family,
+        "context": loaded.context,
+        "trained_context": config.context,
+        "recipe": recipe.to_json(),
+        "report": build_report(
+            _rows(traced, backend),
+            tied=traced.tied_away,
+            constants=frozenset(constants(config, 1)),
+            notes=[*loaded.notes, *traced.assignment.notes],
+            unread_config_keys=loaded.checkpoint.unread_config_keys,
+            seconds={},
+            peak_anonymous_bytes={},
+            verify={"skipped": "dry run"},
+        ),
+        "plan": outline(plan),
+        "file": {
+            "bytes": file_bytes,
+            "exact": bool(loaded.checkpoint.sources),
+            "tokenizer_bytes": len(loaded.tokenizer.json),
+        },
+        "kv": {"dtype": recipe.kv_format(), "bytes_per_token": per_token, "bytes": kv},
+        "read_per_token": weight_bytes(plan),
+        "memory": {
+            "file": file_bytes,
+            "kv": kv,
+            "activations": activations,
+            "total": file_bytes + kv + activations,
+            "step_tokens": tokens,
+        },
+        "export": {
+            "disk": file_bytes,
+            "peak_anonymous_bytes": _export_peaks(traced, recipe, max(s.nbytes for s in specs)),
+        },
+    }
+
+
+def _rows(traced: Traced, backend: Backend) -> list[WeightRow]:
+    shapes = traced.shapes
+    rows = []
+    for weight in {weight.tensor: weight for weight in traced.lowered.plan.weights}.values():
+        for part in traced.lowered.parts[weight.tensor]:
+            shape = shapes[part]
+            size = (
+                4 * prod(shape)
+                if weight.format == RAW_F32
+                else backend.packed_bytes(weight.format, *shape)
+            )
+            rows.append(WeightRow(part, weight.tensor, weight.format, shape, size, None))
+    return rows
+
+
+def _export_peaks(traced: Traced, recipe: Recipe, largest: int) -> dict[str, int] | None:
+    """About the anonymous memory of an export: this process, which has traced the same graph, and
+    what packing the largest tensor and comparing logits take."""
+    now = anonymous_bytes()
+    if now is None:
+        return None
+    plan = traced.lowered.plan
+    peaks = {"export": now + largest + _PACK_CHUNKS * 4 * CHUNK_ELEMENTS}
+    if recipe.verify:
+        logits = 4 * verified_positions(plan.context) * plan.vocab
+        peaks["verify"] = now + _VERIFY_LOGITS * logits
+    return peaks
