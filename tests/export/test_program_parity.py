@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures_checkpoints import YARN_ROPE, reference_model
 from numpy.typing import NDArray
 from torch import nn
 
@@ -34,30 +35,38 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-untied": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True, "num_hidden_layers": 3}),
     "llama-head-dim": ("llama", {"head_dim": 24}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "mistral": ("mistral", {}),
+    "phi3-long": ("phi3", {}),
+    "phi3-short": ("phi3", {"tie_word_embeddings": True, "original_max_position_embeddings": 90}),
     "qwen2-untied": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-windows": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1},
+    ),
     "qwen3-untied": ("qwen3", {}),
     "qwen3-tied": ("qwen3", {"tie_word_embeddings": True, "num_hidden_layers": 4}),
+    "qwen3-yarn": ("qwen3", {"rope_parameters": YARN_ROPE}),
+    "smollm3": (
+        "smollm3",
+        {"use_sliding_window": True, "sliding_window": 9, "tie_word_embeddings": True},
+    ),
 }
+CONTEXTS = {"phi3-short": 90}  # as many as trained with before LongRoPE
+
+Case = tuple[Path, int]
 
 
 @pytest.fixture(params=CASES)
-def folder(request: pytest.FixtureRequest, tiny_checkpoint: Tiny) -> Path:
+def case(request: pytest.FixtureRequest, tiny_checkpoint: Tiny) -> Case:
+    """The folder of a checkpoint, and the context of its program."""
     family, config = CASES[request.param]
-    return tiny_checkpoint(family, **config)
+    return tiny_checkpoint(family, **config), CONTEXTS.get(request.param, 256)
 
 
 def prompt(seed: int, length: int = LENGTH) -> list[int]:
     return np.random.default_rng(seed).integers(0, 288, length).tolist()
-
-
-def transformers_model(folder: Path) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
-    return model
 
 
 def logits_of(model: nn.Module, tokens: list[int]) -> NDArray[np.float32]:
@@ -69,7 +78,7 @@ def logits_of(model: nn.Module, tokens: list[int]) -> NDArray[np.float32]:
 @contextmanager
 def running(program: Program) -> Iterator[Step]:
     """``step([(sequence, first position, tokens), ...]) -> logits`` of every token."""
-    pages = -(-256 // native.page_tokens())
+    pages = -(-program.plan.context // native.page_tokens())
     executor = native.load(
         program.plan,
         {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
@@ -110,9 +119,10 @@ def assert_parity(
     assert float(np.abs(got - expected).max() / expected.std()) < bound
 
 
-def test_fp32_program(folder: Path, tmp_path: Path) -> None:
-    reference = transformers_model(folder)
-    recipe = load_recipe("fp32", ["verify=false"], model=str(folder))
+def test_fp32_program(case: Case, tmp_path: Path) -> None:
+    folder, context = case
+    reference = reference_model(folder, context)
+    recipe = load_recipe("fp32", ["verify=false", f"context={context}"], model=str(folder))
     with Program.open(export(recipe, output=tmp_path / "x.edge")) as program:
         first, second = prompt(1), prompt(2)
         expected = [logits_of(reference, first), logits_of(reference, second)]
@@ -135,12 +145,20 @@ def test_fp32_program(folder: Path, tmp_path: Path) -> None:
                 assert_parity(np.concatenate(got[index]), expected[index])
 
 
-@pytest.mark.parametrize("scheme", ["8da4w", "8da8w"])
-def test_quantized_program(scheme: str, folder: Path, tmp_path: Path) -> None:
-    settings = ["verify=false", "kv_dtype=f32"]
+@pytest.mark.parametrize(
+    ("case", "scheme"),
+    [
+        *((name, "8da4w") for name in CASES),
+        *((name, "8da8w") for name in ("llama-tied", "phi3-long", "qwen2-untied", "qwen3-untied")),
+    ],
+    indirect=["case"],
+)
+def test_quantized_program(scheme: str, case: Case, tmp_path: Path) -> None:
+    folder, context = case
+    settings = ["verify=false", "kv_dtype=f32", f"context={context}"]
     recipe = load_recipe(scheme, settings, model=str(folder))
     with Program.open(export(recipe, output=tmp_path / "x.edge")) as program:
-        reference = transformers_model(folder)
+        reference = reference_model(folder, context)
         replace_weights(reference, program)
         tokens = prompt(3)
         expected = logits_of(reference, tokens)
