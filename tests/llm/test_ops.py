@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy
 import pytest
 import torch
 
@@ -96,6 +97,55 @@ def test_attention_reads_back_what_the_cache_holds() -> None:
     rounded = attend(q, k.half(), v.half())
     torch.testing.assert_close(got.double(), rounded, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(got.double(), attend(q, k, v), atol=1e-5, rtol=1e-5)
+
+
+def test_an_int8_row_is_its_integers_and_their_scale() -> None:
+    x = torch.tensor([[254.0, 1.0, 3.0, 5.0, -1.0, -253.0, 0.0, -254.0], [0.0] * 8])
+    rows = ops.to_cache(x, torch.int8)
+    assert rows.shape == (2, ops.cache_width(8, torch.int8))
+    assert rows[0, :8].tolist() == [127, 0, 2, 2, 0, -126, 0, -127]
+    assert rows[1, :8].tolist() == [0] * 8
+    scales = [float(numpy.frombuffer(row[8:].numpy().tobytes(), "<f4")[0]) for row in rows]
+    assert scales == [2.0, torch.finfo(torch.float32).tiny]
+    torch.testing.assert_close(
+        ops.from_cache(rows[0], torch.float32), torch.tensor([254.0, 0, 4, 4, 0, -252, 0, -254])
+    )
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_an_int8_row_that_is_not_finite_stays_so(broken: float) -> None:
+    x = random(3, 2, HEAD_DIM)
+    x[1, 0, 3] = broken
+    back = ops.from_cache(ops.to_cache(x, torch.int8), torch.float32)
+    assert bool(back[1, 0].isnan().all())
+    assert int(back.isnan().sum()) == HEAD_DIM
+
+
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (3, 0.5)])
+def test_attention_over_an_int8_cache(window: int, softcap: float) -> None:
+    q, k, v = qkv(9)
+    shape = (SLOTS, CONTEXT, KV_HEADS, HEAD_DIM + 4)
+    cache = torch.full(shape, 0x7F, dtype=torch.int8), torch.full(shape, 0x7F, dtype=torch.int8)
+    got = [
+        run(
+            q[i : i + 3],
+            k[i : i + 3],
+            v[i : i + 3],
+            cache,
+            [i, i + 1, i + 2],
+            [1] * 3,
+            window=window,
+            softcap=softcap,
+        )
+        for i in (0, 3, 6)
+    ]
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        scale = x.abs().amax(-1, keepdim=True) / 127
+        return torch.round(x / scale) * scale
+
+    expected = attend(q, rounded(k), rounded(v), window=window, softcap=softcap)
+    torch.testing.assert_close(torch.cat(got).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pairs", [4, 3])

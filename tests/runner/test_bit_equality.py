@@ -20,7 +20,7 @@ from edge_llm.runner.events import Event, FinishEvent, TokenEvent
 from edge_llm.runner.executor import Batch, Executor, Float32, Limits, StepResult
 from edge_llm.runner.requests import EngineFacts
 
-SCHEMES = ("fp32", "fp16", "8da8w", "8da4w")
+SCHEMES = (("fp32", None), ("fp32", "i8"), ("fp16", None), ("8da8w", None), ("8da4w", "i8"))
 CONTEXT, VOCAB = 256, 288
 IDS = np.random.default_rng(0).integers(0, 256, 150).tolist()  # more than two pages
 OTHERS = [
@@ -28,9 +28,10 @@ OTHERS = [
 ]
 
 
-@pytest.fixture(params=SCHEMES)
+@pytest.fixture(params=SCHEMES, ids=lambda scheme: f"{scheme[0]}-{scheme[1] or 'default'}")
 def program(request: pytest.FixtureRequest, tiny_program: Callable[..., Path]) -> Path:
-    return tiny_program(request.param)
+    scheme, kv_dtype = request.param
+    return tiny_program(scheme, kv_dtype=kv_dtype)
 
 
 @pytest.fixture
