@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
+from edge_llm.export.sources import Sources
+from edge_llm.export.template import read_chat_template
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
 from edge_llm.llm.checkpoints.weightless import is_weightless, open_weightless
@@ -18,13 +21,15 @@ from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What is known before any weight is read. ``name`` is the model's, ``context`` the program's
-    limit in tokens; ``notes`` says what was settled on the way."""
+    limit in tokens; ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says
+    what was settled on the way."""
 
     name: str
     checkpoint: Checkpoint
     tokenizer: TokenizerDocument
     context: int
     generation: GenerationDefaults
+    sources: Sources
     notes: tuple[str, ...]
 
 
@@ -35,13 +40,15 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     what is returned.
 
     Raises:
-        ConfigError: no model named, a context beyond the model's, a config that is not supported.
+        ConfigError: no model named, a context beyond the model's, a config that is not supported,
+            a chat template that does not render.
         SourceError: a name that is unknown or not pulled.
         CheckpointError, TokenizerError: a source that is damaged or does not fit its family.
     """
     if not recipe.model:
         raise ConfigError("recipe: model is missing, expected a path, a name or hf:ORG/NAME")
     path = catalogue.resolve(recipe.model)
+    sources = Sources(path)
     without = weightless and path.is_dir() and is_weightless(path)
     checkpoint = open_weightless(path) if without else open_checkpoint(path)
     notes = list(checkpoint.notes)
@@ -50,6 +57,12 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         tokenizer = _no_tokenizer(checkpoint.config.vocab)
     else:
         tokenizer = _tokenizer(checkpoint.tokenizer)
+    sources.add(checkpoint.sources)
+    if recipe.chat_template is not None:
+        file = Path(recipe.chat_template).expanduser()
+        notes.append(_template_note(file, tokenizer))
+        tokenizer = replace(tokenizer, chat_template=read_chat_template(file, tokenizer))
+        sources.add([file])
     trained = checkpoint.config.context
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"recipe: context is {recipe.context}, the model's own is {trained}")
@@ -64,13 +77,20 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         name, generation = model.name, replace(generation, **model.sampling)
     elif origin := catalogue.commit_of(path):  # the folder's own name is a commit's there
         name = origin["repository"].partition("/")[2]
-    return Loaded(name, checkpoint, tokenizer, context, generation, tuple(notes))
+    return Loaded(
+        name, sources.guard(checkpoint), tokenizer, context, generation, sources, tuple(notes)
+    )
 
 
 def _tokenizer(source: TokenizerSource) -> TokenizerDocument:
     if isinstance(source, TokenizerDirectory):
         return from_directory(source.path)
     return from_gguf(source.values)
+
+
+def _template_note(file: Path, tokenizer: TokenizerDocument) -> str:
+    replaced = "which has none" if tokenizer.chat_template is None else "in place of its own"
+    return f"chat template {file.name} given to the model, {replaced}"
 
 
 def _no_tokenizer(vocab: int) -> TokenizerDocument:

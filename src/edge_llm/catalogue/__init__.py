@@ -4,7 +4,9 @@ Everything lives under `home`: ``models/`` for what was fetched, ``programs/`` f
 """
 
 from edge_llm.catalogue.entries import Entry, Package, find, list_models
-from edge_llm.catalogue.models import is_pulled, locate, pull, resolve
+from edge_llm.catalogue.hub import commit_of
+from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
+from edge_llm.catalogue.sources import HubSource
 from edge_llm.catalogue.store import (
     StoredProgram,
     find_program,
@@ -13,16 +15,18 @@ from edge_llm.catalogue.store import (
     models_dir,
     newest_program,
     programs_dir,
-    remove,
 )
 
 __all__ = [
     "Entry",
+    "HubSource",
     "Package",
     "StoredProgram",
+    "commit_of",
     "find",
     "find_program",
     "home",
+    "identify",
     "is_pulled",
     "list_models",
     "list_programs",

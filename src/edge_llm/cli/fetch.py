@@ -8,7 +8,8 @@ from edge_llm.cli.console import Progress, human_bytes, say
 
 
 def fetch(source: str, progress: Progress) -> Path:
-    """The files of a checkpoint: a path, or a name whose model is fetched if it is not here yet.
+    """The files of a checkpoint: a path, or a name or ``hf:…`` whose model is fetched if it is
+    not here yet.
 
     Raises:
         SourceError: no such path or name, or it cannot be fetched; the hint says what to do.
@@ -18,6 +19,9 @@ def fetch(source: str, progress: Progress) -> Path:
     located = catalogue.locate(source)
     if isinstance(located, Path):
         return located
+    if isinstance(located, catalogue.HubSource):
+        say(f"fetching {located} from {located.origin}")
+        return catalogue.pull(str(located), progress=progress)
     say(
         f"fetching {located.name}: {human_bytes(located.download_bytes)} from {located.origin}, "
         f"{located.licence} licence ({located.licence_url})"

@@ -7,6 +7,9 @@ from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, say, table
 from edge_llm.cli.fetch import fetch
+from edge_llm.errors import SourceError
+
+_MODEL = "a name from `edge-llm ls`, or hf:ORG/NAME[/FILE.gguf][@REVISION] on Hugging Face"
 
 
 def add_parser(verbs: Any) -> None:
@@ -17,17 +20,21 @@ def add_parser(verbs: Any) -> None:
     listing.set_defaults(run=run_ls)
 
     pull = verbs.add_parser(
-        "pull", help="fetch a model", description="Fetch a model of the catalogue into the store."
+        "pull",
+        help="fetch a model",
+        description="Fetch a model. What is here already is not fetched again; after an "
+        "interruption, only the files that are missing are.",
     )
-    pull.add_argument("name", help="a name from `edge-llm ls`")
+    pull.add_argument("name", metavar="NAME|hf:ORG/NAME", help=_MODEL)
     pull.set_defaults(run=run_pull)
 
     remove = verbs.add_parser(
         "rm",
         help="remove a program or a fetched model",
-        description="Remove a program or a fetched model from the store.",
+        description="Remove a program of the store, or a fetched model; models from Hugging Face "
+        "leave the cache that its other clients share.",
     )
-    remove.add_argument("name", help="a name from `edge-llm ls`")
+    remove.add_argument("name", metavar="NAME|hf:ORG/NAME", help=_MODEL)
     remove.set_defaults(run=run_rm)
 
 
@@ -84,7 +91,9 @@ def run_ls(arguments: argparse.Namespace) -> int:
 def run_pull(arguments: argparse.Namespace) -> int:
     from edge_llm import catalogue
 
-    name = catalogue.find(arguments.name).name  # a name, never a path
+    name = arguments.name
+    if catalogue.identify(name) is None:
+        raise SourceError(f"{name} is a path: there is nothing to fetch")
     progress = Progress()
     try:
         path = fetch(name, progress)
