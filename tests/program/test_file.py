@@ -55,7 +55,7 @@ def test_a_program_needs_no_golden_record(parts: Any, tmp_path: Path) -> None:
 
 def test_the_public_reader_opens_it(parts: Any, program_path: Path) -> None:
     with safetensors.safe_open(program_path, framework="numpy") as file:
-        assert file.metadata()["edge_llm.format"] == "1.0"
+        assert file.metadata()["edge_llm.format"] == "1.1"
         for spec, data in parts.tensors.items():
             assert np.array_equal(file.get_tensor(spec.name), data)
 
@@ -246,8 +246,9 @@ def test_a_newer_major_version_says_what_to_do(program_path: Path) -> None:
     assert "upgrade" in info.value.hint
 
 
-def test_a_newer_minor_version_is_read(program_path: Path) -> None:
-    program_path.write_bytes(set_metadata("format", "1.7")(program_path.read_bytes()))
+@pytest.mark.parametrize("version", ["1.0", "1.7"])
+def test_other_minor_versions_are_read(program_path: Path, version: str) -> None:
+    program_path.write_bytes(set_metadata("format", version)(program_path.read_bytes()))
     Program.open(program_path).close()
 
 

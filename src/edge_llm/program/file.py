@@ -36,7 +36,7 @@ from edge_llm.program.strict import as_object, as_str, fields, parse_json
 FORMAT_KEY = PREFIX + "format"
 PLAN_KEY = PREFIX + "plan"
 FORMAT_MAJOR = 1
-FORMAT = f"{FORMAT_MAJOR}.0"
+FORMAT = f"{FORMAT_MAJOR}.1"
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER = 128 * 1024 * 1024  # bytes
 
