@@ -7,13 +7,19 @@ from pathlib import Path
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.gguf import open_gguf
 from edge_llm.llm.checkpoints.huggingface import open_huggingface
+from edge_llm.llm.checkpoints.meta import is_meta_folder, open_meta
 from edge_llm.llm.checkpoints.source import Checkpoint
 
-EXPECTED = "expected a folder with config.json and safetensors, or a .gguf file"
+EXPECTED = (
+    "expected a folder with config.json and safetensors, one with params.json and "
+    "consolidated.00.pth, or a .gguf file"
+)
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens and checks a Hugging Face folder or a GGUF file (or a folder with just one).
+    """Opens and checks a Hugging Face folder, one in Meta's layout, or a GGUF file (or a folder
+    with just one).
 
     Raises:
         CheckpointError: nothing there, not a checkpoint, damaged, or not fit for its family.
@@ -23,13 +29,16 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         if (path / "config.json").is_file():
             return open_huggingface(path)
+        if is_meta_folder(path):
+            return open_meta(path)
         files = sorted(path.glob("*.gguf"))
         if len(files) == 1:
             return open_gguf(files[0])
-        got = "several .gguf files: name one" if files else "neither config.json nor a .gguf file"
+        got = "several .gguf files: name one" if files else "none of these"
         raise CheckpointError(f"{path} has {got}; {EXPECTED}")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; {EXPECTED}")
     if path.suffix == ".gguf":
         return open_gguf(path)
-    raise CheckpointError(f"{path} is not a checkpoint; {EXPECTED}")
+    got = "is a pickle, which is never run" if path.suffix in PICKLED else "is not a checkpoint"
+    raise CheckpointError(f"{path} {got}; {EXPECTED}")
