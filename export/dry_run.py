@@ -100,7 +100,7 @@ def _document(
     plan, config = traced.lowered.plan, loaded.checkpoint.config
     specs = tensor_specs(loaded, traced, recipe, backend)
     origin = provenance(
-        loaded.checkpoint.sources,
+        loaded.sources.paths,
         loaded.checkpoint.license,
         lambda done, total: None,
         digest=lambda path: "0" * 64,

@@ -85,13 +85,14 @@ class _Export:
                 rows = self._weights(loaded, traced, writer)
             outcome = self._verify(loaded, traced, writer, contents)
             report = self._report(loaded, traced, rows, outcome)
+            loaded.sources.check()  # what was hashed in the beginning is what was read
             with self._meter.stage("write"):
                 return writer.finish(replace(contents, report=report))
 
     def _provenance(self, loaded: Loaded) -> dict[str, Any]:
         with self._meter.stage("provenance"):
             return provenance(
-                loaded.checkpoint.sources,
+                loaded.sources.paths,
                 loaded.checkpoint.license,
                 lambda done, total: self._progress("hash sources", done, total),
             )

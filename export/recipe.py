@@ -62,7 +62,8 @@ class Recipe:
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
     magnitude on -8. int4 weights that the checkpoint itself holds are taken over with their own
     groups, unless ``requantize``. ``context`` None: the model's own, at most 8192. ``kv_dtype``
-    None: f16, f32 under the scheme fp32. ``gate`` None accepts any result; without ``verify``
+    None: f16, f32 under the scheme fp32. ``chat_template`` is a Jinja file to use in place of the
+    source's, or where that has none. ``gate`` None accepts any result; without ``verify``
     nothing is compared and the file holds no golden record.
 
     Raises:
@@ -80,6 +81,7 @@ class Recipe:
     requantize: bool = False
     context: int | None = None
     kv_dtype: str | None = None
+    chat_template: str | None = None
     backend: str = "native"
     gate: Gate | None = field(default_factory=Gate)
     verify: bool = True
@@ -166,6 +168,10 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
             "a number of tokens above 0, or nothing",
         ),
         "kv_dtype": _one_of(tuple(KV_DTYPES), or_none=True),
+        "chat_template": (
+            lambda value: value is None or (isinstance(value, str) and value != ""),
+            "the path of a Jinja file, or nothing",
+        ),
         "backend": (lambda value: isinstance(value, str), "the name of a backend"),
         "gate": (_is_gate, "limits (max_kl, min_top1, max_excess_kl, max_quality_kl) or off"),
         "verify": (lambda value: isinstance(value, bool), "true or false"),

@@ -92,6 +92,7 @@ def test_to_json_is_plain() -> None:
         (["context=0"], "context is 0, expected a number of tokens above 0"),
         (["context=true"], "context is True"),
         (["kv_dtype=f8"], "kv_dtype is 'f8', expected one of f32, f16"),
+        (["chat_template=5"], "chat_template is 5, expected the path of a Jinja file"),
         (["verify=1"], "verify is 1, expected true or false"),
         (["model=5"], "model is 5, expected a path or a catalogue name"),
         (["verify"], "expected key=value"),

@@ -60,6 +60,11 @@ def add_parser(verbs: Any) -> None:
         help="of keys and values (default: f16, f32 under fp32)",
     )
     parser.add_argument(
+        "--chat-template",
+        metavar="FILE",
+        help="a Jinja file, for a model that has no chat template or to replace it",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print plan, sizes and memory; read no weights (a folder with a config.json is "
@@ -86,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         "group_size": arguments.group_size,
         "context": arguments.context,
         "kv_dtype": arguments.kv_dtype,
+        "chat_template": arguments.chat_template,
     }
     # A wrong name is refused now; a right one is fetched once all else is known to be right.
     model = catalogue.identify(arguments.model)

@@ -1,0 +1,162 @@
+"""Sources that change, shrink or vanish while they are exported; and chat templates from files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_llm.errors import CheckpointError, ConfigError, ExportError
+from edge_llm.export.pipeline import export
+from edge_llm.export.recipe import Recipe, load_recipe
+from edge_llm.export.sources import Sources
+from edge_llm.program.file import Program
+
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture
+def source(tiny_checkpoint: Tiny, tmp_path: Path) -> Path:
+    """A checkpoint of our own, to be changed."""
+    return Path(shutil.copytree(tiny_checkpoint("llama"), tmp_path / "source"))
+
+
+def recipe_of(source: Path, *settings: str) -> Recipe:
+    return load_recipe("8da4w", ["verify=false", *settings], model=str(source))
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def rewrite(file: Path) -> None:
+    """Other contents of the same size."""
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def replace(file: Path) -> None:
+    """A copy with the same size and time."""
+    shutil.copy2(file, file.with_suffix(".new"))
+    os.replace(file.with_suffix(".new"), file)
+
+
+@pytest.mark.parametrize("at", [1, -1])
+@pytest.mark.parametrize(
+    ("change", "file", "said"),
+    [
+        (cut, "model.safetensors", "bytes, now"),
+        (remove, "model.safetensors", "can no longer be found"),
+        (rewrite, "model.safetensors", "written to"),
+        (replace, "model.safetensors", "another file is in its place"),
+        (rewrite, "tokenizer.json", "written to"),
+    ],
+)
+def test_a_source_that_changes_ends_the_export(
+    change: Callable[[Path], None], file: str, said: str, at: int, source: Path, tmp_path: Path
+) -> None:
+    """``at``: after the first tensor, or after the last."""
+    out = tmp_path / "out" / "x.edge"
+    out.parent.mkdir()
+    out.write_bytes(b"older")
+    done: list[int] = []
+
+    def progress(stage: str, now: int, total: int) -> None:
+        if stage == "pack":
+            done.append(now)
+            if now == (done[0] if at == 1 else total):
+                change(source / file)
+
+    with pytest.raises(ExportError, match=f"{file} changed while it was exported: .*{said}"):
+        export(recipe_of(source), output=out, progress=progress)
+    assert [entry.name for entry in out.parent.iterdir()] == ["x.edge"]
+    assert out.read_bytes() == b"older"
+
+
+def test_a_change_before_verification(source: Path, tmp_path: Path) -> None:
+    def progress(stage: str, now: int, total: int) -> None:
+        if stage == "verify":
+            cut(source / "model.safetensors")
+
+    recipe = load_recipe("8da4w", model=str(source))
+    with pytest.raises(ExportError, match="changed while it was exported"):
+        export(recipe, output=tmp_path / "x.edge", progress=progress)
+    assert not (tmp_path / "x.edge").exists()
+
+
+def test_a_change_between_the_first_look_and_the_hash(source: Path) -> None:
+    sources = Sources(source)
+    rewrite(source / "config.json")
+    sources.add([source / "config.json"])
+    with pytest.raises(ExportError, match=r"config\.json changed"):
+        sources.check()
+
+
+def test_other_files_of_the_folder_may_change(source: Path, tmp_path: Path) -> None:
+    (source / "notes.txt").write_text("a", encoding="utf-8")
+
+    def progress(stage: str, now: int, total: int) -> None:
+        (source / "notes.txt").write_text("bcd", encoding="utf-8")
+
+    assert export(recipe_of(source), output=tmp_path / "x.edge", progress=progress).is_file()
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    sources = Sources(tmp_path)
+    with pytest.raises(CheckpointError, match="No such file"):
+        sources.add([tmp_path / "absent"])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Sources(tmp_path / "absent")
+
+
+# --- chat templates ------------------------------------------------------------------------------
+
+TEMPLATE = "{% for message in messages %}<<{{ message.content }}>>{% endfor %}"
+
+
+def test_a_chat_template_from_a_file(source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jinja"
+    file.write_text(TEMPLATE, encoding="utf-8")
+    path = export(recipe_of(source, f"chat_template={file}"), output=tmp_path / "x.edge")
+    with Program.open(path) as program:
+        documents = program.documents
+    assert documents.chat_template == TEMPLATE
+    assert "mine.jinja" in [entry["file"] for entry in documents.provenance["sources"]]
+    note = "chat template mine.jinja given to the model, "
+    assert note + "in place of its own" in documents.report["notes"]
+
+    (source / "tokenizer_config.json").unlink()
+    path = export(recipe_of(source, f"chat_template={file}"), output=tmp_path / "x.edge")
+    with Program.open(path) as program:
+        assert program.documents.chat_template == TEMPLATE
+        assert note + "which has none" in program.documents.report["notes"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        (b"\xff", "not UTF-8"),
+        (b"{% for", "does not compile"),
+        (b"{{ raise_exception('never') }}", "does not render"),
+        (b"hello", "a user's message is not in the prompt"),
+        (b"x" * 300_000, "at most 262144 are allowed"),
+        (b"x" * 1_100_000, "are too many"),
+    ],
+)
+def test_chat_templates_that_are_refused(
+    content: bytes | None, said: str, source: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "bad.jinja"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"bad\.jinja.*{said}"):
+        export(recipe_of(source, f"chat_template={file}"), output=tmp_path / "x.edge")
