@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import ConfigError
-from edge_llm.llm.config import LinearScaling, Llama3Scaling
+from edge_llm.llm.config import LinearScaling, Llama3Scaling, LongRopeScaling
 from edge_llm.llm.registry import FAMILIES, build_model, read_config
 
 LLAMA: dict[str, Any] = {
@@ -60,6 +60,88 @@ def test_linear_rope() -> None:
     assert config.rope_scaling == LinearScaling(2.0)
 
 
+@pytest.mark.parametrize(
+    ("change", "windows"),
+    [
+        ({"model_type": "qwen2"}, ()),
+        ({"model_type": "qwen2", "sliding_window": 32}, ()),
+        ({"model_type": "qwen2", "use_sliding_window": True}, ()),  # 4096, beyond the context
+        (
+            {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 32},
+            (),  # in layers from the 28th on
+        ),
+        (
+            {
+                "model_type": "qwen2",
+                "use_sliding_window": True,
+                "sliding_window": 32,
+                "max_window_layers": 1,
+            },
+            (0, 32),
+        ),
+        (
+            {
+                "model_type": "qwen3",
+                "use_sliding_window": True,
+                "sliding_window": 32,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            (32, 0),
+        ),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": None},
+            (),
+        ),
+        ({"model_type": "phi3", "sliding_window": 255}, (255, 255)),
+        ({"model_type": "phi3", "sliding_window": 256}, ()),
+        (
+            {
+                "model_type": "smollm3",
+                "use_sliding_window": True,
+                "sliding_window": 9,
+                "no_rope_layers": [0, 1],
+            },
+            (9, 0),
+        ),
+    ],
+)
+def test_windows(change: dict[str, Any], windows: tuple[int, ...]) -> None:
+    config, unread = read_config(LLAMA | change, "config.json")
+    assert config.windows == windows
+    assert unread == ()
+    if windows:
+        assert tuple(config.window(layer) for layer in range(2)) == windows
+
+
+def test_yarn_extends_the_context() -> None:
+    form = {
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 200}
+    }
+    assert read_config(LLAMA | form, "config.json")[0].context == 800
+    longer = LLAMA | form | {"max_position_embeddings": 1000}
+    assert read_config(longer, "config.json")[0].context == 1000
+
+
+def test_original_length_beside_or_within_the_scaling() -> None:
+    factors = {"short_factor": [1] * 8, "long_factor": [2.0] * 8}
+    within = {"type": "su", "original_max_position_embeddings": 64, **factors}
+    expected = LongRopeScaling((1.0,) * 8, (2.0,) * 8, 64, pytest.approx((4 / 3) ** 0.5))
+    phi3 = LLAMA | {"model_type": "phi3"}
+    for form in (
+        {"rope_scaling": within},
+        {
+            "rope_scaling": {"type": "longrope", **factors},
+            "original_max_position_embeddings": 64,
+        },
+        {"rope_scaling": within, "original_max_position_embeddings": 64},
+    ):
+        assert read_config(phi3 | form, "config.json")[0].rope_scaling == expected
+    with pytest.raises(ConfigError, match="original_max_position_embeddings: got 64, expected 65"):
+        read_config(
+            phi3 | {"rope_scaling": within, "original_max_position_embeddings": 65}, "config.json"
+        )
+
+
 def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
     values = LLAMA | {"use_cache": True, "initializer_range": 0.02, "a_new_key": 1, "another": []}
     assert read_config(values, "config.json")[1] == ("a_new_key", "another")
@@ -95,6 +177,54 @@ def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
         ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 2}, ["layer_types: got ["]),
         ({"model_type": "qwen3", "use_sliding_window": 1}, ["use_sliding_window: got 1"]),
         ({"num_local_experts": 8}, ["num_local_experts: got 8, expected 0"]),
+        (
+            {"model_type": "smollm3", "no_rope_layers": [1]},
+            ["no_rope_layers: got [1], expected 0 or 1 for each of the 2 layers"],
+        ),
+        ({"model_type": "mistral", "layer_types": ["full_attention"] * 2}, ["layer_types: got ["]),
+        ({"model_type": "mistral", "sliding_window": 0}, ["sliding_window: got 0, expected an"]),
+        ({"model_type": "mistral", "hidden_act": "gelu"}, ["hidden_act: got 'gelu', expected"]),
+        ({"model_type": "mixtral"}, ["model_type: got 'mixtral', expected one of"]),
+        ({"model_type": "phi3small"}, ["model_type: got 'phi3small', expected one of"]),
+        ({"model_type": "phi3", "lm_head_bias": True}, ["lm_head_bias: got True, expected False"]),
+        ({"model_type": "phi3", "full_attn_mod": 2}, ["full_attn_mod: got 2, expected 1"]),
+        (
+            {"model_type": "phi3", "partial_rotary_factor": 1.5},
+            ["partial_rotary_factor: got 1.5, expected at most 1.0"],
+        ),
+        (
+            {"model_type": "phi3", "partial_rotary_factor": 0.2},
+            ["partial_rotary_factor: got 0.2, expected one that rotates an even number of the 16"],
+        ),
+        (
+            {
+                "model_type": "phi3",
+                "original_max_position_embeddings": 64,
+                "rope_scaling": {
+                    "type": "longrope",
+                    "short_factor": [1.0] * 8,
+                    "long_factor": [1.0] * 7,
+                },
+            },
+            ["long_factor: got 7 numbers, expected 8"],
+        ),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [0] * 8, "long_factor": "x"}},
+            [
+                "rope_scaling.original_max_position_embeddings: missing",
+                "rope_scaling.short_factor: got [0, 0",
+                "rope_scaling.long_factor: got 'x', expected a list of finite numbers above 0",
+            ],
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 1}},
+            ["rope_scaling.beta_fast: got 1.0, expected more than beta_slow 1.0"],
+        ),
+        (
+            {"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}},
+            ["rope_theta: got 1.0, expected more than 1 with yarn"],
+        ),
+        ({"rope_theta": 10**400}, ["rope_theta: got 1000"]),
         ({"rope_theta": 0}, ["rope_theta: got 0"]),
         ({"rope_parameters": 3}, ["rope_parameters: got 3, expected an object"]),
         ({"rope_scaling": {"type": "dynamic", "factor": 2}}, ["rope_scaling.rope_type: got 'dyn"]),
