@@ -17,9 +17,7 @@ def test_every_file_is_an_entry() -> None:
 
 def test_names_mean_one_entry() -> None:
     words = [
-        word.lower()
-        for entry in catalogue.list_models()
-        for word in {entry.name, *entry.aliases, entry.repository}
+        word for entry in catalogue.list_models() for word in {word.lower() for word in entry.names}
     ]
     assert len(words) == len(set(words))
 
@@ -40,6 +38,25 @@ def test_find(name: str) -> None:
     assert entry.origin == "Hugging Face (meta-llama/Llama-3.2-1B-Instruct)"
 
 
+@pytest.mark.parametrize(
+    ("known_as", "name"),
+    [
+        ("qwen2.5:0.5b", "qwen2.5-0.5b"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "qwen2.5-0.5b"),
+        ("Qwen2.5-0.5B-Instruct", "qwen2.5-0.5b"),
+        ("llama3.1", "llama3.1-8b"),
+        ("llama3.2:1b", "llama3.2-1b"),
+        ("mistral", "mistral-7b"),
+        ("phi4-mini", "phi-4-mini"),
+        ("Phi-3.5-mini-instruct", "phi-3.5-mini"),
+        ("deepseek-r1:7b", "deepseek-r1-distill-qwen-7b"),
+        ("deepseek-r1:70b", "deepseek-r1-distill-llama-70b"),
+    ],
+)
+def test_names_that_people_know(known_as: str, name: str) -> None:
+    assert catalogue.find(known_as).name == name
+
+
 def test_package_entry() -> None:
     entry = catalogue.find("smollm2-135m")
     assert entry.package is not None
@@ -58,7 +75,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SourceError) as caught:
         catalogue.find("zzzzzz")
     assert caught.value.hint is not None
-    assert "qwen3-0.6b, smollm2-135m" in caught.value.hint
+    assert "qwen3-8b, smollm2-1.7b, smollm2-135m" in caught.value.hint
 
 
 @pytest.mark.parametrize("fields", [{"name": "x"}, {"name": "x", "licens": "mit"}])

@@ -1,10 +1,11 @@
-"""Every model of the catalogue exports, at toy size, by its own recipe and in its own shape."""
+"""Every shape of the catalogue's models exports, at toy size, by the models' own recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +18,58 @@ from edge_llm.runner.golden import check_golden
 ENTRIES = {entry.name: entry for entry in catalogue.list_models()}
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_catalogue_entry(name: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    entry = ENTRIES[name]
-    source = tiny_checkpoint(entry.family, tie_word_embeddings=True)
+TIED = {"tie_word_embeddings": True}
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+LLAMA3 = ["llama3.1-8b", "llama3.3-70b", "deepseek-r1-distill-llama-8b"]
+LLAMA3 += ["deepseek-r1-distill-llama-70b"]
+QWEN2 = ["qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b", "qwen2.5-72b"]
+QWEN2 += [f"deepseek-r1-distill-qwen-{size}" for size in ("1.5b", "7b", "14b", "32b")]
+# The shapes that the catalogue has, as what tells them apart at toy size -> the models of each.
+SHAPES: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, LLAMA3),
+    (TIED, ["llama3.2-1b", "llama3.2-3b"]),
+    (
+        TIED | {"rope_parameters": PLAIN_ROPE},
+        [f"smollm2-{size}" for size in ("135m", "360m", "1.7b")],
+    ),
+    ({"rope_parameters": PLAIN_ROPE, "num_key_value_heads": 4}, ["llama2-7b"]),
+    ({"sliding_window": None}, ["mistral-7b"]),
+    (TIED, [f"qwen2.5-{size}" for size in ("0.5b", "1.5b", "3b")]),
+    ({}, QWEN2),
+    (TIED, [f"qwen3-{size}" for size in ("0.6b", "1.7b", "4b")]),
+    ({}, [f"qwen3-{size}" for size in ("8b", "14b", "32b")]),
+    ({"rope_parameters": PLAIN_ROPE, "num_key_value_heads": 4}, ["phi-3-mini-4k"]),
+    (
+        {
+            "num_key_value_heads": 4,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10_000.0,
+                "short_factor": [1.0] * 8,
+                "long_factor": [2.0] * 8,
+            },
+        },
+        ["phi-3-mini-128k", "phi-3.5-mini"],
+    ),
+    (TIED, ["phi-4-mini"]),
+    (TIED, ["smollm3-3b"]),
+]
+
+
+def test_every_entry_has_a_shape() -> None:
+    assert sorted(name for _, names in SHAPES for name in names) == sorted(ENTRIES)
+    for _, names in SHAPES:
+        assert len({(ENTRIES[name].family, ENTRIES[name].recipe) for name in names}) == 1
+
+
+@pytest.mark.parametrize(("shape", "names"), SHAPES, ids=[names[0] for _, names in SHAPES])
+def test_catalogue_entry(
+    shape: dict[str, Any], names: list[str], tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    entry = ENTRIES[names[0]]
+    source = tiny_checkpoint(entry.family, **shape)
     recipe = load_recipe(entry.recipe, ["gate=off"], model=str(source))
-    path = edge_llm.export(recipe, output=tmp_path / f"{name}.edge")
+    path = edge_llm.export(recipe, output=tmp_path / f"{entry.name}.edge")
     with edge_llm.load(path, max_sequences=1) as llm:
         assert llm.program.documents.model.family == entry.family
         assert llm.chat([{"role": "user", "content": "hi"}]).stats.prompt_tokens > 2

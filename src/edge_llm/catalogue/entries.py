@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.resources
 import re
 from collections.abc import Mapping
@@ -103,6 +104,11 @@ def parse_entry(fields: Mapping[str, Any]) -> Entry:
 
 def list_models() -> list[Entry]:
     """All entries, by name."""
+    return list(_read_entries())
+
+
+@functools.cache
+def _read_entries() -> tuple[Entry, ...]:
     import yaml
 
     folder = importlib.resources.files("edge_llm") / "configs" / "models"
@@ -111,7 +117,7 @@ def list_models() -> list[Entry]:
         for file in folder.iterdir()
         if file.name.endswith(".yaml")
     ]
-    return sorted(entries, key=lambda entry: entry.name)
+    return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
 def find(name: str) -> Entry:
