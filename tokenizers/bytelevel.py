@@ -12,6 +12,8 @@ _MOVED = (byte for byte in range(256) if byte not in _PRINTABLE)
 BYTE_OF: dict[str, int] = {chr(byte): byte for byte in _PRINTABLE} | {
     chr(0x100 + index): byte for index, byte in enumerate(_MOVED)
 }
+# Latin-1 gives every byte the character of its number, which this then moves.
+_CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 
 
 def token_to_bytes(token: str) -> bytes:
@@ -21,3 +23,8 @@ def token_to_bytes(token: str) -> bytes:
         return bytes(map(BYTE_OF.__getitem__, token))
     except KeyError:
         return token.encode()
+
+
+def bytes_to_token(data: bytes) -> str:
+    """How a vocabulary writes some bytes."""
+    return data.decode("latin-1").translate(_CHARACTER_OF)

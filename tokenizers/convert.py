@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tokenizers as hf
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.tokenizers.gguf_bpe import build_bpe
-from edge_llm.tokenizers.tokenizer import check_decoder, parse
+from edge_llm.tokenizers.added import Built
+from edge_llm.tokenizers.folder import Folder, read_bytes, read_folder
+from edge_llm.tokenizers.gguf_vocabulary import build_bpe, build_spm
+from edge_llm.tokenizers.sentencepiece import build_sentencepiece
+from edge_llm.tokenizers.sentencepiece_file import read_pieces
+from edge_llm.tokenizers.spelling import spelling_of
+from edge_llm.tokenizers.tiktoken_file import build_tiktoken, is_tiktoken
+from edge_llm.tokenizers.tokenizer import parse
 
-_MODEL_KINDS = {
-    "llama": "SentencePiece",
-    "bert": "WordPiece",
-    "t5": "SentencePiece Unigram",
-    "rwkv": "RWKV",
-}
+_GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm}
+_REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "RWKV"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +37,32 @@ MAX_SIZE = 2**24  # ids of a tokenizer; the largest known ones have about 2**18
 
 
 def from_directory(path: Path) -> TokenizerDocument:
-    """Read ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja``.
+    """Read ``tokenizer.json``, else ``tokenizer.model`` (SentencePiece or tiktoken), else the one
+    ``*.tiktoken``; with ``tokenizer_config.json``, ``special_tokens_map.json``,
+    ``added_tokens.json`` and ``chat_template.jinja``.
 
-    The result encodes as ``transformers`` does from the same folder: tokens that only
-    ``tokenizer_config.json`` names are added, BOS and EOS are special, and the post-processor of
-    ``tokenizer.json`` alone decides about BOS (``add_bos_token`` is for older files).
+    A ``tokenizer.json`` is taken as it is: tokens that only the other files name are added, BOS and
+    EOS are special, and its post-processor alone decides about BOS (``add_bos_token`` is for older
+    files). The others know no special tokens by themselves but those of their kind; there
+    ``bos_token``, ``eos_token``, ``add_bos_token`` and ``legacy`` of the config count.
 
     Raises:
-        TokenizerError: files missing, damaged, at odds, or of an unsupported kind.
+        TokenizerError: files missing, damaged, too large, at odds, or of an unsupported kind.
     """
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        raise TokenizerError(
-            f"{path} has no tokenizer.json",
-            hint="SentencePiece and tiktoken files (tokenizer.model) are not supported.",
-        )
-    tokenizer = parse(_read(file))
-    check_decoder(tokenizer)
-    config = _read_json(path / "special_tokens_map.json")
-    config |= _read_json(path / "tokenizer_config.json")
-
-    for token_id, content, token in _listed_tokens(config):
-        if tokenizer.id_to_token(token_id) != content:
-            tokenizer.add_tokens([token])
-        if tokenizer.token_to_id(content) != token_id:
-            raise TokenizerError(
-                f"{path}: tokenizer_config.json gives {content!r} the id {token_id}, "
-                f"tokenizer.json {tokenizer.token_to_id(content)}"
-            )
-    bos_id = _make_special(tokenizer, "bos_token", config)
-    eos_id = _make_special(tokenizer, "eos_token", config)
-
-    add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
-    return _document(tokenizer, bos_id, eos_id, add_bos, _directory_template(path, config))
+    folder = read_folder(path)
+    document = path / "tokenizer.json"
+    if document.is_file():
+        tokenizer = _whole_document(document, folder)
+        bos_id = _make_special(tokenizer, "bos_token", folder, None)
+        eos_id = _make_special(tokenizer, "eos_token", folder, None)
+        add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
+    else:
+        built = _build(path, folder)
+        tokenizer = built.tokenizer
+        bos_id = _make_special(tokenizer, "bos_token", folder, built.bos)
+        eos_id = _make_special(tokenizer, "eos_token", folder, built.eos)
+        add_bos = bool(folder.config.get("add_bos_token", built.adds_bos)) and bos_id is not None
+    return _document(tokenizer, bos_id, eos_id, add_bos, folder.chat_template)
 
 
 def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
@@ -80,13 +73,14 @@ def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
             supported, by name.
     """
     model = metadata.get("tokenizer.ggml.model")
-    if model != "gpt2":
-        kind = _MODEL_KINDS.get(str(model))
+    build = _GGUF_MODELS.get(str(model))
+    if build is None:
+        kind = _REFUSED_MODELS.get(str(model))
         raise TokenizerError(
             f"tokenizer.ggml.model {model!r}{f' ({kind})' if kind else ''} is not supported; "
-            "expected 'gpt2' (byte-level BPE)"
+            "expected 'gpt2' (byte-level BPE) or 'llama' (SentencePiece BPE)"
         )
-    tokenizer, adds_bos = build_bpe(metadata)
+    tokenizer, adds_bos = build(metadata)
     bos_id = _gguf_id(metadata, "bos", tokenizer)
     eos_id = _gguf_id(metadata, "eos", tokenizer)
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", adds_bos)
@@ -127,32 +121,49 @@ def _gguf_id(metadata: Mapping[str, object], name: str, tokenizer: hf.Tokenizer)
     return token_id
 
 
-def _listed_tokens(config: Mapping[str, Any]) -> list[tuple[int, str, hf.AddedToken]]:
-    """The entries of ``added_tokens_decoder``, by id."""
-    listed = config.get("added_tokens_decoder") or {}
-    try:
-        return [
-            (
-                int(key),
-                fields["content"],
-                hf.AddedToken(
-                    fields["content"],
-                    single_word=fields.get("single_word", False),
-                    lstrip=fields.get("lstrip", False),
-                    rstrip=fields.get("rstrip", False),
-                    normalized=fields.get("normalized", False),
-                    special=fields.get("special", False),
-                ),
+def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
+    """A ``tokenizer.json``, with the tokens that only the files beside it list."""
+    tokenizer = parse(read_bytes(file))
+    spelling_of(tokenizer)
+    for token_id, token in sorted(folder.listed.items()):
+        content = token.content
+        if tokenizer.token_to_id(content) is None:
+            tokenizer.add_tokens([token])
+        if tokenizer.token_to_id(content) != token_id:
+            raise TokenizerError(
+                f"{file.parent}: tokenizer_config.json gives {content!r} the id {token_id}, "
+                f"tokenizer.json {tokenizer.token_to_id(content)}"
             )
-            for key, fields in sorted(listed.items(), key=lambda item: int(item[0]))
-        ]
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise TokenizerError("tokenizer_config.json has a malformed added_tokens_decoder") from exc
+    return tokenizer
 
 
-def _make_special(tokenizer: hf.Tokenizer, name: str, config: Mapping[str, Any]) -> int | None:
+def _build(path: Path, folder: Folder) -> Built:
+    """The tokenizer of a folder without ``tokenizer.json``."""
+    files = [path / "tokenizer.model"]
+    if not files[0].is_file():
+        files = sorted(path.glob("*.tiktoken"))
+    if len(files) != 1:
+        found = f"{len(files)} *.tiktoken files" if files else "no tokenizer.json"
+        raise TokenizerError(
+            f"{path} has {found}",
+            hint="Expected tokenizer.json, tokenizer.model or one *.tiktoken file.",
+        )
+    data = read_bytes(files[0])
+    if is_tiktoken(data):
+        return build_tiktoken(data, folder.listed)
+    pieces = read_pieces(data)
+    legacy = folder.config.get("legacy")
+    tokenizer = build_sentencepiece(
+        pieces, folder.listed, prefix_first_only=None if legacy is None else not legacy
+    )
+    return Built(tokenizer, pieces.bos, pieces.eos, adds_bos=True)
+
+
+def _make_special(
+    tokenizer: hf.Tokenizer, name: str, folder: Folder, default: str | None
+) -> int | None:
     """The id of a token that the config names by its text, marked special."""
-    token = config.get(name)
+    token = folder.config.get(name, default)
     text = token.get("content") if isinstance(token, dict) else token
     if text is None:
         return None
@@ -166,45 +177,3 @@ def _make_special(tokenizer: hf.Tokenizer, name: str, config: Mapping[str, Any])
     if known is None or not known.special:
         tokenizer.add_special_tokens([hf.AddedToken(text, special=True, normalized=False)])
     return token_id
-
-
-def _directory_template(path: Path, config: Mapping[str, Any]) -> str | None:
-    """The chat template: its own file if there is one, else the config's (where a list of named
-    templates has one called ``default``)."""
-    file = path / "chat_template.jinja"
-    if file.is_file():
-        return _decode(file)
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    if template is not None and not isinstance(template, str):
-        raise TokenizerError(f"{path}: chat_template in tokenizer_config.json is not text")
-    return template
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(_decode(file))
-    except (ValueError, RecursionError) as exc:
-        raise TokenizerError(f"{file} is not JSON: {exc}") from exc
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{file} does not hold a JSON object")
-    return value
-
-
-def _decode(file: Path) -> str:
-    try:
-        return _read(file).decode()
-    except UnicodeDecodeError as exc:
-        raise TokenizerError(f"{file} is not UTF-8") from exc
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as exc:
-        raise TokenizerError(f"cannot read {file}: {exc.strerror}") from exc

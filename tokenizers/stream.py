@@ -9,6 +9,32 @@ from edge_llm.errors import RequestError
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
+class TextDecoder:
+    """The text that every id settles; half a character waits for its end.
+
+    Args:
+        continues: the text goes on from another one, so its first space is kept.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._first = not continues
+
+    def push(self, token_id: int) -> str:
+        """The text that the next id settles; may be empty, and is for special ids."""
+        if self._tokenizer.is_special(token_id):
+            return ""
+        data = self._tokenizer.token_bytes(token_id)
+        if self._first and data:
+            self._first, data = False, self._tokenizer.first_bytes(token_id)
+        return self._decoder.decode(data)
+
+    def finish(self) -> str:
+        """U+FFFD for half a character at the end."""
+        return self._decoder.decode(b"", final=True)
+
+
 class TextStream:
     """Text that grows with every id.
 
@@ -18,17 +44,19 @@ class TextStream:
 
     Args:
         stop: strings that end the text; they are not part of it.
+        continues: the text goes on from another one, so its first space is kept.
 
     Raises:
         RequestError: an empty stop string.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, continues: bool = False
+    ) -> None:
         if not all(stop):
             raise RequestError("a stop string must not be empty", param="stop")
-        self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder = TextDecoder(tokenizer, continues=continues)
         self._held = ""
         self._stopped = False
 
@@ -39,13 +67,11 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """The text that the next id settles; may be empty."""
-        if self._tokenizer.is_special(token_id):
-            return ""
-        return self._take(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+        return self._take(self._decoder.push(token_id))
 
     def finish(self) -> str:
         """The rest, at the end of generation: half a character becomes U+FFFD."""
-        text = self._take(self._decoder.decode(b"", final=True))
+        text = self._take(self._decoder.finish())
         text, self._held = text + self._held, ""
         return text
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import tokenizers as hf
+from tokenizers.pre_tokenizers import Metaspace
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.tokenizers.bytelevel import token_to_bytes
+from edge_llm.tokenizers.spelling import spelling_of
 
 
 class Span(NamedTuple):
@@ -23,26 +23,28 @@ class Span(NamedTuple):
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer. All methods may be called from several threads.
+    """A byte-level or SentencePiece BPE tokenizer. All methods may be called from several threads.
 
     Args:
         data: the bytes of a Hugging Face ``tokenizer.json``.
         facts: what the file does not tell by itself (see ``TokenizerFacts``).
 
     Raises:
-        TokenizerError: not such a file, or a kind of tokenizer that is not byte-level.
+        TokenizerError: not such a file, or a kind of tokenizer that is not supported.
     """
 
     def __init__(self, data: bytes, facts: TokenizerFacts) -> None:
         self.facts = facts
         self._hf = parse(data)
-        check_decoder(self._hf)
+        self._spelling = spelling_of(self._hf)
         self._added = self._hf.get_added_tokens_decoder()
         self._special_ids = frozenset(i for i, token in self._added.items() if token.special)
         self._bytes: dict[int, bytes] = {}
         # Whether special-token text is matched is a switch of the library's object, not an
         # argument, so setting it and encoding are one step.
         self._switch = threading.Lock()
+        self._cut = self._hf.pre_tokenizer
+        self._cut_within = _without_prefix(self._cut)
 
     @property
     def size(self) -> int:
@@ -74,13 +76,23 @@ class Tokenizer:
 
     def _find_bytes(self, token_id: int) -> bytes:
         added = self._added.get(token_id)
-        if added is not None:  # stored as text, not in the byte alphabet
-            return added.content.encode()
+        if added is not None:
+            return self._spelling.added_bytes_of(added.content)
         token = self.token_text(token_id)
-        return b"" if token is None else token_to_bytes(token)
+        return b"" if token is None else self._spelling.bytes_of(token)
+
+    def first_bytes(self, token_id: int) -> bytes:
+        """`token_bytes` of a token that begins a text, without a space that only its spelling
+        has."""
+        return self._spelling.first(self.token_bytes(token_id))
 
     def encode(
-        self, text: str, *, add_bos: bool | None = None, specials: bool = False
+        self,
+        text: str,
+        *,
+        add_bos: bool | None = None,
+        specials: bool = False,
+        continues: bool = False,
     ) -> list[int]:
         """The ids of a text.
 
@@ -88,12 +100,14 @@ class Tokenizer:
             add_bos: prepend the BOS id; by default as the checkpoint does for raw text.
             specials: read special-token text as that token; otherwise it is plain text, as
                 anything is that a user typed.
+            continues: the text comes after a special token of the same prompt, so that a space
+                which only the beginning of a prompt gets is left out.
 
         Raises:
             TokenizerError: text that is not Unicode (lone surrogates), or ``add_bos`` without
                 a BOS token.
         """
-        ids: list[int] = self._encode(text, specials).ids
+        ids: list[int] = self._encode(text, specials, continues).ids
         if self.facts.add_bos if add_bos is None else add_bos:
             if self.facts.bos_id is None:
                 raise TokenizerError("add_bos was asked for, but the tokenizer has no BOS token")
@@ -102,13 +116,13 @@ class Tokenizer:
 
     def spans(self, text: str) -> list[Span]:
         """``encode`` with special tokens read and no BOS, and what each id covers."""
-        encoding = self._encode(text, True)
+        encoding = self._encode(text, True, False)
         return [
             Span(i, start, end)
             for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
         ]
 
-    def _encode(self, text: str, specials: bool) -> hf.Encoding:
+    def _encode(self, text: str, specials: bool, continues: bool) -> hf.Encoding:
         try:
             text.encode()
         except UnicodeEncodeError as exc:
@@ -117,13 +131,28 @@ class Tokenizer:
             ) from exc
         with self._switch:
             self._hf.encode_special_tokens = not specials
+            if self._cut_within is not None:
+                self._hf.pre_tokenizer = self._cut_within if continues else self._cut
             return self._hf.encode(text, add_special_tokens=False)
 
-    def decode(self, ids: Iterable[int], skip_specials: bool = True) -> str:
-        """The text of some ids. Bytes that are not UTF-8 become U+FFFD."""
-        return b"".join(
-            self.token_bytes(i) for i in ids if not (skip_specials and i in self._special_ids)
-        ).decode(errors="replace")
+    def decode(
+        self, ids: Iterable[int], skip_specials: bool = True, *, continues: bool = False
+    ) -> str:
+        """The text of some ids. Bytes that are not UTF-8 become U+FFFD.
+
+        Args:
+            continues: the text goes on from another one, so its first space is kept.
+        """
+        parts = []
+        first = not continues
+        for token_id in ids:
+            if skip_specials and token_id in self._special_ids:
+                continue
+            data = self.token_bytes(token_id)
+            if first and data:
+                first, data = False, self.first_bytes(token_id)
+            parts.append(data)
+        return b"".join(parts).decode(errors="replace")
 
 
 def parse(data: bytes) -> hf.Tokenizer:
@@ -141,14 +170,11 @@ def parse(data: bytes) -> hf.Tokenizer:
     return tokenizer
 
 
-def check_decoder(tokenizer: hf.Tokenizer) -> None:
-    """
-    Raises:
-        TokenizerError: tokens are not written in the byte-level alphabet.
-    """
-    decoder = tokenizer.decoder
-    kind = None if decoder is None else json.loads(decoder.__getstate__())["type"]
-    if kind != "ByteLevel":
-        raise TokenizerError(
-            f"tokenizers with a {kind} decoder are not supported; expected ByteLevel"
-        )
+def _without_prefix(
+    cut: hf.pre_tokenizers.PreTokenizer | None,
+) -> hf.pre_tokenizers.PreTokenizer | None:
+    """The same pre-tokenizer for text that is not the beginning; ``None`` where it makes no
+    difference."""
+    if isinstance(cut, Metaspace) and cut.prepend_scheme == "first":
+        return Metaspace(replacement=cut.replacement, prepend_scheme="never", split=cut.split)
+    return None

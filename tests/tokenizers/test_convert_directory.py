@@ -135,6 +135,7 @@ def test_damaged_files(folder: Path) -> None:
     with pytest.raises(TokenizerError, match=r"not a readable tokenizer\.json"):
         from_directory(folder)
     (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
     with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
         from_directory(folder)
 

@@ -37,9 +37,10 @@ def test_merges_specials_and_added_tokens(byte_metadata: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"model": "llama"}, r"'llama' \(SentencePiece\) is not supported"),
+        ({"model": "bert"}, r"'bert' \(WordPiece\) is not supported"),
+        ({"model": "t5"}, r"'t5' \(SentencePiece Unigram\) is not supported"),
         ({"model": None}, "None is not supported"),
-        ({"pre": "tekken"}, "'tekken' is not supported"),
+        ({"pre": "bloom"}, "'bloom' is not supported"),
         ({"tokens": None}, "tokens is missing"),
         ({"tokens": []}, "0 tokens and 262 types"),
         ({"tokens": ["x"] * 262}, "holds 'x' twice"),
