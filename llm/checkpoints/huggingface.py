@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
+from edge_llm.llm.checkpoints.quantized_open import NONE, read_quantized
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,
     Shape,
     TokenizerDirectory,
     check_parameters,
 )
+from edge_llm.llm.checkpoints.tensors import INDEX, Tensors, open_tensors
 from edge_llm.llm.config import shorten
-from edge_llm.llm.registry import FAMILIES, build_model, read_config, tied_parameters
+from edge_llm.llm.registry import (
+    FAMILIES,
+    build_model,
+    parameter_shapes,
+    read_config,
+    tied_parameters,
+)
 from edge_llm.program.documents import GenerationDefaults
 
-WHOLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 DTYPES = ("F32", "F16", "BF16")
 # Those that tokenizers/convert.py reads.
 TOKENIZER_FILES = (
@@ -43,11 +47,17 @@ def open_huggingface(path: Path) -> Checkpoint:
     """
     config_path = path / "config.json"
     values = read_json_object(config_path)
-    _refuse_quantized(values, config_path)
+    settings = values.pop("quantization_config", None)
     config, unread = read_config(values, str(config_path))
 
-    files = _tensor_files(path)
-    shapes, problems = _tensor_shapes(files)
+    tensors = open_tensors(path)
+    problems = list(tensors.missing)
+    quantized = NONE
+    if settings is not None:
+        expected = parameter_shapes(config)
+        quantized = read_quantized(settings, tensors, expected, problems, str(config_path))
+    shapes: dict[str, Shape] = _plain_shapes(tensors, quantized.pieces, problems)
+    shapes |= {name: matrix.shape for name, matrix in quantized.matrices.items()}
     pattern = FAMILIES[config.family].leftovers
     shapes = {
         name: shape
@@ -56,7 +66,8 @@ def open_huggingface(path: Path) -> Checkpoint:
     }
 
     def read(name: str) -> torch.Tensor:
-        return _read_tensor(files[name], name)
+        matrix = quantized.matrices.get(name)
+        return tensors.read(name) if matrix is None else matrix.values()
 
     if config.tied:
         # Some writers store the shared table under both names.
@@ -68,7 +79,6 @@ def open_huggingface(path: Path) -> Checkpoint:
                 del shapes[name]
     generation_path = path / "generation_config.json"
     names = ("config.json", "generation_config.json", INDEX, "README.md", *TOKENIZER_FILES)
-    tensor_paths = sorted(set(files.values()))
     return Checkpoint(
         name=path.resolve().name,
         config=config,
@@ -76,88 +86,33 @@ def open_huggingface(path: Path) -> Checkpoint:
         read=read,
         generation=_generation(generation_path, values, config.vocab),
         tokenizer=TokenizerDirectory(path),
-        sources=(*(path / name for name in names if (path / name).is_file()), *tensor_paths),
+        sources=(*(path / name for name in names if (path / name).is_file()), *tensors.paths),
         unread_config_keys=unread,
         license=_license(path / "README.md"),
+        integer_groups={
+            name: matrix.group
+            for name, matrix in quantized.matrices.items()
+            if matrix.group is not None
+        },
+        integers=lambda name: quantized.matrices[name].integers(),
+        notes=quantized.notes,
     )
 
 
-def _refuse_quantized(values: Mapping[str, object], where: Path) -> None:
-    quantization = values.get("quantization_config")
-    if quantization is None:
-        return
-    method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
-    raise ConfigError(
-        f"{where}: quantization_config: got a checkpoint quantized with {shorten(method)}, "
-        f"expected {', '.join(DTYPES)} weights",
-        hint="use the original checkpoint: export quantizes it itself",
-    )
-
-
-def _tensor_files(path: Path) -> dict[str, Path]:
-    """Tensor name -> the file that holds it."""
-    if (path / INDEX).is_file():
-        weight_map = read_json_object(path / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{path / INDEX} has no weight_map")
-        for name, file in weight_map.items():
-            # A plain name: an index must not lead out of its folder.
-            if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
-                raise CheckpointError(
-                    f"{path / INDEX}: {shorten(name)}: got file {shorten(file)}, "
-                    "expected the name of a .safetensors file beside the index"
-                )
-        shards = {file: path / file for file in sorted(set(weight_map.values()))}
-        missing = [str(shard) for shard in shards.values() if not shard.is_file()]
-        if missing:
-            raise CheckpointError(f"{path / INDEX} names files that are missing: {missing}")
-        return {name: shards[file] for name, file in weight_map.items()}
-    if (path / WHOLE).is_file():
-        with _open(path / WHOLE) as file:
-            return dict.fromkeys(file.keys(), path / WHOLE)
-    pickled = sorted(entry.name for entry in path.glob("*") if entry.suffix in (".bin", ".pth"))
-    got = f"; got {', '.join(pickled)}, which is never unpickled" if pickled else ""
-    raise CheckpointError(f"{path} has no weights: expected {WHOLE} or {INDEX}{got}")
-
-
-def _tensor_shapes(files: Mapping[str, Path]) -> tuple[dict[str, Shape], list[str]]:
-    """Shapes from the headers, and a line for each tensor that cannot be used."""
+def _plain_shapes(
+    tensors: Tensors, pieces: Collection[str], problems: list[str]
+) -> dict[str, Shape]:
+    """Shapes of the tensors that are parameters themselves; a line for each of another dtype."""
     shapes: dict[str, Shape] = {}
-    problems: list[str] = []
-    holdings: dict[Path, list[str]] = {}
-    for name, path in files.items():
-        holdings.setdefault(path, []).append(name)
-    for path, names in holdings.items():
-        with _open(path) as file:
-            there = set(file.keys())
-            for name in names:
-                label = shorten(name)
-                if name not in there:
-                    problems.append(f"missing: {label} in {path.name}, where the index puts it")
-                    continue
-                view = file.get_slice(name)
-                shapes[name] = tuple(view.get_shape())
-                dtype = view.get_dtype()
-                if dtype not in DTYPES:
-                    expected = ", ".join(DTYPES)
-                    problems.append(f"dtype: {label}: got {dtype}, expected one of {expected}")
-    return shapes, problems
-
-
-def _read_tensor(path: Path, name: str) -> torch.Tensor:
-    with _open(path) as file:
-        try:
-            tensor: torch.Tensor = file.get_tensor(name)
-        except SafetensorError as exc:
-            raise CheckpointError(f"{path}: {name} cannot be read: {exc}") from exc
-    return tensor
-
-
-def _open(path: Path) -> safe_open:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as exc:
-        raise CheckpointError(f"{path} is not a safetensors file: {exc}") from exc
+    for name, entry in tensors.entries.items():
+        if name not in pieces:
+            shapes[name] = entry.shape
+            if entry.dtype not in DTYPES:
+                expected = ", ".join(DTYPES)
+                problems.append(
+                    f"dtype: {shorten(name)}: got {entry.dtype}, expected one of {expected}"
+                )
+    return shapes
 
 
 def _generation(path: Path, config: Mapping[str, object], vocab: int) -> GenerationDefaults:

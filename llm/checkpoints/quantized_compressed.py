@@ -1,0 +1,118 @@
+"""Checkpoints of compressed-tensors in the format "pack-quantized".
+
+``weight_packed`` [N, K * bits / 32] int32 holds consecutive k of one output in a word, each plus
+half the range; ``weight_scale`` [N, G]; ``weight_shape`` the two numbers N and K. Asymmetric ones
+have ``weight_zero_point`` [N * bits / 32, G], packed along N; those in order of their activations
+``weight_g_idx`` [K].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from edge_llm.errors import ConfigError
+from edge_llm.llm.checkpoints.quantized import (
+    FLOATS,
+    Grid,
+    Pieces,
+    StoredMatrix,
+    fitting_pieces,
+    int4_group,
+    matrix_shape,
+    modules_with,
+    unpack_words,
+)
+from edge_llm.llm.checkpoints.tensors import Tensors
+from edge_llm.llm.config import shorten
+
+FORMAT = "pack-quantized"
+PACKED = ".weight_packed"
+BITS = (4, 8)
+
+
+def read_compressed(
+    settings: Mapping[str, object], tensors: Tensors, problems: list[str]
+) -> dict[str, StoredMatrix]:
+    """The matrices by parameter name; lines for what does not fit go to ``problems``.
+
+    Raises:
+        ConfigError: another format, or groups of layers that are quantized in different ways.
+        CheckpointError: a tensor that cannot be read.
+    """
+    where = "quantization_config"
+    scheme = _scheme(settings)
+    bits, symmetric = scheme.get("num_bits"), scheme.get("symmetric", True)
+    for key, value, ok, expected in (
+        ("format", settings.get("format"), settings.get("format") == FORMAT, repr(FORMAT)),
+        ("num_bits", bits, type(bits) is int and bits in BITS, f"one of {BITS}"),
+        ("type", scheme.get("type"), scheme.get("type", "int") == "int", "'int'"),
+        ("symmetric", symmetric, symmetric is True, "true"),
+        ("actorder", scheme.get("actorder"), scheme.get("actorder") in (None, "weight"), "none"),
+        ("kv_cache_scheme", _unset(settings, "kv_cache_scheme"), False, "none"),
+        ("transform_config", _unset(settings, "transform_config"), False, "none"),
+    ):
+        if not ok and not (key.endswith(("_scheme", "_config")) and value is None):
+            raise ConfigError(
+                f"{where}: {key}: got {shorten(value)}, expected {expected}",
+                hint="use the original checkpoint: export quantizes it itself",
+            )
+    assert isinstance(bits, int)
+    matrices: dict[str, StoredMatrix] = {}
+    for module in modules_with(tensors, PACKED):
+        n, words = matrix_shape(tensors, f"{module}{PACKED}")
+        k = words * 32 // bits
+        scale = tensors.entries.get(f"{module}.weight_scale")
+        count = scale.shape[-1] if scale is not None and scale.shape else 1
+        if count < 1 or k % count:
+            problems.append(f"{module}: got {count} scales for {k} columns, expected a divisor")
+            continue
+        pieces: Pieces = {
+            "weight_packed": (("I32",), (n, words)),
+            "weight_scale": (FLOATS, (n, count)),
+            "weight_shape": (("I64", "I32"), (2,)),
+        }
+        if not fitting_pieces(tensors, module, pieces, problems):
+            continue
+        stated = tensors.read(f"{module}.weight_shape").tolist()
+        if stated != [n, k]:
+            problems.append(f"{module}.weight_shape: got {stated}, expected {[n, k]}")
+            continue
+        names = tuple(f"{module}.{piece}" for piece in pieces)
+        matrices[f"{module}.weight"] = _matrix(tensors, names, (n, k), k // count, bits)
+    return matrices
+
+
+def _unset(settings: Mapping[str, object], key: str) -> object:
+    """The value, None where it is empty."""
+    return settings.get(key) or None
+
+
+def _scheme(settings: Mapping[str, object]) -> Mapping[str, object]:
+    """How weights are quantized, the same for every group of layers."""
+    groups = settings.get("config_groups")
+    schemes = [
+        group.get("weights")
+        for group in (groups.values() if isinstance(groups, Mapping) else ())
+        if isinstance(group, Mapping)
+    ]
+    if not schemes or any(scheme != schemes[0] for scheme in schemes):
+        raise ConfigError(
+            f"quantization_config: config_groups: got {shorten(groups)}, "
+            "expected groups with the same weights"
+        )
+    return schemes[0] if isinstance(schemes[0], Mapping) else {}
+
+
+def _matrix(
+    tensors: Tensors, names: tuple[str, ...], shape: tuple[int, int], columns: int, bits: int
+) -> StoredMatrix:
+    def read() -> Grid:
+        q = unpack_words(tensors.read(names[0]), bits, 1)
+        return Grid(q, tensors.read(names[1]).to(torch.float32))
+
+    if bits != 4:
+        return StoredMatrix(shape, names, read, None, f"{bits} bits")
+    scales = tensors.read(names[1])
+    return StoredMatrix(shape, names, read, *int4_group(shape[1], columns, None, scales))

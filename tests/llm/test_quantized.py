@@ -1,0 +1,339 @@
+"""GPTQ, AWQ, compressed-tensors and torchao folders: integers to the bit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fixtures_quantized import (
+    Array,
+    Quantized,
+    awq,
+    choose,
+    compressed,
+    gptq,
+    requantized_folder,
+)
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.open import open_checkpoint
+from edge_llm.llm.checkpoints.source import Checkpoint
+
+Tiny = Callable[..., Path]
+Made = tuple[Path, dict[str, Quantized]]
+Make = Callable[..., Made]
+
+SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
+DOWN = "model.layers.0.mlp.down_proj.weight"
+PACKED = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group"},
+        }
+    },
+    "ignore": ["lm_head"],
+}
+
+
+@pytest.fixture
+def make(tiny_checkpoint: Tiny, tmp_path: Path) -> Make:
+    """``make(settings, encode) -> (folder, chosen)``."""
+
+    def run(
+        settings: dict[str, Any],
+        encode: Callable[[str, Array], tuple[Quantized, dict[str, Array]]],
+        family: str = "llama",
+    ) -> Made:
+        folder = tmp_path / "quantized"
+        chosen = requantized_folder(tiny_checkpoint(family, **SIZES), folder, settings, encode)
+        return folder, chosen
+
+    return run
+
+
+def gptq_folder(
+    make: Make, group: int, *, bits: int = 4, symmetric: bool = True, version: int = 1
+) -> Made:
+    settings = {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": symmetric}
+    if version == 2:
+        settings["checkpoint_format"] = "gptq_v2"
+
+    def encode(module: str, weight: Array) -> tuple[Quantized, dict[str, Array]]:
+        made = choose(weight, group, bits=bits, symmetric=symmetric)
+        return made, gptq(module, made, bits=bits, less=2 - version)
+
+    return make(settings, encode)
+
+
+def awq_folder(make: Make, group: int, *, symmetric: bool) -> Made:
+    def encode(module: str, weight: Array) -> tuple[Quantized, dict[str, Array]]:
+        made = choose(weight, group, symmetric=symmetric)
+        return made, awq(module, made)
+
+    settings = {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": group,
+        "version": "gemm",
+        "zero_point": not symmetric,
+    }
+    return make(settings, encode)
+
+
+def compressed_folder(make: Make, group: int, bits: int = 4) -> Made:
+    def encode(module: str, weight: Array) -> tuple[Quantized, dict[str, Array]]:
+        made = choose(weight, group, bits=bits)
+        return made, compressed(module, made, bits=bits)
+
+    settings = json.loads(json.dumps(PACKED))
+    settings["config_groups"]["group_0"]["weights"]["num_bits"] = bits
+    return make(settings, encode)
+
+
+def assert_taken_over(checkpoint: Checkpoint, chosen: dict[str, Quantized], middle: int) -> None:
+    assert set(checkpoint.integer_groups) == set(chosen)
+    for name, made in chosen.items():
+        integers = checkpoint.integers(name)
+        assert integers.group == checkpoint.integer_groups[name]
+        assert np.array_equal(integers.q.numpy(), made.q - middle)
+        spread = integers.scales.repeat_interleave(integers.group, dim=1).numpy()
+        assert np.array_equal(spread, made.scales.astype(np.float32)[:, made.groups])
+        assert_values(checkpoint, name, made)
+
+
+def assert_values(checkpoint: Checkpoint, name: str, made: Quantized) -> None:
+    tensor = checkpoint.tensor(name)
+    assert tensor.dtype == torch.float32
+    assert np.array_equal(tensor.numpy(), made.weight)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("group", "taken"), [(32, 32), (64, 64), (128, 128), (-1, 128)])
+def test_gptq_symmetric(make: Make, group: int, taken: int, version: int) -> None:
+    folder, chosen = gptq_folder(make, group, version=version)
+    checkpoint = open_checkpoint(folder)
+    assert set(checkpoint.integer_groups.values()) == {taken}
+    assert_taken_over(checkpoint, chosen, 8)
+    assert checkpoint.notes == (
+        f"checkpoint quantized with gptq: 7 matrices are int4 in groups of {taken}",
+    )
+
+
+@pytest.mark.parametrize(("bits", "reason"), [(4, "zero points"), (8, "8 bits"), (2, "2 bits")])
+def test_gptq_that_is_read_as_floats(make: Make, bits: int, reason: str) -> None:
+    folder, chosen = gptq_folder(make, 32, bits=bits, symmetric=False)
+    checkpoint = open_checkpoint(folder)
+    assert not checkpoint.integer_groups
+    assert checkpoint.notes == (
+        f"checkpoint quantized with gptq: 7 matrices are read as floats ({reason})",
+    )
+    for name, made in chosen.items():
+        assert_values(checkpoint, name, made)
+
+
+def test_gptq_in_order_of_activations(make: Make) -> None:
+    random = np.random.default_rng(0)
+
+    def encode(module: str, weight: Array) -> tuple[Quantized, dict[str, Array]]:
+        order = random.permutation(np.arange(weight.shape[1]) // 64)
+        made = choose(weight, 64, order=order)
+        return made, gptq(module, made)
+
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": True}
+    folder, chosen = make(settings, encode)
+    checkpoint = open_checkpoint(folder)
+    assert not checkpoint.integer_groups
+    assert "columns in another order" in checkpoint.notes[0]
+    for name, made in chosen.items():
+        assert_values(checkpoint, name, made)
+
+
+def test_zero_points_one_below_the_middle_turn_the_sign(make: Make) -> None:
+    def encode(module: str, weight: Array) -> tuple[Quantized, dict[str, Array]]:
+        made = choose(weight, 32)
+        made.zeros[:, ::2] = 7  # every other group spans [-7, 8]
+        return made, gptq(module, made)
+
+    folder, chosen = make({"quant_method": "gptq", "bits": 4, "group_size": 32}, encode)
+    checkpoint = open_checkpoint(folder)
+    assert len(checkpoint.integer_groups) == 7
+    for name, made in chosen.items():
+        integers = checkpoint.integers(name)
+        assert int(integers.q.min()) >= -8
+        assert int(integers.q.max()) <= 7
+        values = integers.q * integers.scales.repeat_interleave(32, dim=1)
+        assert np.array_equal(values.numpy(), made.weight)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_awq(make: Make, symmetric: bool) -> None:
+    folder, chosen = awq_folder(make, 64, symmetric=symmetric)
+    checkpoint = open_checkpoint(folder)
+    if symmetric:
+        assert_taken_over(checkpoint, chosen, 8)
+    else:
+        assert not checkpoint.integer_groups
+        for name, made in chosen.items():
+            assert_values(checkpoint, name, made)
+
+
+@pytest.mark.parametrize("group", [32, -1])
+def test_compressed_tensors(make: Make, group: int) -> None:
+    folder, chosen = compressed_folder(make, group)
+    assert_taken_over(open_checkpoint(folder), chosen, 8)
+
+
+def test_compressed_tensors_in_8_bits(make: Make) -> None:
+    folder, chosen = compressed_folder(make, -1, bits=8)
+    checkpoint = open_checkpoint(folder)
+    assert not checkpoint.integer_groups
+    for name, made in chosen.items():
+        assert_values(checkpoint, name, made)
+
+
+def test_scales_that_float16_cannot_hold(make: Make) -> None:
+    folder, chosen = gptq_folder(make, 32)
+    tensors = load_file(folder / "model.safetensors")
+    name = DOWN.replace("weight", "scales")
+    tensors[name] = tensors[name].float() * 1.0001
+    save_file(tensors, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    assert set(chosen) - set(checkpoint.integer_groups) == {DOWN}
+    assert checkpoint.notes[1].endswith("1 matrices are read as floats (scales beyond float16)")
+
+
+def test_biases_of_zeros_that_the_model_has_not(make: Make) -> None:
+    folder, _ = gptq_folder(make, 32)
+    tensors = load_file(folder / "model.safetensors")
+    name = DOWN.replace("weight", "bias")
+    tensors[name] = torch.zeros(128, dtype=torch.float16)
+    save_file(tensors, folder / "model.safetensors")
+    assert name not in open_checkpoint(folder).shapes
+    tensors[name] = torch.ones(128, dtype=torch.float16)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"left over: 'model\.layers\.0\.mlp\.down_proj\.bias'"
+    ):
+        open_checkpoint(folder)
+
+
+def write_torchao(folder: Path, target: Path, kind: str) -> Any:
+    """transformers' own writer; returns the quantized model."""
+    from torchao import quantization as ao
+    from transformers import AutoModelForCausalLM, TorchAoConfig
+
+    config = {
+        "8da4w": lambda: ao.Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=torch.int4, weight_granularity=ao.PerGroup(32)
+        ),
+        "int4": lambda: ao.IntxWeightOnlyConfig(
+            weight_dtype=torch.int4, granularity=ao.PerGroup(64)
+        ),
+        "int8": lambda: ao.IntxWeightOnlyConfig(weight_dtype=torch.int8),
+        "int8 rows": ao.Int8WeightOnlyConfig,
+    }[kind]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, quantization_config=TorchAoConfig(quant_type=config)
+        )
+        model.save_pretrained(target)
+    for extra in ("tokenizer.json", "tokenizer_config.json"):
+        (target / extra).write_bytes((folder / extra).read_bytes())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "group"), [("8da4w", 32), ("int4", 64), ("int8", None), ("int8 rows", None)]
+)
+def test_torchao(kind: str, group: int | None, tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    model = write_torchao(tiny_checkpoint("llama", **SIZES), tmp_path / "ao", kind)
+    checkpoint = open_checkpoint(tmp_path / "ao")
+    weight = model.get_parameter(DOWN)
+    expected = weight.qdata.float() * weight.scale.float().repeat_interleave(
+        256 // weight.scale.shape[1], dim=1
+    )
+    assert torch.equal(checkpoint.tensor(DOWN), expected)
+    if group is None:
+        assert not checkpoint.integer_groups
+    else:
+        assert set(checkpoint.integer_groups.values()) == {group}
+        assert len(checkpoint.integer_groups) == 7
+        integers = checkpoint.integers(DOWN)
+        assert torch.equal(integers.q, weight.qdata)
+        assert torch.equal(integers.scales, weight.scale.float())
+
+
+def test_torchao_of_another_class(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    write_torchao(tiny_checkpoint("llama", **SIZES), tmp_path / "ao", "int4")
+    path = tmp_path / "ao" / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    metadata[DOWN] = metadata[DOWN].replace("IntxUnpackedToInt8Tensor", "Int4TilePackedTo4dTensor")
+    save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(ConfigError, match=r"torchao 'Int4TilePackedTo4dTensor', expected Intx"):
+        open_checkpoint(tmp_path / "ao")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "bits": ({"bits": 3}, r"bits: got 3, expected one of \(2, 4, 8\)"),
+    "no bits": ({"bits": None}, "bits: got None, expected an integer"),
+    "group": ({"group_size": 0}, "group_size: got 0, expected -1 or a number above 0"),
+    "marlin": ({"checkpoint_format": "marlin"}, "checkpoint_format: got 'marlin'"),
+    "dynamic": ({"dynamic": {"+:.*": {"bits": 8}}}, "dynamic: got"),
+    "words": ({"pack_dtype": "int8"}, "pack_dtype: got 'int8', expected int32"),
+    "method": ({"quant_method": "fp8"}, "quantized with 'fp8', expected awq, compressed-tensors"),
+    "awq gemv": ({"quant_method": "awq", "version": "gemv"}, "version: got 'gemv'"),
+    "activations": (
+        {**PACKED, "format": "float-quantized"},
+        "format: got 'float-quantized', expected 'pack-quantized'",
+    ),
+    "no groups": ({"quant_method": "compressed-tensors"}, "config_groups: got None"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_variants_that_are_refused_by_name(case: str, make: Make) -> None:
+    folder, _ = gptq_folder(make, 32)
+    changes, message = REFUSED[case]
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"].update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        open_checkpoint(folder)
+
+
+def test_every_piece_that_does_not_fit_is_named(make: Make) -> None:
+    folder, _ = gptq_folder(make, 32)
+    tensors = load_file(folder / "model.safetensors")
+    module = "model.layers.0.self_attn.{}_proj.{}"
+    del tensors[module.format("q", "scales")]
+    tensors[module.format("k", "qzeros")] = torch.zeros(3, 8, dtype=torch.int32)
+    tensors[module.format("v", "g_idx")] = torch.zeros(128)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(folder)
+    lines = str(error.value)
+    assert "missing: 'model.layers.0.self_attn.q_proj.scales', expected [4, 128]" in lines
+    assert "shape: 'model.layers.0.self_attn.k_proj.qzeros': got [3, 8], expected [4, 8]" in lines
+    assert "dtype: 'model.layers.0.self_attn.v_proj.g_idx': got F32, expected one of I32" in lines
+
+
+def test_group_indices_out_of_range(make: Make) -> None:
+    folder, _ = gptq_folder(make, 32)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[DOWN.replace("weight", "g_idx")][3] = 99
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="got groups 0 to 99, expected 0 to 7"):
+        open_checkpoint(folder)
