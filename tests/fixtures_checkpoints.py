@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Callable
@@ -76,7 +77,7 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFactory:
     """``tiny_checkpoint(family, dtype="float32", shards=1, **config) -> folder``.
 
-    ``family`` is a key of ``FAMILY_SIZES``; ``config`` overrides keys of its transformers config.
+    ``family`` is a ``model_type`` of transformers; ``config`` overrides keys of its config.
     Weights are random with a fixed seed and large enough that logits differ clearly. Equal
     arguments give the same folder: copy it before changing anything in it.
     """
@@ -120,20 +121,11 @@ def random_model(family: str, **config: Any) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    names = {
-        "llama": "Llama",
-        "mistral": "Mistral",
-        "phi3": "Phi3",
-        "qwen2": "Qwen2",
-        "qwen3": "Qwen3",
-        "smollm3": "SmolLM3",
-    }
-    config_class = getattr(transformers, f"{names[family]}Config")
-    model_class = getattr(transformers, f"{names[family]}ForCausalLM")
-    values = SIZES | FAMILY_SIZES[family] | config
+    values = SIZES | FAMILY_SIZES.get(family, {}) | config
+    made = transformers.CONFIG_MAPPING[family](**copy.deepcopy(values))  # which writes into them
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = model_class(config_class(**values)).eval()
+        model = transformers.AutoModelForCausalLM.from_config(made).eval()
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_llm.export.eager import torchao_tensor
+from edge_llm.export.load import load
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipe import load_recipe
 from edge_llm.export.weights import QuantizedWeight
@@ -172,6 +173,16 @@ def test_quantized_program(scheme: str, case: Case, tmp_path: Path) -> None:
     assert float(error.max()) < 0.3
     lead = expected.max(axis=1) - expected[np.arange(LENGTH), got.argmax(axis=1)]
     assert float(lead.max() / spread) < 0.1
+
+
+def test_the_report_names_the_regime(tiny_checkpoint: Tiny) -> None:
+    def notes(context: int) -> list[str]:
+        recipe = load_recipe("fp32", [f"context={context}"], model=str(tiny_checkpoint("phi3")))
+        return [note for note in load(recipe).notes if note.startswith("rope: ")]
+
+    for context, words in ((64, "the short factors of longrope"), (65, "the long factors")):
+        (note,) = notes(context)
+        assert words in note
 
 
 def replace_weights(model: nn.Module, program: Program) -> None:

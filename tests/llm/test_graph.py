@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures_checkpoints import FAMILY_SIZES
 from torch import nn
 
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.config import ModelConfig
-from edge_llm.llm.registry import FAMILIES, build_model, load_model, tied_parameters
+from edge_llm.llm.registry import build_model, load_model, tied_parameters
 
 CONTEXT = 32
 
@@ -47,7 +48,7 @@ def operators(config: ModelConfig) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILY_SIZES)
 def test_graph_on_meta(family: str, tiny_checkpoint: Callable[..., Path]) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint(family, tie_word_embeddings=True))
     model = build_model(checkpoint.config, context=CONTEXT, kv_dtype=torch.float16)
