@@ -86,6 +86,43 @@ def test_inspect(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["plan"]["instructions"][0]["op"] == "embedding"
 
 
+def test_dry_run_and_compare(
+    program: Path, tiny_checkpoint: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", "--model", str(tiny_checkpoint("llama")), "--quant", "8da8w", "--dry-run"]
+    before = sorted(program.parent.iterdir())
+    assert main([*command, "--compare", "tiny-8da4w"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("plan: ", "each of layers 0-1", "KV cache: ", "the export needs", "RATIO"):
+        assert word in printed
+    assert main([*command, "--json", "--compare", str(program), "--kv-dtype", "f32"]) == 0
+    document = json_of(capsys)
+    assert document["kv"]["dtype"] == "f32"
+    assert document["compare"]["totals"]["file_bytes"][1] == program.stat().st_size
+    assert main([*command, "--json"]) == 0
+    assert json_of(capsys)["compare"] is None
+    assert sorted(program.parent.iterdir()) == before
+    assert main([*command, "--compare", "nothing"]) == 1
+    assert "nothing" in capsys.readouterr().err
+
+    assert main(["inspect", "tiny-8da4w", "--compare", str(program)]) == 0
+    assert "all weights have the same format" in capsys.readouterr().out
+    assert main(["inspect", "tiny-8da4w", "--compare", str(program), "--json"]) == 0
+    assert json_of(capsys)["totals"]["context"] == [256, 256]
+
+
+def test_a_program_is_compared_with_the_one_it_replaces(
+    program: Path, tiny_checkpoint: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = program.stat().st_size
+    command = ["export", "--model", str(tiny_checkpoint("llama")), "--quant", "8da8w"]
+    command += ["--output", str(program), "--compare", str(program), "--set", "verify=false"]
+    assert main([*command, "--json"]) == 0
+    sizes = json_of(capsys)["compare"]["totals"]["file_bytes"]
+    assert sizes == [program.stat().st_size, old]
+    assert sizes[0] > sizes[1]
+
+
 def test_bench(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bench", "--model", str(program), "--prompt-tokens", "8,16", "--decode-tokens", "4",
                "--depth", "0,70", "--threads", "1,2", "--repeat", "1", "--json"]  # fmt: skip

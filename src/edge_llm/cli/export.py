@@ -6,10 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from edge_llm.cli.compare import side_by_side, subject_named
 from edge_llm.cli.console import Progress, human_bytes, print_json, say
 from edge_llm.cli.programs import require_export_extra
 
 if TYPE_CHECKING:
+    from edge_llm.export.compare import Subject
     from edge_llm.export.recipe import Recipe
 
 
@@ -70,6 +72,11 @@ def add_parser(verbs: Any) -> None:
         help="print plan, sizes and memory; read no weights (a folder with a config.json is "
         "enough), write nothing",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="FILE|NAME",
+        help="show the report beside that of another program",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -79,10 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm import catalogue
     from edge_llm.cli.fetch import fetch
     from edge_llm.cli.terminate import terminate_as_interrupt
+    from edge_llm.export.compare import compare
     from edge_llm.export.pipeline import export
     from edge_llm.export.recipe import load_recipe
     from edge_llm.export.report import summary
-    from edge_llm.program.file import Program
 
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either
     asked = {
@@ -101,33 +108,41 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.overrides,
         **{key: value for key, value in asked.items() if value is not None},
     )
+    # Opened now: the export may take the place of that very file.
+    other = None if arguments.compare is None else subject_named(arguments.compare)
     if arguments.dry_run:
-        return _dry_run(recipe, as_json=arguments.json)
+        return _dry_run(recipe, other, as_json=arguments.json)
     progress = Progress()
     try:
         fetch(arguments.model, progress)
         path = export(recipe, output=arguments.output, progress=progress)
     finally:
         progress.close()
-    with Program.open(path) as program:
-        report = program.documents.report
-        if arguments.json:
-            print_json({"path": str(path), "report": report})
-            return 0
-        say(summary(report))
-        say(f"{path} ({human_bytes(program.file_bytes)})")
+    made = subject_named(str(path))
+    comparison = None if other is None else compare(made, other)
+    if arguments.json:
+        print_json({"path": str(path), "report": made.report, "compare": comparison})
+        return 0
+    say(summary(made.report))
+    if comparison is not None:
+        say(side_by_side(comparison))
+    say(f"{path} ({human_bytes(made.file_bytes)})")
     print(path, file=sys.stdout)
     return 0
 
 
-def _dry_run(recipe: Recipe, *, as_json: bool) -> int:
+def _dry_run(recipe: Recipe, other: Subject | None, *, as_json: bool) -> int:
+    from edge_llm.export.compare import compare, planned_subject
     from edge_llm.export.dry_run import describe, dry_run
     from edge_llm.runner.config import RunnerConfig
 
     usual = RunnerConfig()
     document = dry_run(recipe, tokens=usual.step_tokens, rows=usual.max_sequences)
+    comparison = None if other is None else compare(planned_subject(document), other)
     if as_json:
-        print_json(document)
-    else:
-        print(describe(document))
+        print_json(document | {"compare": comparison})
+        return 0
+    print(describe(document))
+    if comparison is not None:
+        print("\n" + side_by_side(comparison))
     return 0

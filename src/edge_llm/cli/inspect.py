@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from edge_llm.cli.compare import side_by_side, subject_named
 from edge_llm.cli.console import human_bytes, print_json, table
 
 if TYPE_CHECKING:
@@ -26,16 +27,27 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("file", metavar="FILE|NAME")
     parser.add_argument("--plan", action="store_true", help="list every instruction")
     parser.add_argument("--weights", action="store_true", help="list every weight")
+    parser.add_argument(
+        "--compare", metavar="FILE|NAME", help="show the report beside that of another program"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from edge_llm.catalogue import find_program
+    from edge_llm.export.compare import compare, program_subject
     from edge_llm.program.file import Program
     from edge_llm.program.serialize import plan_to_text
 
     with Program.open(find_program(arguments.file)) as program:
+        if arguments.compare is not None:
+            comparison = compare(program_subject(program), subject_named(arguments.compare))
+            if arguments.json:
+                print_json(comparison)
+            else:
+                print(side_by_side(comparison))
+            return 0
         if arguments.json:
             documents = asdict(program.documents)
             print_json(
