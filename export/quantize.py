@@ -3,8 +3,7 @@
 The formulas are torchao's (``choose_qparams_affine`` symmetric, ``quantize_affine``), with four
 differences, the first for quality, the others so that what is packed is what was measured:
 
-- an int4 scale is ``max|w| / 8`` with the sign that puts that element on -8 (rule "signed", the
-  default; "affine" is torchao's ``max|w| / 7.5``);
+- an int4 scale follows the recipe's rule (scales.py), of which "affine" is torchao's;
 - int4 scales are rounded to float16 before ``q`` is chosen (torchao keeps the checkpoint's dtype);
 - int4 scales are at least 2**-24, the smallest float16 above zero, where torchao takes the smallest
   normal float32, which float16 cannot hold;
@@ -17,14 +16,12 @@ from __future__ import annotations
 import torch
 
 from edge_llm.errors import ExportError
+from edge_llm.export.scales import INT4_RANGE, int4_scales
 from edge_llm.export.weights import FloatWeight, PreparedWeight, QuantizedWeight
 from edge_llm.program.pack import format_group
 
-INT4_RANGE = (-8, 7)
 INT8_RANGE = (-127, 127)
 FLOAT_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-_SMALLEST_F16 = 2.0**-24
-_LARGEST_F16 = 65504.0
 
 
 def quantize(
@@ -67,17 +64,6 @@ def _int4(values: torch.Tensor, weight_format: str, scale_rule: str, name: str) 
     n, k = values.shape
     group = group_of(weight_format, k)
     grouped = values.view(n, k // group, group)
-    high = grouped.amax(dim=2)  # (N, K / group)
-    low = grouped.amin(dim=2)
-    magnitude = torch.maximum(high, -low)
-    if scale_rule == "signed":
-        # the element of largest magnitude lands on -8, so the scale takes its opposite sign
-        scales = torch.where(-low >= high, magnitude, -magnitude) / 8.0
-    else:
-        scales = magnitude / 7.5
-    if bool((scales.abs() > _LARGEST_F16).any()):
-        raise ExportError(f"{name}: an int4 scale overflows float16")
-    scales = scales.to(torch.float16).to(torch.float32)
-    scales = torch.where(scales == 0.0, _SMALLEST_F16, scales)
+    scales = int4_scales(grouped, scale_rule, name)
     q = torch.round(grouped * (1.0 / scales).unsqueeze(-1)).clamp_(*INT4_RANGE)
     return QuantizedWeight(weight_format, q.to(torch.int8).view(n, k), scales, group)

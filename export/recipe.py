@@ -31,7 +31,7 @@ SCHEMES: Mapping[str, Mapping[Kind, str]] = MappingProxyType(
 )
 GROUP_SIZES = (32, 64, 128)
 DEFAULT_GROUP_SIZE = 32
-SCALE_RULES = ("affine", "signed")
+SCALE_RULES = ("affine", "signed", "hqq")
 DEFAULT_CONTEXT_LIMIT = 8192
 
 
@@ -60,11 +60,12 @@ class Recipe:
     ``linear``, ``embedding``, ``head`` replace the scheme's format of that kind; ``overrides``
     maps patterns of parameter names (``*layers.0.*``) to formats, the first match wins.
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
-    magnitude on -8. int4 weights that the checkpoint itself holds are taken over with their own
-    groups, unless ``requantize``. ``context`` None: the model's own, at most 8192. ``kv_dtype``
-    None: f16, f32 under the scheme fp32. ``chat_template`` is a Jinja file to use in place of the
-    source's, or where that has none. ``gate`` None accepts any result; without ``verify``
-    nothing is compared and the file holds no golden record.
+    magnitude on -8, "hqq" refines the better of the two. int4 weights that the checkpoint itself
+    holds are taken over with their own groups, unless ``requantize``. ``context`` None: the
+    model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme fp32.
+    ``chat_template`` is a Jinja file to use in place of the source's, or where that has none.
+    ``gate`` None accepts any result; without ``verify`` nothing is compared and the file holds no
+    golden record.
 
     Raises:
         ConfigError: values that are unknown or contradict each other, all of them listed.

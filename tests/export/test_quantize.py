@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torchao.quantization import IntxUnpackedToInt8Tensor
@@ -84,7 +85,7 @@ def test_int8_is_symmetric_around_127() -> None:
 @pytest.mark.parametrize("weight_format", ["i4g32", "i8"])
 def test_rows_of_zeros_and_of_the_smallest_numbers(weight_format: str) -> None:
     rows = torch.stack([torch.zeros(32), torch.full((32,), 1e-45), torch.full((32,), -1e-30)])
-    for rule in ("affine", "signed"):
+    for rule in ("affine", "signed", "hqq"):
         weight = quantized(rows, weight_format, rule)
         assert bool(weight.scales.isfinite().all())
         assert float((weight.dequantize() - rows).abs().max()) < 1e-6
@@ -140,3 +141,58 @@ def test_values_beyond_the_format_are_refused(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         quantize(torch.full((1, 32), value), weight_format)
+
+
+def squared_error(rows: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+    """By row and group."""
+    noise = (rows - weight.dequantize()).double().square()
+    return noise.view(rows.shape[0], -1, weight.group).sum(dim=2)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_hqq_loses_no_more_than_either_start_in_any_group(group: int) -> None:
+    heavy = torch.distributions.StudentT(3.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        rows = heavy.sample((64, 256)) * 0.02  # type: ignore[no-untyped-call]
+    errors = {
+        rule: squared_error(rows, quantized(rows, f"i4g{group}", rule))
+        for rule in ("affine", "signed", "hqq")
+    }
+    start = torch.minimum(errors["affine"], errors["signed"])
+    assert bool((errors["hqq"] <= start * (1 + 1e-5)).all())
+    assert float(errors["hqq"].sum()) < 0.97 * float(errors["signed"].sum())
+
+
+def test_hqq_finds_weights_that_lie_on_a_grid() -> None:
+    generator = torch.Generator().manual_seed(1)
+    q = torch.randint(-7, 8, (40, 4, 32), generator=generator)
+    q[:, :, 0] = 6  # the largest step is seldom used, so neither start is the grid's own
+    q = q.clamp(-6, 6)
+    scales = (torch.rand(40, 4, 1, generator=generator) * 0.01 + 0.01).half().float()
+    rows = (q * scales).view(40, 128)
+    found = quantized(rows, "i4g32", "hqq")
+    signed = quantized(rows, "i4g32", "signed")
+    assert squared_error(rows, found).sum() < 0.5 * squared_error(rows, signed).sum()
+
+
+def test_hqq_is_the_alternation_on_paper() -> None:
+    rows = random_matrix(n=1, k=32)
+    weight = quantized(rows, "i4g32", "hqq")
+    starts = [quantized(rows, "i4g32", rule) for rule in ("affine", "signed")]
+    start = min(starts, key=lambda made: float(squared_error(rows, made).sum()))
+    values, scale = rows[0].double().numpy(), float(start.scales)
+    for _ in range(20):
+        q = np.clip(np.round(values / scale), -8, 7)
+        scale = float(values @ q / (q @ q))
+    assert float(weight.scales) == float(np.float16(scale))
+    assert np.array_equal(weight.q[0].numpy(), np.clip(np.round(values / np.float16(scale)), -8, 7))
+
+
+def test_hqq_of_a_group_does_not_depend_on_its_neighbours() -> None:
+    rows = random_matrix(n=300, k=512)  # more than one block of groups
+    whole = quantized(rows, "i4g32", "hqq")
+    for index in (0, 7, 255, 299):
+        alone = quantized(rows[index : index + 1], "i4g32", "hqq")
+        assert torch.equal(alone.scales[0], whole.scales[index])
+        assert torch.equal(alone.q[0], whole.q[index])

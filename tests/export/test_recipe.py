@@ -88,7 +88,7 @@ def test_to_json_is_plain() -> None:
         (["group_size=32.0"], "group_size is 32.0"),
         (["head=i5"], "head is 'i5', expected one of f32, f16"),
         (["overrides.*=i5"], "overrides is .*i5.*expected name patterns"),
-        (["scale_rule=best"], "scale_rule is 'best', expected one of affine, signed"),
+        (["scale_rule=best"], "scale_rule is 'best', expected one of affine, signed, hqq"),
         (["context=0"], "context is 0, expected a number of tokens above 0"),
         (["context=true"], "context is True"),
         (["kv_dtype=f8"], "kv_dtype is 'f8', expected one of f32, f16"),
