@@ -38,6 +38,7 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
                 model,
                 request,
                 [ids],
+                answers=True,
                 max_tokens=request.max_completion_tokens or request.max_tokens,
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             )

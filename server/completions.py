@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, t
 from edge_llm.server.schemas import MAX_CHOICES, CompletionRequest
 from edge_llm.server.service import Service
 from edge_llm.server.validation import check_stream_options, validate
+from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16  # of the legacy API
@@ -48,7 +48,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
         except Exception as exc:
             raise translate(exc, "prompt") from exc
         echoes = [
-            Echo(ids, _text(model.tokenizer, prompt)) if request.echo else Echo()
+            Echo(ids, _text(model.tokenizer, prompt) if request.echo else "")
             for ids, prompt in zip(prompts, request.prompt, strict=True)
             for _ in range(request.n or 1)
         ]
@@ -60,10 +60,10 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The prompt before a choice's text: its ids, and its text."""
+    """The prompt before a choice's text: its ids, and its text if that was asked for."""
 
-    ids: Sequence[int] = ()
-    text: str = ""
+    ids: Sequence[int]
+    text: str
 
 
 class CompletionShape:
@@ -81,7 +81,7 @@ class CompletionShape:
         self._tokenizer = tokenizer
         self._echoes = echoes
         self._logprobs = logprobs
-        self._offsets = [_Offset(tokenizer, len(echo.text)) for echo in echoes]
+        self._offsets = [_Offset(tokenizer, len(echo.text), echo.ids) for echo in echoes]
 
     def opening(self, choice: int) -> dict[str, Any] | None:
         echo = self._echoes[choice].text
@@ -135,7 +135,7 @@ class CompletionShape:
         """Tokens of the prompt and the answer, their log-probabilities, and where they begin."""
         for delta in deltas:
             if delta.prompt is not None:
-                offset = _Offset(self._tokenizer, 0)
+                offset = _Offset(self._tokenizer, 0, ())
                 for token, logprobs in zip(self._echoes[choice].ids, delta.prompt, strict=True):
                     yield token, logprobs, offset.advance(token)
             elif delta.token is not None and delta.logprobs is not None:
@@ -146,16 +146,14 @@ class _Offset:
     """Where each token begins in the text, in characters, across tokens that split one. Special
     tokens have no text."""
 
-    def __init__(self, tokenizer: Tokenizer, start: int) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, start: int, after: Sequence[int]) -> None:
         self._characters = start
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._text = TextDecoder(tokenizer, after=after)
 
     def advance(self, token: int) -> int:
         """The offset of a token which follows those before."""
         start = self._characters
-        if not self._tokenizer.is_special(token):
-            self._characters += len(self._decoder.decode(self._tokenizer.token_bytes(token)))
+        self._characters += len(self._text.push(token))
         return start
 
 

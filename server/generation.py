@@ -23,11 +23,13 @@ from edge_llm.tokenizers.stream import TextStream
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One choice: what to continue and how. ``stop``: strings that end it."""
+    """One choice: what to continue and how. ``stop``: strings that end it. ``answers``: the text
+    is one of its own, not the rest of the prompt's."""
 
     prompt_ids: Sequence[int]
     params: SamplingParams
     stop: tuple[str, ...] = ()
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Generation:
         self._service = service
         self._model = model
         self._jobs = jobs
-        self._texts = [TextStream(model.tokenizer, job.stop) for job in jobs]
+        self._texts = [
+            TextStream(model.tokenizer, job.stop, after=() if job.answers else job.prompt_ids)
+            for job in jobs
+        ]
         self._counts = [0] * len(jobs)
         self._handles: list[Handle] = []
         self._events: asyncio.Queue[tuple[int, Event] | Exception] = asyncio.Queue()

@@ -139,7 +139,12 @@ def _event(data: dict[str, Any]) -> bytes:
 
 
 def sampling_jobs(
-    model: Model, request: Sampling, prompts: Sequence[Sequence[int]], **overrides: Any
+    model: Model,
+    request: Sampling,
+    prompts: Sequence[Sequence[int]],
+    *,
+    answers: bool = False,
+    **overrides: Any,
 ) -> list[Job]:
     """``n`` jobs for each prompt. Choice i of a prompt samples with ``seed + i``, so that the
     first one is what ``n`` = 1 gives."""
@@ -150,7 +155,7 @@ def sampling_jobs(
     given = {name: value for name, value in (given | overrides).items() if value is not None}
     seeds = [None if request.seed is None else request.seed + i for i in range(request.n or 1)]
     return [
-        Job(prompt, model.default_params(seed=seed, **given), tuple(request.stop or ()))
+        Job(prompt, model.default_params(seed=seed, **given), tuple(request.stop or ()), answers)
         for prompt in prompts
         for seed in seeds
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edge_llm.errors import RequestError
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -13,13 +13,13 @@ class TextDecoder:
     """The text that every id settles; half a character waits for its end.
 
     Args:
-        continues: the text goes on from another one, so its first space is kept.
+        after: the ids of a text that this one goes on from, so that its first space is kept.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, after: Iterable[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._first = not continues
+        self._first = all(map(tokenizer.is_special, after))
 
     def push(self, token_id: int) -> str:
         """The text that the next id settles; may be empty, and is for special ids."""
@@ -44,19 +44,19 @@ class TextStream:
 
     Args:
         stop: strings that end the text; they are not part of it.
-        continues: the text goes on from another one, so its first space is kept.
+        after: the ids of a text that this one goes on from, so that its first space is kept.
 
     Raises:
         RequestError: an empty stop string.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, continues: bool = False
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, after: Iterable[int] = ()
     ) -> None:
         if not all(stop):
             raise RequestError("a stop string must not be empty", param="stop")
         self._stop = tuple(stop)
-        self._decoder = TextDecoder(tokenizer, continues=continues)
+        self._decoder = TextDecoder(tokenizer, after=after)
         self._held = ""
         self._stopped = False
 

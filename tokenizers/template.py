@@ -121,7 +121,11 @@ def encode_chat(
     def close(end: int) -> None:
         piece = text[start:end]
         plain = mask.show(piece)
-        ids.extend(stretch if plain == piece else tokenizer.encode(plain, add_bos=False))
+        ids.extend(
+            stretch
+            if plain == piece
+            else tokenizer.encode(plain, add_bos=False, continues=start > 0)
+        )
 
     for span in tokenizer.spans(text):
         if tokenizer.is_special(span.id):

@@ -34,6 +34,9 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "qwen.tiktoken",
     "chat_template.jinja",
 )
 

@@ -38,6 +38,9 @@ class ByteTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b"<special>"
 
+    def first_bytes(self, token_id: int) -> bytes:
+        return self.token_bytes(token_id)
+
     def is_special(self, token_id: int) -> bool:
         return token_id == SPECIAL
 

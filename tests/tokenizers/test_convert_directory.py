@@ -131,11 +131,11 @@ def test_damaged_files(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("[" * 100_000)
     with pytest.raises(TokenizerError, match="is not JSON"):
         from_directory(folder)
+    (folder / "tokenizer_config.json").unlink()
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match=r"not a readable tokenizer\.json"):
         from_directory(folder)
     (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer_config.json").unlink()
     with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
         from_directory(folder)
 

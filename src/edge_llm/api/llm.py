@@ -171,12 +171,7 @@ class LLM:
             ids = self.tokenizer.encode(prompt)
         else:
             ids = [int(token) for token in prompt]
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        pieces = self._pieces(ids, params or self.default_params(), stops)
-        # Up to the submission now: errors come from this call, and a generator that has begun
-        # cancels its request even if nobody reads it.
-        next(pieces)
-        return pieces
+        return self._begin(ids, params, stop, after=ids)
 
     @overload
     def chat(
@@ -211,7 +206,7 @@ class LLM:
     ) -> Completion | Generator[Piece]:
         """The answer to a conversation: messages with ``role`` and ``content``. ``kwargs`` go to
         the chat template. Errors as `encode_chat` and `stream`."""
-        pieces = self.stream(self.encode_chat(messages, **kwargs), params, stop=stop)
+        pieces = self._begin(self.encode_chat(messages, **kwargs), params, stop)
         return pieces if stream else collect(pieces)
 
     def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
@@ -248,13 +243,30 @@ class LLM:
         return self.engine.stats()
 
     def _token_text(self, token: int | None) -> str | None:
-        return None if token is None else self.tokenizer.decode([token], skip_specials=False)
+        return (
+            None
+            if token is None
+            else self.tokenizer.decode([token], skip_specials=False, continues=True)
+        )
 
-    def _pieces(
-        self, ids: list[int], params: SamplingParams, stop: tuple[str, ...]
+    def _begin(
+        self,
+        ids: list[int],
+        params: SamplingParams | None,
+        stop: Stop,
+        *,
+        after: Sequence[int] = (),
     ) -> Generator[Piece]:
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        text = TextStream(self.tokenizer, stops, after=after)
+        pieces = self._pieces(ids, params or self.default_params(), text)
+        # Up to the submission now: errors come from this call, and a generator that has begun
+        # cancels its request even if nobody reads it.
+        next(pieces)
+        return pieces
+
+    def _pieces(self, ids: list[int], params: SamplingParams, text: TextStream) -> Generator[Piece]:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        text = TextStream(self.tokenizer, stop)
         request = self.submit(ids, params, events.put)
         count = 0
         try:
