@@ -1,0 +1,82 @@
+"""The core on aarch64, emulated: the native tests as they are, and program files to the bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bits import isas
+
+import edge_llm
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+GENERATE = Path(__file__).with_name("generate.py")
+# qemu's processors, and the best instruction set of each. What a processor lacks is an illegal
+# instruction there, so these also show that nothing is used unasked.
+PROCESSORS = {"cortex-a53": "neon", "cortex-a76": "neon_dotprod", "max": "neon_i8mm"}
+BETTER = {"cortex-a53": "neon_dotprod", "cortex-a76": "neon_i8mm"}
+# Measures the resident memory of the process, which is the emulator's here.
+NOT_EMULATED = "tests/runner/native/test_refusals.py::test_untouched_pages_cost_no_memory"
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS)
+def test_native_tests_pass(aarch64: Any, cpu: str) -> None:
+    done = aarch64.run(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--deselect", NOT_EMULATED),
+        # The whole suite's fixtures need PyTorch.
+        *("--confcutdir=tests/runner/native", "tests/runner/native"),
+        cpu=cpu,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS)
+def test_processor_chooses_its_kernels(aarch64: Any, cpu: str) -> None:
+    command = "from edge_llm import native; print(native.isa())"
+    assert aarch64.run("-c", command, cpu=cpu).stdout.strip() == PROCESSORS[cpu]
+    if cpu in BETTER:
+        refused = aarch64.run("-c", command, cpu=cpu, environment={"EDGE_LLM_ISA": BETTER[cpu]})
+        assert f"'{BETTER[cpu]}', which this processor does not support" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("family", "scheme", "kv"),
+    [("llama", "8da4w", "f16"), ("qwen3", "8da8w", "i8"), ("phi3", "fp32", "f32")],
+)
+def test_program_gives_the_same_bits(
+    aarch64: Any,
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    family: str,
+    scheme: str,
+    kv: str,
+) -> None:
+    recipe = edge_llm.Recipe(
+        model=str(tiny_checkpoint(family)), scheme=scheme, kv_dtype=kv, gate=None, verify=False
+    )
+    program = edge_llm.export(recipe, output=tmp_path / "tiny.edge")
+    here = subprocess.run(
+        [sys.executable, str(GENERATE), str(program), *isas()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert here.returncode == 0, here.stderr
+    results = [json.loads(here.stdout)]
+    for cpu, best in PROCESSORS.items():
+        there = aarch64.run(str(GENERATE), str(program), "scalar", best, cpu=cpu)
+        assert there.returncode == 0, there.stderr
+        results.append(json.loads(there.stdout))
+    expected = results[0]["scalar"]
+    assert all(len(reply) > 0 for reply in expected["replies"])
+    for result in results:
+        for isa, found in result.items():
+            assert found == expected, isa

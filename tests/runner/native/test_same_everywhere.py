@@ -1,0 +1,227 @@
+"""One table of bits for every processor: what small plans give, as sha256, is part of this file.
+
+Other tests compare instruction sets that run on one machine; this table is how machines that never
+meet are compared (tests/aarch64 runs this folder on an emulated one). Inputs are made of integers
+and powers of two, or rounded from float64, so that every C library makes the same. A row that has
+to change says that the arithmetic of the core has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from bits import isas
+from numpy.typing import NDArray
+from toy_transformer import TOKENS, VOCAB, Toy
+
+from edge_llm.program import pack
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.executor import RowSampler, StepResult
+
+Float32 = NDArray[np.float32]
+Outputs = Iterable[NDArray[Any]]
+
+TABLE = {
+    "linear f32": "2e54bec4fdaeba30",
+    "linear f16": "f81e606efa1a4d5a",
+    "linear bf16": "e51043f980730ddf",
+    "linear i8": "89f9e65d8a091179",
+    "linear i4g32": "fcf4a0d26e4b89d8",
+    "linear i4g64": "b40de36f10e5666b",
+    "linear i4g128": "0048ac711fda56da",
+    "embedding f16": "e89546e2a5dcd598",
+    "embedding i8": "9d9abfcb3512b4bc",
+    "embedding i4g32": "ba725d0dafe2dfa0",
+    "elementwise": "0493400d6c28f811",
+    "rope": "1433c99e2d032f2e",
+    "attention f32": "726dd15c766b96b5",
+    "attention f16": "503fcbbb0b19a1bd",
+    "attention i8": "23f4db93a5521ec5",
+    "attention f16, window": "6d77d1a882199b35",
+    "attention i8, softcap": "b1d35cdd5b9f8c38",
+    "sampler": "9bcaf06ac76244cf",
+    "transformer": "51537e997a88a9d5",
+}
+
+
+def numbers(*shape: int, seed: int = 0, spread: float = 4.0) -> Float32:
+    """Uniform in [-spread, spread), of 16 significant bits."""
+    integers = np.random.default_rng(seed).integers(-(2**15), 2**15, shape)
+    return (integers * (spread / 2**15)).astype(np.float32)
+
+
+def linear(fmt: str) -> Callable[[Any, Any], Outputs]:
+    """All tile heights, one row of every kind, padding in n and k."""
+    rows, n, k = 21, 55, 384 if pack.format_group(fmt) else 353
+
+    def run(builder: Any, start: Any) -> Outputs:
+        x = numbers(rows, k)
+        x[1::5] = np.abs(x[1::5])
+        x[2::5, k // 2] = 2.0**14
+        x[3] = 0
+        weight = _pack(fmt, n, k)
+        y = builder.linear(
+            builder.activations(x),
+            builder.packed(weight, fmt, n, k),
+            builder.raw(numbers(n, seed=1)),
+        )
+        runner = start(builder, y)
+        for first, last in ((0, 1), (1, 3), (3, 6), (6, 10), (10, 21)):
+            yield runner.logits(range(first, last))
+
+    return run
+
+
+def embedding(fmt: str) -> Callable[[Any, Any], Outputs]:
+    n, k = 40, 256
+
+    def run(builder: Any, start: Any) -> Outputs:
+        table = builder.packed(_pack(fmt, n, k), fmt, n, k)
+        yield start(builder, builder.embedding(table)).logits([39, 0, 17, 8, 39])
+
+    return run
+
+
+def _pack(fmt: str, n: int, k: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(2)
+    group = pack.format_group(fmt)
+    if group:
+        q = rng.integers(-8, 8, (n, k), dtype=np.int8)
+        scales = numbers(n, k // group, seed=3, spread=0.25).astype(np.float16)
+        return pack.pack_int4(q, scales, group)
+    if fmt == "i8":
+        q = rng.integers(-127, 128, (n, k), dtype=np.int8)
+        return pack.pack_int8(q, np.abs(numbers(n, seed=3, spread=0.01)) + np.float32(2**-20))
+    return pack.pack_float(numbers(n, k, seed=2), fmt)
+
+
+def elementwise(builder: Any, start: Any) -> Outputs:
+    """The range of e^x and tanh, and beyond."""
+    x = np.concatenate([numbers(8, 37), numbers(8, 37, seed=1, spread=110.0)])
+    weights = builder.raw(np.abs(numbers(37, seed=2)))
+    value = builder.activations(x)
+    outputs = [builder.op(name, value) for name in ("silu", "gelu")]
+    outputs += [builder.op("softcap", value, cap=30.0), builder.op("scale", value, factor=0.3)]
+    outputs.append(builder.op("rms_norm", value, weights=(weights,), size=37, eps=1e-6))
+    total = value
+    for output in outputs:
+        total = builder.op("add", builder.op("mul", total, outputs[0]), output)
+    runner = start(builder, total, trace=True)
+    yield runner.logits(range(16))
+    for output in outputs:
+        yield runner.value(output)
+
+
+def rope(builder: Any, start: Any) -> Outputs:
+    """Partial: 40 of 56 columns, tables of 16 bits."""
+    angles = np.arange(256)[:, None] * 100.0 ** (-np.arange(20) / 20)
+    cos, sin = (builder.raw(f(angles).astype(np.float16)) for f in (np.cos, np.sin))
+    x = builder.activations(numbers(64, 3 * 56))
+    yield start(builder, builder.rope(x, cos, sin, heads=3, head_dim=56)).logits(range(64))
+
+
+def attention(dtype: str, **options: Any) -> Callable[[Any, Any], Outputs]:
+    """Three pages in chunks; six query heads on two of keys and values, 24 columns each."""
+    widths = [6 * 24, 2 * 24, 2 * 24]
+
+    def run(builder: Any, start: Any) -> Outputs:
+        q = builder.op("split", builder.activations(numbers(150, sum(widths))), width=widths)
+        state = builder.state(2, 24, dtype)
+        y = builder.attention(q, q + 1, q + 2, state, heads=6, scale=0.2, **options)
+        runner = start(builder, y)
+        for first, last in ((0, 70), (70, 71), (71, 72), (72, 79), (79, 150)):
+            yield runner.logits(range(first, last))
+
+    return run
+
+
+SAMPLERS = (
+    {"temperature": 0.0, "top_logprobs": 5},
+    {"temperature": 1.0, "top_logprobs": 20},
+    {"temperature": 0.7, "top_k": 40},
+    {"temperature": 1.3, "top_p": 0.9},
+    {"temperature": 1.0, "min_p": 0.05, "top_k": 200, "top_p": 0.99},
+    {"temperature": 0.9, "repetition_penalty": 1.2, "presence_penalty": 0.3},
+    {"temperature": 0.9, "frequency_penalty": -0.2, "logit_bias": {3: 2.5, 700: -1.0}},
+)
+
+
+def sampler(builder: Any, start: Any) -> Outputs:
+    """Two thousand logits, each kind of filter, twenty draws of each."""
+    rows, vocab = 20, 2000
+    logits = builder.activations(numbers(rows, vocab, spread=12.0))
+    history = np.random.default_rng(1).integers(0, vocab, 60).astype(np.int32)
+    runner = start(builder, logits)
+    for options in SAMPLERS:
+        params = SamplingParams(**options)
+        yield from _flat(
+            runner.step(
+                {0: range(rows)},
+                samplers=[RowSampler(params, 7, row, history, 50) for row in range(rows)],
+            )
+        )
+        runner.lengths.clear()
+
+
+def _flat(result: StepResult) -> Outputs:
+    yield result.ids
+    for found in result.logprobs:
+        if found is not None:
+            yield np.array([found.logprob], np.float32)
+            yield np.array(found.top, np.float64)
+
+
+CASES: dict[str, Callable[[Any, Any], Outputs]] = {
+    **{f"linear {fmt}": linear(fmt) for fmt in ("f32", "f16", "bf16")},
+    **{f"linear {fmt}": linear(fmt) for fmt in ("i8", "i4g32", "i4g64", "i4g128")},
+    **{f"embedding {fmt}": embedding(fmt) for fmt in ("f16", "i8", "i4g32")},
+    "elementwise": elementwise,
+    "rope": rope,
+    **{f"attention {dtype}": attention(dtype) for dtype in ("f32", "f16", "i8")},
+    "attention f16, window": attention("f16", window=40),
+    "attention i8, softcap": attention("i8", softcap=5.0),
+    "sampler": sampler,
+}
+
+
+def digest(outputs: Outputs) -> str:
+    """The first 16 digits: enough to tell tables apart."""
+    total = hashlib.sha256()
+    for array in outputs:
+        assert not np.isnan(array).any(), "the bits of a NaN are the processor's"
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators(name: str, plan_builder: Any, run_plan: Any) -> None:
+    for isa in isas():
+        outputs = CASES[name](
+            plan_builder(), lambda *args, isa=isa, **options: run_plan(*args, isa=isa, **options)
+        )
+        assert digest(outputs) == TABLE.get(name), isa
+
+
+def test_prefill_decode_and_sampling(toy: Toy, start: Any) -> None:
+    for isa in isas():
+        assert digest(_generate(start(isa=isa, threads=2))) == TABLE.get("transformer"), isa
+
+
+def _generate(runner: Any) -> Outputs:
+    """A prompt in two chunks, then twenty sampled tokens, over a page's end."""
+    ids = TOKENS[:50]
+    yield runner.logits(ids[:33])
+    step = ids[33:]
+    params = SamplingParams(temperature=1.5, top_p=0.95)
+    for counter in range(20):
+        row = RowSampler(params, 11, counter, np.array(ids, np.int32), 50)
+        result = runner.step({0: step}, rows=[len(step) - 1], samplers=[row])
+        yield result.logits
+        step = [int(result.ids[0])]
+        assert 0 <= step[0] < VOCAB
+        ids = ids + step
+    yield np.array(ids)
