@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -12,6 +11,7 @@ from edge_llm.errors import ConfigError
 # No public decoder comes near these; beyond them a config is damaged or hostile.
 MAX_SIZE = 2**24
 MAX_LAYERS = 1024
+MIN_NUMBER, MAX_NUMBER = 1e-30, 1e30  # products of a few stay finite
 
 # Keys of Hugging Face configs that change nothing at inference, whatever their value.
 HARMLESS_KEYS = frozenset(
@@ -185,8 +185,9 @@ class ConfigReader:
         return key not in self._values
 
     def problem(self, message: str) -> None:
-        """Records one line of the final error."""
-        self._problems.append(message)
+        """Records one line of the final error, once: some keys are asked for twice."""
+        if message not in self._problems:
+            self._problems.append(message)
 
     def require(self, condition: bool, message: str) -> None:
         """Records a relation that does not hold; silent once placeholders are in play."""
@@ -206,21 +207,21 @@ class ConfigReader:
         return low
 
     def positive(self, key: str, default: float | None = None) -> float:
-        """A finite number above zero; without a default it must be there."""
+        """A number above zero; without a default it must be there."""
         value = self.get(key)
         if value is None and default is not None:
             return default
         if is_positive(value):
             return float(value)
-        self._mismatch(key, "a finite number above 0")
+        self._mismatch(key, f"a number from {MIN_NUMBER} to {MAX_NUMBER}")
         return 1.0
 
     def divisors(self, key: str) -> tuple[float, ...]:
-        """A list of finite numbers above zero; it must be there."""
+        """A list of numbers above zero; it must be there."""
         value = self.get(key)
         if isinstance(value, list) and value and all(is_positive(item) for item in value):
             return tuple(float(item) for item in value)
-        self._mismatch(key, "a list of finite numbers above 0")
+        self._mismatch(key, f"a list of numbers from {MIN_NUMBER} to {MAX_NUMBER}")
         return ()
 
     def flag(self, key: str, default: bool) -> bool:
@@ -276,8 +277,8 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def is_positive(value: object) -> TypeGuard[int | float]:
-    """A number above zero that a float can hold; NaN is none."""
-    return is_number(value) and 0 < value <= sys.float_info.max
+    """A number from ``MIN_NUMBER`` to ``MAX_NUMBER``; NaN is none."""
+    return is_number(value) and MIN_NUMBER <= value <= MAX_NUMBER
 
 
 def shorten(value: object) -> str:

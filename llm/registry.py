@@ -50,7 +50,8 @@ def build_model(
     slots: int = 1,
     device: torch.device | str = "meta",
 ) -> nn.Module:
-    """The module of ``config`` with KV caches [slots, context, kv_heads, head_dim].
+    """The module of ``config`` with KV caches [slots, context, kv_heads, head_dim] (int8: with 4
+    more columns, the bytes of a row's scale).
 
     On ``meta`` nothing is allocated. Elsewhere buffers have their values and parameters (float32)
     have none: see ``load_model``. Constant buffers are those of ``constants``.

@@ -213,7 +213,7 @@ def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
             [
                 "rope_scaling.original_max_position_embeddings: missing",
                 "rope_scaling.short_factor: got [0, 0",
-                "rope_scaling.long_factor: got 'x', expected a list of finite numbers above 0",
+                "rope_scaling.long_factor: got 'x', expected a list of numbers from 1e-30 to 1e",
             ],
         ),
         (
@@ -224,6 +224,7 @@ def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
             {"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}},
             ["rope_theta: got 1.0, expected more than 1 with yarn"],
         ),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "beta_slow": 5e-324}}, ["got 5e-324"]),
         ({"rope_theta": 10**400}, ["rope_theta: got 1000"]),
         ({"rope_theta": 0}, ["rope_theta: got 0"]),
         ({"rope_parameters": 3}, ["rope_parameters: got 3, expected an object"]),
@@ -263,6 +264,14 @@ def test_all_problems_in_one_error() -> None:
         "num_experts",
         "vocab_size",
     ]
+
+
+def test_a_problem_is_told_once() -> None:
+    values = LLAMA | {"rope_scaling": {"type": "yarn", "factor": 2}}
+    del values["max_position_embeddings"]
+    with pytest.raises(ConfigError) as error:
+        read_config(values, "config.json")
+    assert str(error.value).count("max_position_embeddings") == 1
 
 
 def test_model_needs_a_context() -> None:
