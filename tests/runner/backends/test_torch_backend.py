@@ -27,13 +27,13 @@ def test_logits_are_those_of_the_native_core(
 ) -> None:
     path = tiny_program("fp32", family, kv_dtype)
     # One last bit of a key can change its integer, so int8 caches are a step apart here and there.
-    tolerance = 1e-4 if kv_dtype is None else 1e-2
+    tolerance, chunk_tolerance = (1e-4, 1e-5) if kv_dtype is None else (1e-2, 1e-2)
     with edge_llm.load(path) as llm, edge_llm.load(path, backend="torch") as oracle:
         expected = oracle.logits(IDS)
         got = llm.logits(IDS)
         np.testing.assert_allclose(got, expected, atol=tolerance * float(expected.std()))
         np.testing.assert_allclose(
-            oracle.logits(IDS, chunk=7), expected, atol=tolerance / 10 * float(expected.std())
+            oracle.logits(IDS, chunk=7), expected, atol=chunk_tolerance * float(expected.std())
         )
 
 
