@@ -59,7 +59,7 @@ def pack(
 def _raw(
     weight: Weight, parts: tuple[str, ...], parameters: Parameters
 ) -> tuple[NDArray[np.uint8], list[WeightRow]]:
-    tensors = [parameters.read(part).to(torch.float32) for part in parts]
+    tensors = [parameters.vector(part) for part in parts]
     for part, tensor in zip(parts, tensors, strict=True):
         if not bool(torch.isfinite(tensor).all()):
             raise ExportError(f"{part} holds values that are not finite")
@@ -82,11 +82,11 @@ def _panels(
         n, k = matrix.shape
         begin, signal, noise = offset, 0.0, 0.0
         for chunk in row_chunks(n, k, multiple=backend.row_multiple):
-            prepared = matrix.prepare(chunk)
+            values = matrix.floats(chunk)
+            prepared = matrix.prepare(chunk, values)
             data = backend.pack(prepared)
             packed[offset : offset + data.size] = data
             offset += data.size
-            values = matrix.floats(chunk)
             if values is not None:
                 signal += _energy(values)
                 noise += _energy(values - prepared.dequantize())

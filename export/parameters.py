@@ -15,6 +15,7 @@ from edge_llm.errors import ExportError
 from edge_llm.export.quantize import quantize
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.weights import PreparedWeight, QuantizedWeight
+from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint, Integers
 
 Rows = slice | torch.Tensor  # consecutive rows, or int64 indices
@@ -38,20 +39,27 @@ class Matrix:
         return self.stored is not None
 
     def floats(self, rows: Rows) -> torch.Tensor | None:
-        """What is to be approximated, float32 [rows, K]; None where it is taken over."""
-        return None if self.values is None else self.values[rows].to(torch.float32)
-
-    def prepare(self, rows: Rows) -> PreparedWeight:
-        """The numbers of these rows as the program stores them.
+        """What is to be approximated, float32 [rows, K]; None where it is taken over.
 
         Raises:
+            CheckpointError: its file was cut short.
+        """
+        return None if self.values is None else detached_rows(self.values, rows).to(torch.float32)
+
+    def prepare(self, rows: Rows, floats: torch.Tensor | None = None) -> PreparedWeight:
+        """The numbers of these rows as the program stores them; ``floats`` are those rows, where
+        they have been read already.
+
+        Raises:
+            CheckpointError: its file was cut short.
             ExportError: values that are not finite, or that the format cannot hold.
         """
         if self.stored is not None:
             scales = self.stored.scales[rows]
             return QuantizedWeight(self.format, self.stored.q[rows], scales, self.stored.group)
-        assert self.values is not None
-        return quantize(self.values[rows], self.format, scale_rule=self.scale_rule, name=self.name)
+        values = self.floats(rows) if floats is None else floats
+        assert values is not None
+        return quantize(values, self.format, scale_rule=self.scale_rule, name=self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,14 @@ class Parameters:
     scale_rule: str
     groups: Mapping[str, int]
     integers: Callable[[str], Integers]
+
+    def vector(self, name: str) -> torch.Tensor:
+        """A copy of a parameter or constant that is stored as it is, float32.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return detached(self.read(name)).to(torch.float32)
 
     def matrix(self, name: str, weight_format: str) -> Matrix:
         """Reads a parameter [N, K] for use in ``weight_format``.

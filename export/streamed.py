@@ -75,7 +75,7 @@ def streamed_model(
         if isinstance(module, nn.Linear):
             bias = None
             if module.bias is not None:
-                bias = parameters.read(f"{path}.bias").to(torch.float32)
+                bias = parameters.vector(f"{path}.bias")
             streamed: nn.Module = StreamedLinear(parameters, weight, formats[weight], bias)
         elif isinstance(module, nn.Embedding):
             streamed = StreamedEmbedding(parameters, weight, formats[weight])
@@ -84,7 +84,7 @@ def streamed_model(
         model.get_submodule(parent).register_module(attribute, streamed)
     for path, parameter in list(model.named_parameters()):
         parent, _, attribute = path.rpartition(".")
-        filled = nn.Parameter(parameters.read(path).to(parameter.dtype), requires_grad=False)
+        filled = nn.Parameter(parameters.vector(path).to(parameter.dtype), requires_grad=False)
         model.get_submodule(parent).register_parameter(attribute, filled)
     for path, buffer in list(model.named_buffers()):
         parent, _, attribute = path.rpartition(".")

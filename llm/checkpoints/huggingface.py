@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from edge_llm.llm.checkpoints.detached import same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.quantized_open import NONE, read_quantized
@@ -70,14 +71,14 @@ def open_huggingface(path: Path) -> Checkpoint:
 
     def read(name: str) -> torch.Tensor:
         matrix = quantized.matrices.get(name)
-        return tensors.read(name) if matrix is None else matrix.values()
+        return tensors.view(name) if matrix is None else matrix.values()
 
     if config.tied:
         # Some writers store the shared table under both names.
         tied = tied_parameters(build_model(config, context=1, kv_dtype=torch.float32))
         for name, source in tied.items():
             if name in shapes and source in shapes:
-                if not torch.equal(read(name), read(source)):
+                if not same_values(read(name), read(source)):
                     problems.append(f"tied: {name} differs from {source}, expected the same values")
                 del shapes[name]
     generation_path = path / "generation_config.json"

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.config import shorten
 
@@ -43,7 +44,15 @@ class Tensors:
         return sorted({entry.path for entry in self.entries.values()})
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor, read now.
+        """A copy of one tensor, read now.
+
+        Raises:
+            CheckpointError: it can no longer be read.
+        """
+        return detached(self.view(name))
+
+    def view(self, name: str) -> torch.Tensor:
+        """One tensor as a view of its file, see `detached`.
 
         Raises:
             CheckpointError: it can no longer be read.

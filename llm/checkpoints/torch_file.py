@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.detached import detached_bytes
 from edge_llm.llm.config import is_integer, shorten
 
 # Public files describe some thousand tensors in about 100 bytes each.
@@ -68,7 +69,8 @@ class TorchFile:
     def tensor(self, name: str) -> torch.Tensor:
         """A copy of one tensor."""
         entry = self.tensors[name]
-        return torch.from_numpy(self.bytes_of(name).copy()).view(entry.dtype).reshape(entry.shape)
+        copy = torch.from_numpy(detached_bytes(self.bytes_of(name)))
+        return copy.view(entry.dtype).reshape(entry.shape)
 
 
 def read_torch_file(path: Path) -> TorchFile:
