@@ -54,6 +54,7 @@ inline auto scales_behind(Element* elements, int64_t columns) {
   return reinterpret_cast<Scale*>(elements + columns * kPageTokens);
 }
 
+// The int8 scale of one token's key or value of one head.
 template <class V>
 float row_scale(const float* x, int32_t head_dim) {
   V highest = V::broadcast(0.0f), zeros = highest;
