@@ -72,11 +72,16 @@ class _Export:
 
     def run(self, output: str | os.PathLike[str] | None) -> Path:
         recipe = self._recipe
+        with self._meter.phase("export"), self._meter.stage("load"):
+            loaded = load(recipe)
+        path = Path(output) if output is not None else default_path(loaded, recipe)
+        check_target(path)  # told before the long stages
+        with loaded.sources.watched():
+            return self._make(loaded, path)
+
+    def _make(self, loaded: Loaded, path: Path) -> Path:
+        recipe = self._recipe
         with self._meter.phase("export"):
-            with self._meter.stage("load"):
-                loaded = load(recipe)
-            path = Path(output) if output is not None else default_path(loaded, recipe)
-            check_target(path)  # told before the long stages
             traced = trace_model(loaded, recipe, self._backend, self._meter, self._progress)
             contents = documents(loaded, traced, recipe, self._provenance(loaded))
         specs = tensor_specs(loaded, traced, recipe, self._backend)

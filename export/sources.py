@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from edge_llm.errors import CheckpointError, ExportError
+from edge_llm.errors import CheckpointError, EdgeLLMError, ExportError
 from edge_llm.llm.checkpoints.source import Checkpoint
 
 T = TypeVar("T")
@@ -83,12 +84,22 @@ class Sources:
             if now != before:
                 raise ExportError(f"{path} changed while it was exported: {_change(before, now)}")
 
-    def guard(self, checkpoint: Checkpoint) -> Checkpoint:
-        """``checkpoint``, reading from files that have not changed.
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """A block that reads the files: an error in it is checked for being the consequence of a
+        change.
 
-        Its readers raise ExportError where `check` does, also in place of the CheckpointError that
-        a changed file gives.
+        Raises:
+            ExportError: as `check`, in place of the block's own error.
         """
+        try:
+            yield
+        except EdgeLLMError:
+            self.check()
+            raise
+
+    def guard(self, checkpoint: Checkpoint) -> Checkpoint:
+        """``checkpoint``, whose readers raise ExportError where `check` does."""
         return replace(
             checkpoint,
             read=self._guarded(checkpoint.read),
@@ -97,12 +108,8 @@ class Sources:
 
     def _guarded(self, read: Callable[[str], T]) -> Callable[[str], T]:
         def guarded(name: str) -> T:
-            self.check()  # a file cut short must not be looked at where it is mapped
-            try:
-                return read(name)
-            except CheckpointError:
-                self.check()
-                raise
+            self.check()
+            return read(name)
 
         return guarded
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_llm.errors import CheckpointError, ConfigError, ExportError
+from edge_llm.export.parameters import Matrix, Parameters
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipe import Recipe, load_recipe
 from edge_llm.export.sources import Sources
@@ -21,7 +22,8 @@ Tiny = Callable[..., Path]
 @pytest.fixture
 def source(tiny_checkpoint: Tiny, tmp_path: Path) -> Path:
     """A checkpoint of our own, to be changed."""
-    return Path(shutil.copytree(tiny_checkpoint("llama"), tmp_path / "source"))
+    small = tiny_checkpoint("llama", num_hidden_layers=1)
+    return Path(shutil.copytree(small, tmp_path / "source"))
 
 
 def recipe_of(source: Path, *settings: str) -> Recipe:
@@ -49,19 +51,18 @@ def replace(file: Path) -> None:
     os.replace(file.with_suffix(".new"), file)
 
 
-@pytest.mark.parametrize("at", [1, -1])
 @pytest.mark.parametrize(
-    ("change", "file", "said"),
+    ("change", "file", "at", "said"),
     [
-        (cut, "model.safetensors", "bytes, now"),
-        (remove, "model.safetensors", "can no longer be found"),
-        (rewrite, "model.safetensors", "written to"),
-        (replace, "model.safetensors", "another file is in its place"),
-        (rewrite, "tokenizer.json", "written to"),
+        (cut, "model.safetensors", 1, "bytes, now"),
+        (remove, "model.safetensors", 1, "can no longer be found"),
+        (rewrite, "model.safetensors", -1, "written to"),
+        (replace, "model.safetensors", -1, "another file is in its place"),
+        (rewrite, "tokenizer.json", -1, "written to"),
     ],
 )
 def test_a_source_that_changes_ends_the_export(
-    change: Callable[[Path], None], file: str, said: str, at: int, source: Path, tmp_path: Path
+    change: Callable[[Path], None], file: str, at: int, said: str, source: Path, tmp_path: Path
 ) -> None:
     """``at``: after the first tensor, or after the last."""
     out = tmp_path / "out" / "x.edge"
@@ -89,6 +90,24 @@ def test_a_change_before_verification(source: Path, tmp_path: Path) -> None:
     recipe = load_recipe("8da4w", model=str(source))
     with pytest.raises(ExportError, match="changed while it was exported"):
         export(recipe, output=tmp_path / "x.edge", progress=progress)
+    assert not (tmp_path / "x.edge").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a mapped file cannot be cut short")
+def test_a_file_that_is_cut_while_a_tensor_of_it_is_packed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = Parameters.matrix
+
+    def late(self: Parameters, name: str, weight_format: str) -> Matrix:
+        opened = matrix(self, name, weight_format)
+        if (source / "model.safetensors").stat().st_size > 5000:
+            os.truncate(source / "model.safetensors", 5000)
+        return opened
+
+    monkeypatch.setattr(Parameters, "matrix", late)
+    with pytest.raises(ExportError, match=r"it had [0-9,]+ bytes, now 5,000"):
+        export(recipe_of(source), output=tmp_path / "x.edge")
     assert not (tmp_path / "x.edge").exists()
 
 
