@@ -10,6 +10,7 @@ from edge_llm.errors import ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.export.sources import Sources
 from edge_llm.export.template import read_chat_template
+from edge_llm.llm.checkpoints.adapters import with_adapters
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
 from edge_llm.llm.checkpoints.weightless import is_weightless, open_weightless
@@ -51,6 +52,9 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     sources = Sources(path)
     without = weightless and path.is_dir() and is_weightless(path)
     checkpoint = open_weightless(path) if without else open_checkpoint(path)
+    if recipe.adapters:
+        adapters = [(entry["path"], entry.get("weight", 1.0)) for entry in recipe.adapters]
+        checkpoint = with_adapters(checkpoint, adapters)
     notes = list(checkpoint.notes)
     if without and not any(path.glob("tokenizer*")):
         notes.append("without tokenizer: its bytes are not counted")

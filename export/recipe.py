@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -63,6 +64,7 @@ class Recipe:
     magnitude on -8, "hqq" refines the better of the two. int4 weights that the checkpoint itself
     holds are taken over with their own groups, unless ``requantize``. ``context`` None: the
     model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme fp32.
+    ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
     ``chat_template`` is a Jinja file to use in place of the source's, or where that has none.
     ``gate`` None accepts any result; without ``verify`` nothing is compared and the file holds no
     golden record.
@@ -83,6 +85,7 @@ class Recipe:
     context: int | None = None
     kv_dtype: str | None = None
     chat_template: str | None = None
+    adapters: Sequence[Mapping[str, Any]] = ()
     backend: str = "native"
     gate: Gate | None = field(default_factory=Gate)
     verify: bool = True
@@ -123,7 +126,10 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, for the program file."""
-        return dataclasses.asdict(self) | {"overrides": dict(self.overrides)}
+        return dataclasses.asdict(self) | {
+            "overrides": dict(self.overrides),
+            "adapters": [dict(entry) for entry in self.adapters],
+        }
 
 
 def _one_of(names: Sequence[object], *, or_none: bool = False) -> tuple[Callable[[Any], bool], str]:
@@ -141,6 +147,17 @@ def _one_of(names: Sequence[object], *, or_none: bool = False) -> tuple[Callable
 
 def _is_gate(value: Any) -> bool:
     return value is None or isinstance(value, Gate)
+
+
+def _is_adapters(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(entry, Mapping)
+        and isinstance(entry.get("path"), str)
+        and set(entry) <= {"path", "weight"}
+        and type(entry.get("weight", 1.0)) in (int, float)
+        and math.isfinite(entry.get("weight", 1.0))
+        for entry in value
+    )
 
 
 def _is_overrides(value: Any) -> bool:
@@ -175,6 +192,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         ),
         "backend": (lambda value: isinstance(value, str), "the name of a backend"),
         "gate": (_is_gate, "limits (max_kl, min_top1, max_excess_kl, max_quality_kl) or off"),
+        "adapters": (_is_adapters, "a list of mappings with path and, if not 1, weight"),
         "verify": (lambda value: isinstance(value, bool), "true or false"),
     }
 )

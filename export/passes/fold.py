@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edge_llm.errors import ExportError
-from edge_llm.export.quantize import INT4_RANGE
+from edge_llm.export.scales import INT4_RANGE
 
 _ATEN = torch.ops.aten
 _INT8_FULL = (-128, 127)  # torchao's range; ours stays within

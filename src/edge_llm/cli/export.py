@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
@@ -62,6 +63,14 @@ def add_parser(verbs: Any) -> None:
         help="of keys and values (default: f16, f32 under fp32)",
     )
     parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="PATH[=WEIGHT]",
+        dest="adapters",
+        help="merge a LoRA adapter in PEFT's folder layout; may be repeated",
+    )
+    parser.add_argument(
         "--chat-template",
         metavar="FILE",
         help="a Jinja file, for a model that has no chat template or to replace it",
@@ -99,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         "context": arguments.context,
         "kv_dtype": arguments.kv_dtype,
         "chat_template": arguments.chat_template,
+        "adapters": [_adapter(text) for text in arguments.adapters] or None,
     }
     # A wrong name is refused now; a right one is fetched once all else is known to be right.
     model = catalogue.identify(arguments.model)
@@ -129,6 +139,17 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"{path} ({human_bytes(made.file_bytes)})")
     print(path, file=sys.stdout)
     return 0
+
+
+def _adapter(text: str) -> dict[str, Any]:
+    """``PATH`` or ``PATH=WEIGHT``; the name of a folder may itself hold an equals sign."""
+    if Path(text).expanduser().exists():
+        return {"path": text}
+    path, _, weight = text.rpartition("=")
+    try:
+        return {"path": path, "weight": float(weight)} if path else {"path": text}
+    except ValueError:
+        return {"path": text}
 
 
 def _dry_run(recipe: Recipe, other: Subject | None, *, as_json: bool) -> int:
