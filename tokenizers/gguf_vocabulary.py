@@ -18,6 +18,7 @@ from edge_llm.tokenizers.sentencepiece import (
     Pieces,
     build_sentencepiece,
 )
+from edge_llm.tokenizers.tokenizer import library_errors
 
 _T = TypeVar("_T")
 
@@ -37,10 +38,8 @@ def build_bpe(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
         raise TokenizerError(f"tokenizer.ggml.tokens holds {twice!r} twice")
 
     merges = [_merge(line) for line in _list(metadata, "merges", str)]
-    try:
+    with library_errors("tokenizer.ggml.merges do not fit the vocabulary"):
         model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=rules.whole_words)
-    except Exception as exc:  # the library raises bare Exception
-        raise TokenizerError(f"tokenizer.ggml.merges do not fit the vocabulary: {exc}") from exc
     tokenizer = hf.Tokenizer(model)
     rules.apply(tokenizer)
     tokenizer.decoder = decoders.ByteLevel()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import tokenizers as hf
@@ -133,7 +134,8 @@ class Tokenizer:
             self._hf.encode_special_tokens = not specials
             if self._cut_within is not None:
                 self._hf.pre_tokenizer = self._cut_within if continues else self._cut
-            return self._hf.encode(text, add_special_tokens=False)
+            with library_errors("the tokenizer cannot encode the text"):
+                return self._hf.encode(text, add_special_tokens=False)
 
     def decode(
         self, ids: Iterable[int], skip_specials: bool = True, *, continues: bool = False
@@ -161,13 +163,27 @@ def parse(data: bytes) -> hf.Tokenizer:
     Raises:
         TokenizerError: the library cannot read it.
     """
-    try:
+    with library_errors("not a readable tokenizer.json"):
         tokenizer = hf.Tokenizer.from_buffer(data)
-    except Exception as exc:  # the library raises bare Exception
-        raise TokenizerError(f"not a readable tokenizer.json: {exc}") from exc
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+@contextmanager
+def library_errors(complaint: str) -> Generator[None]:
+    """Translates what the library raises: bare ``Exception``, and for some damaged tokenizers a
+    panic, which is no ``Exception`` at all and can only be told by its name.
+
+    Raises:
+        TokenizerError: ``complaint``, with the library's reason.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
+            raise TokenizerError(f"{complaint}: {exc}") from exc
+        raise
 
 
 def _without_prefix(
