@@ -4,26 +4,27 @@ with limits on what it may take."""
 from __future__ import annotations
 
 import ctypes
-import functools
-import json
 import queue
-import re
 import threading
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, TypeVar
 
-from jinja2 import Template, filters, nodes
+from jinja2 import Template, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_CHARACTERS = 16_000_000  # of a rendered conversation, and of any text built on the way
-MAX_SOURCE_CHARACTERS = 1_000_000
+from edge_llm.tokenizers import bounds
+from edge_llm.tokenizers.bounds import MAX_CHARACTERS
+from edge_llm.tokenizers.filters import OPERATORS, bounded, to_json
+
+MAX_SOURCE_CHARACTERS = 250_000
+MAX_MESSAGE_CHARACTERS = 2_000
 MAX_SECONDS = 10.0
-MAX_INDENT = 64
 
 _T = TypeVar("_T")
 
@@ -32,24 +33,38 @@ class TemplateTimeoutError(Exception):
     """A template ran for longer than it may."""
 
 
+class ToolPlace(Enum):
+    """Where a template looks for tools."""
+
+    NONE = auto()
+    TOOLS = auto()
+    XML_TOOLS = auto()  # SmolLM3
+    SYSTEM_MESSAGE = auto()  # Phi-4-mini
+
+
 class Environment(ImmutableSandboxedEnvironment):
     """What ``transformers`` gives a template: its whitespace rules, loop controls, ``generation``
     blocks, JSON that is not escaped for HTML, ``raise_exception`` and ``strftime_now``.
 
-    Unlike there, text and lists that a template multiplies or joins are bounded.
+    Unlike there, what a template builds is bounded (`bounds.py`), and a few filters and methods
+    are missing that no template of a model needs.
     """
 
     intercepted_binops = frozenset({"*", "+", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_Generation, loopcontrols],
+            finalize=_finalize,
         )
-        for name in ("batch", "center", "format", "indent", "slice", "wordwrap"):
-            self.filters[name] = _bounded_numbers(self.filters[name])
-        del self.globals["lipsum"]  # no template of a model needs it
-        self.filters["tojson"] = _to_json
-        self.filters["bounded_join"] = _bounded_join
+        self.filters["tojson"] = to_json
+        for name in ("pprint", "striptags", "urlize", "wordwrap", "xmlattr"):
+            del self.filters[name]
+        self.filters = {name: bounded(name, work) for name, work in self.filters.items()}
+        self.filters |= OPERATORS
+        del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
 
@@ -60,40 +75,44 @@ class Environment(ImmutableSandboxedEnvironment):
         """
         if len(source) > MAX_SOURCE_CHARACTERS:
             raise TemplateError(f"longer than {MAX_SOURCE_CHARACTERS} characters")
-        tree = _BoundJoins().visit(self.parse(source))
+        bounds.start_counting()  # constants are folded
+        tree = _Bound().visit(self.parse(source))
         return self.from_string(tree)
 
+    def find_tools(self, source: str) -> ToolPlace:
+        """
+        Raises:
+            jinja2.TemplateError: the source is not a template.
+        """
+        tree = self.parse(source)
+        names = meta.find_undeclared_variables(tree)
+        if "tools" in names:
+            return ToolPlace.TOOLS
+        if "xml_tools" in names:
+            return ToolPlace.XML_TOOLS
+        keys = {node.attr for node in tree.find_all(nodes.Getattr)}
+        keys |= {getattr(node.arg, "value", None) for node in tree.find_all(nodes.Getitem)}
+        return ToolPlace.SYSTEM_MESSAGE if "tools" in keys else ToolPlace.NONE
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Joins the text of a macro, or of a block that is assigned or filtered."""
+        parts = list(parts)
+        bounds.spend(sum(map(len, parts)), "a block")
+        return "".join(parts)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuse an operation whose result would be huge, before it is computed."""
-        if operator == "+":
-            size = _size(left) + _size(right)
-        elif operator == "*":
-            numbers = isinstance(left, int) and isinstance(right, int)
-            size = 0 if numbers else max(_size(left) * _count(right), _size(right) * _count(left))
-        elif operator == "%":
-            size = _formatted(left, right)
-        else:
-            size = _count(left).bit_length() * _count(right)
-        if size > MAX_CHARACTERS:
-            raise SecurityError(f"the result of {operator!r} is too large")
+        """Refuses an operation whose result would be huge, before it is computed."""
+        bounds.check_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N805 (jinja2's names, which no keyword of a template can be)
-        """Refuse a method of a text whose result would be huge."""
-        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps `format`
-        text = getattr(method, "__self__", None)
-        if isinstance(text, str):
-            size = max((_count(value) for value in arguments), default=0)
-            if method.__name__ in ("format", "format_map"):
-                widths = re.findall(r":[^}]*?(\d{1,9})", text)
-                size = max([size, *map(int, widths)])
-            elif method.__name__ == "replace" and len(arguments) > 1:
-                size = text.count(str(arguments[0])) * _size(arguments[1])
-            elif method.__name__ == "join" and arguments:
-                size = len(text) * _size(arguments[0])
-            if size > MAX_CHARACTERS:
-                raise SecurityError(f"the result of {method.__name__!r} is too large")
-        return super().call(__context, __obj, *arguments, **named)
+        """Refuses a call whose result would be huge."""
+        bounds.check_call(__obj, arguments, named)
+        result = super().call(__context, __obj, *arguments, **named)
+        if isinstance(result, dict | list | tuple):
+            bounds.weigh(result, "a call")
+        return result
 
 
 def render_bounded(template: Template, context: dict[str, Any]) -> str:
@@ -101,6 +120,7 @@ def render_bounded(template: Template, context: dict[str, Any]) -> str:
     Raises:
         jinja2.TemplateError: the template rejects the context, or its text is too long.
     """
+    bounds.start_counting()
     parts: list[str] = []
     length = 0
     for part in template.generate(context):
@@ -157,81 +177,54 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class _BoundJoins(NodeTransformer):
-    """Turns ``a ~ b`` into a filter call, since the sandbox does not see that operator."""
+class _Bound(NodeTransformer):
+    """Turns what the sandbox does not see into filter calls: ``a ~ b``, ``a[b:c]``, and lists and
+    dictionaries written in the template."""
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (jinja2's name)
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (jinja2's names)
         self.generic_visit(node)
         operands = nodes.Tuple(node.nodes, "load", lineno=node.lineno)
-        return nodes.Filter(operands, "bounded_join", [], [], None, None, lineno=node.lineno)
+        return _filter("bounded_join", operands)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        limits = (node.arg.start, node.arg.stop, node.arg.step)
+        return _filter(
+            "bounded_slice",
+            node.node,
+            [nodes.Const(None, lineno=node.lineno) if limit is None else limit for limit in limits],
+        )
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("bounded_value", node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("bounded_value", node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("bounded_value", node) if node.ctx == "load" else node
 
 
-def _bounded_join(values: tuple[Any, ...]) -> str:
-    texts = [str(value) for value in values]
-    if sum(map(len, texts)) > MAX_CHARACTERS:
-        raise SecurityError("the result of '~' is too large")
-    return "".join(texts)
+def _filter(name: str, value: nodes.Expr, arguments: Sequence[nodes.Expr] = ()) -> nodes.Filter:
+    return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
 
 
-def _bounded_numbers(work: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, refusing widths and counts that only a bomb has: C code holds the interpreter,
-    so that its time limit would not end it."""
-
-    @functools.wraps(work)  # jinja2 marks what a filter wants on the function
-    def bounded(*arguments: Any, **named: Any) -> Any:
-        lines = 1 + sum(value.count("\n") for value in arguments if isinstance(value, str))
-        size = lines * max(_count(value) for value in (*arguments, *named.values()))
-        if work is filters.do_format:
-            size = max(size, _formatted(arguments[0], arguments[1:] or tuple(named.values())))
-        if size > MAX_CHARACTERS:
-            raise SecurityError("the result of a filter is too large")
-        return work(*arguments, **named)
-
-    return bounded
+def _finalize(value: Any) -> Any:
+    """What is written out."""
+    bounds.weigh(value, "an expression")
+    return value
 
 
-def _formatted(text: Any, values: Any) -> int:
-    """At least the characters that ``text % values`` takes for its widths; 0 if not formatting."""
-    if not isinstance(text, str) or "%" not in text:
-        return 0
-    widths = re.findall(r"%[^a-zA-Z%]*", text)
-    stars = values if isinstance(values, tuple) else (values,)
-    return sum(
-        sum(min(int(digits), MAX_CHARACTERS + 1) for digits in re.findall(r"\d{1,9}", width))
-        + ("*" in width) * sum(map(_count, stars))
-        for width in widths
-    )
-
-
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, Sized) else 0
-
-
-def _count(value: Any) -> int:
-    return abs(value) if isinstance(value, int) else 0
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    if _count(indent) > MAX_INDENT:
-        raise SecurityError(f"an indent of {indent} is too large")
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
+def _raise_exception(message: Any) -> None:
+    raise TemplateError(str(message)[:MAX_MESSAGE_CHARACTERS])
 
 
 def _strftime_now(layout: str) -> str:
+    if len(layout) > bounds.MAX_DATE_CHARACTERS:
+        raise SecurityError("the layout of a date is too long")
     return datetime.now().strftime(layout)

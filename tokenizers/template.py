@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jinja2.exceptions import TemplateError as JinjaError
 
 from edge_llm.errors import TemplateError
 from edge_llm.tokenizers.sandbox import (
+    MAX_MESSAGE_CHARACTERS,
     MAX_SECONDS,
     Environment,
     TemplateTimeoutError,
+    ToolPlace,
     render_bounded,
     run_within,
 )
@@ -23,7 +26,9 @@ _T = TypeVar("_T")
 
 # Three names of one thing; templates read the first, some the second.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
-_PRIVATE_USE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))
+# Hieroglyphs: letters that have no case, are printable (Python's repr of a text, which some
+# templates write, escapes what is not) and are left alone by every normalization.
+_STAND_INS = range(0x13000, 0x1342F)
 
 
 class ChatTemplate:
@@ -46,7 +51,9 @@ class ChatTemplate:
         named = {"bos_token": bos, "eos_token": eos}
         self._tokens = {name: text for name, text in named.items() if text}
         environment = Environment()
-        self._template = self._guarded("compile", lambda: environment.compile_bounded(source))
+        self._template, self._tools = self._guarded(
+            "compile", lambda: (environment.compile_bounded(source), environment.find_tools(source))
+        )
 
     def render(
         self,
@@ -59,19 +66,29 @@ class ChatTemplate:
 
         Args:
             messages: JSON objects, with at least ``role`` and ``content``.
-            tools: JSON schemas of functions that the model may call.
+            tools: JSON schemas of functions that the model may call, put where the template
+                looks for them: ``tools``, ``xml_tools``, or a key of the system message.
             add_generation_prompt: end with the head of the assistant's turn.
             kwargs: further variables of the template (``enable_thinking``, ``date_string``, …).
 
         Raises:
-            TemplateError: the template rejects them, or takes too long, or they are not JSON.
+            TemplateError: the template rejects them, or takes too long, or they are not JSON, or
+                there are tools and the template has no place for them.
         """
+        plain = [_with_reasoning(_plain(message)) for message in messages]
+        given = None if tools is None else _plain(tools)
+        if given and self._tools is ToolPlace.SYSTEM_MESSAGE:
+            plain = _tools_in_system_message(plain, given)
+        elif given and self._tools is ToolPlace.XML_TOOLS:
+            kwargs = {"xml_tools": given, **kwargs}
+        elif given and self._tools is ToolPlace.NONE:
+            raise TemplateError("the chat template has no place for tools")
         context = {
             "documents": None,
             **self._tokens,
             **{name: _plain(value) for name, value in kwargs.items()},
-            "messages": [_with_reasoning(_plain(message)) for message in messages],
-            "tools": None if tools is None else _plain(tools),
+            "messages": plain,
+            "tools": given,
             "add_generation_prompt": add_generation_prompt,
         }
         return self._guarded("render", lambda: render_bounded(self._template, context))
@@ -80,10 +97,13 @@ class ChatTemplate:
         try:
             return run_within(self._seconds, work)
         except (JinjaError, TemplateTimeoutError) as exc:
-            raise TemplateError(f"the chat template does not {verb}: {exc}") from exc
+            detail = str(exc)
+            cause: Exception = exc
         except Exception as exc:  # a template may do to its variables whatever Python can
             detail = f"{type(exc).__name__}: {exc}"
-            raise TemplateError(f"the chat template does not {verb}: {detail}") from exc
+            cause = exc
+        detail = detail[:MAX_MESSAGE_CHARACTERS]
+        raise TemplateError(f"the chat template does not {verb}: {detail}") from cause
 
 
 def encode_chat(
@@ -139,11 +159,11 @@ def encode_chat(
 
 
 class _Mask:
-    """Hides special-token text by swapping its first character for a private-use one that is
-    found nowhere else, which templates carry through like any other character.
+    """Hides special-token text by swapping its first character for one that is found nowhere else,
+    which templates carry through like any other letter.
 
     Raises:
-        TemplateError: the conversation contains every private-use character.
+        TemplateError: the conversation contains every character that could stand in.
     """
 
     def __init__(self, specials: Mapping[str, int], given: Any, source: str) -> None:
@@ -153,12 +173,25 @@ class _Mask:
         strings = list(_strings(given))
         heads = sorted({match[0][0] for text in strings for match in self._find(text)})
         self.used = bool(heads)
-        taken = set(source).union(*strings, *specials) if heads else set()
-        free = (character for point in _PRIVATE_USE if (character := chr(point)) not in taken)
+        free: Iterator[str] = iter(())
+        if heads:
+            taken = set(source).union(*strings, *specials)
+            escapes = [text.lower() for text in (*strings, source) if "\\u" in text]
+            free = (
+                character
+                for point in _STAND_INS
+                if (character := chr(point)) not in taken
+                and not any(_escaped(character) in text for text in escapes)
+            )
         self._stand_in = dict(zip(heads, free, strict=False))
         if len(self._stand_in) < len(heads):
-            raise TemplateError("the messages leave no private-use character free")
-        self._shown = str.maketrans({hidden: head for head, hidden in self._stand_in.items()})
+            raise TemplateError("the messages leave no character free to stand in for a special")
+        shown: dict[str, str] = {}
+        for head, hidden in self._stand_in.items():
+            # Templates may write JSON in ASCII.
+            shown |= {hidden: head, _escaped(hidden): _escaped(head)}
+        self._shown = shown
+        self._hidden = re.compile("|".join(map(re.escape, shown)) or r"(?!)")
 
     def _find(self, text: str) -> list[re.Match[str]]:
         """Every occurrence, overlapping ones too."""
@@ -186,7 +219,12 @@ class _Mask:
 
     def show(self, text: str) -> str:
         """The original of a masked text."""
-        return text.translate(self._shown)
+        return self._hidden.sub(lambda match: self._shown[match[0]], text)
+
+
+def _escaped(character: str) -> str:
+    """The character as ASCII JSON writes it."""
+    return json.dumps(character)[1:-1]
 
 
 def _strings(value: Any) -> list[str]:
@@ -215,6 +253,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     raise TemplateError(f"messages must be JSON values, got {type(value).__name__}")
+
+
+def _tools_in_system_message(messages: list[Any], tools: list[Any]) -> list[Any]:
+    """The messages with the tools as JSON text in the first system message (Phi-4-mini)."""
+    functions = [
+        tool.get("function", tool) if isinstance(tool, dict) else tool  # without OpenAI's wrapping
+        for tool in tools
+    ]
+    text = json.dumps(functions, ensure_ascii=False)
+    if messages and messages[0].get("role") == "system":
+        return [{"tools": text, **messages[0]}, *messages[1:]]
+    return [{"role": "system", "content": "", "tools": text}, *messages]
 
 
 def _with_reasoning(message: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import datetime
 from enum import StrEnum
@@ -81,10 +83,10 @@ def test_values_are_plain() -> None:
         ("{{ '{:1000000000}'.format(1) }}", "result of 'format' is too large"),
         ("{{ '%1000000000d' % 1 }}", "result of '%' is too large"),
         ("{{ '%*d' % (1000000000, 1) }}", "result of '%' is too large"),
-        ("{{ '%1000000000d'|format(1) }}", "a filter is too large"),
-        ("{{ 'x'|center(10**9) }}", "a filter is too large"),
-        ("{{ 'x'|indent(width=10**9) }}", "a filter is too large"),
-        ("{{ [1]|batch(10**9, 0)|list }}", "a filter is too large"),
+        ("{{ '%1000000000d'|format(1) }}", "result of a filter .* is too large"),
+        ("{{ 'x'|center(10**9) }}", "result of a filter .* is too large"),
+        ("{{ 'x'|indent(width=10**9) }}", "result of a filter .* is too large"),
+        ("{{ [1]|batch(10**9, 0)|list }}", "result of a filter .* is too large"),
         ("{{ messages|tojson(indent=10**8) }}", "indent of 100000000 is too large"),
         ("{{ [1] * 10**10 }}", "result of '\\*' is too large"),
         ("{{ (9 ** 9) ** (9 ** 9) }}", r"result of '\*\*' is too large"),
@@ -94,13 +96,84 @@ def test_values_are_plain() -> None:
          "{% set n.s = n.s + n.s %}{% endfor %}", r"result of '\+' is too large"),
         ("{% for i in range(9999) %}{{ 'a' * 100000 }}{% endfor %}",
          f"longer than {MAX_CHARACTERS}"),
-        ("x" * 1_000_001, "longer than 1000000"),
+        ("x" * 250_001, "longer than 250000"),
+        ("{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s %}"
+         "{{ n.s }}{{ n.s }}{% endset %}{% endfor %}", "result of a block is too large"),
+        ("{% macro m(s) %}{{ s }}{{ s }}{% endmacro %}{% set n = namespace(s='aaaa') %}"
+         "{% for i in range(60) %}{% set n.s = m(n.s) %}{% endfor %}", "a block is too large"),
+        ("{% set n = namespace(s=[1]) %}{% for i in range(60) %}"
+         "{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}", "result of a list is too large"),
+        ("{% set n = namespace(s={}) %}{% for i in range(60) %}"
+         "{% set n.s = {1: n.s, 2: n.s} %}{% endfor %}", "result of a list is too large"),
+        ("{% set n = namespace(s=1) %}{% for i in range(60) %}"
+         "{% set n.s = dict(a=n.s, b=n.s) %}{% endfor %}", "result of 'dict' is too large"),
+        ("{% macro m() %}{{ m(varargs, varargs) }}{% endmacro %}{{ m(1, 1) }}",
+         "result of 'Macro' is too large"),
+        ("{% set n = namespace() %}{% set n.x = [n] %}{{ n.x }}", "is too large"),
+        ("{% set n = namespace(s=7) %}{% for i in range(60) %}"
+         "{% set n.s = n.s * n.s %}{% endfor %}", "result of '\\*' is too large"),
+        ("{{ 1|round(-99999999) }}", "filter 'round' is too large"),
+        ("{{ (1).to_bytes(999999999, 'big') }}", "'to_bytes' of a int is not for templates"),
+        ("{{ 'a'.translate({97: 'b'}) }}", "'translate' of a text is not for templates"),
+        ("{{ ('a' * 10**5)|replace('a', 'b' * 10**5) }}", "filter 'replace' is too large"),
+        ("{{ range(10**5)|map('string')|join('b' * 10**5) }}", "filter 'join' is too large"),
+        ("{{ ('a' * 10**7)|list }}", "filter 'list' is too large"),
+        ("{{ ('a ' * 10**6).split() }}", "'split' is too large"),
+        ("{{ [[1]]|sum(start=[]) }}", "adds numbers alone"),
+        ("{{ range(10**5)|list|tojson(separators=['a' * 10**6, ':']) }}", "tojson is too large"),
+        ("{{ '{:{}}'.format(1, 999999999) }}", "result of 'format' is too large"),
+        ("{{ '{0}{0}{0}'.format('a' * 10**7) }}", "result of 'format' is too large"),
+        ("{{ ('%(a)s' * 10**5) % {'a': 'b' * 10**5} }}", "result of '%' is too large"),
+        ("{{ '%.999999999f' % 1.0 }}", "result of '%' is too large"),
+        ("{{ strftime_now('%c' * 10**5) }}", "layout of a date is too long"),
+        ("{% set s = 'a' * 10**7 %}{% set n = namespace(l=[]) %}{% for i in range(999) %}"
+         "{% set n.l = n.l + [s[i:]] %}{% endfor %}", "result of a slice is too large"),
+        ("{% set s = 'a' * 10**7 %}{% set n = namespace(l=[]) %}{% for i in range(999) %}"
+         "{% set n.l = n.l + [s.upper()] %}{% endfor %}", "result of 'upper' is too large"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
+        ("{% for x in [1] recursive %}{{ loop([x]) }}{% endfor %}", "RecursionError"),
+        ("{{ 'a'|urlize }}", "No filter named 'urlize'"),
+        ("{{ (''|attr('__class__')).x }}", "unsafe"),
+        ("{{ '{0.__class__.x}'.format('') }}", "unsafe"),
+        ("{{ messages|attr('append')(1) }}", "unsafe"),
+        ("{{ cycler.__init__.__globals__ }}", "unsafe"),
+        ("{% macro m() %}{% endmacro %}{{ m._func.__globals__ }}", "unsafe"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ range(10**9) }}", "Range too big"),
+        ("{{ " + "-" * 9999 + "1 }}", "RecursionError"),
+        ("{{ 'a'" + "|trim" * 9999 + " }}", "RecursionError"),
         ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "RecursionError"),
     ],
 )  # fmt: skip
 def test_refused(source: str, complaint: str) -> None:
     with pytest.raises(TemplateError, match=complaint):
         render(source)
+
+
+def test_messages_of_errors_are_bounded() -> None:
+    for source in ("{{ raise_exception('x' * 10**6) }}", "{{ messages['x' * 10**6].y }}"):
+        with pytest.raises(TemplateError) as caught:
+            render(source)
+        assert len(str(caught.value)) < 2100
+
+
+def test_memory_is_bounded() -> None:
+    # In a process of its own: what is measured is the peak.
+    script = """
+import resource
+from edge_llm.errors import TemplateError
+from edge_llm.tokenizers.template import ChatTemplate
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = ("{% set n = namespace(l=[]) %}{% for i in range(9999) %}"
+          "{% set n.l = n.l + ['\U0001f600' * 15000000] %}{% endfor %}")
+try:
+    ChatTemplate(source, bos=None, eos=None).render([])
+except TemplateError as error:
+    assert "is too large" in str(error), error
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert 500 < int(done.stdout) <= 1100, done.stderr
 
 
 def test_endless_template_is_ended() -> None:
@@ -111,6 +184,38 @@ def test_endless_template_is_ended() -> None:
     for worker in workers:
         worker.join(timeout=60)
     assert not any(worker.is_alive() for worker in workers)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ tools|length }}", "1"),
+        ("{% if tools is not none %}{{ tools[0].function.name }}{% endif %}", "f"),
+        ("{% if xml_tools %}{{ xml_tools[:][0]|string }}{% endif %}", str(TOOLS[0])),
+        ("{% for m in messages %}{{ m.role }}{% if 'tools' in m %}{{ m['tools'] }}{% endif %}"
+         "{% endfor %}", 'system[{"name": "f", "parameters": {}}]user'),
+    ],
+)  # fmt: skip
+def test_tools_go_where_the_template_looks(source: str, expected: str) -> None:
+    assert render(source, tools=TOOLS) == expected
+
+
+def test_tools_in_a_system_message_that_is_there() -> None:
+    source = "{% for m in messages %}{{ m.role }}{{ m.content }}{{ m['tools'] }}{% endfor %}"
+    messages = [{"role": "system", "content": "!"}, *USER]
+    expected = 'system![{"name": "f", "parameters": {}}]userhi'
+    assert render(source, messages, tools=TOOLS) == expected
+    own = [{"role": "system", "content": "!", "tools": "own"}]
+    assert render(source, own, tools=TOOLS) == "system!own"
+
+
+def test_tools_without_a_place() -> None:
+    assert render("{{ messages|length }}", tools=[]) == "1"
+    with pytest.raises(TemplateError, match="has no place for tools"):
+        render("{{ messages|length }}", tools=TOOLS)
 
 
 @pytest.mark.parametrize(

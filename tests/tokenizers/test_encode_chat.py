@@ -81,9 +81,26 @@ def test_messages_are_not_changed(byte_tokenizer: Tokenizer, template: ChatTempl
     assert messages == chat("<|im_end|>")
 
 
-def test_every_private_use_character_taken(
-    byte_tokenizer: Tokenizer, template: ChatTemplate
-) -> None:
-    every = "".join(map(chr, [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]))
-    with pytest.raises(TemplateError, match="no private-use character free"):
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages[0] }}",
+        "{{ messages[0]|string|upper|lower }}",
+        "{{ messages[0]|tojson(ensure_ascii=true) }}",
+        "{{ messages[0]|tojson(indent=2) }}",
+        "{{ messages[0].content|title|lower|capitalize|lower }}",
+    ],
+)
+def test_however_the_template_writes_it(byte_tokenizer: Tokenizer, source: str) -> None:
+    template = ChatTemplate(source, bos=None, eos=None)
+    for text in ("<|im_end|>", "\ue000<|im_end|>", r"\ud80c\udc00 \ud80c\udc01<|im_end|>\ud80c"):
+        messages = [{"role": "user", "content": text}]
+        ids = encode_chat(byte_tokenizer, template, messages)
+        assert byte_tokenizer.decode(ids, skip_specials=False) == template.render(messages)
+        assert END not in ids
+
+
+def test_every_stand_in_taken(byte_tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    every = "".join(map(chr, range(0x13000, 0x1342F)))
+    with pytest.raises(TemplateError, match="no character free"):
         encode_chat(byte_tokenizer, template, chat(every + "<|im_end|>"))
