@@ -23,6 +23,7 @@ from edge_llm.llm.config import (
 DEFAULT_THETA = 10_000.0
 
 ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
+_BLOCK = 4096  # positions at a time: float64 takes several times what is kept
 
 
 def read_rope(reader: ConfigReader, *, theta: float = DEFAULT_THETA, partial: bool = False) -> Rope:
@@ -201,9 +202,14 @@ def rope_tables(config: ModelConfig, context: int) -> tuple[torch.Tensor, torch.
     factor = 1.0
     if isinstance(config.rope_scaling, LongRopeScaling | YarnScaling):
         factor = config.rope_scaling.attention_factor
-    positions = torch.arange(context, dtype=torch.float64)
-    angles = torch.outer(positions, inverse_frequencies(config, context))
-    return (angles.cos() * factor).float(), (angles.sin() * factor).float()
+    frequencies = inverse_frequencies(config, context)
+    cos, sin = (torch.empty(context, len(frequencies), dtype=torch.float32) for _ in range(2))
+    for begin in range(0, context, _BLOCK):
+        end = min(begin + _BLOCK, context)
+        angles = torch.outer(torch.arange(begin, end, dtype=torch.float64), frequencies)
+        cos[begin:end] = angles.cos() * factor
+        sin[begin:end] = angles.sin() * factor
+    return cos, sin
 
 
 def rope_note(config: ModelConfig, context: int) -> str | None:

@@ -135,3 +135,11 @@ def test_tables_are_rounded_once() -> None:
     assert torch.equal(cos, angles.cos().float())
     assert torch.equal(sin, angles.sin().float())
     assert torch.equal(cos[0], torch.ones(32))
+
+
+def test_long_tables_are_made_in_blocks_of_the_same_values() -> None:
+    cos, sin = rope_tables(CONFIG, 10_000)
+    frequencies = inverse_frequencies(CONFIG, 10_000)
+    angles = torch.outer(torch.arange(10_000, dtype=torch.float64), frequencies)
+    assert torch.equal(cos, angles.cos().float())
+    assert torch.equal(sin, angles.sin().float())
