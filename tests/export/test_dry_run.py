@@ -94,6 +94,31 @@ def test_a_config_is_enough(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     assert "bytes, about" in describe(document)
 
 
+def test_the_context_goes_up_to_the_models_own(tiny_checkpoint: Tiny) -> None:
+    long = 131_072
+    source = tiny_checkpoint("llama", num_hidden_layers=1, max_position_embeddings=long)
+    document = planned(load_recipe("8da4w", model=str(source), context=long))
+    assert document["context"] == document["trained_context"] == long
+    assert document["kv"]["bytes"] == 2 * 2 * 16 * 2 * long  # k and v, 2 heads of 16, float16
+    sizes = {row["name"]: row["bytes"] for row in document["report"]["weights"]}
+    assert sizes["cos"] == sizes["sin"] == 4 * 8 * long
+    assert not any("context" in note for note in document["report"]["notes"])
+    usual = planned(load_recipe("8da4w", model=str(source)))
+    assert usual["context"] == 8192
+
+
+@pytest.mark.slow
+def test_a_program_of_a_long_context(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    source = tiny_checkpoint("llama", num_hidden_layers=1, max_position_embeddings=131_072)
+    recipe = load_recipe("8da4w", model=str(source), context=131_072)
+    with Program.open(export(recipe, output=tmp_path / "x.edge")) as program:
+        report = program.documents.report
+        assert program.plan.context == 131_072
+        assert program.tensor("cos").shape == (131_072, 8)
+    assert report["verify"]["same_numbers"]["kl"] < 1e-3
+    assert report["peak_anonymous_bytes"]["export"] < 1e9
+
+
 def test_no_program_comes_of_a_config_alone(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     bare = without_weights(tiny_checkpoint("llama"), tmp_path / "bare")
     with pytest.raises(CheckpointError, match="has no weights"):
