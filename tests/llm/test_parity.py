@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures_checkpoints import YARN_ROPE, reference_model
-from torch import nn
-
-from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.registry import load_model
+from fixtures_checkpoints import YARN_ROPE
+from parity import (
+    CONTEXT,
+    EAGER_LENGTH,
+    assert_parity,
+    check_at_once,
+    check_interleaved,
+    check_token_by_token,
+    eager,
+    prompt,
+    reference,
+)
 
 YARN_OF_ITS_OWN = YARN_ROPE | {"attention_factor": 1.3, "beta_fast": 8.0, "beta_slow": 2.0}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,7 +65,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-LENGTH, CONTEXT = 150, 160
 CONTEXTS = {"phi3-short": 64}  # as many as trained with before LongRoPE
 
 Case = tuple[Path, int]
@@ -71,69 +77,19 @@ def case(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -
     return tiny_checkpoint(family, **config), CONTEXTS.get(request.param, CONTEXT)
 
 
-def prompt(length: int, seed: int) -> torch.Tensor:
-    return torch.randint(0, 288, (length,), generator=torch.Generator().manual_seed(seed))
-
-
-def reference(folder: Path, context: int | None, *prompts: torch.Tensor) -> list[torch.Tensor]:
-    model = reference_model(folder, context)
-    with torch.no_grad():
-        return [model(tokens[None]).logits[0] for tokens in prompts]
-
-
-def eager(folder: Path, context: int, slots: int = 1) -> nn.Module:
-    checkpoint = open_checkpoint(folder)
-    return load_model(
-        checkpoint.config,
-        checkpoint.tensor,
-        context=context,
-        kv_dtype=torch.float32,
-        slots=slots,
-    )
-
-
-def assert_parity(got: torch.Tensor, expected: torch.Tensor) -> None:
-    assert got.shape == expected.shape
-    assert float((got - expected).abs().max() / expected.std()) < 1e-4
-
-
 def test_prompt_at_once(case: Case) -> None:
-    folder, context = case
-    tokens = prompt(min(LENGTH, context), 1)
-    every = torch.arange(len(tokens))
-    logits = eager(folder, context)(tokens, every, torch.zeros_like(tokens), every)
-    assert_parity(logits, *reference(folder, context, tokens))
+    check_at_once(*case)
 
 
 def test_token_by_token(case: Case) -> None:
-    folder, context = case
-    tokens = prompt(24, 2)
-    model = eager(folder, context)
-    zero = torch.zeros(1, dtype=torch.long)
-    steps = [model(tokens[i : i + 1], zero + i, zero, zero) for i in range(len(tokens))]
-    assert_parity(torch.cat(steps), *reference(folder, context, tokens))
+    check_token_by_token(*case)
 
 
 def test_two_sequences_interleaved(case: Case) -> None:
-    folder, context = case
-    a, b = prompt(20, 3), prompt(13, 4)
-    model = eager(folder, context, slots=2)
-    got: dict[int, list[torch.Tensor]] = {0: [], 1: []}
-    # Uneven steps: (from, to) of a, then of b.
-    for ranges in (((0, 5), (0, 1)), ((5, 6), (1, 9)), ((6, 20), (9, 13))):
-        parts = [
-            (tokens[low:high], torch.arange(low, high), torch.full((high - low,), slot))
-            for slot, (tokens, (low, high)) in enumerate(zip((a, b), ranges, strict=True))
-        ]
-        batch = [torch.cat(columns) for columns in zip(*parts, strict=True)]
-        logits = model(*batch, torch.arange(len(batch[0])))
-        for slot in (0, 1):
-            got[slot].append(logits[batch[2] == slot])
-    for slot, expected in enumerate(reference(folder, context, a, b)):
-        assert_parity(torch.cat(got[slot]), expected)
+    check_interleaved(*case)
 
 
-@pytest.mark.parametrize(("context", "length"), [(64, 64), (CONTEXT, 65), (CONTEXT, LENGTH)])
+@pytest.mark.parametrize(("context", "length"), [(64, 64), (CONTEXT, 65), (CONTEXT, EAGER_LENGTH)])
 def test_longrope_where_transformers_has_the_same_regime(
     context: int, length: int, tiny_checkpoint: Callable[..., Path]
 ) -> None:

@@ -1,0 +1,221 @@
+"""The checks that every model family passes, given the folder of a tiny checkpoint.
+
+Eager models and fp32 programs must give the logits of transformers: for a prompt at once, token by
+token, and with two sequences interleaved. Quantized programs must give those of the transformers
+model whose linears hold torchao tensors made of the integers in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from fixtures_checkpoints import VOCAB, reference_model
+from torch import nn
+
+from edge_llm.export.eager import torchao_tensor
+from edge_llm.export.pipeline import export
+from edge_llm.export.recipe import load_recipe
+from edge_llm.export.weights import QuantizedWeight
+from edge_llm.llm.checkpoints.open import open_checkpoint
+from edge_llm.llm.registry import load_model
+from edge_llm.program.file import Program
+from edge_llm.program.pack import unpack
+from edge_llm.runner.backends import native
+from edge_llm.runner.executor import Batch, Limits
+
+Step = Callable[..., torch.Tensor]
+
+CONTEXT = 160  # of eager models
+PROGRAM_CONTEXT = 256
+EAGER_LENGTH = 150
+PROGRAM_LENGTH = 90  # more than one page of keys and values
+
+
+def prompt(length: int, seed: int) -> torch.Tensor:
+    """Random ids, int64 [length]; equal arguments give equal ids."""
+    return torch.randint(0, VOCAB, (length,), generator=torch.Generator().manual_seed(seed))
+
+
+def reference(folder: Path, context: int | None, *prompts: torch.Tensor) -> list[torch.Tensor]:
+    """Logits [length, vocab] of transformers; ``context`` as in ``reference_model``."""
+    model = reference_model(folder, context)
+    with torch.no_grad():
+        return [model(tokens[None]).logits[0] for tokens in prompts]
+
+
+def assert_parity(got: torch.Tensor, expected: torch.Tensor) -> None:
+    """The largest difference is small in units of the logits' deviation."""
+    assert got.shape == expected.shape
+    assert float((got - expected).abs().max() / expected.std()) < 1e-4
+
+
+# --- eager ---------------------------------------------------------------------------------------
+
+
+def eager(folder: Path, context: int, slots: int = 1) -> nn.Module:
+    """Our model in float32, with float32 caches."""
+    checkpoint = open_checkpoint(folder)
+    return load_model(
+        checkpoint.config,
+        checkpoint.tensor,
+        context=context,
+        kv_dtype=torch.float32,
+        slots=slots,
+    )
+
+
+def check_at_once(folder: Path, context: int = CONTEXT) -> None:
+    tokens = prompt(min(EAGER_LENGTH, context), 1)
+    every = torch.arange(len(tokens))
+    logits = eager(folder, context)(tokens, every, torch.zeros_like(tokens), every)
+    assert_parity(logits, *reference(folder, context, tokens))
+
+
+def check_token_by_token(folder: Path, context: int = CONTEXT) -> None:
+    tokens = prompt(24, 2)
+    model = eager(folder, context)
+    zero = torch.zeros(1, dtype=torch.long)
+    steps = [model(tokens[i : i + 1], zero + i, zero, zero) for i in range(len(tokens))]
+    assert_parity(torch.cat(steps), *reference(folder, context, tokens))
+
+
+def check_interleaved(folder: Path, context: int = CONTEXT) -> None:
+    a, b = prompt(20, 3), prompt(13, 4)
+    model = eager(folder, context, slots=2)
+    got: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    # Uneven steps: (from, to) of a, then of b.
+    for ranges in (((0, 5), (0, 1)), ((5, 6), (1, 9)), ((6, 20), (9, 13))):
+        parts = [
+            (tokens[low:high], torch.arange(low, high), torch.full((high - low,), slot))
+            for slot, (tokens, (low, high)) in enumerate(zip((a, b), ranges, strict=True))
+        ]
+        batch = [torch.cat(columns) for columns in zip(*parts, strict=True)]
+        logits = model(*batch, torch.arange(len(batch[0])))
+        for slot in (0, 1):
+            got[slot].append(logits[batch[2] == slot])
+    for slot, expected in enumerate(reference(folder, context, a, b)):
+        assert_parity(torch.cat(got[slot]), expected)
+
+
+# --- programs in the native core -----------------------------------------------------------------
+
+
+def check_fp32_program(folder: Path, output: Path, context: int = PROGRAM_CONTEXT) -> None:
+    """Writes the program to ``output``."""
+    recipe = load_recipe("fp32", ["verify=false", f"context={context}"], model=str(folder))
+    prompts = prompt(PROGRAM_LENGTH, 1), prompt(PROGRAM_LENGTH, 2)
+    expected = reference(folder, context, *prompts)
+    with Program.open(export(recipe, output=output)) as program:
+        with running(program) as step:  # at once
+            assert_parity(step((0, 0, prompts[0])), expected[0])
+        with running(program) as step:  # token by token
+            steps = [step((0, at, prompts[0][at : at + 1])) for at in range(PROGRAM_LENGTH)]
+            assert_parity(torch.cat(steps), expected[0])
+        with running(program) as step:  # two sequences interleaved, in chunks of unequal size
+            got: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+            at = [0, 0]
+            for counts in ((7, 33), (40, 1), (1, 40), (42, 16)):
+                pieces = [(i, at[i], prompts[i][at[i] : at[i] + counts[i]]) for i in (0, 1)]
+                logits = step(*pieces)
+                got[0].append(logits[: counts[0]])
+                got[1].append(logits[counts[0] :])
+                at = [at[0] + counts[0], at[1] + counts[1]]
+            assert at == [PROGRAM_LENGTH, PROGRAM_LENGTH]
+            for index in (0, 1):
+                assert_parity(torch.cat(got[index]), expected[index])
+
+
+def check_quantized_program(
+    folder: Path, scheme: str, output: Path, context: int = PROGRAM_CONTEXT
+) -> None:
+    """Writes the program to ``output``."""
+    settings = ["verify=false", "kv_dtype=f32", f"context={context}"]
+    recipe = load_recipe(scheme, settings, model=str(folder))
+    tokens = prompt(PROGRAM_LENGTH, 3)
+    with Program.open(export(recipe, output=output)) as program:
+        model = reference_model(folder, context)
+        replace_weights(model, program)
+        with torch.no_grad():
+            expected = model(tokens[None]).logits[0]
+        with running(program) as step:
+            got = step((0, 0, tokens))
+    # A rounding of an activation that falls the other way moves logits by a quantum: the bulk must
+    # agree closely, and another choice is fine only where eager's first two are that close.
+    spread = expected.std()
+    error = (got - expected).abs().amax(dim=1) / spread
+    assert float(error.median()) < 0.05
+    assert float(error.max()) < 0.3
+    chosen = expected.gather(1, got.argmax(dim=1, keepdim=True))
+    assert float((expected.amax(dim=1, keepdim=True) - chosen).max() / spread) < 0.1
+
+
+@contextmanager
+def running(program: Program) -> Iterator[Step]:
+    """``step((sequence, first position, tokens), ...) -> logits`` of every token."""
+    pages = -(-program.plan.context // native.page_tokens())
+    executor = native.load(
+        program.plan,
+        {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
+        sampleable=program.documents.tokenizer.size,
+        limits=Limits(max_tokens=256, max_rows=256, max_sequences=2, pages=2 * pages, threads=1),
+    )
+
+    def step(*pieces: tuple[int, int, torch.Tensor]) -> torch.Tensor:
+        counts = [len(tokens) for _, _, tokens in pieces]
+        result = executor.step(
+            Batch(
+                tokens=np.concatenate([tokens.numpy() for _, _, tokens in pieces]).astype(np.int32),
+                positions=np.concatenate(
+                    [np.arange(first, first + len(tokens)) for _, first, tokens in pieces]
+                ).astype(np.int32),
+                sequences=np.repeat([sequence for sequence, _, _ in pieces], counts).astype(
+                    np.int32
+                ),
+                rows=np.arange(sum(counts), dtype=np.int32),
+                page_tables=np.arange(2 * pages, dtype=np.int32).reshape(2, pages),
+                samplers=[None] * sum(counts),
+                want_logits=True,
+            )
+        )
+        assert result.logits is not None
+        return torch.from_numpy(result.logits)
+
+    try:
+        yield step
+    finally:
+        executor.close()
+
+
+def replace_weights(model: nn.Module, program: Program) -> None:
+    """Puts the file's integers into ``model``: torchao tensors in linears, floats in the table."""
+    weights = {weight.tensor: weight for weight in program.plan.weights}
+    begin: dict[str, int] = {}
+    parts: dict[str, QuantizedWeight] = {}
+    for row in program.documents.report["weights"]:
+        weight = weights[row["tensor"]]
+        if weight.format == "raw_f32":
+            continue
+        unpacked = unpack(program.weight_data(weight), weight.format, *weight.shape)
+        assert unpacked.q is not None
+        assert unpacked.scales is not None
+        first = begin.get(row["tensor"], 0)
+        end = begin[row["tensor"]] = first + row["shape"][0]
+        scales = torch.from_numpy(unpacked.scales[first:end].copy())
+        q = torch.from_numpy(unpacked.q[first:end].copy())
+        parts[row["name"]] = QuantizedWeight(
+            weight.format, q, scales, q.shape[1] // scales.shape[1]
+        )
+    tied = program.documents.report["tied"]
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            name = f"{path}.weight"
+            tensor = torchao_tensor(parts[tied.get(name, name)])
+        elif isinstance(module, nn.Embedding):
+            tensor = parts[f"{path}.weight"].dequantize()
+        else:
+            continue
+        module.weight = nn.Parameter(tensor, requires_grad=False)
