@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.detached import detached_bytes
 from edge_llm.llm.checkpoints.source import Shape
 from edge_llm.llm.checkpoints.torch_file import TorchFile, read_torch_file
 
@@ -150,7 +151,9 @@ class Shards:
 
 def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     return one.size == other.size and all(
-        np.array_equal(one[at : at + COMPARED], other[at : at + COMPARED])
+        np.array_equal(
+            detached_bytes(one[at : at + COMPARED]), detached_bytes(other[at : at + COMPARED])
+        )
         for at in range(0, one.size, COMPARED)
     )
 
