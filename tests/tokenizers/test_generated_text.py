@@ -23,7 +23,7 @@ from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_
 from edge_llm.tokenizers.merges import rebuild_merges
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
-SHORT, LONG = 1500, 100_000
+SHORT, LONG = 2000, 100_000
 
 Encode = Callable[[str], list[int]]
 Folder = Callable[[str], Path]
@@ -228,10 +228,25 @@ CASES: dict[str, tuple[Callable[[str, Folder, Path], Pair], Iterable[str]]] = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[f"{name}-{form}" for name, (_, forms) in CASES.items() for form in forms],
-)
+# The others hold the same vocabularies, and are compared to transformers and vectors elsewhere.
+DEFAULT = {
+    "llama3-tiktoken",
+    "qwen-tiktoken",
+    "gpt2-gguf",
+    "mistral-v1",
+    "mistral-v3",
+    "spm-llama-spm",
+    "spm-phi-3",
+    "smollm2-gguf",
+}
+
+
+def cases() -> list[Any]:
+    names = [f"{name}-{form}" for name, (_, forms) in CASES.items() for form in forms]
+    return [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in names]
+
+
+@pytest.fixture(scope="module", params=cases())
 def pair(
     request: pytest.FixtureRequest, folder: Folder, tmp_path_factory: pytest.TempPathFactory
 ) -> Pair:
