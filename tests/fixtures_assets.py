@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -203,6 +204,71 @@ MISTRAL = Asset(
         ),
     },
 )
+_TRL = "trl/chat_templates/"
+TRL_TEMPLATES = Asset(
+    "wheel",
+    "trl",
+    "1.16.0",
+    {
+        f"{_TRL}{name}.jinja": digest
+        for name, digest in {
+            "llama3_1": "e10ca381b1ccc5cf9db52e371f3b6651576caee0a630b452e2816b2d404d4b65",
+            "qwen2_5": "cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f",
+            "qwen2_5_training": "0cd86fb80f520885e35040a8df321540e729d3358da41f27cf74d33103d94f62",
+            "qwen3": "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8",
+            "qwen3_training": "1d944ff8f268b611abb296cdd24d0f51981eef1c8647ac321c3a0258f61eb6c9",
+            "phi3": "dcaee66df77bfbb789ec541fe713218da30225a526f1db97138fc39ee6dc56aa",
+            "phi3_5": "78d976a442bcde2f0be15aafbb8e3050e1104f86732266f68403251b89982a90",
+            "phi3_training": "f00b774c5933129ee0a72bed355d9947cb09f8063d6cf23b7db71b33b5ea2162",
+            "deepseek_r1_distill": (
+                "56a1447ad31926fdc21fb07e56e5642bd9c850c4f52d8c8af7bbe5f079a84f5f"
+            ),
+            "deepseek_r1_distill_training": (
+                "439ca50e037bdf26b9e654e3eaa559fdd19d41e602307bcb133451070eb2ee3e"
+            ),
+        }.items()
+    },
+)
+_AXOLOTL = "axolotl/utils/chat_templates/templates/"
+MISTRAL_TEMPLATES = Asset(
+    "wheel",
+    "axolotl",
+    "0.19.0",
+    {
+        f"{_AXOLOTL}{name}.jinja": digest
+        for name, digest in {
+            "mistral_v1": "6757558eb58d2df189712a697cd28d8f77ba53142c2c51136632736ff5e0e40a",
+            "mistral_v2v3": "a2a37622b263c675745fdfac04fccc35f2e187bd0dee26abdfa0c2bf03841adb",
+        }.items()
+    },
+)
+PHI4_HANDLER = Asset(
+    "wheel",
+    "bfcl-eval",
+    "2026.3.23",
+    {
+        "bfcl_eval/model_handler/local_inference/phi_fc.py": (
+            "d3cdc2e766171e04265bb9db220bfb09cc5ee3c6540903265789ce84700b8ae5"
+        )
+    },
+)
+_TEMPLATES = "llama_cpp_python-0.3.36/vendor/llama.cpp/models/templates/"
+LLAMA_CPP_TEMPLATES = Asset(
+    "sdist",
+    "llama-cpp-python",
+    "0.3.36",
+    {
+        f"{_TEMPLATES}HuggingFaceTB-SmolLM3-3B.jinja": (
+            "19eacf64569032f07644ea92c8e2a87af06ee7008147557302c31e474912ca97"
+        ),
+        f"{_TEMPLATES}deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja": (
+            "dd2675619a64a449cdcdd2b93e605a0a50764cee41e344f244752bc93643936c"
+        ),
+        f"{_TEMPLATES}mistralai-Mistral-Nemo-Instruct-2407.jinja": (
+            "e4676cb56dffea7782fd3e2b577cfaf1e123537e6ef49b3ec7caa6c095c62272"
+        ),
+    },
+)
 BOTCHAN = Asset(
     "sdist",
     "sentencepiece",
@@ -291,6 +357,25 @@ def mistral_tokenizer_dir() -> Path:
 def unigram_model() -> Path:
     """A SentencePiece Unigram model."""
     return _folder(BOTCHAN) / "test_model.model"
+
+
+@pytest.fixture(scope="session")
+def chat_template_source() -> Callable[[str], str]:
+    """``chat_template_source(name)``: the chat template of a family, or a skip. Names: those of the
+    files of ``TRL_TEMPLATES``, ``MISTRAL_TEMPLATES`` and ``LLAMA_CPP_TEMPLATES``, and "phi4-mini".
+    """
+
+    def read(name: str) -> str:
+        if name == "phi4-mini":  # its one line, folded in a comment
+            code = (_folder(PHI4_HANDLER) / "phi_fc.py").read_text(encoding="utf-8")
+            folded = code.partition('"chat_template":')[2].partition('"""')[0]
+            return "".join(line.strip() for line in folded.splitlines())
+        for asset in (TRL_TEMPLATES, MISTRAL_TEMPLATES, LLAMA_CPP_TEMPLATES):
+            if any(path.endswith(f"/{name}.jinja") for path in asset.files):
+                return (_folder(asset) / f"{name}.jinja").read_text(encoding="utf-8")
+        raise KeyError(name)
+
+    return read
 
 
 @pytest.fixture(scope="session")

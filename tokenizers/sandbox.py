@@ -90,7 +90,7 @@ class Environment(ImmutableSandboxedEnvironment):
             return ToolPlace.TOOLS
         if "xml_tools" in names:
             return ToolPlace.XML_TOOLS
-        keys = {node.attr for node in tree.find_all(nodes.Getattr)}
+        keys: set[Any] = {node.attr for node in tree.find_all(nodes.Getattr)}
         keys |= {getattr(node.arg, "value", None) for node in tree.find_all(nodes.Getitem)}
         return ToolPlace.SYSTEM_MESSAGE if "tools" in keys else ToolPlace.NONE
 
