@@ -96,7 +96,26 @@ def test_splitting_rules(byte_metadata: dict[str, Any], pre: str, pieces: list[s
     assert [text[start:end] for _, (start, end) in cut] == pieces
 
 
-@pytest.mark.parametrize("name", ["gpt-2", "llama-bpe", "qwen2"])
+VECTORS = {
+    "command-r": "slow",
+    "deepseek-coder": "",
+    "deepseek-llm": "slow",
+    "falcon": "slow",
+    "gpt-2": "",
+    "llama-bpe": "",
+    "llama-spm": "",
+    "phi-3": "",
+    "qwen2": "",
+    "qwen35": "slow",
+    "refact": "slow",
+    "starcoder": "slow",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if kind else ()) for n, kind in VECTORS.items()],
+)
 def test_llama_cpp_vectors(ggml_vocab_dir: Path, name: str) -> None:
     file = ggml_vocab_dir / f"ggml-vocab-{name}.gguf"
     tokenizer = build(from_gguf(read_gguf_file(file).metadata))

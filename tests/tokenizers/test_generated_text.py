@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from mixed_text import mixed_texts
 from sentencepiece_models import model as sentencepiece_model
 
 from edge_llm.llm.checkpoints.gguf_file import read_gguf_file
-from edge_llm.tokenizers.bytelevel import bytes_to_token, token_to_bytes
+from edge_llm.tokenizers.bytelevel import BYTE_OF, bytes_to_token, token_to_bytes
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.merges import rebuild_merges
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -40,7 +39,9 @@ class Pair(NamedTuple):
 
 
 def composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    """By the tables of the library, which know fewer of the newest marks than Python's."""
+    composed: str = tokenizers.normalizers.NFC().normalize_str(text)
+    return composed
 
 
 def spaced(text: str) -> str:
@@ -199,7 +200,13 @@ def smollm2(form: str, folder: Folder, scratch: Path) -> Pair:
             tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    return Pair(build(from_gguf(metadata)), lambda text: theirs.encode(text).ids)
+    # Some bytes have no token, among them control characters; they vanish.
+    missing = bytes(set(range(256)) - {BYTE_OF[t] for t in tokens if t in BYTE_OF})
+
+    def shown(text: str) -> str:
+        return text.encode().translate(None, missing).decode(errors="replace")
+
+    return Pair(build(from_gguf(metadata)), lambda text: theirs.encode(text).ids, shown)
 
 
 def bpe_metadata(

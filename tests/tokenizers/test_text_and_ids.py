@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF, token_to_bytes
+from edge_llm.tokenizers.convert import from_gguf
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
@@ -91,3 +94,43 @@ def test_not_a_tokenizer_file() -> None:
     facts = TokenizerFacts(size=1, bos_id=None, eos_id=None, add_bos=False)
     with pytest.raises(TokenizerError, match=r"not a readable tokenizer\.json"):
         Tokenizer(b"\xff\x00", facts)
+
+
+def test_a_panic_of_the_library_is_an_error(byte_metadata: dict[str, Any]) -> None:
+    document = json.loads(from_gguf(byte_metadata).json)
+    document["model"]["continuing_subword_prefix"] = "###"  # longer than what it is cut from
+    facts = TokenizerFacts(size=262, bos_id=None, eos_id=None, add_bos=False)
+    with pytest.raises(TokenizerError, match=r"not a readable tokenizer\.json"):
+        Tokenizer(json.dumps(document).encode(), facts)
+
+
+def test_a_pattern_that_gives_up(byte_metadata: dict[str, Any]) -> None:
+    document = json.loads(from_gguf(byte_metadata).json)
+    split = document["pre_tokenizer"]["pretokenizers"][0]
+    split["pattern"]["Regex"] = "(a|aa)+$"
+    facts = TokenizerFacts(size=262, bos_id=None, eos_id=None, add_bos=False)
+    tokenizer = Tokenizer(json.dumps(document).encode(), facts)
+    with pytest.raises(TokenizerError, match=r"cannot encode the text: .*retry-limit"):
+        tokenizer.encode("a" * 40 + "b")
+
+
+@pytest.mark.parametrize(
+    ("decoder", "complaint"),
+    [
+        ({"type": "WordPiece", "prefix": "##", "cleanup": True}, "a WordPiece decoder"),
+        ({"type": "Sequence", "decoders": []}, "a None decoder"),
+        (None, "a None decoder"),
+        (
+            {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+            r"a ByteFallback\+Fuse decoder",
+        ),
+    ],
+)
+def test_other_decoders_are_refused_by_name(
+    byte_metadata: dict[str, Any], decoder: Any, complaint: str
+) -> None:
+    document = json.loads(from_gguf(byte_metadata).json)
+    document["decoder"] = decoder
+    facts = TokenizerFacts(size=262, bos_id=None, eos_id=None, add_bos=False)
+    with pytest.raises(TokenizerError, match=complaint):
+        Tokenizer(json.dumps(document).encode(), facts)

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_llm.errors import RequestError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
+from edge_llm.tokenizers.convert import TokenizerDocument, from_gguf
 from edge_llm.tokenizers.stream import TextStream
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -124,3 +126,65 @@ def test_empty_stop_string(byte_tokenizer: Tokenizer) -> None:
     with pytest.raises(RequestError, match="must not be empty") as caught:
         TextStream(byte_tokenizer, ["a", ""])
     assert caught.value.param == "stop"
+
+
+@pytest.fixture(scope="module")
+def spelled() -> TokenizerDocument:
+    """0..255 are the bytes; then pieces with and without spaces, and a special one."""
+    texts = [f"<0x{byte:02X}>" for byte in range(256)] + ["▁", "▁a", "a▁b", "▁▁", "日", "</s>"]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": [0.0] * len(texts),
+        "tokenizer.ggml.token_type": [6] * 256 + [1] * 5 + [3],
+    }
+    return from_gguf(metadata)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(spelled: TokenizerDocument) -> Tokenizer:
+    """The tokenizer of ``spelled``."""
+    return Tokenizer(spelled.json, spelled.facts)
+
+
+_PIECES = st.integers(0, 262) | st.integers(256, 261) | st.sampled_from([0x20, 0xE6, 0x97, 0xA5])
+
+
+@given(st.lists(_PIECES))
+def test_sentencepiece_equals_the_whole_decode(sentencepiece: Tokenizer, ids: list[int]) -> None:
+    pieces, _ = pieces_of(sentencepiece, ids, [])
+    assert "".join(pieces) == sentencepiece.decode(ids)
+
+
+@given(st.lists(st.sampled_from([0x20, 0x61, *range(256, 262)])))
+def test_sentencepiece_text_is_the_librarys(
+    sentencepiece: Tokenizer, spelled: TokenizerDocument, ids: list[int]
+) -> None:
+    """Where every byte is a character of its own; the library gives up a whole run of bytes for
+    one that is not UTF-8."""
+    theirs = tokenizers.Tokenizer.from_buffer(spelled.json)
+    assert sentencepiece.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    assert sentencepiece.decode(ids, skip_specials=False) == (
+        theirs.decode(ids, skip_special_tokens=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "text"), [([], "a a b"), ([261], "a a b"), ([260], " a a b"), ([261, 256], " a a b")]
+)
+def test_first_space_of_a_continued_text(
+    sentencepiece: Tokenizer, after: list[int], text: str
+) -> None:
+    stream = TextStream(sentencepiece, after=after)
+    assert "".join([stream.push(261), stream.push(257), stream.push(256), stream.push(258)]) == text
+
+
+def test_first_token_of_a_metaspace_decoder() -> None:
+    """The library drops all its spaces there."""
+    vocabulary = {"▁": 0, "▁▁a": 1, "a▁b": 2}
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    theirs.decoder = tokenizers.decoders.Metaspace()
+    facts = TokenizerFacts(size=3, bos_id=None, eos_id=None, add_bos=False)
+    ours = Tokenizer(theirs.to_str().encode(), facts)
+    for ids in ([0, 1], [1, 1], [2, 0, 2], [0, 0], []):
+        assert "".join(pieces_of(ours, ids, [])[0]) == ours.decode(ids) == theirs.decode(ids)
