@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.gguf import open_gguf
+from edge_llm.llm.checkpoints.gguf_model import first_parts
 from edge_llm.llm.checkpoints.huggingface import open_huggingface
 from edge_llm.llm.checkpoints.meta import is_meta_folder, open_meta
 from edge_llm.llm.checkpoints.source import Checkpoint
@@ -18,8 +19,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens and checks a Hugging Face folder, one in Meta's layout, or a GGUF file (or a folder
-    with just one).
+    """Opens and checks a Hugging Face folder, one in Meta's layout, or a GGUF model: its file,
+    one of its parts, or a folder with no other.
 
     Raises:
         CheckpointError: nothing there, not a checkpoint, damaged, or not fit for its family.
@@ -31,10 +32,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             return open_huggingface(path)
         if is_meta_folder(path):
             return open_meta(path)
-        files = sorted(path.glob("*.gguf"))
-        if len(files) == 1:
-            return open_gguf(files[0])
-        got = "several .gguf files: name one" if files else "none of these"
+        models = first_parts(list(path.glob("*.gguf")))
+        if len(models) == 1:
+            return open_gguf(models[0])
+        got = "several .gguf files: name one" if models else "none of these"
         raise CheckpointError(f"{path} has {got}; {EXPECTED}")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; {EXPECTED}")

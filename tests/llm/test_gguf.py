@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,11 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from fixtures_checkpoints import LLAMA3_ROPE, YARN_ROPE
+from fixtures_gguf_encoders import encode
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.gguf_blocks import BLOCK_FORMATS
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerMetadata
 from edge_llm.llm.config import FrequencyDivisors, LinearScaling
@@ -21,11 +25,23 @@ from edge_llm.program.documents import GenerationDefaults
 
 Factory = Callable[..., Path]
 
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+YARN_8 = YARN_ROPE | {"factor": 8.0}
+# Llama 3.1's rule with the length that real checkpoints have.
+LLAMA3_8192 = LLAMA3_ROPE | {"original_max_position_embeddings": 8192}
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
-    ("llama", {}),
-    ("llama", {"tie_word_embeddings": True}),
+    ("llama", {"rope_parameters": LLAMA3_8192}),
+    ("llama", {"rope_parameters": LLAMA3_8192, "tie_word_embeddings": True}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}),
+    ("mistral", {"sliding_window": None}),
+    ("phi3", {}),
+    ("phi3", {"rope_parameters": PLAIN_ROPE}),
+    ("phi3", {"sliding_window": None, "tie_word_embeddings": True}),
     ("qwen2", {"tie_word_embeddings": True}),
+    ("qwen2", {"rope_parameters": YARN_8}),
     ("qwen3", {}),
+    # llama.cpp knows no other interval of layers without rotation
+    ("smollm3", {"no_rope_layer_interval": 4, "no_rope_layers": None, "num_hidden_layers": 5}),
 ]
 
 
@@ -46,27 +62,108 @@ def test_same_model_as_its_source(
     assert made.shapes == source.shapes
     for name in source.shapes:
         assert torch.equal(made.tensor(name), source.tensor(name)), name
-    assert replace(made.config, rope_scaling=None) == replace(source.config, rope_scaling=None)
-    assert isinstance(made.config.rope_scaling, FrequencyDivisors) == (family == "llama")
+    assert made.config == replace(source.config, family=made.config.family)
+    assert made.config.family == ("llama" if family == "mistral" else family)
+    assert torch.equal(logits(made), logits(source))
+
+
+def test_a_window_makes_a_llama_a_mistral(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
+    """llama.cpp's converter drops the window; others may state it."""
+    folder = tiny_checkpoint("mistral")
+    source = open_checkpoint(folder)
+    without = open_checkpoint(make_gguf(folder))
+    assert without.config == replace(source.config, family="llama", windows=())
+    made = open_checkpoint(make_gguf(folder, edit=lambda w: w.add_sliding_window(19)))
+    assert made.config == source.config
+
+
+def test_any_other_divisors_are_kept(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
+    folder = tiny_checkpoint("llama")
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
+    assert isinstance(made.config.rope_scaling, FrequencyDivisors)
+    assert replace(made.config, rope_scaling=source.config.rope_scaling) == source.config
     expected = logits(source)
     assert float((logits(made) - expected).abs().max() / expected.std()) < 1e-4
 
 
-@pytest.mark.parametrize("quant", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+QUANTS = [block.name for block in BLOCK_FORMATS.values() if block.name != "F32"]
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+@pytest.mark.parametrize("family", ["llama", "phi3"])
 def test_block_formats(
     family: str, quant: str, tiny_checkpoint: Factory, make_gguf: Factory
 ) -> None:
-    folder = tiny_checkpoint(family)
+    # Rows of whole super-blocks.
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
+    folder = tiny_checkpoint(family, rope_parameters=PLAIN_ROPE, **sizes)
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder, quant))
     kind = getattr(gguf.GGMLQuantizationType, quant)
     dtype = {"F16": torch.float16, "BF16": torch.bfloat16}.get(quant, torch.float32)
-    for name, shape in source.shapes.items():
+    matrices = {name for name, shape in source.shapes.items() if len(shape) == 2}
+    for name in source.shapes:
         values, got = source.tensor(name).numpy(), made.tensor(name)
-        if len(shape) == 2:
+        if name in matrices:
             assert got.dtype == dtype
-            values = gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
+            values = gguf.quants.dequantize(encode(values, quant), kind)
         np.testing.assert_array_equal(got.float().numpy(), values, err_msg=name)
+    assert made.integer_groups == (dict.fromkeys(matrices, 32) if quant == "Q4_0" else {})
+    for name in made.integer_groups:
+        stored = made.integers(name)
+        assert (stored.q.dtype, stored.scales.dtype, stored.group) == (
+            torch.int8,
+            torch.float32,
+            32,
+        )
+        products = stored.q * stored.scales.repeat_interleave(32, dim=1)
+        assert torch.equal(products, made.tensor(name)), name
+
+
+def test_scales_that_are_no_numbers(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
+    data = np.full((288, 36), 0x7C, np.uint8)  # fp16 0x7C7C is not a number
+    path = make_gguf(
+        tiny_checkpoint("qwen2", tie_word_embeddings=True),
+        edit=lambda w: w.add_tensor(
+            "output.weight", data, raw_dtype=gguf.GGMLQuantizationType.Q4_0
+        ),
+    )
+    made = open_checkpoint(path)
+    with pytest.raises(CheckpointError, match="has scales that are not finite"):
+        made.integers("lm_head.weight")
+
+
+def test_parts_are_one_model(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
+    folder = tiny_checkpoint("llama")
+    source = open_checkpoint(folder)
+    first = make_gguf(folder, parts=3)
+    paths = sorted(first.parent.iterdir())
+    assert [path.name for path in paths] == [f"tiny-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    for path in (*paths, first.parent):
+        made = open_checkpoint(path)
+        assert (made.name, made.sources) == ("tiny", tuple(paths))
+        for name in source.shapes:
+            assert torch.equal(made.tensor(name), source.tensor(name)), name
+    make_gguf(folder, name="other")
+    with pytest.raises(CheckpointError, match=r"several \.gguf files: name one"):
+        open_checkpoint(first.parent)
+
+
+def test_parts_that_are_not_all_there(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
+    folder = tiny_checkpoint("llama")
+    first = make_gguf(folder, parts=3)
+    second, third = (first.with_name(f"tiny-0000{n}-of-00003.gguf") for n in (2, 3))
+    kept = second.read_bytes()
+    shutil.copyfile(third, second)
+    with pytest.raises(CheckpointError, match="got part 2 of 3, expected 1 of 3"):
+        open_checkpoint(first)
+    second.unlink()
+    with pytest.raises(CheckpointError, match=r"of which tiny-00002-of-00003\.gguf is missing in"):
+        open_checkpoint(third)
+    second.write_bytes(kept[:-5000])
+    with pytest.raises(CheckpointError, match=r"truncated: .* ends at byte"):
+        open_checkpoint(first)
+    with pytest.raises(CheckpointError, match="expected a name like NAME-00001-of-00003"):
+        open_checkpoint(first.rename(first.with_name("renamed.gguf")))
 
 
 def test_documents(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
@@ -115,17 +212,27 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
     "scaling": (
         lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN),
         ConfigError,
-        "rope_scaling.factor: missing",
+        "rope_parameters.factor: missing",
     ),
     "partial rotation": (
         lambda w: w.add_rope_dimension_count(8),
         ConfigError,
-        "qwen2.rope.dimension_count: got 8, expected 16",
+        "partial_rotary_factor: got 0.5, expected 1.0",
+    ),
+    "a window in some layers": (
+        lambda w: w.add_sliding_window(64),
+        ConfigError,
+        "qwen2.attention.sliding_window: got 64, expected 0",
+    ),
+    "attention factor": (
+        lambda w: w.add_float32("qwen2.rope.scaling.attn_factor", 1.5),
+        ConfigError,
+        "qwen2.rope.scaling.attn_factor: got 1.5, expected 1.0",
     ),
     "split": (
         lambda w: w.add_uint16("split.count", 2),
         CheckpointError,
-        "is one part of a split model",
+        "tiny.gguf is one of 2 parts of a model, expected a name like",
     ),
     "left-over tensor": (
         lambda w: w.add_tensor("blk.0.attn_sinks.weight", np.zeros(4, np.float32)),

@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from fixtures_gguf_encoders import ENCODERS, encode_blocks
 from numpy.typing import NDArray
 
 from edge_llm.llm.checkpoints.gguf_blocks import (
@@ -86,6 +87,22 @@ def test_within_rounding_of_the_source(name: str) -> None:
     error = np.abs(decoded(name, blocks) - source)
     assert (error <= bound + largest * 2**-10).all()
     assert error.max() > 0
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("offset", [0.0, 2.0, -2.0])
+def test_super_blocks_within_rounding_of_the_source(name: str, offset: float) -> None:
+    random = np.random.default_rng(1)
+    widths = np.exp(random.normal(size=(64, 16, 1)))
+    source = (random.normal(size=(64, 16, 16)) * widths + offset).reshape(64, 256)
+    blocks, step = encode_blocks(source.astype(np.float32), name)
+    got = decoded(name, blocks).reshape(source.shape)
+    error = np.abs(got - source)
+    assert (error <= step / 2 + np.abs(source) * 1e-6).all()
+    # The bound is the format's own: a step is a share of the block as its bits allow.
+    bits = int(name.strip("IQ")[0])
+    largest = np.abs(source).max(axis=1, keepdims=True)
+    assert (step <= 2 * largest / (2**bits - 2) * 1.6).all()
 
 
 def test_chunks_join() -> None:

@@ -1,0 +1,170 @@
+"""A GGUF model in one file or in several parts: its metadata, and its tensors decoded by name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.detached import detached_bytes
+from edge_llm.llm.checkpoints.gguf_blocks import (
+    BLOCK_FORMATS,
+    Q4_0,
+    UNSUPPORTED_TYPES,
+    q4_0_integers,
+)
+from edge_llm.llm.checkpoints.gguf_file import GGUFFile, TensorEntry, read_gguf_file
+from edge_llm.llm.checkpoints.source import Integers, Shape
+from edge_llm.llm.config import is_integer, shorten
+
+# As llama.cpp's gguf-split names the parts.
+PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def first_parts(paths: list[Path]) -> list[Path]:
+    """One path for each model: of parts whose names belong together the first that is there."""
+    models: dict[tuple[str, ...], Path] = {}
+    for path in sorted(paths):
+        part = PART_NAME.fullmatch(path.name)
+        models.setdefault((part[1], part[3]) if part else (path.name,), path)
+    return list(models.values())
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFModel:
+    """``path`` is the file that was asked for, ``metadata`` that of the first part, ``owners`` has
+    the part that holds each tensor."""
+
+    path: Path
+    parts: tuple[GGUFFile, ...]
+    metadata: Mapping[str, object]
+    owners: Mapping[str, GGUFFile]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending and the number of the part."""
+        part = PART_NAME.fullmatch(self.path.name) if len(self.parts) > 1 else None
+        return part[1] if part else self.path.stem
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.owners
+
+    def entry(self, name: str) -> TensorEntry:
+        """Where and what a tensor is."""
+        return self.owners[name].tensors[name]
+
+    def shape(self, name: str) -> Shape:
+        """A tensor's shape, outermost first."""
+        return self.entry(name).shape
+
+    def problem(self, name: str) -> str | None:
+        """Why a tensor cannot be decoded: an unknown type, or bytes that are not all there."""
+        entry, end = self.entry(name), len(self.owners[name].data)
+        block = BLOCK_FORMATS.get(entry.type)
+        if block is None:
+            got = UNSUPPORTED_TYPES.get(entry.type, f"type {entry.type}")
+            expected = ", ".join(known.name for known in BLOCK_FORMATS.values())
+            return f"type: {shorten(name)}: got {got}, expected one of {expected}"
+        if entry.shape[-1] % block.size:
+            return (
+                f"shape: {shorten(name)}: got rows of {entry.shape[-1]}, "
+                f"expected a multiple of {block.size} for {block.name}"
+            )
+        if entry.offset + _stored_bytes(entry) > end:
+            return (
+                f"truncated: {shorten(name)} ends at byte {entry.offset + _stored_bytes(entry)}, "
+                f"the file at {end}"
+            )
+        return None
+
+    def decode(self, name: str) -> torch.Tensor:
+        """A tensor in its own float type, or in float32 where it is quantized."""
+        entry = self.entry(name)
+        return BLOCK_FORMATS[entry.type].decode(self._blocks(name)).reshape(entry.shape)
+
+    def group(self, name: str) -> int | None:
+        """Columns that share a scale where the tensor is a matrix of symmetric int4 numbers."""
+        entry = self.entry(name)
+        if entry.type != Q4_0 or len(entry.shape) != 2:
+            return None
+        return BLOCK_FORMATS[Q4_0].size
+
+    def integers(self, name: str) -> Integers:
+        """The numbers of a tensor that has a group.
+
+        Raises:
+            CheckpointError: a scale that is not finite.
+        """
+        rows, size = self.shape(name)[0], BLOCK_FORMATS[Q4_0].size
+        q, scales = q4_0_integers(self._blocks(name))
+        if not np.isfinite(scales).all():
+            raise CheckpointError(f"{self.path}: {name} has scales that are not finite")
+        return Integers(
+            torch.from_numpy(q).reshape(rows, -1), torch.from_numpy(scales).reshape(rows, -1), size
+        )
+
+    def _blocks(self, name: str) -> NDArray[np.uint8]:
+        entry = self.entry(name)
+        raw = self.owners[name].data[entry.offset : entry.offset + _stored_bytes(entry)]
+        return detached_bytes(raw).reshape(-1, BLOCK_FORMATS[entry.type].bytes)
+
+
+def read_gguf_model(path: Path) -> GGUFModel:
+    """The model that a file is, or is a part of.
+
+    Raises:
+        CheckpointError: a damaged file, or parts that are missing or do not belong together.
+    """
+    asked = read_gguf_file(path)
+    count = asked.metadata.get("split.count", 0)
+    if count in (0, 1):
+        return GGUFModel(path, (asked,), asked.metadata, dict.fromkeys(asked.tensors, asked))
+    name = PART_NAME.fullmatch(path.name)
+    if name is None or not is_integer(count) or int(name[3]) != count:
+        raise CheckpointError(
+            f"{path} is one of {shorten(count)} parts of a model, expected a name like "
+            "NAME-00001-of-00003.gguf that says which"
+        )
+    paths = [
+        path.with_name(f"{name[1]}-{index:05d}-of-{name[3]}.gguf") for index in range(1, count + 1)
+    ]
+    missing = [part.name for part in paths if not part.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise CheckpointError(
+            f"{path} is one of {count} parts, of which {', '.join(missing[:3])}{more} "
+            f"{'is' if len(missing) == 1 else 'are'} missing in {path.parent}"
+        )
+    parts = tuple(asked if part == path else read_gguf_file(part) for part in paths)
+    owners: dict[str, GGUFFile] = {}
+    for index, part in enumerate(parts):
+        got = part.metadata.get("split.no"), part.metadata.get("split.count")
+        if got != (index, count):
+            raise CheckpointError(
+                f"{part.path}: got part {shorten(got[0])} of {shorten(got[1])}, "
+                f"expected {index} of {count} (counted from 0)"
+            )
+        twice = sorted(owners.keys() & part.tensors.keys())
+        if twice:
+            raise CheckpointError(
+                f"{part.path} holds {shorten(twice[0])}, and so does another part"
+            )
+        owners |= dict.fromkeys(part.tensors, part)
+    total = parts[0].metadata.get("split.tensors.count", len(owners))
+    if total != len(owners):
+        raise CheckpointError(
+            f"{path}: got {len(owners)} tensors in all parts, expected {shorten(total)}"
+        )
+    return GGUFModel(path, parts, parts[0].metadata, owners)
+
+
+def _stored_bytes(entry: TensorEntry) -> int:
+    block = BLOCK_FORMATS[entry.type]
+    return math.prod(entry.shape) // block.size * block.bytes

@@ -1,0 +1,187 @@
+"""GGUF files made from Hugging Face checkpoints, as llama.cpp's converter lays them out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from fixtures_gguf_encoders import encode
+from numpy.typing import NDArray
+
+GGUFFactory = Callable[..., Path]
+Edit = Callable[[gguf.GGUFWriter], None]
+
+INTERLEAVED = ("llama", "mistral", "smollm3")
+
+
+def interleave(rows: Any, heads: int) -> Any:
+    """Rows of an array or a tensor in the order that Meta gives to q and k, and llama.cpp's
+    converter to those of the llama architecture."""
+    split = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return split.swapaxes(1, 2).reshape(rows.shape)
+
+
+@pytest.fixture
+def make_gguf(tmp_path: Path) -> GGUFFactory:
+    """``make_gguf(folder, quant="F32", name="tiny", edit=None, parts=1) -> file``: matrices in
+    ``quant``, vectors in F32. ``edit(writer)`` runs last and may add metadata. Of several parts the
+    first is returned."""
+
+    def make(
+        folder: Path,
+        quant: str = "F32",
+        *,
+        name: str = "tiny",
+        edit: Edit | None = None,
+        parts: int = 1,
+    ) -> Path:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = gguf_tensors(folder, config)
+        share = -(-len(tensors) // parts)
+        paths = []
+        for index in range(parts):
+            ending = f"-{index + 1:05d}-of-{parts:05d}" if parts > 1 else ""
+            paths.append(tmp_path / f"{name}{ending}.gguf")
+            writer = gguf.GGUFWriter(paths[-1], architecture(config))
+            if index == 0:
+                add_metadata(writer, config)
+                add_tokenizer(writer, folder)
+            if parts > 1:
+                writer.add_uint16("split.no", index)
+                writer.add_uint16("split.count", parts)
+                writer.add_int32("split.tensors.count", len(tensors))
+            for key in list(tensors)[index * share : (index + 1) * share]:
+                add_tensor(writer, key, tensors[key], quant)
+            if edit is not None:
+                edit(writer)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+        return paths[0]
+
+    return make
+
+
+def architecture(config: dict[str, Any]) -> str:
+    name: str = config["model_type"]
+    return "llama" if name == "mistral" else name
+
+
+def tensor_names(config: dict[str, Any]) -> gguf.TensorNameMap:
+    """Hugging Face's names of tensors to GGUF's, as llama.cpp's converter maps them."""
+    architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
+    return gguf.get_tensor_name_map(
+        architectures[architecture(config)], config["num_hidden_layers"]
+    )
+
+
+def head_dim(config: dict[str, Any]) -> int:
+    given: int | None = config.get("head_dim")
+    return given or config["hidden_size"] // config["num_attention_heads"]
+
+
+def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    family, rope = config["model_type"], config["rope_parameters"]
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if family in ("mistral", "qwen3"):
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
+    if family in INTERLEAVED:
+        writer.add_vocab_size(config["vocab_size"])
+        writer.add_rope_dimension_count(head_dim(config))
+    if family == "phi3":
+        writer.add_sliding_window(config["sliding_window"] or 0)
+        fraction = rope.get("partial_rotary_factor", 1.0)
+        writer.add_rope_dimension_count(int(fraction * head_dim(config)))
+        writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
+    if rope["rope_type"] == "longrope":
+        original = config["original_max_position_embeddings"]
+        scale = math.log(config["max_position_embeddings"] / original) / math.log(original)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + scale))  # type: ignore[arg-type]
+    if rope["rope_type"] in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    writer.add_file_type(0)
+    writer.add_license("apache-2.0")
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text())
+    tokens = [token for token, _ in sorted(model["model"]["vocab"].items(), key=lambda kv: kv[1])]
+    specials = {token["content"] for token in model["added_tokens"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in specials else 1 for token in tokens])
+    writer.add_token_merges([" ".join(merge) for merge in model["model"]["merges"]])
+    writer.add_eos_token_id(tokens.index("<|im_end|>"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    writer.add_chat_template(settings["chat_template"])
+
+
+def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Every tensor in float32, by its GGUF name."""
+    import torch
+    from safetensors.torch import load_file
+
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    names = tensor_names(config)
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        values = tensor.to(torch.float32).numpy()
+        part = name.split(".")[-2]
+        if config["model_type"] in INTERLEAVED and part in heads:
+            values = interleave(values, heads[part])
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert stored is not None, name
+        tensors[stored] = np.ascontiguousarray(values)
+    rope = config["rope_parameters"]
+    if rope["rope_type"] == "llama3":
+        tensors["rope_freqs.weight"] = llama3_divisors(config)
+    if rope["rope_type"] == "longrope":
+        for regime in ("long", "short"):
+            factors = np.array(rope[f"{regime}_factor"], np.float32)
+            tensors[f"rope_factors_{regime}.weight"] = factors
+    return tensors
+
+
+def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], quant: str) -> None:
+    if values.ndim == 1 or quant == "F32":
+        writer.add_tensor(name, values)
+    else:
+        kind = gguf.GGMLQuantizationType[quant]
+        writer.add_tensor(name, encode(values, quant), raw_dtype=kind)
+
+
+def llama3_divisors(config: dict[str, Any]) -> NDArray[np.float32]:
+    """What the converter stores for llama3 scaling: divisors of the base frequencies."""
+    rope, dim = config["rope_parameters"], head_dim(config)
+    base = rope["rope_theta"] ** -(np.arange(0, dim, 2, dtype=np.float64) / dim)
+    wavelength = 2 * np.pi / base
+    original = rope["original_max_position_embeddings"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    smooth = (original / wavelength - low) / (high - low)
+    ramp = 1 / ((1 - smooth) / rope["factor"] + smooth)
+    divisors = np.where(
+        wavelength < original / high,
+        1.0,
+        np.where(wavelength > original / low, rope["factor"], ramp),
+    )
+    return divisors.astype(np.float32)
