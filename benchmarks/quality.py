@@ -1,6 +1,6 @@
 """What quantization costs: perplexity of programs and of eager torchao with the same integers.
 
-    python benchmarks/quality.py CHECKPOINT TEXT [--windows 20] [--rules affine,signed]
+    python benchmarks/quality.py CHECKPOINT TEXT [--windows 20] [--rules affine,signed,hqq]
 
 For each scale rule: the native 8da4w program, eager PyTorch through torchao's tensor class, and the
 fp32 program as the yardstick. Windows as in `edge-llm eval`.
@@ -42,14 +42,14 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("text", type=Path)
     parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--rules", default="affine,signed")
+    parser.add_argument("--rules", default="affine,signed,hqq")
     options = parser.parse_args()
     text = options.text.read_text(encoding="utf-8")
     print("| | program | eager torchao | program / eager |\n|---|---|---|---|")
     recipes = {"fp32": load_recipe("fp32", model=options.checkpoint, verify=False)}
     for rule in options.rules.split(","):
         recipes[f"8da4w, {rule}"] = load_recipe(
-            "8da4w", model=options.checkpoint, verify=False, scale_rule=rule
+            "8da4w", model=options.checkpoint, verify=False, scale_rule=rule, requantize=True
         )
     for name, recipe in recipes.items():
         with tempfile.TemporaryDirectory() as folder:

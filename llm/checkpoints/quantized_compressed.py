@@ -30,6 +30,7 @@ from edge_llm.llm.config import shorten
 FORMAT = "pack-quantized"
 PACKED = ".weight_packed"
 BITS = (4, 8)
+UNMOVED = (None, "weight", "static")  # orders of quantization that leave the columns in place
 
 
 def read_compressed(
@@ -49,7 +50,7 @@ def read_compressed(
         ("num_bits", bits, type(bits) is int and bits in BITS, f"one of {BITS}"),
         ("type", scheme.get("type"), scheme.get("type", "int") == "int", "'int'"),
         ("symmetric", symmetric, symmetric is True, "true"),
-        ("actorder", scheme.get("actorder"), scheme.get("actorder") in (None, "weight"), "none"),
+        ("actorder", scheme.get("actorder"), scheme.get("actorder") in UNMOVED, "none"),
         ("kv_cache_scheme", _unset(settings, "kv_cache_scheme"), False, "none"),
         ("transform_config", _unset(settings, "transform_config"), False, "none"),
     ):
