@@ -33,7 +33,9 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
         model = service.model(request.model)
         messages = [_message(message) for message in request.messages]
         try:
-            ids = await asyncio.to_thread(model.encode_chat, messages)
+            ids = await asyncio.to_thread(
+                model.encode_chat, messages, **(request.chat_template_kwargs or {})
+            )
             jobs = sampling_jobs(
                 model,
                 request,

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 MAX_CHOICES = 128
 MAX_STOP = 4
 MAX_BIASES = 4096
+MAX_VARIABLES = 64
 INT32_MAX = 2**31 - 1
 
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -37,6 +38,18 @@ def _stop(value: Any) -> Any:
 def _bounded(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MAX_BIASES:
         raise PydanticCustomError("too_many_keys", f"at most {MAX_BIASES} entries")
+    return value
+
+
+def _variables(value: Any) -> Any:
+    if isinstance(value, dict):
+        if len(value) > MAX_VARIABLES:
+            raise PydanticCustomError("too_many_keys", f"at most {MAX_VARIABLES} entries")
+        taken = sorted({"add_generation_prompt", "messages", "tools"} & value.keys())
+        if taken:
+            raise PydanticCustomError(
+                "invalid_key", f"keys other than '{taken[0]}', which the request itself sets"
+            )
     return value
 
 
@@ -119,6 +132,7 @@ class ChatRequest(Sampling):
     max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(_variables)] | None = None
 
 
 def _prompts(value: Any) -> list[str | list[int]]:

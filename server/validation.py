@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "audio": (None,),
-        "chat_template_kwargs": (None, {}),
         "dry_multiplier": (None, 0),
         "function_call": (None, "none", "auto"),
         "functions": (None, []),

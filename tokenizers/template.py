@@ -58,6 +58,7 @@ class ChatTemplate:
     def render(
         self,
         messages: Sequence[Message],
+        /,
         tools: Sequence[Message] | None = None,
         add_generation_prompt: bool = True,
         **kwargs: Any,
@@ -110,6 +111,7 @@ def encode_chat(
     tokenizer: Tokenizer,
     template: ChatTemplate,
     messages: Sequence[Message],
+    /,
     tools: Sequence[Message] | None = None,
     add_generation_prompt: bool = True,
     **kwargs: Any,

@@ -125,6 +125,18 @@ def test_a_chat_is_its_template_and_a_stream(llm: edge_llm.LLM) -> None:
     assert whole.text == expected.text == "".join(piece.text for piece in pieces)
 
 
+def test_variables_of_the_template(llm: edge_llm.LLM) -> None:
+    # add_generation_prompt is a variable like the others; names of arguments are no trap.
+    open_end = llm.encode_chat(MESSAGES, add_generation_prompt=False, self=1, tokenizer=2)
+    assert open_end == llm.tokenizer.encode(
+        "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n", specials=True
+    )
+    assert (
+        llm.chat(MESSAGES, greedy(), enable_thinking=False).text
+        == llm.chat(MESSAGES, greedy()).text
+    )
+
+
 def test_a_program_without_a_template_says_so(tiny_checkpoint, tmp_path) -> None:
     import shutil
 

@@ -72,12 +72,14 @@ class FakeModel:
         self.gate = threading.Event()
         self.gate.set()
         self.requests: list[FakeRequest] = []
+        self.template_variables: dict[str, Any] = {}
         self.closed = False
 
     def default_params(self, **overrides: Any) -> SamplingParams:
         return SamplingParams(**{"temperature": 0.5, "top_k": 7, **overrides})
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> list[int]:
+        self.template_variables = kwargs
         if messages[0]["content"] == "reject me":
             raise TemplateError("the template rejects the messages")
         if messages[0]["content"] == "break":

@@ -235,3 +235,34 @@ def test_one_failed_choice_ends_the_others(client: Any, model: Any, service: Any
     assert client.post(PATH, json=CHAT | {"n": 4}).status_code == 500
     assert all(request.cancelled.is_set() for request in model.requests)
     assert service.active == 0
+
+
+def test_variables_of_the_template(client: Any, model: Any) -> None:
+    variables = {"enable_thinking": False, "custom_tools": [{"name": "f"}], "self": 1, "http": None}
+    ask(client, chat_template_kwargs=variables)
+    assert model.template_variables == variables
+    for nothing in ({}, None):
+        ask(client, chat_template_kwargs=nothing)
+        assert model.template_variables == {}
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "said"),
+    [
+        ([], "invalid_type", "expected an object"),
+        ("enable_thinking", "invalid_type", "expected an object"),
+        ({"messages": []}, "invalid_value", "keys other than 'messages'"),
+        ({"tools": []}, "invalid_value", "keys other than 'tools'"),
+        ({"add_generation_prompt": False}, "invalid_value", "other than 'add_generation_prompt'"),
+        ({str(key): 1 for key in range(65)}, "invalid_value", "at most 64 entries"),
+    ],
+)
+def test_variables_that_are_refused(client: Any, variables: Any, code: str, said: str) -> None:
+    response = client.post(PATH, json=CHAT | {"chat_template_kwargs": variables})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (
+        400,
+        "chat_template_kwargs",
+        code,
+    )
+    assert said in error["message"]

@@ -121,7 +121,12 @@ class LLM:
         )
 
     def encode_chat(
-        self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None, **kwargs: Any
+        self,
+        messages: Sequence[Message],
+        /,
+        *,
+        tools: Sequence[Message] | None = None,
+        **kwargs: Any,
     ) -> list[int]:
         """The token ids of a conversation that waits for an answer. ``kwargs`` go to the template.
 
