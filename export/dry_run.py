@@ -29,7 +29,8 @@ from edge_llm.program.ops import RAW_F32
 _ENOUGH = "A dry run needs no weights: a folder with the model's config.json and tokenizer will do."
 # Copies, in units of what is named, that the stages hold at once; seen in measurements.
 _PACK_CHUNKS = 6  # of a chunk of rows in float32
-_VERIFY_LOGITS = 5  # of all logits in float32
+_VERIFY_LOGITS = 8  # of all logits in float32
+_DECODED = (".gguf", ".pth")  # sources whose tensors are copied whole, in up to 4 bytes an element
 
 
 def dry_run(
@@ -142,7 +143,9 @@ def _document(
         },
         "export": {
             "disk": file_bytes,
-            "peak_anonymous_bytes": _export_peaks(traced, recipe, max(s.nbytes for s in specs)),
+            "peak_anonymous_bytes": _export_peaks(
+                loaded, traced, recipe, max(spec.nbytes for spec in specs)
+            ),
         },
     }
 
@@ -162,13 +165,17 @@ def _rows(traced: Traced, backend: Backend) -> list[WeightRow]:
     return rows
 
 
-def _export_peaks(traced: Traced, recipe: Recipe, largest: int) -> dict[str, int] | None:
+def _export_peaks(
+    loaded: Loaded, traced: Traced, recipe: Recipe, largest: int
+) -> dict[str, int] | None:
     """About the anonymous memory of an export: this process, which has traced the same graph, and
     what packing the largest tensor and comparing logits take."""
     now = anonymous_bytes()
     if now is None:
         return None
     plan = traced.lowered.plan
+    if any(path.suffix in _DECODED for path in loaded.sources.paths):
+        largest += 4 * max(prod(shape) for shape in loaded.checkpoint.shapes.values())
     peaks = {"export": now + largest + _PACK_CHUNKS * 4 * CHUNK_ELEMENTS}
     if recipe.verify:
         logits = 4 * verified_positions(plan.context) * plan.vocab

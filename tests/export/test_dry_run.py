@@ -79,7 +79,7 @@ def test_it_says_what_the_export_does(
 
 
 def test_a_config_is_enough(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
-    source = tiny_checkpoint("llama", shards=2)
+    source = tiny_checkpoint("llama", shards=2, num_hidden_layers=1)
     bare = without_weights(source, tmp_path / "bare")
     whole = planned(load_recipe("8da4w", model=str(source)))
     document = planned(load_recipe("8da4w", model=str(bare)))
@@ -132,7 +132,7 @@ def test_refusals(tiny_checkpoint: Tiny, tmp_path: Path, monkeypatch: pytest.Mon
         planned(load_recipe("8da4w", model="smollm2-135m"))
     assert info.value.hint is not None
     assert "a folder with the model's config.json" in info.value.hint
-    bare = without_weights(tiny_checkpoint("llama"), tmp_path / "bare")
+    bare = without_weights(tiny_checkpoint("llama", num_hidden_layers=1), tmp_path / "bare")
     with pytest.raises(ConfigError, match="context is 512, the model's own is 256"):
         planned(load_recipe("8da4w", model=str(bare), context=512))
     with pytest.raises(ConfigError, match="overrides match no weight"):
