@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures_quantized import Array, Quantized, choose, gptq, requantized_folder
+from safetensors.torch import save_file
 
 import edge_llm
 from edge_llm.errors import ExportError
@@ -175,3 +176,28 @@ def test_a_tied_table_is_taken_over_for_both(tiny_checkpoint: Tiny) -> None:
     made = parameters_of(checkpoint, Recipe(), tied={HEAD: TABLE}, constants={})
     assert made.groups == {TABLE: 32, HEAD: 32}
     assert made.integers(HEAD) == TABLE
+
+
+def test_gguf_q4_0_and_an_adapter(
+    tiny_checkpoint: Tiny, make_gguf: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
+    module = "model.layers.0.self_attn.q_proj"
+    thin = {"A": torch.ones(1, 64), "B": torch.ones(64, 1)}
+    save_file(
+        {f"base_model.model.{module}.lora_{half}.weight": thin[half] for half in "AB"},
+        adapter / "adapter_model.safetensors",
+    )
+    path = make_gguf(tiny_checkpoint("llama"), "Q4_0")
+    recipe = Recipe(model=str(path), verify=False, adapters=[{"path": str(adapter)}])
+    with Program.open(export(recipe, output=tmp_path / "x.edge")) as program:
+        found, report = integers_of(program), program.documents.report
+    own = open_checkpoint(path)
+    for row in report["weights"]:
+        name = row["name"]
+        if name in found:
+            assert row["taken_over"] == (name != f"{module}.weight")
+            same = np.array_equal(found[name].q, own.integers(name).q.numpy())
+            assert same == row["taken_over"]
