@@ -9,6 +9,8 @@ import tokenizers as hf
 
 from edge_llm.errors import TokenizerError
 
+MAX_SIZE = 2**24  # ids of a tokenizer; the largest known ones have about 2**18
+
 
 class Built(NamedTuple):
     """A tokenizer made from a file that is no ``tokenizer.json``, what the file calls its first
@@ -29,11 +31,15 @@ def place(vocabulary: dict[str, int], added: Mapping[int, hf.AddedToken]) -> Non
     """Gives every added token its id in the vocabulary; the library numbers them by it.
 
     Raises:
-        TokenizerError: the text has another id, or the id another text.
+        TokenizerError: the text has another id, or the id another text, or it is no id.
     """
     texts = {token_id: text for text, token_id in vocabulary.items()}
     for token_id, token in added.items():
         text = token.content
+        if not 0 <= token_id < MAX_SIZE:
+            raise TokenizerError(
+                f"added token {text!r} has the id {token_id}, expected 0 to {MAX_SIZE - 1}"
+            )
         if texts.get(token_id, text) != text or vocabulary.get(text, token_id) != token_id:
             raise TokenizerError(
                 f"added token {text!r} cannot have the id {token_id}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import tokenizers as hf
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.tokenizers.added import Built
+from edge_llm.tokenizers.added import MAX_SIZE, Built
 from edge_llm.tokenizers.folder import Folder, read_bytes, read_folder
 from edge_llm.tokenizers.gguf_vocabulary import build_bpe, build_spm
 from edge_llm.tokenizers.sentencepiece import build_sentencepiece
@@ -31,9 +32,6 @@ class TokenizerDocument:
     json: bytes
     facts: TokenizerFacts
     chat_template: str | None
-
-
-MAX_SIZE = 2**24  # ids of a tokenizer; the largest known ones have about 2**18
 
 
 def from_directory(path: Path) -> TokenizerDocument:
@@ -124,8 +122,17 @@ def _gguf_id(metadata: Mapping[str, object], name: str, tokenizer: hf.Tokenizer)
 
 def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
     """A ``tokenizer.json``, with the tokens that only the files beside it list."""
-    tokenizer = parse(read_bytes(file))
+    data = read_bytes(file)
+    tokenizer = parse(data)
     spelling_of(tokenizer)
+    # The library gives an added token the id that its text has, whatever the file says.
+    for entry in json.loads(data).get("added_tokens") or ():
+        text, token_id = entry["content"], entry["id"]
+        if tokenizer.token_to_id(text) not in (token_id, None):
+            raise TokenizerError(
+                f"{file}: the added token {text!r} has the id {token_id}, but "
+                f"{tokenizer.token_to_id(text)} in the vocabulary or by its place"
+            )
     for token_id, token in sorted(folder.listed.items()):
         content = token.content
         if tokenizer.token_to_id(content) is None:

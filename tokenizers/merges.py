@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 from edge_llm.errors import TokenizerError
 
-MAX_LENGTH = 512  # characters of a token; the longest known ones have 128
-MAX_TOTAL = 2**23  # of all tokens together; the largest known vocabularies have about 2**21
+# What the largest known vocabularies have, and room: 128, 2**21 and 2**20. Beyond it, time and
+# memory grow with the product of count and length.
+MAX_LENGTH = 256  # characters of a token
+MAX_TOTAL = 2**22  # characters of all tokens together
+MAX_MERGES = 2**21
 
 
 def rebuild_merges(ranks: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -18,7 +21,7 @@ def rebuild_merges(ranks: Mapping[str, float]) -> list[tuple[str, str]]:
     left part, then of the right one, as ``transformers`` orders them.
 
     Raises:
-        TokenizerError: tokens longer than any real vocabulary's, which would take minutes.
+        TokenizerError: tokens that are longer, or split in more ways, than any real vocabulary's.
     """
     longest = max(map(len, ranks), default=0)
     total = sum(map(len, ranks))
@@ -27,13 +30,17 @@ def rebuild_merges(ranks: Mapping[str, float]) -> list[tuple[str, str]]:
             f"the longest token has {longest} characters, all together {total}; "
             f"at most {MAX_LENGTH} and {MAX_TOTAL} can be"
         )
+    same = {token: token for token in ranks}  # one object for all its mentions
     merges: list[tuple[str, str]] = []
     for token in sorted(ranks, key=ranks.__getitem__):
         parts = [
             (left, right)
             for at in range(1, len(token))
-            if (left := token[:at]) in ranks and (right := token[at:]) in ranks
+            if (left := same.get(token[:at])) is not None
+            and (right := same.get(token[at:])) is not None
         ]
         parts.sort(key=lambda part: (ranks[part[0]], ranks[part[1]]))
         merges += parts
+        if len(merges) > MAX_MERGES:
+            raise TokenizerError(f"more than {MAX_MERGES} pairs of tokens make another token")
     return merges

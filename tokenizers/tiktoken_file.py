@@ -20,7 +20,8 @@ from edge_llm.tokenizers.bytelevel import bytes_to_token
 from edge_llm.tokenizers.merges import rebuild_merges
 from edge_llm.tokenizers.patterns import rules_of
 
-MAX_TOKEN = 1024  # bytes of a line
+MAX_BYTES = 2**24  # the largest known files have 2**22
+MAX_LINE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ _LAYOUTS = {
 
 def is_tiktoken(data: bytes) -> bool:
     """Whether a file begins with a token in base64 and its rank."""
-    line = data[:MAX_TOKEN].partition(b"\n")[0].split()
+    line = data[:MAX_LINE].partition(b"\n")[0].split()
     return len(line) == 2 and line[1].isdigit() and _decoded(line[0]) is not None
 
 
@@ -102,12 +103,14 @@ def build_tiktoken(data: bytes, listed: Mapping[int, hf.AddedToken]) -> Built:
 
 
 def _ranks(data: bytes) -> dict[bytes, int]:
+    if len(data) > MAX_BYTES:
+        raise TokenizerError(f"tiktoken file: {len(data)} bytes, at most {MAX_BYTES} can be")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
         parts = line.split()
         if not parts:
             continue
-        token = _decoded(parts[0]) if len(line) <= MAX_TOKEN and len(parts) == 2 else None
+        token = _decoded(parts[0]) if len(line) <= MAX_LINE and len(parts) == 2 else None
         if not token or parts[1] != b"%d" % len(ranks) or token in ranks:
             raise TokenizerError(
                 f"tiktoken file, line {number}: expected a new token in base64 and the rank "

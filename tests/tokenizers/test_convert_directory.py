@@ -158,6 +158,18 @@ def test_an_id_far_beyond_the_vocabulary(folder: Path) -> None:
         from_directory(folder)
 
 
+def test_an_added_token_that_the_library_would_renumber(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["added_tokens"][-1] |= {"id": 300, "content": "<far>"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="'<far>' has the id 300, but 262"):
+        from_directory(folder)
+    document["model"]["vocab"]["<far>"] = 300
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert from_directory(folder).facts.size == 301
+
+
 def test_a_special_token_that_is_no_text(folder: Path) -> None:
     write_config(folder, eos_token="\ud800")
     with pytest.raises(TokenizerError, match="not in the vocabulary"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.convert import from_directory
 from edge_llm.tokenizers.template import ChatTemplate, encode_chat
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -110,3 +112,38 @@ def test_typed_specials_end_no_turn(pair: Pair) -> None:
         return [i for i in ids if pair.ours.is_special(i)]
 
     assert specials(SPECIAL_TEXT) == specials("x")
+
+
+PHI4_MINI = {
+    199999: "<|endoftext|>",
+    200018: "<|endofprompt|>",
+    200019: "<|assistant|>",
+    200020: "<|end|>",
+    200021: "<|user|>",
+    200022: "<|system|>",
+    200028: "<|tag|>",
+}
+
+
+@pytest.mark.slow
+def test_phi4_mini(o200k_tokenizer_dir: Path, tmp_path: Path) -> None:
+    """Its file: o200k with chat tokens whose ids leave a gap."""
+    document = json.loads((o200k_tokenizer_dir / "tokenizer.json").read_bytes())
+    document["added_tokens"] = [
+        {**document["added_tokens"][0], "id": token_id, "content": text}
+        for token_id, text in PHI4_MINI.items()
+    ]
+    document["model"]["vocab"] |= {text: token_id for token_id, text in PHI4_MINI.items()}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    config = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "add_bos_token": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    converted = from_directory(tmp_path)
+    assert converted.facts == TokenizerFacts(200029, 199999, 199999, False)
+    tokenizer = Tokenizer(converted.json, converted.facts)
+    assert dict(tokenizer.special_texts) == {text: i for i, text in PHI4_MINI.items()}
+    ids = tokenizer.encode("<|user|>Hi<|end|><|assistant|>", specials=True)
+    assert [ids[0], *ids[-2:]] == [200021, 200020, 200019]
+    assert tokenizer.token_bytes(200010) == b""
+    theirs = AutoTokenizer.from_pretrained(tmp_path, tokenizer_class="PreTrainedTokenizerFast")
+    for text in [*TEXTS, SPECIAL_TEXT]:
+        assert tokenizer.encode(text, specials=True) == theirs.encode(text)

@@ -76,6 +76,8 @@ def test_added_tokens_file(folder: Path) -> None:
     ("listed", "complaint"),
     [
         ({"5": {"content": "<new>"}}, "'<new>' cannot have the id 5: that is '<0x02>'"),
+        ({"-1": {"content": "<new>"}}, "the id -1, expected 0 to 16777215"),
+        ({str(2**40): {"content": "<new>"}}, "the id 1099511627776, expected 0 to 16777215"),
         ({"400": {"content": "</s>"}}, "'</s>' cannot have the id 400: .* the text has 2"),
     ],
 )
@@ -209,12 +211,20 @@ def test_unused_pieces_are_never_made(folder: Path) -> None:
         (model(pieces(), normalizer={5: 0}), "no escape_whitespaces"),
         (model(pieces(("hello", 0.0, NORMAL))), "holds 'hello' twice"),
         (model(pieces()[:100]), "has no piece '<0x61>'"),
-        (model(pieces(("x" * 513, 0.0, NORMAL))), "the longest token has 513 characters"),
+        (model(pieces(("x" * 257, 0.0, NORMAL))), "the longest token has 257 characters"),
     ],
 )
 def test_damaged_files(folder: Path, data: bytes, complaint: str) -> None:
     (folder / "tokenizer.model").write_bytes(data)
     with pytest.raises(TokenizerError, match=complaint):
+        from_directory(folder)
+
+
+def test_more_ways_to_split_than_any_vocabulary_has(folder: Path) -> None:
+    letters = [chr(0x4E00 + i) * n for i in range(90) for n in range(1, 257)]
+    many = [(letter, 0.0, NORMAL) for letter in letters]
+    (folder / "tokenizer.model").write_bytes(model(pieces(*many)))
+    with pytest.raises(TokenizerError, match="more than 2097152 pairs"):
         from_directory(folder)
 
 

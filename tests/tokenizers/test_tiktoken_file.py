@@ -112,6 +112,7 @@ def test_qwen(tmp_path: Path, qwen_tiktoken: Path, qwen2_5_tokenizer_dir: Path) 
         (BYTES + b"YWI=\n", "line 257"),
         (BYTES + line(b"a" * 2000, 256), "line 257"),
         (BYTES + b" 256\n", "line 257"),
+        (BYTES + b"\n" * 2**24, "at most 16777216"),
     ],
 )
 def test_damaged_files(tmp_path: Path, data: bytes, complaint: str) -> None:
