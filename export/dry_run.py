@@ -129,7 +129,7 @@ def _document(
         "plan": outline(plan),
         "file": {
             "bytes": file_bytes,
-            "exact": bool(loaded.checkpoint.sources),
+            "exact": not loaded.weightless,
             "tokenizer_bytes": len(loaded.tokenizer.json),
         },
         "kv": {"dtype": recipe.kv_format(), "bytes_per_token": per_token, "bytes": kv},

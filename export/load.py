@@ -23,7 +23,7 @@ from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_
 class Loaded:
     """What is known before any weight is read. ``name`` is the model's, ``context`` the program's
     limit in tokens; ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says
-    what was settled on the way."""
+    what was settled on the way. ``weightless``: there are no weights to read."""
 
     name: str
     checkpoint: Checkpoint
@@ -32,6 +32,7 @@ class Loaded:
     generation: GenerationDefaults
     sources: Sources
     notes: tuple[str, ...]
+    weightless: bool
 
 
 def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
@@ -82,7 +83,14 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     elif origin := catalogue.commit_of(path):  # the folder's own name is a commit's there
         name = origin["repository"].partition("/")[2]
     return Loaded(
-        name, sources.guard(checkpoint), tokenizer, context, generation, sources, tuple(notes)
+        name,
+        sources.guard(checkpoint),
+        tokenizer,
+        context,
+        generation,
+        sources,
+        tuple(notes),
+        weightless=without,
     )
 
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.checkpoints.source import Checkpoint, Shape
 from edge_llm.llm.checkpoints.tensors import Tensors, open_tensor_file
@@ -126,7 +127,7 @@ def with_adapters(
         tensor = checkpoint.read(name)
         if name not in deltas:
             return tensor
-        merged = tensor.to(torch.float32, copy=True)
+        merged = detached(tensor).to(torch.float32)
         for delta in deltas[name]:
             delta.add_to(merged)
         return merged
