@@ -13,6 +13,7 @@ from edge_llm.llm.family import Family
 from edge_llm.llm.layers import CacheShape
 from edge_llm.llm.llama import LLAMA
 from edge_llm.llm.mistral import MISTRAL
+from edge_llm.llm.olmo2 import OLMO2
 from edge_llm.llm.phi3 import PHI3
 from edge_llm.llm.qwen2 import QWEN2
 from edge_llm.llm.qwen3 import QWEN3
@@ -20,7 +21,7 @@ from edge_llm.llm.rope import rope_tables
 from edge_llm.llm.smollm3 import SMOLLM3
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3)
+    family.name: family for family in (LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
 }
 
 
