@@ -125,6 +125,18 @@ def test_a_chat_is_its_template_and_a_stream(llm: edge_llm.LLM) -> None:
     assert whole.text == expected.text == "".join(piece.text for piece in pieces)
 
 
+def test_an_answer_begins_anew_and_a_continuation_does_not(
+    llm: edge_llm.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = llm.encode_chat(MESSAGES)
+    text = llm.generate(ids, greedy()).text
+    monkeypatch.setattr(llm.tokenizer, "first_bytes", lambda token: b"")  # whatever it spells
+    assert llm.generate(ids, greedy()).text == text
+    answer = llm.chat(MESSAGES, greedy()).text
+    assert text.endswith(answer)
+    assert len(answer) < len(text)
+
+
 def test_variables_of_the_template(llm: edge_llm.LLM) -> None:
     # add_generation_prompt is a variable like the others; names of arguments are no trap.
     open_end = llm.encode_chat(MESSAGES, add_generation_prompt=False, self=1, tokenizer=2)

@@ -39,7 +39,7 @@ class ByteTokenizer:
         return bytes([token_id]) if token_id < 256 else b"<special>"
 
     def first_bytes(self, token_id: int) -> bytes:
-        return self.token_bytes(token_id)
+        return self.token_bytes(token_id).removeprefix(b" ")
 
     def is_special(self, token_id: int) -> bool:
         return token_id == SPECIAL

@@ -65,6 +65,12 @@ def test_the_whole_reply(client: Any) -> None:
     assert body["timings"]["time_to_first_token_ms"] == pytest.approx(11)
 
 
+def test_an_answer_begins_without_the_space_of_its_spelling(client: Any, model: Any) -> None:
+    model.answer = " b"
+    assert ask(client)["choices"][0]["message"]["content"] == "b"
+    assert text_of(stream(client)[0]) == "b"
+
+
 def test_the_streamed_reply(client: Any) -> None:
     chunks, events = stream(client)
     assert events[-1] == "data: [DONE]"

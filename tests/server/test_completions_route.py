@@ -66,6 +66,17 @@ def test_sixteen_tokens_unless_told(client: Any, model: Any) -> None:
     assert len(ask(client, prompt="a", max_tokens=20)["choices"][0]["text"]) == 20
 
 
+@pytest.mark.parametrize(("prompt", "text"), [([97], " b"), ([256], "b"), ([256, 97], " b")])
+def test_a_text_that_goes_on_keeps_its_first_space(
+    client: Any, model: Any, prompt: list[int], text: str
+) -> None:
+    """Where the prompt has none but special tokens, the text begins there."""
+    model.answer = " b"
+    [choice] = ask(client, prompt=prompt, logprobs=0)["choices"]
+    assert choice["text"] == text
+    assert choice["logprobs"]["text_offset"] == [0, len(text) - 1]
+
+
 def test_echo(client: Any) -> None:
     body = ask(client, prompt="Say: ", echo=True)
     assert body["choices"][0]["text"] == "Say: Hello, world"
