@@ -134,6 +134,9 @@ UNSUPPORTED_TYPES = {
 
 def q4_0_integers(blocks: Bytes) -> tuple[NDArray[np.int8], Floats]:
     """Q4_0's own numbers: q int8 [blocks, 32] in [-8, 7] and d float32 [blocks], w = d * q."""
-    q = fields(blocks[:, 2:], 16, 4).view(np.int8)
-    q -= 8
+    q = np.empty((len(blocks), 32), np.int8)
+    for start in range(0, len(blocks), CHUNK // 32):
+        chunk = slice(start, start + CHUNK // 32)
+        q[chunk] = fields(blocks[chunk, 2:], 16, 4)
+        q[chunk] -= 8
     return q, half(blocks, 0)[:, 0]

@@ -26,6 +26,7 @@ from edge_llm.llm.config import is_integer, shorten
 
 # As llama.cpp's gguf-split names the parts.
 PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+MAX_PARTS = 1024
 
 
 def first_parts(paths: list[Path]) -> list[Path]:
@@ -126,10 +127,14 @@ def read_gguf_model(path: Path) -> GGUFModel:
     count = asked.metadata.get("split.count", 0)
     if count in (0, 1):
         return GGUFModel(path, (asked,), asked.metadata, dict.fromkeys(asked.tensors, asked))
-    name = PART_NAME.fullmatch(path.name)
-    if name is None or not is_integer(count) or int(name[3]) != count:
+    if not is_integer(count) or not 0 <= count <= MAX_PARTS:
         raise CheckpointError(
-            f"{path} is one of {shorten(count)} parts of a model, expected a name like "
+            f"{path}: split.count: got {shorten(count)}, expected an integer from 0 to {MAX_PARTS}"
+        )
+    name = PART_NAME.fullmatch(path.name)
+    if name is None or int(name[3]) != count:
+        raise CheckpointError(
+            f"{path} is one of {count} parts of a model, expected a name like "
             "NAME-00001-of-00003.gguf that says which"
         )
     paths = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -77,6 +78,9 @@ TENSORS = (
     *(tensor(f"blk.0.ffn_{part}.weight", MATRIX) for part in ("gate", "up", "down")),
 )
 DATA = bytes(256)  # all tensors at offset 0: allowed, if odd
+ONES = struct.pack("<f", 1.0) * 256
+FACTORS = (tensor("rope_factors_long.weight", (2,)), tensor("rope_factors_short.weight", (2,)))
+ORIGINAL = pair("phi3.rope.scaling.original_context_length", U32, u32(32))
 
 CONTAINER: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "cannot be mapped"),
@@ -142,6 +146,26 @@ def test_container(case: str, tmp_path: Path) -> None:
 
 def replaced(items: tuple[bytes, ...], index: int, *new: bytes) -> tuple[bytes, ...]:
     return (*items[:index], *new, *items[index + 1 :])
+
+
+def phi3(*pairs: bytes, tables: tuple[bytes, ...] = ()) -> bytes:
+    """A Phi-3 with head dimension 4, and more pairs and tables."""
+    named = tuple(item.replace(b"llama", b"phi3") for item in PAIRS[1:])
+    # The lengths of the renamed keys are one less.
+    own = tuple(u64(struct.unpack("<Q", item[:8])[0] - 1) + item[8:] for item in named)
+    tensors = (
+        *TENSORS[:4],
+        tensor("blk.0.attn_qkv.weight", (8, 24)),
+        tensor("blk.0.attn_output.weight", MATRIX),
+        tensor("blk.0.ffn_up.weight", (8, 16)),
+        tensor("blk.0.ffn_down.weight", MATRIX),
+    )
+    head = pair("general.architecture", STRING, text("phi3"))
+    return document((head, *own, *pairs), tensors + tables, data=ONES)
+
+
+def number(value: float) -> bytes:
+    return struct.pack("<f", value)
 
 
 def renamed(key: str, value: int) -> tuple[bytes, ...]:
@@ -225,6 +249,89 @@ MODEL: dict[str, tuple[bytes, type[EdgeLLMError], str]] = {
         CheckpointError,
         "shape: 'blk.0.attn_q.weight': got rows of 8, expected a multiple of 32 for Q4_0",
     ),
+    "super-blocks beyond the file": (
+        document(PAIRS, replaced(TENSORS, 4, tensor("blk.0.attn_q.weight", (256, 8), 14))),
+        CheckpointError,
+        "truncated: 'blk.0.attn_q.weight' ends at byte",
+    ),
+    "parts without their number": (
+        document((*PAIRS, pair("split.count", U32, u32(65535))), TENSORS, data=DATA),
+        CheckpointError,
+        "split.count: got 65535, expected an integer from 0 to 1024",
+    ),
+    "parts of no number": (
+        document((*PAIRS, pair("split.count", STRING, text("2"))), TENSORS, data=DATA),
+        CheckpointError,
+        "split.count: got '2', expected an integer",
+    ),
+    "a window of another type": (
+        document(
+            (*PAIRS, pair("llama.attention.sliding_window", STRING, text("x"))), TENSORS, data=DATA
+        ),
+        ConfigError,
+        "sliding_window: got 'x', expected an integer",
+    ),
+    "columns to rotate": (
+        phi3(pair("phi3.rope.dimension_count", U32, u32(2**32 - 1))),
+        ConfigError,
+        "partial_rotary_factor: got 1073741823.75, expected at most 1.0",
+    ),
+    "columns to rotate as text": (
+        phi3(pair("phi3.rope.dimension_count", STRING, text("x"))),
+        ConfigError,
+        "partial_rotary_factor: got 'x', expected a",
+    ),
+    "no columns to rotate": (
+        phi3(pair("phi3.rope.dimension_count", U32, u32(0))),
+        ConfigError,
+        "partial_rotary_factor: got 0, expected a",
+    ),
+    "one table of two": (
+        phi3(ORIGINAL, tables=FACTORS[:1]),
+        ConfigError,
+        "short_factor: missing",
+    ),
+    "tables of another size": (
+        phi3(ORIGINAL, tables=(tensor("rope_factors_long.weight", (3,)), FACTORS[1])),
+        ConfigError,
+        "long_factor: got 3 numbers, expected 2",
+    ),
+    "a table of great size": (
+        phi3(ORIGINAL, tables=(tensor("rope_factors_long.weight", (2**40,)), FACTORS[1])),
+        CheckpointError,
+        "truncated: 'rope_factors_long.weight'",
+    ),
+    "a table of two dimensions": (
+        phi3(ORIGINAL, tables=(tensor("rope_factors_long.weight", (2, 2)), FACTORS[1])),
+        CheckpointError,
+        "rope_factors_long.weight: got shape [2, 2], expected a vector",
+    ),
+    "tables without the length before": (
+        phi3(tables=FACTORS),
+        ConfigError,
+        "original_max_position_embeddings: missing",
+    ),
+    "an attention factor that is no number": (
+        phi3(
+            ORIGINAL, pair("phi3.rope.scaling.attn_factor", F32, number(math.nan)), tables=FACTORS
+        ),
+        ConfigError,
+        "rope.scaling.attn_factor: got nan, expected a number above 0",
+    ),
+    "an attention factor as text": (
+        phi3(ORIGINAL, pair("phi3.rope.scaling.attn_factor", STRING, text("x")), tables=FACTORS),
+        ConfigError,
+        "rope.scaling.attn_factor: got 'x', expected a number above 0",
+    ),
+    "an infinite ramp": (
+        phi3(
+            ORIGINAL,
+            pair("phi3.rope.scaling.type", STRING, text("yarn")),
+            pair("phi3.rope.scaling.factor", F32, number(math.inf)),
+        ),
+        ConfigError,
+        "factor: got inf, expected a",
+    ),
     "rope table beyond the file": (
         document(PAIRS, (*TENSORS, tensor("rope_freqs.weight", (2,), 0, 2**40)), data=DATA),
         CheckpointError,
@@ -249,15 +356,39 @@ def test_the_whole_file_opens_and_no_part_of_it_does(tmp_path: Path) -> None:
             open_checkpoint(write(tmp_path, raw[:size]))
 
 
+def test_parts_that_are_not_what_they_say(tmp_path: Path) -> None:
+    raw = document((*PAIRS, pair("split.count", U32, u32(3))), TENSORS, data=DATA)
+    path = tmp_path / "a-00001-of-00003.gguf"
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"a-00002-of-00003\.gguf, a-00003-of"):
+        open_checkpoint(path)
+    for number_ in (2, 3):
+        (tmp_path / f"a-0000{number_}-of-00003.gguf").write_bytes(raw)
+    with pytest.raises(CheckpointError, match="got part None of 3, expected 0 of 3"):
+        open_checkpoint(path)
+    path = tmp_path / "a-00001-of-01024.gguf"
+    path.write_bytes(document((pair("split.count", U32, u32(1024)),)))
+    with pytest.raises(CheckpointError, match="and 1020 more are missing"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("which", ["llama", "phi3"])
 @pytest.mark.parametrize("value", [0x00, 0x7F, 0xFF])
-def test_any_byte_may_lie(value: int, tmp_path: Path) -> None:
+def test_any_byte_may_lie(value: int, which: str, tmp_path: Path) -> None:
+    data = DATA if which == "llama" else ONES
     raw = document(PAIRS, TENSORS, data=DATA)
-    header = len(raw) - len(DATA)
+    if which == "phi3":
+        factor = pair("phi3.rope.scaling.attn_factor", F32, number(1.5))
+        rotated = pair("phi3.rope.dimension_count", U32, u32(4))
+        raw = phi3(ORIGINAL, factor, rotated, tables=FACTORS)
+    header = len(raw) - len(data)
     opened = refused = 0
     for at in range(0, header, 3):
         path = write(tmp_path, raw[:at] + bytes([value]) + raw[at + 1 :])
         try:
-            open_checkpoint(path)
+            checkpoint = open_checkpoint(path)
+            for name in checkpoint.shapes:
+                checkpoint.tensor(name)
             opened += 1
         except EdgeLLMError:
             refused += 1
