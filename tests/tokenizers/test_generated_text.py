@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from edge_llm.llm.checkpoints.gguf_file import read_gguf_file
 from edge_llm.tokenizers.bytelevel import BYTE_OF, bytes_to_token, token_to_bytes
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.merges import rebuild_merges
+from edge_llm.tokenizers.stream import TextStream
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 SHORT, LONG = 2000, 100_000
@@ -272,6 +274,26 @@ def compare(pair: Pair, count: int, seed: int) -> None:
 
 def test_ids_and_text(pair: Pair) -> None:
     compare(pair, SHORT, 0)
+
+
+def stream_ids(pair: Pair, count: int) -> None:
+    """Any ids at all: specials, parts of characters, ids without a token."""
+    source = random.Random(count)
+    for _ in range(count):
+        ids = source.choices(range(pair.ours.size + 9), k=source.randint(1, 12))
+        ids[: source.randint(0, 4)] = source.choices(range(300), k=3)  # bytes, in most
+        stream = TextStream(pair.ours)
+        pieces = [*map(stream.push, ids), stream.finish()]
+        assert "".join(pieces) == pair.ours.decode(ids), ids
+
+
+def test_streamed_ids(pair: Pair) -> None:
+    stream_ids(pair, SHORT)
+
+
+@pytest.mark.slow
+def test_many_streamed_ids(pair: Pair) -> None:
+    stream_ids(pair, LONG)
 
 
 @pytest.mark.slow
