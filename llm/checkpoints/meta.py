@@ -114,7 +114,9 @@ def _config(
     if vocab not in (None, -1, rows):  # Llama 2 leaves it to its tokenizer
         reader.problem(f"vocab_size: got {vocab!r}, expected the {rows} rows of {EMBEDDING}")
     _check_ffn(reader, dim, ffn)
-    context = reader.integer("max_seq_len", _context(rows, theta, scaled, notes))
+    context = reader.get("max_seq_len")
+    if context is None:
+        context = _context(rows, theta, scaled, notes)
     config = {
         "model_type": "llama",
         "hidden_size": dim,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def read_torch_file(path: Path) -> TorchFile:
         if name.startswith(f"{folder}data/")
     }
     try:
-        content = _Machine(storages).run(bytes(data[where]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in damaged names
+            content = _Machine(storages).run(bytes(data[where]))
     except (ValueError, IndexError, KeyError) as exc:  # a pickle that ends or jumps early
         raise CheckpointError(f"{path}: data.pkl is damaged: {shorten(str(exc))}") from exc
     except CheckpointError as exc:

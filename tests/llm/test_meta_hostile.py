@@ -132,6 +132,10 @@ FILES: dict[str, tuple[bytes, str]] = {
         archive(b"\x80\x04\x8c\x02os\x8c\x06system\x93."),
         "data.pkl holds opcode SHORT_BINUNICODE",
     ),
+    "a name with an escape": (
+        archive(b"\x80\x02ctorch\nFloat\\oStorage\n."),
+        "data.pkl asks for 'torch Float\\\\oStorage'",
+    ),
     "an object": (saved({"weight": Path("x")}), "data.pkl asks for 'pathlib PosixPath'"),
     "a whole module": (saved(torch.nn.Linear(1, 1)), "data.pkl asks for 'torch.nn.modules.linear"),
     "allocation by a call": (
