@@ -140,7 +140,8 @@ class Tokenizer:
     def decode(
         self, ids: Iterable[int], skip_specials: bool = True, *, continues: bool = False
     ) -> str:
-        """The text of some ids. Bytes that are not UTF-8 become U+FFFD.
+        """The text of some ids. Bytes that are not UTF-8 become U+FFFD; those beside them stay,
+        where the library spoils the whole run of SentencePiece's byte tokens.
 
         Args:
             continues: the text goes on from another one, so its first space is kept.
