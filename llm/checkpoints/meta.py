@@ -1,7 +1,7 @@
 """Checkpoints in Meta's own layout: params.json and consolidated.NN.pth, one file per shard.
 
-params.json holds neither the context length nor, before any use of it, the factor of the rope
-scaling, nor stop ids: they are constants of Meta's code for each generation of models.
+params.json need not hold the context length nor the factor of the rope scaling, and never holds
+stop ids: they are constants of the code that Meta published with each generation of models.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edge_llm.llm.checkpoints.source import (
     TokenizerDirectory,
     check_parameters,
 )
-from edge_llm.llm.config import ConfigReader, ModelConfig
+from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
 from edge_llm.llm.registry import read_config
 from edge_llm.program.documents import GenerationDefaults
 
@@ -112,7 +112,7 @@ def _config(
     scaling = _scaled_rope(reader, dim, layers, notes) if scaled else {"rope_type": "default"}
     vocab = reader.get("vocab_size")
     if vocab not in (None, -1, rows):  # Llama 2 leaves it to its tokenizer
-        reader.problem(f"vocab_size: got {vocab!r}, expected the {rows} rows of {EMBEDDING}")
+        reader.problem(f"vocab_size: got {shorten(vocab)}, expected the {rows} rows of {EMBEDDING}")
     _check_ffn(reader, dim, ffn)
     context = reader.get("max_seq_len")
     if context is None:
