@@ -115,7 +115,9 @@ def gguf_config(model: GGUFModel, family: Family) -> ModelConfig:
     values["rope_parameters"] = _rope(model, given, values)
     attention_factor = given.pop(ATTENTION_FACTOR, 1.0)
     if LONG_FACTORS not in model and attention_factor != 1.0:
-        problems.append(f"{prefix}{ATTENTION_FACTOR}: got {shorten(attention_factor)}, expected 1.0")
+        problems.append(
+            f"{prefix}{ATTENTION_FACTOR}: got {shorten(attention_factor)}, expected 1.0"
+        )
     for key, neutral in (NEUTRAL_KEYS | {"attention.value_length": values["head_dim"]}).items():
         value = given.pop(key, neutral)
         if value != neutral:
