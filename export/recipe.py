@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,6 +16,8 @@ from typing import Any, Literal
 import yaml
 
 from edge_llm.errors import ConfigError
+from edge_llm.llm.config import shorten
+from edge_llm.program.check import MAX_CONTEXT
 from edge_llm.program.ops import KV_DTYPES, PANEL_FORMATS
 
 Kind = Literal["linear", "embedding", "head"]
@@ -34,6 +36,7 @@ GROUP_SIZES = (32, 64, 128)
 DEFAULT_GROUP_SIZE = 32
 SCALE_RULES = ("affine", "signed", "hqq")
 DEFAULT_CONTEXT_LIMIT = 8192
+MAX_CHARACTERS = 2**15  # of a YAML file, whose parser takes half a second for that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +95,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} is {value!r}, expected {expected}"
+            f"{name} is {shorten(value)}, expected {expected}"
             for name, (accepts, expected) in _FIELDS.items()
             if not accepts(value := getattr(self, name))
         ]
-        if self.scheme in SCHEMES and self.group_size is not None and not self._has_groups():
+        known = isinstance(self.scheme, str) and self.scheme in SCHEMES
+        if known and self.group_size is not None and not self._has_groups():
             problems.append(
                 f"group_size is {self.group_size}, but scheme {self.scheme} has no groups: "
                 "leave it out, or use 8da4w"
@@ -155,14 +159,15 @@ def _is_adapters(value: Any) -> bool:
         and isinstance(entry.get("path"), str)
         and set(entry) <= {"path", "weight"}
         and type(entry.get("weight", 1.0)) in (int, float)
-        and math.isfinite(entry.get("weight", 1.0))
+        and abs(entry.get("weight", 1.0)) <= sys.float_info.max
         for entry in value
     )
 
 
 def _is_overrides(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(pattern, str) and chosen in PANEL_FORMATS for pattern, chosen in value.items()
+        isinstance(pattern, str) and isinstance(chosen, str) and chosen in PANEL_FORMATS
+        for pattern, chosen in value.items()
     )
 
 
@@ -182,7 +187,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "scale_rule": _one_of(SCALE_RULES),
         "requantize": (lambda value: isinstance(value, bool), "true or false"),
         "context": (
-            lambda value: value is None or (type(value) is int and value > 0),
+            lambda value: value is None or (type(value) is int and 0 < value <= MAX_CONTEXT),
             "a number of tokens above 0, or nothing",
         ),
         "kv_dtype": _one_of(tuple(KV_DTYPES), or_none=True),
@@ -218,19 +223,38 @@ def load_recipe(recipe: str | Path, settings: Sequence[str] = (), **fields: Any)
     if Path(recipe).suffix not in (".yaml", ".yml"):
         path = _recipes_folder() / f"{recipe}.yaml"
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise ConfigError(
             f"no recipe {str(recipe)!r}; recipes: {', '.join(recipe_names())}, or a YAML file"
         ) from exc
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+    except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"recipe {path}: {exc}") from exc
+    loaded = _parsed(text, f"recipe {path}")
     if not isinstance(loaded, dict):
         raise ConfigError(f"recipe {path}: expected a mapping of keys to values")
     document: dict[str, Any] = loaded
     for setting in settings:
         _apply(document, setting)
     return _from_document(document | fields, where=path.name)
+
+
+def _parsed(text: str, where: str) -> Any:
+    """YAML without aliases, by which a few lines stand for more than fits in memory.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{where}: {len(text)} characters, expected at most {MAX_CHARACTERS}")
+    try:
+        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        value = None if aliases else yaml.safe_load(text)
+    except Exception as exc:  # values that do not fit their tag raise whatever Python does
+        raise ConfigError(f"{where}: not YAML: {exc}") from exc
+    if aliases:
+        raise ConfigError(f"{where}: aliases (*name) are not supported")
+    return value
 
 
 def _recipes_folder() -> Traversable:
@@ -241,10 +265,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     key, separator, text = setting.partition("=")
     if not separator:
         raise ConfigError(f"setting {setting!r}: expected key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"setting {setting!r}: the value is not YAML: {exc}") from exc
+    value = _parsed(text, f"setting {setting!r}")
     key, _, inner = key.strip().partition(".")
     if inner:  # a pattern may hold further dots
         current = document.get(key)
@@ -255,20 +276,20 @@ def _apply(document: dict[str, Any], setting: str) -> None:
 
 def _from_document(document: Mapping[str, Any], *, where: str) -> Recipe:
     names = [entry.name for entry in dataclasses.fields(Recipe)]
-    unknown = [str(key) for key in document if key not in names]
+    unknown = [_named(key) for key in document if key not in names]
     values = dict(document)
     gate = values.get("gate")
     if gate is False:  # YAML reads `off` as false
         values["gate"] = None
     elif isinstance(gate, dict):
         limits = [entry.name for entry in dataclasses.fields(Gate)]
-        unknown += [f"gate.{key}" for key in gate if key not in limits]
+        unknown += [f"gate.{_named(key)}" for key in gate if key not in limits]
         names += [f"gate.{name}" for name in limits]
         numbers = {
             key: number for key, value in gate.items() if (number := _number(value)) is not None
         }
         if len(numbers) < len(gate):
-            bad = ", ".join(str(key) for key in gate if key not in numbers)
+            bad = ", ".join(_named(key) for key in gate if key not in numbers)
             raise ConfigError(f"recipe {where}: gate limits must be numbers: {bad}")
         values["gate"] = Gate(**numbers) if not unknown else None
     if unknown:
@@ -284,5 +305,9 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
+
+
+def _named(key: object) -> str:
+    return key if isinstance(key, str) else shorten(key)

@@ -87,6 +87,12 @@ def test_to_json_is_plain() -> None:
         (["group_size=48"], "group_size is 48, expected one of 32, 64, 128, or nothing"),
         (["group_size=32.0"], "group_size is 32.0"),
         (["head=i5"], "head is 'i5', expected one of f32, f16"),
+        (["overrides.*=[i8]"], "overrides is .*expected name patterns"),
+        (["scheme=[8da4w]", "group_size=32"], r"scheme is \['8da4w'\], expected one of"),
+        ([f"context=0x{'f' * 5000}"], "context is a int, expected"),
+        ([f"adapters=[{{path: x, weight: 1{'0' * 400}}}]"], "adapters is .*expected a list"),
+        ([f"gate.max_kl=1{'0' * 400}"], "gate limits must be numbers: max_kl"),
+        (["context=&a [*a, *a]"], "aliases"),
         (["overrides.*=i5"], "overrides is .*i5.*expected name patterns"),
         (["scale_rule=best"], "scale_rule is 'best', expected one of affine, signed, hqq"),
         (["context=0"], "context is 0, expected a number of tokens above 0"),
@@ -114,7 +120,14 @@ def test_8da8w_has_no_groups() -> None:
         Recipe(scheme="8da8w", group_size=32)
 
 
-@pytest.mark.parametrize("content", ["- a list", "{", "scheme: [", "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("- a list", "{", "scheme: [", "\x00", "{x: " + "[" * 3000, "model: " + "x" * 2**15),
+        *("context: !!timestamp x", "context: !!int 'x'", "context: " + "9" * 5000),
+        "a: &a [x, x]\nb: &b [*a, *a]\nscheme: *b",
+    ],
+)
 def test_damaged_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(content, encoding="utf-8")
