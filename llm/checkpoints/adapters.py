@@ -49,6 +49,7 @@ HARMLESS_KEYS = (
     "task_type",
 )
 MAX_RANK = 2**14
+FLOAT32_MAX = torch.finfo(torch.float32).max
 Number = TypeVar("Number", int, float)
 
 # suffixes of the pair (A, B); the second is an embedding's
@@ -250,8 +251,10 @@ def _deltas(
                 if _shape(tensors, piece) != list(expected)
             ]
             lines += wrong
-            if not wrong:
-                factor = weight * scaling.scale_of(module)
+            factor = weight * scaling.scale_of(module)
+            if not abs(factor) <= FLOAT32_MAX:
+                lines.append(f"scale: {module}: got {factor:g}, which no float32 holds")
+            elif not wrong:
                 found[name] = _Delta(tensors, a, b, factor, pair is EMBEDDING_PAIR)
     lines += [f"left over: {shorten(name)}" for name in sorted(left)]
     if not found and not lines:

@@ -179,6 +179,13 @@ def test_what_fits_no_parameter_is_listed(tiny_checkpoint: Tiny, tmp_path: Path)
     ]
 
 
+def test_a_scale_beyond_float32(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "lora", target_modules=["q_proj"], alpha_pattern={"q_proj": 1e300})
+    checkpoint = open_checkpoint(tiny_checkpoint("llama"))
+    with pytest.raises(CheckpointError, match=r"scale: model.*q_proj: got 2\.5e\+299"):
+        with_adapters(checkpoint, [(tmp_path / "lora", 1.0)])
+
+
 def test_a_tied_table_is_not_adapted(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     write_adapter(tmp_path / "lora", target_modules=["embed_tokens"])
     checkpoint = open_checkpoint(tiny_checkpoint("llama", tie_word_embeddings=True))
