@@ -88,8 +88,9 @@ def _template(path: Path, config: Mapping[str, Any]) -> str | None:
         return _decode(file)
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        named = [e.get("template") for e in entries if e.get("name") == "default"]
+        template = named[-1] if named else None
     if template is not None and not isinstance(template, str):
         raise TokenizerError(f"{path}: chat_template in tokenizer_config.json is not text")
     return template

@@ -93,6 +93,7 @@ def test_truncation_and_padding_are_switched_off(folder: Path) -> None:
         ("one", "one"),
         ([{"name": "tool", "template": "t"}, {"name": "default", "template": "d"}], "d"),
         ([{"name": "tool", "template": "t"}], None),
+        ([{"name": ["tool"], "template": "t"}], None),
     ],
 )
 def test_template_of_the_config(folder: Path, template: Any, expected: str | None) -> None:
@@ -112,6 +113,7 @@ def test_template_file_wins(folder: Path) -> None:
         ({"bos_token": "<nowhere>"}, "bos_token '<nowhere>' is not in the vocabulary"),
         ({"added_tokens_decoder": {"x": {"content": "a"}}}, "malformed added_tokens_decoder"),
         ({"added_tokens_decoder": {"300": {"content": "<new>"}}}, "gives '<new>' the id 300"),
+        ({"chat_template": [{"name": "default", "template": []}]}, "chat_template in .* not text"),
         ({"chat_template": 3}, "chat_template in tokenizer_config.json is not text"),
     ],
 )
