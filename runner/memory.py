@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 from edge_llm.errors import CapacityError
@@ -13,7 +15,7 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of the container around this process."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = _installed_memory()
     for name in _CGROUP_LIMITS:
         try:
             text = Path(name).read_text(encoding="ascii").strip()
@@ -22,6 +24,14 @@ def machine_memory() -> int:
         if text.isdecimal():  # "max": no limit
             total = min(total, int(text))
     return total
+
+
+def _installed_memory() -> int:
+    if sys.platform == "win32":
+        status = (ctypes.c_uint64 * 8)(64)  # MEMORYSTATUSEX: its own size, then bytes in all
+        ctypes.windll.kernel32.GlobalMemoryStatusEx(status)
+        return int(status[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def page_count(config: RunnerConfig, context: int, page_tokens: int, page_bytes: int) -> int:

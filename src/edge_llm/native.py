@@ -154,7 +154,7 @@ def library_path() -> Path:
     override = os.environ.get(LIBRARY_VARIABLE)
     if override:
         return Path(override)
-    suffix = "dylib" if sys.platform == "darwin" else "so"
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
     return Path(str(files("edge_llm") / "_native" / f"libedge_llm.{suffix}"))
 
 

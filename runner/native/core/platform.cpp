@@ -1,52 +1,82 @@
 #include "core/platform.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cstdio>
-#include <set>
-#include <string>
 #include <thread>
 #include <utility>
 
 #include "core/error.h"
 
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#else
+#include <pthread.h>
+#include <sys/mman.h>
+#endif
+
 #if defined(__linux__)
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <set>
+#include <string>
 #else
 #include <condition_variable>
 #include <mutex>
+#endif
+
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#if defined(_WIN32)
+#include <vector>
 #endif
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
-#ifndef MAP_NORESERVE
-#define MAP_NORESERVE 0
-#endif
-
 namespace edge {
+
+namespace {
+
+// Null if there is no such memory.
+void* reserve(uint64_t bytes) {
+  if (bytes > static_cast<uint64_t>(PTRDIFF_MAX)) return nullptr;
+#if defined(_WIN32)
+  // Counts against the system's commit limit at once; pages come when they are touched.
+  return VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+#else
+#if defined(MAP_NORESERVE)
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANON | MAP_NORESERVE;
+#else
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANON;
+#endif
+  void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  return address == MAP_FAILED ? nullptr : address;
+#endif
+}
+
+}  // namespace
 
 Reservation::Reservation(uint64_t bytes, const char* what) : bytes_(bytes) {
   if (bytes == 0) return;
-  void* address = MAP_FAILED;
-  if (bytes <= static_cast<uint64_t>(PTRDIFF_MAX)) {
-    address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  }
-  if (address == MAP_FAILED) {
+  data_ = static_cast<uint8_t*>(reserve(bytes));
+  if (data_ == nullptr) {
     fail(EDGE_OUT_OF_MEMORY, "cannot reserve %llu bytes for %s",
          static_cast<unsigned long long>(bytes), what);
   }
-  data_ = static_cast<uint8_t*>(address);
 }
 
 Reservation::~Reservation() {
-  if (data_ != nullptr) munmap(data_, bytes_);
+  if (data_ == nullptr) return;
+#if defined(_WIN32)
+  VirtualFree(data_, 0, MEM_RELEASE);
+#else
+  munmap(data_, bytes_);
+#endif
 }
 
 Reservation::Reservation(Reservation&& other) noexcept
@@ -58,15 +88,11 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
   return *this;
 }
 
-#if defined(__aarch64__) && defined(__linux__)
-
-ArmFeatures arm_features() {
-  return {(getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0, (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0};
-}
-
-#endif
-
+#if defined(_WIN32)
+void in_forked_child(void (*)()) {}  // nothing forks here
+#else
 void in_forked_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
+#endif
 
 #if defined(__linux__)
 
@@ -93,9 +119,8 @@ int32_t quota_cores() {
   return static_cast<int32_t>((quota + period - 1) / period);
 }
 
-}  // namespace
-
-int32_t physical_cores() {
+// Cores that this process may run on; 0: not known.
+int32_t count_cores() {
   std::set<std::string> cores;
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
@@ -108,12 +133,10 @@ int32_t physical_cores() {
                                 : read_line(topology + "physical_package_id") + core);
     }
   }
-  int32_t count = cores.empty() ? static_cast<int32_t>(std::thread::hardware_concurrency())
-                                : static_cast<int32_t>(cores.size());
-  int32_t quota = quota_cores();
-  if (quota > 0 && quota < count) count = quota;
-  return count > 0 ? count : 1;
+  return static_cast<int32_t>(cores.size());
 }
+
+}  // namespace
 
 int32_t current_cpu() { return sched_getcpu(); }
 
@@ -136,22 +159,58 @@ void wake_all(const std::atomic<uint32_t>& word) {
 
 #else
 
-int32_t physical_cores() {
-  int32_t count = static_cast<int32_t>(std::thread::hardware_concurrency());
-  return count > 0 ? count : 1;
+namespace {
+
+int32_t quota_cores() { return 0; }
+
+#if defined(__APPLE__)
+
+// The number that the system has under this name; 0: none.
+int32_t system_number(const char* name) {
+  int32_t value = 0;
+  size_t bytes = sizeof value;
+  return sysctlbyname(name, &value, &bytes, nullptr, 0) == 0 ? value : 0;
 }
 
-int32_t current_cpu() { return -1; }
+// The fast ones, where they differ: the others would make a step as slow as they are.
+int32_t count_cores() {
+  int32_t fast = system_number("hw.perflevel0.physicalcpu");
+  return fast > 0 ? fast : system_number("hw.physicalcpu");
+}
 
-void leave_cpu(int32_t) {}
+#elif defined(_WIN32)
 
-namespace {
+int32_t count_cores() {
+  DWORD_PTR allowed = 0, present = 0;
+  DWORD bytes = 0;
+  GetLogicalProcessorInformation(nullptr, &bytes);
+  std::vector<SYSTEM_LOGICAL_PROCESSOR_INFORMATION> parts(bytes / sizeof parts[0]);
+  if (!GetProcessAffinityMask(GetCurrentProcess(), &allowed, &present) ||
+      !GetLogicalProcessorInformation(parts.data(), &bytes)) {
+    return 0;
+  }
+  int32_t cores = 0;
+  for (const auto& part : parts) {
+    cores += part.Relationship == RelationProcessorCore && (part.ProcessorMask & allowed) != 0;
+  }
+  return cores;
+}
+
+#else
+
+int32_t count_cores() { return 0; }
+
+#endif
 
 // Without futexes all sleepers share one condition variable: rare, so crowding costs nothing.
 std::mutex sleep_mutex;
 std::condition_variable sleep_condition;
 
 }  // namespace
+
+int32_t current_cpu() { return -1; }
+
+void leave_cpu(int32_t) {}
 
 void sleep_while(const std::atomic<uint32_t>& word, uint32_t expected) {
   std::unique_lock<std::mutex> lock(sleep_mutex);
@@ -163,6 +222,32 @@ void wake_all(const std::atomic<uint32_t>&) {
     std::lock_guard<std::mutex> lock(sleep_mutex);
   }
   sleep_condition.notify_all();
+}
+
+#endif
+
+int32_t physical_cores() {
+  int32_t count = count_cores(), quota = quota_cores();
+  if (count == 0) count = static_cast<int32_t>(std::thread::hardware_concurrency());
+  if (quota > 0 && quota < count) count = quota;
+  return count > 0 ? count : 1;
+}
+
+#if defined(__aarch64__)
+
+ArmFeatures arm_features() {
+#if defined(__linux__)
+  constexpr unsigned long kDotProduct = 1ul << 20, kInt8Matrix = 1ul << 13;  // asm/hwcap.h
+  return {(getauxval(AT_HWCAP) & kDotProduct) != 0, (getauxval(AT_HWCAP2) & kInt8Matrix) != 0};
+#elif defined(__APPLE__)
+  return {system_number("hw.optional.arm.FEAT_DotProd") != 0,
+          system_number("hw.optional.arm.FEAT_I8MM") != 0};
+#elif defined(_WIN32)
+  constexpr DWORD kDotProduct = 43, kInt8Matrix = 66;  // PF_ARM_V82_.. of recent winnt.h
+  return {IsProcessorFeaturePresent(kDotProduct) != 0, IsProcessorFeaturePresent(kInt8Matrix) != 0};
+#else
+  return {false, false};
+#endif
 }
 
 #endif

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import sys
 import time
@@ -81,8 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             rows += measured
     finally:
         progress.close()
-    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_rss *= 1 if sys.platform == "darwin" else 1024
+    peak_rss = peak_memory()
     if arguments.json:
         print_json(
             {
@@ -99,8 +97,19 @@ def run(arguments: argparse.Namespace) -> int:
             [tuple(asdict(row).values()) for row in rows],
         )
     )
-    print(f"load {load_seconds:.3f} s, peak memory {human_bytes(peak_rss)}, {isa()} kernels")
+    memory = "" if peak_rss is None else f"peak memory {human_bytes(peak_rss)}, "
+    print(f"load {load_seconds:.3f} s, {memory}{isa()} kernels")
     return 0
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process held at most; None on Windows, which is not asked."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def bench(
