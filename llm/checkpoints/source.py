@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TokenizerDirectory:
-    """A folder with Hugging Face tokenizer files."""
+    """A folder with tokenizer files: ``tokenizer.json``, ``tokenizer.model`` or tiktoken ranks."""
 
     path: Path
 

@@ -187,12 +187,36 @@ def test_tokenizer_model_and_meta_checkpoints(hub: FakeHub) -> None:
         pull("hf:Org/none")
 
 
+def test_a_gguf_model_in_parts_is_one(hub: FakeHub) -> None:
+    repository = hub.add("Org/parts")
+    names = [f"q4/big-{part:05}-of-00003.gguf" for part in (1, 2, 3)]
+    repository.files |= {name: name.encode() for name in names}
+    hub.broken.add(names[2])
+    with pytest.raises(SourceError, match="cannot fetch"):
+        pull("hf:Org/parts")
+    with pytest.raises(SourceError, match="not on this machine yet"):
+        catalogue.resolve("hf:Org/parts")
+    hub.broken.clear()
+    first, _ = pull("hf:Org/parts")
+    assert [(first.parent / Path(name).name).read_bytes() for name in names] == [
+        name.encode() for name in names
+    ]
+    assert first.name == "big-00001-of-00003.gguf"
+    assert pull(f"hf:Org/parts/{names[1]}")[0].name == "big-00002-of-00003.gguf"
+    assert len(catalogue.remove(f"hf:Org/parts/{names[1]}")) == 3
+    assert not first.exists()
+
+    del repository.files[names[1]]
+    with pytest.raises(SourceError, match=r"has no file q4/big-00002-of-00003\.gguf"):
+        pull(f"hf:Org/parts/{names[0]}")
+
+
 def test_gguf_repositories(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("Org/one", only__gguf=b"GGUF")
     several = hub.add("Org/several", README__md="", config__json="{}")
     several.files |= {"a-q4.gguf": b"GGUF4", "sub/a-q8.gguf": b"GGUF8" * 10}
     assert pull("hf:Org/one")[0].name == "only.gguf"
-    with pytest.raises(SourceError, match="has 2 GGUF files: name the one to use") as caught:
+    with pytest.raises(SourceError, match="has 2 GGUF models: name the one to use") as caught:
         pull("hf:Org/several@main")
     assert "  hf:Org/several/sub/a-q8.gguf@main  (0.00 GB)" in hint_of(caught.value)
     with pytest.raises(SourceError, match=r"has no file b\.gguf") as caught:

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_llm.catalogue.files import report_growth
-from edge_llm.catalogue.layout import find_checkpoint, gguf_files, wanted
+from edge_llm.catalogue.layout import (
+    find_checkpoint,
+    gguf_files,
+    gguf_parts,
+    wanted,
+    whole_gguf,
+)
 from edge_llm.catalogue.sources import HubSource
 from edge_llm.errors import MissingDependencyError, SourceError
 
@@ -56,7 +62,7 @@ def cached(source: HubSource) -> Path | None:
     snapshot = folder / "snapshots" / commit
     if source.file is None:
         return find_checkpoint(snapshot)
-    return snapshot / source.file if (snapshot / source.file).is_file() else None
+    return whole_gguf(snapshot / source.file)
 
 
 def commit_of(path: Path) -> dict[str, str] | None:
@@ -157,14 +163,18 @@ def remove(source: HubSource) -> list[Path]:
     found = cached(source)
     if found is None:
         return []
-    target = found if source.file is not None else _snapshot_of(found)
-    links = [target] if target.is_file() else list(target.rglob("*"))
+    if source.file is None:
+        targets = [_snapshot_of(found)]
+    else:
+        targets = [found.parent / name for name in gguf_parts(found.name)]
+    links = [link for path in targets for link in ([path] if path.is_file() else path.rglob("*"))]
     blobs = {path.resolve() for path in links if path.is_symlink()}
-    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    for target in targets:
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
     kept = {path.resolve() for path in (folder / "snapshots").rglob("*") if path.is_symlink()}
     for blob in blobs - kept:
         blob.unlink(missing_ok=True)
-    return [target]
+    return targets
 
 
 def _snapshot_of(path: Path) -> Path:
@@ -175,19 +185,20 @@ def _choose(source: HubSource, sizes: Mapping[str, int]) -> list[str]:
     """The files to fetch, the last of which make it whole."""
     ggufs = gguf_files(sizes)
     if source.file is not None:
-        if source.file in sizes:
-            return [source.file]
-        raise SourceError(
-            f"{source.repository} has no file {source.file}", hint=_listing(source, sizes, ggufs)
-        )
+        parts = gguf_parts(source.file)
+        for name in (source.file, *parts):
+            if name not in sizes:
+                hint = _listing(source, sizes, ggufs)
+                raise SourceError(f"{source.repository} has no file {name}", hint=hint)
+        return parts
     names = wanted(sizes)
     if names:
         return names
     if len(ggufs) == 1:
-        return ggufs
+        return gguf_parts(ggufs[0])
     if ggufs:
         raise SourceError(
-            f"{source.repository} has {len(ggufs)} GGUF files: name the one to use",
+            f"{source.repository} has {len(ggufs)} GGUF models: name the one to use",
             hint=_listing(source, sizes, ggufs),
         )
     others = sorted(name for name in sizes if name.endswith((".bin", ".pt", ".pth", ".onnx")))
@@ -200,11 +211,15 @@ def _listing(source: HubSource, sizes: Mapping[str, int], names: list[str]) -> s
         return "It has no GGUF files."
     revision = f"@{source.revision}" if source.revision else ""
     lines = [
-        f"  hf:{source.repository}/{name}{revision}  ({sizes[name] / 1e9:.2f} GB)"
+        f"  hf:{source.repository}/{name}{revision}  ({_model_bytes(sizes, name) / 1e9:.2f} GB)"
         for name in names[:_LISTED]
     ]
     more = [f"  and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
     return "\n".join(["One of:", *lines, *more])
+
+
+def _model_bytes(sizes: Mapping[str, int], name: str) -> int:
+    return sum(sizes.get(part, 0) for part in gguf_parts(name))
 
 
 def _gate(source: HubSource) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _META_WEIGHTS = re.compile(r"consolidated\.\d+\.pth")
+_GGUF_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
 _BESIDE = ("*.json", "*.jinja", *_TOKENIZERS, "tokenizer*", "merges.txt", "README.md", "LICENSE*")
 # They come last, so that a download that was interrupted lacks them.
@@ -35,23 +36,38 @@ def wanted(names: Iterable[str]) -> list[str]:
 
 
 def gguf_files(names: Iterable[str]) -> list[str]:
-    """The GGUF files of a repository, in folders too."""
-    return sorted(name for name in names if name.endswith(".gguf"))
+    """The GGUF models of a repository, in folders too: one file each, the first of its parts."""
+    return sorted({gguf_parts(name)[0] for name in names if name.endswith(".gguf")})
+
+
+def gguf_parts(name: str) -> list[str]:
+    """All files of the GGUF model that the file ``name`` belongs to, by their names."""
+    found = _GGUF_PART.fullmatch(name)
+    if found is None:
+        return [name]
+    stem, count = found[1], int(found[2])
+    return [f"{stem}-{part:05}-of-{count:05}.gguf" for part in range(1, count + 1)] or [name]
 
 
 def find_checkpoint(folder: Path) -> Path | None:
     """What to export from in a folder: the folder, if it holds a config, a tokenizer and all
-    weights; else its GGUF file, if it holds just one; else None: an interrupted download leaves a
-    folder too."""
+    weights; else its GGUF model (the first of its parts), if it holds just one and all of it; else
+    None: an interrupted download leaves a folder too."""
     try:
         names = {path.name for path in folder.iterdir() if path.is_file()}  # links to nowhere: not
         if _has_weights(folder, names):
             has_tokenizer = any(fnmatchcase(name, kind) for name in names for kind in _TOKENIZERS)
             return folder if has_tokenizer else None
-        ggufs = [path for path in folder.rglob("*.gguf") if path.is_file()]
+        ggufs = gguf_files(str(path) for path in folder.rglob("*.gguf") if path.is_file())
     except OSError:
         return None
-    return ggufs[0] if len(ggufs) == 1 else None
+    return whole_gguf(Path(ggufs[0])) if len(ggufs) == 1 else None
+
+
+def whole_gguf(path: Path) -> Path | None:
+    """``path``, if the file is there with every other part of its model."""
+    parts = [path.parent / name for name in gguf_parts(path.name)]
+    return path if all(part.is_file() for part in parts) else None
 
 
 def _has_weights(folder: Path, names: set[str]) -> bool:
