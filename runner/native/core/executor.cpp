@@ -137,7 +137,11 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       const LinearArgs args{op.weight, op.vectors[0], x, y, linear_scratch_.data()};
       // One part: the format needs no preparation (schedule.cpp).
       const bool prepare = part == 0 && kernels_.linear.scratch_bytes(op.weight, 1) > 0;
-      (prepare ? kernels_.linear.prepare : kernels_.linear.multiply)(args, worker);
+      if (prepare) {
+        kernels_.linear.prepare(args, share(x.rows, 1, worker));
+      } else {
+        kernels_.linear.multiply(args, worker);
+      }
       break;
     }
     case OpCode::rms_norm:

@@ -53,10 +53,9 @@ inline Bias load_bias(const float* bias, int64_t first, int32_t n) {
 namespace edge {
 namespace {
 
-void prepare(const LinearArgs& args, Worker worker) {
+void prepare(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
-  const Share mine = share(args.x.rows, tile, worker);
   const int32_t span = start_span(args.weight.format);
   for (int64_t i = mine.begin; i < mine.end; ++i) {
     quantize_row(args.x, i, tile, span, rows);

@@ -34,8 +34,9 @@ uint64_t packed_bytes(WeightFormat format, int64_t n, int64_t k);
 struct LinearKernels {
   // Bytes of scratch for `rows` rows of width k; 0: the format needs none, and no `prepare`.
   size_t (*scratch_bytes)(const PackedWeight& weight, int32_t rows);
-  // Fills the scratch (quantized rows). Workers split the rows; a barrier follows.
-  void (*prepare)(const LinearArgs& args, Worker worker);
+  // Fills the scratch of these rows (quantizes them); a row's bytes depend on that row alone.
+  // multiply() needs all rows prepared.
+  void (*prepare)(const LinearArgs& args, Share rows);
   // Workers split the output panels.
   void (*multiply)(const LinearArgs& args, Worker worker);
   // y[i] = table row ids[i], dequantized. Workers split the rows of y.

@@ -149,9 +149,8 @@ void multiply_float(const LinearArgs& args, Share panels) {
 
 }  // namespace
 
-void prepare_neon(const LinearArgs& args, Worker worker) {
+void prepare_neon(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
-  const Share mine = share(args.x.rows, kNeonTile, worker);
   for (int64_t i = mine.begin; i < mine.end; ++i) quantize_row(args.x, i, rows);
 }
 

@@ -10,7 +10,7 @@ namespace edge {
 constexpr int32_t kNeonTile = 4;  // rows that one pass over a panel's weights serves
 
 // Quantizes rows into tiles of kNeonTile.
-void prepare_neon(const LinearArgs& args, Worker worker);
+void prepare_neon(const LinearArgs& args, Share rows);
 
 // Float formats.
 void multiply_float_neon(const LinearArgs& args, Share panels);

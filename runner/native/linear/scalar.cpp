@@ -33,9 +33,8 @@ void quantize_row(const float* x, int32_t k, int64_t depth, int8_t* q, float* sc
   }
 }
 
-void prepare(const LinearArgs& args, Worker worker) {
+void prepare(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
-  const Share mine = share(args.x.rows, 1, worker);
   for (int64_t i = mine.begin; i < mine.end; ++i) {  // tiles of one row
     quantize_row(args.x.row(i), args.weight.k, rows.depth, rows.q + i * rows.depth, rows.scale + i,
                  rows.minus_zero + i);
