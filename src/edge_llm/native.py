@@ -10,13 +10,25 @@ import ctypes
 import functools
 import os
 import sys
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from edge_llm.errors import CapacityError, NativeError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAX_LOGPROBS = 20
 LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
 
@@ -134,6 +146,29 @@ class Batch(Structure):
     ]
 
 
+MAX_PHASE_INSTRUCTIONS = 8
+
+
+class Phase(Structure):
+    _fields_ = [
+        ("work", c_char_p),
+        ("barrier", c_int32),
+        ("instruction_count", c_int32),
+        ("instructions", c_int32 * MAX_PHASE_INSTRUCTIONS),
+    ]
+
+
+class ProfileStep(Structure):
+    _fields_ = [
+        ("tokens", c_int32),
+        ("rows", c_int32),
+        ("threads", c_int32),
+        ("phases", c_int32),
+        ("begin", c_int64),
+        ("end", c_int64),
+    ]
+
+
 # name -> (result type, argument types); a result of c_uint32 is an edge_status
 _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_last_error": (c_char_p, ()),
@@ -145,6 +180,10 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_step": (c_uint32, (c_void_p, c_void_p)),
     "edge_copy_page": (c_uint32, (c_void_p, c_int32, c_int32)),
     "edge_read_value": (c_uint32, (c_void_p, c_int32, c_void_p, c_uint64)),
+    "edge_profile_start": (c_uint32, (c_void_p, c_int32)),
+    "edge_profile_phases": (c_uint32, (c_void_p, c_int32, c_void_p, c_int32, c_void_p)),
+    "edge_profile_read": (c_uint32, (c_void_p, c_int32, c_void_p, c_void_p, c_uint64)),
+    "edge_measure": (c_uint32, (c_int32, c_int32, c_void_p)),
     "edge_free": (None, (c_void_p,)),
 }
 
@@ -225,3 +264,30 @@ def isa() -> str:
 def physical_cores() -> int:
     """Physical cores that this process may use."""
     return int(library().edge_physical_cores())
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What ``threads`` threads reach together on this machine: bytes read from memory a second, and
+    int8 multiplications plus additions a second with the instruction set ``isa``."""
+
+    threads: int
+    isa: str
+    bytes_per_second: float
+    operations_per_second: float
+
+
+def ceilings(threads: int = 0) -> Ceilings:
+    """Measures for about half a second; ``threads`` 0: physical cores.
+
+    Raises:
+        NativeError: the core is missing, or cannot run that many threads.
+        CapacityError: there is no memory to measure the bandwidth with (512 MB).
+    """
+    threads = threads or physical_cores()
+    rates = []
+    for ceiling in range(2):
+        rate = c_double()
+        check(library().edge_measure(ceiling, threads, ctypes.byref(rate)))
+        rates.append(rate.value)
+    return Ceilings(threads, isa(), *rates)

@@ -6,6 +6,7 @@
 #include "core/dispatch.h"
 #include "core/error.h"
 #include "core/executor.h"
+#include "core/measure.h"
 #include "core/platform.h"
 #include "edge_llm.h"
 
@@ -99,6 +100,37 @@ edge_status edge_read_value(edge_model* model, int32_t value, float* out, uint64
   return guarded([&] {
     require(model, out);
     model->executor.read_value(value, out, count);
+  });
+}
+
+edge_status edge_profile_start(edge_model* model, int32_t steps) {
+  return guarded([&] {
+    require(model);
+    model->executor.profile(steps);
+  });
+}
+
+edge_status edge_profile_phases(edge_model* model, int32_t rows_wanted, edge_phase* phases,
+                                int32_t capacity, int32_t* count) {
+  return guarded([&] {
+    require(model, count);
+    if (capacity > 0) require(phases);
+    *count = model->executor.describe_phases(rows_wanted != 0, phases, capacity);
+  });
+}
+
+edge_status edge_profile_read(edge_model* model, int32_t step, edge_profile_step* summary,
+                              int64_t* stamps, uint64_t count) {
+  return guarded([&] {
+    require(model, summary);
+    model->executor.read_profile(step, summary, stamps, count);
+  });
+}
+
+edge_status edge_measure(int32_t ceiling, int32_t threads, double* rate) {
+  return guarded([&] {
+    require(rate);
+    *rate = edge::measure(static_cast<edge::Ceiling>(ceiling), threads);
   });
 }
 

@@ -16,14 +16,14 @@ namespace edge {
 namespace {
 
 const Kernels scalar{"scalar",    linear_scalar,      attention_scalar, norm_scalar,
-                     rope_scalar, elementwise_scalar, sampler_scalar};
+                     rope_scalar, elementwise_scalar, sampler_scalar,   ceiling_scalar};
 
 bool always() { return true; }
 
 #if defined(EDGE_HAVE_AVX2)
 
 const Kernels avx2{"avx2",    linear_avx2,      attention_avx2, norm_avx2,
-                   rope_avx2, elementwise_avx2, sampler_avx2};
+                   rope_avx2, elementwise_avx2, sampler_avx2,   ceiling_avx2};
 
 // AVX2, FMA and F16C, and an operating system that keeps the wide registers.
 bool has_avx2() {
@@ -42,13 +42,15 @@ bool has_avx2() {
 
 #if defined(EDGE_HAVE_NEON)
 
-constexpr Kernels neon_with(const char* isa, const LinearKernels& linear) {
-  return {isa, linear, attention_neon, norm_neon, rope_neon, elementwise_neon, sampler_neon};
+constexpr Kernels neon_with(const char* isa, const LinearKernels& linear,
+                            const CeilingKernels& ceiling) {
+  return {isa,       linear,           attention_neon, norm_neon,
+          rope_neon, elementwise_neon, sampler_neon,   ceiling};
 }
 
-const Kernels neon = neon_with("neon", linear_neon);
-const Kernels neon_dotprod = neon_with("neon_dotprod", linear_neon_dotprod);
-const Kernels neon_i8mm = neon_with("neon_i8mm", linear_neon_i8mm);
+const Kernels neon = neon_with("neon", linear_neon, ceiling_neon);
+const Kernels neon_dotprod = neon_with("neon_dotprod", linear_neon_dotprod, ceiling_neon_dotprod);
+const Kernels neon_i8mm = neon_with("neon_i8mm", linear_neon_i8mm, ceiling_neon_i8mm);
 
 bool has_dotprod() { return arm_features().dot_product; }
 bool has_i8mm() { return arm_features().dot_product && arm_features().int8_matrix; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/attention.h"
+#include "ceiling/ceiling.h"
 #include "elementwise/elementwise.h"
 #include "linear/linear.h"
 #include "norm/norm.h"
@@ -18,6 +19,7 @@ struct Kernels {
   const RopeKernels& rope;
   const ElementwiseKernels& elementwise;
   const SamplerKernels& sampler;
+  const CeilingKernels& ceiling;
 };
 
 // The best set that this processor runs, or the one that the environment variable EDGE_LLM_ISA

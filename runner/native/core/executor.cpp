@@ -78,21 +78,35 @@ void Executor::step(const edge_batch& batch) {
   row_counts_[0] = batch.tokens_count;
   row_counts_[1] = batch.rows_count;
   FloatEnvironment environment;
+  if (profile_ != nullptr) profile_->begin(batch, phases().size() + finishes());
   Pool::instance().run(
       limits_.threads,
       [](void* self, Worker worker) { static_cast<const Executor*>(self)->work(worker); }, this);
+  if (profile_ != nullptr) profile_->end();
   batch_ = nullptr;
 }
 
+const std::vector<Phase>& Executor::phases() const {
+  return batch_->rows_count > 0 ? program_.phases : program_.bare_phases;
+}
+
+bool Executor::finishes() const {
+  return batch_->rows_count > 0 && (batch_->logits != nullptr || batch_->samplers != nullptr);
+}
+
 void Executor::work(Worker worker) const {
-  const bool wanted = batch_->rows_count > 0;
-  for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
+  Stamps stamps = profile_ == nullptr ? Stamps(nullptr) : profile_->worker(worker.index);
+  for (const Phase& phase : phases()) {
     if (phase.barrier) Pool::instance().barrier(worker.count);
+    stamps.add();
     run_phase(program_.ops[static_cast<size_t>(phase.op)], phase.part, worker);
+    stamps.add();
   }
-  if (wanted && (batch_->logits != nullptr || batch_->samplers != nullptr)) {
+  if (finishes()) {
     Pool::instance().barrier(worker.count);
+    stamps.add();
     finish_rows(worker);
+    stamps.add();
   }
 }
 
@@ -242,6 +256,41 @@ void Executor::read_value(int32_t value, float* out, uint64_t count) const {
          static_cast<unsigned long long>(expected), static_cast<unsigned long long>(count));
   }
   copy_columns(matrix, {out, matrix.cols, matrix.rows, matrix.cols}, 0, Worker{});
+}
+
+void Executor::profile(int32_t steps) {
+  profile_ = nullptr;
+  if (steps == 0) return;
+  const auto phases = static_cast<int32_t>(program_.phases.size()) + 1;
+  profile_ = std::make_unique<Profile>(steps, phases, limits_.threads);
+}
+
+int32_t Executor::describe_phases(bool wanted, edge_phase* phases, int32_t capacity) const {
+  int32_t count = 0;
+  const auto add = [&](const char* work, const std::vector<int32_t>& instructions, bool barrier) {
+    if (count < capacity) {
+      edge_phase& phase = phases[count];
+      phase = {};
+      phase.work = work;
+      phase.barrier = barrier;
+      for (int32_t instruction : instructions) {
+        if (phase.instruction_count == EDGE_MAX_PHASE_INSTRUCTIONS) break;
+        phase.instructions[phase.instruction_count++] = instruction;
+      }
+    }
+    ++count;
+  };
+  for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
+    add(phase.work, program_.ops[static_cast<size_t>(phase.op)].instructions, phase.barrier);
+  }
+  if (wanted) add("sample", {}, true);
+  return count;
+}
+
+void Executor::read_profile(int32_t step, edge_profile_step* summary, int64_t* stamps,
+                            uint64_t count) const {
+  if (profile_ == nullptr) fail(EDGE_INVALID, "no profile was started");
+  profile_->read(step, summary, stamps, count);
 }
 
 }  // namespace edge

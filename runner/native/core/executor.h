@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/platform.h"
 #include "core/pool.h"
+#include "core/profile.h"
 #include "core/program.h"
 
 namespace edge {
@@ -21,12 +23,22 @@ class Executor {
   void copy_page(int32_t source, int32_t target);
   void read_value(int32_t value, float* out, uint64_t count) const;
 
+  // Records the next `steps` steps in place of what was recorded before; 0: records none.
+  void profile(int32_t steps);
+  // The phases of a step with or without wanted rows: writes as many as fit, returns how many there
+  // are. The last one of a step with rows is copying out and sampling; it is run only if asked for.
+  int32_t describe_phases(bool wanted, edge_phase* phases, int32_t capacity) const;
+  void read_profile(int32_t step, edge_profile_step* summary, int64_t* stamps,
+                    uint64_t count) const;
+
  private:
   void check_batch(const edge_batch& batch);
   void check_positions(const edge_batch& batch);
   void check_sampler(const edge_sampler& sampler, int32_t row) const;
   void work(Worker worker) const;
   void run_phase(const Op& op, int32_t part, Worker worker) const;
+  const std::vector<Phase>& phases() const;  // of the running step
+  bool finishes() const;                     // it has rows to copy out or to sample
   void finish_rows(Worker worker) const;
   void sample_rows(Worker worker) const;
 
@@ -47,6 +59,7 @@ class Executor {
   Reservation written_;        // uint64_t by page: the number of the step that wrote it last
   uint64_t step_ = 0;          // number of the step that is checked
 
+  std::unique_ptr<Profile> profile_;   // null: off
   const edge_batch* batch_ = nullptr;  // of the running step
   int32_t row_counts_[2] = {0, 0};     // T and R of the last step
 };

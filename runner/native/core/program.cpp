@@ -160,6 +160,7 @@ class Translator {
     const edge_instruction& in = instruction(i);
     Op op;
     op.code = static_cast<OpCode>(in.op);
+    op.instructions = {i};
     op.rows = static_cast<Rows>(source_.values[in.outputs[0]].rows);
     op.input_count = in.input_count;
     op.output_count = in.output_count;

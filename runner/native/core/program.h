@@ -54,7 +54,8 @@ struct Place {
 
 struct Op {
   OpCode code{};
-  Rows rows{};  // of the outputs
+  std::vector<int32_t> instructions;  // of the source that it stands for
+  Rows rows{};                        // of the outputs
   int32_t input_count = 0, output_count = 0;
   std::array<Place, 6> inputs{};  // index inputs (tokens, rows, ...) stay empty
   std::array<Place, 4> outputs{};
@@ -71,7 +72,8 @@ struct Op {
 struct Phase {
   int32_t op;
   int32_t part;
-  bool barrier;  // wait for the other workers first
+  bool barrier;      // wait for the other workers first
+  const char* work;  // what the part is, for people; "": all there is to do
 };
 
 struct Program {

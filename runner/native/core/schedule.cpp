@@ -63,6 +63,12 @@ int32_t count_parts(const Op& op, const Kernels& kernels) {
   return 1;
 }
 
+const char* work_of(const Op& op, int32_t part, int32_t parts) {
+  if (parts == 1) return "";
+  if (op.code == OpCode::attention) return part == 0 ? "write" : "attend";
+  return part == 0 ? "quantize" : "multiply";
+}
+
 }  // namespace
 
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows) {
@@ -79,7 +85,7 @@ std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, 
       }
       if (barrier) pending.clear();
       pending.insert(pending.end(), mine.begin(), mine.end());
-      phases.push_back({static_cast<int32_t>(i), part, barrier});
+      phases.push_back({static_cast<int32_t>(i), part, barrier, work_of(ops[i], part, parts)});
     }
   }
   return phases;

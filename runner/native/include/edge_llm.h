@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 1
+#define EDGE_ABI_VERSION 2
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -125,6 +125,23 @@ typedef struct edge_batch {
   float* logits;                 // null, or [R, vocab]
 } edge_batch;
 
+#define EDGE_MAX_PHASE_INSTRUCTIONS 8
+
+// What the workers do between two moments of a step.
+typedef struct edge_phase {
+  const char* work;  // which part of its instructions' work it is, for people; "": all of it
+  int32_t barrier;   // 1: the workers wait for each other before it
+  int32_t instruction_count;
+  int32_t instructions[EDGE_MAX_PHASE_INSTRUCTIONS];  // of the program
+} edge_phase;
+
+// A recorded step. Times are nanoseconds of a clock that never goes back.
+typedef struct edge_profile_step {
+  int32_t tokens, rows;  // T and R
+  int32_t threads, phases;
+  int64_t begin, end;
+} edge_profile_step;
+
 typedef struct edge_model edge_model;
 
 EDGE_API int32_t edge_abi_version(void);
@@ -141,6 +158,21 @@ EDGE_API edge_status edge_step(edge_model* model, const edge_batch* batch);
 EDGE_API edge_status edge_copy_page(edge_model* model, int32_t source, int32_t target);
 // Copies value `value` of the last step, [rows, width] without padding; needs limits.trace.
 EDGE_API edge_status edge_read_value(edge_model* model, int32_t value, float* out, uint64_t count);
+// Profiling: the next `steps` steps are recorded, in memory that is taken now; those after them are
+// not. 0 ends it and frees what was recorded.
+EDGE_API edge_status edge_profile_start(edge_model* model, int32_t steps);
+// The phases of a step with or without wanted rows, in their order: writes at most `capacity`, and
+// says in `count` how many there are. The last one of a step with rows is copying out and sampling.
+EDGE_API edge_status edge_profile_phases(edge_model* model, int32_t rows_wanted, edge_phase* phases,
+                                         int32_t capacity, int32_t* count);
+// Step number `step` of those recorded. `stamps` is null, or [threads, phases, 2]: when each worker
+// began and ended each phase.
+EDGE_API edge_status edge_profile_read(edge_model* model, int32_t step, edge_profile_step* summary,
+                                       int64_t* stamps, uint64_t count);
+// What `threads` threads reach together on this machine, measured for about a quarter of a second.
+// `ceiling` 0: bytes read from memory a second; 1: int8 multiplications plus additions a second,
+// with the instruction set that edge_isa names.
+EDGE_API edge_status edge_measure(int32_t ceiling, int32_t threads, double* rate);
 EDGE_API void edge_free(edge_model* model);
 
 #ifdef __cplusplus
