@@ -1,0 +1,186 @@
+"""Reads an input as a user of the package would, and checks what an accepted one promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# --- program files --------------------------------------------------------------------------------
+
+
+def read_program(folder: Path) -> None:
+    """Opens the file and, if it is accepted, runs two steps of what it says. Each row gives a
+    token of the vocabulary, or says that its logits are not finite."""
+    from edge_llm.program.file import Program
+    from edge_llm.runner.backends import native
+    from edge_llm.runner.config import SamplingParams
+    from edge_llm.runner.executor import Batch, Limits, RowSampler
+
+    with Program.open(folder / "input.edge") as program:
+        limits = Limits(max_tokens=8, max_rows=8, max_sequences=1, pages=2, threads=1)
+        executor = native.load(
+            program.plan,
+            {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
+            sampleable=program.documents.tokenizer.size,
+            limits=limits,
+        )
+        sampler = RowSampler(SamplingParams(), 1, 1, np.zeros(1, np.int32), 1)
+        tables = np.arange(2 if program.plan.context > native.page_tokens() else 1, dtype=np.int32)
+        try:
+            for position, count in ((0, min(5, program.plan.context)), (1, 1)):
+                if position >= program.plan.context:
+                    break
+                result = executor.step(
+                    Batch(
+                        tokens=np.zeros(count, np.int32),
+                        positions=np.arange(position, position + count, dtype=np.int32),
+                        sequences=np.zeros(count, np.int32),
+                        rows=np.arange(count, dtype=np.int32),
+                        page_tables=tables[None],
+                        samplers=[sampler] * count,
+                        want_logits=True,
+                    )
+                )
+                assert result.logits is not None
+                for token_id, error, row in zip(
+                    result.ids, result.errors, result.logits, strict=True
+                ):
+                    if error is None:
+                        assert 0 <= token_id < program.documents.tokenizer.size, token_id
+                    else:
+                        assert not np.isfinite(row).all(), error
+        finally:
+            executor.close()
+
+
+def prepare_program() -> None:
+    import edge_llm.program.file
+    import edge_llm.runner.backends.native  # noqa: F401
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def read_checkpoint(folder: Path) -> None:
+    """Opens the checkpoint with its adapters, reads every tensor, and makes its tokenizer."""
+    import torch
+
+    from edge_llm.llm.checkpoints.adapters import with_adapters
+    from edge_llm.llm.checkpoints.open import open_checkpoint
+    from edge_llm.llm.checkpoints.source import TokenizerDirectory
+    from edge_llm.tokenizers.convert import from_directory, from_gguf
+
+    files = sorted(folder.glob("*.gguf"))
+    checkpoint = open_checkpoint(files[0] if files else folder)
+    if (folder / "adapter_config.json").is_file():
+        checkpoint = with_adapters(checkpoint, [(folder, 0.5)])
+    for name, shape in checkpoint.shapes.items():
+        tensor = checkpoint.tensor(name)
+        assert tensor.shape == shape, (name, tensor.shape, shape)
+        assert tensor.dtype in (torch.float32, torch.float16, torch.bfloat16), tensor.dtype
+        if name in checkpoint.integer_groups:
+            integers = checkpoint.integers(name)
+            assert int(integers.q.min()) >= -8, name
+            assert int(integers.q.max()) <= 7, name
+            n, k = integers.q.shape
+            values = integers.q.view(n, -1, integers.group) * integers.scales.unsqueeze(-1)
+            assert torch.equal(values.view(n, k), tensor.float()) or not values.isfinite().all()
+    source = checkpoint.tokenizer
+    if isinstance(source, TokenizerDirectory):
+        from_directory(source.path)
+    else:
+        from_gguf(source.values)
+
+
+def prepare_checkpoint() -> None:
+    import edge_llm.llm.checkpoints.adapters
+    import edge_llm.llm.checkpoints.open
+    import edge_llm.tokenizers.convert  # noqa: F401
+
+
+# --- tokenizers and templates ---------------------------------------------------------------------
+
+TEXT = "Hello, wörld!  12345\n\t<|im_end|> naïve 日本語 \U0001f469\u200d\U0001f680 ½ "
+TEXT += "a" * 60 + "!\n" + "(" * 300  # what patterns may take exponential time for
+
+
+def read_tokenizer(folder: Path) -> None:
+    """Converts the files, loads what goes into a program, and uses it: every id has a place in the
+    vocabulary, and text in pieces is text at once."""
+    from edge_llm.tokenizers.convert import from_directory
+    from edge_llm.tokenizers.stream import TextStream
+    from edge_llm.tokenizers.tokenizer import Tokenizer
+
+    document = from_directory(folder)
+    tokenizer = Tokenizer(document.json, document.facts)
+    ids = tokenizer.encode(TEXT)
+    assert all(0 <= token_id < tokenizer.size for token_id in ids), ids
+    tokenizer.spans(TEXT)
+    ids += [0, tokenizer.size - 1]
+    stream = TextStream(tokenizer, ())
+    pieces = [stream.push(token_id) for token_id in ids]
+    assert "".join([*pieces, stream.finish()]) == tokenizer.decode(ids)
+
+
+def prepare_tokenizer() -> None:
+    import edge_llm.tokenizers.convert
+    import edge_llm.tokenizers.stream  # noqa: F401
+
+
+def prepare_tiktoken() -> None:
+    """Files of 300 ranks pass for a known kind; real ones have 128,000 and take a second each."""
+    from edge_llm.tokenizers import tiktoken_file
+
+    prepare_tokenizer()
+    layouts: Any = tiktoken_file._LAYOUTS
+    layouts[300] = layouts[128_000]
+
+
+SECONDS = 0.5  # for one template; the limit of a real one is longer
+MESSAGES: list[Mapping[str, Any]] = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "héllo"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"function": {"name": "f", "arguments": {"x": [1, None, "<|im_end|>", math.pi]}}}
+        ],
+    },
+    {"role": "tool", "content": "42", "name": "f"},
+]
+
+
+def read_template(folder: Path) -> None:
+    from edge_llm.tokenizers.template import ChatTemplate
+
+    source = (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    template = ChatTemplate(source, bos="<s>", eos="</s>", seconds=SECONDS)
+    function = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    tools = [function] if "tools" in source else None
+    text = template.render(MESSAGES, tools=tools, enable_thinking=True, x="héllo", y=[1])
+    assert isinstance(text, str)
+
+
+def prepare_template() -> None:
+    import edge_llm.tokenizers.template  # noqa: F401
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+def read_recipe(folder: Path) -> None:
+    from edge_llm.export.recipe import load_recipe
+
+    recipe = load_recipe(folder / "recipe.yaml")
+    recipe.format_for("model.layers.0.self_attn.q_proj.weight", "linear")
+    recipe.kv_format()
+    recipe.to_json()
+
+
+def prepare_recipe() -> None:
+    import edge_llm.export.recipe  # noqa: F401
