@@ -45,7 +45,7 @@ edge_status guarded(Function function) noexcept {
 
 template <typename... Pointers>
 void require(Pointers... pointers) {
-  if (((pointers == nullptr) || ...)) edge::fail(EDGE_INVALID, "an argument is null");
+  if ((!pointers || ...)) edge::fail(EDGE_INVALID, "an argument is null");
 }
 
 }  // namespace
