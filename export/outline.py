@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from edge_llm.program.ops import OPS, RAW_F32
-from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan
+from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, layer_of
 
-_LAYER = re.compile(r"\blayers\.(\d+)\b")
 _LANES = 16  # rows of activations are padded to so many floats
 _IN_PLACE = ("rope", "silu", "gelu", "mul", "add", "scale", "softcap")
 _FLOAT_BYTES = 4
@@ -22,7 +20,7 @@ def outline(plan: Plan) -> dict[str, Any]:
     order: what stands outside of layers (``layers`` null), and layers that are alike, told once,
     each with the instructions of one of them in words."""
     parts: list[dict[str, Any]] = []
-    for layer, instructions in groupby(plan.instructions, lambda i: _layer(plan, i)):
+    for layer, instructions in groupby(plan.instructions, lambda i: layer_of(plan, i)):
         words = [_words(plan, instruction) for instruction in instructions]
         alike = [part for part in parts if part["layers"] and part["instructions"] == words]
         if layer is not None and alike:
@@ -112,17 +110,6 @@ def _peak_width(plan: Plan, rows: str) -> int:
         peak = max(peak, width)
         alive = {number for number in alive if ends.get(number, 0) > index}
     return peak
-
-
-def _layer(plan: Plan, instruction: Instruction) -> int | None:
-    names: Sequence[str] = [
-        instruction.source,
-        *(plan.weights[index].name for index in instruction.weights if index >= 0),
-    ]
-    for name in names:
-        if found := _LAYER.search(name):
-            return int(found[1])
-    return None
 
 
 def _words(plan: Plan, instruction: Instruction) -> str:

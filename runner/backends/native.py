@@ -20,6 +20,7 @@ from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.native_batch import StepBuffers
 from edge_llm.runner.backends.native_program import aligned, native_program, native_states
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
+from edge_llm.runner.profile import Phase, StepTimes
 
 # Threads that wait for each other at barriers crawl when they far outnumber the processors; a few
 # too many are fine, so that results can be compared across thread counts on a small machine.
@@ -125,6 +126,36 @@ class NativeExecutor:
         out = np.empty((self._rows[shape.rows], shape.width), np.float32)
         native.check(self._library.edge_read_value(model, value, out.ctypes.data, out.size))
         return out
+
+    def start_profile(self, steps: int) -> None:
+        """Records the next ``steps`` steps, in memory that is taken now; 0 ends it and frees what
+        was recorded."""
+        native.check(self._library.edge_profile_start(self._open(), steps))
+
+    def phases(self, *, wanted: bool) -> list[Phase]:
+        """What the workers do in a step, in order; ``wanted``: one that wants rows."""
+        model, count = self._open(), ctypes.c_int32()
+        phases = self._library.edge_profile_phases
+        native.check(phases(model, wanted, None, 0, ctypes.byref(count)))
+        table = (native.Phase * count.value)()
+        native.check(phases(model, wanted, table, count.value, ctypes.byref(count)))
+        return [
+            Phase(
+                entry.work.decode(),
+                bool(entry.barrier),
+                tuple(entry.instructions[: entry.instruction_count]),
+            )
+            for entry in table
+        ]
+
+    def profiled_step(self, number: int) -> StepTimes:
+        """Step ``number`` of those recorded since `start_profile`."""
+        model, step = self._open(), native.ProfileStep()
+        read = self._library.edge_profile_read
+        native.check(read(model, number, ctypes.byref(step), None, 0))
+        stamps = np.empty((step.threads, step.phases, 2), np.int64)
+        native.check(read(model, number, ctypes.byref(step), stamps.ctypes.data, stamps.size))
+        return StepTimes(step.tokens, step.rows, step.begin, step.end, stamps)
 
     def close(self) -> None:
         """Frees pages and threads; the executor is unusable afterwards."""

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from edge_llm.program.cost import decode_bytes, kv_bytes, kv_row_bytes, weight_bytes
+from edge_llm.program.cost import (
+    decode_bytes,
+    instruction_cost,
+    kv_bytes,
+    kv_row_bytes,
+    prefill_operations,
+    weight_bytes,
+)
 
 
 @pytest.mark.parametrize(("dtype", "row"), [("f32", 320), ("f16", 160), ("i8", 84)])
@@ -22,3 +29,25 @@ def test_keys_and_values_that_a_token_reads(parts: Any, dtype: str, row: int) ->
     assert kv_bytes(plan, 0) == position
     assert kv_bytes(plan, 99) == 100 * position
     assert decode_bytes(plan, 99) == weight_bytes(plan) + 100 * position
+
+
+@pytest.mark.parametrize("depth", [0, 9])
+def test_costs_of_instructions_add_up_to_the_step(parts: Any, depth: int) -> None:
+    plan = parts.plan
+    costs = [
+        instruction_cost(plan, instruction, tokens=1, depth=depth)
+        for instruction in plan.instructions
+        if instruction.op not in ("embedding", "rope")  # whose rows the sums of steps leave out
+    ]
+    written = kv_bytes(plan, 0)
+    assert sum(cost.bytes for cost in costs) == decode_bytes(plan, depth) + written
+    assert sum(cost.operations for cost in costs) == prefill_operations(plan, 1, depth)
+
+
+def test_attention_reads_once_what_any_token_of_the_step_sees(parts: Any) -> None:
+    plan = parts.plan
+    (attention,) = (i for i in plan.instructions if i.op == "attention")
+    position = kv_bytes(plan, 0)
+    assert instruction_cost(plan, attention, tokens=5, depth=7).bytes == (12 + 5) * position
+    narrow = replace(attention, attributes=attention.attributes | {"window": 3})
+    assert instruction_cost(plan, narrow, tokens=5, depth=7).bytes == (3 + 4 + 5) * position

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from edge_llm.errors import RequestError
 if TYPE_CHECKING:
     from edge_llm.program.file import Program
     from edge_llm.program.plan import Plan
-    from edge_llm.runner.executor import Executor
+    from edge_llm.runner.backends.native import NativeExecutor
 
 CHUNK = 512  # prompt tokens of one step
 
@@ -36,6 +38,21 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--threads", type=_counts, default=(0,), metavar="N,N")
     parser.add_argument("--repeat", type=int, default=5, help="runs to take the median of")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="say where the time goes instead: per operator and per layer, beside this machine's "
+        "ceilings, for each prefill and for one token at each depth",
+    )
+    parser.add_argument(
+        "--profile-json", metavar="FILE", help="write the profile as JSON as well; implies it"
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write typical steps in Chrome's trace format (chrome://tracing, ui.perfetto.dev) as "
+        "well; implies --profile",
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
@@ -63,6 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not any((*arguments.prompt_tokens, *arguments.decode_tokens)):
         raise RequestError("nothing to measure: --prompt-tokens and --decode-tokens are 0")
     path = find_program(arguments.model)
+    if arguments.profile or arguments.profile_json or arguments.trace:
+        from edge_llm.cli.profile import run_profile
+
+        return run_profile(arguments, path)
     progress = Progress()
     rows: list[Row] = []
     load_seconds = 0.0
@@ -127,20 +148,49 @@ def bench(
     Raises:
         RequestError: a depth and a length do not fit the program's context.
     """
+    start = time.perf_counter()
+    longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)
+    with loaded(path, longest, threads) as measure:
+        load_seconds = time.perf_counter() - start
+        executor = measure.executor
+        run = {"prefill": measure.prefill, "decode": measure.decode}
+        jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
+        jobs += [("decode", tokens) for tokens in decode_tokens if tokens]
+        rows: list[Row] = []
+        done = 0
+        for depth in depths:
+            measure.fill(depth)
+            for kind, tokens in jobs:
+                run[kind](tokens, depth)  # warms up
+                seconds = []
+                for _ in range(repeat):
+                    seconds.append(run[kind](tokens, depth))
+                    done += 1
+                    progress("bench", done, len(depths) * len(jobs) * repeat)
+                median = statistics.median(seconds)
+                plan = measure.plan
+                rows.append(_row(plan, kind, tokens, depth, executor.limits.threads, median))
+    return rows, load_seconds
+
+
+@contextlib.contextmanager
+def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
+    """A program with room for one sequence of ``longest`` tokens.
+
+    Raises:
+        RequestError: the program's context is shorter.
+    """
     from edge_llm.program.file import Program
     from edge_llm.runner.backends import native
     from edge_llm.runner.executor import Limits
 
-    start = time.perf_counter()
     with Program.open(path) as program:
         plan = program.plan
-        longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)
         if longest > plan.context:
             raise RequestError(
                 f"depth plus tokens is {longest}, expected at most the context {plan.context}"
             )
-        page_tokens = native.page_tokens()
-        pages = -(-longest // page_tokens)
+        pages = -(-longest // native.page_tokens())
         executor = native.load(
             plan,
             {weight.tensor: program.weight_data(weight) for weight in plan.weights},
@@ -149,28 +199,10 @@ def bench(
                 max_tokens=CHUNK, max_rows=1, max_sequences=1, pages=pages, threads=threads
             ),
         )
-        load_seconds = time.perf_counter() - start
-        measure = _Measure(program, executor, pages)
-        run = {"prefill": measure.prefill, "decode": measure.decode}
-        jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
-        jobs += [("decode", tokens) for tokens in decode_tokens if tokens]
-        rows: list[Row] = []
-        done = 0
         try:
-            for depth in depths:
-                measure.fill(depth)
-                for kind, tokens in jobs:
-                    run[kind](tokens, depth)  # warms up
-                    seconds = []
-                    for _ in range(repeat):
-                        seconds.append(run[kind](tokens, depth))
-                        done += 1
-                        progress("bench", done, len(depths) * len(jobs) * repeat)
-                    median = statistics.median(seconds)
-                    rows.append(_row(plan, kind, tokens, depth, executor.limits.threads, median))
+            yield Measure(program, executor, pages)
         finally:
             executor.close()
-    return rows, load_seconds
 
 
 def _row(plan: Plan, kind: str, tokens: int, depth: int, threads: int, seconds: float) -> Row:
@@ -187,16 +219,17 @@ def _row(plan: Plan, kind: str, tokens: int, depth: int, threads: int, seconds: 
     )
 
 
-class _Measure:
+class Measure:
     """One sequence on one executor; token ids repeat a fixed pseudo-random pattern."""
 
-    def __init__(self, program: Program, executor: Executor, pages: int) -> None:
+    def __init__(self, program: Program, executor: NativeExecutor, pages: int) -> None:
         import numpy as np
 
         from edge_llm.runner.config import SamplingParams
 
         self._np = np
-        self._executor = executor
+        self.plan = program.plan
+        self.executor = executor
         self._pages = np.arange(pages, dtype=np.int32)[None, :]
         self._size = program.documents.tokenizer.size
         self._greedy = SamplingParams(temperature=0)
@@ -227,7 +260,7 @@ class _Measure:
         tokens = (positions * 7919 + 1) % self._size
         rows = np.array([count - 1] if sample else [], dtype=np.int32)
         sampler = RowSampler(self._greedy, 0, 0, np.empty(0, dtype=np.int32), 0)
-        self._executor.step(
+        self.executor.step(
             Batch(
                 tokens=tokens.astype(np.int32),
                 positions=positions,

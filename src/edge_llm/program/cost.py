@@ -7,10 +7,13 @@ per token, and the KV entries that attention reads. They are the numerators of G
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import packed_bytes
-from edge_llm.program.plan import Plan, Weight
+from edge_llm.program.plan import Instruction, Plan, Weight
+
+_GATHERS = ("embedding", "rope")  # they read a row or two of their tables for each token
 
 
 def kv_row_bytes(head_dim: int, dtype: str) -> int:
@@ -24,7 +27,7 @@ def weight_bytes(plan: Plan) -> int:
     return sum(
         _bytes(plan.weights[index])
         for instruction in plan.instructions
-        if instruction.op not in ("embedding", "rope")  # they read a row or two of theirs
+        if instruction.op not in _GATHERS
         for index in instruction.weights
         if index >= 0
     )
@@ -62,22 +65,63 @@ def decode_bytes(plan: Plan, depth: int) -> int:
 def prefill_operations(plan: Plan, tokens: int, depth: int = 0, rows: int = 1) -> int:
     """Multiplications plus additions of a step (or chunks that add up to it) of ``tokens`` tokens
     after ``depth`` cached ones, with logits for ``rows`` of them."""
-    total = 0
-    for instruction in plan.instructions:
-        if instruction.op == "linear":
-            n, k = plan.weights[instruction.weights[0]].shape
-            count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
-            total += 2 * n * k * count
-        elif instruction.op == "attention":
-            heads = int(instruction.attributes["heads"])
-            head_dim = int(instruction.attributes["head_dim"])
-            window = int(instruction.attributes["window"])
-            seen = sum(
-                min(position + 1, window) if window else position + 1
-                for position in range(depth, depth + tokens)
-            )
-            total += 4 * heads * head_dim * seen
-    return total
+    return sum(
+        _operations(plan, instruction, tokens, depth, rows) for instruction in plan.instructions
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes of weights, keys and values that are read or written, and multiplications plus
+    additions of linears and attention. Activations and what they are computed with are left out:
+    they stay in the caches, and are small beside the rest."""
+
+    bytes: int
+    operations: int
+
+
+def instruction_cost(
+    plan: Plan, instruction: Instruction, *, tokens: int, depth: int = 0, rows: int = 1
+) -> Cost:
+    """What one instruction costs in a step of one sequence: ``tokens`` tokens after ``depth``
+    cached ones, with ``rows`` rows of logits. A weight counts once a step, an embedding its rows,
+    attention the tokens that it writes and, once, all that any of them sees."""
+    operations = _operations(plan, instruction, tokens, depth, rows)
+    if instruction.op == "attention":
+        state = plan.states[instruction.state]
+        window = int(instruction.attributes["window"])
+        seen = depth + tokens
+        if window:
+            seen = min(seen, window + tokens - 1)
+        row = kv_row_bytes(state.head_dim, state.dtype)
+        return Cost(2 * state.kv_heads * row * (seen + tokens), operations)
+    count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
+    size = 0
+    for index in instruction.weights:
+        if index < 0:
+            continue
+        weight = plan.weights[index]
+        if instruction.op in _GATHERS:
+            size += count * (_bytes(weight) // weight.shape[0])
+        else:
+            size += _bytes(weight)
+    return Cost(size, operations)
+
+
+def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, rows: int) -> int:
+    if instruction.op == "linear":
+        n, k = plan.weights[instruction.weights[0]].shape
+        return 2 * n * k * (tokens if plan.values[instruction.outputs[0]].rows == "T" else rows)
+    if instruction.op == "attention":
+        heads = int(instruction.attributes["heads"])
+        head_dim = int(instruction.attributes["head_dim"])
+        window = int(instruction.attributes["window"])
+        seen = sum(
+            min(position + 1, window) if window else position + 1
+            for position in range(depth, depth + tokens)
+        )
+        return 4 * heads * head_dim * seen
+    return 0
 
 
 def _bytes(weight: Weight) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,8 @@ Attribute = int | float
 # Values 0..3 of every plan are the int32 inputs of the graph contract.
 TOKENS, POSITIONS, SEQUENCES, ROWS = range(4)
 INPUT_NAMES = ("tokens", "positions", "sequences", "rows")
+
+_LAYER = re.compile(r"\blayers\.(\d+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,16 @@ class Plan:
     states: tuple[State, ...]
     instructions: tuple[Instruction, ...]
     output: int
+
+
+def layer_of(plan: Plan, instruction: Instruction) -> int | None:
+    """The decoder layer that an instruction belongs to, by its source or its weights' names; None
+    for what stands outside of layers."""
+    names = [
+        instruction.source,
+        *(plan.weights[index].name for index in instruction.weights if index >= 0),
+    ]
+    for name in names:
+        if found := _LAYER.search(name):
+            return int(found[1])
+    return None
