@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from edge_llm import native
 from edge_llm.errors import NativeError
 
-INSTRUCTION_SETS = ("scalar", "avx2", "neon", "neon_dotprod", "neon_i8mm")
+INSTRUCTION_SETS = (
+    "scalar",
+    "avx2",
+    "avxvnni",
+    "avx512vnni",
+    "neon",
+    "neon_dotprod",
+    "neon_i8mm",
+)
 
 
 def isas() -> list[str]:

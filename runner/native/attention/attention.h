@@ -61,6 +61,7 @@ struct AttentionKernels {
 
 extern const AttentionKernels attention_scalar;
 extern const AttentionKernels attention_avx2;
+extern const AttentionKernels attention_avx512;
 extern const AttentionKernels attention_neon;
 
 }  // namespace edge

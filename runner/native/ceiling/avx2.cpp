@@ -1,24 +1,9 @@
-#include <immintrin.h>
-
+#include "ceiling/avx2_read.h"
 #include "ceiling/ceiling.h"
 
 namespace edge {
 
 namespace {
-
-uint64_t read(const uint8_t* data, size_t bytes) {
-  const auto* from = reinterpret_cast<const __m256i*>(data);
-  __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-  for (size_t i = 0; i < bytes / 32; i += 8) {
-    a = _mm256_xor_si256(a, _mm256_xor_si256(_mm256_load_si256(from + i), from[i + 1]));
-    b = _mm256_xor_si256(b, _mm256_xor_si256(_mm256_load_si256(from + i + 2), from[i + 3]));
-    c = _mm256_xor_si256(c, _mm256_xor_si256(_mm256_load_si256(from + i + 4), from[i + 5]));
-    d = _mm256_xor_si256(d, _mm256_xor_si256(_mm256_load_si256(from + i + 6), from[i + 7]));
-  }
-  const __m256i all = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
-  return static_cast<uint64_t>(_mm256_extract_epi64(all, 0) ^ _mm256_extract_epi64(all, 1) ^
-                               _mm256_extract_epi64(all, 2) ^ _mm256_extract_epi64(all, 3));
-}
 
 // One asm block, since compilers put arrays of vectors into memory or hoist the products.
 #define EDGE_STEP(n)               \
@@ -43,6 +28,6 @@ void multiply(int64_t rounds) {
 
 }  // namespace
 
-const CeilingKernels ceiling_avx2{read, multiply, 12 * 64};
+const CeilingKernels ceiling_avx2{avx2_read, multiply, 12 * 64};
 
 }  // namespace edge

@@ -19,6 +19,8 @@ struct CeilingKernels {
 
 extern const CeilingKernels ceiling_scalar;
 extern const CeilingKernels ceiling_avx2;
+extern const CeilingKernels ceiling_avxvnni;
+extern const CeilingKernels ceiling_avx512vnni;
 extern const CeilingKernels ceiling_neon;
 extern const CeilingKernels ceiling_neon_dotprod;
 extern const CeilingKernels ceiling_neon_i8mm;

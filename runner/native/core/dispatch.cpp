@@ -25,6 +25,19 @@ bool always() { return true; }
 const Kernels avx2{"avx2",    linear_avx2,      attention_avx2, norm_avx2,
                    rope_avx2, elementwise_avx2, sampler_avx2,   ceiling_avx2};
 
+const Kernels avxvnni{"avxvnni", linear_avxvnni,   attention_avx2, norm_avx2,
+                      rope_avx2, elementwise_avx2, sampler_avx2,   ceiling_avxvnni};
+
+const Kernels avx512vnni{"avx512vnni", linear_avx512vnni,  attention_avx512, norm_avx512,
+                         rope_avx512,  elementwise_avx512, sampler_avx512,   ceiling_avx512vnni};
+
+// Whether the operating system keeps all these parts of the registers.
+bool keeps_state(unsigned parts) {
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & parts) == parts;
+}
+
 // AVX2, FMA and F16C, and an operating system that keeps the wide registers.
 bool has_avx2() {
   unsigned a, b, c, d;
@@ -32,10 +45,23 @@ bool has_avx2() {
   constexpr unsigned kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
   constexpr unsigned kNeeded = kFma | kOsXsave | kAvx | kF16c;
   if ((c & kNeeded) != kNeeded) return false;
-  unsigned low, high;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  if ((low & 6) != 6) return false;
+  if (!keeps_state(0x6)) return false;  // SSE and AVX
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 5)) != 0;
+}
+
+bool has_avxvnni() {
+  unsigned a, b, c, d;
+  if (!has_avx2() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || a < 1) return false;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4)) != 0;
+}
+
+bool has_avx512vnni() {
+  unsigned a, b, c, d;
+  if (!has_avx2() || !keeps_state(0xe6)) return false;  // and opmasks, upper halves, 16 more
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31;
+  constexpr unsigned kNeeded = kF | kDq | kBw | kVl, kVnni = 1u << 11;
+  return (b & kNeeded) == kNeeded && (c & kVnni) != 0;
 }
 
 #endif
@@ -65,10 +91,14 @@ struct Candidate {
 // Best first.
 const Candidate candidates[] = {
 #if defined(EDGE_HAVE_AVX2)
+    {avx512vnni, has_avx512vnni},
+    {avxvnni, has_avxvnni},
     {avx2, has_avx2},
 #endif
 #if defined(EDGE_HAVE_NEON)
-    {neon_i8mm, has_i8mm}, {neon_dotprod, has_dotprod}, {neon, always},
+    {neon_i8mm, has_i8mm},
+    {neon_dotprod, has_dotprod},
+    {neon, always},
 #endif
     {scalar, always},
 };

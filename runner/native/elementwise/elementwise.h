@@ -18,6 +18,7 @@ struct ElementwiseKernels {
 
 extern const ElementwiseKernels elementwise_scalar;
 extern const ElementwiseKernels elementwise_avx2;
+extern const ElementwiseKernels elementwise_avx512;
 extern const ElementwiseKernels elementwise_neon;
 
 }  // namespace edge

@@ -1,21 +1,12 @@
 // The AVX2 linear kernels: what they share, and which kernel runs which weight.
-#include <immintrin.h>
-
-#include <algorithm>
-
-#include "linear/packed.h"
-
-// A tile kernel fills the register file, so it is compiled alone: inlined into its caller, its sums
-// would be spilled.
-#define EDGE_TILE_KERNEL __attribute__((noinline))
+#include "linear/avx2_common.inl"
 
 namespace edge {
 namespace {
 
-// Lanes below `count` (at most 8) are loaded, the rest are zero and not touched in memory.
-inline __m256i tail_mask(int32_t count) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+// Rows that one pass over a panel's weights serves.
+inline int32_t tile_rows(WeightFormat format, int32_t rows) {
+  return format == WeightFormat::i8 || rows <= 8 ? 4 : 6;
 }
 
 // Four consecutive k of one row of activations, in every lane.
@@ -27,17 +18,6 @@ inline __m256i broadcast_word(const int8_t* q) {
 
 inline __m256i load_bytes(const void* data) {
   return _mm256_load_si256(static_cast<const __m256i*>(data));
-}
-
-// The bias of 16 outputs from `first`; nothing is read past `n`.
-struct Bias {
-  __m256 low, high;
-};
-inline Bias load_bias(const float* bias, int64_t first, int32_t n) {
-  const int32_t lanes = static_cast<int32_t>(std::min<int64_t>(kLanes, n - first));
-  return {
-      _mm256_maskload_ps(bias + first, tail_mask(lanes)),
-      lanes > 8 ? _mm256_maskload_ps(bias + first + 8, tail_mask(lanes - 8)) : _mm256_setzero_ps()};
 }
 
 }  // namespace
@@ -56,9 +36,9 @@ namespace {
 void prepare(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
-  const int32_t span = start_span(args.weight.format);
+  const HalfStarts starts = starts_of(args.weight.format);
   for (int64_t i = mine.begin; i < mine.end; ++i) {
-    quantize_row(args.x, i, tile, span, rows);
+    quantize_row(args.x, i, tile, starts, rows);
   }
 }
 

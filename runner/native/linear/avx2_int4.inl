@@ -8,6 +8,28 @@
 namespace edge {
 namespace {
 
+constexpr int32_t kSpanOffset = 128;
+
+// The words from which the 16-bit sums start: -8 times the sum of x that each half will meet, which
+// turns the stored nibbles q + 8 back into q, minus an offset that keeps spans of 64 within 16
+// bits.
+struct HalfStarts {
+  int32_t span;  // k that are summed in 16 bits before they are widened; 0: no start words
+
+  static __m256i add(__m256i sums, __m256i bytes) {
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes));
+  }
+  int32_t word(__m256i pairs) const {
+    __m128i sums = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0x4E));
+    sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0xB1));
+    const __m128i offset = _mm_set1_epi16(span > kBlock ? -kSpanOffset : 0);
+    return _mm_cvtsi128_si32(_mm_sub_epi16(offset, _mm_slli_epi16(sums, 3)));
+  }
+};
+
+inline HalfStarts starts_of(WeightFormat format) { return {std::min(group_of(format), 64)}; }
+
 // sums += w * x in 16-bit halves. Pinned, because gcc otherwise moves all products of a tile ahead
 // of all sums and spills them.
 inline void multiply_add(__m256i& sums, __m256i w, __m256i x) {
@@ -201,7 +223,7 @@ void multiply_int4(const LinearArgs& args, Share panels) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
   const bool packed = tile == 4;
-  const int64_t span = start_span(args.weight.format);
+  const int64_t span = starts_of(args.weight.format).span;
   const int64_t parts = packed ? 1 : (rows.depth + kUnpackedDepth - 1) / kUnpackedDepth;
   const int64_t part = round_up((rows.depth + parts - 1) / parts, G);
   alignas(64) uint8_t unpacked[kUnpackedDepth / 32 * (32 * kLanes + kVectorBytes)];

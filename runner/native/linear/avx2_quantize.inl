@@ -1,17 +1,7 @@
-// Activations to int8, laid out in the tiles that the AVX2 kernels broadcast from.
+// Activations to int8, laid out in the tiles that the kernels broadcast from.
 
 namespace edge {
 namespace {
-
-// Rows that one pass over a panel's weights serves.
-inline int32_t tile_rows(WeightFormat format, int32_t rows) {
-  return format == WeightFormat::i8 || rows <= 8 ? 4 : 6;
-}
-
-// k that an int4 kernel sums in 16 bits before it widens; 0: the kernel needs no start words.
-inline int32_t start_span(WeightFormat format) { return std::min(group_of(format), 64); }
-
-constexpr int32_t kSpanOffset = 128;
 
 struct Extremes {
   __m256 low, high;
@@ -67,21 +57,14 @@ inline __m256i quantize_block(const float* x, int32_t count, __m256 inverse, __m
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-// The word from which an int4 kernel starts its 16-bit sums over a span: -8 times the sum of x that
-// each half will meet, which turns the stored nibbles q + 8 back into q, minus an offset that keeps
-// spans of 64 within 16 bits (avx2_int4.inl). `pairs` holds the sums of x in 16-bit halves.
-inline int32_t start_word(__m256i pairs, int32_t span) {
-  __m128i sums = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-  sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0x4E));
-  sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0xB1));
-  const __m128i offset = _mm_set1_epi16(span > kBlock ? -kSpanOffset : 0);
-  return _mm_cvtsi128_si32(_mm_sub_epi16(offset, _mm_slli_epi16(sums, 3)));
-}
-
-// Row `i` of x into its tile.
-void quantize_row(const Matrix& x, int64_t i, int32_t tile, int32_t span,
+// Row `i` of x into its tile of `tile` rows or what is left. `Starts` says from what words a kernel
+// starts its integer sums over each `span` k (0: none wanted), given the sums of x over them:
+//   __m256i add(sums, bytes)   adds 32 of them
+//   int32_t word(sums)
+template <class Starts>
+void quantize_row(const Matrix& x, int64_t i, int32_t tile, const Starts& starts,
                   const QuantizedRows& rows) {
-  const int64_t first = i / tile * tile;
+  const int64_t first = i / tile * tile, span = starts.span;
   const int64_t height = std::min<int64_t>(tile, x.rows - first);
   int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
   const float* data = x.row(i);
@@ -91,8 +74,9 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, int32_t span,
 
   const __m256 inverse = _mm256_set1_ps(row.inverse);
   const __m256i zero = _mm256_set1_epi32(row.zero);
-  int32_t* starts = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
-  __m256i pairs = _mm256_setzero_si256();
+  int32_t* words_of_row = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
+  __m256i sums = _mm256_setzero_si256();
+  int64_t next = span;
   for (int64_t k = 0; k < rows.depth; k += kBlock) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBlock, x.cols - k));
     const __m256i bytes =
@@ -106,10 +90,12 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, int32_t span,
       for (int32_t j = 0; j < 8; ++j) std::memcpy(words + j * height * 4, lanes + j, 4);
     }
     if (!span) continue;
-    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes));
-    if ((k + kBlock) % span == 0) {
-      starts[k / span * height] = start_word(pairs, span);
-      pairs = _mm256_setzero_si256();
+    sums = starts.add(sums, bytes);
+    if (k + kBlock == next) {
+      *words_of_row = starts.word(sums);
+      words_of_row += height;
+      next += span;
+      sums = _mm256_setzero_si256();
     }
   }
 }

@@ -45,6 +45,8 @@ struct LinearKernels {
 
 extern const LinearKernels linear_scalar;
 extern const LinearKernels linear_avx2;          // needs AVX2, FMA, F16C
+extern const LinearKernels linear_avxvnni;       // needs AVX-VNNI and those
+extern const LinearKernels linear_avx512vnni;    // needs AVX-512 F, BW, DQ, VL, VNNI and AVX2's
 extern const LinearKernels linear_neon;          // baseline aarch64
 extern const LinearKernels linear_neon_dotprod;  // needs the dot product extension
 extern const LinearKernels linear_neon_i8mm;     // needs that and the int8 matrix extension

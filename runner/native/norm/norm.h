@@ -12,6 +12,7 @@ struct NormKernels {
 
 extern const NormKernels norm_scalar;
 extern const NormKernels norm_avx2;
+extern const NormKernels norm_avx512;
 extern const NormKernels norm_neon;
 
 }  // namespace edge

@@ -14,6 +14,7 @@ struct RopeKernels {
 
 extern const RopeKernels rope_scalar;
 extern const RopeKernels rope_avx2;
+extern const RopeKernels rope_avx512;
 extern const RopeKernels rope_neon;
 
 }  // namespace edge

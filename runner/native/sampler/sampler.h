@@ -18,6 +18,7 @@ struct SamplerKernels {
 
 extern const SamplerKernels sampler_scalar;
 extern const SamplerKernels sampler_avx2;
+extern const SamplerKernels sampler_avx512;
 extern const SamplerKernels sampler_neon;
 
 }  // namespace edge

@@ -1,0 +1,30 @@
+#include "ceiling/avx2_read.h"
+#include "ceiling/ceiling.h"
+
+namespace edge {
+
+namespace {
+
+#define EDGE_STEP(n) "vpdpbusd %1, %0, %%zmm" #n "\n\t"
+
+// Twelve chains of vpdpbusd.
+void multiply(int64_t rounds) {
+  const __m512i weight = _mm512_set1_epi8(3), x = _mm512_set1_epi8(5);
+  for (int64_t round = 0; round < rounds; ++round) {
+    asm volatile(EDGE_STEP(2) EDGE_STEP(3) EDGE_STEP(4) EDGE_STEP(5) EDGE_STEP(6) EDGE_STEP(7)
+                     EDGE_STEP(8) EDGE_STEP(9) EDGE_STEP(10) EDGE_STEP(11) EDGE_STEP(12)
+                         EDGE_STEP(13)
+                 :
+                 : "x"(weight), "x"(x)
+                 : "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+                   "xmm12", "xmm13");
+  }
+}
+
+#undef EDGE_STEP
+
+}  // namespace
+
+const CeilingKernels ceiling_avx512vnni{avx2_read, multiply, 12 * 128};
+
+}  // namespace edge

@@ -1,0 +1,33 @@
+// What the linear kernels of x86-64 share.
+#include <immintrin.h>
+
+#include <algorithm>
+
+#include "linear/packed.h"
+
+// A tile kernel fills the register file, so it is compiled alone: inlined into its caller, its sums
+// would be spilled.
+#define EDGE_TILE_KERNEL __attribute__((noinline))
+
+namespace edge {
+namespace {
+
+// Lanes below `count` (at most 8) are loaded, the rest are zero and not touched in memory.
+inline __m256i tail_mask(int32_t count) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+}
+
+// The bias of 16 outputs from `first`; nothing is read past `n`.
+struct Bias {
+  __m256 low, high;
+};
+inline Bias load_bias(const float* bias, int64_t first, int32_t n) {
+  const int32_t lanes = static_cast<int32_t>(std::min<int64_t>(kLanes, n - first));
+  return {
+      _mm256_maskload_ps(bias + first, tail_mask(lanes)),
+      lanes > 8 ? _mm256_maskload_ps(bias + first + 8, tail_mask(lanes - 8)) : _mm256_setzero_ps()};
+}
+
+}  // namespace
+}  // namespace edge

@@ -1,0 +1,41 @@
+// Linear kernels of AVX-512 with VNNI. One vector is the 16 rows of a panel.
+// clang-format off: each part uses those before it
+#include "linear/avx2_common.inl"
+#include "linear/avx2_quantize.inl"
+#include "linear/avx2_float.inl"
+#include "linear/vnni.inl"
+// clang-format on
+#include "simd/lanes_avx512.h"
+
+namespace edge {
+namespace {
+
+struct Avx512Vnni {
+  using Lanes = avx512::Lanes;
+  static constexpr int kFewRows = 8, kTileRows = 6, kTilePanels = 2, kTotals = 16;
+
+  struct Words {
+    __m512i v;
+
+    // Groups of int4 leave panels aligned to 32 bytes.
+    static Words load(const void* data) { return {_mm512_loadu_si512(data)}; }
+    static Words broadcast(int32_t word) { return {_mm512_set1_epi32(word)}; }
+    Words low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
+    Words high_nibbles() const {
+      return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))};
+    }
+    Words plus_128() const { return {_mm512_xor_si512(v, _mm512_set1_epi8(-128))}; }
+    void add(Words weights, const int8_t* x) {
+      int32_t word;
+      std::memcpy(&word, x, 4);
+      v = _mm512_dpbusd_epi32(v, weights.v, _mm512_set1_epi32(word));
+    }
+    Lanes lanes() const { return {_mm512_cvtepi32_ps(v)}; }
+  };
+};
+
+}  // namespace
+
+const LinearKernels linear_avx512vnni = linear_vnni<Avx512Vnni>();
+
+}  // namespace edge

@@ -1,0 +1,57 @@
+// Linear kernels of AVX-VNNI: vpdpbusd for processors without AVX-512. Two vectors are the 16 rows
+// of a panel.
+// clang-format off: each part uses those before it
+#include "linear/avx2_common.inl"
+#include "linear/avx2_quantize.inl"
+#include "linear/avx2_float.inl"
+#include "linear/vnni.inl"
+// clang-format on
+#include "simd/lanes_avx2.h"
+
+namespace edge {
+namespace {
+
+struct AvxVnni {
+  using Lanes = avx2::Lanes;
+  static constexpr int kFewRows = 6, kTileRows = 6, kTilePanels = 1, kTotals = 2;
+
+  struct Words {
+    __m256i lo, hi;
+
+    static Words load(const void* data) {
+      const __m256i* halves = static_cast<const __m256i*>(data);
+      return {_mm256_load_si256(halves), _mm256_load_si256(halves + 1)};
+    }
+    static Words broadcast(int32_t word) {
+      const __m256i all = _mm256_set1_epi32(word);
+      return {all, all};
+    }
+    Words low_nibbles() const {
+      const __m256i mask = _mm256_set1_epi8(15);
+      return {_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask)};
+    }
+    Words high_nibbles() const {
+      const __m256i mask = _mm256_set1_epi8(15);
+      return {_mm256_and_si256(_mm256_srli_epi16(lo, 4), mask),
+              _mm256_and_si256(_mm256_srli_epi16(hi, 4), mask)};
+    }
+    Words plus_128() const {
+      const __m256i flip = _mm256_set1_epi8(-128);
+      return {_mm256_xor_si256(lo, flip), _mm256_xor_si256(hi, flip)};
+    }
+    void add(Words weights, const int8_t* x) {
+      int32_t word;
+      std::memcpy(&word, x, 4);
+      const __m256i all = _mm256_set1_epi32(word);
+      lo = _mm256_dpbusd_avx_epi32(lo, weights.lo, all);
+      hi = _mm256_dpbusd_avx_epi32(hi, weights.hi, all);
+    }
+    Lanes lanes() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
+  };
+};
+
+}  // namespace
+
+const LinearKernels linear_avxvnni = linear_vnni<AvxVnni>();
+
+}  // namespace edge

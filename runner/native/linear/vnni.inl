@@ -1,0 +1,292 @@
+// int4 and int8 weights with vpdpbusd: four unsigned bytes of weight times four consecutive k of x,
+// added to an int32. It wraps, so a sum is exact if it fits itself, whatever it passes on the way.
+// One 32-bit lane is one output row. Weights become unsigned as q + 8 or q + 128, and each sum
+// starts from that offset times -sum(x).
+//
+// `S` is the instruction set:
+//   Lanes         16 floats
+//   Words         16 int32: load(data), broadcast(int32), lanes() as floats; 64 bytes:
+//                 low_nibbles(), high_nibbles(), plus_128(); and add(weights, x), which adds the
+//                 products of unsigned weights with the four k at x
+//   kFewRows      that many rows, or fewer, are one tile
+//   kTileRows     rows of a tile when there are more
+//   kTilePanels   panels of a tile
+//   kTotals       totals of a tile that stay in registers beside the sums
+#include "linear/packed.h"
+
+namespace edge {
+namespace {
+
+constexpr int kAhead = 1024;   // bytes that weights are asked for in advance
+constexpr int kFetchRows = 4;  // rows up to which memory, not arithmetic, sets the pace
+
+// Sums start over with each group of int4, and once a row for int8.
+struct WordStarts {
+  int64_t span;
+  int32_t offset;
+
+  static __m256i add(__m256i sums, __m256i bytes) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  int32_t word(__m256i eight) const {
+    __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1));
+    return -offset * _mm_cvtsi128_si32(sums);
+  }
+};
+
+inline WordStarts starts_of(WeightFormat format, int64_t depth) {
+  const int32_t group = group_of(format);
+  return group ? WordStarts{group, 8} : WordStarts{depth, 128};
+}
+
+// Where a tile kernel reads: weights of its first panel; `x` and `starts` of the tile.
+struct VnniOperands {
+  const uint8_t* w;
+  int64_t panel_stride;  // bytes
+  const int8_t* x;
+  const int32_t* starts;
+  int64_t depth;
+};
+
+// sums[m][p] of one group of packed nibbles.
+template <class S, int M, int P, int G>
+inline void sum_nibbles(const VnniOperands& in, const uint8_t* w, const int8_t* x,
+                        typename S::Words (&sums)[M][P]) {
+  using Words = typename S::Words;
+#pragma GCC unroll 16
+  for (int c = 0; c < G / 8; ++c) {
+    Words low[P], high[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const Words pairs = Words::load(w + p * in.panel_stride + 64 * c);
+      low[p] = pairs.low_nibbles();
+      high[p] = pairs.high_nibbles();
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sums[m][p].add(low[p], x + (2 * c * M + m) * 4);
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sums[m][p].add(high[p], x + ((2 * c + 1) * M + m) * 4);
+    }
+  }
+}
+
+// totals[M][P][16] of a tile of M rows and P panels.
+template <class S, int M, int P, int G>
+EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
+  using V = typename S::Lanes;
+  using Words = typename S::Words;
+  constexpr int kNibbles = G / kBlock * kInt4BlockBytes;
+  constexpr bool kOwn = M * P <= S::kTotals;
+  V own[kOwn ? M : 1][kOwn ? P : 1];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      if constexpr (kOwn) {
+        own[m][p] = V::broadcast(0.0f);
+      } else {
+        V::broadcast(0.0f).store(totals + (m * P + p) * kLanes);
+      }
+    }
+  }
+  for (int64_t k = 0; k < in.depth; k += G) {
+    Words sums[M][P];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sums[m][p] = Words::broadcast(in.starts[m]);
+    }
+    if (M <= kFetchRows) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 16
+        for (int line = 0; line < kNibbles + kInt4ScaleBytes; line += 64) {
+          __builtin_prefetch(in.w + p * in.panel_stride + kAhead + line);
+        }
+      }
+    }
+    sum_nibbles<S, M, P, G>(in, in.w, in.x, sums);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const V scales =
+          V::load(reinterpret_cast<const Half*>(in.w + p * in.panel_stride + kNibbles));
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        if constexpr (kOwn) {
+          own[m][p] = fma(scales, sums[m][p].lanes(), own[m][p]);
+        } else {
+          float* total = totals + (m * P + p) * kLanes;
+          fma(scales, sums[m][p].lanes(), V::load(total)).store(total);
+        }
+      }
+    }
+    in.w += kNibbles + kInt4ScaleBytes;
+    in.x += G * M;
+    in.starts += M;
+  }
+  if constexpr (kOwn) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) own[m][p].store(totals + (m * P + p) * kLanes);
+    }
+  }
+}
+
+// The same for int8, whose panels end in 16 scales.
+template <class S, int M, int P>
+EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
+  using V = typename S::Lanes;
+  using Words = typename S::Words;
+  Words sums[M][P];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) sums[m][p] = Words::broadcast(in.starts[m]);
+  }
+  for (int64_t k = 0; k < in.depth; k += 16) {
+#pragma GCC unroll 4
+    for (int step = 0; step < 4; ++step, in.w += kInt8WordBytes, in.x += 4 * M) {
+      Words w[P];
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        if (M <= kFetchRows) __builtin_prefetch(in.w + p * in.panel_stride + kAhead);
+        w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
+      }
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) sums[m][p].add(w[p], in.x + 4 * m);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    const V scales = V::load(reinterpret_cast<const float*>(in.w + p * in.panel_stride));
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      fma(scales, sums[m][p].lanes(), V::broadcast(0.0f)).store(totals + (m * P + p) * kLanes);
+    }
+  }
+}
+
+// int4 in groups of G, or int8 for G = 0.
+template <class S, int G, int M, int P>
+inline void total_tile(const VnniOperands& in, float* totals) {
+  if constexpr (G == 0) {
+    total_int8<S, M, P>(in, totals);
+  } else {
+    total_int4<S, M, P, G>(in, totals);
+  }
+}
+
+template <class S>
+constexpr int kMostRows = S::kFewRows > S::kTileRows ? S::kFewRows : S::kTileRows;
+
+template <class S, int G, int P, int M = 1>
+void total_tile_of(int32_t height, const VnniOperands& in, float* totals) {
+  if constexpr (M < kMostRows<S>) {
+    if (height > M) return total_tile_of<S, G, P, M + 1>(height, in, totals);
+  }
+  total_tile<S, G, M, P>(in, totals);
+}
+
+// Rows that one pass over a panel's weights serves: tiles of nearly equal height.
+template <class S>
+inline int32_t tile_rows(int32_t rows) {
+  const int32_t most = rows <= S::kFewRows ? S::kFewRows : S::kTileRows;
+  const int32_t tiles = (rows + most - 1) / most;
+  return tiles ? (rows + tiles - 1) / tiles : 1;
+}
+
+// y = scale * (total - zero * constant) + bias for the 16 outputs of a panel.
+template <class V>
+inline void finish_row(const LinearArgs& args, const QuantizedRows& rows, int64_t panel,
+                       int64_t row, const float* totals) {
+  const V constants = V::load(row_constants(args.weight, panel));
+  V y = fma(V::broadcast(rows.minus_zero[row]), constants, V::load(totals));
+  y = V::broadcast(rows.scale[row]) * y;
+  const int64_t first = panel * kLanes;
+  if (args.bias) {
+    const int64_t lanes = std::min<int64_t>(kLanes, args.weight.n - first);
+    y = y + V::load_first(args.bias + first, static_cast<int32_t>(lanes));
+  }
+  y.store(args.y.row(row) + first);
+}
+
+// P panels, all rows.
+template <class S, int G, int P>
+void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
+  const WordStarts starts = starts_of(args.weight.format, rows.depth);
+  const int32_t tile = tile_rows<S>(args.x.rows);
+  alignas(64) float totals[kMostRows<S> * P * kLanes];
+  for (int32_t first = 0; first < args.x.rows; first += tile) {
+    const int32_t height = std::min(tile, args.x.rows - first);
+    total_tile_of<S, G, P>(
+        height,
+        {panel_data(args.weight, panel), panel_bytes(args.weight.format, args.weight.k),
+         rows.q + first * rows.depth, rows.starts + first * (rows.depth / starts.span), rows.depth},
+        totals);
+    for (int32_t m = 0; m < height; ++m) {
+      for (int p = 0; p < P; ++p) {
+        finish_row<typename S::Lanes>(args, rows, panel + p, first + m,
+                                      totals + (m * P + p) * kLanes);
+      }
+    }
+  }
+}
+
+template <class S, int G>
+void multiply_integers(const LinearArgs& args, Share panels) {
+  const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
+  int64_t panel = panels.begin;
+  for (; panel + S::kTilePanels <= panels.end; panel += S::kTilePanels) {
+    multiply_panels<S, G, S::kTilePanels>(args, rows, panel);
+  }
+  for (; panel < panels.end; ++panel) multiply_panels<S, G, 1>(args, rows, panel);
+}
+
+template <class S>
+void prepare_vnni(const LinearArgs& args, Share mine) {
+  const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
+  const int32_t tile = tile_rows<S>(args.x.rows);
+  const WordStarts starts = starts_of(args.weight.format, rows.depth);
+  for (int64_t i = mine.begin; i < mine.end; ++i) quantize_row(args.x, i, tile, starts, rows);
+}
+
+template <class S>
+void multiply_vnni(const LinearArgs& args, Worker worker) {
+  const Share panels = share(panel_count(args.weight), 1, worker);
+  switch (args.weight.format) {
+    case WeightFormat::i4g32:
+      return multiply_integers<S, 32>(args, panels);
+    case WeightFormat::i4g64:
+      return multiply_integers<S, 64>(args, panels);
+    case WeightFormat::i4g128:
+      return multiply_integers<S, 128>(args, panels);
+    case WeightFormat::i8:
+      return multiply_integers<S, 0>(args, panels);
+    case WeightFormat::f16:
+      return multiply_float<WeightFormat::f16>(args, panels);
+    case WeightFormat::bf16:
+      return multiply_float<WeightFormat::bf16>(args, panels);
+    default:
+      return multiply_float<WeightFormat::f32>(args, panels);
+  }
+}
+
+template <class S>
+constexpr LinearKernels linear_vnni() {
+  return {quantized_rows_bytes, prepare_vnni<S>, multiply_vnni<S>, gather_rows};
+}
+
+}  // namespace
+}  // namespace edge
