@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow check format docs bench clean
+.PHONY: FORCE help install demo test test-slow check format docs bench wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -20,6 +20,7 @@ help:
 	@echo "make format      rewrite the sources in the project's style"
 	@echo "make docs        docs/cli.md from --help"
 	@echo "make bench       this machine's ceilings, and the small model beside llama.cpp"
+	@echo "make wheel       sdist and wheel for this machine, into dist/"
 
 install: $(STAMP)
 
@@ -60,6 +61,9 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/smollm2_vs_llama_cpp.py
+
+wheel: $(STAMP)
+	$(BIN)/python tools/wheel.py
 
 clean:
 	rm -rf build dist $(VENV)
