@@ -16,6 +16,14 @@ void copy_columns(const Matrix& x, const Matrix& y, int32_t column, Worker worke
   }
 }
 
+constexpr int64_t kApart = 128;  // workers write no neighbouring cache lines
+
+// The columns [begin, end) of all rows.
+Matrix columns(const Matrix& matrix, Share share) {
+  return {matrix.data + share.begin, matrix.stride, matrix.rows,
+          static_cast<int32_t>(share.end - share.begin)};
+}
+
 const edge_limits& checked(const edge_limits& limits) {
   constexpr int32_t kMost = 1 << 20;
   const auto require = [](int32_t value, int32_t low, int32_t high, const char* name) {
@@ -46,17 +54,24 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
                              "the activations of a step");
   }
-  uint64_t linear = 0, attention = 0;
+  uint64_t linear = 0, row = 0, attention = 0;
   for (const Op& op : program_.ops) {
     if (op.code == OpCode::linear) {
       linear =
           std::max<uint64_t>(linear, kernels_.linear.scratch_bytes(op.weight, row_count(op.rows)));
+      row = std::max<uint64_t>(row, kernels_.linear.scratch_bytes(op.weight, 1));
+      if (op.norm != nullptr) {
+        const int64_t bytes = round_up(op.weight.k * int64_t{sizeof(float)}, kApart);
+        row_bytes_ = std::max(row_bytes_, static_cast<uint64_t>(bytes));
+      }
     } else if (op.code == OpCode::attention) {
       attention =
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
     }
   }
   linear_scratch_ = Reservation(linear, "quantized activations");
+  row_stride_ = row_bytes_ + static_cast<uint64_t>(round_up(static_cast<int64_t>(row), kApart));
+  row_scratch_ = Reservation(threads * row_stride_, "quantized activations");
   attention_scratch_ = Reservation(threads * attention, "attention");
   sampler_stride_ = static_cast<uint64_t>(
       round_up(static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab)), 64));
@@ -77,6 +92,7 @@ void Executor::step(const edge_batch& batch) {
   batch_ = &batch;
   row_counts_[0] = batch.tokens_count;
   row_counts_[1] = batch.rows_count;
+  one_row_ = batch.tokens_count == 1 && batch.rows_count <= 1;
   FloatEnvironment environment;
   if (profile_ != nullptr) profile_->begin(batch, phases().size() + finishes());
   Pool::instance().run(
@@ -97,7 +113,7 @@ bool Executor::finishes() const {
 void Executor::work(Worker worker) const {
   Stamps stamps = profile_ == nullptr ? Stamps(nullptr) : profile_->worker(worker.index);
   for (const Phase& phase : phases()) {
-    if (phase.barrier) Pool::instance().barrier(worker.count);
+    if (one_row_ ? phase.row_barrier : phase.barrier) Pool::instance().barrier(worker.count);
     stamps.add();
     run_phase(program_.ops[static_cast<size_t>(phase.op)], phase.part, worker);
     stamps.add();
@@ -140,24 +156,15 @@ AttentionArgs Executor::attention_args(const Op& op) const {
 }
 
 void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
-  const ElementwiseKernels& elementwise = kernels_.elementwise;
   const Matrix x = matrix(op.inputs[0]);
   const Matrix y = matrix(op.outputs[0]);
   switch (op.code) {
     case OpCode::embedding:
       kernels_.linear.gather(op.weight, batch_->tokens, y, worker);
       break;
-    case OpCode::linear: {
-      const LinearArgs args{op.weight, op.vectors[0], x, y, linear_scratch_.data()};
-      // One part: the format needs no preparation (schedule.cpp).
-      const bool prepare = part == 0 && kernels_.linear.scratch_bytes(op.weight, 1) > 0;
-      if (prepare) {
-        kernels_.linear.prepare(args, share(x.rows, 1, worker));
-      } else {
-        kernels_.linear.multiply(args, worker);
-      }
+    case OpCode::linear:
+      run_linear(op, part, worker);
       break;
-    }
     case OpCode::rms_norm:
       kernels_.norm.rms_norm(x, op.vectors[0], op.ints[0], op.floats[0], y, worker);
       break;
@@ -166,23 +173,8 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
                          op.ints[0], op.ints[1], y, worker);
       break;
     case OpCode::attention:
-      (part == 0 ? kernels_.attention.write : kernels_.attention.attend)(attention_args(op),
-                                                                         worker);
-      break;
-    case OpCode::silu:
-      elementwise.silu(x, y, worker);
-      break;
-    case OpCode::gelu:
-      elementwise.gelu(x, y, worker);
-      break;
-    case OpCode::mul:
-      elementwise.mul(x, matrix(op.inputs[1]), y, worker);
-      break;
-    case OpCode::add:
-      elementwise.add(x, matrix(op.inputs[1]), y, worker);
-      break;
-    case OpCode::scale:
-      elementwise.scale(x, op.floats[0], y, worker);
+      (part == kWrite ? kernels_.attention.write : kernels_.attention.attend)(attention_args(op),
+                                                                              worker);
       break;
     case OpCode::split: {
       int32_t column = 0;
@@ -193,11 +185,64 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       }
       break;
     }
-    case OpCode::select_rows:
-      elementwise.select_rows(x, batch_->rows, y, worker);
+    default:
+      run_columns(op, worker);
+      break;
+  }
+}
+
+// In a step of one row each worker prepares that row for itself: cheaper than a barrier.
+void Executor::run_linear(const Op& op, int32_t part, Worker worker) const {
+  uint8_t* own = row_scratch_.data() + row_stride_ * static_cast<uint64_t>(worker.index);
+  LinearArgs args{op.weight, op.vectors[0], matrix(op.inputs[0]), matrix(op.outputs[0]),
+                  one_row_ ? own + row_bytes_ : linear_scratch_.data()};
+  if (part == kMultiply) return kernels_.linear.multiply(args, worker);
+  const Share rows = share(args.x.rows, 1, one_row_ ? Worker{} : worker);
+  if (op.norm == nullptr) return kernels_.linear.prepare(args, rows);
+  const Matrix x = args.x;
+  const Matrix normal{reinterpret_cast<float*>(own), 0, 1, x.cols};
+  args.x.data = normal.data;  // every row of x lies there when it is prepared
+  args.x.stride = 0;
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
+    kernels_.norm.rms_norm({x.row(i), x.stride, 1, x.cols}, op.norm, x.cols, op.eps, normal,
+                           Worker{});
+    kernels_.linear.prepare(args, {i, i + 1});
+  }
+}
+
+// Operators of which each worker takes some columns, for all rows, as the linears do whose results
+// they go on with.
+void Executor::run_columns(const Op& op, Worker worker) const {
+  const ElementwiseKernels& elementwise = kernels_.elementwise;
+  const Share mine = share(op.outputs[0].width, kLanes, worker);
+  if (mine.begin >= mine.end) return;
+  const Matrix x = columns(matrix(op.inputs[0]), mine);
+  const Matrix y = columns(matrix(op.outputs[0]), mine);
+  const auto second = [&] { return columns(matrix(op.inputs[1]), mine); };
+  const Worker alone;
+  switch (op.code) {
+    case OpCode::silu:
+      elementwise.silu(x, y, alone);
+      break;
+    case OpCode::gelu:
+      elementwise.gelu(x, y, alone);
+      break;
+    case OpCode::mul:
+      elementwise.mul(x, second(), y, alone);
+      break;
+    case OpCode::add:
+      elementwise.add(x, second(), y, alone);
+      break;
+    case OpCode::scale:
+      elementwise.scale(x, op.floats[0], y, alone);
       break;
     case OpCode::softcap:
-      elementwise.softcap(x, op.floats[0], y, worker);
+      elementwise.softcap(x, op.floats[0], y, alone);
+      break;
+    case OpCode::select_rows:
+      elementwise.select_rows(x, batch_->rows, y, alone);
+      break;
+    default:
       break;
   }
 }

@@ -5,7 +5,9 @@
 
 #include "core/arena.h"
 #include "core/error.h"
+#include "core/fuse.h"
 #include "core/schedule.h"
+#include "linear/packed.h"
 
 namespace edge {
 
@@ -19,17 +21,19 @@ struct Buffer {
 
 class Translator {
  public:
-  Translator(const edge_program& source, bool trace)
+  Translator(const edge_program& source, const std::vector<Instruction>& list, bool trace)
       : source_(source),
+        list_(list),
+        count_(static_cast<int32_t>(list.size())),
         trace_(trace),
         last_use_(static_cast<size_t>(source.value_count), -1),
         buffer_of_(static_cast<size_t>(source.value_count), -1),
         column_of_(static_cast<size_t>(source.value_count), 0),
-        is_view_(static_cast<size_t>(source.instruction_count), false) {}
+        is_view_(list.size(), false) {}
 
   Program run() {
     find_last_uses();
-    for (int32_t i = 0; i < source_.instruction_count; ++i) place_outputs(i);
+    for (int32_t i = 0; i < count_; ++i) place_outputs(i);
     Program program;
     program.context = source_.context;
     program.vocab = source_.vocab;
@@ -38,19 +42,21 @@ class Translator {
     lay_out(program);
     program.embedding_rows = std::numeric_limits<int32_t>::max();
     program.full_history = false;
-    for (int32_t i = 0; i < source_.instruction_count; ++i) append_op(program, i);
+    for (int32_t i = 0; i < count_; ++i) append_op(program, i);
     program.logits = program.values[static_cast<size_t>(source_.output)];
     return program;
   }
 
  private:
-  const edge_instruction& instruction(int32_t i) const { return source_.instructions[i]; }
+  const edge_instruction& instruction(int32_t i) const {
+    return list_[static_cast<size_t>(i)].plain;
+  }
   int32_t& buffer_of(int32_t value) { return buffer_of_[static_cast<size_t>(value)]; }
   int32_t& column_of(int32_t value) { return column_of_[static_cast<size_t>(value)]; }
   int32_t& last_use(int32_t value) { return last_use_[static_cast<size_t>(value)]; }
 
   void find_last_uses() {
-    for (int32_t i = 0; i < source_.instruction_count; ++i) {
+    for (int32_t i = 0; i < count_; ++i) {
       for (int32_t o = 0; o < instruction(i).output_count; ++o) {
         last_use(instruction(i).outputs[o]) = i;
       }
@@ -58,7 +64,7 @@ class Translator {
         last_use(instruction(i).inputs[n]) = i;
       }
     }
-    last_use(source_.output) = source_.instruction_count;
+    last_use(source_.output) = count_;
   }
 
   void join(int32_t value, int32_t buffer, int32_t column) {
@@ -160,7 +166,7 @@ class Translator {
     const edge_instruction& in = instruction(i);
     Op op;
     op.code = static_cast<OpCode>(in.op);
-    op.instructions = {i};
+    op.instructions = list_[static_cast<size_t>(i)].instructions;
     op.rows = static_cast<Rows>(source_.values[in.outputs[0]].rows);
     op.input_count = in.input_count;
     op.output_count = in.output_count;
@@ -172,7 +178,8 @@ class Translator {
     }
     std::copy(std::begin(in.ints), std::end(in.ints), op.ints.begin());
     std::copy(std::begin(in.floats), std::end(in.floats), op.floats.begin());
-    bind_weights(op, in);
+    bind_weights(op, list_[static_cast<size_t>(i)]);
+    op.prepared = op.code == OpCode::linear && is_prepared(i);
     if (op.code == OpCode::embedding) {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
     }
@@ -185,7 +192,23 @@ class Translator {
     program.ops.push_back(op);
   }
 
-  void bind_weights(Op& op, const edge_instruction& in) const {
+  // The linear before, if there is one, left the rows of the same x in the same form. They are
+  // still valid: x is alive until this one has read it.
+  bool is_prepared(int32_t i) const {
+    int32_t before = i - 1;
+    while (before >= 0 && static_cast<OpCode>(instruction(before).op) != OpCode::linear) --before;
+    if (before < 0 || instruction(before).inputs[0] != instruction(i).inputs[0]) return false;
+    const Instruction &a = list_[static_cast<size_t>(before)], &b = list_[static_cast<size_t>(i)];
+    return a.norm == b.norm && a.eps == b.eps &&
+           source_.weights[a.plain.weights[0]].format == source_.weights[b.plain.weights[0]].format;
+  }
+
+  void bind_weights(Op& op, const Instruction& instruction) const {
+    const edge_instruction& in = instruction.plain;
+    if (instruction.norm >= 0) {
+      op.norm = static_cast<const float*>(source_.weights[instruction.norm].data);
+      op.eps = instruction.eps;
+    }
     size_t vectors = 0;
     for (int32_t number : in.weights) {
       if (number < 0) continue;
@@ -198,6 +221,10 @@ class Translator {
         op.weight = {format, w.n, w.k, static_cast<const uint8_t*>(w.data)};
       }
     }
+    if (op.code != OpCode::linear) return;
+    op.weight.data = panel_data(op.weight, instruction.first_row / kLanes);
+    op.weight.n = op.outputs[0].width;
+    if (op.vectors[0] != nullptr) op.vectors[0] += instruction.first_row;
   }
 
   KvState state(int32_t number) const {
@@ -213,6 +240,8 @@ class Translator {
   }
 
   const edge_program& source_;
+  const std::vector<Instruction>& list_;
+  const int32_t count_;
   const bool trace_;
   std::vector<Buffer> buffers_;     // in order of birth
   std::vector<int32_t> last_use_;   // by value
@@ -235,7 +264,8 @@ uint64_t page_bytes(const edge_program& program) {
 
 Program translate(const edge_program& source, const Kernels& kernels, bool trace) {
   check_program(source);
-  Program program = Translator(source, trace).run();
+  const std::vector<Instruction> list = trace ? unfused(source) : fuse(source, kernels);
+  Program program = Translator(source, list, trace).run();
   program.phases = schedule(program.ops, kernels, true);
   program.bare_phases = schedule(program.ops, kernels, false);
   return program;

@@ -1,8 +1,8 @@
 // A program as the executor runs it: instructions bound to buffers, cut into phases.
 //
-// Translation happens once, at load. Splits become views, operators that allow it write in place,
-// and every buffer gets an offset; none of this changes a bit of the results. A pass that fuses
-// instructions belongs between these steps: it rewrites `ops` before lifetimes are taken.
+// Translation happens once, at load. Instructions are fused (fuse.h), splits become views,
+// operators that allow it write in place, and every buffer gets an offset; none of this changes a
+// bit of the results.
 #pragma once
 
 #include <array>
@@ -62,17 +62,25 @@ struct Op {
   PackedWeight weight;                    // linear, embedding
   std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin
   int32_t table_cols = 0;                 // rope
+  const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first
+  float eps = 0.0f;                       // of that norm
+  bool prepared = false;                  // linear: the one before has prepared the same rows
   int32_t state = -1;
   KvState kv;
   std::array<int32_t, 4> ints{};
   std::array<float, 2> floats{};
 };
 
-// What the workers do between two barriers: part `part` of op `op`.
+// Parts of the operators that have two.
+constexpr int32_t kPrepare = 0, kMultiply = 1;  // linear, which may have the second alone
+constexpr int32_t kWrite = 0, kAttend = 1;      // attention
+
+// What the workers do one after the other: part `part` of op `op`.
 struct Phase {
   int32_t op;
   int32_t part;
   bool barrier;      // wait for the other workers first
+  bool row_barrier;  // the same in a step of one row, where each worker prepares it for itself
   const char* work;  // what the part is, for people; "": all there is to do
 };
 
@@ -93,7 +101,7 @@ struct Program {
 // Bytes of a KV page: the states one after the other. Looks at nothing but the states.
 uint64_t page_bytes(const edge_program& program);
 
-// Checks and translates. `trace` keeps every value in a buffer of its own.
+// Checks and translates. `trace` keeps every value in a buffer of its own, and fuses nothing.
 Program translate(const edge_program& source, const Kernels& kernels, bool trace);
 
 }  // namespace edge

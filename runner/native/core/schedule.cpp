@@ -6,19 +6,27 @@ namespace {
 
 enum class Space { tokens, wanted, linear_scratch, kv };
 
-// A piece of memory that a phase reads or writes.
+// A piece of memory that a phase reads or writes. `unit`: columns that one worker takes at a time,
+// of all rows; 0: workers share the place in another way. Phases that split a place alike need no
+// barrier between them.
 struct Access {
   Space space;
   Place place;
   bool write;
+  int32_t unit;
 };
 
 bool overlap(int64_t a, int64_t a_size, int64_t b, int64_t b_size) {
   return a < b + b_size && b < a + a_size;
 }
 
+bool same(const Place& a, const Place& b) {
+  return a.offset == b.offset && a.stride == b.stride && a.column == b.column && a.width == b.width;
+}
+
 bool conflict(const Access& a, const Access& b) {
   if (a.space != b.space || !(a.write || b.write)) return false;
+  if (a.unit != 0 && a.unit == b.unit && same(a.place, b.place)) return false;
   if (a.place.offset == b.place.offset && a.place.stride == b.place.stride) {
     return overlap(a.place.column, round_up(a.place.width, kLanes), b.place.column,
                    round_up(b.place.width, kLanes));
@@ -26,66 +34,110 @@ bool conflict(const Access& a, const Access& b) {
   return overlap(a.place.offset, a.place.stride, b.place.offset, b.place.stride);
 }
 
-Access value(const Place& place, bool write) {
-  return {place.rows == Rows::tokens ? Space::tokens : Space::wanted, place, write};
+Access value(const Place& place, bool write, int32_t unit) {
+  return {place.rows == Rows::tokens ? Space::tokens : Space::wanted, place, write, unit};
 }
 
-// Memory outside the arenas: unit `number` of its space.
-Access unit(Space space, int32_t number, bool write) {
+// Memory outside the arenas: number `number` of its space.
+Access other(Space space, int32_t number, bool write) {
   Place place;
   place.offset = number;
   place.stride = place.width = 1;
-  return {space, place, write};
+  return {space, place, write, 0};
 }
 
-std::vector<Access> accesses(const Op& op, int32_t part, int32_t parts) {
+// How the workers share the columns that a phase reads and writes: Access::unit.
+int32_t column_unit(const Op& op, int32_t part, bool one_row) {
+  switch (op.code) {
+    case OpCode::linear:
+      return part == kMultiply ? kLanes : 0;
+    case OpCode::silu:
+    case OpCode::gelu:
+    case OpCode::mul:
+    case OpCode::add:
+    case OpCode::scale:
+    case OpCode::softcap:
+    case OpCode::select_rows:
+      return kLanes;
+    case OpCode::rms_norm:
+      return one_row ? op.ints[0] : 0;
+    case OpCode::rope:
+      return one_row ? op.ints[1] : 0;
+    case OpCode::attention:
+      return one_row && part == kWrite ? op.ints[2] : 0;
+    default:
+      return 0;
+  }
+}
+
+std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, bool one_row) {
   std::vector<Access> list;
-  const bool first = part == 0, last = part + 1 == parts;
+  const int32_t unit = column_unit(op, part, one_row);
+  const bool linear = op.code == OpCode::linear, attention = op.code == OpCode::attention;
   for (int32_t i = 0; i < op.input_count; ++i) {
     const Place& place = op.inputs[static_cast<size_t>(i)];
-    if (place.stride != 0) list.push_back(value(place, false));
+    if (place.stride == 0) continue;
+    if (quantized && part == kMultiply) continue;             // reads the scratch instead
+    if (attention && (part == kWrite) == (i == 0)) continue;  // writes k and v, attends with q
+    list.push_back(value(place, false, linear ? 0 : unit));
   }
-  if (last) {
+  if (!(linear && part == kPrepare) && !(attention && part == kWrite)) {
     for (int32_t o = 0; o < op.output_count; ++o) {
-      list.push_back(value(op.outputs[static_cast<size_t>(o)], true));
+      list.push_back(value(op.outputs[static_cast<size_t>(o)], true, unit));
     }
   }
-  if (op.code == OpCode::linear && parts == 2)
-    list.push_back(unit(Space::linear_scratch, 0, first));
-  if (op.code == OpCode::attention) list.push_back(unit(Space::kv, op.state, first));
+  // In a step of one row every worker has a scratch of its own.
+  if (quantized && !one_row) list.push_back(other(Space::linear_scratch, 0, part == kPrepare));
+  if (attention) list.push_back(other(Space::kv, op.state, part == kWrite));
   return list;
 }
 
-int32_t count_parts(const Op& op, const Kernels& kernels) {
-  if (op.code == OpCode::attention) return 2;  // write, attend
-  // Prepare and multiply; a format that needs no scratch has nothing to prepare.
-  if (op.code == OpCode::linear) return kernels.linear.scratch_bytes(op.weight, 1) > 0 ? 2 : 1;
-  return 1;
+int32_t first_part(const Op& op, bool quantized) {
+  return op.code == OpCode::linear && (op.prepared || !quantized) ? kMultiply : 0;
 }
 
-const char* work_of(const Op& op, int32_t part, int32_t parts) {
-  if (parts == 1) return "";
-  if (op.code == OpCode::attention) return part == 0 ? "write" : "attend";
-  return part == 0 ? "quantize" : "multiply";
+int32_t last_part(const Op& op) {
+  return op.code == OpCode::linear ? kMultiply : op.code == OpCode::attention ? kAttend : 0;
 }
+
+const char* work_of(const Op& op, int32_t part) {
+  if (op.code == OpCode::attention) return part == kWrite ? "write" : "attend";
+  if (op.code == OpCode::linear) return part == kPrepare ? "quantize" : "multiply";
+  return "";
+}
+
+// What has happened since the last barrier.
+class Pending {
+ public:
+  // Whether a phase that does this needs a barrier first.
+  bool add(const std::vector<Access>& accesses) {
+    bool barrier = false;
+    for (const Access& a : accesses) {
+      for (const Access& b : list_) barrier = barrier || conflict(a, b);
+    }
+    if (barrier) list_.clear();
+    list_.insert(list_.end(), accesses.begin(), accesses.end());
+    return barrier;
+  }
+
+ private:
+  std::vector<Access> list_;
+};
 
 }  // namespace
 
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows) {
   std::vector<Phase> phases;
-  std::vector<Access> pending;  // of the phases since the last barrier
+  Pending many, one;
   for (size_t i = 0; i < ops.size(); ++i) {
     if (ops[i].rows == Rows::wanted && !wanted_rows) continue;
-    const int32_t parts = count_parts(ops[i], kernels);
-    for (int32_t part = 0; part < parts; ++part) {
-      const std::vector<Access> mine = accesses(ops[i], part, parts);
-      bool barrier = false;
-      for (const Access& a : mine) {
-        for (const Access& b : pending) barrier = barrier || conflict(a, b);
-      }
-      if (barrier) pending.clear();
-      pending.insert(pending.end(), mine.begin(), mine.end());
-      phases.push_back({static_cast<int32_t>(i), part, barrier, work_of(ops[i], part, parts)});
+    const Op& op = ops[i];
+    const bool quantized =
+        op.code == OpCode::linear && kernels.linear.scratch_bytes(op.weight, 1) > 0;
+    for (int32_t part = first_part(op, quantized); part <= last_part(op); ++part) {
+      const bool barrier = many.add(accesses(op, part, quantized, false));
+      const bool row_barrier = one.add(accesses(op, part, quantized, true));
+      phases.push_back({static_cast<int32_t>(i), part, barrier, row_barrier, work_of(op, part)});
     }
   }
   return phases;

@@ -1,0 +1,32 @@
+// Rewrites a plan's instructions before anything is placed: fewer passes over memory, fewer
+// barriers, the same bits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/dispatch.h"
+#include "edge_llm.h"
+
+namespace edge {
+
+// An instruction of the plan, or what fusion made of some.
+struct Instruction {
+  edge_instruction plain;             // where it differs from the plan's, as fused
+  std::vector<int32_t> instructions;  // of the plan, whose work this does
+  int32_t first_row = 0;              // linear: of the weight's rows, as many as the output is wide
+  int32_t norm = -1;  // linear: weight of an rms_norm over whole rows of x that comes first
+  float eps = 0.0f;   // of that norm
+};
+
+// The plan's instructions as they are.
+std::vector<Instruction> unfused(const edge_program& program);
+
+// For a program that passed check_program():
+//  - linear, split in two, silu or gelu of one part, mul by the other: the linear is cut into the
+//    two parts, so that the worker that made a column of both goes on with them;
+//  - rms_norm that only linears with quantized activations read: each of them normalizes the rows
+//    that it quantizes, and the normalized rows are never stored.
+std::vector<Instruction> fuse(const edge_program& program, const Kernels& kernels);
+
+}  // namespace edge
