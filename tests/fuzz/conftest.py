@@ -12,11 +12,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-import sentencepiece_models
-from fixtures_checkpoints import CHAT_TEMPLATE
 from fixtures_gguf import add_metadata, add_tensor, add_tokenizer, architecture, gguf_tensors
 from fixtures_meta import meta_params, meta_tensors
 from fixtures_quantized import Array, Quantized, awq, choose, compressed, gptq, requantized_folder
+from fuzz_texts import CHAT, COMPLETION, PIECES, RECIPE, TEMPLATES, write_tokenizers
 
 Tiny = Callable[..., Path]
 
@@ -39,31 +38,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 QUANTS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "IQ4_NL")
 SUPER_BLOCKS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
-TEMPLATE = """{%- set ns = namespace(tools=[]) -%}
-{% macro call(t) %}{{ t.function.name }}({{ t.function.arguments | tojson }}){% endmacro %}
-{% if tools %}{{ '<tools>' ~ (tools | tojson(indent=2)) ~ '</tools>' }}{% endif %}
-{% for message in messages -%}
-{% if message.role == 'critic' %}{{ raise_exception('role') }}{% endif %}
-{% if loop.first and message['role'] == 'system' %}{% continue %}{% endif %}
-{{ bos_token if loop.first }}<|{{ message.role }}|>{{ (message.content or '') | trim }}
-{% generation %}{% for t in message.tool_calls or [] %}{{ call(t) }}{% endfor %}{% endgeneration %}
-{{- '<|end|>' * (1 if not loop.last else 2) }}{% endfor %}{{ strftime_now('%d %b %Y') }}
-{{ messages[-1].content.split(' ')[:3] | join(', ') }}{{ '%05d' % loop_count|default(3) }}
-"""
-RECIPE = """# all keys
-model: some/where
-scheme: 8da4w
-group_size: 32
-head: f16
-overrides: {"*layers.0.*": i8, "*lm_head*": f32}
-scale_rule: hqq
-requantize: false
-context: 128
-kv_dtype: i8
-adapters: [{path: lora, weight: 0.5}, {path: other}]
-gate: {max_kl: 1e-3, min_top1: 0.9}
-verify: yes
-"""
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +58,8 @@ def seeds(
         ("8da8w", "qwen3", "f32"),
     ):
         program = tiny_program(scheme, family, kv_dtype, **FAMILIES[family])
-        shutil.copyfile(program, new("program", family) / "input.edge")
+        for target in ("program", "core"):
+            shutil.copyfile(program, new(target, family) / "input.edge")
 
     checkpoints = {family: tiny_checkpoint(family, **sizes) for family, sizes in FAMILIES.items()}
     for family, checkpoint in checkpoints.items():
@@ -98,9 +73,11 @@ def seeds(
     _make_meta(checkpoints["llama"], new("meta", "one"), 1)
     _make_meta(checkpoints["llama"], new("meta", "two"), 2)
     _make_adapter(checkpoints["qwen2"], new("adapter", "linear"))
-    _make_tokenizers(new)
-    for name, text in (("all", TEMPLATE), ("plain", CHAT_TEMPLATE)):
+    write_tokenizers(new)
+    for name, text in TEMPLATES.items():
         (new("template", name) / "chat_template.jinja").write_text(text, encoding="utf-8")
+    (new("request", "chat") / "chat.json").write_text(json.dumps(CHAT))
+    (new("request", "completion") / "completion.json").write_text(json.dumps(COMPLETION))
     (new("recipe", "all") / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     return seeds
 
@@ -154,7 +131,7 @@ def _make_ggufs(tiny: Tiny, llama: Path, new: Callable[[str, str], Path]) -> Non
     for index in range(2):
         name = f"input-{index + 1:05d}-of-00002.gguf"
         _write_gguf(llama, folder / name, "F16", (index, 2))
-    pieces = _pieces()
+    pieces = PIECES
     path = new("gguf", "sentencepiece") / "input.gguf"
     config = json.loads((llama / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
@@ -269,43 +246,3 @@ def _make_adapter(checkpoint: Path, folder: Path) -> None:
         "base_model_name_or_path": "some/where",
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
-
-
-def _pieces() -> list[tuple[str, float, int]]:
-    words = ("▁", "▁a", "th", "▁th", "he", "▁the", "lo", "llo", "ello", "aa", "aaaa", "12")
-    letters = "abcdefghijklmnopqrstuvwxyzHw"
-    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
-    pieces += [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
-    pieces += [(word, -float(rank), 1) for rank, word in enumerate((*words, *letters))]
-    return pieces[:288]
-
-
-def _make_tokenizers(new: Callable[[str, str], Path]) -> None:
-    """A SentencePiece model as a protocol buffer and as tokenizer.json, and a tiktoken file."""
-    import base64
-
-    from edge_llm.tokenizers.convert import from_directory
-
-    settings = {
-        "bos_token": {"content": "<s>", "special": True},
-        "eos_token": "</s>",
-        "add_bos_token": True,
-        "legacy": False,
-        "added_tokens_decoder": {"300": {"content": "<|im_end|>", "special": True}},
-        "chat_template": [{"name": "default", "template": CHAT_TEMPLATE}],
-    }
-    folder = new("sentencepiece", "model")
-    (folder / "tokenizer.model").write_bytes(sentencepiece_models.model(_pieces()))
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    whole = new("tokenizer", "sentencepiece")
-    (whole / "tokenizer.json").write_bytes(from_directory(folder).json)
-    del settings["added_tokens_decoder"]
-    (whole / "tokenizer_config.json").write_text(json.dumps(settings))
-    (whole / "special_tokens_map.json").write_text('{"unk_token": "<unk>", "bos_token": "<s>"}')
-    (whole / "added_tokens.json").write_text('{"<|im_end|>": 300}')
-
-    tokens = [bytes([byte]) for byte in range(256)]
-    tokens += [b"th", b"he", b"the", b" the", b"aa", b"aaaa", b"lo", b"llo", b"ello", b"12"]
-    tokens += [b"x%d" % number for number in range(300 - len(tokens))]
-    lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)]
-    (new("tiktoken", "ranks") / "input.tiktoken").write_bytes(b"".join(lines))

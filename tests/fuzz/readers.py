@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +184,60 @@ def read_recipe(folder: Path) -> None:
 
 def prepare_recipe() -> None:
     import edge_llm.export.recipe  # noqa: F401
+
+
+# --- HTTP -----------------------------------------------------------------------------------------
+
+
+def read_request(folder: Path) -> None:
+    """The body of a request up to where the engine takes over; a refusal is a 4xx that can be
+    written as JSON."""
+    import json
+
+    from starlette.requests import Request
+
+    from edge_llm.errors import RequestError
+    from edge_llm.server.body import read_json
+    from edge_llm.server.errors import ApiError
+    from edge_llm.server.schemas import ChatRequest, CompletionRequest
+    from edge_llm.server.validation import check_stream_options, validate
+
+    (file,) = folder.iterdir()
+    data = file.read_bytes()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    headers = [(b"content-type", b"application/json")]
+    request = Request({"type": "http", "headers": headers}, receive)
+    kind: Any = ChatRequest if file.name == "chat.json" else CompletionRequest
+    refusal: ApiError | None = None
+    try:
+        body = _finished(read_json(request, 2**20))
+        checked, ignored = validate(kind, body, strict=False)
+        check_stream_options(checked)
+        json.dumps(ignored).encode()
+    except ApiError as exc:
+        refusal = exc
+    if refusal is not None:
+        assert 400 <= refusal.status < 500, refusal.status
+        assert refusal.response().body
+        raise RequestError(refusal.message)
+
+
+def _finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that never has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+def prepare_request() -> None:
+    import logging
+
+    import edge_llm.server.body
+    import edge_llm.server.validation  # noqa: F401
+
+    logging.disable()

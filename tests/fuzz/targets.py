@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import readers
+from core_plans import make_core, prepare_core, read_core
 from makers import Make, damaging
 
 MIB = 2**20
@@ -34,6 +35,7 @@ def _tokenizer(*names: str, prepare: Callable[[], None] = readers.prepare_tokeni
 
 TARGETS: Mapping[str, Target] = {
     "program": Target(damaging(".edge"), readers.read_program, readers.prepare_program, 128 * MIB),
+    "core": Target(make_core, read_core, prepare_core, 512 * MIB),
     "gguf": _checkpoint(".gguf"),
     "safetensors": _checkpoint(".safetensors", "index.json"),
     "config": _checkpoint("config.json"),
@@ -45,6 +47,12 @@ TARGETS: Mapping[str, Target] = {
     "tiktoken": _tokenizer(".tiktoken", prepare=readers.prepare_tiktoken),
     "template": Target(
         damaging(".jinja"), readers.read_template, readers.prepare_template, 1024 * MIB
+    ),
+    "request": Target(
+        damaging("chat.json", "completion.json"),
+        readers.read_request,
+        readers.prepare_request,
+        64 * MIB,
     ),
     "recipe": Target(damaging(".yaml"), readers.read_recipe, readers.prepare_recipe, 64 * MIB),
 }

@@ -20,8 +20,8 @@ import pytest
 
 HERE = Path(__file__).parent
 TARGETS = (
-    *("program", "gguf", "safetensors", "config", "quantized", "meta", "adapter"),
-    *("tokenizer", "sentencepiece", "tiktoken", "template", "recipe"),
+    *("program", "core", "gguf", "safetensors", "config", "quantized", "meta", "adapter"),
+    *("tokenizer", "sentencepiece", "tiktoken", "template", "request", "recipe"),
 )
 SHORT = 100
 LONG = int(os.environ.get("FUZZ_INPUTS", 100_000))
