@@ -25,7 +25,7 @@ FLOAT_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat
 
 
 def quantize(
-    rows: torch.Tensor, weight_format: str, *, scale_rule: str = "signed", name: str = "weight"
+    rows: torch.Tensor, weight_format: str, *, scale_rule: str = "hqq", name: str = "weight"
 ) -> PreparedWeight:
     """Quantizes (or rounds) ``rows`` [N, K] of any float dtype to ``weight_format``, a key of
     PANEL_FORMATS; ``scale_rule`` is for int4 (see `Recipe`). Rows are independent of each other, so
