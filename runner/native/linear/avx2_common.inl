@@ -12,6 +12,10 @@
 namespace edge {
 namespace {
 
+// Bytes that weights are asked for in advance: two small pages, so that their addresses are known
+// when the processor's own prefetcher, which stops at a page's end, could begin.
+constexpr int64_t kAhead = 8192;
+
 // Lanes below `count` (at most 8) are loaded, the rest are zero and not touched in memory.
 inline __m256i tail_mask(int32_t count) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

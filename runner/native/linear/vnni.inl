@@ -8,17 +8,14 @@
 //   Words         16 int32: load(data), broadcast(int32), lanes() as floats; 64 bytes:
 //                 low_nibbles(), high_nibbles(), plus_128(); and add(weights, x), which adds the
 //                 products of unsigned weights with the four k at x
-//   kFewRows      that many rows, or fewer, are one tile
-//   kTileRows     rows of a tile when there are more
-//   kTilePanels   panels of a tile
+//   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
+//                 memory as one stream
+//   kTileRows, kTilePanels   a tile when there are more rows
 //   kTotals       totals of a tile that stay in registers beside the sums
 #include "linear/packed.h"
 
 namespace edge {
 namespace {
-
-constexpr int kAhead = 1024;   // bytes that weights are asked for in advance
-constexpr int kFetchRows = 4;  // rows up to which memory, not arithmetic, sets the pace
 
 // Sums start over with each group of int4, and once a row for int8.
 struct WordStarts {
@@ -51,30 +48,32 @@ struct VnniOperands {
   int64_t depth;
 };
 
-// sums[m][p] of one group of packed nibbles.
-template <class S, int M, int P, int G>
-inline void sum_nibbles(const VnniOperands& in, const uint8_t* w, const int8_t* x,
+// Adds the products of the word at `x` for each row; `w` are the panels' weights.
+template <class S, int M, int P>
+inline void add_step(const typename S::Words (&w)[P], const int8_t* x,
+                     typename S::Words (&sums)[M][P]) {
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) sums[m][p].add(w[p], x + 4 * m);
+  }
+}
+
+// The same over 32 k of packed nibbles. The two halves of a byte one after the other, so that few
+// registers hold weights.
+template <class S, int M, int P>
+inline void add_nibbles(const uint8_t* w, int64_t panel_stride, const int8_t* x,
                         typename S::Words (&sums)[M][P]) {
   using Words = typename S::Words;
-#pragma GCC unroll 16
-  for (int c = 0; c < G / 8; ++c) {
-    Words low[P], high[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Words pairs = Words::load(w + p * in.panel_stride + 64 * c);
-      low[p] = pairs.low_nibbles();
-      high[p] = pairs.high_nibbles();
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
+  for (int c = 0; c < kBlock / 8; ++c) {
+    Words part[P];
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sums[m][p].add(low[p], x + (2 * c * M + m) * 4);
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
+    for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).low_nibbles();
+    add_step<S, M, P>(part, x + 2 * c * M * 4, sums);
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sums[m][p].add(high[p], x + ((2 * c + 1) * M + m) * 4);
-    }
+    for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).high_nibbles();
+    add_step<S, M, P>(part, x + (2 * c + 1) * M * 4, sums);
   }
 }
 
@@ -104,16 +103,18 @@ EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) sums[m][p] = Words::broadcast(in.starts[m]);
     }
-    if (M <= kFetchRows) {
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 16
-        for (int line = 0; line < kNibbles + kInt4ScaleBytes; line += 64) {
-          __builtin_prefetch(in.w + p * in.panel_stride + kAhead + line);
-        }
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 20
+      for (int line = 0; line < kNibbles + kInt4ScaleBytes; line += 64) {
+        __builtin_prefetch(in.w + p * in.panel_stride + kAhead + line);
       }
     }
-    sum_nibbles<S, M, P, G>(in, in.w, in.x, sums);
+#pragma GCC unroll 1
+    for (int block = 0; block < G / kBlock; ++block) {
+      add_nibbles<S, M, P>(in.w + block * kInt4BlockBytes, in.panel_stride,
+                           in.x + block * kBlock * M, sums);
+    }
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const V scales =
@@ -158,14 +159,10 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
       Words w[P];
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        if (M <= kFetchRows) __builtin_prefetch(in.w + p * in.panel_stride + kAhead);
+        __builtin_prefetch(in.w + p * in.panel_stride + kAhead);
         w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
       }
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) sums[m][p].add(w[p], in.x + 4 * m);
-      }
+      add_step<S, M, P>(w, in.x, sums);
     }
   }
 #pragma GCC unroll 4
@@ -248,8 +245,10 @@ template <class S, int G>
 void multiply_integers(const LinearArgs& args, Share panels) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   int64_t panel = panels.begin;
-  for (; panel + S::kTilePanels <= panels.end; panel += S::kTilePanels) {
-    multiply_panels<S, G, S::kTilePanels>(args, rows, panel);
+  if (args.x.rows > S::kFewRows) {
+    for (; panel + S::kTilePanels <= panels.end; panel += S::kTilePanels) {
+      multiply_panels<S, G, S::kTilePanels>(args, rows, panel);
+    }
   }
   for (; panel < panels.end; ++panel) multiply_panels<S, G, 1>(args, rows, panel);
 }
