@@ -29,7 +29,8 @@ NOT_EMULATED = "tests/runner/native/test_refusals.py::test_untouched_pages_cost_
 @pytest.mark.parametrize("cpu", PROCESSORS)
 def test_native_tests_pass(aarch64: Any, cpu: str) -> None:
     done = aarch64.run(
-        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--deselect", NOT_EMULATED),
+        *("-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"),
+        *("--deselect", NOT_EMULATED),
         # The whole suite's fixtures need PyTorch.
         *("--confcutdir=tests/runner/native", "tests/runner/native"),
         cpu=cpu,
