@@ -11,8 +11,8 @@ from torch import nn
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.quantize import FLOAT_DTYPES, group_of
 from edge_llm.export.recipe import GROUP_SIZES, Kind, Recipe
+from edge_llm.program.pack import fitting_format
 
 HEAD = "lm_head"
 
@@ -52,7 +52,7 @@ def assign_formats(
         k = int(module.weight.shape[1])
         wanted = asked[name] = recipe.format_for(name, kind)
         taken = name in stored and wanted.startswith("i4")
-        fitted = f"i4g{stored[name]}" if taken else _fit(wanted, k)
+        fitted = f"i4g{stored[name]}" if taken else fitting_format(wanted, k)
         if fitted is None:
             problems.append(f"{name} has {k} columns, which no group of {GROUP_SIZES} divides")
             continue
@@ -101,12 +101,6 @@ def _kind(path: str, module: nn.Module) -> Kind:
     if isinstance(module, nn.Embedding):
         return "embedding"
     return "head" if path == HEAD else "linear"
-
-
-def _fit(weight_format: str, k: int) -> str | None:
-    if weight_format in FLOAT_DTYPES or k % group_of(weight_format, k) == 0:
-        return weight_format
-    return next((f"i4g{size}" for size in sorted(GROUP_SIZES, reverse=True) if k % size == 0), None)
 
 
 def _check_overrides(recipe: Recipe, formats: Mapping[str, str]) -> None:

@@ -29,7 +29,10 @@ KEYS = {
     "download_bytes",
     "stop_ids",
     "recipe",
+    "config",
 }
+SIZE_FACTS = ("vocab", "dim", "layers", "heads", "kv_heads", "head_dim", "ffn", "tied")
+SIZE_FACTS += ("windows", "rotary_dim")
 Sizes = tuple[int, int, int, int, int, int, int]
 
 
@@ -239,6 +242,12 @@ def test_facts_follow_from_the_config(name: str) -> None:
     assert unread == ()
     assert config.family == facts["family"]
     assert config.context == facts["context"]
+    # What the planner reads says the same.
+    sizes = {"model_type": config.family, "max_position_embeddings": config.context}
+    stated, unread = read_config(facts["config"] | sizes, name)
+    assert unread == ()
+    for key in SIZE_FACTS:
+        assert getattr(stated, key) == getattr(config, key), key
     shapes = parameter_shapes(config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
     assert parameters == facts["parameters"]

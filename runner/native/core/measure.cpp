@@ -16,8 +16,8 @@ namespace {
 // Beyond any cache; read a window at a time, so that the best moment of a busy machine is found.
 constexpr int64_t kBytes = int64_t{512} << 20, kWindow = int64_t{64} << 20;
 constexpr int64_t kUnit = int64_t{1} << 16;
-constexpr int64_t kAttempt = 4'000'000;  // nanoseconds of arithmetic between two looks at the clock
-constexpr int32_t kLeast = 4;            // attempts, however long they take
+constexpr int64_t kAttempt = 500'000;  // nanoseconds of arithmetic between two looks at the clock
+constexpr int32_t kLeast = 4;          // attempts, however long they take
 
 struct Job {
   const CeilingKernels& kernels;

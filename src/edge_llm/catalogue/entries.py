@@ -44,6 +44,8 @@ class Entry:
         download_bytes: size of the weights that ``pull`` fetches; tokenizer and config are small.
         stop_ids: ids that end a turn.
         recipe: the export recipe to use by default.
+        config: keys of the published config.json that decide sizes (the rest is read from the
+            files).
         package: where ``pull`` takes it from, if not from ``source``.
         sampling: what the authors recommend (fields of `GenerationDefaults`), where the files
             themselves do not say it.
@@ -61,6 +63,7 @@ class Entry:
     stop_ids: tuple[int, ...]
     recipe: str
     aliases: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
     package: Package | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
 

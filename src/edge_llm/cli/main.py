@@ -19,6 +19,7 @@ from edge_llm.cli import (
     evaluate,
     export,
     inspect,
+    plan,
     run,
     serve,
     store,
@@ -26,7 +27,7 @@ from edge_llm.cli import (
 )
 from edge_llm.errors import EdgeLLMError
 
-VERBS = (export, chat, run, serve, bench, evaluate, inspect, verify, store)
+VERBS = (export, chat, run, serve, bench, plan, evaluate, inspect, verify, store)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -33,6 +33,11 @@ def weight_bytes(plan: Plan) -> int:
     )
 
 
+def stored_bytes(plan: Plan) -> int:
+    """Bytes of all weights in the file; one that two names share counts once."""
+    return sum(_bytes(weight) for weight in {w.tensor: w for w in plan.weights}.values())
+
+
 def kv_bytes(plan: Plan, depth: int) -> int:
     """Bytes of keys and values that one token reads with ``depth`` tokens before it."""
     return kv_reader(plan)(depth)
@@ -67,6 +72,15 @@ def prefill_operations(plan: Plan, tokens: int, depth: int = 0, rows: int = 1) -
     after ``depth`` cached ones, with logits for ``rows`` of them."""
     return sum(
         _operations(plan, instruction, tokens, depth, rows) for instruction in plan.instructions
+    )
+
+
+def attention_operations(plan: Plan, tokens: int, depth: int = 0) -> int:
+    """The part of `prefill_operations` that attention does, in float32."""
+    return sum(
+        _operations(plan, instruction, tokens, depth, 0)
+        for instruction in plan.instructions
+        if instruction.op == "attention"
     )
 
 

@@ -62,6 +62,15 @@ def format_group(fmt: str) -> int:
     return int(fmt[3:]) if fmt.startswith("i4g") else 0
 
 
+def fitting_format(fmt: str, k: int) -> str | None:
+    """Return ``fmt``, or if its group does not divide ``k`` the int4 format with the largest group
+    that does; None if none does."""
+    group = format_group(fmt)
+    if not group or k % group == 0:
+        return fmt
+    return next((f"i4g{size}" for size in (128, 64, 32) if k % size == 0), None)
+
+
 def packed_bytes(fmt: str, n: int, k: int) -> int:
     """Return the size in bytes of an ``[n, k]`` weight packed as ``fmt``."""
     return _panels(n) * _panel_dtype(fmt, n, k).itemsize

@@ -1,0 +1,156 @@
+"""A plan from a model's sizes alone: enough of one for `program.cost`, with no weights, no graph
+and no PyTorch. It holds the matrices, the attention and the parameter count; a test compares its
+costs with those of exported programs of every family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from edge_llm.errors import ExportError, SourceError
+from edge_llm.program.cost import stored_bytes
+from edge_llm.program.ops import RAW_F32
+from edge_llm.program.pack import fitting_format
+from edge_llm.program.plan import ROWS, TOKENS, Instruction, Plan, Rows, State, Value, Weight
+
+# Of the files that exports make: room that headers keep, bytes of it for each layer, and bytes of
+# tokenizer for each token.
+_HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Sizes of a decoder of gated MLPs; ``parameters`` counts a tied table once, ``windows`` are
+    tokens that each layer sees (0: all; empty: all in every layer)."""
+
+    vocab: int
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    rotary_dim: int
+    tied: bool
+    parameters: int
+    windows: tuple[int, ...] = ()
+
+
+def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
+    """From keys of a published config.json (the catalogue's ``config``). A ``sliding_window`` is
+    that of every layer.
+
+    Raises:
+        SourceError: a key is missing.
+    """
+    try:
+        dim, heads = config["hidden_size"], config["num_attention_heads"]
+        layers = config["num_hidden_layers"]
+        head_dim = config.get("head_dim", dim // heads)
+        window = config.get("sliding_window")
+        return Shape(
+            vocab=config["vocab_size"],
+            dim=dim,
+            layers=layers,
+            heads=heads,
+            kv_heads=config["num_key_value_heads"],
+            head_dim=head_dim,
+            ffn=config["intermediate_size"],
+            rotary_dim=int(head_dim * config.get("partial_rotary_factor", 1.0)),
+            tied=config["tie_word_embeddings"],
+            parameters=parameters,
+            windows=() if window is None else (window,) * layers,
+        )
+    except KeyError as exc:
+        raise SourceError(f"the catalogue's config lacks {exc}") from exc
+
+
+Kind = Literal["linear", "embedding", "head"]
+Formats = Callable[[str, Kind], str]  # (parameter name, its kind) -> weight format
+
+
+def sketch(shape: Shape, formats: Formats, *, kv_dtype: str, context: int) -> Plan:
+    """The plan of ``shape``, of which `program.cost` gives the same figures as of the exported one.
+
+    Raises:
+        ExportError: a matrix that no int4 group divides.
+    """
+    values = [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
+    weights: list[Weight] = []
+    instructions: list[Instruction] = []
+    matrices = 0
+
+    def emit(op: str, number: int, width: int, rows: Rows, state: int = -1, **facts: int) -> None:
+        values.append(Value(rows, width))
+        used = () if state >= 0 else (number,)
+        outputs = (len(values) - 1,)
+        instructions.append(Instruction(op, (TOKENS,), outputs, used, state, dict(facts)))
+
+    def weight(name: str, kind: Kind, n: int, k: int) -> int:
+        nonlocal matrices
+        wanted = formats(name, kind)
+        fitted = fitting_format(wanted, k)
+        if fitted is None:
+            raise ExportError(f"{name} has {k} columns, which no group of {wanted} divides")
+        matrices += n * k
+        weights.append(Weight(name, name, fitted, (n, k)))
+        return len(weights) - 1
+
+    table = weight("model.embed_tokens.weight", "embedding", shape.vocab, shape.dim)
+    emit("embedding", table, shape.dim, "T")
+    q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    for layer in range(shape.layers):
+        prefix = f"model.layers.{layer}."
+        for name, n, k in (
+            ("self_attn.q_proj", q_size, shape.dim),
+            ("self_attn.k_proj", kv_size, shape.dim),
+            ("self_attn.v_proj", kv_size, shape.dim),
+            ("self_attn.o_proj", shape.dim, q_size),
+            ("mlp.gate_proj", shape.ffn, shape.dim),
+            ("mlp.up_proj", shape.ffn, shape.dim),
+            ("mlp.down_proj", shape.dim, shape.ffn),
+        ):
+            emit("linear", weight(f"{prefix}{name}.weight", "linear", n, k), n, "T")
+        emit(
+            "attention",
+            -1,
+            q_size,
+            "T",
+            state=layer,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            window=shape.windows[layer] if shape.windows else 0,
+        )
+    head = weight("lm_head.weight", "head", shape.vocab, shape.dim)
+    emit("linear", head, shape.vocab, "R")
+    if shape.tied:
+        matrices -= shape.vocab * shape.dim
+        if weights[head].format == weights[table].format:
+            weights[head] = replace(weights[head], tensor=weights[table].tensor)
+    # Norms and biases: whatever the parameters are beyond the matrices.
+    weights.append(Weight("vectors", "vectors", RAW_F32, (shape.parameters - matrices,)))
+    emit("rms_norm", len(weights) - 1, shape.dim, "T")
+    for name in ("cos", "sin"):
+        weights.append(Weight(name, name, RAW_F32, (context, shape.rotary_dim // 2)))
+    return Plan(
+        context=context,
+        vocab=shape.vocab,
+        values=tuple(values),
+        weights=tuple(weights),
+        states=tuple(
+            State(f"layers.{layer}", shape.kv_heads, shape.head_dim, kv_dtype)
+            for layer in range(shape.layers)
+        ),
+        instructions=tuple(instructions),
+        output=ROWS,
+    )
+
+
+def file_bytes(plan: Plan) -> int:
+    """About the size of the program file: its weights to the byte, header and tokenizer as they
+    usually are."""
+    layers = len(plan.states)
+    return stored_bytes(plan) + _HEADER + layers * _HEADER_LAYER + plan.vocab * _TOKENIZER_TOKEN
