@@ -12,7 +12,7 @@ namespace {
 
 struct Avx512Vnni {
   using Lanes = avx512::Lanes;
-  static constexpr int kFewRows = 8, kTileRows = 6, kTilePanels = 2, kTotals = 16;
+  static constexpr int kFewRows = 8, kTileRows = 6, kTilePanels = 2, kSums = 16, kTotals = 16;
 
   struct Words {
     __m512i v;
@@ -30,6 +30,7 @@ struct Avx512Vnni {
       std::memcpy(&word, x, 4);
       v = _mm512_dpbusd_epi32(v, weights.v, _mm512_set1_epi32(word));
     }
+    Words operator+(Words other) const { return {_mm512_add_epi32(v, other.v)}; }
     Lanes lanes() const { return {_mm512_cvtepi32_ps(v)}; }
   };
 };

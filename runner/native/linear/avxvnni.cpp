@@ -13,7 +13,7 @@ namespace {
 
 struct AvxVnni {
   using Lanes = avx2::Lanes;
-  static constexpr int kFewRows = 6, kTileRows = 6, kTilePanels = 1, kTotals = 2;
+  static constexpr int kFewRows = 6, kTileRows = 6, kTilePanels = 1, kSums = 4, kTotals = 2;
 
   struct Words {
     __m256i lo, hi;
@@ -45,6 +45,9 @@ struct AvxVnni {
       const __m256i all = _mm256_set1_epi32(word);
       lo = _mm256_dpbusd_avx_epi32(lo, weights.lo, all);
       hi = _mm256_dpbusd_avx_epi32(hi, weights.hi, all);
+    }
+    Words operator+(Words other) const {
+      return {_mm256_add_epi32(lo, other.lo), _mm256_add_epi32(hi, other.hi)};
     }
     Lanes lanes() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
   };

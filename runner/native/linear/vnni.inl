@@ -5,12 +5,13 @@
 //
 // `S` is the instruction set:
 //   Lanes         16 floats
-//   Words         16 int32: load(data), broadcast(int32), lanes() as floats; 64 bytes:
+//   Words         16 int32: load(data), broadcast(int32), +, lanes() as floats; 64 bytes:
 //                 low_nibbles(), high_nibbles(), plus_128(); and add(weights, x), which adds the
 //                 products of unsigned weights with the four k at x
 //   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
 //                 memory as one stream
 //   kTileRows, kTilePanels   a tile when there are more rows
+//   kSums         sums that small tiles may keep
 //   kTotals       totals of a tile that stay in registers beside the sums
 #include "linear/packed.h"
 
@@ -48,32 +49,57 @@ struct VnniOperands {
   int64_t depth;
 };
 
-// Adds the products of the word at `x` for each row; `w` are the panels' weights.
+// The sums of a tile. Small tiles keep several chains apart and add them up at the end, so that a
+// sum need not wait for the one before it; in int32 their order is of no account.
 template <class S, int M, int P>
-inline void add_step(const typename S::Words (&w)[P], const int8_t* x,
-                     typename S::Words (&sums)[M][P]) {
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) sums[m][p].add(w[p], x + 4 * m);
-  }
-}
+struct Sums {
+  using Words = typename S::Words;
+  static constexpr int kRoom = S::kSums / (M * P);
+  static constexpr int kChains = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
+  Words sums[kChains][M][P];
 
-// The same over 32 k of packed nibbles. The two halves of a byte one after the other, so that few
-// registers hold weights.
+  void start(const int32_t* starts) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        sums[0][m][p] = Words::broadcast(starts[m]);
+#pragma GCC unroll 4
+        for (int c = 1; c < kChains; ++c) sums[c][m][p] = Words::broadcast(0);
+      }
+    }
+  }
+  // Adds the products of the panels' weights with the word at `x` of each row.
+  void add(int step, const Words (&w)[P], const int8_t* x) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sums[step % kChains][m][p].add(w[p], x + 4 * m);
+    }
+  }
+  typename S::Lanes lanes(int m, int p) const {
+    Words sum = sums[0][m][p];
+#pragma GCC unroll 4
+    for (int c = 1; c < kChains; ++c) sum = sum + sums[c][m][p];
+    return sum.lanes();
+  }
+};
+
+// Adds 32 k of packed nibbles. The two halves of a byte one after the other, so that few registers
+// hold weights.
 template <class S, int M, int P>
 inline void add_nibbles(const uint8_t* w, int64_t panel_stride, const int8_t* x,
-                        typename S::Words (&sums)[M][P]) {
+                        Sums<S, M, P>& sums) {
   using Words = typename S::Words;
 #pragma GCC unroll 4
   for (int c = 0; c < kBlock / 8; ++c) {
     Words part[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).low_nibbles();
-    add_step<S, M, P>(part, x + 2 * c * M * 4, sums);
+    sums.add(2 * c, part, x + 2 * c * M * 4);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).high_nibbles();
-    add_step<S, M, P>(part, x + (2 * c + 1) * M * 4, sums);
+    sums.add(2 * c + 1, part, x + (2 * c + 1) * M * 4);
   }
 }
 
@@ -81,7 +107,6 @@ inline void add_nibbles(const uint8_t* w, int64_t panel_stride, const int8_t* x,
 template <class S, int M, int P, int G>
 EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
   using V = typename S::Lanes;
-  using Words = typename S::Words;
   constexpr int kNibbles = G / kBlock * kInt4BlockBytes;
   constexpr bool kOwn = M * P <= S::kTotals;
   V own[kOwn ? M : 1][kOwn ? P : 1];
@@ -97,12 +122,8 @@ EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
     }
   }
   for (int64_t k = 0; k < in.depth; k += G) {
-    Words sums[M][P];
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sums[m][p] = Words::broadcast(in.starts[m]);
-    }
+    Sums<S, M, P> sums;
+    sums.start(in.starts);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 20
@@ -122,10 +143,10 @@ EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         if constexpr (kOwn) {
-          own[m][p] = fma(scales, sums[m][p].lanes(), own[m][p]);
+          own[m][p] = fma(scales, sums.lanes(m, p), own[m][p]);
         } else {
           float* total = totals + (m * P + p) * kLanes;
-          fma(scales, sums[m][p].lanes(), V::load(total)).store(total);
+          fma(scales, sums.lanes(m, p), V::load(total)).store(total);
         }
       }
     }
@@ -147,12 +168,8 @@ template <class S, int M, int P>
 EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
   using V = typename S::Lanes;
   using Words = typename S::Words;
-  Words sums[M][P];
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) sums[m][p] = Words::broadcast(in.starts[m]);
-  }
+  Sums<S, M, P> sums;
+  sums.start(in.starts);
   for (int64_t k = 0; k < in.depth; k += 16) {
 #pragma GCC unroll 4
     for (int step = 0; step < 4; ++step, in.w += kInt8WordBytes, in.x += 4 * M) {
@@ -162,7 +179,7 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
         __builtin_prefetch(in.w + p * in.panel_stride + kAhead);
         w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
       }
-      add_step<S, M, P>(w, in.x, sums);
+      sums.add(step, w, in.x);
     }
   }
 #pragma GCC unroll 4
@@ -170,7 +187,7 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
     const V scales = V::load(reinterpret_cast<const float*>(in.w + p * in.panel_stride));
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
-      fma(scales, sums[m][p].lanes(), V::broadcast(0.0f)).store(totals + (m * P + p) * kLanes);
+      fma(scales, sums.lanes(m, p), V::broadcast(0.0f)).store(totals + (m * P + p) * kLanes);
     }
   }
 }
