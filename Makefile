@@ -19,7 +19,8 @@ help:
 	@echo "make test-slow   the tests behind the slow mark"
 	@echo "make format      rewrite the sources in the project's style"
 	@echo "make docs        docs/cli.md from --help"
-	@echo "make bench       this machine's ceilings, and the small model beside llama.cpp"
+	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
+	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
 	@echo "make wheel       sdist and wheel for this machine, into dist/"
 
 install: $(STAMP)
@@ -60,7 +61,10 @@ docs: $(STAMP)
 	$(BIN)/python docs/make_cli.py > docs/cli.md
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/smollm2_vs_llama_cpp.py
+	$(BIN)/python benchmarks/peers.py all --quick
+
+bench-peers: $(STAMP)
+	$(BIN)/python benchmarks/peers.py all
 
 wheel: $(STAMP)
 	$(BIN)/python tools/wheel.py

@@ -1,0 +1,117 @@
+"""Our programs beside llama.cpp, ONNX Runtime GenAI, OpenVINO GenAI and ExecuTorch.
+
+    python benchmarks/peers.py install [PEER ...]   an environment each, in build/peers/
+    python benchmarks/peers.py prepare [PEER ...]   checkpoints, converted models, in build/bench/
+    python benchmarks/peers.py run [--quick]        measures, writes docs/performance.md
+    python benchmarks/peers.py table                the tables again, from the last run
+    python benchmarks/peers.py all [--quick]        install, prepare, run
+
+What is done already is not done again. A peer that cannot be installed, or cannot be given a model,
+is reported as missing with the reason. Raw results: build/bench/peers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+
+from comparison import Plan, compare
+from document import replace_section
+from programs import FOLDER, MODELS, program
+from registry import ENVIRONMENTS, JUDGE, PEERS, Peer
+from tables import markdown
+
+RESULTS = FOLDER / "peers.json"
+DEFAULT_MODELS = ["llama3.2-1b", "qwen3-0.6b", "smollm2-135m"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=("install", "prepare", "run", "table", "all"))
+    parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--models", default=",".join(DEFAULT_MODELS), help=f"of {list(MODELS)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="llama.cpp Q4_0 alone; prints, and writes no document"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of each measurement")
+    options = parser.parse_args()
+    if unknown := set(options.peers) - set(PEERS):
+        parser.error(f"no peer {', '.join(sorted(unknown))}; known: {', '.join(PEERS)}")
+    models = options.models.split(",")
+    peers = [PEERS[name] for name in options.peers or PEERS]
+    if options.quick:
+        peers = [PEERS["llama-cpp"]]
+
+    if options.verb in ("install", "all"):
+        for peer in peers:
+            attempt(peer.install, f"installing {peer.name}", ENVIRONMENTS / f"{peer.name}.failed")
+    if options.verb in ("prepare", "all"):
+        for model in models:
+            program(model)
+            for peer in peers:
+                mark = peer.folder(model).with_suffix(".failed")
+                attempt(lambda p=peer, m=model: p.make(m), f"{peer.name}: {model}", mark)
+    if options.verb in ("run", "all"):
+        results = measure(models, peers, options.quick, options.rounds)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        if not options.quick:
+            replace_section("peers", markdown(results))
+        print(markdown(results))
+    if options.verb == "table":
+        replace_section("peers", markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))
+
+
+def attempt(work: Any, what: str, mark: Path) -> None:
+    """Does it, or keeps the reason why not in the file ``mark`` for the report."""
+    mark.unlink(missing_ok=True)
+    start = time.monotonic()
+    try:
+        work()
+        print(f"{what}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+    except (RuntimeError, OSError) as exc:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(str(exc), encoding="utf-8")
+        print(f"{what} failed: {exc}", file=sys.stderr)
+
+
+def measure(models: list[str], peers: list[Peer], quick: bool, rounds: int) -> dict[str, Any]:
+    plans = []
+    for model in models:
+        engines = {"edge-llm 8da4w": (Path(sys.executable), "time_edge_llm.py", program(model))}
+        missing = {}
+        for peer in peers:
+            for variant, title in peer.variants.items():
+                file = peer.folder(model) / variant
+                if quick and title != JUDGE:
+                    continue
+                if file.exists():
+                    engines[title] = (peer.python, peer.script, file)
+                else:
+                    missing[title] = reason(peer, model)
+        plans.append(Plan(model, engines, missing))
+    return compare(plans, rounds=rounds, quick=quick)
+
+
+def reason(peer: Peer, model: str) -> str:
+    """Why a peer has no file of a model: the last line of what failed."""
+    for mark in (
+        ENVIRONMENTS / f"{peer.name}.failed",
+        peer.folder(model).with_suffix(".failed"),
+    ):
+        if mark.exists():
+            lines = [line.strip() for line in mark.read_text(encoding="utf-8").splitlines()]
+            return next((line for line in reversed(lines) if line), "no reason given")
+    return "not prepared"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The tables of docs/performance.md from the results of a comparison."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from comparison import CELLS, OURS, Cell, ratio_of
+from document import table
+from programs import MODELS, SMOLLM2
+from registry import JUDGE
+
+# (ratio to llama.cpp Q4_0 with two threads, the same for SmolLM2)
+BARS = {
+    "decode, empty cache": (1.5, 2.0),
+    "decode, 1,024 cached": (2.2, 2.2),
+    "prefill 512": (2.5, 3.0),
+    "prefill 2048": (2.5, 2.5),
+}
+QUIET = 0.7  # load average of a machine that does nothing else, right after preparations
+ONE_THREAD_BAR = 1.5
+DECODE_BARS = {"ONNX Runtime GenAI int4": 1.25}  # of the other peers; else 1
+
+
+def markdown(results: dict[str, Any]) -> str:
+    parts = [
+        f"{results['where']} {_versions(results)} The run took {results['minutes']:.0f} minutes.",
+        "Ratios are ours to theirs in tokens a second, medians over interleaved rounds; same "
+        "checkpoint, and the default recipe (int8 head) for ours.",
+    ]
+    if results["load_average"] > QUIET:
+        parts.append(
+            f"**Not a quiet machine: its load was {results['load_average']:.1f} before the run. "
+            "These figures judge nothing.**"
+        )
+    for threads in (2, 1):
+        plural = "threads" if threads > 1 else "thread"
+        parts.append(f"### Times llama.cpp Q4_0, {threads} {plural}\n\n{_judged(results, threads)}")
+    if not results["quick"]:
+        for model in results["models"]:
+            parts.append(f"### {MODELS[model['model']]}\n\n{_engines(model)}")
+    return "\n\n".join(parts)
+
+
+def _judged(results: dict[str, Any], threads: int) -> str:
+    models = results["models"]
+    rows = []
+    for cell in CELLS:
+        cells = [_verdict(cell, model, threads) for model in models]
+        if any(cells):
+            rows.append([cell.title, *cells])
+    return table(["", *(MODELS[model["model"]] for model in models)], rows)
+
+
+def _verdict(cell: Cell, model: dict[str, Any], threads: int) -> str:
+    engines = _run(model, threads)["engines"]
+    ours = engines[OURS]["seconds"].get(cell.key)
+    theirs = engines.get(JUDGE, {"seconds": {}})["seconds"].get(cell.key)
+    if not ours or not theirs:
+        return "missing" if threads == 2 else ""
+    general, small = BARS[cell.title]
+    bar = ONE_THREAD_BAR if threads == 1 else small if model["model"] == SMOLLM2 else general
+    ratio = ratio_of(ours, theirs)
+    return f"{ratio:.2f} (bar {bar}: {'pass' if ratio >= bar else 'miss'})"
+
+
+def _engines(model: dict[str, Any]) -> str:
+    """Tokens a second of every engine, and how many times faster we are."""
+    head = [
+        "engine",
+        "threads",
+        *(cell.title for cell in CELLS),
+        "file MB",
+        "peak RSS MB",
+        "load s",
+    ]
+    rows = []
+    for run in model["runs"]:
+        ours = run["engines"][OURS]["seconds"]
+        for title, record in run["engines"].items():
+            cells = [_speed(cell, title, record, ours) for cell in CELLS]
+            if "start" in record["failed"]:
+                continue
+            rows.append(
+                [
+                    title,
+                    str(run["threads"]),
+                    *cells,
+                    f"{record['file_bytes'] / 1e6:.0f}",
+                    f"{record['peak_rss_bytes'] / 1e6:.0f}",
+                    f"{record['load_seconds']:.2f}",
+                ]
+            )
+    return table(head, rows) + "".join(f"\n{line}" for line in _absences(model))
+
+
+def _speed(cell: Cell, title: str, record: dict[str, Any], ours: dict[str, list[float]]) -> str:
+    seconds = record["seconds"].get(cell.key)
+    if not seconds:
+        return "-"
+    speed = cell.tokens / statistics.median(seconds)
+    shown = f"{speed:.0f}" if speed >= 100 else f"{speed:.1f}"
+    if title == OURS or cell.key not in ours:
+        return shown
+    ratio = ratio_of(ours[cell.key], seconds)
+    bar = DECODE_BARS.get(title, 1.0) if cell.kind == "decode" else 1.0
+    return f"{shown} ({ratio:.2f}x{', behind the bar' if ratio < bar else ''})"
+
+
+def _absences(model: dict[str, Any]) -> list[str]:
+    lines = [f"- Missing: {title}: {why}" for title, why in model["missing"].items()]
+    for run in model["runs"]:
+        for title, record in run["engines"].items():
+            for what, why in record["failed"].items():
+                lines.append(f"- Missing: {title}, {run['threads']} threads, {what}: {why}")
+    return [f"{line}\n" for line in lines]
+
+
+def _run(model: dict[str, Any], threads: int) -> dict[str, Any]:
+    run: dict[str, Any] = next(run for run in model["runs"] if run["threads"] == threads)
+    return run
+
+
+def _versions(results: dict[str, Any]) -> str:
+    versions: dict[str, str] = {}
+    for model in results["models"]:
+        for run in model["runs"]:
+            for title, record in run["engines"].items():
+                if "version" in record:
+                    versions.setdefault(title, record["version"])
+    return ", ".join(f"{title} {version}" for title, version in versions.items()) + "."

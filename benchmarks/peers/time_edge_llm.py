@@ -1,0 +1,75 @@
+"""Times a program file straight on the executor, greedy sampling included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from worker import CHUNK, serve, timed, token_ids
+
+import edge_llm
+from edge_llm.native import isa
+from edge_llm.program.file import Program
+from edge_llm.runner.backends import native
+from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.executor import Batch, Limits, RowSampler
+
+GREEDY = RowSampler(SamplingParams(temperature=0), 0, 0, np.empty(0, np.int32), 0)
+
+
+class EdgeLlm:
+    def __init__(self, path: str, threads: int, context: int) -> None:
+        self._program = program = Program.open(Path(path))
+        pages = -(-context // native.page_tokens())
+        self._executor = native.load(
+            program.plan,
+            {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
+            sampleable=program.plan.vocab,
+            limits=Limits(
+                max_tokens=CHUNK, max_rows=1, max_sequences=1, pages=pages, threads=threads
+            ),
+        )
+        self.version = f"{edge_llm.__version__} ({isa()})"
+        self.vocab = program.plan.vocab
+        self._pages = np.arange(pages, dtype=np.int32)[None, :]
+        self._held = 0
+
+    def fill(self, depth: int) -> None:
+        if depth > self._held:
+            self._run(depth - self._held)
+        self._held = depth
+
+    def prefill(self, tokens: int) -> float:
+        return timed(lambda: self._run(tokens))
+
+    def decode(self, tokens: int) -> float:
+        return timed(lambda: [self._run(1) for _ in range(tokens)])
+
+    def greedy(self, ids: list[int]) -> int:
+        self._held = 0
+        return self._step(ids, sample=True)
+
+    def _run(self, tokens: int) -> None:
+        end = self._held + tokens
+        while self._held < end:
+            count = min(CHUNK, end - self._held)
+            ids = token_ids(self._held, count, self.vocab)
+            self._step(ids, sample=self._held + count == end)
+
+    def _step(self, ids: list[int], *, sample: bool) -> int:
+        count = len(ids)
+        batch = Batch(
+            tokens=np.array(ids, np.int32),
+            positions=np.arange(self._held, self._held + count, dtype=np.int32),
+            sequences=np.zeros(count, np.int32),
+            rows=np.array([count - 1] if sample else [], np.int32),
+            page_tables=self._pages,
+            samplers=[GREEDY] if sample else [],
+        )
+        result = self._executor.step(batch)
+        self._held += count
+        return int(result.ids[0]) if sample else -1
+
+
+if __name__ == "__main__":
+    serve(EdgeLlm)
