@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow check format docs bench wheel clean
+.PHONY: FORCE help install demo test test-slow check format docs bench bench-peers wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
