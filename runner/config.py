@@ -10,18 +10,22 @@ from edge_llm.errors import ConfigError, RequestError
 
 MAX_TOP_LOGPROBS = 20
 DEFAULT_STEP_TOKENS = 256
+HUGE_PAGES = ("auto", "copy", "off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
     """``threads``: 0 takes the physical cores. ``kv_budget``: bytes for KV pages, None: enough for
     ``max_sequences`` half-full contexts, at most a quarter of the machine's memory. ``step_tokens``
-    bounds the tokens of one step, and so the wait between two tokens of a running sequence."""
+    bounds the tokens of one step, and so the wait between two tokens of a running sequence.
+    ``huge_pages``: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
+    into such pages at load if memory allows, "off" does neither."""
 
     threads: int = 0
     kv_budget: int | None = None
     max_sequences: int = 8
     step_tokens: int = DEFAULT_STEP_TOKENS
+    huge_pages: str = "auto"
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -34,6 +38,10 @@ class RunnerConfig:
             raise ConfigError(
                 f"step_tokens is {self.step_tokens}, expected at least max_sequences "
                 f"({self.max_sequences})"
+            )
+        if self.huge_pages not in HUGE_PAGES:
+            raise ConfigError(
+                f"huge_pages is {self.huge_pages!r}, expected one of: {', '.join(HUGE_PAGES)}"
             )
 
 

@@ -34,6 +34,19 @@ def _installed_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_memory() -> int | None:
+    """Bytes that could be taken now without swapping, where the system says so."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return min(int(value.split()[0]) * 1024, machine_memory())
+    return None
+
+
 def page_count(config: RunnerConfig, context: int, page_tokens: int, page_bytes: int) -> int:
     """KV pages for ``config``: what ``kv_budget`` pays for; without one, ``max_sequences``
     half-full contexts but at least one whole, in at most a quarter of the machine's memory.

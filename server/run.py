@@ -33,6 +33,7 @@ def serve(
     threads: int = 0,
     max_sequences: int = 8,
     kv_budget: int | None = None,
+    huge_pages: str = "auto",
 ) -> None:
     """Serves a program file until SIGTERM or SIGINT: no more requests are taken, those that run
     have ``options.drain_seconds`` to end, then their streams end with an error event. A second
@@ -52,6 +53,7 @@ def serve(
             threads=threads,
             max_sequences=max_sequences,
             kv_budget=kv_budget,
+            huge_pages=huge_pages,
             step_tokens=max(DEFAULT_STEP_TOKENS, max_sequences),  # a token for each, at least
         )
 

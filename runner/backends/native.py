@@ -19,6 +19,7 @@ from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.native_batch import StepBuffers
 from edge_llm.runner.backends.native_program import aligned, native_program, native_states
+from edge_llm.runner.backends.weights import prefault
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
 from edge_llm.runner.profile import Phase, StepTimes
 
@@ -80,6 +81,7 @@ class NativeExecutor:
         self._limits = replace(limits, threads=limits.threads or native.physical_cores())
         self._plan = plan
         self._weights = {name: aligned(data) for name, data in weights.items()}  # kept alive
+        prefault(self._weights)
         program = native_program(plan, self._weights, sampleable)
         reserved = native.Limits(**asdict(self._limits))
         model = ctypes.c_void_p()

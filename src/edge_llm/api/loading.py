@@ -8,6 +8,7 @@ from edge_llm.api.llm import LLM
 from edge_llm.program.cost import kv_reader, weight_bytes
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.executor import Limits
@@ -25,13 +26,16 @@ def load(
     backend: str = "native",
     max_sequences: int = 8,
     step_tokens: int = DEFAULT_STEP_TOKENS,
+    huge_pages: str = "auto",
 ) -> LLM:
     """Opens a program file and starts an engine on it.
 
     ``threads`` 0 takes the physical cores. ``kv_budget``: bytes for keys and values, None: enough
     for ``max_sequences`` half-full contexts, at most a quarter of the machine's memory.
     ``max_sequences``: requests that run at once, others wait. ``step_tokens`` bounds the tokens
-    computed at once, over all requests. ``backend`` is "native" or "torch".
+    computed at once, over all requests. ``backend`` is "native" or "torch". ``huge_pages``: "auto"
+    asks the kernel to hold the file in huge pages, "copy" copies the weights into such pages if
+    memory allows, "off" does neither.
 
     Raises:
         ProgramError: the file cannot be read, or is damaged, hostile or too new.
@@ -42,16 +46,24 @@ def load(
         MissingDependencyError: the backend needs a package that is not installed.
     """
     config = RunnerConfig(
-        threads=threads, kv_budget=kv_budget, max_sequences=max_sequences, step_tokens=step_tokens
+        threads=threads,
+        kv_budget=kv_budget,
+        max_sequences=max_sequences,
+        step_tokens=step_tokens,
+        huge_pages=huge_pages,
     )
     module = find_backend(backend)
-    program = Program.open(path)
+    program = Program.open(path, huge_pages=huge_pages == "auto")
     try:
         plan = program.plan
         page_tokens = module.page_tokens()
+        weights: Weights = {weight.tensor: program.weight_data(weight) for weight in plan.weights}
+        if huge_pages == "copy":
+            weights = in_huge_pages(weights)
+            program.release_pages()
         executor = module.load(
             plan,
-            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+            weights,
             sampleable=program.documents.tokenizer.size,
             limits=Limits(
                 max_tokens=config.step_tokens,
@@ -64,13 +76,13 @@ def load(
                 threads=config.threads,
             ),
         )
-        weights, kv = weight_bytes(plan), kv_reader(plan)
+        read, kv = weight_bytes(plan), kv_reader(plan)
         facts = EngineFacts(
             context=plan.context,
             vocab=plan.vocab,
             page_tokens=page_tokens,
             stop_ids=frozenset(program.documents.generation.stop_ids),
-            read_bytes=lambda depths: weights + sum(map(kv, depths)),
+            read_bytes=lambda depths: read + sum(map(kv, depths)),
             sampleable=program.documents.tokenizer.size,
         )
         engine = Engine(executor, facts)

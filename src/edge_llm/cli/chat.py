@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import say
-from edge_llm.cli.programs import add_model_argument, resolve_program
+from edge_llm.cli.programs import (
+    add_machine_arguments,
+    add_model_argument,
+    machine_options,
+    resolve_program,
+)
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
 from edge_llm.errors import EdgeLLMError, RequestError
 
@@ -36,7 +41,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_model_argument(parser)
     parser.add_argument("--system", metavar="TEXT", help="a system message")
-    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
+    add_machine_arguments(parser)
     add_sampling_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -46,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from edge_llm.api import load
 
-    with load(path, threads=arguments.threads, max_sequences=1) as llm:
+    with load(path, max_sequences=1, **machine_options(arguments)) as llm:
         llm.require_chat_template()
         conversation = Conversation(llm, sampling_params(llm, arguments), arguments.system)
         if sys.stdin.isatty():

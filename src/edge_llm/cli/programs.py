@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from edge_llm.cli.console import human_bytes, say
 from edge_llm.errors import ExportError, MissingDependencyError
@@ -23,6 +24,38 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
         help="a program file, or the name of one in the store (default: the newest one; with none, "
         "the small default model)",
     )
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--threads`` and ``--huge-pages`` of verbs that start an engine; see `machine_options`."""
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        default=0,
+        metavar="N|auto",
+        help="default: auto, the physical cores that this process may use",
+    )
+    parser.add_argument(
+        "--huge-pages",
+        choices=("auto", "copy", "off"),
+        default="auto",
+        help="auto: ask the kernel to hold the file in huge pages; copy: copy the weights into "
+        "huge pages at load, if memory allows (default: auto)",
+    )
+
+
+def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_machine_arguments` read, as keyword arguments of `edge_llm.load`."""
+    return {"threads": arguments.threads, "huge_pages": arguments.huge_pages}
+
+
+def _threads(text: str) -> int:
+    if text == "auto":
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number or auto") from None
 
 
 def resolve_program(model: str | None) -> Path:

@@ -7,7 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import print_json, say
-from edge_llm.cli.programs import add_model_argument, resolve_program
+from edge_llm.cli.programs import (
+    add_machine_arguments,
+    add_model_argument,
+    machine_options,
+    resolve_program,
+)
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
 
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("prompt", help="the prompt, or - for stdin")
     parser.add_argument("--raw", action="store_true", help="no chat template: continue the text")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
-    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
+    add_machine_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="print text, token ids and statistics as JSON"
     )
@@ -41,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from edge_llm.api import load
 
-    with load(path, threads=arguments.threads, max_sequences=1) as llm:
+    with load(path, max_sequences=1, **machine_options(arguments)) as llm:
         text: list[str] = []
         token_ids: list[int] = []
         last: Piece | None = None

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edge_llm.cli.programs import add_model_argument, resolve_program
+from edge_llm.cli.programs import (
+    add_machine_arguments,
+    add_model_argument,
+    machine_options,
+    resolve_program,
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -44,7 +49,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse unknown request parameters with 400"
     )
-    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
+    add_machine_arguments(parser)
     parser.add_argument(
         "--max-sequences", type=int, default=8, help="requests that run at once (default: 8)"
     )
@@ -71,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     serve(
         resolve_program(arguments.model),
         options,
-        threads=arguments.threads,
         max_sequences=arguments.max_sequences,
         kv_budget=arguments.kv_budget,
+        **machine_options(arguments),
     )
     return 0

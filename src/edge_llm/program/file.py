@@ -108,8 +108,9 @@ class Program:
         _check_golden(self.golden, self.plan.vocab)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Program:
-        """Maps and checks a file.
+    def open(cls, path: str | os.PathLike[str], *, huge_pages: bool = True) -> Program:
+        """Maps and checks a file. ``huge_pages``: the kernel is asked to hold it in huge pages,
+        which it can where it reads the file from now on.
 
         Raises:
             ProgramError: it cannot be read, or is truncated, damaged, hostile or too new.
@@ -120,6 +121,8 @@ class Program:
                 if os.fstat(file.fileno()).st_size == 0:
                     raise ProgramError(f"{path}: the file is empty")
                 mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if huge_pages:
+                _advise(mapping, "MADV_HUGEPAGE")
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else exc
             raise ProgramError(f"{path}: cannot be read ({reason})") from exc
@@ -127,6 +130,10 @@ class Program:
             return cls(path, mapping)
         except ProgramError as exc:
             raise ProgramError(f"{path}: {exc}", hint=exc.hint) from exc
+
+    def release_pages(self) -> None:
+        """Gives back the memory of the file's pages; whoever reads them again gets them again."""
+        _advise(self._mapping, "MADV_DONTNEED")
 
     def __enter__(self) -> Program:
         return self
@@ -232,6 +239,13 @@ def _expect(tensors: Mapping[str, TensorSpec], expected: TensorSpec) -> None:
 
 def _packed(plan: Plan) -> set[str]:
     return {weight.tensor for weight in plan.weights if weight.format in PANEL_FORMATS}
+
+
+def _advise(mapping: mmap.mmap, name: str) -> None:
+    """An optimization: a system without this advice, or that refuses it, does without."""
+    if (advice := getattr(mmap, name, None)) is not None:
+        with contextlib.suppress(OSError):
+            mapping.madvise(advice)
 
 
 def _check_version(metadata: Mapping[str, str]) -> None:
