@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bits import isas
 
 import edge_llm
-from edge_llm import native
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.native import load, page_tokens
 from edge_llm.runner.config import SamplingParams
@@ -36,13 +36,7 @@ def program(request: pytest.FixtureRequest, tiny_program: Callable[..., Path]) -
 
 @pytest.fixture
 def use_isa(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def use(isa: str) -> None:
-        monkeypatch.delenv("EDGE_LLM_ISA", raising=False)
-        if isa == "avx2" and native.isa() == "scalar":
-            pytest.skip("this processor has no AVX2")
-        monkeypatch.setenv("EDGE_LLM_ISA", isa)
-
-    return use
+    return lambda isa: monkeypatch.setenv("EDGE_LLM_ISA", isa)
 
 
 @pytest.fixture
@@ -54,7 +48,7 @@ def expected(program: Path, use_isa: Callable[[str], None]) -> Float32:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+@pytest.mark.parametrize("isa", isas())
 def test_chunks_threads_and_instruction_sets(
     program: Path, expected: Float32, use_isa: Callable[[str], None], isa: str, threads: int
 ) -> None:

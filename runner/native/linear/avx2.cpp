@@ -4,9 +4,13 @@
 namespace edge {
 namespace {
 
-// Rows that one pass over a panel's weights serves.
+constexpr int32_t kFewRows = 8;  // int4 is unpacked in registers up to here, beyond in memory
+
+// Rows that one pass over a panel's weights serves: tiles of nearly equal height.
 inline int32_t tile_rows(WeightFormat format, int32_t rows) {
-  return format == WeightFormat::i8 || rows <= 8 ? 4 : 6;
+  const int32_t most = format == WeightFormat::i8 ? 4 : 6;
+  const int32_t tiles = (rows + most - 1) / most;
+  return tiles ? (rows + tiles - 1) / tiles : 1;
 }
 
 // Four consecutive k of one row of activations, in every lane.

@@ -222,7 +222,7 @@ template <int G>
 void multiply_int4(const LinearArgs& args, Share panels) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
-  const bool packed = tile == 4;
+  const bool packed = args.x.rows <= kFewRows;
   const int64_t span = starts_of(args.weight.format).span;
   const int64_t parts = packed ? 1 : (rows.depth + kUnpackedDepth - 1) / kUnpackedDepth;
   const int64_t part = round_up((rows.depth + parts - 1) / parts, G);
