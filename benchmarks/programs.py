@@ -4,9 +4,10 @@ build/bench/MODEL/ (checkpoint/, 8da4w.edge)."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,9 +85,16 @@ def write_smollm2(folder: Path) -> None:
     write_tokenizer(folder)
 
 
-def run(command: Sequence[str]) -> str:
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """The command's output. Raises RuntimeError with the end of what it printed if it failed."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+    )
     if done.returncode != 0:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         raise RuntimeError("\n".join(lines[-12:]) or f"exit status {done.returncode}")
