@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/topology.h"
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -20,9 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <set>
-#include <string>
+#include <vector>
 #else
 #include <condition_variable>
 #include <mutex>
@@ -98,42 +97,18 @@ void in_forked_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handl
 
 namespace {
 
-// One line of a small file under /sys, or "".
-std::string read_line(const std::string& path) {
-  std::string line;
-  if (std::FILE* file = std::fopen(path.c_str(), "re")) {
-    char buffer[128];
-    if (std::fgets(buffer, sizeof buffer, file) != nullptr) line = buffer;
-    std::fclose(file);
-  }
-  return line;
-}
-
-// Cores' worth of time that a control group (version 2) grants, rounded up; 0: no limit known.
-int32_t quota_cores() {
-  long long quota = 0, period = 0;
-  std::string line = read_line("/sys/fs/cgroup/cpu.max");
-  if (std::sscanf(line.c_str(), "%lld %lld", &quota, &period) != 2 || quota <= 0 || period <= 0) {
-    return 0;
-  }
-  return static_cast<int32_t>((quota + period - 1) / period);
-}
+int32_t count_quota() { return quota_cores(""); }
 
 // Cores that this process may run on; 0: not known.
 int32_t count_cores() {
-  std::set<std::string> cores;
+  std::vector<int32_t> cpus;
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-      if (!CPU_ISSET(cpu, &allowed)) continue;
-      std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-      std::string core = read_line(topology + "core_id");
-      // Without topology (some containers) every logical CPU counts.
-      cores.insert(core.empty() ? std::to_string(cpu)
-                                : read_line(topology + "physical_package_id") + core);
+      if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
     }
   }
-  return static_cast<int32_t>(cores.size());
+  return strong_cores("", cpus);
 }
 
 }  // namespace
@@ -161,7 +136,7 @@ void wake_all(const std::atomic<uint32_t>& word) {
 
 namespace {
 
-int32_t quota_cores() { return 0; }
+int32_t count_quota() { return 0; }
 
 #if defined(__APPLE__)
 
@@ -227,7 +202,7 @@ void wake_all(const std::atomic<uint32_t>&) {
 #endif
 
 int32_t physical_cores() {
-  int32_t count = count_cores(), quota = quota_cores();
+  int32_t count = count_cores(), quota = count_quota();
   if (count == 0) count = static_cast<int32_t>(std::thread::hardware_concurrency());
   if (quota > 0 && quota < count) count = quota;
   return count > 0 ? count : 1;
