@@ -133,10 +133,13 @@ def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
                 f"{file}: the added token {text!r} has the id {token_id}, but "
                 f"{tokenizer.token_to_id(text)} in the vocabulary or by its place"
             )
-    for token_id, token in sorted(folder.listed.items()):
+    listed = sorted(folder.listed.items())
+    # At once: each call takes time for all tokens that are there.
+    tokenizer.add_tokens(
+        [token for _, token in listed if tokenizer.token_to_id(token.content) is None]
+    )
+    for token_id, token in listed:
         content = token.content
-        if tokenizer.token_to_id(content) is None:
-            tokenizer.add_tokens([token])
         if tokenizer.token_to_id(content) != token_id:
             raise TokenizerError(
                 f"{file.parent}: tokenizer_config.json gives {content!r} the id {token_id}, "

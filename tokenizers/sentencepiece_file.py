@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from edge_llm.errors import TokenizerError
 from edge_llm.tokenizers.sentencepiece import PIECE_TYPES, Pieces
 
+MAX_BYTES = 2**25  # the largest known files have 2**22
 MAX_PIECES = 2**20  # the largest known models have 2**18
 _KINDS = {1: "Unigram", 3: "word", 4: "character"}
 _BPE = 2
+_FIELDS = 64  # numbers beyond that are not read
 _NORMAL = 1
 
 _Value = int | bytes
@@ -28,6 +30,8 @@ def read_pieces(data: bytes) -> Pieces:
     Raises:
         TokenizerError: a damaged file, or a kind of model that is not supported, by name.
     """
+    if len(data) > MAX_BYTES:
+        raise TokenizerError(f"SentencePiece model: more than {MAX_BYTES} bytes")
     texts: list[str] = []
     scores: list[float] = []
     types: list[int] = []
@@ -35,7 +39,7 @@ def read_pieces(data: bytes) -> Pieces:
     normalizer: dict[int, _Value] = {}
     for number, value in _fields(data):
         if number == 1:
-            piece = dict(_fields(_bytes(value)))
+            piece = _message(value)
             texts.append(_text(piece.get(1, b"")))
             scores.append(_float(piece.get(2, b"\0\0\0\0")))
             types.append(_int(piece.get(3, _NORMAL)))
@@ -44,9 +48,9 @@ def read_pieces(data: bytes) -> Pieces:
             if len(texts) > MAX_PIECES:
                 raise TokenizerError(f"SentencePiece model: more than {MAX_PIECES} pieces")
         elif number == 2:
-            trainer |= dict(_fields(_bytes(value)))
+            trainer |= _message(value)
         elif number == 3:
-            normalizer |= dict(_fields(_bytes(value)))
+            normalizer |= _message(value)
 
     kind = _int(trainer.get(3, 1))
     if kind != _BPE:
@@ -74,6 +78,11 @@ def read_pieces(data: bytes) -> Pieces:
         bos=named(41, 1),
         eos=named(42, 2),
     )
+
+
+def _message(value: _Value) -> dict[int, _Value]:
+    """The last value of each field that may matter: no file shall be many times larger in memory."""
+    return {number: inner for number, inner in _fields(_bytes(value)) if number < _FIELDS}
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
