@@ -28,7 +28,7 @@ from pathlib import Path
 
 from edge_llm.errors import CapacityError, NativeError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 MAX_LOGPROBS = 20
 LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
 
@@ -169,6 +169,22 @@ class ProfileStep(Structure):
     ]
 
 
+BPE_PROBES = 64
+
+
+class Bpe(Structure):
+    _fields_ = [
+        ("unit_count", c_int32),
+        ("merge_rows", c_uint32),
+        ("word_rows", c_uint32),
+        ("units", c_void_p),
+        ("merges", c_void_p),
+        ("words", c_void_p),
+        ("offsets", c_void_p),
+        ("texts", c_void_p),
+    ]
+
+
 # name -> (result type, argument types); a result of c_uint32 is an edge_status
 _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_last_error": (c_char_p, ()),
@@ -185,6 +201,10 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_profile_read": (c_uint32, (c_void_p, c_int32, c_void_p, c_void_p, c_uint64)),
     "edge_measure": (c_uint32, (c_int32, c_int32, c_void_p)),
     "edge_free": (None, (c_void_p,)),
+    "edge_bpe_merge": (
+        c_uint32,
+        (c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_void_p),
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 #include <new>
 #include <string>
 
+#include "bpe/bpe.h"
 #include "core/dispatch.h"
 #include "core/error.h"
 #include "core/executor.h"
@@ -135,3 +136,12 @@ edge_status edge_measure(int32_t ceiling, int32_t threads, double* rate) {
 }
 
 void edge_free(edge_model* model) { delete model; }
+
+edge_status edge_bpe_merge(const edge_bpe* tables, const uint32_t* units, const uint32_t* words,
+                           uint64_t count, int32_t* ids, int32_t* ends, uint64_t* merged) {
+  return guarded([&] {
+    require(tables, merged);
+    if (count > 0) require(units, words, ids, ends);
+    *merged = edge::merge_words(*tables, units, words, count, ids, ends);
+  });
+}

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 2
+#define EDGE_ABI_VERSION 3
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -142,6 +142,21 @@ typedef struct edge_profile_step {
   int64_t begin, end;
 } edge_profile_step;
 
+#define EDGE_BPE_PROBES 64
+
+// Tables that merge a text's units into tokens; docs/program-format.md. All ids are in [0, size),
+// offsets ascend within texts, and both tables have more than EDGE_BPE_PROBES rows: Python has
+// checked it.
+typedef struct edge_bpe {
+  int32_t unit_count;
+  uint32_t merge_rows, word_rows;
+  const int32_t* units;    // [unit_count] ids
+  const int32_t* merges;   // [merge_rows, 4]
+  const int32_t* words;    // [word_rows] ids; null: every word is merged
+  const int32_t* offsets;  // [size + 1]
+  const uint8_t* texts;
+} edge_bpe;
+
 typedef struct edge_model edge_model;
 
 EDGE_API int32_t edge_abi_version(void);
@@ -174,6 +189,11 @@ EDGE_API edge_status edge_profile_read(edge_model* model, int32_t step, edge_pro
 // with the instruction set that edge_isa names.
 EDGE_API edge_status edge_measure(int32_t ceiling, int32_t threads, double* rate);
 EDGE_API void edge_free(edge_model* model);
+// Merges `count` units, those with equal neighbours in `words` together, into `merged` tokens:
+// `ids` and `ends` (one past a token's last unit) have room for `count`.
+EDGE_API edge_status edge_bpe_merge(const edge_bpe* tables, const uint32_t* units,
+                                    const uint32_t* words, uint64_t count, int32_t* ids,
+                                    int32_t* ends, uint64_t* merged);
 
 #ifdef __cplusplus
 }
