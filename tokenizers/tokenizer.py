@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import tokenizers as hf
 from tokenizers.pre_tokenizers import Metaspace
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
+from edge_llm.program.file import Program
+from edge_llm.tokenizers.merger import Merged, Merger
 from edge_llm.tokenizers.spelling import spelling_of
 
 
@@ -29,16 +31,22 @@ class Tokenizer:
     Args:
         data: the bytes of a Hugging Face ``tokenizer.json``.
         facts: what the file does not tell by itself (see ``TokenizerFacts``).
+        merger: the tables that ``data`` is the skeleton of, if it is one.
 
     Raises:
         TokenizerError: not such a file, or a kind of tokenizer that is not supported.
     """
 
-    def __init__(self, data: bytes, facts: TokenizerFacts) -> None:
+    def __init__(self, data: bytes, facts: TokenizerFacts, merger: Merger | None = None) -> None:
         self.facts = facts
         self._hf = parse(data)
+        # BOS is in the facts, and spans are to cover all of a token's text.
+        self._hf.post_processor = None
+        self._merger = merger
         self._spelling = spelling_of(self._hf)
         self._added = self._hf.get_added_tokens_decoder()
+        if merger is not None:
+            self._added = {merger.id_of(unit): token for unit, token in self._added.items()}
         self._special_ids = frozenset(i for i, token in self._added.items() if token.special)
         self._bytes: dict[int, bytes] = {}
         # Whether special-token text is matched is a switch of the library's object, not an
@@ -65,6 +73,8 @@ class Tokenizer:
         """The token as the vocabulary writes it; ``None`` for an id without a token."""
         if token_id is None or token_id < 0:
             return None
+        if self._merger is not None:
+            return self._merger.text(token_id)
         return self._hf.id_to_token(token_id)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -108,7 +118,8 @@ class Tokenizer:
             TokenizerError: text that is not Unicode (lone surrogates), or ``add_bos`` without
                 a BOS token.
         """
-        ids: list[int] = self._encode(text, specials, continues).ids
+        encoding = self._encode(text, specials, continues)
+        ids = encoding.ids if self._merger is None else _merged(self._merger, encoding).ids
         if self.facts.add_bos if add_bos is None else add_bos:
             if self.facts.bos_id is None:
                 raise TokenizerError("add_bos was asked for, but the tokenizer has no BOS token")
@@ -118,9 +129,14 @@ class Tokenizer:
     def spans(self, text: str) -> list[Span]:
         """``encode`` with special tokens read and no BOS, and what each id covers."""
         encoding = self._encode(text, True, False)
+        offsets = encoding.offsets
+        if self._merger is None:
+            return [Span(i, *offset) for i, offset in zip(encoding.ids, offsets, strict=True)]
+        ids, ends = _merged(self._merger, encoding)
+        begins = [0, *ends]
         return [
-            Span(i, start, end)
-            for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            Span(i, offsets[begin][0], offsets[end - 1][1])
+            for i, begin, end in zip(ids, begins, ends, strict=False)
         ]
 
     def _encode(self, text: str, specials: bool, continues: bool) -> hf.Encoding:
@@ -156,6 +172,25 @@ class Tokenizer:
                 first, data = False, self.first_bytes(token_id)
             parts.append(data)
         return b"".join(parts).decode(errors="replace")
+
+
+def tokenizer_of(program: Program) -> Tokenizer:
+    """The tokenizer of a program file: by its tables, which load fast, else by its JSON.
+
+    Raises:
+        TokenizerError: the tokenizer cannot be used.
+        NativeError: there are tables, but no native core to use them.
+    """
+    facts, tables = program.documents.tokenizer, program.tokenizer_tables
+    if not tables:
+        return Tokenizer(program.tokenizer_json, facts)
+    merger = Merger(tables, facts.size)
+    return Tokenizer(merger.skeleton, facts, merger)
+
+
+def _merged(merger: Merger, encoding: hf.Encoding) -> Merged:
+    words = cast("list[int]", encoding.word_ids)  # what belongs to no word a post-processor adds
+    return merger.merge(encoding.ids, words)
 
 
 def parse(data: bytes) -> hf.Tokenizer:

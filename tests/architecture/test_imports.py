@@ -20,7 +20,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "native": (BASE, set()),
     "catalogue": ({"errors", "catalogue"}, set()),
     "llm": (BASE | {"llm"}, {"torch", "safetensors", "numpy"}),
-    "tokenizers": ({"errors", "program", "tokenizers"}, {"tokenizers", "jinja2"}),
+    "tokenizers": (BASE | {"tokenizers"}, {"tokenizers", "jinja2", "numpy"}),
     "runner": (BASE | {"runner"}, {"numpy"}),
     "export": (
         BASE | {"catalogue", "llm", "tokenizers", "export"},

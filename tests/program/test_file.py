@@ -55,7 +55,7 @@ def test_a_program_needs_no_golden_record(parts: Any, tmp_path: Path) -> None:
 
 def test_the_public_reader_opens_it(parts: Any, program_path: Path) -> None:
     with safetensors.safe_open(program_path, framework="numpy") as file:
-        assert file.metadata()["edge_llm.format"] == "1.1"
+        assert file.metadata()["edge_llm.format"] == "1.2"
         for spec, data in parts.tensors.items():
             assert np.array_equal(file.get_tensor(spec.name), data)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ProgramError
+from edge_llm.native import BPE_PROBES
 from edge_llm.program.check import check_documents, check_plan
 from edge_llm.program.container import (
     DIGESTS_KEY,
@@ -36,9 +37,23 @@ from edge_llm.program.strict import as_object, as_str, fields, parse_json
 FORMAT_KEY = PREFIX + "format"
 PLAN_KEY = PREFIX + "plan"
 FORMAT_MAJOR = 1
-FORMAT = f"{FORMAT_MAJOR}.1"
+FORMAT = f"{FORMAT_MAJOR}.2"
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER = 128 * 1024 * 1024  # bytes
+
+# What lets a tokenizer load without its JSON: dtype and dimensions by name. All or none are there,
+# but for the last.
+TOKENIZER_TABLES: Mapping[str, tuple[str, int]] = MappingProxyType(
+    {
+        "tokenizer.skeleton": ("U8", 1),
+        "tokenizer.units": ("I32", 1),
+        "tokenizer.offsets": ("I32", 1),
+        "tokenizer.texts": ("U8", 1),
+        "tokenizer.merges": ("I32", 2),
+        "tokenizer.words": ("I32", 1),
+    }
+)
+_OPTIONAL_TABLES = {"tokenizer.words"}
 
 _NUMPY: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"U8": np.dtype("<u1"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
@@ -104,7 +119,7 @@ class Program:
         check_documents(self.documents, self.plan)
         check_tensors(self.plan, self.tensors)
         self._digests = _digests(self._header)
-        self._verify(sorted(self.tensors.keys() - _packed(self.plan)))
+        self._verify(sorted(self.tensors.keys() - _packed(self.plan) - self._unread()))
         _check_golden(self.golden, self.plan.vocab)
 
     @classmethod
@@ -153,8 +168,19 @@ class Program:
 
     @property
     def tokenizer_json(self) -> bytes:
-        """The bytes of a Hugging Face ``tokenizer.json``."""
+        """The bytes of a Hugging Face ``tokenizer.json``.
+
+        Raises:
+            ProgramError: they are damaged (said by `open` where no tables stand for them).
+        """
+        self._verify(self._unread())
         return self._bytes(TOKENIZER).tobytes()
+
+    @property
+    def tokenizer_tables(self) -> Mapping[str, NDArray[Any]]:
+        """Views of the tensors that a tokenizer loads fast from, by name; empty if there are
+        none. What they say has not been checked (`tokenizers/merger.py` does)."""
+        return {name: self.tensor(name) for name in TOKENIZER_TABLES if name in self.tensors}
 
     @property
     def golden(self) -> Golden | None:
@@ -186,6 +212,10 @@ class Program:
         """
         self._verify(self.tensors)
 
+    def _unread(self) -> set[str]:
+        """What the run time needs tables instead of."""
+        return {TOKENIZER} if self.tokenizer_tables else set()
+
     def _bytes(self, name: str) -> NDArray[np.uint8]:
         entry = self._header.entries[name]
         begin = self._header.data_begin + entry.begin
@@ -212,6 +242,7 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
         raise ProgramError(f"tensor {TOKENIZER!r}: expected U8 bytes")
     if tokenizer.nbytes > MAX_TOKENIZER:
         raise ProgramError(f"tensor {TOKENIZER!r}: {tokenizer.nbytes} bytes are too many")
+    _check_tables(tensors)
     present = [tensors[name] for name in GOLDEN if name in tensors]
     if present and len(present) != len(GOLDEN):
         raise ProgramError("the golden record is incomplete")
@@ -224,6 +255,28 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
             raise ProgramError(f"tensor {spec.name!r}: another number of prompts")
     if present and present[2].shape != present[3].shape:
         raise ProgramError("golden.top_ids and golden.top_logits differ in shape")
+
+
+def _check_tables(tensors: Mapping[str, TensorSpec]) -> None:
+    present = TOKENIZER_TABLES.keys() & tensors.keys()
+    if present and (missing := TOKENIZER_TABLES.keys() - _OPTIONAL_TABLES - present):
+        raise ProgramError(f"tensor {min(missing)!r} is missing beside {min(present)!r}")
+    for name in sorted(present):
+        spec, (dtype, dimensions) = tensors[name], TOKENIZER_TABLES[name]
+        if spec.dtype != dtype or len(spec.shape) != dimensions:
+            raise ProgramError(
+                f"tensor {name!r} is {spec.dtype}{list(spec.shape)}, "
+                f"expected {dtype}, dimensions: {dimensions}"
+            )
+        if spec.nbytes > MAX_TOKENIZER:
+            raise ProgramError(f"tensor {name!r}: {spec.nbytes} bytes are too many")
+    for name, tail in (("tokenizer.merges", (4,)), ("tokenizer.words", ())):
+        shape = tensors[name].shape if name in present else (BPE_PROBES + 1, *tail)
+        if shape[0] <= BPE_PROBES or shape[1:] != tail:
+            raise ProgramError(
+                f"tensor {name!r} has shape {list(shape)}, "
+                f"expected more than {BPE_PROBES} rows of {tail or 1}"
+            )
 
 
 def _expect(tensors: Mapping[str, TensorSpec], expected: TensorSpec) -> None:
