@@ -78,14 +78,17 @@ inline void value_tile(const float* weights, const Element* values, int32_t begi
 }
 
 // Few rows take wide tiles instead, to keep enough independent chains in flight.
-constexpr int wide_groups(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+template <class V>
+constexpr int wide_groups(int rows) {
+  return V::kTileSums >= 4 * rows ? 4 : V::kTileSums >= 2 * rows ? 2 : 1;
+}
 
 // Scores of the tokens [begin, end), rounded out to whole groups; with kFetch, asks for the values
 // at `ahead` meanwhile.
 template <class V, class Element, int kRows, bool kFetch>
 void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
                 int32_t begin, int32_t end, const Element* ahead, float* scores) {
-  constexpr int kGroups = wide_groups(kRows);
+  constexpr int kGroups = wide_groups<V>(kRows);
   constexpr int32_t kStep = kGroups * kLanes;
   for (int32_t token = begin / kStep * kStep; token < end; token += kStep) {
     score_tile<V, Element, kRows, kGroups, kFetch>(
@@ -97,7 +100,7 @@ void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t h
 template <class V, class Element, int kRows, bool kFetch>
 void value_rows(const float* weights, const Element* values, int32_t begin, int32_t end,
                 int64_t stride, const Element* ahead, float* out) {
-  constexpr int kGroups = wide_groups(kRows);
+  constexpr int kGroups = wide_groups<V>(kRows);
   int64_t column = 0;
   for (; column + kGroups * kLanes <= stride; column += kGroups * kLanes) {
     value_tile<V, Element, kRows, kGroups, kFetch>(weights, values + column, begin, end, stride,

@@ -46,6 +46,7 @@ EDGE_INLINE Mask operator&(Mask a, Mask b) {
 
 struct Lanes {
   using Mask = avx2::Mask;
+  static constexpr int kTileSums = 4;
   __m256 lo, hi;
 
   static EDGE_INLINE Lanes broadcast(float value) {

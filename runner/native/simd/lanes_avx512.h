@@ -26,6 +26,7 @@ EDGE_INLINE Mask operator&(Mask a, Mask b) { return {__mmask16(a.lanes & b.lanes
 
 struct Lanes {
   using Mask = avx512::Mask;
+  static constexpr int kTileSums = 24;
   __m512 v;
 
   static EDGE_INLINE Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }

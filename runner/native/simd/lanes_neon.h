@@ -53,6 +53,7 @@ EDGE_INLINE Mask operator&(Mask x, Mask y) {
 
 struct Lanes {
   using Mask = neon::Mask;
+  static constexpr int kTileSums = 4;
   float32x4_t a, b, c, d;
 
   static EDGE_INLINE Lanes broadcast(float value) {

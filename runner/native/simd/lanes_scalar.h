@@ -26,6 +26,8 @@ inline Mask operator&(Mask a, Mask b) { return {a.lanes & b.lanes}; }
 
 struct Lanes {
   using Mask = scalar::Mask;
+  // Sums that fill the registers when they are spread over as few rows as need it.
+  static constexpr int kTileSums = 4;
   float v[kLanes];
 
   static Lanes broadcast(float value) {
