@@ -36,15 +36,16 @@ class Efficiency:
     layer: float
 
 
-# By instruction set. avx2 was measured (docs/profiling.md); the others are assumed.
+# By instruction set. Those of avx2 and avx512vnni were measured (docs/profiling.md; ``multiply``
+# bears norms, rotation and gates of a prompt as well), the others are assumed.
 EFFICIENCIES: Mapping[str, Efficiency] = {
     "scalar": Efficiency(read=0.4, multiply=0.5, attend=0.4, layer=50e-6),
-    "avx2": Efficiency(read=0.9, multiply=0.55, attend=0.45, layer=6e-6),
-    "avxvnni": Efficiency(read=0.9, multiply=0.5, attend=0.45, layer=6e-6),
-    "avx512vnni": Efficiency(read=0.9, multiply=0.4, attend=0.4, layer=6e-6),
-    "neon": Efficiency(read=0.8, multiply=0.5, attend=0.4, layer=10e-6),
+    "avx2": Efficiency(read=0.9, multiply=0.6, attend=0.5, layer=6e-6),
+    "avxvnni": Efficiency(read=0.9, multiply=0.6, attend=0.5, layer=6e-6),
+    "avx512vnni": Efficiency(read=0.9, multiply=0.6, attend=0.4, layer=6e-6),
+    "neon": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
     "neon_dotprod": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
-    "neon_i8mm": Efficiency(read=0.85, multiply=0.4, attend=0.4, layer=10e-6),
+    "neon_i8mm": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
 }
 # Float32 operations in the time of one int8 operation, at best, where only the latter is measured.
 FLOAT_SHARES: Mapping[str, float] = {
