@@ -130,7 +130,8 @@ typedef struct edge_batch {
 // What the workers do between two moments of a step.
 typedef struct edge_phase {
   const char* work;  // which part of its instructions' work it is, for people; "": all of it
-  int32_t barrier;   // 1: the workers wait for each other before it
+  int32_t
+      barrier;  // 1: the workers wait for each other before it (if more than one row is computed)
   int32_t instruction_count;
   int32_t instructions[EDGE_MAX_PHASE_INSTRUCTIONS];  // of the program
 } edge_phase;
