@@ -130,7 +130,8 @@ def _document(
         "file": {
             "bytes": file_bytes,
             "exact": not loaded.weightless,
-            "tokenizer_bytes": len(loaded.tokenizer.json),
+            "tokenizer_bytes": len(loaded.tokenizer.json)
+            + sum(table.nbytes for table in loaded.tables.values()),
         },
         "kv": {"dtype": recipe.kv_format(), "bytes_per_token": per_token, "bytes": kv},
         "read_per_token": weight_bytes(plan),

@@ -27,7 +27,7 @@ from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
-from edge_llm.program.file import TOKENIZER
+from edge_llm.program.file import TOKENIZER, TOKENIZER_TABLES
 from edge_llm.program.ops import RAW_F32
 
 Progress = Callable[[str, int, int], None]
@@ -113,6 +113,10 @@ def tensor_specs(
         for weight in {weight.tensor: weight for weight in plan.weights}.values()
     ]
     specs.append(TensorSpec(TOKENIZER, "U8", (len(loaded.tokenizer.json),)))
+    specs += [
+        TensorSpec(name, TOKENIZER_TABLES[name][0], table.shape)
+        for name, table in loaded.tables.items()
+    ]
     if recipe.verify:
         shapes = golden_shapes(plan.context, plan.vocab)
         specs += [TensorSpec(name, dtype, shape) for name, (dtype, shape) in shapes.items()]

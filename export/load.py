@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,17 +18,20 @@ from edge_llm.llm.checkpoints.weightless import is_weightless, open_weightless
 from edge_llm.llm.rope import rope_note
 from edge_llm.program.documents import GenerationDefaults, TokenizerFacts
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
+from edge_llm.tokenizers.tables import Array, tables_of
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is known before any weight is read. ``name`` is the model's, ``context`` the program's
-    limit in tokens; ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says
-    what was settled on the way. ``weightless``: there are no weights to read."""
+    """What is known before any weight is read. ``name`` is the model's, ``tables`` the tensors that
+    the tokenizer loads fast from, ``context`` the program's limit in tokens; ``sources`` are the
+    files read, which ``checkpoint`` watches; ``notes`` says what was settled on the way.
+    ``weightless``: there are no weights to read."""
 
     name: str
     checkpoint: Checkpoint
     tokenizer: TokenizerDocument
+    tables: Mapping[str, Array]
     context: int
     generation: GenerationDefaults
     sources: Sources
@@ -59,9 +63,10 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     notes = list(checkpoint.notes)
     if without and not any(path.glob("tokenizer*")):
         notes.append("without tokenizer: its bytes are not counted")
-        tokenizer = _no_tokenizer(checkpoint.config.vocab)
+        tokenizer, tables = _no_tokenizer(checkpoint.config.vocab), {}
     else:
         tokenizer = _tokenizer(checkpoint.tokenizer)
+        tables = tables_of(tokenizer.json)
     sources.add(checkpoint.sources)
     if recipe.chat_template is not None:
         file = Path(recipe.chat_template).expanduser()
@@ -86,6 +91,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         name,
         sources.guard(checkpoint),
         tokenizer,
+        tables,
         context,
         generation,
         sources,

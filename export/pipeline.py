@@ -106,6 +106,8 @@ class _Export:
         """Stages pack and write."""
         with self._meter.stage("pack"):
             writer.write(TOKENIZER, loaded.tokenizer.json)
+            for name, table in loaded.tables.items():
+                writer.write(name, table)
             return pack(
                 traced.lowered,
                 self._parameters(loaded, traced),

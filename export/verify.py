@@ -30,7 +30,7 @@ from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
 from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, StepResult
-from edge_llm.tokenizers.tokenizer import Tokenizer
+from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
@@ -106,7 +106,7 @@ def verify(
     """
     with Program.open(path) as program:
         plan = program.plan
-        tokenizer = Tokenizer(program.tokenizer_json, program.documents.tokenizer)
+        tokenizer = tokenizer_of(program)
         prompts = [tokenizer.encode(text)[: _prompt_limit(plan.context)] or [0] for text in PROMPTS]
         with _runner(program, backend) as runner:
             texts = runner.continue_greedily(prompts, _positions(plan.context))

@@ -64,7 +64,9 @@ def test_it_says_what_the_export_does(
     assert document["file"]["bytes"] == document["export"]["disk"] == path.stat().st_size
     with Program.open(path) as program:
         plan, report = program.plan, program.documents.report
-        assert document["file"]["tokenizer_bytes"] == len(program.tokenizer_json)
+        assert document["file"]["tokenizer_bytes"] == sum(
+            spec.nbytes for name, spec in program.tensors.items() if name.startswith("tokenizer.")
+        )
     got = document["report"]
     for key in ("parameters", "weight_bytes", "bits_per_weight", "formats", "tied", "notes"):
         assert got[key] == report[key], key

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edge_llm.api.pieces import Completion, Piece, collect
 from edge_llm.errors import TemplateError
@@ -26,9 +26,11 @@ from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.logits import collect_logits
 from edge_llm.runner.requests import Request
 from edge_llm.runner.statistics import EngineStatistics
-from edge_llm.tokenizers.stream import TextStream
-from edge_llm.tokenizers.template import ChatTemplate, encode_chat
-from edge_llm.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
+    from edge_llm.tokenizers.stream import TextStream
+    from edge_llm.tokenizers.template import ChatTemplate
+    from edge_llm.tokenizers.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 Prompt = str | Iterable[int]
@@ -39,11 +41,11 @@ class LLM:
     """A loaded program; see `load`. Close it, or use it as a context manager: requests that still
     run then end with a GenerationError."""
 
-    def __init__(self, program: Program, engine: Engine) -> None:
-        """Takes over both, and starts the engine."""
+    def __init__(self, program: Program, engine: Engine, tokenizer: Tokenizer) -> None:
+        """Takes over program and engine, and starts the engine."""
         self.program = program
         self.engine = engine
-        self.tokenizer = Tokenizer(program.tokenizer_json, program.documents.tokenizer)
+        self.tokenizer = tokenizer
         self._template: ChatTemplate | None = None
         engine.start()
         self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
@@ -81,6 +83,8 @@ class LLM:
         Raises:
             TemplateError: it does not compile.
         """
+        from edge_llm.tokenizers.template import ChatTemplate
+
         source = self.program.documents.chat_template
         if self._template is None and source is not None:
             facts = self.program.documents.tokenizer
@@ -134,6 +138,8 @@ class LLM:
             TemplateError: there is no template, or it rejects the messages.
             TokenizerError: a text is not Unicode (lone surrogates).
         """
+        from edge_llm.tokenizers.template import encode_chat
+
         return encode_chat(
             self.tokenizer, self.require_chat_template(), messages, tools=tools, **kwargs
         )
@@ -262,6 +268,8 @@ class LLM:
         *,
         after: Sequence[int] = (),
     ) -> Generator[Piece]:
+        from edge_llm.tokenizers.stream import TextStream
+
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         text = TextStream(self.tokenizer, stops, after=after)
         pieces = self._pieces(ids, params or self.default_params(), text)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from edge_llm.api.llm import LLM
 from edge_llm.program.cost import kv_reader, weight_bytes
@@ -14,6 +17,11 @@ from edge_llm.runner.engine import Engine
 from edge_llm.runner.executor import Limits
 from edge_llm.runner.memory import page_count
 from edge_llm.runner.requests import EngineFacts
+
+if TYPE_CHECKING:
+    from edge_llm.tokenizers.tokenizer import Tokenizer
+
+_T = TypeVar("_T")
 
 _LOGITS_BYTES = 64 * 1024 * 1024  # bounds the logits of one step, and so the rows of evaluations
 
@@ -54,6 +62,7 @@ def load(
     )
     module = find_backend(backend)
     program = Program.open(path, huge_pages=huge_pages == "auto")
+    tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
         page_tokens = module.page_tokens()
@@ -87,10 +96,40 @@ def load(
         )
         engine = Engine(executor, facts)
         try:
-            return LLM(program, engine)
+            return LLM(program, engine, tokenizer())
         except BaseException:
             engine.stop()
             raise
     except BaseException:
         program.close()
         raise
+
+
+def _tokenizer(program: Program) -> Tokenizer:
+    from edge_llm.tokenizers.tokenizer import tokenizer_of
+
+    return tokenizer_of(program)
+
+
+def _beside(work: Callable[[], _T]) -> Callable[[], _T]:
+    """Begins the work in a thread of its own. What is returned waits for it, and gives its result
+    or raises its error."""
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=run, name="edge-llm-tokenizer", daemon=True)
+    thread.start()
+
+    def wait() -> _T:
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    return wait
