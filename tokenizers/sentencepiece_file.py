@@ -81,7 +81,7 @@ def read_pieces(data: bytes) -> Pieces:
 
 
 def _message(value: _Value) -> dict[int, _Value]:
-    """The last value of each field that may matter: no file shall be many times larger in memory."""
+    """The last value of each field that may matter; what no one reads takes no memory."""
     return {number: inner for number, inner in _fields(_bytes(value)) if number < _FIELDS}
 
 

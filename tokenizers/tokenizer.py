@@ -13,6 +13,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.program.file import Program
+from edge_llm.tokenizers.growth import check_growth
 from edge_llm.tokenizers.merger import Merged, Merger
 from edge_llm.tokenizers.spelling import spelling_of
 
@@ -197,8 +198,9 @@ def parse(data: bytes) -> hf.Tokenizer:
     """The library's object for a ``tokenizer.json``, set to neither truncate nor pad.
 
     Raises:
-        TokenizerError: the library cannot read it.
+        TokenizerError: the library cannot read it, or its normalizer makes text too long.
     """
+    check_growth(data)
     with library_errors("not a readable tokenizer.json"):
         tokenizer = hf.Tokenizer.from_buffer(data)
     tokenizer.no_truncation()

@@ -107,6 +107,13 @@ def test_template_file_wins(folder: Path) -> None:
     assert from_directory(folder).chat_template == "of the file é"
 
 
+def test_thousands_of_listed_tokens_take_no_hours(folder: Path) -> None:
+    first = from_directory(folder).facts.size
+    listed = {str(first + i): {"content": f"<|{i}|>", "special": True} for i in range(20_000)}
+    write_config(folder, added_tokens_decoder=listed)
+    assert from_directory(folder).facts.size == first + 20_000
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [

@@ -14,7 +14,7 @@ from sentencepiece_models import Piece, message, model
 from transformers import LlamaTokenizer
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers import merges
+from edge_llm.tokenizers import merges, sentencepiece_file
 from edge_llm.tokenizers.convert import from_directory, from_gguf
 from edge_llm.tokenizers.sentencepiece_file import read_pieces
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -241,6 +241,14 @@ def test_too_large(folder: Path) -> None:
         file.truncate(2**27 + 1)  # a hole
     with pytest.raises(TokenizerError, match="more than 134217728 bytes"):
         from_directory(folder)
+
+
+def test_more_than_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentencepiece_file, "MAX_BYTES", len(SOURCE))
+    unread = message([(2, message([(number, 0) for number in range(100, 2000)]))])
+    assert read_pieces(SOURCE).texts == [text for text, _, _ in pieces()]
+    with pytest.raises(TokenizerError, match=f"more than {len(SOURCE)} bytes"):
+        read_pieces(SOURCE + unread)
 
 
 SOURCE = model(pieces())
