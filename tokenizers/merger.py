@@ -47,6 +47,8 @@ class Merger:
         _check_texts(self._texts, self._offsets, size)
         _check_ids("units", self._units, 0, size)
         _check_ids("merges", merges[:, [0, 1, 3]], -1, size)
+        if ((merges[:, 0] ^ merges[:, 3]) < 0).any():
+            raise TokenizerError("tokenizer.merges holds merges that give no token")
         if words is not None:
             _check_ids("words", words, -1, size)
         self._space = self._find_space()
