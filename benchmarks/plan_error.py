@@ -16,7 +16,7 @@ from edge_llm.catalogue import find_program
 from edge_llm.cli.bench import Measure, loaded
 from edge_llm.program.predict import Rates, decode_seconds, measured_rates, prefill_seconds
 
-PROMPT, DEPTHS, DECODED = 512, (0, 1024), 16
+PROMPT, DEPTHS, DECODED = 512, (0, 1024), 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Row:
 
 def rows(path: Path, threads: int, rounds: int) -> list[Row]:
     """Prefill of 512 tokens, and decode at each depth."""
-    with loaded(path, max(DEPTHS) + max(PROMPT, DECODED), threads) as measure:
+    with loaded(path, max(DEPTHS) + PROMPT, threads) as measure:
         best: dict[str, float] = {}
         rates = _rates(threads)
         for _ in range(rounds):
@@ -50,7 +50,8 @@ def _round(measure: Measure) -> dict[str, float]:
     seconds = {f"prefill {PROMPT}": measure.prefill(PROMPT, 0) / PROMPT}
     for depth in DEPTHS:
         measure.fill(depth)
-        seconds[f"decode @{depth}"] = measure.decode(DECODED, depth) / DECODED
+        steps = (measure.decode(1, depth) for _ in range(DECODED))
+        seconds[f"decode @{depth}"] = min(steps)
     return seconds
 
 
@@ -61,7 +62,7 @@ def _row(
     if kind == "prefill":
         predicted = prefill_seconds(measure.plan, rates, PROMPT) / PROMPT
     else:
-        predicted = decode_seconds(measure.plan, rates, int(number[1:]) + DECODED // 2)
+        predicted = decode_seconds(measure.plan, rates, int(number[1:]))
     return Row(model, work, threads, 1 / seconds, 1 / predicted, seconds / predicted - 1)
 
 
