@@ -12,8 +12,8 @@
 namespace edge {
 namespace {
 
-// Bytes that weights are asked for in advance: two small pages, so that their addresses are known
-// when the processor's own prefetcher, which stops at a page's end, could begin.
+// Bytes that weights are asked for in advance: on Zen 5 the best of 1 to 16 KiB for int4 from
+// memory, with small pages and with huge ones.
 constexpr int64_t kAhead = 8192;
 
 // Lanes below `count` (at most 8) are loaded, the rest are zero and not touched in memory.
