@@ -62,7 +62,7 @@ def floats_only(read: Callable[[str], torch.Tensor]) -> Parameters:
     def no_integers(name: str) -> Integers:
         raise AssertionError(name)
 
-    return Parameters(read, "signed", {}, no_integers)
+    return Parameters(read, "hqq", {}, no_integers)
 
 
 def run(lowered: Lowered, source: Source) -> tuple[dict[str, NDArray[np.uint8]], list[WeightRow]]:
