@@ -64,9 +64,10 @@ class Recipe:
     ``linear``, ``embedding``, ``head`` replace the scheme's format of that kind; ``overrides``
     maps patterns of parameter names (``*layers.0.*``) to formats, the first match wins.
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
-    magnitude on -8, "hqq" (the default) refines the better of the two. int4 weights that the checkpoint itself
-    holds are taken over with their own groups, unless ``requantize``. ``context`` None: the
-    model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme fp32.
+    magnitude on -8, "hqq" (the default) refines the better of the two. int4 weights that the
+    checkpoint itself holds are taken over with their own groups, unless ``requantize``.
+    ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
+    fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
     ``chat_template`` is a Jinja file to use in place of the source's, or where that has none.
     ``gate`` None accepts any result; without ``verify`` nothing is compared and the file holds no
