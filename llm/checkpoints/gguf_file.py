@@ -29,6 +29,7 @@ MAX_ENTRIES = 2**17
 MAX_ELEMENTS = 2**22
 MAX_STRING = 2**24
 MAX_RANK = 4
+MAX_HEAD = 2**26  # bytes of metadata and directory together; the largest public ones have 2**24
 
 _SCALARS = {
     0: "B",
@@ -129,6 +130,8 @@ class _Cursor:
         return CheckpointError(f"{self._path} is damaged at byte {self.position}: got {got}")
 
     def take(self, size: int) -> memoryview:
+        if self.position + size > MAX_HEAD < len(self._view):
+            raise self.error(f"metadata of more than {MAX_HEAD} bytes")
         left = len(self._view) - self.position
         if size > left:
             raise self.error(f"a value of {size} bytes, expected at most the {left} left")

@@ -356,6 +356,14 @@ def test_the_whole_file_opens_and_no_part_of_it_does(tmp_path: Path) -> None:
             open_checkpoint(write(tmp_path, raw[:size]))
 
 
+def test_metadata_as_a_whole_is_bounded(tmp_path: Path) -> None:
+    """A byte of an array becomes a pointer of a list: arrays that are each small enough add up."""
+    array = u32(U8) + u64(2**22) + bytes(2**22)
+    path = write(tmp_path, document(tuple(pair(f"k{index}", ARRAY, array) for index in range(17))))
+    with pytest.raises(CheckpointError, match="metadata of more than 67108864 bytes"):
+        open_checkpoint(path)
+
+
 def test_parts_that_are_not_what_they_say(tmp_path: Path) -> None:
     raw = document((*PAIRS, pair("split.count", U32, u32(3))), TENSORS, data=DATA)
     path = tmp_path / "a-00001-of-00003.gguf"
