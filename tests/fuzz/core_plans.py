@@ -43,7 +43,7 @@ def read_core(folder: Path) -> None:
     changes = json.loads((folder / CHANGES).read_bytes()) if (folder / CHANGES).exists() else []
     with Program.open(folder / "input.edge") as file:
         weights = {weight.tensor: file.weight_data(weight) for weight in file.plan.weights}
-        aligned = {name: native.aligned(data) for name, data in weights.items()}
+        aligned = {name: native.aligned(data.copy()) for name, data in weights.items()}
         program = native_program(file.plan, aligned, file.documents.tokenizer.size)
         places = [change for change in changes if change[0] != "batch"]
         for table, place, field, seed in places:

@@ -8,6 +8,7 @@ Now and then it damages plain bytes.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -131,33 +132,52 @@ _FLOATS = (b"\0\x7c", b"\1\x7c", b"\xff\x7b", b"\x80\x7f", b"\xc0\x7f", b"\0\0\x
 
 
 def _program(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """A document of the program changed, or its table of tensors, or some weights; digests are
-    made right again, since whoever writes a hostile file does that too."""
+    """A document of the program changed, or its table of tensors, or a tensor; digests are made
+    right again, since whoever writes a hostile file does that too."""
     header, tensors = split_safetensors(data)
     metadata: dict[str, str] = header["__metadata__"]
+    digests = json.loads(metadata[DIGESTS_KEY])
     kind = random.random()
-    if kind < 0.75:
+    if kind < 0.6:
         key = random.choice([key for key in metadata if key.startswith("edge_llm.")])
         key = "edge_llm.plan" if random.random() < 0.5 else key
         try:
             metadata[key] = dump(mutate_json(random, json.loads(metadata[key]))).decode()
         except ValueError:  # plain text: the version
             metadata[key] = mutate_text(random, metadata[key], [], ["1.0", "1.1", "2.0", "."])
-    elif kind < 0.9:
+    elif kind < 0.75:
         header = mutate_json(random, header)
     else:
-        tensors = mutate_bytes(random, tensors, [tensors], _FLOATS)
+        name = random.choice([name for name in header if name != "__metadata__"])
+        begin, end = header[name]["data_offsets"]
+        changed = _tensor(random, name, tensors[begin:end])
+        tensors = tensors[:begin] + changed + tensors[end:]
+        digests["tensors"][name] = hashlib.sha256(changed).hexdigest()
     found = header.get("__metadata__") if isinstance(header, dict) else None
-    if isinstance(found, dict) and isinstance(found.get(DIGESTS_KEY), str):
+    if isinstance(found, dict) and found.get(DIGESTS_KEY) == metadata[DIGESTS_KEY]:
         try:
-            digests = json.loads(found[DIGESTS_KEY])
             digests["documents"] = documents_digest(found)
             found[DIGESTS_KEY] = json.dumps(digests)
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (TypeError, AttributeError, ValueError):
             pass  # beyond repair: let it be
     text = dump(header)
     size = -(-(LENGTH_BYTES + len(text)) // 64) * 64
     return pad_header(text, size) + tensors
+
+
+def _tensor(random: Random, name: str, data: bytes) -> bytes:
+    """As many bytes as before: the tokenizer's JSON as such, integers as integers."""
+    if name in ("tokenizer.json", "tokenizer.skeleton") and random.random() < 0.7:
+        text = _tokenizer(random, data.rstrip(b"\0"), [])
+        return text[: len(data)].ljust(len(data), b" ")
+    if name.startswith("tokenizer.") and len(data) % 4 == 0:
+        result = bytearray(data)
+        for _ in range(random.choice((1, 1, 3, 30))):
+            at = random.randrange(0, len(data), 4)
+            number = random.choice((0, 1, -1, random.randrange(300), 2**31 - 1, -(2**31)))
+            result[at : at + 4] = number.to_bytes(4, "little", signed=True)
+        return bytes(result)
+    return mutate_bytes(random, data, [data], _FLOATS)[: len(data)].ljust(len(data), b"\0")
 
 
 def _gguf(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:

@@ -13,14 +13,16 @@ import numpy as np
 
 
 def read_program(folder: Path) -> None:
-    """Opens the file and, if it is accepted, runs two steps of what it says. Each row gives a
-    token of the vocabulary, or says that its logits are not finite."""
+    """Opens the file and, if it is accepted, uses its tokenizer and runs two steps of what it says.
+    Each row gives a token of the vocabulary, or says that its logits are not finite."""
     from edge_llm.program.file import Program
     from edge_llm.runner.backends import native
     from edge_llm.runner.config import SamplingParams
     from edge_llm.runner.executor import Batch, Limits, RowSampler
+    from edge_llm.tokenizers.tokenizer import tokenizer_of
 
     with Program.open(folder / "input.edge") as program:
+        _use_tokenizer(tokenizer_of(program))
         limits = Limits(max_tokens=8, max_rows=8, max_sequences=1, pages=2, threads=1)
         executor = native.load(
             program.plan,
@@ -59,7 +61,9 @@ def read_program(folder: Path) -> None:
 
 def prepare_program() -> None:
     import edge_llm.program.file
-    import edge_llm.runner.backends.native  # noqa: F401
+    import edge_llm.runner.backends.native
+    import edge_llm.tokenizers.stream
+    import edge_llm.tokenizers.tokenizer  # noqa: F401
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -104,19 +108,23 @@ def prepare_checkpoint() -> None:
 
 # --- tokenizers and templates ---------------------------------------------------------------------
 
-TEXT = "Hello, wörld!  12345\n\t<|im_end|> naïve 日本語 \U0001f469\u200d\U0001f680 ½ "
+TEXT = "the and the Hello, wörld!  12345\n\t<|im_end|> naïve 日本語 \U0001f469\u200d\U0001f680 ½ "
 TEXT += "a" * 60 + "!\n" + "(" * 300  # what patterns may take exponential time for
 
 
 def read_tokenizer(folder: Path) -> None:
-    """Converts the files, loads what goes into a program, and uses it: every id has a place in the
-    vocabulary, and text in pieces is text at once."""
+    """Converts the files, and loads and uses what goes into a program."""
     from edge_llm.tokenizers.convert import from_directory
-    from edge_llm.tokenizers.stream import TextStream
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
     document = from_directory(folder)
-    tokenizer = Tokenizer(document.json, document.facts)
+    _use_tokenizer(Tokenizer(document.json, document.facts))
+
+
+def _use_tokenizer(tokenizer: Any) -> None:
+    """Every id has a place in the vocabulary, and text in pieces is text at once."""
+    from edge_llm.tokenizers.stream import TextStream
+
     ids = tokenizer.encode(TEXT)
     assert all(0 <= token_id < tokenizer.size for token_id in ids), ids
     tokenizer.spans(TEXT)

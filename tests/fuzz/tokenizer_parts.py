@@ -48,6 +48,13 @@ def _number(random: Random) -> Any:
     return random.choice((0, 1, 2, 3, 2**31, 2**32 - 1, 2**64 - 1, -1))
 
 
+def _chain(random: Random) -> dict[str, Any]:
+    """Replacements that each make what the one before it left a little longer."""
+    content = random.choice(("a" * 1000, "aaa", "\u2581"))
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": content}
+    return {"type": "Sequence", "normalizers": [step] * random.choice((1, 2, 4, 20))}
+
+
 def _flag(random: Random) -> bool:
     return random.random() < 0.5
 
@@ -61,7 +68,7 @@ def _normalizer(random: Random) -> dict[str, Any]:
             {"type": "Strip", "strip_left": _flag(random), "strip_right": _flag(random)},
             {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
              "strip_accents": None, "lowercase": True},
-            {"type": "Nmt"}, {"type": "StripAccents"}, {"type": "ByteLevel"},
+            _chain(random), {"type": "Nmt"}, {"type": "StripAccents"}, {"type": "ByteLevel"},
             *({"type": kind} for kind in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")),
         )
     )  # fmt: skip
