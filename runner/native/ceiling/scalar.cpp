@@ -19,10 +19,10 @@ constexpr int32_t kTerms = 1024;
 void multiply(int64_t rounds) {
   alignas(64) int8_t x[kTerms], y[kTerms];
   for (int32_t i = 0; i < kTerms; ++i) x[i] = y[i] = static_cast<int8_t>(i);
-  int32_t sum = 0;
+  uint32_t sum = 0;  // which may wrap
   for (int64_t round = 0; round < rounds; ++round) {
     asm volatile("" : : "r"(x), "r"(y) : "memory");
-    for (int32_t i = 0; i < kTerms; ++i) sum += x[i] * y[i];
+    for (int32_t i = 0; i < kTerms; ++i) sum += static_cast<uint32_t>(x[i] * y[i]);
     asm volatile("" : "+r"(sum));
   }
 }
