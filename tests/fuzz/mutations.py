@@ -174,11 +174,20 @@ def _delete(random: Random, holder: Any, key: Any, others: list[Any]) -> None:
 
 def _repeat(random: Random, holder: Any, key: Any, _: list[Any]) -> None:
     copies = random.choice((1, 2, 16, 200))
+    if copies * _entries(holder[key]) > MAX_GROWTH:
+        copies = 1
     if isinstance(holder, dict):
         for index in range(copies):
             holder[f"{key}{index}"] = holder[key]
     else:
         holder[key:key] = [copy.copy(holder[key])] * copies
+
+
+def _entries(value: Any) -> int:
+    """How many values there are in a value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + sum(map(_entries, value)) if isinstance(value, list) else 1
 
 
 def _transplant(random: Random, holder: Any, key: Any, others: list[Any]) -> None:
