@@ -58,6 +58,8 @@ SAMPLERS = {
     "top-p 0.9": SamplingParams(temperature=0.8, top_p=0.9),
     "min-p 0.05": SamplingParams(temperature=0.8, min_p=0.05),
 }
+# What a GEMM of int4 should reach: half of a ceiling that adds in 16 bits, three quarters of others.
+GEMM_BARS = {"avx2": 0.5}
 SECONDS = 0.4  # of steps for each measurement, at least three steps
 
 
@@ -320,7 +322,9 @@ def markdown(results: dict[str, Any]) -> str:
                 f"### Kernels: {title}\n\nCeilings: {bandwidth / 1e9:.1f} GB/s read, "
                 f"{arithmetic / 1e9:.0f} GOP/s int8."
             )
-            parts += [linear_table(rows, bandwidth, arithmetic), attention_table(rows)]
+            parts += [linear_table(rows, bandwidth, arithmetic)]
+            parts += [gemm_verdict(rows, arithmetic, GEMM_BARS.get(measured["isa"], 0.75))]
+            parts += [attention_table(rows)]
             sampled = [row for row in rows if row["kernel"] == "sampling"]
             if sampled:
                 listed = (f"{row['what']} {row['seconds'] * 1e3:.2f} ms" for row in sampled)
@@ -345,6 +349,18 @@ def linear_table(rows: list[dict[str, Any]], bandwidth: float, arithmetic: float
         lines.append([fmt, *cells])
     head = ["linear", *(f"{n} rows, {'GB/s' if n in FEW else 'GOP/s'}" for n in FEW + MANY)]
     return table([head[0], head[1].replace("rows", "row"), *head[2:]], lines)
+
+
+def gemm_verdict(rows: list[dict[str, Any]], arithmetic: float, bar: float) -> str:
+    shares = [
+        row["operations"] / row["seconds"] / arithmetic
+        for row in rows
+        if row["kernel"] == "linear" and row["size"] == max(MANY) and row["what"] != "i8"
+    ]
+    if not shares:
+        return ""
+    verdict = "pass" if min(shares) >= bar else "miss"
+    return f"int4 times {max(MANY)} rows: at least {min(shares):.0%} (bar {bar:.0%}: {verdict})."
 
 
 def attention_table(rows: list[dict[str, Any]]) -> str:

@@ -144,7 +144,7 @@ PEERS = {
         ),
         Peer(
             "executorch",
-            ("executorch==1.5.1", "torch==2.13.0", "torchao==0.18.0"),
+            ("executorch==1.5.1", "safetensors>=0.5", "torch==2.13.0", "torchao==0.18.0"),
             {"model.pte": "ExecuTorch 8da4w"},
             "time_executorch.py",
             prepare_executorch,

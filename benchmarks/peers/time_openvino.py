@@ -21,7 +21,7 @@ class OpenVino:
         self._pipeline = genai.LLMPipeline(path, "CPU", INFERENCE_NUM_THREADS=threads)
         config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
         self.vocab = config["vocab_size"]
-        self.version = genai.__version__
+        self.version = genai.__version__.split("-")[0]
         self._depth = 0
         self._prompts = count()
 
