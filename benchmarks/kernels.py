@@ -58,7 +58,7 @@ SAMPLERS = {
     "top-p 0.9": SamplingParams(temperature=0.8, top_p=0.9),
     "min-p 0.05": SamplingParams(temperature=0.8, min_p=0.05),
 }
-# What a GEMM of int4 should reach: half of a ceiling that adds in 16 bits, three quarters of others.
+# What int4 GEMMs should reach: half of a ceiling that adds in 16 bits, three quarters of others.
 GEMM_BARS = {"avx2": 0.5}
 SECONDS = 0.4  # of steps for each measurement, at least three steps
 

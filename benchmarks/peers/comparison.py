@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import sys
 import time
@@ -60,11 +59,12 @@ def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
     """All measurements as JSON. ``rounds`` each for us and for llama.cpp Q4_0; the other peers
     take part in the first few, and prefill 2048 has fewer."""
     start = time.monotonic()
-    load = os.getloadavg()[0]
+    others = 0.0
     models = []
     for plan in plans:
         runs = []
         for threads in (2, 1):
+            others = max(others, busy_share())
             say(f"{plan.model}, {threads} threads, {time.monotonic() - start:.0f} s so far")
             runs.append(_run(plan, threads, rounds=rounds, quick=quick))
         models.append({"model": plan.model, "missing": dict(plan.missing), "runs": runs})
@@ -73,7 +73,7 @@ def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
         "where": where(),
         "minutes": (time.monotonic() - start) / 60,
         "quick": quick,
-        "load_average": load,
+        "others_share": others,
         "ceilings": [
             {
                 "threads": limit.threads,
@@ -149,6 +149,21 @@ def _measure(
 def ratio_of(ours: list[float], theirs: list[float]) -> float:
     """How many times faster we are: the median over the rounds that both took part in."""
     return statistics.median(b / a for a, b in zip(ours, theirs, strict=False))
+
+
+def busy_share(seconds: float = 2.0) -> float:
+    """The share of all processors' time that other processes take, over the next seconds."""
+
+    def ticks() -> tuple[int, int]:
+        values = [
+            int(part) for part in Path("/proc/stat").read_text("ascii").split("\n")[0].split()[1:9]
+        ]
+        return sum(values), values[3] + values[4]  # all; idle and waiting for disks
+
+    total, idle = ticks()
+    time.sleep(seconds)
+    after, idle_after = ticks()
+    return 1 - (idle_after - idle) / max(1, after - total)
 
 
 def size(path: Path) -> int:

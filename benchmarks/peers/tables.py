@@ -17,7 +17,7 @@ BARS = {
     "prefill 512": (2.5, 3.0),
     "prefill 2048": (2.5, 2.5),
 }
-QUIET = 0.7  # load average of a machine that does nothing else, right after preparations
+QUIET = 0.05  # share of the processors' time that others may take
 ONE_THREAD_BAR = 1.5
 DECODE_BARS = {"ONNX Runtime GenAI int4": 1.25}  # of the other peers; else 1
 
@@ -28,9 +28,9 @@ def markdown(results: dict[str, Any]) -> str:
         "Ratios are ours to theirs in tokens a second, medians over interleaved rounds; same "
         "checkpoint, and the default recipe (int8 head) for ours.",
     ]
-    if results["load_average"] > QUIET:
+    if not quiet(results):
         parts.append(
-            f"**Not a quiet machine: its load was {results['load_average']:.1f} before the run. "
+            f"**Not a quiet machine: other processes took {results['others_share']:.0%} of it. "
             "These figures judge nothing.**"
         )
     for threads in (2, 1):
@@ -42,17 +42,21 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def quiet(results: dict[str, Any]) -> bool:
+    return bool(results["others_share"] <= QUIET)
+
+
 def _judged(results: dict[str, Any], threads: int) -> str:
     models = results["models"]
     rows = []
     for cell in CELLS:
-        cells = [_verdict(cell, model, threads) for model in models]
+        cells = [_verdict(cell, model, threads, quiet(results)) for model in models]
         if any(cells):
             rows.append([cell.title, *cells])
     return table(["", *(MODELS[model["model"]] for model in models)], rows)
 
 
-def _verdict(cell: Cell, model: dict[str, Any], threads: int) -> str:
+def _verdict(cell: Cell, model: dict[str, Any], threads: int, judge: bool) -> str:
     engines = _run(model, threads)["engines"]
     ours = engines[OURS]["seconds"].get(cell.key)
     theirs = engines.get(JUDGE, {"seconds": {}})["seconds"].get(cell.key)
@@ -61,7 +65,8 @@ def _verdict(cell: Cell, model: dict[str, Any], threads: int) -> str:
     general, small = BARS[cell.title]
     bar = ONE_THREAD_BAR if threads == 1 else small if model["model"] == SMOLLM2 else general
     ratio = ratio_of(ours, theirs)
-    return f"{ratio:.2f} (bar {bar}: {'pass' if ratio >= bar else 'miss'})"
+    verdict = f": {'pass' if ratio >= bar else 'miss'}" if judge else ""
+    return f"{ratio:.2f} (bar {bar}{verdict})"
 
 
 def _engines(model: dict[str, Any]) -> str:
