@@ -14,6 +14,7 @@ from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.documents import GenerationDefaults
 
 Shape = tuple[int, ...]
+MAX_LINES = 100  # of an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def check_parameters(
     ``problems`` are lines found before, which go into the same error.
 
     Raises:
-        CheckpointError: lists every missing, left-over and misshapen tensor.
+        CheckpointError: lists the missing, left-over and misshapen tensors.
     """
     expected = parameter_shapes(config)
     lines = list(problems)
@@ -111,6 +112,7 @@ def check_parameters(
     for name in sorted(set(got) - set(expected)):
         lines.append(f"left over: {shorten(name)} {list(got[name])}")
     if lines:
-        listing = "".join(f"\n  {line}" for line in lines)
-        raise CheckpointError(f"{where} does not hold a {config.family} model:{listing}")
+        listing = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
+        more = f"\n  and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
+        raise CheckpointError(f"{where} does not hold a {config.family} model:{listing}{more}")
     return expected

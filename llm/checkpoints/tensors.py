@@ -112,7 +112,10 @@ def _tensor_files(path: Path) -> dict[str, Path]:
         shards = {file: path / file for file in sorted(set(weight_map.values()))}
         missing = [str(shard) for shard in shards.values() if not shard.is_file()]
         if missing:
-            raise CheckpointError(f"{path / INDEX} names files that are missing: {missing}")
+            more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+            raise CheckpointError(
+                f"{path / INDEX} names files that are missing: {missing[:10]}{more}"
+            )
         return {name: shards[file] for name, file in weight_map.items()}
     if (path / WHOLE).is_file():
         return dict.fromkeys(_names(path / WHOLE), path / WHOLE)

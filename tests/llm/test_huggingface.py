@@ -137,6 +137,16 @@ def test_every_misfit_tensor_is_in_one_error(folder: Path) -> None:
     ]
 
 
+def test_an_error_does_not_list_tensors_without_end(folder: Path) -> None:
+    edit_tensors(folder, lambda t: t.update({f"x{i}": torch.zeros(1) for i in range(1000)}))
+    with pytest.raises(CheckpointError, match=r"and 900 more$") as caught:
+        open_checkpoint(folder)
+    assert len(str(caught.value).splitlines()) == 102
+    write_index(folder, **{f"x{i}": f"m{i}.safetensors" for i in range(1000)})
+    with pytest.raises(CheckpointError, match=r"are missing: \[.*\] and 990 more"):
+        open_checkpoint(folder)
+
+
 def write_index(folder: Path, **changes: str) -> None:
     names = load_file(folder / "model.safetensors")
     weight_map = dict.fromkeys(names, "model.safetensors") | changes
