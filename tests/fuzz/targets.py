@@ -35,7 +35,7 @@ def _tokenizer(*names: str, prepare: Callable[[], None] = readers.prepare_tokeni
 
 TARGETS: Mapping[str, Target] = {
     "program": Target(damaging(".edge"), readers.read_program, readers.prepare_program, 128 * MIB),
-    "core": Target(make_core, read_core, prepare_core, 512 * MIB),
+    "core": Target(make_core, read_core, prepare_core, 128 * MIB),
     "gguf": _checkpoint(".gguf"),
     "safetensors": _checkpoint(".safetensors", "index.json"),
     "config": _checkpoint("config.json"),
