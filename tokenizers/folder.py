@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ def read_bytes(file: Path, limit: int = MAX_TOKENIZER_BYTES) -> bytes:
     """
     try:
         with file.open("rb") as stream:
-            data = stream.read(limit + 1)
+            size = os.fstat(stream.fileno()).st_size  # room is made for all that is asked for
+            data = stream.read(min(size, limit) + 1)
     except OSError as exc:
         raise TokenizerError(f"cannot read {file}: {exc.strerror}") from exc
     if len(data) > limit:
