@@ -55,7 +55,8 @@ def main() -> None:
         config.quantization.embedding_quantize = "4,32"
         config.backend.xnnpack.enabled = config.backend.xnnpack.extended_ops = True
         config.export.max_seq_length = config.export.max_context_length = context
-        config.export.output_dir, config.export.output_name = str(target.parent), target.name
+        # a name that ends so is the whole path: output_dir is not looked at
+        config.export.output_name = str(target.resolve())
         export_llama(config)
 
 
