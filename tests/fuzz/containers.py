@@ -191,7 +191,7 @@ def join_zip(records: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_STO
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
         for name, data in records:
-            archive.writestr(zipfile.ZipInfo(name), data, method)
+            archive.writestr(zipfile.ZipInfo(name or "empty"), data, method)
     return stream.getvalue()
 
 

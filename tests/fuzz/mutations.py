@@ -14,7 +14,8 @@ Item = TypeVar("Item")
 NUMBERS = (0, 1, 2, 3, 7, 31, 32, 33, 64, 127, 128, 255, 256, 4096, 65535, 65536, 2**24, 2**31 - 1)
 NUMBERS += (2**31, 2**32 - 1, 2**32, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 _DEEP = "a list in a list in a list, 3000 times"
-MAX_GROWTH = 4096  # bytes or entries that one change may add
+MAX_GROWTH = 4096  # characters of a text that is put in
+MAX_SIZE = 2**18  # characters that one change may add
 
 
 def mutate_bytes(
@@ -174,7 +175,7 @@ def _delete(random: Random, holder: Any, key: Any, others: list[Any]) -> None:
 
 def _repeat(random: Random, holder: Any, key: Any, _: list[Any]) -> None:
     copies = random.choice((1, 2, 16, 200))
-    if copies * _entries(holder[key]) > MAX_GROWTH:
+    if copies * _size(holder[key]) > MAX_SIZE:
         copies = 1
     if isinstance(holder, dict):
         for index in range(copies):
@@ -183,16 +184,19 @@ def _repeat(random: Random, holder: Any, key: Any, _: list[Any]) -> None:
         holder[key:key] = [copy.copy(holder[key])] * copies
 
 
-def _entries(value: Any) -> int:
-    """How many values there are in a value."""
+def _size(value: Any) -> int:
+    """About the characters that a value is written with."""
+    if isinstance(value, str):
+        return len(value) + 2
     if isinstance(value, dict):
-        value = list(value.values())
-    return 1 + sum(map(_entries, value)) if isinstance(value, list) else 1
+        return sum(len(key) + _size(inner) for key, inner in value.items()) + 2
+    return sum(map(_size, value)) + 2 if isinstance(value, list) else 4
 
 
 def _transplant(random: Random, holder: Any, key: Any, others: list[Any]) -> None:
     source, place = _place(random, [random.choice(others)])
-    holder[key] = copy.deepcopy(source[place])
+    if _size(source[place]) <= MAX_SIZE:
+        holder[key] = copy.deepcopy(source[place])
 
 
 def _rename(random: Random, holder: Any, key: Any, others: list[Any]) -> None:
