@@ -8,6 +8,7 @@ import io
 import json
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -189,7 +190,8 @@ def split_zip(data: bytes) -> dict[str, bytes]:
 
 def join_zip(records: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as archive:
+    with zipfile.ZipFile(stream, "w", method) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names twice
         for name, data in records:
             archive.writestr(zipfile.ZipInfo(name or "empty"), data, method)
     return stream.getvalue()

@@ -15,7 +15,7 @@ NUMBERS = (0, 1, 2, 3, 7, 31, 32, 33, 64, 127, 128, 255, 256, 4096, 65535, 65536
 NUMBERS += (2**31, 2**32 - 1, 2**32, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 _DEEP = "a list in a list in a list, 3000 times"
 MAX_GROWTH = 4096  # characters of a text that is put in
-MAX_SIZE = 2**18  # characters that one change may add
+MAX_SIZE = 2**16  # characters that one change may add
 
 
 def mutate_bytes(
@@ -179,9 +179,9 @@ def _repeat(random: Random, holder: Any, key: Any, _: list[Any]) -> None:
         copies = 1
     if isinstance(holder, dict):
         for index in range(copies):
-            holder[f"{key}{index}"] = holder[key]
+            holder[f"{key}{index}"] = copy.deepcopy(holder[key])
     else:
-        holder[key:key] = [copy.copy(holder[key])] * copies
+        holder[key:key] = [copy.deepcopy(holder[key]) for _ in range(copies)]
 
 
 def _size(value: Any) -> int:
