@@ -103,6 +103,10 @@ def read_gguf_file(path: Path) -> GGUFFile:
         if not 1 <= rank <= MAX_RANK:
             raise cursor.error(f"tensor {shorten(name)} of rank {rank}, expected 1 to {MAX_RANK}")
         shape = tuple(cursor.integer("Q") for _ in range(rank))[::-1]
+        if 0 in shape:
+            raise cursor.error(
+                f"tensor {shorten(name)} of shape {list(shape)}, expected sizes above 0"
+            )
         entries[name] = TensorEntry(shape, cursor.integer("I"), cursor.integer("Q"))
 
     alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)

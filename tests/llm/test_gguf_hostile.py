@@ -113,6 +113,10 @@ CONTAINER: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (document((pair("k", STRING, text(b"\xff\xfe")),)), "a string that is not UTF-8"),
     "tensor twice": (document((), (tensor("t", (1,)),) * 2), "tensor 't' twice"),
     "rank 0": (document((), (tensor("t", ()), bytes(32))), "tensor 't' of rank 0, expected 1 to 4"),
+    "size 0": (
+        document((), (tensor("t", (0,)),)),
+        "tensor 't' of shape [0], expected sizes above 0",
+    ),
     "rank": (document((), (text("t") + u32(2**31), bytes(64))), "of rank 2147483648"),
     "alignment 0": (
         document((pair("general.alignment", U32, u32(0)),)),
