@@ -76,7 +76,9 @@ class Translator {
 
   void new_buffer(int32_t value, int32_t born) {
     const edge_value& v = source_.values[value];
-    const int64_t width = round_up(v.width, kLanes);
+    // An odd number of cache lines, so that a column of many rows does not fall into few cache
+    // sets.
+    const int64_t width = (round_up(v.width, kLanes) / kLanes | 1) * kLanes;
     buffers_.push_back({static_cast<Rows>(v.rows), {width, born, born}});
     join(value, static_cast<int32_t>(buffers_.size()) - 1, 0);
   }

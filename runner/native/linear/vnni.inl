@@ -222,40 +222,63 @@ inline int32_t tile_rows(int32_t rows) {
   return tiles ? (rows + tiles - 1) / tiles : 1;
 }
 
-// y = scale * (total - zero * constant) + bias for the 16 outputs of a panel.
-template <class V>
-inline void finish_row(const LinearArgs& args, const QuantizedRows& rows, int64_t panel,
-                       int64_t row, const float* totals) {
-  const V constants = V::load(row_constants(args.weight, panel));
-  V y = fma(V::broadcast(rows.minus_zero[row]), constants, V::load(totals));
-  y = V::broadcast(rows.scale[row]) * y;
-  const int64_t first = panel * kLanes;
-  if (args.bias) {
-    const int64_t lanes = std::min<int64_t>(kLanes, args.weight.n - first);
-    y = y + V::load_first(args.bias + first, static_cast<int32_t>(lanes));
+// Rows of y lie too far apart for the processor to see them coming.
+template <int P>
+inline void fetch_tile(const Matrix& y, int64_t column, int32_t first, int32_t height) {
+  for (int32_t row = first; row < first + height; ++row) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) __builtin_prefetch(y.row(row) + column + p * kLanes, 1);
   }
-  y.store(args.y.row(row) + first);
+}
+
+// y = scale * (total - zero * constant) + bias. `constants` are the first panel's. All that stays
+// the same is loaded before the first store, behind which nothing is known to stay the same.
+template <class V, int P>
+inline void finish_tile(const LinearArgs& args, const QuantizedRows& rows, int64_t panel,
+                        const uint8_t* constants, int64_t panel_stride, int32_t first,
+                        int32_t height, const float* totals) {
+  V constant[P], bias[P];
+  const bool biased = args.bias != nullptr;
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    constant[p] = V::load(reinterpret_cast<const float*>(constants + p * panel_stride));
+    if (!biased) continue;
+    const int64_t column = (panel + p) * kLanes;
+    const int64_t lanes = std::min<int64_t>(kLanes, args.weight.n - column);
+    bias[p] = V::load_first(args.bias + column, static_cast<int32_t>(lanes));
+  }
+  const float *scale = rows.scale + first, *minus_zero = rows.minus_zero + first;
+  const int64_t stride = args.y.stride;
+  float* y = args.y.row(first) + panel * kLanes;
+  for (int32_t m = 0; m < height; ++m, y += stride, totals += P * kLanes) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      V part = fma(V::broadcast(minus_zero[m]), constant[p], V::load(totals + p * kLanes));
+      part = V::broadcast(scale[m]) * part;
+      if (biased) part = part + bias[p];
+      part.store(y + p * kLanes);
+    }
+  }
 }
 
 // P panels, all rows.
 template <class S, int G, int P>
 void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
   const WordStarts starts = starts_of(args.weight.format, rows.depth);
-  const int32_t tile = tile_rows<S>(args.x.rows);
+  const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
+  const int64_t sums = rows.depth / starts.span;
+  VnniOperands in{panel_data(args.weight, panel), panel_bytes(args.weight.format, args.weight.k),
+                  rows.q, rows.starts, rows.depth};
+  const uint8_t* const constants = in.w + in.panel_stride - kVectorBytes;
   alignas(64) float totals[kMostRows<S> * P * kLanes];
-  for (int32_t first = 0; first < args.x.rows; first += tile) {
-    const int32_t height = std::min(tile, args.x.rows - first);
-    total_tile_of<S, G, P>(
-        height,
-        {panel_data(args.weight, panel), panel_bytes(args.weight.format, args.weight.k),
-         rows.q + first * rows.depth, rows.starts + first * (rows.depth / starts.span), rows.depth},
-        totals);
-    for (int32_t m = 0; m < height; ++m) {
-      for (int p = 0; p < P; ++p) {
-        finish_row<typename S::Lanes>(args, rows, panel + p, first + m,
-                                      totals + (m * P + p) * kLanes);
-      }
-    }
+  for (int32_t first = 0; first < count; first += tile) {
+    const int32_t height = std::min(tile, count - first);
+    fetch_tile<P>(args.y, panel * kLanes, first, height);
+    total_tile_of<S, G, P>(height, in, totals);
+    finish_tile<typename S::Lanes, P>(args, rows, panel, constants, in.panel_stride, first, height,
+                                      totals);
+    in.x += height * rows.depth;
+    in.starts += height * sums;
   }
 }
 
