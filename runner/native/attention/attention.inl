@@ -139,6 +139,7 @@ struct Tile {
   float* weights;  // [rows][kPageTokens]: scores, then e^(score - maximum)
   float* totals;   // [rows][16]: sum of weights, in lanes
   float* maxima;   // [rows]
+  float* factors;  // [rows]: the block's own maximum, then what the new maximum makes of the old
 };
 
 // The visible part of a block, as slots [begin, end).
@@ -181,48 +182,87 @@ struct Block {
   const float *key_scales, *value_scales;  // i8 alone
 };
 
-// Turns one row's scores of a block into weights, and rescales what earlier blocks left if the
-// maximum grew. Slots outside `seen` become weight zero whatever their scores were.
+// The visible slots of a block as one mask for each vector of scores.
+template <class V>
+struct Mask {
+  static constexpr int kCount = kPageTokens / kLanes;
+  typename V::Mask lanes[kCount];
+  bool whole;
+
+  explicit Mask(Visible seen) : whole(seen.begin == 0 && seen.end == kPageTokens) {
+    const auto clamp = [](int32_t lane) { return lane < 0 ? 0 : lane > kLanes ? kLanes : lane; };
+    for (int32_t c = 0; c < kCount; ++c) {
+      const int32_t slot = c * kLanes, end = clamp(seen.end - slot);
+      const int32_t begin = clamp(seen.begin - slot);
+      lanes[c] = V::Mask::range(begin < end ? begin : end, end);
+    }
+  }
+};
+
+// A row's scores as the softmax takes them, in place, and their maximum.
 template <class V, class Element>
-void soften(const AttentionArgs& args, const Tile& tile, int32_t row, Visible seen,
-            const Block<Element>& memory) {
-  float* weights = tile.weights + row * kPageTokens;
-  int32_t from = seen.begin / kLanes * kLanes;
-  V lowest = V::broadcast(-INFINITY);
+float cap_scores(const AttentionArgs& args, const Mask<V>& mask, const Block<Element>& memory,
+                 float* scores) {
+  const V lowest = V::broadcast(-INFINITY);
   V highest = lowest;
-  for (int32_t slot = from; slot < seen.end; slot += kLanes) {
-    V score = V::load(weights + slot);
-    if constexpr (kScaled<Element>) score = score * V::load(memory.key_scales + slot);
+#pragma GCC unroll 4
+  for (int c = 0; c < Mask<V>::kCount; ++c) {
+    V score = V::load(scores + c * kLanes);
+    if constexpr (kScaled<Element>) score = score * V::load(memory.key_scales + c * kLanes);
     if (args.softcap > 0.0f) {
       V cap = V::broadcast(args.softcap);
       score = hyperbolic_tangent(score / cap) * cap;
     }
-    if (slot < seen.begin || slot + kLanes > seen.end) {
-      int32_t begin = seen.begin - slot, end = seen.end - slot;
-      score =
-          select(V::Mask::range(begin > 0 ? begin : 0, end < kLanes ? end : kLanes), score, lowest);
-    }
-    score.store(weights + slot);
+    if (!mask.whole) score = select(mask.lanes[c], score, lowest);
+    score.store(scores + c * kLanes);
     highest = max(highest, score);
   }
-  float old = tile.maxima[row], block = max(highest);
-  float maximum = block > old ? block : old;
-  V total = V::load(tile.totals + row * kLanes);
-  if (maximum != old) {
-    V factor = V::broadcast(exponential(V::broadcast(old - maximum)).first());
-    total = total * factor;
+  return max(highest);
+}
+
+// Scores become e^(score - maximum), and go into the row's total. Returns nothing of masked slots:
+// e^-inf = 0.
+template <class V, class Element>
+void weigh(const Block<Element>& memory, float maximum, float factor, float* weights,
+           float* totals) {
+  const V reference = V::broadcast(maximum);
+  V total = V::load(totals) * V::broadcast(factor);
+#pragma GCC unroll 4
+  for (int c = 0; c < Mask<V>::kCount; ++c) {
+    V weight = exponential(V::load(weights + c * kLanes) - reference);
+    total = total + weight;
+    if constexpr (kScaled<Element>) weight = weight * V::load(memory.value_scales + c * kLanes);
+    weight.store(weights + c * kLanes);
+  }
+  total.store(totals);
+}
+
+// Turns the scores of a block into weights, and rescales what earlier blocks left of those rows
+// whose maximum grew. Slots outside the mask become weight zero whatever their scores were.
+template <class V, class Element>
+void soften(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t rows,
+            const Mask<V>& mask, const Block<Element>& memory) {
+  for (int32_t row = first; row < first + rows; ++row) {
+    tile.factors[row] = cap_scores<V>(args, mask, memory, tile.weights + row * kPageTokens);
+  }
+  const V one = V::broadcast(1.0f);
+  for (int32_t row = first; row < first + rows; row += kLanes) {
+    const int32_t left = first + rows - row, count = left < kLanes ? left : kLanes;
+    const V old = V::load_first(tile.maxima + row, count);
+    const V maximum = max(V::load_first(tile.factors + row, count), old);
+    maximum.store_first(tile.maxima + row, count);
+    select(equal(maximum, old), one, exponential(old - maximum))
+        .store_first(tile.factors + row, count);
+  }
+  for (int32_t row = first; row < first + rows; ++row) {
+    const float factor = tile.factors[row];
+    weigh<V>(memory, tile.maxima[row], factor, tile.weights + row * kPageTokens,
+             tile.totals + row * kLanes);
+    if (factor == 1.0f) continue;
+    const V factors = V::broadcast(factor);
     float* out = tile.out + row * tile.stride;
-    for (int64_t i = 0; i < tile.stride; i += kLanes) (V::load(out + i) * factor).store(out + i);
-    tile.maxima[row] = maximum;
+    for (int64_t i = 0; i < tile.stride; i += kLanes) (V::load(out + i) * factors).store(out + i);
   }
-  V reference = V::broadcast(maximum);
-  for (int32_t slot = from; slot < seen.end; slot += kLanes) {
-    V weight = exponential(V::load(weights + slot) - reference);
-    total = total + weight;  // masked slots add e^-inf = 0
-    if constexpr (kScaled<Element>) weight = weight * V::load(memory.value_scales + slot);
-    weight.store(weights + slot);
-  }
-  total.store(tile.totals + row * kLanes);
 }
 
 template <class V, class Element, bool kFetch>
@@ -236,7 +276,7 @@ void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row,
         q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
         block.values, weights + row * kPageTokens);
   });
-  for (int32_t row = 0; row < rows; ++row) soften<V>(args, tile, first_row + row, seen, block);
+  soften<V>(args, tile, first_row, rows, Mask<V>(seen), block);
   each_row_tile(rows, [&](int32_t row, auto count) {
     value_rows<V, Element, decltype(count)::value, kFetch>(
         weights + row * kPageTokens, block.values, seen.begin, seen.end, tile.stride,
@@ -304,7 +344,7 @@ inline int32_t tile_heads(const AttentionArgs& args) {
 
 template <class V>
 size_t scratch_bytes(const AttentionArgs& args) {
-  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kPageTokens + kLanes + 1);
+  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kPageTokens + kLanes + 2);
 }
 
 // This worker's query heads of some tokens: tile by tile, never across kv heads.
@@ -321,6 +361,7 @@ void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int3
   tile.weights = tile.out + kQueryRows * tile.stride;
   tile.totals = tile.weights + kQueryRows * kPageTokens;
   tile.maxima = tile.totals + kQueryRows * kLanes;
+  tile.factors = tile.maxima + kQueryRows;
   for (int32_t head = begin; head < end;) {
     int32_t group_end = (head / group + 1) * group, limit = head + tile_heads(args);
     int32_t next = group_end < limit ? group_end : limit;

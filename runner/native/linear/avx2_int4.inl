@@ -180,8 +180,7 @@ void add_tile(int32_t height, const Int4Operands& in, float* totals) {
 
 // y = scale * (total - zero * constant) + bias for the 16 outputs of a panel.
 inline void finish_row(const LinearArgs& args, const QuantizedRows& rows, int64_t panel,
-                       int64_t row, __m256 total0, __m256 total1) {
-  const float* constants = row_constants(args.weight, panel);
+                       const float* constants, int64_t row, __m256 total0, __m256 total1) {
   const __m256 minus_zero = _mm256_set1_ps(rows.minus_zero[row]);
   const __m256 scale = _mm256_set1_ps(rows.scale[row]);
   total0 = _mm256_mul_ps(scale, _mm256_fmadd_ps(minus_zero, _mm256_load_ps(constants), total0));
@@ -231,6 +230,7 @@ void multiply_int4(const LinearArgs& args, Share panels) {
 
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const uint8_t* data = panel_data(args.weight, panel);
+    const float* const constants = row_constants(args.weight, panel);
     for (int64_t begin = 0; begin < rows.depth; begin += part) {
       const int64_t end = std::min(begin + part, rows.depth);
       const int64_t groups = (end - begin) / G;
@@ -246,6 +246,10 @@ void multiply_int4(const LinearArgs& args, Share panels) {
                             begin ? _mm256_loadu_ps(y + h) : _mm256_setzero_ps());
           }
         }
+        // Rows of y lie too far apart for the processor to see them coming.
+        for (int32_t m = 0; m < height; ++m) {
+          __builtin_prefetch(args.y.row(first + m) + panel * kLanes, 1);
+        }
         if (packed) {
           add_tile<G, true>(height, {data, x, starts, groups}, totals);
         } else {
@@ -255,7 +259,7 @@ void multiply_int4(const LinearArgs& args, Share panels) {
           const __m256 total0 = _mm256_load_ps(totals + m * kLanes);
           const __m256 total1 = _mm256_load_ps(totals + m * kLanes + 8);
           if (end == rows.depth) {
-            finish_row(args, rows, panel, first + m, total0, total1);
+            finish_row(args, rows, panel, constants, first + m, total0, total1);
           } else {
             float* y = args.y.row(first + m) + panel * kLanes;
             _mm256_storeu_ps(y, total0);

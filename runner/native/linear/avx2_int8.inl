@@ -52,6 +52,7 @@ void multiply_int8(const LinearArgs& args, Share panels) {
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const uint8_t* data = panel_data(args.weight, panel);
     const float* scales = reinterpret_cast<const float*>(data + rows.depth / 4 * kInt8WordBytes);
+    const float* const constants = row_constants(args.weight, panel);
     for (int32_t first = 0; first < args.x.rows; first += tile) {
       const int32_t height = std::min(tile, args.x.rows - first);
       dot_tile(height, data, rows.q + first * rows.depth, rows.depth, dots);
@@ -61,7 +62,7 @@ void multiply_int8(const LinearArgs& args, Share panels) {
           const __m256 dot = _mm256_cvtepi32_ps(load_bytes(dots + m * kLanes + 8 * h));
           totals[h] = _mm256_fmadd_ps(_mm256_load_ps(scales + 8 * h), dot, _mm256_setzero_ps());
         }
-        finish_row(args, rows, panel, first + m, totals[0], totals[1]);
+        finish_row(args, rows, panel, constants, first + m, totals[0], totals[1]);
       }
     }
   }

@@ -125,11 +125,10 @@ EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
   for (int64_t k = 0; k < in.depth; k += G) {
     Sums<S, M, P> sums;
     sums.start(in.starts);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
+    if constexpr (P == 1) {
 #pragma GCC unroll 20
       for (int line = 0; line < kNibbles + kInt4ScaleBytes; line += 64) {
-        __builtin_prefetch(in.w + p * in.panel_stride + kAhead + line);
+        __builtin_prefetch(in.w + kAhead + line);
       }
     }
 #pragma GCC unroll 1
@@ -177,7 +176,7 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
       Words w[P];
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        __builtin_prefetch(in.w + p * in.panel_stride + kAhead);
+        if constexpr (P == 1) __builtin_prefetch(in.w + kAhead);
         w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
       }
       sums.add(step, w, in.x);
@@ -231,6 +230,17 @@ inline void fetch_tile(const Matrix& y, int64_t column, int32_t first, int32_t h
   }
 }
 
+// The part of the `bytes` at `next` that falls to rows [first, first + height) of `count`: so the
+// next panels come while these are worked on.
+inline void fetch_part(const uint8_t* next, int64_t bytes, int32_t first, int32_t height,
+                       int32_t count) {
+  constexpr int64_t kLine = 64;
+  const int64_t lines = (bytes + kLine - 1) / kLine, end = lines * (first + height) / count;
+  for (int64_t line = lines * first / count; line < end; ++line) {
+    __builtin_prefetch(next + line * kLine, 0, 2);
+  }
+}
+
 // y = scale * (total - zero * constant) + bias. `constants` are the first panel's. All that stays
 // the same is loaded before the first store, behind which nothing is known to stay the same.
 template <class V, int P>
@@ -270,10 +280,12 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   VnniOperands in{panel_data(args.weight, panel), panel_bytes(args.weight.format, args.weight.k),
                   rows.q, rows.starts, rows.depth};
   const uint8_t* const constants = in.w + in.panel_stride - kVectorBytes;
+  const int64_t bytes = P * in.panel_stride;
   alignas(64) float totals[kMostRows<S> * P * kLanes];
   for (int32_t first = 0; first < count; first += tile) {
     const int32_t height = std::min(tile, count - first);
     fetch_tile<P>(args.y, panel * kLanes, first, height);
+    if constexpr (P > 1) fetch_part(in.w + bytes, bytes, first, height, count);
     total_tile_of<S, G, P>(height, in, totals);
     finish_tile<typename S::Lanes, P>(args, rows, panel, constants, in.panel_stride, first, height,
                                       totals);
