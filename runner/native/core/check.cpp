@@ -204,6 +204,8 @@ class Checker {
         break;
       case OpCode::silu:
       case OpCode::gelu:
+      case OpCode::silu_mul:
+      case OpCode::gelu_mul:
       case OpCode::mul:
       case OpCode::add:
       case OpCode::scale:

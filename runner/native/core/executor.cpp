@@ -230,6 +230,12 @@ void Executor::run_columns(const Op& op, Worker worker) const {
     case OpCode::mul:
       elementwise.mul(x, second(), y, alone);
       break;
+    case OpCode::silu_mul:
+      elementwise.silu_mul(x, second(), y, alone);
+      break;
+    case OpCode::gelu_mul:
+      elementwise.gelu_mul(x, second(), y, alone);
+      break;
     case OpCode::add:
       elementwise.add(x, second(), y, alone);
       break;

@@ -31,6 +31,7 @@ class Fuser {
     for (size_t i = 0; i < list_.size(); ++i) {
       const OpCode code = code_of(list_[i]);
       if (code == OpCode::rms_norm && fuse_norm(list_[i])) continue;
+      if (fuse_activation(list_[i])) continue;
       if (code == OpCode::split && is_gate(list_[i].plain))
         continue;  // the linear writes the parts
       if (code == OpCode::linear) {
@@ -83,6 +84,23 @@ class Fuser {
       }
     }
     return false;
+  }
+
+  // True if a mul takes the activation over.
+  bool fuse_activation(const Instruction& activation) {
+    const OpCode code = code_of(activation);
+    if (code != OpCode::silu && code != OpCode::gelu) return false;
+    const int32_t active = activation.plain.outputs[0];
+    if (only_user(active, {OpCode::mul}) == nullptr) return false;
+    Instruction& product = list_[static_cast<size_t>(users(active)[0])];
+    edge_instruction& in = product.plain;
+    const int32_t other = in.inputs[0] == active ? in.inputs[1] : in.inputs[0];
+    in.op = static_cast<int32_t>(code == OpCode::silu ? OpCode::silu_mul : OpCode::gelu_mul);
+    in.inputs[0] = activation.plain.inputs[0];
+    in.inputs[1] = other;
+    product.instructions.insert(product.instructions.begin(), activation.instructions.begin(),
+                                activation.instructions.end());
+    return true;
   }
 
   // True if all that read the norm take it over.

@@ -25,6 +25,7 @@ std::vector<Instruction> unfused(const edge_program& program);
 // For a program that passed check_program():
 //  - linear, split in two, silu or gelu of one part, mul by the other: the linear is cut into the
 //    two parts, so that the worker that made a column of both goes on with them;
+//  - silu or gelu that only a mul reads becomes part of the mul;
 //  - rms_norm that only linears with quantized activations read: each of them normalizes the rows
 //    that it quantizes, and the normalized rows are never stored.
 std::vector<Instruction> fuse(const edge_program& program, const Kernels& kernels);

@@ -121,6 +121,8 @@ class Translator {
       case OpCode::add:
       case OpCode::scale:
       case OpCode::softcap:
+      case OpCode::silu_mul:
+      case OpCode::gelu_mul:
         break;
       default:
         return false;

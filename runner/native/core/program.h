@@ -14,7 +14,7 @@
 
 namespace edge {
 
-// Operator codes of program/ops.py.
+// Operator codes of program/ops.py, and what fusion makes of them.
 enum class OpCode : int32_t {
   embedding,
   linear,
@@ -28,9 +28,11 @@ enum class OpCode : int32_t {
   scale,
   split,
   select_rows,
-  softcap
+  softcap,
+  silu_mul,  // silu or gelu of the first input, times the second
+  gelu_mul,
 };
-constexpr int32_t kOpCount = 13;
+constexpr int32_t kOpCount = 13;  // of a program file
 
 enum class Rows : int32_t { tokens, wanted };  // T or R
 

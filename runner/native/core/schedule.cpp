@@ -57,6 +57,8 @@ int32_t column_unit(const Op& op, int32_t part, bool one_row) {
     case OpCode::add:
     case OpCode::scale:
     case OpCode::softcap:
+    case OpCode::silu_mul:
+    case OpCode::gelu_mul:
     case OpCode::select_rows:
       return kLanes;
     case OpCode::rms_norm:

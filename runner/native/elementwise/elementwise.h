@@ -9,6 +9,8 @@ struct ElementwiseKernels {
   void (*silu)(Matrix x, Matrix y, Worker worker);  // x / (1 + exp(-x))
   void (*gelu)(Matrix x, Matrix y, Worker worker);  // tanh approximation, arXiv 1606.08415
   void (*mul)(Matrix a, Matrix b, Matrix y, Worker worker);
+  void (*silu_mul)(Matrix a, Matrix b, Matrix y, Worker worker);  // silu(a) * b
+  void (*gelu_mul)(Matrix a, Matrix b, Matrix y, Worker worker);
   void (*add)(Matrix a, Matrix b, Matrix y, Worker worker);
   void (*scale)(Matrix x, float factor, Matrix y, Worker worker);
   void (*softcap)(Matrix x, float cap, Matrix y, Worker worker);  // cap * tanh(x / cap)

@@ -51,18 +51,36 @@ inline void combine(Matrix a, Matrix b, Matrix y, Worker worker, Function functi
 }
 
 template <class V>
-void silu(Matrix x, Matrix y, Worker worker) {
-  map<V>(x, y, worker, [](V a) { return a / (V::broadcast(1.0f) + exponential(-a)); });
+inline V silu_of(V a) {
+  return a / (V::broadcast(1.0f) + exponential(-a));
 }
 
 // 0.5 x (1 + tanh(u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), written as x / (1 + e^-2u), which
 // is the same function without the cancellation.
 template <class V>
+inline V gelu_of(V a) {
+  V cubic = fma(a * a * a, V::broadcast(0.044715f), a);
+  return a / (V::broadcast(1.0f) + exponential(cubic * V::broadcast(-1.5957691216057308f)));
+}
+
+template <class V>
+void silu(Matrix x, Matrix y, Worker worker) {
+  map<V>(x, y, worker, [](V a) { return silu_of(a); });
+}
+
+template <class V>
 void gelu(Matrix x, Matrix y, Worker worker) {
-  map<V>(x, y, worker, [](V a) {
-    V cubic = fma(a * a * a, V::broadcast(0.044715f), a);
-    return a / (V::broadcast(1.0f) + exponential(cubic * V::broadcast(-1.5957691216057308f)));
-  });
+  map<V>(x, y, worker, [](V a) { return gelu_of(a); });
+}
+
+template <class V>
+void silu_mul(Matrix a, Matrix b, Matrix y, Worker worker) {
+  combine<V>(a, b, y, worker, [](V gate, V up) { return silu_of(gate) * up; });
+}
+
+template <class V>
+void gelu_mul(Matrix a, Matrix b, Matrix y, Worker worker) {
+  combine<V>(a, b, y, worker, [](V gate, V up) { return gelu_of(gate) * up; });
 }
 
 template <class V>
@@ -96,7 +114,8 @@ void select_rows(Matrix x, const int32_t* rows, Matrix y, Worker worker) {
 
 template <class V>
 constexpr ElementwiseKernels elementwise_kernels() {
-  return {silu<V>, gelu<V>, mul<V>, add<V>, scale<V>, softcap<V>, select_rows<V>};
+  return {silu<V>, gelu<V>,  mul<V>,     silu_mul<V>,   gelu_mul<V>,
+          add<V>,  scale<V>, softcap<V>, select_rows<V>};
 }
 
 }  // namespace
