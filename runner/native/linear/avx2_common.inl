@@ -16,6 +16,14 @@ namespace {
 // memory, with small pages and with huge ones.
 constexpr int64_t kAhead = 8192;
 
+// Asks for the weights that `M` rows of x will meet soon. One row meets each weight once: those are
+// kept out of the caches behind the first, because what they would push out of them, one into the
+// other, takes its share of the memory's bandwidth.
+template <int M>
+inline void fetch_ahead(const uint8_t* w) {
+  __builtin_prefetch(w + kAhead, 0, M == 1 ? 0 : 3);
+}
+
 // Lanes below `count` (at most 8) are loaded, the rest are zero and not touched in memory.
 inline __m256i tail_mask(int32_t count) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

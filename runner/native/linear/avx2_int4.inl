@@ -108,9 +108,7 @@ EDGE_TILE_KERNEL void add_groups(Int4Operands in, float* totals) {
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_set1_epi32(in.starts[m]);
       if (Packed) {
-        for (int line = 0; line < kSpanBytes; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(in.w + kAhead + line), _MM_HINT_T0);
-        }
+        for (int line = 0; line < kSpanBytes; line += 64) fetch_ahead<M>(in.w + line);
         sum_packed<M, kSpanBlocks>(in.w, in.x, sums);
       } else {
         sum_bytes<M, kSpanBlocks>(in.w, in.x, sums);

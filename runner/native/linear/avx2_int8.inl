@@ -12,7 +12,7 @@ EDGE_TILE_KERNEL void dot_int8(const uint8_t* w, const int8_t* x, int64_t depth,
 #pragma GCC unroll 4
   for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_setzero_si256();
   for (int64_t k = 0; k < depth; k += 4, w += kInt8WordBytes, x += 4 * M) {
-    _mm_prefetch(reinterpret_cast<const char*>(w + kAhead), _MM_HINT_T0);
+    fetch_ahead<M>(w);
     const __m256i w0 = load_bytes(w), w1 = load_bytes(w + 32);
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {

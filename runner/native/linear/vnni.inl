@@ -128,7 +128,7 @@ EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
     if constexpr (P == 1) {
 #pragma GCC unroll 20
       for (int line = 0; line < kNibbles + kInt4ScaleBytes; line += 64) {
-        __builtin_prefetch(in.w + kAhead + line);
+        fetch_ahead<M>(in.w + line);
       }
     }
 #pragma GCC unroll 1
@@ -176,7 +176,7 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
       Words w[P];
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        if constexpr (P == 1) __builtin_prefetch(in.w + kAhead);
+        if constexpr (P == 1) fetch_ahead<M>(in.w);
         w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
       }
       sums.add(step, w, in.x);
