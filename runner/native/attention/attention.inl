@@ -109,10 +109,20 @@ void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head) {
 // Head by head, so that a long prompt fills one block of transposed keys while it is in L1.
 template <class V, class Element>
 void write_state(const AttentionArgs& args, Worker worker) {
+  constexpr int64_t kFetchAhead = 4;
   int64_t tokens = args.k.rows;
   Share mine = share(tokens * args.state.kv_heads, 1, worker);
   for (int64_t item = mine.begin; item < mine.end; ++item) {
-    write_token<V, Element>(args, int32_t(item % tokens), int32_t(item / tokens));
+    const int64_t token = item % tokens, column = item / tokens * args.state.head_dim;
+    if (token + kFetchAhead < tokens) {  // rows lie too far apart to be seen coming
+      const float* k = args.k.row(token + kFetchAhead) + column;
+      const float* v = args.v.row(token + kFetchAhead) + column;
+      for (int32_t i = 0; i < args.state.head_dim; i += kLanes) {
+        __builtin_prefetch(k + i);
+        __builtin_prefetch(v + i);
+      }
+    }
+    write_token<V, Element>(args, int32_t(token), int32_t(item / tokens));
   }
 }
 
