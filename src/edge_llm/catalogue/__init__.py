@@ -1,21 +1,39 @@
 """Names of models -> where they come from and where they are kept; and the store of programs.
 
 Everything lives under `home`: ``models/`` for what was fetched, ``programs/`` for exported files.
+Names are resolved on first use: whoever runs a program file needs little of this.
 """
 
-from edge_llm.catalogue.entries import Entry, Package, find, list_models
-from edge_llm.catalogue.hub import commit_of
-from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
-from edge_llm.catalogue.sources import HubSource
-from edge_llm.catalogue.store import (
-    StoredProgram,
-    find_program,
-    home,
-    list_programs,
-    models_dir,
-    newest_program,
-    programs_dir,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_llm.catalogue.entries import Entry, Package, find, list_models
+    from edge_llm.catalogue.hub import commit_of
+    from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
+    from edge_llm.catalogue.sources import HubSource
+    from edge_llm.catalogue.store import (
+        StoredProgram,
+        find_program,
+        home,
+        list_programs,
+        models_dir,
+        newest_program,
+        programs_dir,
+    )
+
+_HOMES = {
+    "entries": ("Entry", "Package", "find", "list_models"),
+    "hub": ("commit_of",),
+    "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
+    "sources": ("HubSource",),
+    "store": (
+        *("StoredProgram", "find_program", "home", "list_programs", "models_dir"),
+        *("newest_program", "programs_dir"),
+    ),
+}
 
 __all__ = [
     "Entry",
@@ -38,3 +56,12 @@ __all__ = [
     "remove",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,34 +11,39 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from edge_llm import __version__
-from edge_llm.cli import (
-    bench,
-    chat,
-    evaluate,
-    export,
-    inspect,
-    plan,
-    run,
-    serve,
-    store,
-    verify,
-)
 from edge_llm.errors import EdgeLLMError
 
-VERBS = (export, chat, run, serve, bench, plan, evaluate, inspect, verify, store)
+# The verbs, and the modules of this package that they are in.
+VERBS = {
+    "export": "export",
+    "chat": "chat",
+    "run": "run",
+    "serve": "serve",
+    "bench": "bench",
+    "plan": "plan",
+    "eval": "evaluate",
+    "inspect": "inspect",
+    "verify": "verify",
+    "ls": "store",
+    "pull": "store",
+    "rm": "store",
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all verbs; or with ``verb``, if there is such, of that one's module alone: the
+    others need not be imported to run it."""
     parser = argparse.ArgumentParser(
         prog="edge-llm",
         description="Export a PyTorch LLM to one program file and run it here, without PyTorch.",
     )
     parser.add_argument("--version", action="version", version=f"edge-llm {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add_parser(verbs)
+    for module in [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values()):
+        import_module(f"edge_llm.cli.{module}").add_parser(verbs)
     for made in verbs.choices.values():
         made.allow_abbrev = False  # a mistyped option is an error, not another option
     return parser
@@ -47,7 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     _open_streams()
-    arguments = build_parser().parse_args(argv)
+    # The threads that numpy starts when imported: nothing here multiplies matrices with it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(argv[0] if argv else None).parse_args(argv)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
