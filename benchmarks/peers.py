@@ -5,6 +5,7 @@
     python benchmarks/peers.py run [--quick]        measures, writes docs/performance.md
     python benchmarks/peers.py table                the tables again, from the last run
     python benchmarks/peers.py all [--quick]        install, prepare, run
+    python benchmarks/peers.py all --avx2           the judged table as on processors without VNNI
 
 What is done already is not done again. A peer that cannot be installed, or cannot be given a model,
 is reported as missing with the reason. Raw results: build/bench/peers.json.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 from comparison import Plan, compare
 from document import replace_section
 from programs import FOLDER, MODELS, program
-from registry import ENVIRONMENTS, JUDGE, PEERS, Peer
+from registry import AVX2_JUDGE, ENVIRONMENTS, JUDGE, PEERS, Peer
 from tables import markdown
 
 RESULTS = FOLDER / "peers.json"
@@ -41,14 +43,21 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="llama.cpp Q4_0 alone; prints, and writes no document"
     )
+    parser.add_argument(
+        "--avx2",
+        action="store_true",
+        help="our AVX2 kernels beside llama.cpp compiled for AVX2, in a section of its own",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement")
     options = parser.parse_args()
     if unknown := set(options.peers) - set(PEERS):
         parser.error(f"no peer {', '.join(sorted(unknown))}; known: {', '.join(PEERS)}")
     models = options.models.split(",")
     peers = [PEERS[name] for name in options.peers or PEERS]
-    if options.quick:
-        peers = [PEERS["llama-cpp"]]
+    if options.quick or options.avx2:
+        peers = [AVX2_JUDGE if options.avx2 else PEERS["llama-cpp"]]
+    if options.avx2:
+        os.environ["EDGE_LLM_ISA"] = "avx2"  # ours, and the ceilings
 
     if options.verb in ("install", "all"):
         for peer in peers:
@@ -60,11 +69,12 @@ def main() -> None:
                 mark = peer.folder(model).with_suffix(".failed")
                 attempt(lambda p=peer, m=model: p.make(m), f"{peer.name}: {model}", mark)
     if options.verb in ("run", "all"):
-        results = measure(models, peers, options.quick, options.rounds)
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        results = measure(models, peers, options.quick or options.avx2, options.rounds)
+        target = RESULTS.with_stem("peers-avx2") if options.avx2 else RESULTS
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(results, indent=1), encoding="utf-8")
         if not options.quick:
-            replace_section("peers", markdown(results))
+            replace_section("peers-avx2" if options.avx2 else "peers", markdown(results))
         print(markdown(results))
     if options.verb == "table":
         replace_section("peers", markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))

@@ -7,7 +7,7 @@ import shutil
 import sys
 import venv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from programs import FOLDER, ROOT, checkpoint, run
@@ -23,8 +23,9 @@ class Peer:
     """An engine of someone else's.
 
     ``packages`` go into an environment of its own, with ``pip_options``; ``unwanted`` ones are
-    taken out again. ``prepare(python, model, folder)`` makes in ``folder`` the files that
-    ``variants`` names, each with its title. ``script`` times one.
+    taken out again; ``environment`` is the installer's. ``prepare(python, model, folder)`` makes in
+    ``folder`` the files that ``variants`` names, each with its title; ``files`` is the peer whose
+    files it takes, if not its own. ``script`` times one.
     """
 
     name: str
@@ -34,13 +35,15 @@ class Peer:
     prepare: Prepare
     pip_options: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: str = ""
 
     @property
     def python(self) -> Path:
         return ENVIRONMENTS / self.name / "bin" / "python"
 
     def folder(self, model: str) -> Path:
-        return FOLDER / model / self.name
+        return FOLDER / model / (self.files or self.name)
 
     def install(self) -> None:
         """Makes the environment; one that is complete is left alone.
@@ -49,12 +52,13 @@ class Peer:
             RuntimeError: with what its installer said last.
         """
         done = ENVIRONMENTS / f"{self.name}.txt"
-        wanted = "\n".join([*self.packages, *self.pip_options, ""])
+        settings = [f"{name}={value}" for name, value in self.environment.items()]
+        wanted = "\n".join([*self.packages, *self.pip_options, *settings, ""])
         if self.python.exists() and done.exists() and done.read_text() == wanted:
             return
         venv.create(ENVIRONMENTS / self.name, with_pip=True)
         pip = [str(self.python), "-m", "pip"]
-        run([*pip, "install", "--quiet", *self.pip_options, *self.packages])
+        run([*pip, "install", "--quiet", *self.pip_options, *self.packages], self.environment)
         if self.unwanted:
             run([*pip, "uninstall", "--quiet", "--yes", *self.unwanted])
         done.write_text(wanted)
@@ -152,3 +156,13 @@ PEERS = {
     )
 }
 JUDGE = "llama.cpp Q4_0"
+# The judge as on processors without VNNI.
+AVX2_JUDGE = replace(
+    PEERS["llama-cpp"],
+    name="llama-cpp-avx2",
+    files="llama-cpp",
+    environment={
+        "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON"
+        " -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
+    },
+)
