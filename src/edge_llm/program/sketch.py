@@ -17,7 +17,7 @@ from edge_llm.program.plan import ROWS, TOKENS, Instruction, Plan, Rows, State, 
 
 # Of the files that exports make: room that headers keep, bytes of it for each layer, and bytes of
 # tokenizer for each token.
-_HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 45
+_HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 66
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
