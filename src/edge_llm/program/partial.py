@@ -113,6 +113,10 @@ class PartialFile:
 
     def _publish(self) -> None:
         os.fsync(self._file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            # What was written lies in small pages. Whoever maps the file next gets it from the disk
+            # in huge ones, where the kernel has those for files.
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
         os.replace(self.path, self._target)
         if os.name == "posix":  # the rename is durable once its folder is
