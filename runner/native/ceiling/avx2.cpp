@@ -28,6 +28,6 @@ void multiply(int64_t rounds) {
 
 }  // namespace
 
-const CeilingKernels ceiling_avx2{avx2_read, multiply, 12 * 64};
+const CeilingKernels ceiling_avx2{avx2_read<false>, avx2_read<true>, multiply, 12 * 64};
 
 }  // namespace edge

@@ -25,6 +25,6 @@ void multiply(int64_t rounds) {
 
 }  // namespace
 
-const CeilingKernels ceiling_avx512vnni{avx2_read, multiply, 12 * 128};
+const CeilingKernels ceiling_avx512vnni{avx2_read<false>, avx2_read<true>, multiply, 12 * 128};
 
 }  // namespace edge

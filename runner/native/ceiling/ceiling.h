@@ -11,6 +11,7 @@ struct CeilingKernels {
   // Reads `bytes` bytes, a multiple of 256, from a 64-byte aligned address; what it returns depends
   // on all of them.
   uint64_t (*read)(const uint8_t* data, size_t bytes);
+  uint64_t (*read_ahead)(const uint8_t* data, size_t bytes);  // with prefetches; may be null
   // `rounds` rounds of the cheapest exact int8 multiply-accumulate of the instruction set, in
   // registers, without a dependency between neighbours.
   void (*multiply)(int64_t rounds);

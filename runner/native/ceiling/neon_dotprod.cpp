@@ -26,6 +26,6 @@ void multiply(int64_t rounds) {
 
 }  // namespace
 
-const CeilingKernels ceiling_neon_dotprod{neon_read, multiply, 20 * 32};
+const CeilingKernels ceiling_neon_dotprod{neon_read, nullptr, multiply, 20 * 32};
 
 }  // namespace edge

@@ -26,6 +26,6 @@ void multiply(int64_t rounds) {
 
 }  // namespace
 
-const CeilingKernels ceiling_neon_i8mm{neon_read, multiply, 20 * 64};
+const CeilingKernels ceiling_neon_i8mm{neon_read, nullptr, multiply, 20 * 64};
 
 }  // namespace edge

@@ -29,6 +29,6 @@ void multiply(int64_t rounds) {
 
 }  // namespace
 
-const CeilingKernels ceiling_scalar{read, multiply, 2 * kTerms};
+const CeilingKernels ceiling_scalar{read, nullptr, multiply, 2 * kTerms};
 
 }  // namespace edge

@@ -40,9 +40,9 @@ class Efficiency:
 # bears norms, rotation and gates of a prompt as well), the others are assumed.
 EFFICIENCIES: Mapping[str, Efficiency] = {
     "scalar": Efficiency(read=0.4, multiply=0.5, attend=0.4, layer=50e-6),
-    "avx2": Efficiency(read=0.9, multiply=0.6, attend=0.5, layer=6e-6),
-    "avxvnni": Efficiency(read=0.9, multiply=0.6, attend=0.5, layer=6e-6),
-    "avx512vnni": Efficiency(read=0.9, multiply=0.6, attend=0.4, layer=6e-6),
+    "avx2": Efficiency(read=0.95, multiply=0.66, attend=0.5, layer=5e-6),
+    "avxvnni": Efficiency(read=0.95, multiply=0.66, attend=0.5, layer=5e-6),
+    "avx512vnni": Efficiency(read=0.97, multiply=0.73, attend=0.45, layer=5e-6),
     "neon": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
     "neon_dotprod": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
     "neon_i8mm": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
