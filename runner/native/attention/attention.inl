@@ -194,12 +194,12 @@ struct Block {
 
 // The visible slots of a block as one mask for each vector of scores.
 template <class V>
-struct Mask {
+struct SlotMask {
   static constexpr int kCount = kPageTokens / kLanes;
   typename V::Mask lanes[kCount];
   bool whole;
 
-  explicit Mask(Visible seen) : whole(seen.begin == 0 && seen.end == kPageTokens) {
+  explicit SlotMask(Visible seen) : whole(seen.begin == 0 && seen.end == kPageTokens) {
     const auto clamp = [](int32_t lane) { return lane < 0 ? 0 : lane > kLanes ? kLanes : lane; };
     for (int32_t c = 0; c < kCount; ++c) {
       const int32_t slot = c * kLanes, end = clamp(seen.end - slot);
@@ -211,12 +211,12 @@ struct Mask {
 
 // A row's scores as the softmax takes them, in place, and their maximum.
 template <class V, class Element>
-float cap_scores(const AttentionArgs& args, const Mask<V>& mask, const Block<Element>& memory,
+float cap_scores(const AttentionArgs& args, const SlotMask<V>& mask, const Block<Element>& memory,
                  float* scores) {
   const V lowest = V::broadcast(-INFINITY);
   V highest = lowest;
 #pragma GCC unroll 4
-  for (int c = 0; c < Mask<V>::kCount; ++c) {
+  for (int c = 0; c < SlotMask<V>::kCount; ++c) {
     V score = V::load(scores + c * kLanes);
     if constexpr (kScaled<Element>) score = score * V::load(memory.key_scales + c * kLanes);
     if (args.softcap > 0.0f) {
@@ -230,15 +230,15 @@ float cap_scores(const AttentionArgs& args, const Mask<V>& mask, const Block<Ele
   return max(highest);
 }
 
-// Scores become e^(score - maximum), and go into the row's total. Returns nothing of masked slots:
-// e^-inf = 0.
+// A row's scores become weights e^(score - maximum), 0 in masked slots, and its total, rescaled by
+// `factor`, grows by them.
 template <class V, class Element>
 void weigh(const Block<Element>& memory, float maximum, float factor, float* weights,
            float* totals) {
   const V reference = V::broadcast(maximum);
   V total = V::load(totals) * V::broadcast(factor);
 #pragma GCC unroll 4
-  for (int c = 0; c < Mask<V>::kCount; ++c) {
+  for (int c = 0; c < SlotMask<V>::kCount; ++c) {
     V weight = exponential(V::load(weights + c * kLanes) - reference);
     total = total + weight;
     if constexpr (kScaled<Element>) weight = weight * V::load(memory.value_scales + c * kLanes);
@@ -251,7 +251,7 @@ void weigh(const Block<Element>& memory, float maximum, float factor, float* wei
 // whose maximum grew. Slots outside the mask become weight zero whatever their scores were.
 template <class V, class Element>
 void soften(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t rows,
-            const Mask<V>& mask, const Block<Element>& memory) {
+            const SlotMask<V>& mask, const Block<Element>& memory) {
   for (int32_t row = first; row < first + rows; ++row) {
     tile.factors[row] = cap_scores<V>(args, mask, memory, tile.weights + row * kPageTokens);
   }
@@ -286,7 +286,7 @@ void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row,
         q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
         block.values, weights + row * kPageTokens);
   });
-  soften<V>(args, tile, first_row, rows, Mask<V>(seen), block);
+  soften<V>(args, tile, first_row, rows, SlotMask<V>(seen), block);
   each_row_tile(rows, [&](int32_t row, auto count) {
     value_rows<V, Element, decltype(count)::value, kFetch>(
         weights + row * kPageTokens, block.values, seen.begin, seen.end, tile.stride,
