@@ -8,7 +8,7 @@
     python benchmarks/peers.py all --avx2           the judged table as on processors without VNNI
 
 What is done already is not done again. A peer that cannot be installed, or cannot be given a model,
-is reported as missing with the reason. Raw results: build/bench/peers.json.
+is reported as missing with the reason. Raw results: build/bench/peers.json, peers-avx2.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from programs import FOLDER, MODELS, program
 from registry import AVX2_JUDGE, ENVIRONMENTS, JUDGE, PEERS, Peer
 from tables import markdown
 
-RESULTS = FOLDER / "peers.json"
 DEFAULT_MODELS = ["llama3.2-1b", "qwen3-0.6b", "smollm2-135m"]
 
 
@@ -56,6 +55,8 @@ def main() -> None:
     peers = [PEERS[name] for name in options.peers or PEERS]
     if options.quick or options.avx2:
         peers = [AVX2_JUDGE if options.avx2 else PEERS["llama-cpp"]]
+    section = "peers-avx2" if options.avx2 else "peers"
+    raw = FOLDER / f"{section}.json"
     if options.avx2:
         os.environ["EDGE_LLM_ISA"] = "avx2"  # ours, and the ceilings
 
@@ -70,14 +71,13 @@ def main() -> None:
                 attempt(lambda p=peer, m=model: p.make(m), f"{peer.name}: {model}", mark)
     if options.verb in ("run", "all"):
         results = measure(models, peers, options.quick or options.avx2, options.rounds)
-        target = RESULTS.with_stem("peers-avx2") if options.avx2 else RESULTS
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.write_text(json.dumps(results, indent=1), encoding="utf-8")
         if not options.quick:
-            replace_section("peers-avx2" if options.avx2 else "peers", markdown(results))
+            replace_section(section, markdown(results))
         print(markdown(results))
     if options.verb == "table":
-        replace_section("peers", markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        replace_section(section, markdown(json.loads(raw.read_text(encoding="utf-8"))))
 
 
 def attempt(work: Any, what: str, mark: Path) -> None:
