@@ -97,12 +97,8 @@ EDGE_INLINE float max(Lanes a) {
 }
 
 EDGE_INLINE Lanes scale_by_power(Lanes a, Lanes biased) {
-  __m512i n = _mm512_sub_epi32(_mm512_castps_si512(biased.v), _mm512_set1_epi32(0x4b400000));
-  __m512i half = _mm512_srai_epi32(n, 1);
-  __m512i bias = _mm512_set1_epi32(127);
-  __m512i low = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
-  __m512i high = _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(n, half), bias), 23);
-  return {_mm512_mul_ps(_mm512_mul_ps(a.v, _mm512_castsi512_ps(low)), _mm512_castsi512_ps(high))};
+  const __m512 n = _mm512_sub_ps(biased.v, _mm512_set1_ps(12582912.0f));
+  return {_mm512_scalef_ps(a.v, n)};  // rounds once by itself
 }
 
 }  // namespace edge::avx512
