@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/epilogue.h"
 #include "core/error.h"
 
 namespace edge {
@@ -55,11 +56,13 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
                              "the activations of a step");
   }
   uint64_t linear = 0, row = 0, attention = 0;
+  bool epilogues = false;
   for (const Op& op : program_.ops) {
     if (op.code == OpCode::linear) {
       linear =
           std::max<uint64_t>(linear, kernels_.linear.scratch_bytes(op.weight, row_count(op.rows)));
       row = std::max<uint64_t>(row, kernels_.linear.scratch_bytes(op.weight, 1));
+      epilogues |= op.epilogue != Epilogue::none;
       if (op.norm != nullptr) {
         const int64_t bytes = round_up(op.weight.k * int64_t{sizeof(float)}, kApart);
         row_bytes_ = std::max(row_bytes_, static_cast<uint64_t>(bytes));
@@ -72,6 +75,8 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   linear_scratch_ = Reservation(linear, "quantized activations");
   row_stride_ = row_bytes_ + static_cast<uint64_t>(round_up(static_cast<int64_t>(row), kApart));
   row_scratch_ = Reservation(threads * row_stride_, "quantized activations");
+  const uint64_t tile = epilogues ? epilogue_bytes(limits.max_tokens) : 0;
+  epilogue_scratch_ = Reservation(threads * tile, "products");
   attention_scratch_ = Reservation(threads * attention, "attention");
   sampler_stride_ = static_cast<uint64_t>(
       round_up(static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab)), 64));
@@ -194,9 +199,23 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
 // In a step of one row each worker prepares that row for itself: cheaper than a barrier.
 void Executor::run_linear(const Op& op, int32_t part, Worker worker) const {
   uint8_t* own = row_scratch_.data() + row_stride_ * static_cast<uint64_t>(worker.index);
-  LinearArgs args{op.weight, op.vectors[0], matrix(op.inputs[0]), matrix(op.outputs[0]),
-                  one_row_ ? own + row_bytes_ : linear_scratch_.data()};
-  if (part == kMultiply) return kernels_.linear.multiply(args, worker);
+  LinearArgs args;
+  args.weight = op.weight;
+  args.bias = op.vectors[0];
+  args.x = matrix(op.inputs[0]);
+  args.y = matrix(op.outputs[0]);
+  args.scratch = one_row_ ? own + row_bytes_ : linear_scratch_.data();
+  args.epilogue = op.epilogue;
+  args.up = op.up;
+  args.up_bias = op.up_bias;
+  if (op.epilogue == Epilogue::add) args.residual = matrix(op.inputs[1]);
+  if (part == kMultiply) {
+    if (kernels_.linear.finishes(args)) return kernels_.linear.multiply(args, worker);
+    const uint64_t tile = epilogue_bytes(limits_.max_tokens);
+    float* products = reinterpret_cast<float*>(epilogue_scratch_.data() +
+                                               tile * static_cast<uint64_t>(worker.index));
+    return multiply_then_finish(kernels_, args, products, limits_.max_tokens, worker);
+  }
   const Share rows = share(args.x.rows, 1, one_row_ ? Worker{} : worker);
   if (op.norm == nullptr) return kernels_.linear.prepare(args, rows);
   const Matrix x = args.x;
@@ -332,7 +351,18 @@ int32_t Executor::describe_phases(bool wanted, edge_phase* phases, int32_t capac
     ++count;
   };
   for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
-    add(phase.work, program_.ops[static_cast<size_t>(phase.op)].instructions, phase.barrier);
+    const Op& op = program_.ops[static_cast<size_t>(phase.op)];
+    const std::vector<int32_t>& all = op.instructions;
+    if (op.code != OpCode::linear) {
+      add(phase.work, all, phase.barrier);
+      continue;
+    }
+    const auto linear =
+        all.begin() + op.norm_instructions;  // before it the norm, then the epilogue
+    add(phase.work,
+        phase.part == kPrepare ? std::vector<int32_t>(all.begin(), linear + 1)
+                               : std::vector<int32_t>(linear, all.end()),
+        phase.barrier);
   }
   if (wanted) add("sample", {}, true);
   return count;

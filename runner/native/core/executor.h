@@ -56,6 +56,7 @@ class Executor {
   Reservation row_scratch_;  // row_stride_ bytes per worker
   uint64_t row_bytes_ = 0;   // of them, for a normalized row; the rest is for that row quantized
   uint64_t row_stride_ = 0;
+  Reservation epilogue_scratch_;
   Reservation attention_scratch_;
   Reservation sampler_scratch_;  // sampler_stride_ bytes per worker
   uint64_t sampler_stride_ = 0;

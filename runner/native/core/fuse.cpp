@@ -14,6 +14,7 @@ class Fuser {
       : program_(program),
         kernels_(kernels),
         list_(unfused(program)),
+        done_(list_.size(), false),
         maker_(static_cast<size_t>(program.value_count), -1),
         users_(static_cast<size_t>(program.value_count)) {
     for (size_t i = 0; i < list_.size(); ++i) {
@@ -30,15 +31,11 @@ class Fuser {
     std::vector<Instruction> fused;
     for (size_t i = 0; i < list_.size(); ++i) {
       const OpCode code = code_of(list_[i]);
+      if (done_[i]) continue;
       if (code == OpCode::rms_norm && fuse_norm(list_[i])) continue;
       if (fuse_activation(list_[i])) continue;
-      if (code == OpCode::split && is_gate(list_[i].plain))
-        continue;  // the linear writes the parts
-      if (code == OpCode::linear) {
-        append_linear(fused, list_[i]);
-      } else {
-        fused.push_back(list_[i]);
-      }
+      if (code == OpCode::linear && !fuse_gate(list_[i])) fuse_sum(static_cast<int32_t>(i));
+      fused.push_back(list_[i]);
     }
     return fused;
   }
@@ -53,37 +50,60 @@ class Fuser {
   std::vector<int32_t>& users(int32_t value) { return users_[static_cast<size_t>(value)]; }
   int32_t width(int32_t value) const { return program_.values[value].width; }
 
-  // The one instruction that reads `value`, if it has this operator; else null.
-  const edge_instruction* only_user(int32_t value, std::initializer_list<OpCode> codes) {
+  // The number of the one instruction that reads `value`, if it has this operator; else -1.
+  int32_t only_user(int32_t value, std::initializer_list<OpCode> codes) {
     const std::vector<int32_t>& all = users(value);
-    if (all.size() != 1 || all[0] == kResult) return nullptr;
-    const Instruction& user = list_[static_cast<size_t>(all[0])];
-    const bool fits = std::find(codes.begin(), codes.end(), code_of(user)) != codes.end();
-    return fits ? &user.plain : nullptr;
+    if (all.size() != 1 || all[0] == kResult) return -1;
+    const OpCode code = code_of(list_[static_cast<size_t>(all[0])]);
+    return std::find(codes.begin(), codes.end(), code) != codes.end() ? all[0] : -1;
   }
 
-  // Halves of a linear's output on panel boundaries, of which one is activated and then multiplied
-  // by the other.
-  bool is_gate(const edge_instruction& split) {
+  // Instruction `number` is done as the last part of `linear`.
+  void absorb(Instruction& linear, int32_t number) {
+    done_[static_cast<size_t>(number)] = true;
+    linear.instructions.push_back(number);
+    linear.plain.outputs[0] = list_[static_cast<size_t>(number)].plain.outputs[0];
+  }
+
+  // True if the output is halved on a panel's boundary, one half is activated, and their product is
+  // all that is made of them.
+  bool fuse_gate(Instruction& linear) {
+    const int32_t cut = only_user(linear.plain.outputs[0], {OpCode::split});
+    if (cut < 0) return false;
+    const edge_instruction& split = list_[static_cast<size_t>(cut)].plain;
     if (split.output_count != 2 || width(split.outputs[0]) != width(split.outputs[1]) ||
         width(split.outputs[0]) % kLanes != 0) {
       return false;
     }
-    const int32_t source = maker(split.inputs[0]);
-    if (code_of(list_[static_cast<size_t>(source)]) != OpCode::linear ||
-        users(split.inputs[0]).size() != 1) {
-      return false;
-    }
     for (int32_t gate : {0, 1}) {
-      const edge_instruction* activation =
-          only_user(split.outputs[gate], {OpCode::silu, OpCode::gelu});
-      if (activation == nullptr) continue;
-      const edge_instruction* product = only_user(activation->outputs[0], {OpCode::mul});
-      if (product != nullptr && product == only_user(split.outputs[1 - gate], {OpCode::mul})) {
-        return true;
-      }
+      const int32_t activation = only_user(split.outputs[gate], {OpCode::silu, OpCode::gelu});
+      if (activation < 0) continue;
+      const Instruction& active = list_[static_cast<size_t>(activation)];
+      const int32_t product = only_user(active.plain.outputs[0], {OpCode::mul});
+      if (product < 0 || product != only_user(split.outputs[1 - gate], {OpCode::mul})) continue;
+      const int32_t half = width(split.outputs[0]);
+      linear.first_row = gate * half;
+      linear.up_row = (1 - gate) * half;
+      linear.epilogue = code_of(active) == OpCode::silu ? Epilogue::silu_mul : Epilogue::gelu_mul;
+      done_[static_cast<size_t>(cut)] = true;
+      absorb(linear, activation);
+      absorb(linear, product);
+      return true;
     }
     return false;
+  }
+
+  // Takes over an add of the output to something that was there before.
+  void fuse_sum(int32_t number) {
+    Instruction& linear = list_[static_cast<size_t>(number)];
+    const int32_t product = linear.plain.outputs[0], sum = only_user(product, {OpCode::add});
+    if (sum < 0) return;
+    const edge_instruction& add = list_[static_cast<size_t>(sum)].plain;
+    const int32_t residual = add.inputs[0] == product ? add.inputs[1] : add.inputs[0];
+    if (maker(residual) >= number) return;
+    linear.epilogue = Epilogue::add;
+    linear.plain.inputs[linear.plain.input_count++] = residual;
+    absorb(linear, sum);
   }
 
   // True if a mul takes the activation over.
@@ -91,8 +111,9 @@ class Fuser {
     const OpCode code = code_of(activation);
     if (code != OpCode::silu && code != OpCode::gelu) return false;
     const int32_t active = activation.plain.outputs[0];
-    if (only_user(active, {OpCode::mul}) == nullptr) return false;
-    Instruction& product = list_[static_cast<size_t>(users(active)[0])];
+    const int32_t number = only_user(active, {OpCode::mul});
+    if (number < 0) return false;
+    Instruction& product = list_[static_cast<size_t>(number)];
     edge_instruction& in = product.plain;
     const int32_t other = in.inputs[0] == active ? in.inputs[1] : in.inputs[0];
     in.op = static_cast<int32_t>(code == OpCode::silu ? OpCode::silu_mul : OpCode::gelu_mul);
@@ -125,28 +146,16 @@ class Fuser {
     if (!readers.empty()) {
       std::vector<int32_t>& instructions = list_[static_cast<size_t>(readers[0])].instructions;
       instructions.insert(instructions.begin(), norm.instructions.begin(), norm.instructions.end());
+      list_[static_cast<size_t>(readers[0])].norm_instructions =
+          static_cast<int32_t>(norm.instructions.size());
     }
     return true;
-  }
-
-  void append_linear(std::vector<Instruction>& fused, const Instruction& linear) {
-    const edge_instruction* split = only_user(linear.plain.outputs[0], {OpCode::split});
-    if (split == nullptr || !is_gate(*split)) {
-      fused.push_back(linear);
-      return;
-    }
-    int32_t first_row = 0;
-    for (int32_t o = 0; o < split->output_count; ++o) {
-      fused.push_back(linear);
-      fused.back().plain.outputs[0] = split->outputs[o];
-      fused.back().first_row = first_row;
-      first_row += width(split->outputs[o]);
-    }
   }
 
   const edge_program& program_;
   const Kernels& kernels_;
   std::vector<Instruction> list_;
+  std::vector<bool> done_;                   // by number in list_: another does its work
   std::vector<int32_t> maker_;               // by value: number in list_; -1: an input
   std::vector<std::vector<int32_t>> users_;  // by value
 };

@@ -15,17 +15,21 @@ struct Instruction {
   edge_instruction plain;             // where it differs from the plan's, as fused
   std::vector<int32_t> instructions;  // of the plan, whose work this does
   int32_t first_row = 0;              // linear: of the weight's rows, as many as the output is wide
+  int32_t up_row = -1;                // gated linear: the same of the factor that is not activated
   int32_t norm = -1;  // linear: weight of an rms_norm over whole rows of x that comes first
   float eps = 0.0f;   // of that norm
+  int32_t norm_instructions = 0;       // as many of `instructions`, the first ones, are that norm
+  Epilogue epilogue = Epilogue::none;  // linear; add: its second input is the residual
 };
 
 // The plan's instructions as they are.
 std::vector<Instruction> unfused(const edge_program& program);
 
 // For a program that passed check_program():
-//  - linear, split in two, silu or gelu of one part, mul by the other: the linear is cut into the
-//    two parts, so that the worker that made a column of both goes on with them;
-//  - silu or gelu that only a mul reads becomes part of the mul;
+//  - linear, split in two, silu or gelu of one part, mul by the other: one linear with two weights,
+//    of whose products only the result is stored;
+//  - linear, add: the sum is made before the product is stored;
+//  - other silu or gelu that only a mul reads become part of the mul;
 //  - rms_norm that only linears with quantized activations read: each of them normalizes the rows
 //    that it quantizes, and the normalized rows are never stored.
 std::vector<Instruction> fuse(const edge_program& program, const Kernels& kernels);

@@ -95,7 +95,7 @@ class Translator {
       return;
     }
     if (may_write_in_place(i)) {
-      join(in.outputs[0], buffer_of(in.inputs[0]), column_of(in.inputs[0]));
+      join(in.outputs[0], buffer_of(overwritten(in)), column_of(overwritten(in)));
       return;
     }
     for (int32_t o = 0; o < in.output_count; ++o) new_buffer(in.outputs[o], i);
@@ -109,11 +109,19 @@ class Translator {
     return true;
   }
 
-  // The kernel allows it, and nobody reads the first input, or what overlaps it, afterwards.
+  // The input whose place the output may take: of a linear the residual.
+  static int32_t overwritten(const edge_instruction& in) {
+    return in.inputs[static_cast<OpCode>(in.op) == OpCode::linear ? 1 : 0];
+  }
+
+  // The kernel allows it, and nobody reads that input, or what overlaps it, afterwards.
   bool may_write_in_place(int32_t i) {
     if (trace_) return false;
     const edge_instruction& in = instruction(i);
     switch (static_cast<OpCode>(in.op)) {
+      case OpCode::linear:
+        if (in.input_count < 2 || in.inputs[0] == in.inputs[1]) return false;
+        break;
       case OpCode::rope:
       case OpCode::silu:
       case OpCode::gelu:
@@ -127,7 +135,7 @@ class Translator {
       default:
         return false;
     }
-    const int32_t x = in.inputs[0];
+    const int32_t x = overwritten(in);
     if (last_use(x) != i) return false;
     const int32_t begin = column_of(x), end = begin + source_.values[x].width;
     for (int32_t v = kInputCount; v < source_.value_count; ++v) {
@@ -212,6 +220,7 @@ class Translator {
     if (instruction.norm >= 0) {
       op.norm = static_cast<const float*>(source_.weights[instruction.norm].data);
       op.eps = instruction.eps;
+      op.norm_instructions = instruction.norm_instructions;
     }
     size_t vectors = 0;
     for (int32_t number : in.weights) {
@@ -226,9 +235,15 @@ class Translator {
       }
     }
     if (op.code != OpCode::linear) return;
+    const float* const bias = op.vectors[0];
+    if (instruction.up_row >= 0) {
+      op.up = panel_data(op.weight, instruction.up_row / kLanes);
+      if (bias != nullptr) op.up_bias = bias + instruction.up_row;
+    }
     op.weight.data = panel_data(op.weight, instruction.first_row / kLanes);
     op.weight.n = op.outputs[0].width;
-    if (op.vectors[0] != nullptr) op.vectors[0] += instruction.first_row;
+    if (bias != nullptr) op.vectors[0] = bias + instruction.first_row;
+    op.epilogue = instruction.epilogue;
   }
 
   KvState state(int32_t number) const {

@@ -66,6 +66,10 @@ struct Op {
   int32_t table_cols = 0;                 // rope
   const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first
   float eps = 0.0f;                       // of that norm
+  int32_t norm_instructions = 0;          // as many of `instructions`, the first ones
+  Epilogue epilogue = Epilogue::none;     // linear; add: its second input is the residual
+  const uint8_t* up = nullptr;            // gated linear
+  const float* up_bias = nullptr;         // gated linear
   bool prepared = false;                  // linear: the one before has prepared the same rows
   int32_t state = -1;
   KvState kv;

@@ -79,6 +79,10 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, bool on
   for (int32_t i = 0; i < op.input_count; ++i) {
     const Place& place = op.inputs[static_cast<size_t>(i)];
     if (place.stride == 0) continue;
+    if (linear && i == 1) {  // the residual
+      if (part == kMultiply) list.push_back(value(place, false, unit));
+      continue;
+    }
     if (quantized && part == kMultiply) continue;             // reads the scratch instead
     if (attention && (part == kWrite) == (i == 0)) continue;  // writes k and v, attends with q
     list.push_back(value(place, false, linear ? 0 : unit));

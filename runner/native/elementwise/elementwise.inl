@@ -51,19 +51,6 @@ inline void combine(Matrix a, Matrix b, Matrix y, Worker worker, Function functi
 }
 
 template <class V>
-inline V silu_of(V a) {
-  return a / (V::broadcast(1.0f) + exponential(-a));
-}
-
-// 0.5 x (1 + tanh(u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), written as x / (1 + e^-2u), which
-// is the same function without the cancellation.
-template <class V>
-inline V gelu_of(V a) {
-  V cubic = fma(a * a * a, V::broadcast(0.044715f), a);
-  return a / (V::broadcast(1.0f) + exponential(cubic * V::broadcast(-1.5957691216057308f)));
-}
-
-template <class V>
 void silu(Matrix x, Matrix y, Worker worker) {
   map<V>(x, y, worker, [](V a) { return silu_of(a); });
 }

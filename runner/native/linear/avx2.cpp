@@ -68,6 +68,7 @@ void multiply(const LinearArgs& args, Worker worker) {
 
 }  // namespace
 
-const LinearKernels linear_avx2 = {quantized_rows_bytes, prepare, multiply, gather_rows};
+const LinearKernels linear_avx2 = {quantized_rows_bytes, prepare, multiply, finishes_none,
+                                   gather_rows};
 
 }  // namespace edge

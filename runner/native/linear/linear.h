@@ -20,12 +20,24 @@ struct PackedWeight {
   const uint8_t* data = nullptr;  // 64-byte aligned
 };
 
+// What becomes of a product x w before it is stored.
+enum class Epilogue : int32_t {
+  none,
+  add,       // residual + x w
+  silu_mul,  // silu(x w) * (x up)
+  gelu_mul,
+};
+
 struct LinearArgs {
   PackedWeight weight;
   const float* bias = nullptr;  // [n] or null
   Matrix x;                     // [rows, k]
   Matrix y;                     // [rows, n]
   uint8_t* scratch = nullptr;   // scratch_bytes(...), 64-byte aligned
+  Epilogue epilogue = Epilogue::none;
+  Matrix residual;                 // [rows, n]; may be y
+  const uint8_t* up = nullptr;     // packed as `weight`, with the same scratch
+  const float* up_bias = nullptr;  // [n] or null
 };
 
 // Packed bytes of a weight, to check a file against.
@@ -39,6 +51,8 @@ struct LinearKernels {
   void (*prepare)(const LinearArgs& args, Share rows);
   // Workers split the output panels.
   void (*multiply)(const LinearArgs& args, Worker worker);
+  // Whether multiply() does the epilogue; else it leaves the product in y.
+  bool (*finishes)(const LinearArgs& args);
   // y[i] = table row ids[i], dequantized. Workers split the rows of y.
   void (*gather)(const PackedWeight& table, const int32_t* ids, Matrix y, Worker worker);
 };

@@ -151,7 +151,7 @@ void multiply(const LinearArgs& args, Worker worker) {
 
 template <template <int> class Sums>
 constexpr LinearKernels linear_kernels() {
-  return {quantized_rows_bytes, prepare_neon, multiply<Sums>, gather_rows};
+  return {quantized_rows_bytes, prepare_neon, multiply<Sums>, finishes_none, gather_rows};
 }
 
 }  // namespace

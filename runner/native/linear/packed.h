@@ -117,6 +117,8 @@ static inline size_t quantized_rows_bytes(const PackedWeight& weight, int32_t ro
   return static_cast<size_t>(2 * sizes.vector + sizes.starts + sizes.q);
 }
 
+static inline bool finishes_none(const LinearArgs& args) { return args.epilogue == Epilogue::none; }
+
 // Gathering reads a few kilobytes a row, so one implementation serves every instruction set.
 void gather_rows(const PackedWeight& table, const int32_t* ids, Matrix y, Worker worker);
 

@@ -211,6 +211,7 @@ void gather_rows(const PackedWeight& table, const int32_t* ids, Matrix y, Worker
   }
 }
 
-const LinearKernels linear_scalar = {quantized_rows_bytes, prepare, multiply, gather_rows};
+const LinearKernels linear_scalar = {quantized_rows_bytes, prepare, multiply, finishes_none,
+                                     gather_rows};
 
 }  // namespace edge

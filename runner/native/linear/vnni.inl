@@ -14,6 +14,7 @@
 //   kSums         sums that small tiles may keep
 //   kTotals       totals of a tile that stay in registers beside the sums
 #include "linear/packed.h"
+#include "simd/math.h"
 
 namespace edge {
 namespace {
@@ -206,7 +207,8 @@ template <class S>
 constexpr int kMostRows = S::kFewRows > S::kTileRows ? S::kFewRows : S::kTileRows;
 
 template <class S, int G, int P, int M = 1>
-void total_tile_of(int32_t height, const VnniOperands& in, float* totals) {
+__attribute__((always_inline)) inline void total_tile_of(int32_t height, const VnniOperands& in,
+                                                         float* totals) {
   if constexpr (M < kMostRows<S>) {
     if (height > M) return total_tile_of<S, G, P, M + 1>(height, in, totals);
   }
@@ -222,88 +224,174 @@ inline int32_t tile_rows(int32_t rows) {
 }
 
 // Rows of y lie too far apart for the processor to see them coming.
-template <int P>
-inline void fetch_tile(const Matrix& y, int64_t column, int32_t first, int32_t height) {
+inline void fetch_rows(const Matrix& y, int64_t column, int32_t columns, int32_t first,
+                       int32_t height) {
   for (int32_t row = first; row < first + height; ++row) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) __builtin_prefetch(y.row(row) + column + p * kLanes, 1);
+    const float* line = y.row(row) + column;
+    for (int32_t i = 0; i < columns; i += kLanes) __builtin_prefetch(line + i, 1);
   }
 }
 
-// The part of the `bytes` at `next` that falls to rows [first, first + height) of `count`: so the
-// next panels come while these are worked on.
-inline void fetch_part(const uint8_t* next, int64_t bytes, int32_t first, int32_t height,
-                       int32_t count) {
-  constexpr int64_t kLine = 64;
-  const int64_t lines = (bytes + kLine - 1) / kLine, end = lines * (first + height) / count;
-  for (int64_t line = lines * first / count; line < end; ++line) {
-    __builtin_prefetch(next + line * kLine, 0, 2);
+// Asks for the next panels while these are worked on, a part with each tile.
+struct NextPanel {
+  const uint8_t *at, *end;
+
+  void fetch(int64_t bytes) {
+    const uint8_t* const stop = std::min(at + bytes, end);
+    for (; at < stop; at += 64) __builtin_prefetch(at, 0, 2);
   }
+};
+
+constexpr bool is_gated(Epilogue epilogue) {
+  return epilogue == Epilogue::silu_mul || epilogue == Epilogue::gelu_mul;
 }
 
-// y = scale * (total - zero * constant) + bias. `constants` are the first panel's. All that stays
-// the same is loaded before the first store, behind which nothing is known to stay the same.
-template <class V, int P>
-inline void finish_tile(const LinearArgs& args, const QuantizedRows& rows, int64_t panel,
-                        const uint8_t* constants, int64_t panel_stride, int32_t first,
-                        int32_t height, const float* totals) {
+// Panels that are worked on together: neighbours, or one of a gate and the same one of `up`.
+template <int P>
+struct PanelGroup {
+  const uint8_t* data[P];
+  const float* bias[P];  // null: none
+  int64_t stride;        // bytes of a panel
+  int64_t column;        // of y, of the first
+
+  template <class V>
+  V constants(int p) const {
+    return V::load(reinterpret_cast<const float*>(data[p] + stride - kVectorBytes));
+  }
+};
+
+template <int P, Epilogue E>
+inline PanelGroup<P> panel_group(const LinearArgs& args, int64_t panel) {
+  PanelGroup<P> group;
+  group.stride = panel_bytes(args.weight.format, args.weight.k);
+  group.column = panel * kLanes;
+  for (int p = 0; p < P; ++p) {
+    const bool up = is_gated(E) && p == 1;
+    const int64_t number = is_gated(E) ? panel : panel + p;
+    const float* bias = up ? args.up_bias : args.bias;
+    group.data[p] = (up ? args.up : args.weight.data) + number * group.stride;
+    group.bias[p] = bias == nullptr ? nullptr : bias + number * kLanes;
+  }
+  return group;
+}
+
+// y = scale * (total - zero * constant) + bias, and the epilogue, for rows [first, end). The total
+// of row first + m and panel p is at totals[m * row_step + p * panel_step]. All that stays the same
+// is loaded before the first store, behind which nothing is known to stay the same.
+template <class V, int P, Epilogue E>
+inline void finish_rows(const LinearArgs& args, const QuantizedRows& rows,
+                        const PanelGroup<P>& group, int32_t first, int32_t end, const float* totals,
+                        int32_t row_step, int32_t panel_step) {
   V constant[P], bias[P];
   const bool biased = args.bias != nullptr;
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
-    constant[p] = V::load(reinterpret_cast<const float*>(constants + p * panel_stride));
+    constant[p] = group.template constants<V>(p);
     if (!biased) continue;
-    const int64_t column = (panel + p) * kLanes;
+    const int64_t column = group.column + (is_gated(E) ? 0 : p * kLanes);
     const int64_t lanes = std::min<int64_t>(kLanes, args.weight.n - column);
-    bias[p] = V::load_first(args.bias + column, static_cast<int32_t>(lanes));
+    bias[p] = V::load_first(group.bias[p], static_cast<int32_t>(lanes));
   }
   const float *scale = rows.scale + first, *minus_zero = rows.minus_zero + first;
-  const int64_t stride = args.y.stride;
-  float* y = args.y.row(first) + panel * kLanes;
-  for (int32_t m = 0; m < height; ++m, y += stride, totals += P * kLanes) {
+  const int64_t stride = args.y.stride, residual_stride = args.residual.stride;
+  const float* residual = E == Epilogue::add ? args.residual.row(first) + group.column : nullptr;
+  float* y = args.y.row(first) + group.column;
+  for (int32_t m = 0; m < end - first; ++m, y += stride, totals += row_step) {
+    V part[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      V part = fma(V::broadcast(minus_zero[m]), constant[p], V::load(totals + p * kLanes));
-      part = V::broadcast(scale[m]) * part;
-      if (biased) part = part + bias[p];
-      part.store(y + p * kLanes);
+      part[p] = fma(V::broadcast(minus_zero[m]), constant[p], V::load(totals + p * panel_step));
+      part[p] = V::broadcast(scale[m]) * part[p];
+      if (biased) part[p] = part[p] + bias[p];
+    }
+    if constexpr (is_gated(E)) {
+      ((E == Epilogue::silu_mul ? silu_of(part[0]) : gelu_of(part[0])) * part[1]).store(y);
+    } else {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        if (E == Epilogue::add) part[p] = V::load(residual + p * kLanes) + part[p];
+        part[p].store(y + p * kLanes);
+      }
+      if (E == Epilogue::add) residual += residual_stride;
     }
   }
 }
 
-// P panels, all rows.
-template <class S, int G, int P>
+// Tiles whose totals are finished together: what finishing waits for itself is then a small part.
+constexpr int32_t kFinished = 4;
+
+// P panels, all rows, T panels (P or 1) in a tile.
+template <class S, int G, int P, int T, Epilogue E>
 void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
+  constexpr int32_t kRowStep = T * kLanes;
+  constexpr int32_t kPanelStep = T == P ? kLanes : kFinished * kMostRows<S> * kLanes;
+  constexpr int32_t kColumns = is_gated(E) ? kLanes : P * kLanes;
   const WordStarts starts = starts_of(args.weight.format, rows.depth);
   const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
   const int64_t sums = rows.depth / starts.span;
-  VnniOperands in{panel_data(args.weight, panel), panel_bytes(args.weight.format, args.weight.k),
-                  rows.q, rows.starts, rows.depth};
-  const uint8_t* const constants = in.w + in.panel_stride - kVectorBytes;
-  const int64_t bytes = P * in.panel_stride;
-  alignas(64) float totals[kMostRows<S> * P * kLanes];
-  for (int32_t first = 0; first < count; first += tile) {
-    const int32_t height = std::min(tile, count - first);
-    fetch_tile<P>(args.y, panel * kLanes, first, height);
-    if constexpr (P > 1) fetch_part(in.w + bytes, bytes, first, height, count);
-    total_tile_of<S, G, P>(height, in, totals);
-    finish_tile<typename S::Lanes, P>(args, rows, panel, constants, in.panel_stride, first, height,
-                                      totals);
-    in.x += height * rows.depth;
-    in.starts += height * sums;
+  const PanelGroup<P> group = panel_group<P, E>(args, panel);
+  const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
+  const int64_t fetched = group.stride * tile / count;  // with each tile
+  NextPanel next[P];
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    next[p] = {group.data[p] + distance, group.data[p] + distance + group.stride};
+  }
+  VnniOperands in{group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts,
+                  rows.depth};
+  alignas(64) float totals[kFinished * kMostRows<S> * P * kLanes];
+  for (int32_t begin = 0; begin < count;) {
+    const int32_t end = std::min(begin + kFinished * tile, count);
+    for (int32_t first = begin; first < end; first += tile) {
+      const int32_t height = std::min(tile, end - first);
+      fetch_rows(args.y, group.column, kColumns, first, height);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; p += T) {
+        if constexpr (T > 1) {
+#pragma GCC unroll 4
+          for (int t = 0; t < T; ++t) next[p + t].fetch(fetched);
+        }
+        in.w = group.data[p];
+        total_tile_of<S, G, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
+      }
+      in.x += height * rows.depth;
+      in.starts += height * sums;
+    }
+    finish_rows<typename S::Lanes, P, E>(args, rows, group, begin, end, totals, kRowStep,
+                                         kPanelStep);
+    begin = end;
+  }
+}
+
+template <class S, int G, Epilogue E>
+void multiply_integers(const LinearArgs& args, Share panels) {
+  constexpr int kTile = S::kTilePanels;
+  const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
+  int64_t panel = panels.begin;
+  if constexpr (is_gated(E)) {
+    for (; panel < panels.end; ++panel) multiply_panels<S, G, 2, kTile, E>(args, rows, panel);
+  } else {
+    if (args.x.rows > S::kFewRows) {
+      for (; panel + kTile <= panels.end; panel += kTile) {
+        multiply_panels<S, G, kTile, kTile, E>(args, rows, panel);
+      }
+    }
+    for (; panel < panels.end; ++panel) multiply_panels<S, G, 1, 1, E>(args, rows, panel);
   }
 }
 
 template <class S, int G>
 void multiply_integers(const LinearArgs& args, Share panels) {
-  const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
-  int64_t panel = panels.begin;
-  if (args.x.rows > S::kFewRows) {
-    for (; panel + S::kTilePanels <= panels.end; panel += S::kTilePanels) {
-      multiply_panels<S, G, S::kTilePanels>(args, rows, panel);
-    }
+  switch (args.epilogue) {
+    case Epilogue::add:
+      return multiply_integers<S, G, Epilogue::add>(args, panels);
+    case Epilogue::silu_mul:
+      return multiply_integers<S, G, Epilogue::silu_mul>(args, panels);
+    case Epilogue::gelu_mul:
+      return multiply_integers<S, G, Epilogue::gelu_mul>(args, panels);
+    default:
+      return multiply_integers<S, G, Epilogue::none>(args, panels);
   }
-  for (; panel < panels.end; ++panel) multiply_panels<S, G, 1>(args, rows, panel);
 }
 
 template <class S>
@@ -335,9 +423,16 @@ void multiply_vnni(const LinearArgs& args, Worker worker) {
   }
 }
 
+// A gate of few rows is faster as two streams one after the other.
+template <class S>
+bool finishes(const LinearArgs& args) {
+  const bool apart = is_gated(args.epilogue) && args.x.rows <= S::kFewRows;
+  return args.epilogue == Epilogue::none || (is_quantized(args.weight.format) && !apart);
+}
+
 template <class S>
 constexpr LinearKernels linear_vnni() {
-  return {quantized_rows_bytes, prepare_vnni<S>, multiply_vnni<S>, gather_rows};
+  return {quantized_rows_bytes, prepare_vnni<S>, multiply_vnni<S>, finishes<S>, gather_rows};
 }
 
 }  // namespace

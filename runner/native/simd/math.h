@@ -47,5 +47,18 @@ inline V hyperbolic_tangent(V x) {
   return select(less(size, V::broadcast(0.625f)), small, large);
 }
 
+template <class V>
+inline V silu_of(V a) {
+  return a / (V::broadcast(1.0f) + exponential(-a));
+}
+
+// 0.5 x (1 + tanh(u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), written as x / (1 + e^-2u), which
+// is the same function without the cancellation.
+template <class V>
+inline V gelu_of(V a) {
+  V cubic = fma(a * a * a, V::broadcast(0.044715f), a);
+  return a / (V::broadcast(1.0f) + exponential(cubic * V::broadcast(-1.5957691216057308f)));
+}
+
 }  // namespace
 }  // namespace edge

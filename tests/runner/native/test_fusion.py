@@ -141,3 +141,39 @@ def test_linears_of_two_formats_prepare_their_own_rows(plan_builder: Any, run_pl
     expected = logits(run_plan(builder, total, isa="scalar", trace=True), [40])
     for isa in isas():
         assert_same_bits(logits(run_plan(builder, total, isa=isa, threads=2), [1, 39]), expected)
+
+
+def test_sums_of_products(plan_builder: Any, run_plan: Any) -> None:
+    """What a sum adds to a product may be its own input, another product, made later, or the same
+    product once more; and a product may be read by others too."""
+    builder = plan_builder()
+    block = Block(builder, "i4g32")
+    x = builder.activations(block.rng.standard_normal((40, WIDTH)).astype(np.float32))
+    y = builder.op("add", block.linear(x, WIDTH, bias=True), x)
+    y = builder.op("add", y, block.linear(y, WIDTH, "f16"))
+    early, late = block.linear(y, WIDTH), builder.op("silu", y)
+    y = builder.op("add", early, late)
+    y = builder.op("add", block.linear(y, WIDTH), block.linear(y, WIDTH, "i8"))
+    product = block.linear(y, WIDTH)
+    y = builder.op("add", product, product)
+    product = block.linear(y, WIDTH)
+    y = builder.op("add", builder.op("add", y, product), builder.op("gelu", product))
+    expected = logits(run_plan(builder, y, isa="scalar", trace=True), [40])
+    assert np.isfinite(expected).all()
+    for isa in isas():
+        for threads in (1, 3):
+            runner = run_plan(builder, y, isa=isa, threads=threads)
+            assert_same_bits(logits(runner, [1, 9, 30]), expected)
+
+
+def test_a_sum_takes_the_place_of_its_residual(plan_builder: Any, run_plan: Any) -> None:
+    """One phase multiplies and adds: nothing is left to do for the adds, silus and muls."""
+    builder = plan_builder()
+    output = Block(builder, "i4g32").build(merged=True)
+    phases = run_plan(builder, output).executor.phases(wanted=True)
+    ops = [instruction.op for instruction in builder.instructions]
+    for op, first in (("add", "linear"), ("silu", "linear"), ("mul", "linear")):
+        found = [phase for phase in phases if op in {ops[n] for n in phase.instructions}]
+        assert len(found) == ops.count(op)
+        assert {ops[phase.instructions[0]] for phase in found} == {first}
+        assert {phase.work for phase in found} == {"multiply"}
