@@ -32,14 +32,21 @@ struct KvState {
   uint64_t offset = 0;  // of this state inside a page
 };
 
+// A rotary embedding (rope/rope.h) of each head that comes before all else; cos null: none.
+struct Rotation {
+  const float *cos = nullptr, *sin = nullptr;  // [.., cols], by position
+  int32_t cols = 0;
+};
+
 struct AttentionArgs {
   KvState state;
   int32_t heads = 0;
   int32_t window = 0;  // 0: none
   float scale = 1.0f;
-  float softcap = 0.0f;                 // 0: none
-  Matrix q;                             // [T, heads * head_dim]
-  Matrix k, v;                          // [T, kv_heads * head_dim]
+  float softcap = 0.0f;  // 0: none
+  Matrix q;              // [T, heads * head_dim]
+  Matrix k, v;           // [T, kv_heads * head_dim]
+  Rotation rotate_q, rotate_k;
   Matrix out;                           // [T, heads * head_dim]
   const int32_t* positions = nullptr;   // [T]
   const int32_t* sequences = nullptr;   // [T]

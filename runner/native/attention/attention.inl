@@ -11,6 +11,7 @@
 
 #include "attention/attention.h"
 #include "attention/tiles.inl"
+#include "rope/rope.inl"
 #include "simd/half.h"
 #include "simd/math.h"
 
@@ -54,6 +55,16 @@ inline auto scales_behind(Element* elements, int64_t columns) {
   return reinterpret_cast<Scale*>(elements + columns * kPageTokens);
 }
 
+template <class V>
+size_t scratch_bytes(const AttentionArgs& args) {
+  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kPageTokens + kLanes + 2);
+}
+
+template <class V>
+inline float* worker_scratch(const AttentionArgs& args, Worker worker) {
+  return reinterpret_cast<float*>(args.scratch + worker.index * scratch_bytes<V>(args));
+}
+
 // The int8 scale of one token's key or value of one head.
 template <class V>
 float row_scale(const float* x, int32_t head_dim) {
@@ -77,12 +88,25 @@ inline V stored(V x, V inverse) {
   return max(min(x * inverse, limit), -limit);
 }
 
+// One head of a token's q or k as the rest takes it: `x`, or `rotated`, where that is written to.
+template <class V>
+inline const float* rotate_head(const Rotation& rotation, int32_t position, const float* x,
+                                int32_t head_dim, float* rotated) {
+  if (rotation.cos == nullptr) return x;
+  const int64_t angles = int64_t(position) * rotation.cols;
+  rope_head<V>(x, rotation.cos + angles, rotation.sin + angles, rotation.cols, head_dim, rotated);
+  return rotated;
+}
+
+// `rotated`: room for a head.
 template <class V, class Element>
-void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head) {
+void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head, float* rotated) {
   const KvState& state = args.state;
   int32_t position = args.positions[token], slot = position % kPageTokens;
   Element* part = state_part<Element>(args, args.sequences[token], position / kPageTokens);
-  const float* k = args.k.row(token) + int64_t(kv_head) * state.head_dim;
+  const float* k =
+      rotate_head<V>(args.rotate_k, position, args.k.row(token) + int64_t(kv_head) * state.head_dim,
+                     state.head_dim, rotated);
   const float* v = args.v.row(token) + int64_t(kv_head) * state.head_dim;
   Element* keys = keys_of(state, part, kv_head) + slot;
   Element* values = values_of(state, part, kv_head);
@@ -111,6 +135,7 @@ template <class V, class Element>
 void write_state(const AttentionArgs& args, Worker worker) {
   constexpr int64_t kFetchAhead = 4;
   int64_t tokens = args.k.rows;
+  float* rotated = worker_scratch<V>(args, worker);
   Share mine = share(tokens * args.state.kv_heads, 1, worker);
   for (int64_t item = mine.begin; item < mine.end; ++item) {
     const int64_t token = item % tokens, column = item / tokens * args.state.head_dim;
@@ -122,7 +147,7 @@ void write_state(const AttentionArgs& args, Worker worker) {
         __builtin_prefetch(v + i);
       }
     }
-    write_token<V, Element>(args, int32_t(token), int32_t(item / tokens));
+    write_token<V, Element>(args, int32_t(token), int32_t(item / tokens), rotated);
   }
 }
 
@@ -173,8 +198,10 @@ void start(const AttentionArgs& args, const Tile& tile) {
   V scale = V::broadcast(args.scale), zero = V::broadcast(0.0f);
   int32_t head_dim = args.state.head_dim;
   for (int32_t row = 0; row < tile.tokens * tile.heads; ++row) {
-    const float* q = args.q.row(tile.first + row / tile.heads) +
-                     int64_t(tile.head + row % tile.heads) * head_dim;
+    const int32_t token = tile.first + row / tile.heads, head = tile.head + row % tile.heads;
+    const float* q = rotate_head<V>(args.rotate_q, args.positions[token],
+                                    args.q.row(token) + int64_t(head) * head_dim, head_dim,
+                                    tile.q + row * tile.stride);
     for (int64_t i = 0; i < tile.stride; i += kLanes) {
       int32_t left = head_dim - int32_t(i), count = left < kLanes ? left : kLanes;
       (V::load_first(q + i, count) * scale).store(tile.q + row * tile.stride + i);
@@ -352,11 +379,6 @@ inline int32_t tile_heads(const AttentionArgs& args) {
   return group < kQueryRows ? group : kQueryRows;
 }
 
-template <class V>
-size_t scratch_bytes(const AttentionArgs& args) {
-  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kPageTokens + kLanes + 2);
-}
-
 // This worker's query heads of some tokens: tile by tile, never across kv heads.
 template <class V, class Element>
 void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int32_t begin,
@@ -366,7 +388,7 @@ void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int3
   tile.first = first;
   tile.tokens = tokens;
   tile.stride = padded_dim(args.state);
-  tile.q = reinterpret_cast<float*>(args.scratch + worker.index * scratch_bytes<V>(args));
+  tile.q = worker_scratch<V>(args, worker);
   tile.out = tile.q + kQueryRows * tile.stride;
   tile.weights = tile.out + kQueryRows * tile.stride;
   tile.totals = tile.weights + kQueryRows * kPageTokens;

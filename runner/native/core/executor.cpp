@@ -147,6 +147,8 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   args.q = matrix(op.inputs[0]);
   args.k = matrix(op.inputs[1]);
   args.v = matrix(op.inputs[2]);
+  args.rotate_q = op.rotate_q;
+  args.rotate_k = op.rotate_k;
   args.out = matrix(op.outputs[0]);
   args.pages = pages_.data();
   args.page_bytes = program_.page_bytes;
@@ -352,17 +354,7 @@ int32_t Executor::describe_phases(bool wanted, edge_phase* phases, int32_t capac
   };
   for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
     const Op& op = program_.ops[static_cast<size_t>(phase.op)];
-    const std::vector<int32_t>& all = op.instructions;
-    if (op.code != OpCode::linear) {
-      add(phase.work, all, phase.barrier);
-      continue;
-    }
-    const auto linear =
-        all.begin() + op.norm_instructions;  // before it the norm, then the epilogue
-    add(phase.work,
-        phase.part == kPrepare ? std::vector<int32_t>(all.begin(), linear + 1)
-                               : std::vector<int32_t>(linear, all.end()),
-        phase.barrier);
+    add(phase.work, op.instructions[static_cast<size_t>(phase.part)], phase.barrier);
   }
   if (wanted) add("sample", {}, true);
   return count;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "core/program.h"
-
 namespace edge {
 
 namespace {
@@ -33,6 +31,7 @@ class Fuser {
       const OpCode code = code_of(list_[i]);
       if (done_[i]) continue;
       if (code == OpCode::rms_norm && fuse_norm(list_[i])) continue;
+      if (code == OpCode::rope && fuse_rope(list_[i])) continue;
       if (fuse_activation(list_[i])) continue;
       if (code == OpCode::linear && !fuse_gate(list_[i])) fuse_sum(static_cast<int32_t>(i));
       fused.push_back(list_[i]);
@@ -61,7 +60,7 @@ class Fuser {
   // Instruction `number` is done as the last part of `linear`.
   void absorb(Instruction& linear, int32_t number) {
     done_[static_cast<size_t>(number)] = true;
-    linear.instructions.push_back(number);
+    linear.instructions[kMultiply].push_back(number);
     linear.plain.outputs[0] = list_[static_cast<size_t>(number)].plain.outputs[0];
   }
 
@@ -106,6 +105,12 @@ class Fuser {
     absorb(linear, sum);
   }
 
+  // Instruction `first` becomes the first work of a part of `user`.
+  static void prepend(Instruction& user, int32_t part, const Instruction& first) {
+    std::vector<int32_t>& all = user.instructions[static_cast<size_t>(part)];
+    all.insert(all.begin(), first.instructions[0].begin(), first.instructions[0].end());
+  }
+
   // True if a mul takes the activation over.
   bool fuse_activation(const Instruction& activation) {
     const OpCode code = code_of(activation);
@@ -119,9 +124,25 @@ class Fuser {
     in.op = static_cast<int32_t>(code == OpCode::silu ? OpCode::silu_mul : OpCode::gelu_mul);
     in.inputs[0] = activation.plain.inputs[0];
     in.inputs[1] = other;
-    product.instructions.insert(product.instructions.begin(), activation.instructions.begin(),
-                                activation.instructions.end());
+    prepend(product, 0, activation);
     return true;
+  }
+
+  // True if an attention takes the rope of its q or k over.
+  bool fuse_rope(const Instruction& rope) {
+    const edge_instruction& in = rope.plain;
+    const int32_t number = only_user(in.outputs[0], {OpCode::attention});
+    if (number < 0) return false;
+    Instruction& attention = list_[static_cast<size_t>(number)];
+    for (int32_t i : {0, 1}) {
+      if (attention.plain.inputs[i] != in.outputs[0]) continue;
+      if (attention.plain.ints[i] != in.ints[0] || attention.plain.ints[2] != in.ints[1]) continue;
+      attention.plain.inputs[i] = in.inputs[0];
+      attention.rotations[static_cast<size_t>(i)] = {in.weights[0], in.weights[1]};
+      prepend(attention, i == 0 ? kAttend : kWrite, rope);
+      return true;
+    }
+    return false;
   }
 
   // True if all that read the norm take it over.
@@ -143,12 +164,7 @@ class Fuser {
       linear.norm = in.weights[0];
       linear.eps = in.floats[0];
     }
-    if (!readers.empty()) {
-      std::vector<int32_t>& instructions = list_[static_cast<size_t>(readers[0])].instructions;
-      instructions.insert(instructions.begin(), norm.instructions.begin(), norm.instructions.end());
-      list_[static_cast<size_t>(readers[0])].norm_instructions =
-          static_cast<int32_t>(norm.instructions.size());
-    }
+    if (!readers.empty()) prepend(list_[static_cast<size_t>(readers[0])], kPrepare, norm);
     return true;
   }
 
@@ -166,7 +182,7 @@ std::vector<Instruction> unfused(const edge_program& program) {
   std::vector<Instruction> list(static_cast<size_t>(program.instruction_count));
   for (size_t i = 0; i < list.size(); ++i) {
     list[i].plain = program.instructions[i];
-    list[i].instructions = {static_cast<int32_t>(i)};
+    list[i].instructions.fill({static_cast<int32_t>(i)});
   }
   return list;
 }

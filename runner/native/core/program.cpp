@@ -198,6 +198,8 @@ class Translator {
     if (op.code == OpCode::attention) {
       op.state = in.state;
       op.kv = state(in.state);
+      op.rotate_q = rotation(list_[static_cast<size_t>(i)].rotations[0]);
+      op.rotate_k = rotation(list_[static_cast<size_t>(i)].rotations[1]);
       if (in.ints[3] == 0) program.full_history = true;
       program.widest_window = std::max(program.widest_window, in.ints[3]);
     }
@@ -220,7 +222,6 @@ class Translator {
     if (instruction.norm >= 0) {
       op.norm = static_cast<const float*>(source_.weights[instruction.norm].data);
       op.eps = instruction.eps;
-      op.norm_instructions = instruction.norm_instructions;
     }
     size_t vectors = 0;
     for (int32_t number : in.weights) {
@@ -244,6 +245,12 @@ class Translator {
     op.weight.n = op.outputs[0].width;
     if (bias != nullptr) op.vectors[0] = bias + instruction.first_row;
     op.epilogue = instruction.epilogue;
+  }
+
+  Rotation rotation(const Tables& tables) const {
+    if (tables.cos < 0) return {};
+    const edge_weight &cos = source_.weights[tables.cos], &sin = source_.weights[tables.sin];
+    return {static_cast<const float*>(cos.data), static_cast<const float*>(sin.data), cos.k};
   }
 
   KvState state(int32_t number) const {

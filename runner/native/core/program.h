@@ -54,10 +54,18 @@ struct Place {
   int64_t offset = 0;
 };
 
+// Parts of the operators that have two.
+constexpr int32_t kPrepare = 0, kMultiply = 1;  // linear, which may have the second alone
+constexpr int32_t kWrite = 0, kAttend = 1;      // attention
+
+// Numbers of instructions of the source, by the part of an operator that does their work (or ends
+// it). Operators of one part have the first alone.
+using Parts = std::array<std::vector<int32_t>, 2>;
+
 struct Op {
   OpCode code{};
-  std::vector<int32_t> instructions;  // of the source that it stands for
-  Rows rows{};                        // of the outputs
+  Parts instructions;
+  Rows rows{};  // of the outputs
   int32_t input_count = 0, output_count = 0;
   std::array<Place, 6> inputs{};  // index inputs (tokens, rows, ...) stay empty
   std::array<Place, 4> outputs{};
@@ -66,20 +74,16 @@ struct Op {
   int32_t table_cols = 0;                 // rope
   const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first
   float eps = 0.0f;                       // of that norm
-  int32_t norm_instructions = 0;          // as many of `instructions`, the first ones
   Epilogue epilogue = Epilogue::none;     // linear; add: its second input is the residual
   const uint8_t* up = nullptr;            // gated linear
   const float* up_bias = nullptr;         // gated linear
   bool prepared = false;                  // linear: the one before has prepared the same rows
   int32_t state = -1;
   KvState kv;
+  Rotation rotate_q, rotate_k;  // attention
   std::array<int32_t, 4> ints{};
   std::array<float, 2> floats{};
 };
-
-// Parts of the operators that have two.
-constexpr int32_t kPrepare = 0, kMultiply = 1;  // linear, which may have the second alone
-constexpr int32_t kWrite = 0, kAttend = 1;      // attention
 
 // What the workers do one after the other: part `part` of op `op`.
 struct Phase {

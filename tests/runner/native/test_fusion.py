@@ -177,3 +177,35 @@ def test_a_sum_takes_the_place_of_its_residual(plan_builder: Any, run_plan: Any)
         assert len(found) == ops.count(op)
         assert {ops[phase.instructions[0]] for phase in found} == {first}
         assert {phase.work for phase in found} == {"multiply"}
+
+
+@pytest.mark.parametrize("dtype", ["f16", "i8"])
+@pytest.mark.parametrize("rotated", ["both", "q", "k"])
+def test_ropes_within_attention(plan_builder: Any, run_plan: Any, dtype: str, rotated: str) -> None:
+    """Heads of 20 columns, of which 12 are rotated, the keys' by tables of their own."""
+    builder = plan_builder()
+    block = Block(builder, "i8")
+    head_dim, columns = 20, 6
+    x = builder.activations(block.rng.standard_normal((40, WIDTH)).astype(np.float32))
+
+    def rope(y: int, heads: int, base: float) -> int:
+        angles = np.arange(builder.context)[:, None] * base ** -np.arange(columns)
+        tables = [builder.raw(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
+        return int(builder.rope(y, *tables, heads=heads, head_dim=head_dim))
+
+    q, k, v = (block.linear(x, heads * head_dim) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    if rotated != "k":
+        q = rope(q, HEADS, 3.0)
+    if rotated != "q":
+        k = rope(k, KV_HEADS, 5.0)
+    state = builder.state(KV_HEADS, head_dim, dtype)
+    y = builder.attention(q, k, v, state, heads=HEADS, scale=0.3)
+    expected = logits(run_plan(builder, y, isa="scalar", trace=True), [40])
+    assert np.isfinite(expected).all()
+    for isa in isas():
+        for threads in (1, 3):
+            runner = run_plan(builder, y, isa=isa, threads=threads)
+            assert_same_bits(logits(runner, [1, 9, 30]), expected)
+    ops = [instruction.op for instruction in builder.instructions]
+    names = [[ops[n] for n in phase.instructions] for phase in runner.executor.phases(wanted=True)]
+    assert ["rope"] not in names
