@@ -90,7 +90,9 @@ def main() -> None:
         row
         for name in options.programs
         for threads in options.threads.split(",")
-        for row in rows(find_program(name), int(threads) or native.physical_cores(), options.rounds)
+        for row in rows(
+            find_program(name), int(threads) or native.default_threads(), options.rounds
+        )
     ]
     if options.json:
         print(json.dumps([asdict(row) for row in found]))

@@ -78,7 +78,7 @@ class NativeExecutor:
         most = max(ALWAYS_ALLOWED_THREADS, 2 * (os.cpu_count() or 1))
         if not 0 <= limits.threads <= most:
             raise ConfigError(f"threads is {limits.threads}, expected 0 (automatic) to {most}")
-        self._limits = replace(limits, threads=limits.threads or native.physical_cores())
+        self._limits = replace(limits, threads=limits.threads or native.default_threads())
         self._plan = plan
         self._weights = {name: aligned(data) for name, data in weights.items()}  # kept alive
         prefault(self._weights)

@@ -61,10 +61,17 @@ const char* edge_isa(void) {
   return isa;
 }
 
-int32_t edge_physical_cores(void) {
-  int32_t cores = 1;
-  guarded([&] { cores = edge::physical_cores(); });
-  return cores;
+int32_t edge_default_threads(void) {
+  int32_t threads = 1;
+  guarded([&] { threads = edge::default_threads(); });
+  return threads;
+}
+
+edge_status edge_measure_cores(int32_t cpus, int32_t* cores) {
+  return guarded([&] {
+    require(cores);
+    *cores = edge::measure_cores(cpus);
+  });
 }
 
 int32_t edge_page_tokens(void) { return edge::kPageTokens; }

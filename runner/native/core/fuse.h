@@ -35,9 +35,8 @@ std::vector<Instruction> unfused(const edge_program& program);
 //    of whose products only the result is stored;
 //  - linear, add: the sum is made before the product is stored;
 //  - other silu or gelu that only a mul reads become part of the mul;
-//  - rope of what only an attention reads, as its q or k: it rotates what it reads, or writes to
-//  the
-//    cache;
+//  - rope of what only an attention reads, as its q or k: it rotates q as it reads it, and k as it
+//    writes it to the cache;
 //  - rms_norm that only linears with quantized activations read: each of them normalizes the rows
 //    that it quantizes, and the normalized rows are never stored.
 std::vector<Instruction> fuse(const edge_program& program, const Kernels& kernels);

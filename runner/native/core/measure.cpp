@@ -1,7 +1,9 @@
 #include "core/measure.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <vector>
 
 #include "core/dispatch.h"
 #include "core/error.h"
@@ -67,6 +69,34 @@ int64_t best(int32_t threads, Pool::Task task, Job* job, int64_t budget) {
   return shortest;
 }
 
+// Of one attempt: by worker, the time that it ran for.
+struct Attempt {
+  const CeilingKernels& kernels;
+  int64_t rounds;
+  std::vector<int64_t> taken;
+};
+
+void attempt(void* context, Worker worker) {
+  auto* job = static_cast<Attempt*>(context);
+  const int64_t begin = thread_nanoseconds();
+  job->kernels.multiply(job->rounds);
+  job->taken[static_cast<size_t>(worker.index)] = thread_nanoseconds() - begin;
+}
+
+// Nanoseconds that the slowest of `threads` takes for the same work: the median of some attempts,
+// not the best, in which the threads may have run one after the other.
+int64_t usual(int32_t threads, Attempt* job) {
+  constexpr size_t kAttempts = 7;
+  std::array<int64_t, kAttempts> taken;
+  for (int64_t& longest : taken) {
+    job->taken.assign(static_cast<size_t>(threads), 0);
+    Pool::instance().run(threads, attempt, job);
+    longest = *std::max_element(job->taken.begin(), job->taken.end());
+  }
+  std::nth_element(taken.begin(), taken.begin() + kAttempts / 2, taken.end());
+  return std::max<int64_t>(taken[kAttempts / 2], 1);
+}
+
 class Claim {
  public:
   explicit Claim(int32_t threads) { Pool::instance().claim(threads); }
@@ -76,6 +106,29 @@ class Claim {
 };
 
 }  // namespace
+
+int32_t measure_cores(int32_t cpus) {
+  if (cpus < 1 || cpus > 1024) fail(EDGE_INVALID, "cpus is %d, expected 1 to 1024", cpus);
+  if (cpus == 1) return 1;
+  constexpr int64_t kLong = 100'000;  // nanoseconds
+  constexpr double kSharing = 1.6;    // of two threads on a core each takes twice as long
+  Claim claim(cpus);
+  Attempt job{select_kernels().ceiling, 1, {0}};
+  for (;; job.rounds *= 2) {
+    attempt(&job, Worker{});
+    if (job.taken[0] >= kLong) break;
+  }
+  const auto alone = static_cast<double>(usual(1, &job));
+  const auto together = static_cast<double>(usual(cpus, &job));
+  return together > kSharing * alone ? (cpus + 1) / 2 : cpus;
+}
+
+int32_t default_threads() {
+  const Cores cores = physical_cores();
+  if (cores.sure) return cores.count;
+  static const int32_t measured = measure_cores(cores.count);
+  return std::min(measured, cores.count);
+}
 
 double measure(Ceiling kind, int32_t threads) {
   if (threads < 1 || threads > 1024) {

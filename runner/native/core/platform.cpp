@@ -1,5 +1,8 @@
 #include "core/platform.h"
 
+#include <algorithm>
+#include <chrono>
+#include <ctime>
 #include <thread>
 #include <utility>
 
@@ -12,6 +15,10 @@
 #else
 #include <pthread.h>
 #include <sys/mman.h>
+#endif
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
 #endif
 
 #if defined(__linux__)
@@ -99,8 +106,17 @@ namespace {
 
 int32_t count_quota() { return quota_cores(""); }
 
+bool in_virtual_machine() {
+#if defined(__x86_64__)
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 31) != 0;
+#else
+  return false;
+#endif
+}
+
 // Cores that this process may run on; 0: not known.
-int32_t count_cores() {
+Cores count_cores() {
   std::vector<int32_t> cpus;
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
@@ -108,7 +124,11 @@ int32_t count_cores() {
       if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
     }
   }
-  return strong_cores("", cpus);
+  Cores cores = strong_cores("", cpus);
+  // A virtual machine often shows each of its CPUs as a core of its own, whatever it runs on.
+  const bool one_each = cores.count == static_cast<int32_t>(cpus.size());
+  if (one_each && in_virtual_machine()) cores.sure = false;
+  return cores;
 }
 
 }  // namespace
@@ -148,32 +168,33 @@ int32_t system_number(const char* name) {
 }
 
 // The fast ones, where they differ: the others would make a step as slow as they are.
-int32_t count_cores() {
+Cores count_cores() {
   int32_t fast = system_number("hw.perflevel0.physicalcpu");
-  return fast > 0 ? fast : system_number("hw.physicalcpu");
+  return {fast > 0 ? fast : system_number("hw.physicalcpu")};
 }
 
 #elif defined(_WIN32)
 
-int32_t count_cores() {
+Cores count_cores() {
   DWORD_PTR allowed = 0, present = 0;
   DWORD bytes = 0;
   GetLogicalProcessorInformation(nullptr, &bytes);
   std::vector<SYSTEM_LOGICAL_PROCESSOR_INFORMATION> parts(bytes / sizeof parts[0]);
   if (!GetProcessAffinityMask(GetCurrentProcess(), &allowed, &present) ||
       !GetLogicalProcessorInformation(parts.data(), &bytes)) {
-    return 0;
+    return {};
   }
-  int32_t cores = 0;
+  Cores cores;
   for (const auto& part : parts) {
-    cores += part.Relationship == RelationProcessorCore && (part.ProcessorMask & allowed) != 0;
+    cores.count +=
+        part.Relationship == RelationProcessorCore && (part.ProcessorMask & allowed) != 0;
   }
   return cores;
 }
 
 #else
 
-int32_t count_cores() { return 0; }
+Cores count_cores() { return {}; }
 
 #endif
 
@@ -201,11 +222,27 @@ void wake_all(const std::atomic<uint32_t>&) {
 
 #endif
 
-int32_t physical_cores() {
-  int32_t count = count_cores(), quota = count_quota();
-  if (count == 0) count = static_cast<int32_t>(std::thread::hardware_concurrency());
-  if (quota > 0 && quota < count) count = quota;
-  return count > 0 ? count : 1;
+int64_t thread_nanoseconds() {
+#if defined(__unix__) || defined(__APPLE__)
+  timespec time;
+  if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) == 0) {
+    return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  }
+#endif
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+Cores physical_cores() {
+  Cores cores = count_cores();
+  if (cores.count == 0) {
+    cores = {static_cast<int32_t>(std::thread::hardware_concurrency()), false};
+  }
+  const int32_t quota = count_quota();
+  if (quota > 0 && quota < cores.count) cores = {quota, true};
+  cores.count = std::max(cores.count, 1);
+  return cores;
 }
 
 #if defined(__aarch64__)

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/topology.h"
+
 namespace edge {
 
 // Zeroed, page-aligned memory that costs address space only until it is touched. Throws Error
@@ -26,9 +28,12 @@ class Reservation {
   uint64_t bytes_ = 0;
 };
 
-// Physical cores that this process may run on, at least 1: hyper-threads count once, and a
-// container's CPU quota is respected.
-int32_t physical_cores();
+// Physical cores that this process may run on, at least 1, as far as the system says: hyper-threads
+// count once, and a container's CPU quota is respected.
+Cores physical_cores();
+
+// Nanoseconds that the calling thread has run for; where the system does not say, of a clock.
+int64_t thread_nanoseconds();
 
 // Tells the processor that this is a spin loop.
 inline void cpu_relax() {

@@ -73,7 +73,7 @@ int32_t tightest(const std::string& hierarchy, std::string path) {
 
 }  // namespace
 
-int32_t strong_cores(const std::string& root, const std::vector<int32_t>& cpus) {
+Cores strong_cores(const std::string& root, const std::vector<int32_t>& cpus) {
   const std::string devices = root + "/sys/devices/";
   const std::string weak = read_line(devices + "cpu_atom/cpus");  // of Intel's hybrid processors
   std::vector<int64_t> capacity(cpus.size());                     // of Arm's; 0: not known
@@ -84,17 +84,20 @@ int32_t strong_cores(const std::string& root, const std::vector<int32_t>& cpus) 
     highest = std::max(highest, capacity[i]);
   }
   std::set<std::string> strong, all;
+  Cores cores;
   for (size_t i = 0; i < cpus.size(); ++i) {
     const std::string number = std::to_string(cpus[i]);
     const std::string topology = devices + "system/cpu/cpu" + number + "/topology/";
     const std::string core = read_line(topology + "core_id");
     // Without topology (some containers) every logical CPU counts.
+    cores.sure = cores.sure && !core.empty();
     const std::string name =
         core.empty() ? number : read_line(topology + "physical_package_id") + "." + core;
     all.insert(name);
     if (2 * capacity[i] >= highest && !holds(weak, cpus[i])) strong.insert(name);
   }
-  return static_cast<int32_t>(strong.empty() ? all.size() : strong.size());
+  cores.count = static_cast<int32_t>(strong.empty() ? all.size() : strong.size());
+  return cores;
 }
 
 int32_t quota_cores(const std::string& root) {

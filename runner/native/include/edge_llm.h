@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 3
+#define EDGE_ABI_VERSION 4
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -164,7 +164,11 @@ EDGE_API int32_t edge_abi_version(void);
 EDGE_API const char* edge_last_error(void);
 EDGE_API const char* edge_isa(
     void);  // "avx2", "scalar", ...: what runs here, after EDGE_LLM_ISA; null: error
-EDGE_API int32_t edge_physical_cores(void);  // that this process may use: the usual thread count
+// Threads that a model takes of its own accord: the physical cores that this process may use. Where
+// the system cannot tell them from hyper-threads, the first call measures (about 3 ms).
+EDGE_API int32_t edge_default_threads(void);
+// That measurement: how many of `cpus` logical CPUs have a core of their own.
+EDGE_API edge_status edge_measure_cores(int32_t cpus, int32_t* cores);
 EDGE_API int32_t edge_page_tokens(void);
 // Bytes of one KV page of this program (all its states).
 EDGE_API edge_status edge_page_bytes(const edge_program* program, uint64_t* bytes);

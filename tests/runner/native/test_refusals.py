@@ -241,7 +241,7 @@ def test_limits_say_what_runs(toy: Toy) -> None:
     asked = Limits(max_tokens=4, max_rows=1, max_sequences=1, pages=1)
     executor = NativeExecutor(toy.plan, toy.tensors.tensors, sampleable=VOCAB, limits=asked)
     try:
-        assert executor.limits == dataclasses.replace(asked, threads=native.physical_cores())
+        assert executor.limits == dataclasses.replace(asked, threads=native.default_threads())
     finally:
         executor.close()
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_llm import native
+from edge_llm.errors import NativeError
+
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[2] / "runner/native"
 
@@ -31,7 +34,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def count(program: Path, tmp_path: Path) -> Count:
+def count(program: Path, tmp_path: Path, sure: list[bool]) -> Count:
     """``count(files, n)``: (strong cores, quota) of a machine with ``files`` and n CPUs."""
 
     def run(files: Mapping[str, object], cpus: int) -> tuple[int, int]:
@@ -41,9 +44,16 @@ def count(program: Path, tmp_path: Path) -> Count:
             path.write_text(f"{content}\n", encoding="ascii")
         command = [program, tmp_path, *map(str, range(cpus))]
         words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        return int(words[0]), int(words[1])
+        sure[:] = [words[1] == "1"]
+        return int(words[0]), int(words[2])
 
     return run
+
+
+@pytest.fixture
+def sure() -> list[bool]:
+    """Whether the files of the last machine that was counted leave no doubt."""
+    return []
 
 
 def cpu(number: int, **facts: object) -> dict[str, object]:
@@ -55,13 +65,17 @@ def core(number: int, core_id: int, package: int = 0) -> dict[str, object]:
     return cpu(number, topology__core_id=core_id, topology__physical_package_id=package)
 
 
-def test_without_files_every_cpu_counts(count: Count) -> None:
+def test_without_files_every_cpu_counts(count: Count, sure: list[bool]) -> None:
     assert count({}, 3) == (3, 0)
+    assert sure == [False]
 
 
-def test_hyper_threads_count_once_and_packages_apart(count: Count) -> None:
+def test_hyper_threads_count_once_and_packages_apart(count: Count, sure: list[bool]) -> None:
     files = core(0, 0) | core(1, 0) | core(2, 1) | core(3, 0, package=1)
     assert count(files, 4) == (3, 0)
+    assert sure == [True]
+    assert count(files, 5) == (4, 0)
+    assert sure == [False]
 
 
 def test_weak_cores_do_not_count(count: Count) -> None:
@@ -120,7 +134,18 @@ def test_the_tightest_control_group_counts(
 def test_affinity_is_respected() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from edge_llm import native; print(native.physical_cores())"
+        "from edge_llm import native; print(native.default_threads())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "1"
+
+
+def test_cores_are_measured_where_the_system_is_not_sure() -> None:
+    cpus = len(os.sched_getaffinity(0))
+    measured = native.measure_cores(cpus)
+    assert measured in (cpus, (cpus + 1) // 2)
+    assert native.measure_cores(1) == 1
+    assert 1 <= native.default_threads() <= cpus
+    for wrong in (0, 1025):
+        with pytest.raises(NativeError, match=f"cpus is {wrong}"):
+            native.measure_cores(wrong)
