@@ -23,7 +23,7 @@ def test_text(tiny_program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for head in ("prefill of 40 tokens after 70: ", "decode of one token after 0: "):
         assert text.count(head) == 1
     rows = [line.split()[0] for line in text.splitlines() if line]
-    assert {"linear", "attention", "waiting", "all", "layer", "outside"} <= set(rows)
+    assert {"linear", "rope+attention", "waiting", "all", "layer", "outside"} <= set(rows)
 
 
 def test_files(tiny_program: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
