@@ -10,20 +10,10 @@ namespace edge {
 
 namespace {
 
-void copy_columns(const Matrix& x, const Matrix& y, int32_t column, Worker worker) {
-  const Share rows = share(y.rows, 1, worker);
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
-    std::memcpy(y.row(i), x.row(i) + column, sizeof(float) * static_cast<size_t>(y.cols));
-  }
-}
-
 constexpr int64_t kApart = 128;  // workers write no neighbouring cache lines
 
-// The columns [begin, end) of all rows.
-Matrix columns(const Matrix& matrix, Share share) {
-  return {matrix.data + share.begin, matrix.stride, matrix.rows,
-          static_cast<int32_t>(share.end - share.begin)};
-}
+// Rows that make reading all weights worth a worker's while.
+constexpr int32_t kRowsEach = 96;
 
 const edge_limits& checked(const edge_limits& limits) {
   constexpr int32_t kMost = 1 << 20;
@@ -72,7 +62,13 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
     }
   }
-  linear_scratch_ = Reservation(linear, "quantized activations");
+  const int32_t each = (limits.max_tokens + limits.threads - 1) / limits.threads;
+  for (const Op& op : program_.ops) {
+    if (op.code != OpCode::linear) continue;
+    const auto bytes = static_cast<int64_t>(kernels_.linear.scratch_bytes(op.weight, each));
+    linear_stride_ = std::max(linear_stride_, static_cast<uint64_t>(round_up(bytes, kApart)));
+  }
+  linear_scratch_ = Reservation(std::max(linear, threads * linear_stride_), "quantized activations");
   row_stride_ = row_bytes_ + static_cast<uint64_t>(round_up(static_cast<int64_t>(row), kApart));
   row_scratch_ = Reservation(threads * row_stride_, "quantized activations");
   const uint64_t tile = epilogues ? epilogue_bytes(limits.max_tokens) : 0;
@@ -97,7 +93,10 @@ void Executor::step(const edge_batch& batch) {
   batch_ = &batch;
   row_counts_[0] = batch.tokens_count;
   row_counts_[1] = batch.rows_count;
-  one_row_ = batch.tokens_count == 1 && batch.rows_count <= 1;
+  split_ = batch.tokens_count == 1 && batch.rows_count <= 1 ? Split::one_row
+           : limits_.threads > 1 && batch.tokens_count / limits_.threads >= kRowsEach
+               ? Split::rows
+               : Split::columns;
   FloatEnvironment environment;
   if (profile_ != nullptr) profile_->begin(batch, phases().size() + finishes());
   Pool::instance().run(
@@ -113,22 +112,6 @@ const std::vector<Phase>& Executor::phases() const {
 
 bool Executor::finishes() const {
   return batch_->rows_count > 0 && (batch_->logits != nullptr || batch_->samplers != nullptr);
-}
-
-void Executor::work(Worker worker) const {
-  Stamps stamps = profile_ == nullptr ? Stamps(nullptr) : profile_->worker(worker.index);
-  for (const Phase& phase : phases()) {
-    if (one_row_ ? phase.row_barrier : phase.barrier) Pool::instance().barrier(worker.count);
-    stamps.add();
-    run_phase(program_.ops[static_cast<size_t>(phase.op)], phase.part, worker);
-    stamps.add();
-  }
-  if (finishes()) {
-    Pool::instance().barrier(worker.count);
-    stamps.add();
-    finish_rows(worker);
-    stamps.add();
-  }
 }
 
 Matrix Executor::matrix(const Place& place) const {
@@ -162,147 +145,6 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   return args;
 }
 
-void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
-  const Matrix x = matrix(op.inputs[0]);
-  const Matrix y = matrix(op.outputs[0]);
-  switch (op.code) {
-    case OpCode::embedding:
-      kernels_.linear.gather(op.weight, batch_->tokens, y, worker);
-      break;
-    case OpCode::linear:
-      run_linear(op, part, worker);
-      break;
-    case OpCode::rms_norm:
-      kernels_.norm.rms_norm(x, op.vectors[0], op.ints[0], op.floats[0], y, worker);
-      break;
-    case OpCode::rope:
-      kernels_.rope.rope(x, batch_->positions, op.vectors[0], op.vectors[1], op.table_cols,
-                         op.ints[0], op.ints[1], y, worker);
-      break;
-    case OpCode::attention:
-      (part == kWrite ? kernels_.attention.write : kernels_.attention.attend)(attention_args(op),
-                                                                              worker);
-      break;
-    case OpCode::split: {
-      int32_t column = 0;
-      for (int32_t i = 0; i < op.output_count; ++i) {
-        const Matrix part_y = matrix(op.outputs[static_cast<size_t>(i)]);
-        copy_columns(x, part_y, column, worker);
-        column += part_y.cols;
-      }
-      break;
-    }
-    default:
-      run_columns(op, worker);
-      break;
-  }
-}
-
-// In a step of one row each worker prepares that row for itself: cheaper than a barrier.
-void Executor::run_linear(const Op& op, int32_t part, Worker worker) const {
-  uint8_t* own = row_scratch_.data() + row_stride_ * static_cast<uint64_t>(worker.index);
-  LinearArgs args;
-  args.weight = op.weight;
-  args.bias = op.vectors[0];
-  args.x = matrix(op.inputs[0]);
-  args.y = matrix(op.outputs[0]);
-  args.scratch = one_row_ ? own + row_bytes_ : linear_scratch_.data();
-  args.epilogue = op.epilogue;
-  args.up = op.up;
-  args.up_bias = op.up_bias;
-  if (op.epilogue == Epilogue::add) args.residual = matrix(op.inputs[1]);
-  if (part == kMultiply) {
-    if (kernels_.linear.finishes(args)) return kernels_.linear.multiply(args, worker);
-    const uint64_t tile = epilogue_bytes(limits_.max_tokens);
-    float* products = reinterpret_cast<float*>(epilogue_scratch_.data() +
-                                               tile * static_cast<uint64_t>(worker.index));
-    return multiply_then_finish(kernels_, args, products, limits_.max_tokens, worker);
-  }
-  const Share rows = share(args.x.rows, 1, one_row_ ? Worker{} : worker);
-  if (op.norm == nullptr) return kernels_.linear.prepare(args, rows);
-  const Matrix x = args.x;
-  const Matrix normal{reinterpret_cast<float*>(own), 0, 1, x.cols};
-  args.x.data = normal.data;  // every row of x lies there when it is prepared
-  args.x.stride = 0;
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
-    kernels_.norm.rms_norm({x.row(i), x.stride, 1, x.cols}, op.norm, x.cols, op.eps, normal,
-                           Worker{});
-    kernels_.linear.prepare(args, {i, i + 1});
-  }
-}
-
-// Operators of which each worker takes some columns, for all rows, as the linears do whose results
-// they go on with.
-void Executor::run_columns(const Op& op, Worker worker) const {
-  const ElementwiseKernels& elementwise = kernels_.elementwise;
-  const Share mine = share(op.outputs[0].width, kLanes, worker);
-  if (mine.begin >= mine.end) return;
-  const Matrix x = columns(matrix(op.inputs[0]), mine);
-  const Matrix y = columns(matrix(op.outputs[0]), mine);
-  const auto second = [&] { return columns(matrix(op.inputs[1]), mine); };
-  const Worker alone;
-  switch (op.code) {
-    case OpCode::silu:
-      elementwise.silu(x, y, alone);
-      break;
-    case OpCode::gelu:
-      elementwise.gelu(x, y, alone);
-      break;
-    case OpCode::mul:
-      elementwise.mul(x, second(), y, alone);
-      break;
-    case OpCode::silu_mul:
-      elementwise.silu_mul(x, second(), y, alone);
-      break;
-    case OpCode::gelu_mul:
-      elementwise.gelu_mul(x, second(), y, alone);
-      break;
-    case OpCode::add:
-      elementwise.add(x, second(), y, alone);
-      break;
-    case OpCode::scale:
-      elementwise.scale(x, op.floats[0], y, alone);
-      break;
-    case OpCode::softcap:
-      elementwise.softcap(x, op.floats[0], y, alone);
-      break;
-    case OpCode::select_rows:
-      elementwise.select_rows(x, batch_->rows, y, alone);
-      break;
-    default:
-      break;
-  }
-}
-
-void Executor::finish_rows(Worker worker) const {
-  if (batch_->logits != nullptr) {
-    const Matrix logits = matrix(program_.logits);
-    const Share columns = share(logits.cols, kLanes, worker);
-    for (int64_t r = 0; r < logits.rows; ++r) {
-      std::memcpy(batch_->logits + r * logits.cols + columns.begin, logits.row(r) + columns.begin,
-                  sizeof(float) * static_cast<size_t>(columns.end - columns.begin));
-    }
-  }
-  if (batch_->samplers != nullptr) sample_rows(worker);
-}
-
-void Executor::sample_rows(Worker worker) const {
-  const Matrix logits = matrix(program_.logits);
-  uint8_t* scratch =
-      sampler_scratch_.data() + sampler_stride_ * static_cast<uint64_t>(worker.index);
-  for (int32_t r = worker.index; r < logits.rows; r += worker.count) {
-    edge_sample& sample = batch_->samples[r];
-    if (batch_->samplers[r].sample == 0) {
-      sample.id = -1;
-      sample.status = 0;
-      sample.top_count = 0;
-    } else {
-      kernels_.sampler.sample(logits.row(r), program_.vocab, program_.sampleable,
-                              batch_->samplers[r], scratch, &sample);
-    }
-  }
-}
-
 void Executor::copy_page(int32_t source, int32_t target) {
   for (int32_t page : {source, target}) {
     if (page < 0 || page >= limits_.pages) {
@@ -327,7 +169,10 @@ void Executor::read_value(int32_t value, float* out, uint64_t count) const {
     fail(EDGE_INVALID, "value %d has %llu numbers, not %llu", value,
          static_cast<unsigned long long>(expected), static_cast<unsigned long long>(count));
   }
-  copy_columns(matrix, {out, matrix.cols, matrix.rows, matrix.cols}, 0, Worker{});
+  for (int64_t i = 0; i < matrix.rows; ++i) {
+    std::memcpy(out + i * matrix.cols, matrix.row(i),
+                sizeof(float) * static_cast<size_t>(matrix.cols));
+  }
 }
 
 void Executor::profile(int32_t steps) {
@@ -354,7 +199,7 @@ int32_t Executor::describe_phases(bool wanted, edge_phase* phases, int32_t capac
   };
   for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
     const Op& op = program_.ops[static_cast<size_t>(phase.op)];
-    add(phase.work, op.instructions[static_cast<size_t>(phase.part)], phase.barrier);
+    add(phase.work, op.instructions[static_cast<size_t>(phase.part)], phase.barrier[0]);
   }
   if (wanted) add("sample", {}, true);
   return count;

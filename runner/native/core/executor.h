@@ -37,8 +37,10 @@ class Executor {
   void check_sampler(const edge_sampler& sampler, int32_t row) const;
   void work(Worker worker) const;
   void run_phase(const Op& op, int32_t part, Worker worker) const;
-  void run_linear(const Op& op, int32_t part, Worker worker) const;
-  void run_columns(const Op& op, Worker worker) const;
+  void run_linear(const Op& op, int32_t part, Share rows, Worker worker) const;
+  void prepare_rows(const Op& op, LinearArgs args, Share rows, float* normal) const;
+  void run_attention(const Op& op, int32_t part, Share rows, Worker worker) const;
+  void run_elementwise(const Op& op, Share rows, Share columns) const;
   const std::vector<Phase>& phases() const;  // of the running step
   bool finishes() const;                     // it has rows to copy out or to sample
   void finish_rows(Worker worker) const;
@@ -52,7 +54,8 @@ class Executor {
   const Program program_;
   edge_limits limits_;
   Reservation arenas_[2];  // by Rows
-  Reservation linear_scratch_;
+  Reservation linear_scratch_;  // of all rows, or linear_stride_ bytes per worker
+  uint64_t linear_stride_ = 0;
   Reservation row_scratch_;  // row_stride_ bytes per worker
   uint64_t row_bytes_ = 0;   // of them, for a normalized row; the rest is for that row quantized
   uint64_t row_stride_ = 0;
@@ -68,7 +71,7 @@ class Executor {
   std::unique_ptr<Profile> profile_;   // null: off
   const edge_batch* batch_ = nullptr;  // of the running step
   int32_t row_counts_[2] = {0, 0};     // T and R of the last step
-  bool one_row_ = false;               // T is 1 and R at most 1 in the running step
+  Split split_ = Split::columns;       // of the running step
 };
 
 }  // namespace edge

@@ -85,13 +85,20 @@ struct Op {
   std::array<float, 2> floats{};
 };
 
+// How the workers share operators over T rows. Operators over R rows, of which there are few, are
+// always shared by columns, and attention by heads and tokens.
+enum class Split : int32_t {
+  columns,  // of outputs: each worker reads its part of the weights alone
+  rows,     // each worker reads all weights, and next to nothing that another one wrote
+  one_row,  // as columns; each worker prepares the row for itself, cheaper than a barrier
+};
+
 // What the workers do one after the other: part `part` of op `op`.
 struct Phase {
   int32_t op;
   int32_t part;
-  bool barrier;      // wait for the other workers first
-  bool row_barrier;  // the same in a step of one row, where each worker prepares it for itself
-  const char* work;  // what the part is, for people; "": all there is to do
+  std::array<bool, 3> barrier;  // by Split: wait for the other workers first
+  const char* work;             // what the part is, for people; "": all there is to do
 };
 
 struct Program {

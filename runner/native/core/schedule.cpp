@@ -6,9 +6,11 @@ namespace {
 
 enum class Space { tokens, wanted, linear_scratch, kv };
 
+constexpr int32_t kByRows = -1;
+
 // A piece of memory that a phase reads or writes. `unit`: columns that one worker takes at a time,
-// of all rows; 0: workers share the place in another way. Phases that split a place alike need no
-// barrier between them.
+// of all rows; kByRows: a worker takes all columns of its rows; 0: workers share the place in another
+// way. Phases that split a place alike need no barrier between them.
 struct Access {
   Space space;
   Place place;
@@ -26,8 +28,10 @@ bool same(const Place& a, const Place& b) {
 
 bool conflict(const Access& a, const Access& b) {
   if (a.space != b.space || !(a.write || b.write)) return false;
+  const bool one_buffer = a.place.offset == b.place.offset && a.place.stride == b.place.stride;
+  if (a.unit == kByRows && b.unit == kByRows && one_buffer) return false;
   if (a.unit != 0 && a.unit == b.unit && same(a.place, b.place)) return false;
-  if (a.place.offset == b.place.offset && a.place.stride == b.place.stride) {
+  if (one_buffer) {
     return overlap(a.place.column, round_up(a.place.width, kLanes), b.place.column,
                    round_up(b.place.width, kLanes));
   }
@@ -39,15 +43,17 @@ Access value(const Place& place, bool write, int32_t unit) {
 }
 
 // Memory outside the arenas: number `number` of its space.
-Access other(Space space, int32_t number, bool write) {
+Access other(Space space, int32_t number, bool write, int32_t unit = 0) {
   Place place;
   place.offset = number;
   place.stride = place.width = 1;
-  return {space, place, write, 0};
+  return {space, place, write, unit};
 }
 
-// How the workers share the columns that a phase reads and writes: Access::unit.
-int32_t column_unit(const Op& op, int32_t part, bool one_row) {
+// How the workers share what a phase reads and writes: Access::unit.
+int32_t unit_of(const Op& op, int32_t part, Split split) {
+  const bool one_row = split == Split::one_row;
+  if (is_split_by_rows(op, part, split)) return kByRows;
   switch (op.code) {
     case OpCode::linear:
       return part == kMultiply ? kLanes : 0;
@@ -72,9 +78,10 @@ int32_t column_unit(const Op& op, int32_t part, bool one_row) {
   }
 }
 
-std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, bool one_row) {
+std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split split) {
   std::vector<Access> list;
-  const int32_t unit = column_unit(op, part, one_row);
+  const int32_t unit = unit_of(op, part, split);
+  const int32_t linear_unit = unit == kByRows ? kByRows : 0;
   const bool linear = op.code == OpCode::linear, attention = op.code == OpCode::attention;
   for (int32_t i = 0; i < op.input_count; ++i) {
     const Place& place = op.inputs[static_cast<size_t>(i)];
@@ -85,7 +92,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, bool on
     }
     if (quantized && part == kMultiply) continue;             // reads the scratch instead
     if (attention && (part == kWrite) == (i == 0)) continue;  // writes k and v, attends with q
-    list.push_back(value(place, false, linear ? 0 : unit));
+    list.push_back(value(place, false, linear ? linear_unit : unit));
   }
   if (!(linear && part == kPrepare) && !(attention && part == kWrite)) {
     for (int32_t o = 0; o < op.output_count; ++o) {
@@ -93,7 +100,9 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, bool on
     }
   }
   // In a step of one row every worker has a scratch of its own.
-  if (quantized && !one_row) list.push_back(other(Space::linear_scratch, 0, part == kPrepare));
+  if (quantized && split != Split::one_row) {
+    list.push_back(other(Space::linear_scratch, 0, part == kPrepare, linear_unit));
+  }
   if (attention) list.push_back(other(Space::kv, op.state, part == kWrite));
   return list;
 }
@@ -132,18 +141,26 @@ class Pending {
 
 }  // namespace
 
+bool is_split_by_rows(const Op& op, int32_t part, Split split) {
+  const bool attends = op.code == OpCode::attention && part == kAttend;
+  return split == Split::rows && op.rows == Rows::tokens && !attends;
+}
+
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows) {
   std::vector<Phase> phases;
-  Pending many, one;
+  std::array<Pending, 3> pending;  // by Split
   for (size_t i = 0; i < ops.size(); ++i) {
     if (ops[i].rows == Rows::wanted && !wanted_rows) continue;
     const Op& op = ops[i];
     const bool quantized =
         op.code == OpCode::linear && kernels.linear.scratch_bytes(op.weight, 1) > 0;
     for (int32_t part = first_part(op, quantized); part <= last_part(op); ++part) {
-      const bool barrier = many.add(accesses(op, part, quantized, false));
-      const bool row_barrier = one.add(accesses(op, part, quantized, true));
-      phases.push_back({static_cast<int32_t>(i), part, barrier, row_barrier, work_of(op, part)});
+      Phase phase{static_cast<int32_t>(i), part, {}, work_of(op, part)};
+      for (size_t split = 0; split < pending.size(); ++split) {
+        phase.barrier[split] =
+            pending[split].add(accesses(op, part, quantized, static_cast<Split>(split)));
+      }
+      phases.push_back(phase);
     }
   }
   return phases;

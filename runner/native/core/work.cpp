@@ -1,0 +1,203 @@
+// What a worker does in a step.
+#include <cstring>
+
+#include "core/epilogue.h"
+#include "core/executor.h"
+#include "core/schedule.h"
+
+namespace edge {
+
+namespace {
+
+// The part that lies in these rows and columns.
+Matrix part_of(const Matrix& matrix, Share rows, Share columns) {
+  return {matrix.row(rows.begin) + columns.begin, matrix.stride,
+          static_cast<int32_t>(rows.end - rows.begin),
+          static_cast<int32_t>(columns.end - columns.begin)};
+}
+
+Matrix rows_of(const Matrix& matrix, Share rows) { return part_of(matrix, rows, {0, matrix.cols}); }
+
+void copy_columns(const Matrix& x, int32_t column, const Matrix& y, Worker team) {
+  const Share rows = share(y.rows, 1, team);
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
+    std::memcpy(y.row(i), x.row(i) + column, sizeof(float) * static_cast<size_t>(y.cols));
+  }
+}
+
+}  // namespace
+
+void Executor::work(Worker worker) const {
+  Stamps stamps = profile_ == nullptr ? Stamps(nullptr) : profile_->worker(worker.index);
+  for (const Phase& phase : phases()) {
+    if (phase.barrier[static_cast<size_t>(split_)]) Pool::instance().barrier(worker.count);
+    stamps.add();
+    run_phase(program_.ops[static_cast<size_t>(phase.op)], phase.part, worker);
+    stamps.add();
+  }
+  if (finishes()) {
+    Pool::instance().barrier(worker.count);
+    stamps.add();
+    finish_rows(worker);
+    stamps.add();
+  }
+}
+
+// Either all rows, together with the other workers, or this worker's rows, alone.
+void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
+  const bool alone = is_split_by_rows(op, part, split_);
+  const Share rows = alone ? share(row_count(op.rows), 1, worker) : Share{0, row_count(op.rows)};
+  const Worker team = alone ? Worker{} : worker;
+  const auto input = [&] { return rows_of(matrix(op.inputs[0]), rows); };
+  const auto output = [&] { return rows_of(matrix(op.outputs[0]), rows); };
+  switch (op.code) {
+    case OpCode::embedding:
+      return kernels_.linear.gather(op.weight, batch_->tokens + rows.begin, output(), team);
+    case OpCode::linear:
+      return run_linear(op, part, rows, worker);
+    case OpCode::rms_norm:
+      return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[0], op.floats[0], output(),
+                                    team);
+    case OpCode::rope:
+      return kernels_.rope.rope(input(), batch_->positions + rows.begin, op.vectors[0],
+                                op.vectors[1], op.table_cols, op.ints[0], op.ints[1], output(),
+                                team);
+    case OpCode::attention:
+      return run_attention(op, part, rows, worker);
+    case OpCode::split: {
+      int32_t column = 0;
+      for (int32_t i = 0; i < op.output_count; ++i) {
+        const Matrix y = rows_of(matrix(op.outputs[static_cast<size_t>(i)]), rows);
+        copy_columns(input(), column, y, team);
+        column += y.cols;
+      }
+      return;
+    }
+    default:
+      return run_elementwise(op, rows, share(op.outputs[0].width, kLanes, team));
+  }
+}
+
+void Executor::run_linear(const Op& op, int32_t part, Share rows, Worker worker) const {
+  const bool alone = is_split_by_rows(op, part, split_), one_row = split_ == Split::one_row;
+  const auto index = static_cast<uint64_t>(worker.index);
+  const Worker team = alone ? Worker{} : worker;
+  uint8_t* const own = row_scratch_.data() + row_stride_ * index;
+  LinearArgs args;
+  args.weight = op.weight;
+  args.bias = op.vectors[0];
+  args.x = rows_of(matrix(op.inputs[0]), rows);
+  args.y = rows_of(matrix(op.outputs[0]), rows);
+  args.scratch = one_row ? own + row_bytes_ : linear_scratch_.data() + alone * index * linear_stride_;
+  args.epilogue = op.epilogue;
+  args.up = op.up;
+  args.up_bias = op.up_bias;
+  if (op.epilogue == Epilogue::add) args.residual = rows_of(matrix(op.inputs[1]), rows);
+  if (part == kPrepare) {
+    return prepare_rows(op, args, share(args.x.rows, 1, one_row ? Worker{} : team),
+                        reinterpret_cast<float*>(own));
+  }
+  if (kernels_.linear.finishes(args)) return kernels_.linear.multiply(args, team);
+  const uint64_t tile = epilogue_bytes(limits_.max_tokens);
+  multiply_then_finish(kernels_, args,
+                       reinterpret_cast<float*>(epilogue_scratch_.data() + tile * index),
+                       limits_.max_tokens, team);
+}
+
+// `normal`: room for a row.
+void Executor::prepare_rows(const Op& op, LinearArgs args, Share rows, float* normal) const {
+  if (op.norm == nullptr) return kernels_.linear.prepare(args, rows);
+  const Matrix x = args.x, y{normal, 0, 1, x.cols};
+  args.x.data = normal;  // every row of x lies there when it is prepared
+  args.x.stride = 0;
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
+    kernels_.norm.rms_norm(rows_of(x, {i, i + 1}), op.norm, x.cols, op.eps, y, Worker{});
+    kernels_.linear.prepare(args, {i, i + 1});
+  }
+}
+
+void Executor::run_attention(const Op& op, int32_t part, Share rows, Worker worker) const {
+  AttentionArgs args = attention_args(op);
+  if (part == kAttend) return kernels_.attention.attend(args, worker);
+  if (!is_split_by_rows(op, part, split_)) return kernels_.attention.write(args, worker);
+  args.scratch += kernels_.attention.scratch_bytes(args) * static_cast<uint64_t>(worker.index);
+  args.k = rows_of(args.k, rows);
+  args.v = rows_of(args.v, rows);
+  args.positions += rows.begin;
+  args.sequences += rows.begin;
+  kernels_.attention.write(args, Worker{});
+}
+
+// Operators of which each worker takes some rows, or some columns, as the linears do whose results
+// they go on with.
+void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
+  if (columns.begin >= columns.end) return;
+  const ElementwiseKernels& elementwise = kernels_.elementwise;
+  const auto operand = [&](const Place& place) { return part_of(matrix(place), rows, columns); };
+  const Matrix y = operand(op.outputs[0]);
+  const Worker alone;
+  if (op.code == OpCode::select_rows) {
+    const Matrix x = matrix(op.inputs[0]);
+    return elementwise.select_rows(part_of(x, {0, x.rows}, columns), batch_->rows, y, alone);
+  }
+  const Matrix x = operand(op.inputs[0]);
+  switch (op.code) {
+    case OpCode::silu:
+      elementwise.silu(x, y, alone);
+      break;
+    case OpCode::gelu:
+      elementwise.gelu(x, y, alone);
+      break;
+    case OpCode::mul:
+      elementwise.mul(x, operand(op.inputs[1]), y, alone);
+      break;
+    case OpCode::silu_mul:
+      elementwise.silu_mul(x, operand(op.inputs[1]), y, alone);
+      break;
+    case OpCode::gelu_mul:
+      elementwise.gelu_mul(x, operand(op.inputs[1]), y, alone);
+      break;
+    case OpCode::add:
+      elementwise.add(x, operand(op.inputs[1]), y, alone);
+      break;
+    case OpCode::scale:
+      elementwise.scale(x, op.floats[0], y, alone);
+      break;
+    case OpCode::softcap:
+      elementwise.softcap(x, op.floats[0], y, alone);
+      break;
+    default:
+      break;
+  }
+}
+
+void Executor::finish_rows(Worker worker) const {
+  if (batch_->logits != nullptr) {
+    const Matrix logits = matrix(program_.logits);
+    const Share columns = share(logits.cols, kLanes, worker);
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      std::memcpy(batch_->logits + r * logits.cols + columns.begin, logits.row(r) + columns.begin,
+                  sizeof(float) * static_cast<size_t>(columns.end - columns.begin));
+    }
+  }
+  if (batch_->samplers != nullptr) sample_rows(worker);
+}
+
+void Executor::sample_rows(Worker worker) const {
+  const Matrix logits = matrix(program_.logits);
+  uint8_t* scratch =
+      sampler_scratch_.data() + sampler_stride_ * static_cast<uint64_t>(worker.index);
+  for (int32_t r = worker.index; r < logits.rows; r += worker.count) {
+    edge_sample& sample = batch_->samples[r];
+    if (batch_->samplers[r].sample == 0) {
+      sample.id = -1;
+      sample.status = 0;
+      sample.top_count = 0;
+    } else {
+      kernels_.sampler.sample(logits.row(r), program_.vocab, program_.sampleable,
+                              batch_->samplers[r], scratch, &sample);
+    }
+  }
+}
+
+}  // namespace edge
