@@ -33,8 +33,8 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         type=_threads,
         default=0,
         metavar="N|auto",
-        help="default: auto, the physical cores that this process may use, measured (in 3 ms) where "
-        "the system cannot tell them from hyper-threads",
+        help="default: auto, the physical cores that this process may use, measured (in 3 ms) "
+        "where the system cannot tell them from hyper-threads",
     )
     parser.add_argument(
         "--huge-pages",
