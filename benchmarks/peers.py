@@ -6,9 +6,10 @@
     python benchmarks/peers.py table                the tables again, from the last run
     python benchmarks/peers.py all [--quick]        install, prepare, run
     python benchmarks/peers.py all --avx2           the judged table as on processors without VNNI
+    python benchmarks/peers.py all --models NAME    other models, in a section of their own
 
 What is done already is not done again. A peer that cannot be installed, or cannot be given a model,
-is reported as missing with the reason. Raw results: build/bench/peers.json, peers-avx2.json.
+is reported as missing with the reason. Raw results: build/bench/peers.json, peers-avx2.json, ...
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def main() -> None:
     if options.quick or options.avx2:
         peers = [AVX2_JUDGE if options.avx2 else PEERS["llama-cpp"]]
     section = "peers-avx2" if options.avx2 else "peers"
+    if models != DEFAULT_MODELS:
+        section = "-".join([section, *models])
     raw = FOLDER / f"{section}.json"
     if options.avx2:
         os.environ["EDGE_LLM_ISA"] = "avx2"  # ours, and the ceilings
