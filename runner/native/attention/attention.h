@@ -47,7 +47,7 @@ struct AttentionArgs {
   Matrix q;              // [T, heads * head_dim]
   Matrix k, v;           // [T, kv_heads * head_dim]
   Rotation rotate_q, rotate_k;
-  Matrix out;                           // [T, heads * head_dim]
+  Matrix out;                           // [T, heads * head_dim]; may be q
   const int32_t* positions = nullptr;   // [T]
   const int32_t* sequences = nullptr;   // [T]
   const int32_t* page_table = nullptr;  // [.., page_stride]

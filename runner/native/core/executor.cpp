@@ -68,7 +68,8 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     const auto bytes = static_cast<int64_t>(kernels_.linear.scratch_bytes(op.weight, each));
     linear_stride_ = std::max(linear_stride_, static_cast<uint64_t>(round_up(bytes, kApart)));
   }
-  linear_scratch_ = Reservation(std::max(linear, threads * linear_stride_), "quantized activations");
+  linear_scratch_ =
+      Reservation(std::max(linear, threads * linear_stride_), "quantized activations");
   row_stride_ = row_bytes_ + static_cast<uint64_t>(round_up(static_cast<int64_t>(row), kApart));
   row_scratch_ = Reservation(threads * row_stride_, "quantized activations");
   const uint64_t tile = epilogues ? epilogue_bytes(limits.max_tokens) : 0;

@@ -53,7 +53,7 @@ class Executor {
   const Kernels& kernels_;
   const Program program_;
   edge_limits limits_;
-  Reservation arenas_[2];  // by Rows
+  Reservation arenas_[2];       // by Rows
   Reservation linear_scratch_;  // of all rows, or linear_stride_ bytes per worker
   uint64_t linear_stride_ = 0;
   Reservation row_scratch_;  // row_stride_ bytes per worker

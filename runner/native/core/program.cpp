@@ -122,6 +122,8 @@ class Translator {
       case OpCode::linear:
         if (in.input_count < 2 || in.inputs[0] == in.inputs[1]) return false;
         break;
+      case OpCode::attention:
+      case OpCode::rms_norm:
       case OpCode::rope:
       case OpCode::silu:
       case OpCode::gelu:

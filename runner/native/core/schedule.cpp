@@ -9,8 +9,8 @@ enum class Space { tokens, wanted, linear_scratch, kv };
 constexpr int32_t kByRows = -1;
 
 // A piece of memory that a phase reads or writes. `unit`: columns that one worker takes at a time,
-// of all rows; kByRows: a worker takes all columns of its rows; 0: workers share the place in another
-// way. Phases that split a place alike need no barrier between them.
+// of all rows; kByRows: a worker takes all columns of its rows; 0: workers share the place in
+// another way. Phases that split a place alike need no barrier between them.
 struct Access {
   Space space;
   Place place;

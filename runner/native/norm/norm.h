@@ -1,5 +1,5 @@
 // RMS norm: y = x * (1 / sqrt(mean(x^2) + eps)) * weight over each run of `size` columns
-// (arXiv 1910.07467). The sum of squares runs in 16 virtual lanes and one fixed tree.
+// (arXiv 1910.07467); y may be x. The sum of squares runs in 16 virtual lanes and one fixed tree.
 #pragma once
 
 #include "core/kernel.h"
