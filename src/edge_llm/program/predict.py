@@ -42,7 +42,7 @@ EFFICIENCIES: Mapping[str, Efficiency] = {
     "scalar": Efficiency(read=0.4, multiply=0.5, attend=0.4, layer=50e-6),
     "avx2": Efficiency(read=0.95, multiply=0.66, attend=0.5, layer=5e-6),
     "avxvnni": Efficiency(read=0.95, multiply=0.66, attend=0.5, layer=5e-6),
-    "avx512vnni": Efficiency(read=0.97, multiply=0.73, attend=0.45, layer=5e-6),
+    "avx512vnni": Efficiency(read=0.97, multiply=0.78, attend=0.48, layer=5e-6),
     "neon": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
     "neon_dotprod": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
     "neon_i8mm": Efficiency(read=0.85, multiply=0.5, attend=0.4, layer=10e-6),
