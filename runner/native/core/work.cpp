@@ -89,7 +89,7 @@ void Executor::run_linear(const Op& op, int32_t part, Share rows, Worker worker)
   args.x = rows_of(matrix(op.inputs[0]), rows);
   args.y = rows_of(matrix(op.outputs[0]), rows);
   args.scratch =
-      one_row ? own + row_bytes_ : linear_scratch_.data() + alone * index * linear_stride_;
+      one_row ? own + row_bytes_ : linear_scratch_.data() + (alone ? index * linear_stride_ : 0);
   args.epilogue = op.epilogue;
   args.up = op.up;
   args.up_bias = op.up_bias;
