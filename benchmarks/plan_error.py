@@ -60,7 +60,8 @@ def _row(
 ) -> Row:
     kind, _, number = work.partition(" ")
     if kind == "prefill":
-        predicted = prefill_seconds(measure.plan, rates, PROMPT) / PROMPT
+        step = measure.step_tokens
+        predicted = prefill_seconds(measure.plan, rates, PROMPT, step_tokens=step) / PROMPT
     else:
         predicted = decode_seconds(measure.plan, rates, int(number[1:]))
     return Row(model, work, threads, 1 / seconds, 1 / predicted, seconds / predicted - 1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from worker import CHUNK, serve, timed, token_ids
+from worker import serve, timed, token_ids
 
 import edge_llm
 from edge_llm.native import isa
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import native
-from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS, SamplingParams
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 
 GREEDY = RowSampler(SamplingParams(temperature=0), 0, 0, np.empty(0, np.int32), 0)
@@ -26,7 +26,11 @@ class EdgeLlm:
             {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
             sampleable=program.plan.vocab,
             limits=Limits(
-                max_tokens=CHUNK, max_rows=1, max_sequences=1, pages=pages, threads=threads
+                max_tokens=DEFAULT_STEP_TOKENS,
+                max_rows=1,
+                max_sequences=1,
+                pages=pages,
+                threads=threads,
             ),
         )
         self.version = f"{edge_llm.__version__} ({isa()})"
@@ -52,7 +56,7 @@ class EdgeLlm:
     def _run(self, tokens: int) -> None:
         end = self._held + tokens
         while self._held < end:
-            count = min(CHUNK, end - self._held)
+            count = min(DEFAULT_STEP_TOKENS, end - self._held)
             ids = token_ids(self._held, count, self.vocab)
             self._step(ids, sample=self._held + count == end)
 

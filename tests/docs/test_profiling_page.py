@@ -12,6 +12,7 @@ from edge_llm.catalogue.devices import find_device
 from edge_llm.export.recipe import load_recipe
 from edge_llm.program.predict import EFFICIENCIES, Rates, prefill_seconds
 from edge_llm.program.sketch import shape_of_published, sketch
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "profiling.md").read_text(encoding="utf-8")
 
@@ -32,7 +33,8 @@ def test_prefill_on_phones(model: str) -> None:
             device.isa, device.bytes_per_second, device.int8_per_second, device.float_per_second
         )
         assert device.published is not None
-        cells += [512 / prefill_seconds(plan, rates, 512), device.published.prefill[model]]
+        seconds = prefill_seconds(plan, rates, 512, step_tokens=DEFAULT_STEP_TOKENS)
+        cells += [512 / seconds, device.published.prefill[model]]
     assert f"| {model} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |" in PAGE
 
 

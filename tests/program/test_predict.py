@@ -15,7 +15,6 @@ from edge_llm.program.cost import (
 )
 from edge_llm.program.predict import (
     EFFICIENCIES,
-    STEP_TOKENS,
     Rates,
     decode_seconds,
     measured_rates,
@@ -23,6 +22,7 @@ from edge_llm.program.predict import (
 )
 
 USE = EFFICIENCIES["avx2"]
+STEP_TOKENS = 100
 
 
 def test_decode_waits_for_memory(parts: Any) -> None:
@@ -48,10 +48,10 @@ def test_prefill_waits_for_arithmetic_or_for_the_weights(parts: Any, tokens: int
     beside = attention / (USE.attend * 1e9) + steps * USE.layer * len(plan.states)
     slow = Rates("avx2", bytes_per_second=1e15, int8_per_second=1e9, float_per_second=1e9)
     expected = linear / (USE.multiply * 1e9) + beside
-    assert prefill_seconds(plan, slow, tokens) == pytest.approx(expected)
+    assert prefill_seconds(plan, slow, tokens, step_tokens=STEP_TOKENS) == pytest.approx(expected)
     far = Rates("avx2", bytes_per_second=1e3, int8_per_second=1e9, float_per_second=1e9)
     expected = steps * weight_bytes(plan) / (USE.read * 1e3) + beside
-    assert prefill_seconds(plan, far, tokens) == pytest.approx(expected)
+    assert prefill_seconds(plan, far, tokens, step_tokens=STEP_TOKENS) == pytest.approx(expected)
 
 
 def test_an_instruction_set_without_figures_has_those_of_avx2() -> None:

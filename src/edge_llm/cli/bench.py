@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from edge_llm.program.file import Program
     from edge_llm.program.plan import Plan
     from edge_llm.runner.backends.native import NativeExecutor
-
-CHUNK = 512  # prompt tokens of one step
+    from edge_llm.runner.executor import Limits
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,7 +27,8 @@ def add_parser(verbs: Any) -> None:
         "bench",
         help="measure prefill and decode speed",
         description="Medians of prefill and decode speed of a program file, straight on the "
-        "executor. GB/s counts weights and KV entries read, GOP/s multiplications and additions.",
+        "executor, a prompt in steps as long as the engine's. GB/s counts weights and KV entries "
+        "read, GOP/s multiplications and additions.",
     )
     parser.add_argument("--model", "-m", required=True, metavar="FILE|NAME")
     parser.add_argument("--prompt-tokens", type=_counts, default=(128, 512), metavar="N,N")
@@ -169,7 +169,7 @@ def bench(
                     progress("bench", done, len(depths) * len(jobs) * repeat)
                 median = statistics.median(seconds)
                 plan = measure.plan
-                rows.append(_row(plan, kind, tokens, depth, executor.limits.threads, median))
+                rows.append(_row(plan, kind, tokens, depth, executor.limits, median))
     return rows, load_seconds
 
 
@@ -182,6 +182,7 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
     """
     from edge_llm.program.file import Program
     from edge_llm.runner.backends import native
+    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
     from edge_llm.runner.executor import Limits
 
     with Program.open(path) as program:
@@ -196,7 +197,11 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
             {weight.tensor: program.weight_data(weight) for weight in plan.weights},
             sampleable=program.documents.tokenizer.size,
             limits=Limits(
-                max_tokens=CHUNK, max_rows=1, max_sequences=1, pages=pages, threads=threads
+                max_tokens=DEFAULT_STEP_TOKENS,
+                max_rows=1,
+                max_sequences=1,
+                pages=pages,
+                threads=threads,
             ),
         )
         try:
@@ -205,17 +210,23 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
             executor.close()
 
 
-def _row(plan: Plan, kind: str, tokens: int, depth: int, threads: int, seconds: float) -> Row:
+def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, seconds: float) -> Row:
     from edge_llm.program.cost import decode_bytes, prefill_operations
 
     if kind == "prefill":
-        read = -(-tokens // CHUNK) * decode_bytes(plan, depth)
+        read = -(-tokens // limits.max_tokens) * decode_bytes(plan, depth)
         work = prefill_operations(plan, tokens, depth)
     else:
         read = sum(decode_bytes(plan, depth + i) for i in range(tokens))
         work = sum(prefill_operations(plan, 1, depth + i) for i in range(tokens))
     return Row(
-        kind, tokens, depth, threads, tokens / seconds, read / seconds / 1e9, work / seconds / 1e9
+        kind,
+        tokens,
+        depth,
+        limits.threads,
+        tokens / seconds,
+        read / seconds / 1e9,
+        work / seconds / 1e9,
     )
 
 
@@ -230,19 +241,20 @@ class Measure:
         self._np = np
         self.plan = program.plan
         self.executor = executor
+        self.step_tokens = executor.limits.max_tokens
         self._pages = np.arange(pages, dtype=np.int32)[None, :]
         self._size = program.documents.tokenizer.size
         self._greedy = SamplingParams(temperature=0)
 
     def fill(self, depth: int) -> None:
         """Puts ``depth`` tokens into the cache."""
-        for begin in range(0, depth, CHUNK):
-            self._step(begin, min(CHUNK, depth - begin), sample=False)
+        for begin in range(0, depth, self.step_tokens):
+            self._step(begin, min(self.step_tokens, depth - begin), sample=False)
 
     def prefill(self, tokens: int, depth: int) -> float:
         start = time.perf_counter()
-        for begin in range(0, tokens, CHUNK):
-            count = min(CHUNK, tokens - begin)
+        for begin in range(0, tokens, self.step_tokens):
+            count = min(self.step_tokens, tokens - begin)
             self._step(depth + begin, count, sample=begin + count == tokens)
         return time.perf_counter() - start
 

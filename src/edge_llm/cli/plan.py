@@ -228,9 +228,11 @@ def _document(
     planned: Planned, name: str, rates: Rates, device: Device | None, threads: int
 ) -> dict[str, Any]:
     from edge_llm.program.predict import decode_seconds, prefill_seconds
+    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 
     plan = planned.plan
     prompt = min(PROMPT, plan.context)
+    seconds = prefill_seconds(plan, rates, prompt, step_tokens=DEFAULT_STEP_TOKENS)
     depths = sorted({0, *(d for d in (DEPTH, plan.context - 1) if d < plan.context)})
     document: dict[str, Any] = {
         "name": name,
@@ -238,7 +240,7 @@ def _document(
         "threads": threads,
         "rates": asdict(rates),
         "efficiency": asdict(rates.efficiency),
-        "prefill": {"tokens": prompt, "per_second": prompt / prefill_seconds(plan, rates, prompt)},
+        "prefill": {"tokens": prompt, "per_second": prompt / seconds},
         "decode": {str(depth): 1 / decode_seconds(plan, rates, depth) for depth in depths},
     }
     if device is not None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_llm.cli.bench import CHUNK, Measure, loaded
+from edge_llm.cli.bench import Measure, loaded
 from edge_llm.cli.console import Progress, print_json, table
 from edge_llm.errors import RequestError
 
@@ -68,7 +68,7 @@ def profiled(
     executor = measure.executor
     work = measure.decode if tokens == 1 else measure.prefill
     count = repeat * (DECODE_STEPS if tokens == 1 else 1)
-    depths = tuple(range(depth, depth + tokens, CHUNK))
+    depths = tuple(range(depth, depth + tokens, measure.step_tokens))
     work(tokens, depth)  # warms up
     executor.start_profile(count * len(depths))
     for done in range(count):

@@ -21,8 +21,6 @@ from edge_llm.program.cost import (
 )
 from edge_llm.program.plan import Plan
 
-STEP_TOKENS = 512  # of a prompt, in one step
-
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
@@ -92,10 +90,12 @@ def decode_seconds(plan: Plan, rates: Rates, depth: int) -> float:
     return weight_bytes(plan) / bandwidth + attention + use.layer * len(plan.states)
 
 
-def prefill_seconds(plan: Plan, rates: Rates, tokens: int, depth: int = 0) -> float:
-    """Of a prompt of ``tokens`` after ``depth`` cached ones."""
+def prefill_seconds(
+    plan: Plan, rates: Rates, tokens: int, *, step_tokens: int, depth: int = 0
+) -> float:
+    """Of a prompt of ``tokens`` after ``depth`` cached ones, at most ``step_tokens`` in a step."""
     use = rates.efficiency
-    steps = -(-tokens // STEP_TOKENS)
+    steps = -(-tokens // step_tokens)
     attention = attention_operations(plan, tokens, depth)
     linear = prefill_operations(plan, tokens, depth) - attention
     return (
