@@ -22,10 +22,11 @@ GENERATE = Path(__file__).with_name("generate.py")
 # instruction there, so these also show that nothing is used unasked.
 PROCESSORS = {"cortex-a53": "neon", "cortex-a76": "neon_dotprod", "max": "neon_i8mm"}
 BETTER = {"cortex-a53": "neon_dotprod", "cortex-a76": "neon_i8mm"}
-# The first measures the resident memory of the process, which is the emulator's here; the second
-# starts Python anew, which only the emulator can.
+# The first two look at the memory of the process, which is the emulator's here; the third starts
+# Python anew, which only the emulator can.
 NOT_EMULATED = (
     "tests/runner/native/test_refusals.py::test_untouched_pages_cost_no_memory",
+    "tests/runner/native/test_memory_use.py::test_keys_and_values_may_lie_in_huge_pages",
     "tests/runner/native/test_topology.py::test_affinity_is_respected",
 )
 

@@ -2,15 +2,15 @@
 //
 // A page holds kPageTokens positions of one sequence for all states of the program; a state's part
 // is
-//   keys   [kv_heads][head_dim][kPageTokens]      (lanes are tokens: no horizontal sums)
-//   values [kv_heads][kPageTokens][head_dim padded to 16]
+//   kv_heads times: keys   [head_dim][kPageTokens]  (lanes are tokens: no horizontal sums)
+//                   values [kPageTokens][head_dim padded to 16]
 // in f32, f16 or i8. `write` stores the step's keys and values; after a barrier `attend` reads all
 // of them back from the cache, in blocks at absolute multiples of kPageTokens, with an online
 // softmax whose sums run in 16 virtual lanes and one fixed tree. Masked positions are never read
 // into arithmetic.
 //
-// With i8, the float32 scales [kPageTokens] of a kv head's keys follow those keys, and so do those
-// of its values. A token's row x of one head is written once, as
+// With i8, the float32 scales [kPageTokens] of a kv head's keys follow those keys, and those of its
+// values the values. A token's row x of one head is written once, as
 //   s = max|x| / 127, at least the smallest normal float32; NaN if some x is not finite
 //   q = round_half_even(clamp(x * (1 / s), -127, 127))
 // and one query row, scaled beforehand, computes in this order, each step rounded to float32:

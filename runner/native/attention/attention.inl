@@ -39,13 +39,14 @@ inline Element* state_part(const AttentionArgs& args, int32_t sequence, int32_t 
 
 template <class Element>
 inline Element* keys_of(const KvState& state, Element* part, int32_t kv_head) {
-  return part + kv_head * token_elements<Element>(state.head_dim) * kPageTokens;
+  const int64_t keys = token_elements<Element>(state.head_dim);
+  const int64_t values = token_elements<Element>(padded_dim(state));
+  return part + kv_head * (keys + values) * kPageTokens;
 }
 
 template <class Element>
 inline Element* values_of(const KvState& state, Element* part, int32_t kv_head) {
-  int64_t keys = state.kv_heads * token_elements<Element>(state.head_dim) * kPageTokens;
-  return part + keys + kv_head * token_elements<Element>(padded_dim(state)) * kPageTokens;
+  return keys_of(state, part, kv_head) + token_elements<Element>(state.head_dim) * kPageTokens;
 }
 
 // The scales [kPageTokens] behind a kv head's keys or values.
@@ -313,6 +314,7 @@ void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row,
         q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
         block.values, weights + row * kPageTokens);
   });
+  if (kFetch) fetch<2048>(block.next_keys);  // as much as arrives during the softmax
   soften<V>(args, tile, first_row, rows, SlotMask<V>(seen), block);
   each_row_tile(rows, [&](int32_t row, auto count) {
     value_rows<V, Element, decltype(count)::value, kFetch>(

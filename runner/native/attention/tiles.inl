@@ -8,13 +8,15 @@ namespace {
 
 constexpr int32_t kTileRows = 6;  // 6 rows x 16 lanes fill the 16 vector registers of AVX2
 
-// Asks for memory that is read soon, as much as one iteration of a tile reads: the cache of a long
-// sequence comes from RAM, in parts too short for the processor's own prefetcher.
-template <class Element, int kGroups>
-inline void fetch(const Element* next) {
-  constexpr int kLine = 64 / int(sizeof(Element));
-#pragma GCC unroll 4
-  for (int i = 0; i < kGroups * kLanes; i += kLine) __builtin_prefetch(next + i);
+// Asks for memory that is read soon: the cache of a long sequence comes from RAM, in parts too
+// short for the processor's own prefetcher.
+template <int kBytes>
+inline void fetch(const void* next) {
+  constexpr int kLine = 64;
+#pragma GCC unroll 8
+  for (int i = 0; i < kBytes; i += kLine) {
+    __builtin_prefetch(static_cast<const uint8_t*>(next) + i);
+  }
 }
 
 // scores[r][16 c + lane] = sum over i of q[r][i] * keys[i][16 c + lane], for kRows x 16 kGroups
@@ -29,7 +31,7 @@ inline void score_tile(const float* q, int64_t q_stride, const Element* keys, in
     for (int c = 0; c < kGroups; ++c) sums[r][c] = V::broadcast(0.0f);
   }
   for (int32_t i = 0; i < head_dim; ++i) {
-    if (kFetch) fetch<Element, kGroups>(ahead + i * kGroups * kLanes);
+    if (kFetch) fetch<kGroups * kLanes * sizeof(Element)>(ahead + i * kGroups * kLanes);
     V key[kGroups];
 #pragma GCC unroll 8
     for (int c = 0; c < kGroups; ++c)
@@ -59,7 +61,7 @@ inline void value_tile(const float* weights, const Element* values, int32_t begi
     for (int c = 0; c < kGroups; ++c) sums[r][c] = V::load(out + r * stride + c * kLanes);
   }
   for (int32_t token = begin; token < end; ++token) {
-    if (kFetch) fetch<Element, kGroups>(ahead + token * kGroups * kLanes);
+    if (kFetch) fetch<kGroups * kLanes * sizeof(Element)>(ahead + token * kGroups * kLanes);
     V value[kGroups];
 #pragma GCC unroll 8
     for (int c = 0; c < kGroups; ++c) value[c] = V::load(values + token * stride + c * kLanes);
@@ -79,8 +81,8 @@ inline void value_tile(const float* weights, const Element* values, int32_t begi
 
 // Few rows take wide tiles instead, to keep enough independent chains in flight.
 template <class V>
-constexpr int wide_groups(int rows) {
-  return V::kTileSums >= 4 * rows ? 4 : V::kTileSums >= 2 * rows ? 2 : 1;
+constexpr int wide_groups(int rows, int most) {
+  return most == 1 || V::kTileSums >= most * rows ? most : wide_groups<V>(rows, most / 2);
 }
 
 // Scores of the tokens [begin, end), rounded out to whole groups; with kFetch, asks for the values
@@ -88,7 +90,7 @@ constexpr int wide_groups(int rows) {
 template <class V, class Element, int kRows, bool kFetch>
 void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
                 int32_t begin, int32_t end, const Element* ahead, float* scores) {
-  constexpr int kGroups = wide_groups<V>(kRows);
+  constexpr int kGroups = wide_groups<V>(kRows, kPageTokens / kLanes);
   constexpr int32_t kStep = kGroups * kLanes;
   for (int32_t token = begin / kStep * kStep; token < end; token += kStep) {
     score_tile<V, Element, kRows, kGroups, kFetch>(
@@ -96,20 +98,29 @@ void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t h
   }
 }
 
-// Adds the values of the tokens [begin, end); with kFetch, asks for the keys at `ahead` meanwhile.
-template <class V, class Element, int kRows, bool kFetch>
-void value_rows(const float* weights, const Element* values, int32_t begin, int32_t end,
-                int64_t stride, const Element* ahead, float* out) {
-  constexpr int kGroups = wide_groups<V>(kRows);
-  int64_t column = 0;
+// Adds columns of the values of the tokens [begin, end), kGroups vectors at a time while as many
+// are left, then half as many.
+template <class V, class Element, int kRows, int kGroups, bool kFetch>
+void value_columns(const float* weights, const Element* values, int32_t begin, int32_t end,
+                   int64_t stride, int64_t column, const Element* ahead, float* out) {
   for (; column + kGroups * kLanes <= stride; column += kGroups * kLanes) {
     value_tile<V, Element, kRows, kGroups, kFetch>(weights, values + column, begin, end, stride,
                                                    ahead + column * kPageTokens, out + column);
   }
-  for (; column < stride; column += kLanes) {
-    value_tile<V, Element, kRows, 1, kFetch>(weights, values + column, begin, end, stride,
-                                             ahead + column * kPageTokens, out + column);
+  if constexpr (kGroups > 1) {
+    value_columns<V, Element, kRows, kGroups / 2, kFetch>(weights, values, begin, end, stride,
+                                                          column, ahead, out);
   }
+}
+
+// Adds the values of the tokens [begin, end); with kFetch, asks for the keys at `ahead` meanwhile.
+template <class V, class Element, int kRows, bool kFetch>
+void value_rows(const float* weights, const Element* values, int32_t begin, int32_t end,
+                int64_t stride, const Element* ahead, float* out) {
+  // Whole rows of 128 at once, so that they are read in the order in which they lie.
+  constexpr int kGroups = wide_groups<V>(kRows, kRows <= 2 ? 8 : 4);
+  value_columns<V, Element, kRows, kGroups, kFetch>(weights, values, begin, end, stride, 0, ahead,
+                                                    out);
 }
 
 // Calls body(first row, integral_constant-like row count) on equal parts of at most kTileRows rows.

@@ -81,7 +81,8 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   if (limits.pages > 0 && program_.page_bytes > UINT64_MAX / static_cast<uint64_t>(limits.pages)) {
     fail(EDGE_OUT_OF_MEMORY, "%d KV pages exceed the address space", limits.pages);
   }
-  pages_ = Reservation(program_.page_bytes * static_cast<uint64_t>(limits.pages), "the KV pages");
+  pages_ = Reservation(program_.page_bytes * static_cast<uint64_t>(limits.pages), "the KV pages",
+                       PageSize::huge);
   written_ = Reservation(sizeof(uint64_t) * static_cast<uint64_t>(limits.pages), "the KV pages");
   row_counts_[0] = row_counts_[1] = 0;
   Pool::instance().claim(limits.threads);

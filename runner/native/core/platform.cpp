@@ -49,7 +49,7 @@ namespace edge {
 namespace {
 
 // Null if there is no such memory.
-void* reserve(uint64_t bytes) {
+void* reserve(uint64_t bytes, [[maybe_unused]] PageSize size) {
   if (bytes > static_cast<uint64_t>(PTRDIFF_MAX)) return nullptr;
 #if defined(_WIN32)
   // Counts against the system's commit limit at once; pages come when they are touched.
@@ -61,15 +61,19 @@ void* reserve(uint64_t bytes) {
   constexpr int kFlags = MAP_PRIVATE | MAP_ANON;
 #endif
   void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0);
-  return address == MAP_FAILED ? nullptr : address;
+  if (address == MAP_FAILED) return nullptr;
+#if defined(MADV_HUGEPAGE)
+  if (size == PageSize::huge) madvise(address, bytes, MADV_HUGEPAGE);  // a wish: may fail
+#endif
+  return address;
 #endif
 }
 
 }  // namespace
 
-Reservation::Reservation(uint64_t bytes, const char* what) : bytes_(bytes) {
+Reservation::Reservation(uint64_t bytes, const char* what, PageSize size) : bytes_(bytes) {
   if (bytes == 0) return;
-  data_ = static_cast<uint8_t*>(reserve(bytes));
+  data_ = static_cast<uint8_t*>(reserve(bytes, size));
   if (data_ == nullptr) {
     fail(EDGE_OUT_OF_MEMORY, "cannot reserve %llu bytes for %s",
          static_cast<unsigned long long>(bytes), what);

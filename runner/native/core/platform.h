@@ -9,12 +9,17 @@
 
 namespace edge {
 
+// Pages of the operating system. Huge ones, where it has them, suit memory that is read in parts
+// far apart, each of which would miss the TLB; for what passes through the L2 cache again and again
+// small ones are better (docs/log.md).
+enum class PageSize { usual, huge };
+
 // Zeroed, page-aligned memory that costs address space only until it is touched. Throws Error
 // (EDGE_OUT_OF_MEMORY) naming `what`.
 class Reservation {
  public:
   Reservation() = default;
-  Reservation(uint64_t bytes, const char* what);
+  Reservation(uint64_t bytes, const char* what, PageSize size = PageSize::usual);
   ~Reservation();
   Reservation(Reservation&& other) noexcept;
   Reservation& operator=(Reservation&& other) noexcept;

@@ -34,3 +34,28 @@ def test_pages_cost_memory_only_when_they_are_used(toy: Toy, start: Any) -> None
     last = reserved - 1
     runner.executor.copy_page(0, last)
     assert resident() - before < 16 * MIB
+
+
+def test_keys_and_values_may_lie_in_huge_pages(toy: Toy, start: Any) -> None:
+    pages = 48 * 1024
+    before = advised()
+    if before is None:
+        pytest.skip("this kernel has no transparent huge pages")
+    start(pages=pages)
+    found = advised()
+    assert found is not None
+    assert found - before >= pages * page_bytes(toy.plan)
+
+
+def advised() -> int | None:
+    """Bytes of address space for which huge pages were asked; None where there are none."""
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        return None
+    total = size = 0
+    for line in Path("/proc/self/smaps").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        if name == "Size":
+            size = int(rest.split()[0]) * 1024
+        elif name == "VmFlags" and "hg" in rest.split():
+            total += size
+    return total
