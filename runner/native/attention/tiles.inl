@@ -117,7 +117,8 @@ void value_columns(const float* weights, const Element* values, int32_t begin, i
 template <class V, class Element, int kRows, bool kFetch>
 void value_rows(const float* weights, const Element* values, int32_t begin, int32_t end,
                 int64_t stride, const Element* ahead, float* out) {
-  // Whole rows of 128 at once, so that they are read in the order in which they lie.
+  // Rows of 128 at once, so that they are read in the order in which they lie; with three rows of
+  // weights that would be more sums and values than registers.
   constexpr int kGroups = wide_groups<V>(kRows, kRows <= 2 ? 8 : 4);
   value_columns<V, Element, kRows, kGroups, kFetch>(weights, values, begin, end, stride, 0, ahead,
                                                     out);
