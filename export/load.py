@@ -11,10 +11,10 @@ from edge_llm.errors import ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.export.sources import Sources
 from edge_llm.export.template import read_chat_template
-from edge_llm.llm.checkpoints.adapters import with_adapters
+from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
+from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
-from edge_llm.llm.checkpoints.weightless import is_weightless, open_weightless
 from edge_llm.llm.rope import rope_note
 from edge_llm.program.documents import GenerationDefaults, TokenizerFacts
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_llm.errors import CheckpointError
-from edge_llm.llm.checkpoints.gguf import open_gguf
-from edge_llm.llm.checkpoints.gguf_model import first_parts
-from edge_llm.llm.checkpoints.huggingface import open_huggingface
-from edge_llm.llm.checkpoints.meta import is_meta_folder, open_meta
+from edge_llm.llm.checkpoints.gguf.model import first_parts
+from edge_llm.llm.checkpoints.gguf.open import open_gguf
+from edge_llm.llm.checkpoints.huggingface.open import open_huggingface
+from edge_llm.llm.checkpoints.meta.open import is_meta_folder, open_meta
 from edge_llm.llm.checkpoints.source import Checkpoint
 
 EXPECTED = (

@@ -73,7 +73,7 @@ def read_checkpoint(folder: Path) -> None:
     """Opens the checkpoint with its adapters, reads every tensor, and makes its tokenizer."""
     import torch
 
-    from edge_llm.llm.checkpoints.adapters import with_adapters
+    from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
     from edge_llm.llm.checkpoints.open import open_checkpoint
     from edge_llm.llm.checkpoints.source import TokenizerDirectory
     from edge_llm.tokenizers.convert import from_directory, from_gguf
@@ -101,7 +101,7 @@ def read_checkpoint(folder: Path) -> None:
 
 
 def prepare_checkpoint() -> None:
-    import edge_llm.llm.checkpoints.adapters
+    import edge_llm.llm.checkpoints.huggingface.adapters
     import edge_llm.llm.checkpoints.open
     import edge_llm.tokenizers.convert  # noqa: F401
 

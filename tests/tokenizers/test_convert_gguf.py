@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from edge_llm.errors import TokenizerError
-from edge_llm.llm.checkpoints.gguf_file import read_gguf_file
+from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
 from edge_llm.tokenizers.convert import TokenizerDocument, from_gguf

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import tokenizers
 
-from edge_llm.llm.checkpoints.gguf_file import read_gguf_file
+from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.template import ChatTemplate, encode_chat
 from edge_llm.tokenizers.tokenizer import Tokenizer

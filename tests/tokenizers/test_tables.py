@@ -18,7 +18,7 @@ from mixed_text import mixed_texts
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from edge_llm.errors import NativeError, TokenizerError
-from edge_llm.llm.checkpoints.gguf_file import read_gguf_file
+from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
 from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf

@@ -171,8 +171,8 @@ def _shape(model: str, entry: Any) -> tuple[str, Shape, int]:
 
     require_export_extra()
     from edge_llm import catalogue
+    from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
     from edge_llm.llm.checkpoints.open import open_checkpoint
-    from edge_llm.llm.checkpoints.weightless import is_weightless, open_weightless
     from edge_llm.llm.sizes import shape_of
 
     path = catalogue.resolve(model)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.detached import detached_bytes
-from edge_llm.llm.checkpoints.gguf_blocks import (
+from edge_llm.llm.checkpoints.gguf.blocks import (
     BLOCK_FORMATS,
     Q4_0,
     UNSUPPORTED_TYPES,
     q4_0_integers,
 )
-from edge_llm.llm.checkpoints.gguf_file import GGUFFile, TensorEntry, read_gguf_file
+from edge_llm.llm.checkpoints.gguf.file import GGUFFile, TensorEntry, read_gguf_file
 from edge_llm.llm.checkpoints.source import Integers, Shape
 from edge_llm.llm.config import is_integer, shorten
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_llm.llm.checkpoints import gguf_kquants
-from edge_llm.llm.checkpoints.gguf_kquants import IQ4_LEVELS, Bytes, Floats, fields, half, joined
+from edge_llm.llm.checkpoints.gguf import kquants
+from edge_llm.llm.checkpoints.gguf.kquants import IQ4_LEVELS, Bytes, Floats, fields, half, joined
 
 # Weights decoded at a time. A vocabulary's table takes hundreds of MB once, and should not twice.
 CHUNK = 2**18
@@ -102,13 +102,13 @@ BLOCK_FORMATS = {
     6: _packed("Q5_0", 32, 22, _q5_0),
     7: _packed("Q5_1", 32, 24, _q5_1),
     8: _packed("Q8_0", 32, 34, _q8_0),
-    10: _packed("Q2_K", 256, 84, gguf_kquants.q2_k),
-    11: _packed("Q3_K", 256, 110, gguf_kquants.q3_k),
-    12: _packed("Q4_K", 256, 144, gguf_kquants.q4_k),
-    13: _packed("Q5_K", 256, 176, gguf_kquants.q5_k),
-    14: _packed("Q6_K", 256, 210, gguf_kquants.q6_k),
+    10: _packed("Q2_K", 256, 84, kquants.q2_k),
+    11: _packed("Q3_K", 256, 110, kquants.q3_k),
+    12: _packed("Q4_K", 256, 144, kquants.q4_k),
+    13: _packed("Q5_K", 256, 176, kquants.q5_k),
+    14: _packed("Q6_K", 256, 210, kquants.q6_k),
     20: _packed("IQ4_NL", 32, 18, _iq4_nl),
-    23: _packed("IQ4_XS", 256, 136, gguf_kquants.iq4_xs),
+    23: _packed("IQ4_XS", 256, 136, kquants.iq4_xs),
     30: _plain("BF16", torch.bfloat16),
 }
 Q4_0 = 2

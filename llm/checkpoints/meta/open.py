@@ -13,7 +13,7 @@ import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.files import read_json_object
-from edge_llm.llm.checkpoints.meta_shards import (
+from edge_llm.llm.checkpoints.meta.shards import (
     EMBEDDING,
     HEAD,
     INTERLEAVED,

@@ -14,7 +14,7 @@ from fixtures_checkpoints import random_model
 from safetensors.torch import load_file, save_file
 
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.llm.checkpoints.adapters import with_adapters
+from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Integers
 

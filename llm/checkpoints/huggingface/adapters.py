@@ -21,8 +21,8 @@ import torch
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.checkpoints.files import read_json_object
+from edge_llm.llm.checkpoints.huggingface.tensors import Tensors, open_tensor_file
 from edge_llm.llm.checkpoints.source import Checkpoint, Shape
-from edge_llm.llm.checkpoints.tensors import Tensors, open_tensor_file
 from edge_llm.llm.config import ConfigReader, is_integer, is_number, shorten
 from edge_llm.llm.registry import build_model, tied_parameters
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.llm.checkpoints.quantized import (
+from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
+from edge_llm.llm.checkpoints.prequantized.matrix import (
     FLOATS,
     Grid,
     Pieces,
@@ -28,7 +29,6 @@ from edge_llm.llm.checkpoints.quantized import (
     modules_with,
     unpack_words,
 )
-from edge_llm.llm.checkpoints.tensors import Tensors
 from edge_llm.llm.config import shorten
 
 GPTQ_FORMATS = ("gptq", "gptq_v2")

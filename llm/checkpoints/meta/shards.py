@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.detached import detached_bytes
+from edge_llm.llm.checkpoints.meta.torch_file import TorchFile, read_torch_file
 from edge_llm.llm.checkpoints.source import Shape
-from edge_llm.llm.checkpoints.torch_file import TorchFile, read_torch_file
 
 SHARDS = "consolidated.*.pth"
 

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from edge_llm.errors import ConfigError
-from edge_llm.llm.checkpoints.quantized import Reader, StoredMatrix
-from edge_llm.llm.checkpoints.quantized_compressed import read_compressed
-from edge_llm.llm.checkpoints.quantized_gptq import read_awq, read_gptq
-from edge_llm.llm.checkpoints.quantized_torchao import read_torchao
-from edge_llm.llm.checkpoints.tensors import Tensors
+from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
+from edge_llm.llm.checkpoints.prequantized.compressed import read_compressed
+from edge_llm.llm.checkpoints.prequantized.gptq import read_awq, read_gptq
+from edge_llm.llm.checkpoints.prequantized.matrix import Reader, StoredMatrix
+from edge_llm.llm.checkpoints.prequantized.torchao import read_torchao
 from edge_llm.llm.config import shorten
 
 READERS: Mapping[str, Reader] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_llm.errors import CheckpointError, ConfigError, EdgeLLMError
-from edge_llm.llm.checkpoints.gguf_file import read_gguf_file
+from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.llm.checkpoints.open import open_checkpoint
 
 U8, U32, F32, STRING, ARRAY, U64 = 0, 4, 6, 8, 9, 10

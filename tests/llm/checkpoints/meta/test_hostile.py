@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from edge_llm.errors import CheckpointError
-from edge_llm.llm.checkpoints.torch_file import MAX_DIRECTORY, MAX_PICKLE, read_torch_file
+from edge_llm.llm.checkpoints.meta.torch_file import MAX_DIRECTORY, MAX_PICKLE, read_torch_file
 
 FLOATS = b"ctorch\nFloatStorage\n"
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"

@@ -16,7 +16,7 @@ from fixtures_checkpoints import LLAMA3_ROPE, YARN_ROPE
 from fixtures_gguf_encoders import encode
 
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.llm.checkpoints.gguf_blocks import BLOCK_FORMATS
+from edge_llm.llm.checkpoints.gguf.blocks import BLOCK_FORMATS
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerMetadata
 from edge_llm.llm.config import FrequencyDivisors, LinearScaling

@@ -11,7 +11,7 @@ import torch
 from fixtures_gguf_encoders import ENCODERS, encode_blocks
 from numpy.typing import NDArray
 
-from edge_llm.llm.checkpoints.gguf_blocks import (
+from edge_llm.llm.checkpoints.gguf.blocks import (
     BLOCK_FORMATS,
     CHUNK,
     UNSUPPORTED_TYPES,

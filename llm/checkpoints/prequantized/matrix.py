@@ -1,7 +1,7 @@
 """Matrices that a checkpoint stores as integers on a grid, whatever the layout of its tensors.
 
-Readers (quantized_*.py) find them among the tensors of a folder; here is what they have in common:
-when such a matrix is symmetric int4 that an export can take over, and what it is as floats.
+The readers beside this file find them among a checkpoint's tensors; here is what they have in
+common: when such a matrix is symmetric int4 that an export can take over, and what it is as floats.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.source import Integers
-from edge_llm.llm.checkpoints.tensors import Tensors
 from edge_llm.llm.config import is_integer, shorten
 
 FLOATS = ("F32", "F16", "BF16")

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 
 from edge_llm.errors import ConfigError
-from edge_llm.llm.checkpoints.quantized import (
+from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
+from edge_llm.llm.checkpoints.prequantized.matrix import (
     FLOATS,
     Grid,
     Pieces,
@@ -24,7 +25,6 @@ from edge_llm.llm.checkpoints.quantized import (
     modules_with,
     unpack_words,
 )
-from edge_llm.llm.checkpoints.tensors import Tensors
 from edge_llm.llm.config import shorten
 
 FORMAT = "pack-quantized"

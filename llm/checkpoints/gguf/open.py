@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
-from edge_llm.llm.checkpoints.gguf_config import ROPE_TABLES, gguf_config, gguf_family
-from edge_llm.llm.checkpoints.gguf_model import read_gguf_model
+from edge_llm.llm.checkpoints.gguf.config import ROPE_TABLES, gguf_config, gguf_family
+from edge_llm.llm.checkpoints.gguf.model import read_gguf_model
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.llm.checkpoints.quantized import (
+from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
+from edge_llm.llm.checkpoints.prequantized.matrix import (
     FLOATS,
     Grid,
     Pieces,
@@ -23,7 +24,6 @@ from edge_llm.llm.checkpoints.quantized import (
     matrix_shape,
     modules_with,
 )
-from edge_llm.llm.checkpoints.tensors import Tensors
 from edge_llm.llm.config import is_integer, shorten
 
 CLASSES = ("IntxUnpackedToInt8Tensor", "Int8Tensor")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.meta.torch_file import read_torch_file
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import TokenizerDirectory
-from edge_llm.llm.checkpoints.torch_file import read_torch_file
 from edge_llm.llm.config import Llama3Scaling
 
 Factory = Callable[..., Path]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.llm.checkpoints.gguf_model import GGUFModel
+from edge_llm.llm.checkpoints.gguf.model import GGUFModel
 from edge_llm.llm.config import (
     FrequencyDivisors,
     Llama3Scaling,

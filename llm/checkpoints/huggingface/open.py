@@ -11,14 +11,14 @@ import torch
 from edge_llm.llm.checkpoints.detached import same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
-from edge_llm.llm.checkpoints.quantized_open import NONE, read_quantized
+from edge_llm.llm.checkpoints.huggingface.tensors import INDEX, Tensors, open_tensors
+from edge_llm.llm.checkpoints.prequantized.open import NONE, read_quantized
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,
     Shape,
     TokenizerDirectory,
     check_parameters,
 )
-from edge_llm.llm.checkpoints.tensors import INDEX, Tensors, open_tensors
 from edge_llm.llm.config import shorten
 from edge_llm.llm.registry import (
     FAMILIES,
