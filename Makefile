@@ -11,12 +11,13 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow check format docs bench bench-peers wheel clean
+.PHONY: FORCE help install demo test test-slow check lint format docs bench bench-peers wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
 	@echo "make install     .venv with edge-llm and the export and dev extras"
 	@echo "make test-slow   the tests behind the slow mark"
+	@echo "make lint        formatting, lint and types alone"
 	@echo "make format      rewrite the sources in the project's style"
 	@echo "make docs        docs/cli.md from --help"
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
@@ -45,12 +46,14 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-check: $(STAMP)
+check: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inl,$(NATIVE))
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow'
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -16,15 +16,18 @@ from pathlib import Path
 import torch
 
 import edge_llm
-from edge_llm.cli.evaluate import perplexity
 from edge_llm.export.oracle import eager_model
 from edge_llm.export.recipe import Recipe, load_recipe
+from edge_llm.program.file import Program
+from edge_llm.runner.evaluation import evaluate, open_reader
+from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 CONTEXT = 1024
 
 
 def eager_perplexity(recipe: Recipe, ids: list[int], windows: int) -> float:
-    """Of eager PyTorch with the recipe's integers, float16 KV like the program's."""
+    """Return the perplexity of eager PyTorch with the recipe's integers and the program's float16
+    KV cache."""
     model = eager_model(recipe, slots=1, tokens=CONTEXT)
     total, tokens = 0.0, 0
     for window in range(windows):  # each overwrites the cache of the one before
@@ -54,9 +57,10 @@ def main() -> None:
     for name, recipe in recipes.items():
         with tempfile.TemporaryDirectory() as folder:
             path = edge_llm.export(recipe, output=Path(folder) / "quality.edge")
-            with edge_llm.load(path, max_sequences=1) as llm:
-                ids = llm.tokenizer.encode(text, add_bos=False)
-                mine = perplexity(llm, ids, CONTEXT, options.windows)[0]
+            with Program.open(path) as program, open_reader(program, CONTEXT) as reader:
+                ids = tokenizer_of(program).encode(text, add_bos=False)
+                found = evaluate(reader, ids, window=CONTEXT, windows=options.windows)
+                mine = found.perplexity.value
         eager = eager_perplexity(recipe, ids, options.windows)
         print(f"| {name} | {mine:.3f} | {eager:.3f} | {mine / eager - 1:+.2%} |", flush=True)
 

@@ -162,6 +162,39 @@ def test_eval(program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "expected 2 to 256" in capsys.readouterr().err
 
 
+def test_eval_against_a_reference(
+    program: Path, tiny_program: TinyProgram, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")
+    command = ["eval", "--model", str(program), "--text", str(text), "--window", "64"]
+    command += ["--windows", "3", "--second-half", "--reference"]
+    assert main([*command, str(tiny_program("fp32")), "--json"]) == 0
+    document = json_of(capsys)
+    assert document["tokens"] == 3 * 32
+    found = document["reference"]
+    assert 0 < found["median"]["value"] <= found["p99"]["value"] <= found["maximum"] < 1
+    assert 0 < found["mean"]["value"] < 0.1
+    assert found["mean"]["error"] > 0
+    assert 0.5 < found["top1"]["value"] <= 1
+    assert found["perplexity_ratio"]["value"] == pytest.approx(
+        document["perplexity"] / found["reference_perplexity"]["value"]
+    )
+    assert main([*command, str(tiny_program("fp32"))]) == 0
+    assert "KL divergence, 99th percentile" in capsys.readouterr().out
+
+
+def test_eval_refuses_a_reference_of_another_vocabulary(
+    program: Path, tiny_program: TinyProgram, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("some text " * 20, encoding="utf-8")
+    other = tiny_program("fp32", vocab_size=320)
+    command = ["eval", "--model", str(program), "--text", str(text), "--reference", str(other)]
+    assert main([*command, "--window", "16"]) == 1
+    assert "has a vocabulary of 320 tokens" in capsys.readouterr().err
+
+
 def test_verify(
     store: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

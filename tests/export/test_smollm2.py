@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import edge_llm
-from edge_llm.cli.evaluate import perplexity
 from edge_llm.export.oracle import eager_model
 from edge_llm.export.recipe import load_recipe
 from edge_llm.export.verify import eager_logits
 from edge_llm.program.file import Program
+from edge_llm.runner.evaluation import evaluate, open_reader
+from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 
 def test_fp32_is_the_checkpoint(smollm2_fp32: Path) -> None:
@@ -80,9 +81,10 @@ def test_8da4w_is_as_good_as_eager_torchao(
     """Perplexity over 20 windows of 1024 tokens: within 0.5 % of eager PyTorch's."""
     context, windows = 1024, 20
     text = wikipedia_text.read_text(encoding="utf-8")
-    with edge_llm.load(smollm2_8da4w, max_sequences=1) as llm:
-        ids = llm.tokenizer.encode(text, add_bos=False)[: windows * context]
-        program, tokens = perplexity(llm, ids, context, windows)
+    with Program.open(smollm2_8da4w) as program, open_reader(program, context) as reader:
+        ids = tokenizer_of(program).encode(text, add_bos=False)[: windows * context]
+        quality = evaluate(reader, ids, window=context, windows=windows)
+    tokens = quality.tokens
     assert tokens == windows * (context - 1)
     recipe = load_recipe("8da4w", model=str(smollm2_gguf))
     every = torch.arange(context)
@@ -93,4 +95,4 @@ def test_8da4w_is_as_good_as_eager_torchao(
         with torch.no_grad():
             logits = model(part, every, torch.zeros_like(every), every[:-1])
         total += float(torch.nn.functional.cross_entropy(logits, part[1:], reduction="sum"))
-    assert program == pytest.approx(math.exp(total / tokens), rel=0.005)
+    assert quality.perplexity.value == pytest.approx(math.exp(total / tokens), rel=0.005)

@@ -1,105 +1,152 @@
-"""``edge-llm eval``: perplexity of a program on a text."""
+"""``edge-llm eval``: perplexity of a program on a text, and its distance from a reference."""
 
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_llm.cli.console import Progress, print_json, say
+from edge_llm.cli.console import Progress, print_json, say, table
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from edge_llm.api import LLM
-
-_BLOCK = 64  # rows at once: what numpy makes on the way then stays in the cache
+    from edge_llm.program.file import Program
+    from edge_llm.runner.quality import Divergence, Estimate, Quality
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "eval",
-        help="perplexity of a program on a text",
+        help="perplexity of a program on a text, and its distance from a reference",
         description="Perplexity of the program file itself: non-overlapping windows from the "
-        "start of the text, no BOS, positions 1 to context-1 of each window scored.",
+        "start of the text, no BOS, every token of a window but the first scored. With --reference "
+        "also the Kullback-Leibler divergence from that program, whose logits are computed beside. "
+        "Standard errors are over windows.",
     )
     parser.add_argument("--model", "-m", required=True, metavar="FILE|NAME")
     parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text")
-    parser.add_argument("--context", type=int, default=1024, help="tokens a window (default: 1024)")
-    parser.add_argument("--windows", type=int, default=20, help="at most this many (default: 20)")
+    parser.add_argument(
+        "--reference",
+        metavar="FILE|NAME",
+        help="compare with this program of the same vocabulary, say the float32 one",
+    )
+    parser.add_argument(
+        "--window",
+        "--context",
+        dest="window",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="tokens a window (default: 1024)",
+    )
+    parser.add_argument(
+        "--windows", type=int, default=20, metavar="N", help="at most this many (default: 20)"
+    )
+    parser.add_argument(
+        "--second-half",
+        action="store_true",
+        help="score only the second half of each window, whose tokens have a longer past",
+    )
     parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
     parser.add_argument("--backend", choices=("native", "torch"), default="native")
-    parser.add_argument("--json", action="store_true", help="print {perplexity, tokens} as JSON")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.api import load
     from edge_llm.catalogue import find_program
+    from edge_llm.program.file import Program
+    from edge_llm.runner.evaluation import evaluate, open_reader
 
     try:
         text = Path(arguments.text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read {arguments.text} as UTF-8 text: {error}") from error
+    options = {"threads": arguments.threads, "backend": arguments.backend}
     progress = Progress()
-    with load(
-        find_program(arguments.model),
-        threads=arguments.threads,
-        backend=arguments.backend,
-        max_sequences=1,
-    ) as llm:
-        ids = llm.tokenizer.encode(text, add_bos=False)
-        try:
-            result, tokens = perplexity(
-                llm,
-                ids,
-                arguments.context,
-                arguments.windows,
-                lambda done, total: progress("eval", done, total),
-            )
-        finally:
-            progress.close()
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+        program = stack.enter_context(Program.open(find_program(arguments.model)))
+        ids, reference = _encode(program, text), None
+        if arguments.reference is not None:
+            other = stack.enter_context(Program.open(find_program(arguments.reference)))
+            _check_same_tokens(program, other, ids, text)
+            reference = stack.enter_context(open_reader(other, arguments.window, **options))
+        quality = evaluate(
+            stack.enter_context(open_reader(program, arguments.window, **options)),
+            ids,
+            window=arguments.window,
+            windows=arguments.windows,
+            second_half=arguments.second_half,
+            reference=reference,
+            progress=lambda done, total: progress("eval", done, total),
+        )
     if arguments.json:
-        print_json({"perplexity": result, "tokens": tokens})
+        print_json(_document(quality))
+        return 0
+    say(f"{quality.tokens} tokens scored in {quality.windows} windows")
+    if quality.divergence is None:
+        print(f"perplexity {_number(quality.perplexity)}")
     else:
-        say(f"{tokens} tokens scored")
-        print(f"perplexity {result:.4f}")
+        print(_describe(quality, quality.divergence))
     return 0
 
 
-def perplexity(
-    llm: LLM,
-    ids: Sequence[int],
-    context: int,
-    windows: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[float, int]:
-    """exp of the mean negative log-likelihood over the first ``windows`` whole windows of
-    ``context`` tokens, and the number of tokens scored (``context - 1`` a window).
+def _encode(program: Program, text: str) -> list[int]:
+    from edge_llm.tokenizers.tokenizer import tokenizer_of
 
-    Raises:
-        RequestError: the text is shorter than one window, or the window is out of range.
-    """
-    import numpy as np
+    return tokenizer_of(program).encode(text, add_bos=False)
 
-    if not 2 <= context <= llm.context:
-        raise RequestError(f"--context is {context}, expected 2 to {llm.context}")
-    if windows < 1:
-        raise RequestError(f"--windows is {windows}, expected at least 1")
-    count = min(windows, len(ids) // context)
-    if count == 0:
-        raise RequestError(f"the text has {len(ids)} tokens, expected at least {context}")
-    total = 0.0
-    for window in range(count):
-        part = np.asarray(ids[window * context : (window + 1) * context])
-        logits = llm.logits(part)[:-1]  # [context - 1, vocab]
-        for begin in range(0, context - 1, _BLOCK):
-            rows = logits[begin : begin + _BLOCK]
-            targets = rows[np.arange(len(rows)), part[begin + 1 : begin + 1 + len(rows)]]
-            peak = rows.max(axis=1)
-            sums = np.exp(rows - peak[:, None]).sum(axis=1, dtype=np.float64)
-            total += float((np.log(sums) + peak - targets).sum())
-        progress(window + 1, count)
-    tokens = count * (context - 1)
-    return float(np.exp(total / tokens)), tokens
+
+def _check_same_tokens(program: Program, other: Program, ids: list[int], text: str) -> None:
+    """Raise RequestError if the two programs do not read the text as the same tokens."""
+    ours, theirs = program.plan.vocab, other.plan.vocab
+    if ours != theirs:
+        raise RequestError(
+            f"the reference {other.path.name} has a vocabulary of {theirs} tokens, "
+            f"expected the {ours} of {program.path.name}"
+        )
+    if _encode(other, text) != ids:
+        raise RequestError(
+            f"the reference {other.path.name} has another tokenizer than {program.path.name}: "
+            "it encodes the text to other ids"
+        )
+
+
+def _document(quality: Quality) -> dict[str, Any]:
+    """Return the figures as JSON values; the perplexity is a plain number, its error beside."""
+    document: dict[str, Any] = {
+        "perplexity": quality.perplexity.value,
+        "perplexity_error": quality.perplexity.error,
+        "tokens": quality.tokens,
+        "windows": quality.windows,
+    }
+    if quality.divergence is not None:
+        document["reference"] = asdict(quality.divergence)
+    return document
+
+
+def _describe(quality: Quality, found: Divergence) -> str:
+    rows: list[tuple[str, object, object]] = [
+        ("perplexity", *_cells(quality.perplexity)),
+        ("perplexity of the reference", *_cells(found.reference_perplexity)),
+        ("perplexity, program / reference", *_cells(found.perplexity_ratio)),
+        ("KL divergence, mean (nats)", *_cells(found.mean)),
+        ("KL divergence, median", *_cells(found.median)),
+        ("KL divergence, 99th percentile", *_cells(found.p99)),
+        ("KL divergence, maximum", f"{found.maximum:.4f}", "-"),
+        ("same likeliest token", *_cells(found.top1)),
+    ]
+    return table(("", "VALUE", "STANDARD ERROR"), rows)
+
+
+def _cells(estimate: Estimate) -> tuple[str, str]:
+    error = "-" if estimate.error is None else f"{estimate.error:.4f}"
+    return f"{estimate.value:.4f}", error
+
+
+def _number(estimate: Estimate) -> str:
+    error = "" if estimate.error is None else f" (standard error {estimate.error:.4f})"
+    return f"{estimate.value:.4f}{error}"

@@ -1,0 +1,168 @@
+"""Teacher-forced evaluation of a program, alone or beside a reference, on windows of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import numpy as np
+
+from edge_llm.errors import RequestError
+from edge_llm.program.file import Program
+from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS
+from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits
+from edge_llm.runner.quality import (
+    Comparison,
+    Quality,
+    compare_rows,
+    summarize,
+    summarize_comparison,
+    token_losses,
+)
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+_LOGITS_BYTES = 32 * 1024 * 1024  # bounds the logits of one step
+
+
+class Reader:
+    """Computes the logits of one text at a time, a step's worth of rows each; see `open_reader`.
+
+    Attributes:
+        context: the tokens that a text may have.
+        vocab: the width of a row of logits.
+    """
+
+    def __init__(self, executor: Executor, context: int, vocab: int) -> None:
+        self.context = context
+        self.vocab = vocab
+        self._executor = executor
+        self._pages = np.arange(executor.limits.pages, dtype=np.int32)[None, :]
+        self._rows = min(executor.limits.max_tokens, executor.limits.max_rows)
+
+    def logits(self, ids: Int32, first: int) -> Iterator[Float32]:
+        """Yield logits [n, vocab] that follow one another: together the rows of the positions
+        ``first`` to the last but one, each about the token after it. Readers of one vocabulary
+        yield the same numbers of rows.
+
+        Raises:
+            NativeError: the core failed.
+        """
+        for begin in range(0, len(ids) - 1, self._rows):
+            end = min(begin + self._rows, len(ids) - 1)
+            rows = np.arange(max(begin, first), end, dtype=np.int32) - begin
+            result = self._executor.step(
+                Batch(
+                    tokens=ids[begin:end],
+                    positions=np.arange(begin, end, dtype=np.int32),
+                    sequences=np.zeros(end - begin, np.int32),
+                    rows=rows.astype(np.int32),
+                    page_tables=self._pages,
+                    samplers=[None] * len(rows),
+                    want_logits=True,
+                )
+            )
+            if len(rows) and result.logits is not None:
+                yield result.logits
+
+
+@contextmanager
+def open_reader(
+    program: Program, window: int, *, threads: int = 0, backend: str = "native"
+) -> Iterator[Reader]:
+    """Start an executor with room for one text of ``window`` tokens, and free it at the end.
+
+    Raises:
+        RequestError: the window is shorter than two tokens, or longer than the program's context.
+        ConfigError: there is no such backend.
+        MissingDependencyError: the backend needs a package that is not installed.
+        NativeError: the native core is missing, or refused the program.
+    """
+    plan = program.plan
+    if not 2 <= window <= plan.context:
+        raise RequestError(f"the window is {window}, expected 2 to {plan.context} tokens")
+    module = find_backend(backend)
+    executor = module.load(
+        plan,
+        {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+        sampleable=program.documents.tokenizer.size,
+        limits=Limits(
+            max_tokens=min(DEFAULT_STEP_TOKENS, window),
+            max_rows=min(DEFAULT_STEP_TOKENS, window, max(1, _LOGITS_BYTES // (4 * plan.vocab))),
+            max_sequences=1,
+            pages=-(-window // module.page_tokens()),
+            threads=threads,
+        ),
+    )
+    try:
+        yield Reader(executor, plan.context, plan.vocab)
+    finally:
+        executor.close()
+
+
+def evaluate(
+    reader: Reader,
+    ids: Sequence[int],
+    *,
+    window: int,
+    windows: int,
+    second_half: bool = False,
+    reference: Reader | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Quality:
+    """Evaluate on the first ``windows`` whole windows of ``window`` tokens, which do not overlap
+    and have nothing before them.
+
+    Every token of a window but the first is scored; with ``second_half`` those from position
+    ``window // 2`` on. The reader and the reference take turns, step by step.
+
+    Raises:
+        RequestError: ``windows`` is below 1, the text is shorter than one window, or the reference
+            has another vocabulary.
+        NativeError: the core failed.
+    """
+    if windows < 1:
+        raise RequestError(f"windows is {windows}, expected at least 1")
+    if reference is not None and reference.vocab != reader.vocab:
+        raise RequestError(
+            f"the reference has a vocabulary of {reference.vocab} tokens, "
+            f"expected the program's {reader.vocab}"
+        )
+    count = min(windows, len(ids) // window)
+    if count == 0:
+        raise RequestError(f"the text has {len(ids)} tokens, expected at least {window}")
+    texts = np.asarray(ids[: count * window], np.int32).reshape(count, window)
+    first = window // 2 - 1 if second_half else 0  # the row about the first scored token
+    losses: list[np.ndarray] = []
+    compared: list[Comparison] = []
+    for done, text in enumerate(texts, 1):
+        if reference is None:
+            losses.append(_losses(reader, text, first))
+        else:
+            compared.append(_compare(reader, reference, text, first))
+        progress(done, count)
+    return summarize_comparison(compared) if compared else summarize(np.stack(losses))
+
+
+def _losses(reader: Reader, text: Int32, first: int) -> np.ndarray:
+    parts, place = [], first + 1
+    for logits in reader.logits(text, first):
+        parts.append(token_losses(logits, text[place : place + len(logits)]))
+        place += len(logits)
+    return np.concatenate(parts)
+
+
+def _compare(reader: Reader, reference: Reader, text: Int32, first: int) -> Comparison:
+    parts, place = [], first + 1
+    pairs = zip(reader.logits(text, first), reference.logits(text, first), strict=True)
+    for ours, theirs in pairs:
+        parts.append(compare_rows(ours, theirs, text[place : place + len(ours)]))
+        place += len(ours)
+    return Comparison(
+        losses=np.concatenate([part.losses for part in parts]),
+        reference_losses=np.concatenate([part.reference_losses for part in parts]),
+        divergences=np.concatenate([part.divergences for part in parts]),
+        agrees=np.concatenate([part.agrees for part in parts]),
+    )
