@@ -36,9 +36,9 @@ from edge_llm.program.plan import (
     Weight,
 )
 from edge_llm.runner.backends.native import NativeExecutor, load, page_tokens
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.profile import Row, Run, StepTimes, summarize
+from edge_llm.runner.sampling import SamplingParams
 
 Bytes = NDArray[np.uint8]
 

@@ -28,8 +28,8 @@ from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, StepResult
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 Int32 = NDArray[np.int32]

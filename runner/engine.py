@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
 from edge_llm.runner.batch import build_batch
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.events import (
     ErrorEvent,
     Event,
@@ -28,6 +27,7 @@ from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.pace import Pace
 from edge_llm.runner.pages import PagePool
 from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.scheduler import Scheduler, Step
 from edge_llm.runner.sequence import Sequence
 from edge_llm.runner.statistics import EngineStatistics

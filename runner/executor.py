@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.sampling import SamplingParams
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]

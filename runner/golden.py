@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from edge_llm.errors import EdgeLLMError, ProgramError
 from edge_llm.program.file import Golden, Program
 from edge_llm.runner.backends import registry
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, TokenEvent
 from edge_llm.runner.executor import Limits
 from edge_llm.runner.logits import collect_logits
 from edge_llm.runner.requests import EngineFacts
+from edge_llm.runner.sampling import SamplingParams
 
 
 def check_golden(program: Program, *, threads: int = 0) -> None:

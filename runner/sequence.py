@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.statistics import CacheUse, RequestClock
 
 if TYPE_CHECKING:

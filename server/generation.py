@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from starlette.types import Receive
 
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.statistics import RequestStatistics
 from edge_llm.server.errors import unavailable
 from edge_llm.server.service import Handle, Model, Service

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.events import Event
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
 

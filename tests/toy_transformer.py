@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.program.plan import Plan
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import RowSampler
+from edge_llm.runner.sampling import SamplingParams
 
 Float32 = NDArray[np.float32]
 

@@ -11,8 +11,9 @@ import edge_llm
 from edge_llm.native import isa
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import native
-from edge_llm.runner.config import DEFAULT_STEP_TOKENS, SamplingParams
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Limits, RowSampler
+from edge_llm.runner.sampling import SamplingParams
 
 GREEDY = RowSampler(SamplingParams(temperature=0), 0, 0, np.empty(0, np.int32), 0)
 

@@ -9,9 +9,13 @@ import numpy as np
 from edge_llm import native
 from edge_llm.errors import NativeError
 from edge_llm.runner.backends.reference_sampler import NON_FINITE, NONE_ALLOWED
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import Batch, Float32, Limits, RowSampler, StepResult, TokenLogprobs
+from edge_llm.runner.sampling import PARAMETERS, SamplingParams
 
+# Fields of edge_sampler that are sampling parameters, by the names of both.
+SCALARS = tuple(
+    name for name, item in PARAMETERS.items() if item.part == "sampler" and item.kind != "biases"
+)
 _FAILURES = {1: NON_FINITE, 2: NONE_ALLOWED}  # by edge_sample.status
 
 
@@ -85,14 +89,9 @@ class StepBuffers:
         out, params = self._samplers[row], sampler.params
         if params is not self._params[row]:  # unchanged from step to step for a running sequence
             self._params[row] = params
-            out.temperature = params.temperature
-            out.top_k = params.top_k
-            out.top_p = params.top_p
-            out.min_p = params.min_p
-            out.repetition_penalty = params.repetition_penalty
-            out.presence_penalty = params.presence_penalty
-            out.frequency_penalty = params.frequency_penalty
-            out.top_logprobs = -1 if params.top_logprobs is None else params.top_logprobs
+            for name in SCALARS:
+                value = getattr(params, name)
+                setattr(out, name, -1 if value is None else value)
         out.sample = 1
         out.seed = sampler.seed & 0xFFFF_FFFF_FFFF_FFFF
         out.counter = sampler.counter
@@ -107,10 +106,8 @@ class StepBuffers:
             out.prompt_length = sampler.prompt_length
         else:
             out.history_length = out.prompt_length = 0
-        out.bias_count = len(params.logit_bias)
-        if params.logit_bias:
-            out.bias_ids = self._borrow(list(params.logit_bias), np.int32)
-            out.bias_values = self._borrow(list(params.logit_bias.values()), np.float32)
+        out.bias_ids, out.bias_count = params.bias_ids.buffer_info()
+        out.bias_values, _ = params.bias_values.buffer_info()
         if sampler.allowed is None:
             out.allowed = None
         else:

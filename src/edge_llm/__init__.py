@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from edge_llm.export.pipeline import export
     from edge_llm.export.recipe import Recipe
-    from edge_llm.runner.config import SamplingParams
+    from edge_llm.runner.sampling import SamplingParams
 
 __version__ = "0.1.0"
 
@@ -65,7 +65,7 @@ _HOMES = {
     "TokenizerError": "edge_llm.errors",
     "UnsupportedOperatorError": "edge_llm.errors",
     "Recipe": "edge_llm.export.recipe",
-    "SamplingParams": "edge_llm.runner.config",
+    "SamplingParams": "edge_llm.runner.sampling",
 }
 
 __all__ = [

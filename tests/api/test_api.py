@@ -19,7 +19,7 @@ from edge_llm.errors import (
     RequestError,
     TemplateError,
 )
-from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.sampling import SamplingParams
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 

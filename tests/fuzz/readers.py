@@ -17,8 +17,8 @@ def read_program(folder: Path) -> None:
     Each row gives a token of the vocabulary, or says that its logits are not finite."""
     from edge_llm.program.file import Program
     from edge_llm.runner.backends import native
-    from edge_llm.runner.config import SamplingParams
     from edge_llm.runner.executor import Batch, Limits, RowSampler
+    from edge_llm.runner.sampling import SamplingParams
     from edge_llm.tokenizers.tokenizer import tokenizer_of
 
     with Program.open(folder / "input.edge") as program:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from prompts import VOCAB
 
 from edge_llm.errors import NativeError
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import (
     ErrorEvent,
@@ -24,6 +23,7 @@ from edge_llm.runner.events import (
 )
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult, TokenLogprobs
 from edge_llm.runner.requests import EngineFacts, Request
+from edge_llm.runner.sampling import SamplingParams
 
 
 class FakeExecutor:

@@ -14,11 +14,11 @@ from bits import isas
 import edge_llm
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.native import load, page_tokens
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import Event, FinishEvent, TokenEvent
 from edge_llm.runner.executor import Batch, Executor, Float32, Limits, StepResult
 from edge_llm.runner.requests import EngineFacts
+from edge_llm.runner.sampling import SamplingParams
 
 SCHEMES = (("fp32", None), ("fp32", "i8"), ("fp16", None), ("8da8w", None), ("8da4w", "i8"))
 CONTEXT, VOCAB = 256, 288

@@ -9,7 +9,7 @@ import pytest
 from prompts import prompt
 
 from edge_llm.errors import GenerationError, NativeError
-from edge_llm.runner.config import SamplingParams
+from edge_llm.runner.sampling import SamplingParams
 
 # ---- failures ----
 

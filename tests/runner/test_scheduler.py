@@ -6,8 +6,8 @@ from array import array
 
 import pytest
 
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.pages import PagePool
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.scheduler import Scheduler, Step
 from edge_llm.runner.sequence import Sequence
 from edge_llm.runner.statistics import RequestClock

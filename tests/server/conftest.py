@@ -13,9 +13,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.statistics import RequestStatistics
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions

@@ -5,14 +5,13 @@ from __future__ import annotations
 import queue
 import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edge_llm.api.pieces import Completion, Piece, collect
 from edge_llm.errors import TemplateError
 from edge_llm.program.file import Program
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import (
     ErrorEvent,
@@ -25,6 +24,7 @@ from edge_llm.runner.events import (
 from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.logits import collect_logits
 from edge_llm.runner.requests import Request
+from edge_llm.runner.sampling import SamplingParams, canonical
 from edge_llm.runner.statistics import EngineStatistics
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
@@ -107,22 +107,15 @@ class LLM:
         return template
 
     def default_params(self, **overrides: Any) -> SamplingParams:
-        """What the model's authors recommend, with ``overrides`` (fields of `SamplingParams`).
+        """Return what the model's authors recommend, with ``overrides``: fields of
+        `SamplingParams`, by their names or aliases.
 
         Raises:
-            RequestError: a value out of range.
+            RequestError: an unknown name, or a value of the wrong type or out of range.
         """
-        defaults = self.program.documents.generation
-        return SamplingParams(
-            **{
-                "temperature": defaults.temperature,
-                "top_k": defaults.top_k,
-                "top_p": defaults.top_p,
-                "min_p": defaults.min_p,
-                "repetition_penalty": defaults.repetition_penalty,
-                **overrides,
-            }
-        )
+        generation = asdict(self.program.documents.generation)
+        del generation["stop_ids"]  # the engine knows them
+        return SamplingParams(**(generation | canonical(overrides)))
 
     def encode_chat(
         self,
@@ -270,9 +263,10 @@ class LLM:
     ) -> Generator[Piece]:
         from edge_llm.tokenizers.stream import TextStream
 
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        text = TextStream(self.tokenizer, stops, after=after)
-        pieces = self._pieces(ids, params or self.default_params(), text)
+        params = params or self.default_params()
+        params = replace(params, **canonical({"stop": stop})) if stop else params
+        text = TextStream(self.tokenizer, params.stop, after=after)
+        pieces = self._pieces(ids, params, text)
         # Up to the submission now: errors come from this call, and a generator that has begun
         # cancels its request even if nobody reads it.
         next(pieces)

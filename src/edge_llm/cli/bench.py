@@ -236,7 +236,7 @@ class Measure:
     def __init__(self, program: Program, executor: NativeExecutor, pages: int) -> None:
         import numpy as np
 
-        from edge_llm.runner.config import SamplingParams
+        from edge_llm.runner.sampling import SamplingParams
 
         self._np = np
         self.plan = program.plan

@@ -20,7 +20,7 @@ from edge_llm.errors import EdgeLLMError, RequestError
 
 if TYPE_CHECKING:
     from edge_llm.api import LLM
-    from edge_llm.runner.config import SamplingParams
+    from edge_llm.runner.sampling import SamplingParams
 
 _HELP = """\
 /system TEXT   set the system message and start over (no TEXT: remove it)

@@ -12,8 +12,8 @@ from edge_llm.runner.backends.reference_sampler import (
     raw_logprobs,
     uniform,
 )
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import RowSampler
+from edge_llm.runner.sampling import SamplingParams
 
 LOGITS = np.array([1.0, 3.0, 2.0, 3.0, -1.0, 0.5], np.float32)
 

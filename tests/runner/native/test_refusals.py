@@ -17,8 +17,8 @@ from edge_llm import native
 from edge_llm.errors import CapacityError, NativeError
 from edge_llm.program.plan import Plan, State
 from edge_llm.runner.backends.native import NativeExecutor, page_bytes
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import Batch, Limits, RowSampler
+from edge_llm.runner.sampling import SamplingParams
 
 Float32 = NDArray[np.float32]
 

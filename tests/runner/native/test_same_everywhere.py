@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from toy_transformer import TOKENS, VOCAB, Toy
 
 from edge_llm.program import pack
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import RowSampler, StepResult
+from edge_llm.runner.sampling import SamplingParams
 
 Float32 = NDArray[np.float32]
 Outputs = Iterable[NDArray[Any]]

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_llm.runner.backends.reference_sampler import uniform
-from edge_llm.runner.config import SamplingParams
 from edge_llm.runner.executor import RowSampler, StepResult
+from edge_llm.runner.sampling import SamplingParams
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

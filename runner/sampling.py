@@ -1,0 +1,370 @@
+"""The sampling parameters, each declared once: its type, range, default and meaning.
+
+The fields of `SamplingParams` are the table. `PARAMETERS` is the same table for those who read it:
+the checks below, keyword arguments of the Python API, options of the command line, the schema of
+the HTTP server, and the tests that hold the core's struct and a program's recommendations to it.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict
+
+from edge_llm.errors import RequestError
+
+MAX_CHOICES = 128
+MAX_TOP_LOGPROBS = 20
+MAX_STOP_CHARACTERS = 2**16  # of all stop strings of a request together
+INT32_MAX = 2**31 - 1
+
+Kind = Literal["integer", "number", "boolean", "name", "strings", "ids", "biases"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One sampling parameter.
+
+    Attributes:
+        kind: the type of its value; "name" is one of ``choices``, "biases" maps ids to numbers
+            within the range.
+        part: who gives it its meaning: the "sampler" of the backends, the "engine", or the "text"
+            of the generation loop.
+        low, high: the range, both included unless ``above`` says that ``low`` is not.
+        optional: None is allowed, and means what ``meaning`` says.
+        same: values that clients send for another one (-1 for "off").
+        aliases: other names for it, of HTTP and of the Python API's keyword arguments.
+        cli: the command line has an option for it.
+        http: requests may set it by its name; where False, routes have ways of their own.
+    """
+
+    name: str = ""
+    kind: Kind
+    meaning: str
+    part: Literal["sampler", "engine", "text"]
+    default: Any = None
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    same: Mapping[Any, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    cli: bool = True
+    http: bool = True
+
+    def check(self, value: Any) -> Any:
+        """Return ``value`` as `SamplingParams` keeps it.
+
+        Raises:
+            RequestError: it has the wrong type or is out of range.
+        """
+        if value is None and self.optional:
+            return None
+        match self.kind:
+            case "integer" | "number":
+                return self._number(value, whole=self.kind == "integer")
+            case "boolean":
+                if not isinstance(value, bool):
+                    raise self._wrong_type(value, "True or False")
+                return value
+            case "name":
+                if value not in self.choices:
+                    raise self._wrong_type(value, f"one of {', '.join(self.choices)}")
+                return value
+            case "strings":
+                return self._strings(value)
+            case "ids":
+                if isinstance(value, str | bytes) or not isinstance(value, Collection):
+                    raise self._wrong_type(value, "a sequence of token ids")
+                return tuple(self._number(item, whole=True) for item in value)
+            case "biases":
+                return self._biases(value)
+
+    def _number(self, value: Any, *, whole: bool) -> Any:
+        expected = "a whole number" if whole else "a number"
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise self._wrong_type(value, expected)
+        if isinstance(value, Integral):
+            value = int(value)
+        else:
+            value = float(value)
+            if whole:
+                if not value.is_integer():  # nor are NaN and infinities
+                    raise self._wrong_type(value, expected)
+                value = int(value)
+        value = self.same.get(value, value)
+        inside = self.low < value if self.above else self.low <= value
+        if not (inside and value <= self.high):  # also for NaN
+            low = f"above {self.low}, at most" if self.above else f"{self.low} to"
+            raise RequestError(
+                f"{self.name} is {_shown(value)}, expected {low} {self.high}", param=self.name
+            )
+        return value if whole else float(value)
+
+    def _strings(self, value: Any) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = (value,)
+        if isinstance(value, bytes) or not isinstance(value, Sequence):
+            raise self._wrong_type(value, "a string or a sequence of strings")
+        characters = 0
+        for item in value:
+            if not isinstance(item, str):
+                raise self._wrong_type(item, "strings alone")
+            if not item:
+                raise RequestError(f"a {self.name} string must not be empty", param=self.name)
+            characters += len(item)
+        if characters > self.high:
+            raise RequestError(
+                f"the {self.name} strings have {characters} characters together, expected at most "
+                f"{self.high}",
+                param=self.name,
+            )
+        return tuple(value)
+
+    def _biases(self, value: Any) -> Mapping[int, float]:
+        if not isinstance(value, Mapping):
+            raise self._wrong_type(value, "a mapping of token ids to numbers")
+        for key in value:
+            whole = isinstance(key, Integral) and not isinstance(key, bool)
+            if not (whole and 0 <= key <= INT32_MAX):
+                raise self._wrong_type(key, "token ids as keys")
+        return {int(key): self._number(bias, whole=False) for key, bias in value.items()}
+
+    def _wrong_type(self, value: Any, expected: str) -> RequestError:
+        return RequestError(
+            f"{self.name}: got {_shown(value)}, expected {expected}", param=self.name
+        )
+
+
+def _declare(default: Any, kind: Kind, meaning: str, **rules: Any) -> Any:
+    """A field of `SamplingParams` with its declaration."""
+    rules.setdefault("part", "sampler")
+    parameter = Parameter(kind=kind, meaning=meaning, default=default, **rules)
+    if kind == "biases":
+        return field(default_factory=dict, metadata={"parameter": parameter})
+    return field(default=default, metadata={"parameter": parameter})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one request samples.
+
+    Raises:
+        RequestError: a value of the wrong type or out of range; ``param`` names the field.
+    """
+
+    temperature: float = _declare(1.0, "number", "0 takes the likeliest token", low=0, high=2)
+    top_k: int = _declare(
+        0,
+        "integer",
+        "keep the K likeliest tokens; 0: all",
+        low=0,
+        high=INT32_MAX,
+        same={-1: 0},
+    )
+    top_p: float = _declare(
+        1.0, "number", "keep the likeliest tokens of this total probability", low=0, high=1
+    )
+    min_p: float = _declare(
+        0.0,
+        "number",
+        "drop tokens below this share of the likeliest one's probability",
+        low=0,
+        high=1,
+    )
+    repetition_penalty: float = _declare(
+        1.0,
+        "number",
+        "above 1, tokens already seen become less likely",
+        low=0,
+        high=10,
+        above=True,
+        aliases=("repeat_penalty",),
+    )
+    presence_penalty: float = _declare(
+        0.0,
+        "number",
+        "above 0, tokens of the answer become less likely",
+        low=-2,
+        high=2,
+    )
+    frequency_penalty: float = _declare(
+        0.0,
+        "number",
+        "above 0, tokens of the answer become less likely each time they come",
+        low=-2,
+        high=2,
+    )
+    logit_bias: Mapping[int, float] = _declare(
+        {},
+        "biases",
+        "what is added to the logits of some ids",
+        low=-100,
+        high=100,
+        cli=False,
+    )
+    seed: int | None = _declare(
+        None,
+        "integer",
+        "the same seed gives the same text",
+        low=-(2**63),
+        high=2**64 - 1,
+        optional=True,
+        part="engine",
+    )
+    max_tokens: int | None = _declare(
+        None,
+        "integer",
+        "stop after this many tokens (default: at the context limit)",
+        low=0,
+        high=INT32_MAX,
+        optional=True,
+        part="engine",
+        aliases=("max_completion_tokens", "n_predict"),
+    )
+    stop: tuple[str, ...] = _declare(
+        (),
+        "strings",
+        "end the text before this string; may be repeated",
+        high=MAX_STOP_CHARACTERS,
+        part="text",
+        aliases=("stop_sequences",),
+    )
+    stop_ids: tuple[int, ...] | None = _declare(
+        None,
+        "ids",
+        "ids that end the answer (default: the program's own)",
+        low=0,
+        high=INT32_MAX,
+        optional=True,
+        part="engine",
+        cli=False,
+        http=False,
+    )
+    ignore_eos: bool = _declare(
+        False, "boolean", "go on past the ids that end an answer", part="engine"
+    )
+    top_logprobs: int | None = _declare(
+        None,
+        "integer",
+        "log-probabilities of each token, and of so many of the likeliest at its place",
+        low=0,
+        high=MAX_TOP_LOGPROBS,
+        optional=True,
+        cli=False,
+        http=False,
+    )
+    prompt_logprobs: int | None = _declare(
+        None,
+        "integer",
+        "likewise of the prompt's own tokens",
+        low=0,
+        high=MAX_TOP_LOGPROBS,
+        optional=True,
+        part="engine",
+        cli=False,
+        http=False,
+    )
+    # logit_bias in the form that the core reads: prepared once a request, not at every token.
+    bias_ids: array[int] = field(init=False, repr=False, compare=False)
+    bias_values: array[float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, parameter in PARAMETERS.items():
+            object.__setattr__(self, name, parameter.check(getattr(self, name)))
+        object.__setattr__(self, "bias_ids", array("i", self.logit_bias))
+        object.__setattr__(self, "bias_values", array("f", self.logit_bias.values()))
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments, for type checkers (a test holds both
+    together)."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str]
+    stop_ids: Sequence[int] | None
+    ignore_eos: bool
+    top_logprobs: int | None
+    prompt_logprobs: int | None
+
+
+PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
+    {
+        declared.name: replace(declared.metadata["parameter"], name=declared.name)
+        for declared in fields(SamplingParams)
+        if declared.init
+    }
+)
+_NAMES = MappingProxyType(
+    {alias: name for name, item in PARAMETERS.items() for alias in (name, *item.aliases)}
+)
+SamplingParams.__doc__ = f"{SamplingParams.__doc__}\n    Fields:\n" + "".join(
+    f"        {name}: {item.meaning}\n" for name, item in PARAMETERS.items()
+)
+
+
+def canonical(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``options`` under the names of `SamplingParams`.
+
+    Raises:
+        RequestError: an unknown name (the message has the nearest known one), or two names of
+            one parameter.
+    """
+    named: dict[str, Any] = {}
+    for given, value in options.items():
+        name = _NAMES.get(given)
+        if name is None:
+            near = get_close_matches(given, _NAMES, 1)
+            raise RequestError(
+                f"there is no sampling parameter {_shown(given)}",
+                param=given,
+                hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(PARAMETERS)}",
+            )
+        if name in named:
+            others = [other for other in options if _NAMES.get(other) == name]
+            raise RequestError(
+                f"{' and '.join(others)} are one parameter and cannot both be set", param=name
+            )
+        named[name] = value
+    return named
+
+
+def choices_of(params: SamplingParams, n: Any = 1) -> list[SamplingParams]:
+    """Return the parameters of ``n`` answers to one prompt (1 to `MAX_CHOICES`). Answer i samples
+    with ``seed + i``, so that the first one is what ``n`` = 1 gives.
+
+    Raises:
+        RequestError: no such number of answers.
+    """
+    count = _ANSWERS.check(n)
+    if params.seed is None or count == 1:
+        return [params] * count
+    return [replace(params, seed=(params.seed + i) % 2**64) for i in range(count)]
+
+
+_ANSWERS = Parameter(
+    name="n", kind="integer", part="text", meaning="answers", low=1, high=MAX_CHOICES
+)
+
+
+def _shown(value: Any) -> str:
+    """Return a short text for a value of any size in an error message."""
+    if isinstance(value, int) and abs(value) > 2**64:
+        return "a number of more than 64 bits"
+    text = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    return text if len(text) <= 40 else text[:37] + "..."
