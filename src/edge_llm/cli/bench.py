@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +14,7 @@ from edge_llm.cli.console import Progress, human_bytes, print_json, table
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_llm.program.file import Program
     from edge_llm.program.plan import Plan
-    from edge_llm.runner.backends.native import NativeExecutor
     from edge_llm.runner.executor import Limits
 
 
@@ -59,8 +55,8 @@ def add_parser(verbs: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement: ``kind`` is "prefill" or "decode"; speeds are medians; ``gb_per_second``
-    and ``gop_per_second`` follow from program.cost."""
+    """A measurement. ``kind`` is "prefill" or "decode"; speeds are medians; ``gb_per_second`` and
+    ``gop_per_second`` follow from program.cost."""
 
     kind: str
     tokens: int
@@ -124,7 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def peak_memory() -> int | None:
-    """Bytes of memory that this process held at most; None on Windows, which is not asked."""
+    """Return the bytes of memory that this process held at most; None on Windows, which is not
+    asked."""
     if sys.platform == "win32":
         return None
     import resource
@@ -143,11 +140,13 @@ def bench(
     repeat: int,
     progress: Progress,
 ) -> tuple[list[Row], float]:
-    """The rows for one thread count, and the seconds to open and load the program.
+    """Return the rows for one thread count, and the seconds to open and load the program.
 
     Raises:
         RequestError: a depth and a length do not fit the program's context.
     """
+    from edge_llm.runner.measure import loaded
+
     start = time.perf_counter()
     longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)
     with loaded(path, longest, threads) as measure:
@@ -173,43 +172,6 @@ def bench(
     return rows, load_seconds
 
 
-@contextlib.contextmanager
-def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
-    """A program with room for one sequence of ``longest`` tokens.
-
-    Raises:
-        RequestError: the program's context is shorter.
-    """
-    from edge_llm.program.file import Program
-    from edge_llm.runner.backends import native
-    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
-    from edge_llm.runner.executor import Limits
-
-    with Program.open(path) as program:
-        plan = program.plan
-        if longest > plan.context:
-            raise RequestError(
-                f"depth plus tokens is {longest}, expected at most the context {plan.context}"
-            )
-        pages = -(-longest // native.page_tokens())
-        executor = native.load(
-            plan,
-            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
-            sampleable=program.documents.tokenizer.size,
-            limits=Limits(
-                max_tokens=DEFAULT_STEP_TOKENS,
-                max_rows=1,
-                max_sequences=1,
-                pages=pages,
-                threads=threads,
-            ),
-        )
-        try:
-            yield Measure(program, executor, pages)
-        finally:
-            executor.close()
-
-
 def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, seconds: float) -> Row:
     from edge_llm.program.cost import decode_bytes, prefill_operations
 
@@ -228,60 +190,6 @@ def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, seconds
         read / seconds / 1e9,
         work / seconds / 1e9,
     )
-
-
-class Measure:
-    """One sequence on one executor; token ids repeat a fixed pseudo-random pattern."""
-
-    def __init__(self, program: Program, executor: NativeExecutor, pages: int) -> None:
-        import numpy as np
-
-        from edge_llm.runner.sampling import SamplingParams
-
-        self._np = np
-        self.plan = program.plan
-        self.executor = executor
-        self.step_tokens = executor.limits.max_tokens
-        self._pages = np.arange(pages, dtype=np.int32)[None, :]
-        self._size = program.documents.tokenizer.size
-        self._greedy = SamplingParams(temperature=0)
-
-    def fill(self, depth: int) -> None:
-        """Puts ``depth`` tokens into the cache."""
-        for begin in range(0, depth, self.step_tokens):
-            self._step(begin, min(self.step_tokens, depth - begin), sample=False)
-
-    def prefill(self, tokens: int, depth: int) -> float:
-        start = time.perf_counter()
-        for begin in range(0, tokens, self.step_tokens):
-            count = min(self.step_tokens, tokens - begin)
-            self._step(depth + begin, count, sample=begin + count == tokens)
-        return time.perf_counter() - start
-
-    def decode(self, tokens: int, depth: int) -> float:
-        start = time.perf_counter()
-        for index in range(tokens):
-            self._step(depth + index, 1, sample=True)
-        return time.perf_counter() - start
-
-    def _step(self, begin: int, count: int, *, sample: bool) -> None:
-        from edge_llm.runner.executor import Batch, RowSampler
-
-        np = self._np
-        positions = np.arange(begin, begin + count, dtype=np.int32)
-        tokens = (positions * 7919 + 1) % self._size
-        rows = np.array([count - 1] if sample else [], dtype=np.int32)
-        sampler = RowSampler(self._greedy, 0, 0, np.empty(0, dtype=np.int32), 0)
-        self.executor.step(
-            Batch(
-                tokens=tokens.astype(np.int32),
-                positions=positions,
-                sequences=np.zeros(count, dtype=np.int32),
-                rows=rows,
-                page_tables=self._pages,
-                samplers=[sampler] if sample else [],
-            )
-        )
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -10,20 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_llm.cli.bench import Measure, loaded
 from edge_llm.cli.console import Progress, print_json, table
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.native import Ceilings
+    from edge_llm.runner.measure import Measure
     from edge_llm.runner.profile import PhasesOf, Profile, Row, Run
 
 DECODE_STEPS = 8  # for each run that --repeat asks for: they are short
 
 
 def run_profile(arguments: argparse.Namespace, path: Path) -> int:
-    """Profiles for every thread count, depth and prompt, as text or JSON on stdout and in files."""
+    """Profile every thread count, depth and prompt; print text or JSON, and write files."""
     from edge_llm import native
+    from edge_llm.runner.measure import loaded
 
     progress = Progress()
     prompts = [tokens for tokens in arguments.prompt_tokens if tokens]
@@ -61,8 +62,9 @@ def run_profile(arguments: argparse.Namespace, path: Path) -> int:
 def profiled(
     measure: Measure, tokens: int, depth: int, *, repeat: int, progress: Progress
 ) -> tuple[Profile, PhasesOf]:
-    """The profile of steps that put ``tokens`` tokens after ``depth`` cached ones, again and again;
-    one token is decoded, and run more often. Also what tells the phases of its steps."""
+    """Return the profile of steps that put ``tokens`` tokens after ``depth`` cached ones, again and
+    again (one token is decoded, and run more often), and the function that gives the phases of its
+    steps."""
     from edge_llm.runner.profile import Run, StepTimes, summarize
 
     executor = measure.executor
@@ -89,7 +91,7 @@ def profiled(
 
 
 def document(kind: str, profile: Profile, limits: Ceilings) -> dict[str, Any]:
-    """A profile as JSON values: seconds, bytes, operations."""
+    """Return a profile as JSON values: seconds, bytes, operations."""
 
     def rows(found: list[Row] | tuple[Row, ...]) -> list[dict[str, Any]]:
         return [asdict(row) | {"share": row.seconds / profile.seconds} for row in found]
@@ -111,7 +113,7 @@ def document(kind: str, profile: Profile, limits: Ceilings) -> dict[str, Any]:
 
 
 def describe(kind: str, profile: Profile, limits: Ceilings) -> str:
-    """A profile as text."""
+    """Return a profile as text."""
     what = f"decode of one token after {profile.depth}"
     if kind == "prefill":
         what = f"prefill of {profile.tokens} tokens after {profile.depth}"
@@ -164,7 +166,7 @@ def _cells(row: Row, profile: Profile, limits: Ceilings) -> tuple[object, ...]:
 
 
 def _total(profile: Profile) -> Row:
-    """All of a run, waits included."""
+    """Return one row for all of a run, waits included."""
     from edge_llm.runner.profile import Row
 
     return Row(

@@ -1,0 +1,105 @@
+"""One sequence on one executor, for `bench` and whatever else measures speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from edge_llm.errors import RequestError
+from edge_llm.program.file import Program
+from edge_llm.runner.backends import native
+from edge_llm.runner.config import DEFAULT_STEP_TOKENS
+from edge_llm.runner.executor import Batch, Limits, RowSampler
+from edge_llm.runner.sampling import SamplingParams
+
+
+@contextmanager
+def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
+    """Load a program with room for one sequence of ``longest`` tokens, on ``threads`` threads (0:
+    the physical cores).
+
+    Raises:
+        RequestError: the program's context is shorter.
+    """
+    with Program.open(path) as program:
+        plan = program.plan
+        if longest > plan.context:
+            raise RequestError(
+                f"depth plus tokens is {longest}, expected at most the context {plan.context}"
+            )
+        pages = -(-longest // native.page_tokens())
+        executor = native.load(
+            plan,
+            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
+            sampleable=program.documents.tokenizer.size,
+            limits=Limits(
+                max_tokens=DEFAULT_STEP_TOKENS,
+                max_rows=1,
+                max_sequences=1,
+                pages=pages,
+                threads=threads,
+            ),
+        )
+        try:
+            yield Measure(program, executor, pages)
+        finally:
+            executor.close()
+
+
+class Measure:
+    """One sequence on one executor; token ids repeat a fixed pseudo-random pattern.
+
+    Attributes:
+        plan: the program's plan.
+        step_tokens: the tokens that a step computes at most.
+    """
+
+    def __init__(self, program: Program, executor: native.NativeExecutor, pages: int) -> None:
+        self.plan = program.plan
+        self.executor = executor
+        self.step_tokens = executor.limits.max_tokens
+        self._pages = np.arange(pages, dtype=np.int32)[None, :]
+        self._size = program.documents.tokenizer.size
+        self._greedy = SamplingParams(temperature=0)
+
+    def fill(self, depth: int) -> None:
+        """Put ``depth`` tokens into the cache."""
+        for begin in range(0, depth, self.step_tokens):
+            self._step(begin, min(self.step_tokens, depth - begin), sample=False)
+
+    def prefill(self, tokens: int, depth: int) -> float:
+        """Return the seconds to compute ``tokens`` tokens after ``depth`` cached ones, and to
+        sample once."""
+        start = time.perf_counter()
+        for begin in range(0, tokens, self.step_tokens):
+            count = min(self.step_tokens, tokens - begin)
+            self._step(depth + begin, count, sample=begin + count == tokens)
+        return time.perf_counter() - start
+
+    def decode(self, tokens: int, depth: int) -> float:
+        """Return the seconds to compute ``tokens`` tokens one by one after ``depth`` cached ones,
+        sampling after each."""
+        start = time.perf_counter()
+        for index in range(tokens):
+            self._step(depth + index, 1, sample=True)
+        return time.perf_counter() - start
+
+    def _step(self, begin: int, count: int, *, sample: bool) -> None:
+        positions = np.arange(begin, begin + count, dtype=np.int32)
+        tokens = (positions * 7919 + 1) % self._size
+        rows = np.array([count - 1] if sample else [], dtype=np.int32)
+        sampler = RowSampler(self._greedy, 0, 0, np.empty(0, dtype=np.int32), 0)
+        self.executor.step(
+            Batch(
+                tokens=tokens.astype(np.int32),
+                positions=positions,
+                sequences=np.zeros(count, dtype=np.int32),
+                rows=rows,
+                page_tables=self._pages,
+                samplers=[sampler] if sample else [],
+            )
+        )
