@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edge_llm.errors import ConfigError
 
 DEFAULT_STEP_TOKENS = 256
+MAX_STEP_TOKENS = 2**16  # a step's memory grows with it
 HUGE_PAGES = ("auto", "copy", "off")
 
 
@@ -25,6 +26,10 @@ class RunnerConfig:
     huge_pages: str = "auto"
 
     def __post_init__(self) -> None:
+        for name in ("threads", "kv_budget", "max_sequences", "step_tokens"):
+            value = getattr(self, name)
+            if type(value) is not int and not (name == "kv_budget" and value is None):
+                raise ConfigError(f"{name} is {value!r}, expected a whole number")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, expected 0 (automatic) or more")
         if self.kv_budget is not None and self.kv_budget <= 0:
@@ -35,6 +40,10 @@ class RunnerConfig:
             raise ConfigError(
                 f"step_tokens is {self.step_tokens}, expected at least max_sequences "
                 f"({self.max_sequences})"
+            )
+        if self.step_tokens > MAX_STEP_TOKENS:
+            raise ConfigError(
+                f"step_tokens is {self.step_tokens}, expected at most {MAX_STEP_TOKENS}"
             )
         if self.huge_pages not in HUGE_PAGES:
             raise ConfigError(

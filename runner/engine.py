@@ -1,12 +1,14 @@
 """The engine: requests in, events out. One thread drives the executor; everybody else talks to it.
 
 A step is schedule, run, append, emit. Whatever goes wrong ends requests with an error event and
-gives their pages back; the thread itself goes on until :meth:`Engine.stop`.
+gives their pages back; the thread itself goes on until :meth:`Engine.stop`. A forked child has no
+such thread: there every call is refused, and nothing waits for it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable
@@ -54,6 +56,8 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._steps = 0
+        self._process = os.getpid()
+        self._live: dict[Sequence, None] = {}  # taken in, and not told their end yet
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition()
         # Guarded by _wake:
@@ -64,53 +68,62 @@ class Engine:
         self._closed = False
 
     def start(self) -> None:
-        """Starts the engine's thread."""
+        """Start the engine's thread."""
         self._thread = threading.Thread(target=self._run, name="edge-llm-engine", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends all requests with an error event, then the thread and the executor. The step that is
-        running is waited for. From any thread; more than one call is fine."""
+        """End all requests with an error event, then the thread and the executor. The step that is
+        running is waited for. From any thread; more than one call is fine. In a forked child it
+        does nothing: the thread and its requests are the parent's."""
+        if os.getpid() != self._process:
+            return
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
         if self._thread is None:
-            self._shut_down()
+            self._shut_down(GenerationError("the engine was stopped"))
         elif self._thread is not threading.current_thread():
             self._thread.join()
 
     def submit(
         self, prompt: Iterable[int], params: SamplingParams, on_event: EventCallback
     ) -> Request:
-        """Queues a prompt of token ids. ``on_event`` is called on the engine's thread, the last
+        """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
         time with a FinishEvent or an ErrorEvent.
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
             CapacityError: the KV pages can never hold the prompt and ``params.max_tokens`` more.
-            RequestError: the prompt is empty, or an id is outside the vocabulary.
-            GenerationError: the engine was stopped.
+            RequestError: the prompt is empty, or something in it is not an id of the vocabulary.
+            GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         return self._enqueue(generation(prompt, params, on_event, self.facts, self._pool.count))
 
     def submit_logits(
         self, token_ids: Iterable[int], on_event: EventCallback, chunk: int | None = None
     ) -> Request:
-        """Queues an evaluation: LogitsEvents for every position of ``token_ids``, and a
+        """Queue an evaluation: LogitsEvents for every position of ``token_ids``, and a
         FinishEvent. ``chunk`` bounds the tokens of a step.
 
         Raises:
             ContextLengthError: more tokens than the context.
             CapacityError: the KV pages can never hold them.
-            RequestError: no tokens, an id outside the vocabulary, or a chunk that no step can take.
-            GenerationError: the engine was stopped.
+            RequestError: no tokens, one that is no id of the vocabulary, or a chunk that no step
+                can take.
+            GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         return self._enqueue(
             evaluation(token_ids, chunk, on_event, self.facts, self._pool.count, self.max_rows)
         )
 
     def stats(self) -> EngineStatistics:
-        """A snapshot; the figures may be of two neighbouring steps."""
+        """Return a snapshot; the figures may be of two neighbouring steps.
+
+        Raises:
+            GenerationError: the engine belongs to the process that was forked.
+        """
+        self._check_process()
         with self._wake:
             waiting = len(self._inbox)
         return EngineStatistics(
@@ -124,7 +137,7 @@ class Engine:
         )
 
     def step(self) -> bool:
-        """Runs one step; False if there was nothing to do."""
+        """Run one step; return False if there was nothing to do."""
         try:
             self._take_in()
             if not (self._scheduler.running or self._scheduler.waiting):
@@ -133,15 +146,26 @@ class Engine:
             started = time.perf_counter()
             result = self._execute(step, started)
             self._append(step, result, started, time.perf_counter())
-        except Exception as error:  # the executor's failure or a bug of ours: no request may hang
+        except BaseException as error:  # the executor's failure or a bug of ours: nobody may hang
             if not isinstance(error, EdgeLLMError):
                 _log.error("a step failed", exc_info=error)
             self._fail_all(error)
+            if not isinstance(error, Exception):
+                raise
         return True
 
     # ---- the inbox ----
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise GenerationError(
+                f"this engine runs in process {self._process} and this is process {os.getpid()}, "
+                "forked from it",
+                hint="load the program after the fork, or start processes by spawning",
+            )
+
     def _enqueue(self, sequence: Sequence) -> Request:
+        self._check_process()
         with self._wake:
             if self._stopping:
                 raise GenerationError("the engine was stopped")
@@ -152,6 +176,8 @@ class Engine:
         return Request(sequence, self._notice)
 
     def _notice(self) -> None:
+        if os.getpid() != self._process:
+            return  # the lock may have been held when the process was forked
         with self._wake:
             self._attention = True
             self._wake.notify_all()
@@ -160,15 +186,13 @@ class Engine:
         with self._wake:
             arrived, self._inbox = self._inbox, []
             attention, self._attention = self._attention, False
+            self._live.update(dict.fromkeys(arrived))
         for sequence in arrived:
             self._scheduler.add(sequence)
         if attention:
-            for sequence in self._sequences():
+            for sequence in list(self._live):
                 if sequence.cancelled:
                     self._finish(sequence, "cancelled")
-
-    def _sequences(self) -> list[Sequence]:
-        return [*self._scheduler.running, *self._scheduler.waiting]
 
     # ---- one step ----
 
@@ -262,43 +286,57 @@ class Engine:
         self._end(sequence, FinishEvent(reason, stats))
 
     def _end(self, sequence: Sequence, event: FinishEvent | ErrorEvent) -> None:
-        self._scheduler.remove(sequence)
-        self._emit(sequence, event)
+        del self._live[sequence]
+        try:
+            self._scheduler.remove(sequence)
+        finally:
+            self._emit(sequence, event)
 
     def _emit(self, sequence: Sequence, event: Event) -> None:
         try:
             sequence.on_event(event)
-        except Exception:
+        except BaseException:  # also what is meant to end a thread or a process: this one is ours
             _log.exception("the callback of a request failed; the request is cancelled")
             sequence.cancelled = True
             self._notice()
 
-    def _fail_all(self, error: Exception) -> None:
-        for sequence in self._sequences():
-            self._end(sequence, ErrorEvent(_as_typed(error)))
+    def _fail_all(self, error: BaseException) -> None:
+        for sequence in list(self._live):
+            try:
+                self._end(sequence, ErrorEvent(_as_typed(error)))
+            except Exception:
+                _log.exception("a request that failed could not be taken out")
 
     # ---- the thread ----
 
     def _run(self) -> None:
-        while not self._stopping:
-            if not self.step():
-                with self._wake:
-                    while not (self._inbox or self._attention or self._stopping):
-                        self._wake.wait()
-        self._shut_down()
+        error: BaseException = GenerationError("the engine was stopped")
+        try:
+            while not self._stopping:
+                if not self.step():
+                    with self._wake:
+                        while not (self._inbox or self._attention or self._stopping):
+                            self._wake.wait()
+        except BaseException as fault:
+            _log.critical("the engine's thread failed", exc_info=fault)
+            error = fault
+        finally:
+            self._shut_down(error)
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, error: BaseException) -> None:
         with self._wake:
+            self._stopping = True
             if self._closed:
                 return
             self._closed = True
-        self._take_in()
-        self._fail_all(GenerationError("the engine was stopped"))
+            self._live.update(dict.fromkeys(self._inbox))
+            self._inbox.clear()
+        self._fail_all(error)
         self._executor.close()
 
 
-def _as_typed(error: Exception) -> EdgeLLMError:
-    """A fresh error for each request: one exception object must not be raised in many threads."""
+def _as_typed(error: BaseException) -> EdgeLLMError:
+    """Return an error of its own for each request: one object must not be raised in two threads."""
     kind = NativeError if isinstance(error, NativeError) else GenerationError
     typed = kind(str(error) or repr(error))
     typed.__cause__ = error

@@ -20,7 +20,7 @@ def collect_logits(engine: Engine, token_ids: Iterable[int], chunk: int | None =
     Raises:
         EdgeLLMError: as :meth:`Engine.submit_logits`, or the evaluation failed.
     """
-    ids = [int(token) for token in token_ids]
+    ids = list(token_ids)
     logits = np.empty((len(ids), engine.facts.vocab), np.float32)
     done = threading.Event()
     errors: list[EdgeLLMError] = []

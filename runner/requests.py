@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
 from array import array
@@ -43,7 +44,7 @@ class Request:
         return self._sequence.prompt_length
 
     def cancel(self) -> None:
-        """Ends the request after the step that is running, if any; a FinishEvent follows unless it
+        """End the request after the step that is running, if any; a FinishEvent follows unless it
         has ended already. From any thread, any number of times."""
         self._sequence.cancelled = True
         self._wake()
@@ -121,12 +122,21 @@ def evaluation(
 
 def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
     tokens = array("i")
-    for index, token in enumerate(token_ids):
-        if not 0 <= token < vocab:  # the id stays out of the message: servers repeat no prompts
+    for index, token in enumerate(token_ids):  # ids stay out of messages: servers repeat no prompts
+        try:
+            number = operator.index(token)
+        except TypeError:
+            number = None
+        if number is None or isinstance(token, bool):
+            raise RequestError(
+                f"token {index} of the prompt is a {type(token).__name__}, expected a whole number",
+                param="prompt",
+            )
+        if not 0 <= number < vocab:
             raise RequestError(
                 f"token {index} of the prompt is outside the vocabulary of {vocab}", param="prompt"
             )
-        tokens.append(int(token))
+        tokens.append(number)
     if not tokens:
         raise RequestError("the prompt has no tokens", param="prompt")
     return tokens

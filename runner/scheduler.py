@@ -49,12 +49,11 @@ class Scheduler:
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
     def remove(self, sequence: Sequence) -> None:
-        """Takes a sequence out, whatever it was doing; its pages come back at once."""
-        if sequence in self.running:
-            self.running.remove(sequence)
-            self._give_back(sequence)
-        else:
-            self.waiting.remove(sequence)
+        """Take a sequence out, whatever it was doing; its pages come back at once."""
+        for group in (self.running, self.waiting):
+            if sequence in group:
+                group.remove(sequence)
+        self._give_back(sequence)
 
     def schedule(self, budget: int | None = None) -> Step:
         """The next step, of at most ``budget`` tokens (None: ``step_tokens``), which must not be

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from prompts import prompt
 
@@ -190,6 +191,16 @@ def test_what_can_never_run_is_refused(bench) -> None:
     with pytest.raises(RequestError, match="logit_bias"):
         small.submit([1], logit_bias={97: 1.0})
     assert not small.engine.step()
+
+
+@pytest.mark.parametrize("token", [1.5, 1.0, True, "1", None, np.float32(1), np.bool_(True)])
+def test_what_is_no_whole_number_is_no_token(bench, token: object) -> None:
+    with pytest.raises(RequestError, match=r"token 1 of the prompt is a .*, expected a whole"):
+        bench().submit([3, token])
+
+
+def test_integers_of_numpy_are_tokens(bench) -> None:
+    assert bench().solo(np.array([1, 2, 3]), 4) == bench().solo([1, 2, 3], 4)
 
 
 # ---- cancellation ----

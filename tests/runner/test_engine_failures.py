@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import warnings
 
 import pytest
 from prompts import prompt
@@ -50,8 +52,9 @@ def test_a_failing_executor_ends_all_requests_and_not_the_engine(
     assert again.ids == failing.solo(prompt(1, 5), 8)
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_a_failing_callback_cancels_its_request_alone(
-    bench, caplog: pytest.LogCaptureFixture
+    bench, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:
     failing = bench()
     neighbour, _ = failing.submit([4, 5, 6], 8)
@@ -59,7 +62,7 @@ def test_a_failing_callback_cancels_its_request_alone(
 
     def callback(event: object) -> None:
         calls.append(event)
-        raise RuntimeError("a bug in the caller")
+        raise kind("a bug in the caller")
 
     with caplog.at_level(logging.CRITICAL):
         failing.engine.submit([1, 2, 3], SamplingParams(max_tokens=50), callback)
@@ -69,6 +72,54 @@ def test_a_failing_callback_cancels_its_request_alone(
 
 
 # ---- the thread ----
+
+
+@pytest.mark.parametrize("place", ["step", "scheduler"])
+def test_a_dying_thread_ends_all_requests_and_refuses_more(
+    bench, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    dying = bench(max_sequences=1)
+    listeners = [dying.submit([1, 2, 3])[0] for _ in range(3)]
+    ended = threading.Event()
+
+    def fail(*arguments: object) -> None:
+        raise SystemExit("gone")
+
+    if place == "step":
+        dying.executor.before_step = fail
+    else:
+        dying.engine._scheduler.add = fail
+    dying.engine.submit([1, 2, 3], SamplingParams(), lambda event: ended.set())
+    with caplog.at_level(logging.CRITICAL + 1):
+        dying.engine.start()
+        ended.wait()
+        dying.engine.stop()
+    assert all(isinstance(listener.error, GenerationError) for listener in listeners)
+    assert dying.executor.closed
+    with pytest.raises(GenerationError, match="stopped"):
+        dying.submit([1, 2, 3])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_refused_and_does_not_hang(bench) -> None:
+    forked = bench()
+    forked.engine.start()
+    _, request = forked.submit([1, 2, 3])
+    with forked.engine._wake, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that forking with threads is unwise
+        child = os.fork()
+        if child == 0:
+            refusals = 0
+            for call in (lambda: forked.submit([1, 2, 3]), forked.engine.stats):
+                try:
+                    call()
+                except GenerationError as error:
+                    refusals += "forked" in str(error)
+            request.cancel()
+            forked.engine.stop()
+            os._exit(0 if refusals == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    forked.engine.stop()
 
 
 def test_the_thread_serves_many_callers(bench) -> None:
