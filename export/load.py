@@ -17,8 +17,8 @@ from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
 from edge_llm.llm.rope import rope_note
 from edge_llm.program.documents import GenerationDefaults, TokenizerFacts
-from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
-from edge_llm.tokenizers.tables import Array, tables_of
+from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
+from edge_llm.tokenizers.tables.build import Array, tables_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edge_llm.errors import ConfigError, TemplateError, TokenizerError
 from edge_llm.program.serialize import MAX_TEMPLATE
-from edge_llm.tokenizers.convert import TokenizerDocument
-from edge_llm.tokenizers.template import ChatTemplate
+from edge_llm.tokenizers.chat.template import ChatTemplate
+from edge_llm.tokenizers.readers.convert import TokenizerDocument
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 _PROBE = "What is the capital of France?"

@@ -85,7 +85,7 @@ PIECES = _pieces()
 
 def write_tokenizers(new: Callable[[str, str], Path]) -> None:
     """A SentencePiece model as a protocol buffer and as tokenizer.json, and a tiktoken file."""
-    from edge_llm.tokenizers.convert import from_directory
+    from edge_llm.tokenizers.readers.convert import from_directory
 
     settings = {
         "bos_token": {"content": "<s>", "special": True},

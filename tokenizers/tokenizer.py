@@ -14,8 +14,8 @@ from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.program.file import Program
 from edge_llm.tokenizers.growth import check_growth
-from edge_llm.tokenizers.merger import Merged, Merger
 from edge_llm.tokenizers.spelling import spelling_of
+from edge_llm.tokenizers.tables.merger import Merged, Merger
 
 
 class Span(NamedTuple):

@@ -76,7 +76,7 @@ def read_checkpoint(folder: Path) -> None:
     from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
     from edge_llm.llm.checkpoints.open import open_checkpoint
     from edge_llm.llm.checkpoints.source import TokenizerDirectory
-    from edge_llm.tokenizers.convert import from_directory, from_gguf
+    from edge_llm.tokenizers.readers.convert import from_directory, from_gguf
 
     files = sorted(folder.glob("*.gguf"))
     checkpoint = open_checkpoint(files[0] if files else folder)
@@ -103,7 +103,7 @@ def read_checkpoint(folder: Path) -> None:
 def prepare_checkpoint() -> None:
     import edge_llm.llm.checkpoints.huggingface.adapters
     import edge_llm.llm.checkpoints.open
-    import edge_llm.tokenizers.convert  # noqa: F401
+    import edge_llm.tokenizers.readers.convert  # noqa: F401
 
 
 # --- tokenizers and templates ---------------------------------------------------------------------
@@ -114,7 +114,7 @@ TEXT += "a" * 60 + "!\n" + "(" * 300  # what patterns may take exponential time 
 
 def read_tokenizer(folder: Path) -> None:
     """Converts the files, and loads and uses what goes into a program."""
-    from edge_llm.tokenizers.convert import from_directory
+    from edge_llm.tokenizers.readers.convert import from_directory
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
     document = from_directory(folder)
@@ -135,13 +135,13 @@ def _use_tokenizer(tokenizer: Any) -> None:
 
 
 def prepare_tokenizer() -> None:
-    import edge_llm.tokenizers.convert
+    import edge_llm.tokenizers.readers.convert
     import edge_llm.tokenizers.stream  # noqa: F401
 
 
 def prepare_tiktoken() -> None:
     """Files of 300 ranks pass for a known kind; real ones have 128,000 and take a second each."""
-    from edge_llm.tokenizers import tiktoken_file
+    from edge_llm.tokenizers.readers import tiktoken_file
 
     prepare_tokenizer()
     layouts: Any = tiktoken_file._LAYOUTS
@@ -164,7 +164,7 @@ MESSAGES: list[Mapping[str, Any]] = [
 
 
 def read_template(folder: Path) -> None:
-    from edge_llm.tokenizers.template import ChatTemplate
+    from edge_llm.tokenizers.chat.template import ChatTemplate
 
     source = (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
     template = ChatTemplate(source, bos="<s>", eos="</s>", seconds=SECONDS)
@@ -175,7 +175,7 @@ def read_template(folder: Path) -> None:
 
 
 def prepare_template() -> None:
-    import edge_llm.tokenizers.template  # noqa: F401
+    import edge_llm.tokenizers.chat.template  # noqa: F401
 
 
 # --- recipes --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_llm.tokenizers.bytelevel import BYTE_OF
-from edge_llm.tokenizers.convert import from_gguf
+from edge_llm.tokenizers.readers.convert import from_gguf
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4

@@ -19,8 +19,8 @@ from sentencepiece_models import model as sentencepiece_model
 
 from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.tokenizers.bytelevel import BYTE_OF, bytes_to_token, token_to_bytes
-from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
-from edge_llm.tokenizers.merges import rebuild_merges
+from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
+from edge_llm.tokenizers.readers.merges import rebuild_merges
 from edge_llm.tokenizers.stream import TextStream
 from edge_llm.tokenizers.tokenizer import Tokenizer
 

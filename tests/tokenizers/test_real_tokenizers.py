@@ -10,8 +10,9 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.tokenizers.convert import from_directory
-from edge_llm.tokenizers.template import ChatTemplate, encode_chat
+from edge_llm.tokenizers.chat.encode import encode_chat
+from edge_llm.tokenizers.chat.template import ChatTemplate
+from edge_llm.tokenizers.readers.convert import from_directory
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 TEXTS = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF, token_to_bytes
-from edge_llm.tokenizers.convert import from_gguf
+from edge_llm.tokenizers.readers.convert import from_gguf
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_llm.errors import RequestError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
-from edge_llm.tokenizers.convert import TokenizerDocument, from_gguf
+from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_gguf
 from edge_llm.tokenizers.stream import TextStream
 from edge_llm.tokenizers.tokenizer import Tokenizer
 

@@ -30,7 +30,7 @@ from edge_llm.llm.registry import (
 from edge_llm.program.documents import GenerationDefaults
 
 DTYPES = ("F32", "F16", "BF16")
-# Those that tokenizers/convert.py reads.
+# Those that tokenizers/readers/convert.py reads.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -28,8 +28,8 @@ from edge_llm.runner.sampling import SamplingParams, canonical
 from edge_llm.runner.statistics import EngineStatistics
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
+    from edge_llm.tokenizers.chat.template import ChatTemplate
     from edge_llm.tokenizers.stream import TextStream
-    from edge_llm.tokenizers.template import ChatTemplate
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -83,7 +83,7 @@ class LLM:
         Raises:
             TemplateError: it does not compile.
         """
-        from edge_llm.tokenizers.template import ChatTemplate
+        from edge_llm.tokenizers.chat.template import ChatTemplate
 
         source = self.program.documents.chat_template
         if self._template is None and source is not None:
@@ -131,7 +131,7 @@ class LLM:
             TemplateError: there is no template, or it rejects the messages.
             TokenizerError: a text is not Unicode (lone surrogates).
         """
-        from edge_llm.tokenizers.template import encode_chat
+        from edge_llm.tokenizers.chat.encode import encode_chat
 
         return encode_chat(
             self.tokenizer, self.require_chat_template(), messages, tools=tools, **kwargs

@@ -179,7 +179,7 @@ class Program:
     @property
     def tokenizer_tables(self) -> Mapping[str, NDArray[Any]]:
         """Views of the tensors that a tokenizer loads fast from, by name; empty if there are
-        none. What they say has not been checked (`tokenizers/merger.py` does)."""
+        none. What they say has not been checked (`tokenizers/tables/merger.py` does)."""
         return {name: self.tensor(name) for name in TOKENIZER_TABLES if name in self.tensors}
 
     @property

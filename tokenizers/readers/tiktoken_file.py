@@ -15,10 +15,10 @@ import tokenizers as hf
 from tokenizers import decoders, models
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers.added import Built, control_token, place
 from edge_llm.tokenizers.bytelevel import bytes_to_token
-from edge_llm.tokenizers.merges import rebuild_merges
-from edge_llm.tokenizers.patterns import rules_of
+from edge_llm.tokenizers.readers.added import Built, control_token, place
+from edge_llm.tokenizers.readers.merges import rebuild_merges
+from edge_llm.tokenizers.readers.patterns import rules_of
 
 MAX_BYTES = 2**24  # the largest known files have 2**22
 MAX_LINE = 1024

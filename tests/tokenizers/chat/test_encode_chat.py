@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import TemplateError
-from edge_llm.tokenizers.template import ChatTemplate, encode_chat
+from edge_llm.tokenizers.chat.encode import encode_chat
+from edge_llm.tokenizers.chat.template import ChatTemplate
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 CHATML = (

@@ -10,8 +10,9 @@ import pytest
 import tokenizers
 
 from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
-from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
-from edge_llm.tokenizers.template import ChatTemplate, encode_chat
+from edge_llm.tokenizers.chat.encode import encode_chat
+from edge_llm.tokenizers.chat.template import ChatTemplate
+from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 PHI3 = (

@@ -25,7 +25,7 @@ class Merged(NamedTuple):
 
 
 class Merger:
-    """Tables of a tokenizer (see `tables.py`), read where they lie.
+    """Tables of a tokenizer (see `build.py`), read where they lie.
 
     Args:
         tensors: those of a program file, of the dtypes and dimensions that it has checked.

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-from edge_llm.tokenizers import bounds
+from edge_llm.tokenizers.chat import bounds
 
 Filter = Callable[..., Any]
 

@@ -21,10 +21,10 @@ from edge_llm.errors import NativeError, TokenizerError
 from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
-from edge_llm.tokenizers.convert import TokenizerDocument, from_directory, from_gguf
-from edge_llm.tokenizers.merger import Merger
+from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.stream import TextStream
-from edge_llm.tokenizers.tables import tables_of
+from edge_llm.tokenizers.tables.build import tables_of
+from edge_llm.tokenizers.tables.merger import Merger
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 SHORT, LONG = 1000, 100_000

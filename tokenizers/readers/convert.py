@@ -11,13 +11,13 @@ import tokenizers as hf
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.tokenizers.added import MAX_SIZE, Built
-from edge_llm.tokenizers.folder import Folder, read_bytes, read_folder
-from edge_llm.tokenizers.gguf_vocabulary import build_bpe, build_spm
-from edge_llm.tokenizers.sentencepiece import build_sentencepiece
-from edge_llm.tokenizers.sentencepiece_file import read_pieces
+from edge_llm.tokenizers.readers.added import MAX_SIZE, Built
+from edge_llm.tokenizers.readers.folder import Folder, read_bytes, read_folder
+from edge_llm.tokenizers.readers.gguf import build_bpe, build_spm
+from edge_llm.tokenizers.readers.sentencepiece import build_sentencepiece
+from edge_llm.tokenizers.readers.sentencepiece_file import read_pieces
+from edge_llm.tokenizers.readers.tiktoken_file import build_tiktoken, is_tiktoken
 from edge_llm.tokenizers.spelling import spelling_of
-from edge_llm.tokenizers.tiktoken_file import build_tiktoken, is_tiktoken
 from edge_llm.tokenizers.tokenizer import library_errors, parse
 
 _GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm}

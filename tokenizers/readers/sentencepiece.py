@@ -15,8 +15,8 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers.added import place
-from edge_llm.tokenizers.merges import rebuild_merges
+from edge_llm.tokenizers.readers.added import place
+from edge_llm.tokenizers.readers.merges import rebuild_merges
 
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = PIECE_TYPES = range(1, 7)

@@ -15,8 +15,9 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from edge_llm.errors import TemplateError
-from edge_llm.tokenizers.convert import from_directory
-from edge_llm.tokenizers.template import ChatTemplate, encode_chat
+from edge_llm.tokenizers.chat.encode import encode_chat
+from edge_llm.tokenizers.chat.template import ChatTemplate
+from edge_llm.tokenizers.readers.convert import from_directory
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 Chat = list[dict[str, Any]]

@@ -13,7 +13,7 @@ from edge_llm.errors import TokenizerError
 from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
-from edge_llm.tokenizers.convert import TokenizerDocument, from_gguf
+from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_gguf
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 

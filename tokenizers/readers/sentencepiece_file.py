@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers.sentencepiece import PIECE_TYPES, Pieces
+from edge_llm.tokenizers.readers.sentencepiece import PIECE_TYPES, Pieces
 
 MAX_BYTES = 2**25  # the largest known files have 2**22
 MAX_PIECES = 2**20  # the largest known models have 2**18

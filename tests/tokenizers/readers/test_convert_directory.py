@@ -11,7 +11,7 @@ import tokenizers
 from transformers import AutoTokenizer
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers.convert import from_directory, from_gguf
+from edge_llm.tokenizers.readers.convert import from_directory, from_gguf
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 

@@ -18,9 +18,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from edge_llm.tokenizers import bounds
-from edge_llm.tokenizers.bounds import MAX_CHARACTERS
-from edge_llm.tokenizers.filters import OPERATORS, bounded, to_json
+from edge_llm.tokenizers.chat import bounds
+from edge_llm.tokenizers.chat.bounds import MAX_CHARACTERS
+from edge_llm.tokenizers.chat.filters import OPERATORS, bounded, to_json
 
 MAX_SOURCE_CHARACTERS = 250_000
 MAX_MESSAGE_CHARACTERS = 2_000

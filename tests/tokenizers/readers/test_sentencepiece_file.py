@@ -14,9 +14,9 @@ from sentencepiece_models import Piece, message, model
 from transformers import LlamaTokenizer
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers import merges, sentencepiece_file
-from edge_llm.tokenizers.convert import from_directory, from_gguf
-from edge_llm.tokenizers.sentencepiece_file import read_pieces
+from edge_llm.tokenizers.readers import merges, sentencepiece_file
+from edge_llm.tokenizers.readers.convert import from_directory, from_gguf
+from edge_llm.tokenizers.readers.sentencepiece_file import read_pieces
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

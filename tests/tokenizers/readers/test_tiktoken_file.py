@@ -12,8 +12,8 @@ import pytest
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.tokenizers import tiktoken_file
-from edge_llm.tokenizers.convert import from_directory
+from edge_llm.tokenizers.readers import tiktoken_file
+from edge_llm.tokenizers.readers.convert import from_directory
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 

@@ -9,8 +9,8 @@ import tokenizers as hf
 from tokenizers import decoders, models
 
 from edge_llm.errors import TokenizerError
-from edge_llm.tokenizers.patterns import rules_of
-from edge_llm.tokenizers.sentencepiece import (
+from edge_llm.tokenizers.readers.patterns import rules_of
+from edge_llm.tokenizers.readers.sentencepiece import (
     CONTROL,
     UNKNOWN,
     UNUSED,
