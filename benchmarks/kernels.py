@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from programs import FOLDER, run
 
 from edge_llm import native
+from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.pack import pack_float, pack_int4, pack_int8
 from edge_llm.program.plan import (
     POSITIONS,
@@ -75,7 +76,7 @@ class Builder:
 
     def embedding(self, width: int) -> int:
         table = np.random.default_rng(0).standard_normal((16, width)).astype(np.float32)
-        weight = self._weight(pack_float(table, "f32"), "f32", (16, width))
+        weight = self._weight(pack_float(table, WEIGHT_FORMATS["f32"]), "f32", (16, width))
         return self._op("embedding", (TOKENS,), [width], weights=(weight,))[0]
 
     def linear(self, x: int, data: Bytes, fmt: str, shape: tuple[int, int]) -> int:
@@ -121,7 +122,7 @@ class Builder:
 
     def _weight(self, data: Bytes, fmt: str, shape: tuple[int, int]) -> int:
         name = f"weight.{len(self._weights)}"
-        self._weights.append(Weight(name, name, fmt, shape))
+        self._weights.append(Weight(name, name, WEIGHT_FORMATS[fmt], shape))
         self.tensors[name] = data
         return len(self._weights) - 1
 
@@ -269,7 +270,7 @@ def packed(fmt: str, n: int, k: int) -> Bytes:
     if fmt == "i8":
         q = rng.integers(-127, 128, (n, k), np.int8)
         return pack_int8(q, np.full((n, 1), 2.0**-12, np.float32))
-    group = int(fmt[3:])
+    group = WEIGHT_FORMATS[fmt].group
     q = rng.integers(-8, 8, (n, k), np.int8)
     return pack_int4(q, np.full((n, k // group), 2.0**-8, np.float32), group)
 

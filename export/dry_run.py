@@ -24,7 +24,7 @@ from edge_llm.export.weights import CHUNK_ELEMENTS
 from edge_llm.llm.registry import constants
 from edge_llm.program.cost import kv_bytes, weight_bytes
 from edge_llm.program.draft import program_bytes
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32
 
 _ENOUGH = "A dry run needs no weights: a folder with the model's config.json and tokenizer will do."
 # Copies, in units of what is named, that the stages hold at once; seen in measurements.
@@ -162,7 +162,7 @@ def _rows(traced: Traced, backend: Backend) -> list[WeightRow]:
                 if weight.format == RAW_F32
                 else backend.packed_bytes(weight.format, *shape)
             )
-            rows.append(WeightRow(part, weight.tensor, weight.format, shape, size, None))
+            rows.append(WeightRow(part, weight.tensor, weight.format.name, shape, size, None))
     return rows
 
 

@@ -28,7 +28,7 @@ from edge_llm.llm.registry import build_model, tied_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
 from edge_llm.program.file import TOKENIZER, TOKENIZER_TABLES
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32
 
 Progress = Callable[[str, int, int], None]
 

@@ -20,7 +20,7 @@ import edge_llm.llm.ops  # noqa: F401  # registers torch.ops.edge
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowered import Lowered, PlanBuilder
 from edge_llm.export.source import model_source
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.plan import INPUT_NAMES, Attribute, Rows, State, Weight
 
 _ATEN = torch.ops.aten
@@ -234,7 +234,9 @@ class _Lowering:
     def _matrix(self, node: Node) -> int:
         name = self._constants[node.name]
         n, k = node.meta["val"].shape
-        return self._builder.weight(Weight(name, name, self._formats[name], (n, k)), (name,))
+        return self._builder.weight(
+            Weight(name, name, WEIGHT_FORMATS[self._formats[name]], (n, k)), (name,)
+        )
 
     def _vector(self, node: Any) -> int:
         name = self._constants[node.name]

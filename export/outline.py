@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from edge_llm.program.ops import OPS, RAW_F32
+from edge_llm.program.formats import RAW_F32
+from edge_llm.program.ops import OPS
 from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, layer_of
 
 _LANES = 16  # rows of activations are padded to so many floats
@@ -62,7 +63,7 @@ def activation_bytes(plan: Plan, *, tokens: int, rows: int) -> int:
             * counts[plan.values[instruction.outputs[0]].rows]
             for instruction in plan.instructions
             if instruction.op == "linear"
-            and plan.weights[instruction.weights[0]].format.startswith("i")
+            and not plan.weights[instruction.weights[0]].format.is_float
         ),
         default=0,
     )
@@ -119,7 +120,7 @@ def _words(plan: Plan, instruction: Instruction) -> str:
     if instruction.op == "linear":
         text = f"linear {plan.values[instruction.inputs[0]].width} -> {widths[0]}"
     details = [
-        plan.weights[index].format
+        plan.weights[index].format.name
         for index in instruction.weights
         if index >= 0 and plan.weights[index].format != RAW_F32
     ]

@@ -18,7 +18,7 @@ from edge_llm.export.lowered import Lowered
 from edge_llm.export.parameters import Parameters
 from edge_llm.export.report import WeightRow
 from edge_llm.export.weights import row_chunks
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32
 from edge_llm.program.plan import Weight
 
 Write = Callable[[str, NDArray[np.uint8]], None]
@@ -65,7 +65,7 @@ def _raw(
             raise ExportError(f"{part} holds values that are not finite")
     joined = torch.cat(tensors).contiguous().numpy()
     rows = [
-        WeightRow(part, weight.tensor, RAW_F32, tuple(tensor.shape), tensor.numel() * 4, None)
+        WeightRow(part, weight.tensor, RAW_F32.name, tuple(tensor.shape), tensor.numel() * 4, None)
         for part, tensor in zip(parts, tensors, strict=True)
     ]
     return joined.reshape(-1).view(np.uint8), rows
@@ -78,7 +78,7 @@ def _panels(
     offset = 0
     rows = []
     for part in parts:
-        matrix = parameters.matrix(part, weight.format)
+        matrix = parameters.matrix(part, weight.format.name)
         n, k = matrix.shape
         begin, signal, noise = offset, 0.0, 0.0
         for chunk in row_chunks(n, k, multiple=backend.row_multiple):
@@ -94,7 +94,7 @@ def _panels(
             WeightRow(
                 part,
                 weight.tensor,
-                weight.format,
+                weight.format.name,
                 (n, k),
                 offset - begin,
                 _sqnr(signal, noise),

@@ -18,7 +18,8 @@ import yaml
 from edge_llm.errors import ConfigError
 from edge_llm.llm.config import shorten
 from edge_llm.program.check import MAX_CONTEXT
-from edge_llm.program.ops import KV_DTYPES, PANEL_FORMATS
+from edge_llm.program.ops import KV_DTYPES
+from edge_llm.program.pack import PANEL_FORMATS
 
 Kind = Literal["linear", "embedding", "head"]
 

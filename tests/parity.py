@@ -197,7 +197,7 @@ def replace_weights(model: nn.Module, program: Program) -> None:
     parts: dict[str, QuantizedWeight] = {}
     for row in program.documents.report["weights"]:
         weight = weights[row["tensor"]]
-        if weight.format == "raw_f32":
+        if weight.format.name == "raw_f32":
             continue
         unpacked = unpack(program.weight_data(weight), weight.format, *weight.shape)
         assert unpacked.q is not None
@@ -207,7 +207,7 @@ def replace_weights(model: nn.Module, program: Program) -> None:
         scales = torch.from_numpy(unpacked.scales[first:end].copy())
         q = torch.from_numpy(unpacked.q[first:end].copy())
         parts[row["name"]] = QuantizedWeight(
-            weight.format, q, scales, q.shape[1] // scales.shape[1]
+            weight.format.name, q, scales, q.shape[1] // scales.shape[1]
         )
     tied = program.documents.report["tied"]
     for path, module in model.named_modules():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge_llm.program import pack
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 WIDTH, FFN, HEADS, KV_HEADS, HEAD_DIM = 96, 128, 4, 2, 32
 VOCAB = 40
@@ -31,7 +32,7 @@ class Block:
             q = self.rng.integers(-127, 128, (n, k), dtype=np.int8)
             packed = pack.pack_int8(q, np.full(n, 0.002, np.float32))
         else:
-            packed = pack.pack_float(w, fmt)
+            packed = pack.pack_float(w, WEIGHT_FORMATS[fmt])
         vector = self.b.raw(self.rng.standard_normal(n).astype(np.float32)) if bias else None
         return int(self.b.linear(x, self.b.packed(packed, fmt, n, k), vector))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError
 from edge_llm.export.weights import PreparedWeight
+from edge_llm.program.formats import WeightFormat
 
 
 class Backend(Protocol):
@@ -28,7 +29,7 @@ class Backend(Protocol):
     def formats(self) -> frozenset[str]:
         """The weight formats that it takes for matrices."""
 
-    def packed_bytes(self, weight_format: str, n: int, k: int) -> int:
+    def packed_bytes(self, weight_format: WeightFormat, n: int, k: int) -> int:
         """Bytes of a packed matrix [n, k]."""
 
     def pack(self, weight: PreparedWeight) -> NDArray[np.uint8]:

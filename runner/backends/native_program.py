@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edge_llm import native
 from edge_llm.errors import NativeError
-from edge_llm.program.ops import KV_DTYPES, OPS, WEIGHT_FORMATS
+from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
+from edge_llm.program.ops import KV_DTYPES, OPS
 from edge_llm.program.plan import Instruction, Plan
 
 _ALIGNMENT = 64
@@ -43,7 +44,12 @@ def native_program(
         data = weights.get(weight.tensor)
         if data is None:
             raise NativeError(f"weight {weight.name} needs tensor {weight.tensor}, there is none")
-        entry.format = WEIGHT_FORMATS[weight.format]
+        stored = weight.format
+        entry.code = CODES.index(stored.code)
+        entry.group = stored.group
+        entry.scale = SCALES.index(stored.scale)
+        entry.minimum = MINIMA.index(stored.minimum)
+        entry.layout = LAYOUTS.index(stored.layout)
         entry.n = weight.shape[0]
         entry.k = weight.shape[1] if len(weight.shape) > 1 else 1
         entry.data = data.ctypes.data

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32
 from edge_llm.program.pack import unpack
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -192,7 +192,7 @@ class TorchExecutor:
             return _Matrix(torch.from_numpy(raw).to(self._device))
         parts = unpack(data, weight.format, *weight.shape)
         if parts.q is None or parts.scales is None:
-            values = torch.from_numpy(np.array(parts.values)).to(_STORED[weight.format])
+            values = torch.from_numpy(np.array(parts.values)).to(_STORED[weight.format.code])
             return _Matrix(values.to(self._device))
         return _Matrix(
             torch.from_numpy(np.array(parts.q)).to(self._device),

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from edge_llm.errors import CapacityError, NativeError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 MAX_LOGPROBS = 20
 LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
 
@@ -55,7 +55,11 @@ class Value(Structure):
 
 class Weight(Structure):
     _fields_ = [
-        ("format", c_int32),
+        ("code", c_int32),
+        ("group", c_int32),
+        ("scale", c_int32),
+        ("minimum", c_int32),
+        ("layout", c_int32),
         ("n", c_int32),
         ("k", c_int32),
         ("data", c_void_p),

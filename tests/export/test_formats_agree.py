@@ -41,7 +41,9 @@ def weights(source: Path, target: Path, scheme: str, context: int) -> dict[str, 
     recipe = Recipe(model=str(source), scheme=scheme, context=context, gate=None, verify=False)
     with Program.open(export(recipe, output=target)) as program:
         return {
-            f"{weight.tensor} {weight.format} {weight.shape}": bytes(program.weight_data(weight))
+            f"{weight.tensor} {weight.format.name} {weight.shape}": bytes(
+                program.weight_data(weight)
+            )
             for weight in program.plan.weights
         }
 

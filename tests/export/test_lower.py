@@ -67,7 +67,7 @@ def describe(plan: Plan) -> str:
 
 def _weight(plan: Plan, index: int) -> str:
     weight = plan.weights[index]
-    return f"{weight.name}:{weight.format}[{','.join(map(str, weight.shape))}]"
+    return f"{weight.name}:{weight.format.name}[{','.join(map(str, weight.shape))}]"
 
 
 def test_the_plan_of_a_llama(toy_config: Callable[..., ModelConfig], lowered_toy: Lower) -> None:

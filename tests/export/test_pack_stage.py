@@ -23,7 +23,7 @@ from edge_llm.export.recipe import Recipe
 from edge_llm.export.report import WeightRow
 from edge_llm.llm.checkpoints.source import Integers
 from edge_llm.llm.config import ModelConfig
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32
 from edge_llm.program.pack import dequantize
 
 QKV = "model.layers.0.self_attn.q_proj+k_proj+v_proj.weight"
@@ -100,7 +100,9 @@ def test_bytes_are_the_quantized_weights(
             assert torch.equal(got, torch.cat(parts).reshape(-1))
         else:
             stored = dequantize(written[weight.tensor], weight.format, *weight.shape)
-            expected = torch.cat([quantize(part, weight.format).dequantize() for part in parts])
+            expected = torch.cat(
+                [quantize(part, weight.format.name).dequantize() for part in parts]
+            )
             assert torch.equal(torch.from_numpy(stored), expected)
     assert [row.name for row in rows] == [
         part for parts in lowered.parts.values() for part in parts
@@ -127,7 +129,7 @@ def test_sqnr(toy_config: Callable[..., ModelConfig], lowered_toy: Callable[...,
     noise = values - quantize(values, "i4g32").dequantize()
     expected = 10 * torch.log10(values.square().sum() / noise.square().sum())
     assert row.sqnr_db == pytest.approx(float(expected), rel=1e-4)
-    assert all(row.sqnr_db is None for row in rows if row.format == RAW_F32)
+    assert all(row.sqnr_db is None for row in rows if row.format == RAW_F32.name)
 
 
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.self_attn.q_proj.weight"])

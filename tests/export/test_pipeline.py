@@ -106,7 +106,7 @@ def test_mixed_formats(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     source = tiny_checkpoint("llama", tie_word_embeddings=True)
     path = export(load_recipe("8da4w", settings, model=str(source)), output=tmp_path / "x.edge")
     with Program.open(path) as program:
-        formats = {weight.name: weight.format for weight in program.plan.weights}
+        formats = {weight.name: weight.format.name for weight in program.plan.weights}
         report = program.documents.report
     assert formats["model.layers.0.self_attn.q_proj+k_proj.weight"] == "i4g64"
     assert formats["model.layers.0.self_attn.v_proj.weight"] == "i8"

@@ -50,7 +50,7 @@ def integers_of(program: Program) -> dict[str, Quantized]:
     found = {}
     for row in program.documents.report["weights"]:
         weight = weights[row["tensor"]]
-        if not weight.format.startswith("i4"):
+        if weight.format.code != "i4":
             continue
         unpacked = unpack(program.weight_data(weight), weight.format, *weight.shape)
         assert unpacked.q is not None

@@ -16,7 +16,7 @@ from edge_llm.program.documents import (
     ModelFacts,
     TokenizerFacts,
 )
-from edge_llm.program.ops import PANEL_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Instruction, Plan, State, Value, Weight
 from edge_llm.program.writer import ProgramWriter
@@ -31,7 +31,7 @@ class PlanBuilder:
         self.instructions: list[Instruction] = []
 
     def weight(self, name: str, fmt: str, *shape: int, tensor: str | None = None) -> int:
-        self.weights.append(Weight(name, tensor or name, fmt, shape))
+        self.weights.append(Weight(name, tensor or name, WEIGHT_FORMATS[fmt], shape))
         return len(self.weights) - 1
 
     def op(
@@ -121,7 +121,7 @@ def make_tensors(plan: Plan) -> dict[TensorSpec, np.ndarray[Any, Any]]:
     random = np.random.default_rng(0)
     tensors: dict[TensorSpec, np.ndarray[Any, Any]] = {}
     for weight in plan.weights:
-        if weight.format in PANEL_FORMATS:
+        if weight.format.is_panel:
             size = packed_bytes(weight.format, *weight.shape)
             tensors[TensorSpec(weight.tensor, "U8", (size,))] = random.integers(
                 0, 255, size, np.uint8

@@ -8,6 +8,7 @@ import pytest
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.check import check_documents, check_plan
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.plan import Instruction, Plan, State, Value, Weight
 
 
@@ -108,18 +109,20 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("other heads", lambda p: replace(p, states=(State("kv", 4, 8, "f16"),))),
     # weights
     ("name is taken", lambda p: replace(p, weights=(*p.weights, p.weights[0]))),
-    ("unknown format", weight("qkv", format="i2")),
+    ("no such format", weight("qkv", format=WeightFormat("i4", 16, "f16"))),
     ("does not suit", weight("qkv", shape=(64,))),
     ("does not suit", weight("norm", shape=())),
     ("shape", weight("qkv", shape=(0, 64))),
     ("shape", weight("qkv", shape=(2**25, 64))),
-    ("K divisible by 128", weight("qkv", format="i4g128")),
+    ("K divisible by 128", weight("qkv", format=WEIGHT_FORMATS["i4g128"])),
     ("cannot name", weight("qkv", tensor="")),
     ("cannot name", weight("qkv", tensor="_pad.1")),
     ("another format", weight("embed", tensor="qkv")),
     (
         "another format",
-        lambda p: replace(p, weights=(*p.weights, Weight("z", "up", "f32", (64, 64)))),
+        lambda p: replace(
+            p, weights=(*p.weights, Weight("z", "up", WEIGHT_FORMATS["f32"], (64, 64)))
+        ),
     ),
     # edges
     ("before it is computed", rewire("rms_norm", 0, 9)),

@@ -55,7 +55,7 @@ def test_a_program_needs_no_golden_record(parts: Any, tmp_path: Path) -> None:
 
 def test_the_public_reader_opens_it(parts: Any, program_path: Path) -> None:
     with safetensors.safe_open(program_path, framework="numpy") as file:
-        assert file.metadata()["edge_llm.format"] == "1.2"
+        assert file.metadata()["edge_llm.format"] == "2.0"
         for spec, data in parts.tensors.items():
             assert np.array_equal(file.get_tensor(spec.name), data)
 
@@ -211,8 +211,8 @@ HOSTILE: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("lacks edge_llm.plan", drop_metadata("plan")),
     ("lacks edge_llm.digests", drop_metadata("digests")),
     ("lacks edge_llm.generation", drop_metadata("generation")),
-    ("this edge-llm reads 1.x", set_metadata("format", "2.0")),
-    ("this edge-llm reads 1.x", set_metadata("format", "0.9")),
+    ("this edge-llm reads 2.x", set_metadata("format", "3.0")),
+    ("this edge-llm reads 2.x", set_metadata("format", "1.2")),
     ("malformed", set_metadata("format", "1")),
     ("malformed", set_metadata("format", "1.x")),
     ("digests: missing", set_metadata("digests", "{}")),
@@ -239,14 +239,14 @@ def test_hostile_files_are_refused(
 
 
 def test_a_newer_major_version_says_what_to_do(program_path: Path) -> None:
-    program_path.write_bytes(set_metadata("format", "2.0")(program_path.read_bytes()))
+    program_path.write_bytes(set_metadata("format", "3.0")(program_path.read_bytes()))
     with pytest.raises(ProgramError) as info:
         Program.open(program_path)
     assert info.value.hint is not None
     assert "upgrade" in info.value.hint
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.7"])
+@pytest.mark.parametrize("version", ["2.0", "2.7"])
 def test_other_minor_versions_are_read(program_path: Path, version: str) -> None:
     program_path.write_bytes(set_metadata("format", version)(program_path.read_bytes()))
     Program.open(program_path).close()

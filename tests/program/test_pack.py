@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, ExportError, ProgramError
 from edge_llm.program import pack
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 INT4 = ("i4g32", "i4g64", "i4g128")
 FLOATS = ("f32", "f16", "bf16")
@@ -39,7 +40,9 @@ def test_int4_layout(n: int, k: int, group: int) -> None:
     group_bytes = group // 32 * 256 + 32
     panel_bytes = k // group * group_bytes + 64
     panels = (n + 15) // 16
-    assert len(data) == panels * panel_bytes == pack.packed_bytes(f"i4g{group}", n, k)
+    assert (
+        len(data) == panels * panel_bytes == pack.packed_bytes(WEIGHT_FORMATS[f"i4g{group}"], n, k)
+    )
     for row in range(panels * 16):
         panel, lane = divmod(row, 16)
         for column in range(k):
@@ -69,7 +72,7 @@ def test_int8_layout(n: int, k: int) -> None:
     depth = (k + 31) // 32 * 32
     panel_bytes = depth * 16 + 128
     panels = (n + 15) // 16
-    assert len(data) == panels * panel_bytes == pack.packed_bytes("i8", n, k)
+    assert len(data) == panels * panel_bytes == pack.packed_bytes(WEIGHT_FORMATS["i8"], n, k)
     for row in range(panels * 16):
         panel, lane = divmod(row, 16)
         start = panel * panel_bytes
@@ -91,11 +94,11 @@ def test_int8_layout(n: int, k: int) -> None:
 def test_float_layout(fmt: str, n: int, k: int) -> None:
     size = 4 if fmt == "f32" else 2
     weight = np.random.default_rng(1).standard_normal((n, k)).astype(np.float32)
-    data = pack.pack_float(weight, fmt).tobytes()
+    data = pack.pack_float(weight, WEIGHT_FORMATS[fmt]).tobytes()
 
     depth = (k + 31) // 32 * 32
     panels = (n + 15) // 16
-    assert len(data) == panels * depth * 16 * size == pack.packed_bytes(fmt, n, k)
+    assert len(data) == panels * depth * 16 * size == pack.packed_bytes(WEIGHT_FORMATS[fmt], n, k)
     for row in range(panels * 16):
         panel, lane = divmod(row, 16)
         for column in range(depth):
@@ -116,20 +119,22 @@ def test_round_trips(n: int) -> None:
         group = pack.format_group(fmt)
         q, scales = random_int4(n, 256, group)
         data = pack.pack_int4(q, scales, group)
-        unpacked = pack.unpack(data, fmt, n, 256)
+        unpacked = pack.unpack(data, WEIGHT_FORMATS[fmt], n, 256)
         np.testing.assert_array_equal(unpacked.q, q)
         np.testing.assert_array_equal(unpacked.scales, scales)
         expected = q.astype(np.float32) * np.repeat(scales, group, axis=1)
-        np.testing.assert_array_equal(pack.dequantize(data, fmt, n, 256), expected)
+        np.testing.assert_array_equal(pack.dequantize(data, WEIGHT_FORMATS[fmt], n, 256), expected)
     q, scales = random_int8(n, 100)
     data = pack.pack_int8(q, scales[:, None])
-    unpacked = pack.unpack(data, "i8", n, 100)
+    unpacked = pack.unpack(data, WEIGHT_FORMATS["i8"], n, 100)
     np.testing.assert_array_equal(unpacked.q, q)
     np.testing.assert_array_equal(unpacked.scales, scales[:, None])
     expected = q.astype(np.float32) * scales[:, None]
-    np.testing.assert_array_equal(pack.dequantize(data, "i8", n, 100), expected)
+    np.testing.assert_array_equal(pack.dequantize(data, WEIGHT_FORMATS["i8"], n, 100), expected)
     weight = np.random.default_rng(2).standard_normal((n, 37)).astype(np.float32)
-    values = pack.unpack(pack.pack_float(weight, "f32"), "f32", n, 37).values
+    values = pack.unpack(
+        pack.pack_float(weight, WEIGHT_FORMATS["f32"]), WEIGHT_FORMATS["f32"], n, 37
+    ).values
     np.testing.assert_array_equal(values, weight)
 
 
@@ -138,10 +143,14 @@ def test_float_rounding_is_to_nearest_even() -> None:
     halves = {"f16": 2.0**-11, "bf16": 2.0**-8}
     for fmt, half in halves.items():
         weight = np.array([[1 + half, 1 + 3 * half, -(1 + half), 1 + half * 1.01]], np.float32)
-        stored = pack.dequantize(pack.pack_float(weight, fmt), fmt, 1, 4)
+        stored = pack.dequantize(
+            pack.pack_float(weight, WEIGHT_FORMATS[fmt]), WEIGHT_FORMATS[fmt], 1, 4
+        )
         np.testing.assert_array_equal(stored, [[1, 1 + 4 * half, -1, 1 + 2 * half]])
     tiny = np.array([[2.0**-24, 2.0**-25, 3 * 2.0**-25]], np.float32)  # fp16 subnormals
-    stored = pack.dequantize(pack.pack_float(tiny, "f16"), "f16", 1, 3)
+    stored = pack.dequantize(
+        pack.pack_float(tiny, WEIGHT_FORMATS["f16"]), WEIGHT_FORMATS["f16"], 1, 3
+    )
     np.testing.assert_array_equal(stored, [[2.0**-24, 0, 2.0**-23]])
 
 
@@ -153,8 +162,7 @@ def test_formats_and_groups() -> None:
 @pytest.mark.parametrize(
     ("fmt", "n", "k", "message"),
     [
-        ("i4g16", 16, 64, "i4g16"),
-        ("raw_f32", 16, 64, "raw_f32"),
+        ("raw_f32", 16, 64, "raw"),
         ("i4g64", 16, 96, "divisible by 64"),
         ("f32", 0, 64, "positive"),
         ("i8", 16, -1, "positive"),
@@ -163,7 +171,7 @@ def test_formats_and_groups() -> None:
 )
 def test_impossible_layouts(fmt: str, n: int, k: int, message: str) -> None:
     with pytest.raises(ProgramError, match=message):
-        pack.packed_bytes(fmt, n, k)
+        pack.packed_bytes(WEIGHT_FORMATS[fmt], n, k)
 
 
 def test_refused_integer_values() -> None:
@@ -189,17 +197,17 @@ def test_refused_integer_values() -> None:
 def test_refused_float_values() -> None:
     for value in (np.inf, -np.inf, np.nan):
         with pytest.raises(ExportError, match="not finite"):
-            pack.pack_float(np.full((2, 3), value, np.float32), "f32")
+            pack.pack_float(np.full((2, 3), value, np.float32), WEIGHT_FORMATS["f32"])
     with pytest.raises(ConfigError, match=r"f16 cannot hold .* 70000"):
-        pack.pack_float(np.full((2, 3), 70000, np.float32), "f16")
+        pack.pack_float(np.full((2, 3), 70000, np.float32), WEIGHT_FORMATS["f16"])
     with pytest.raises(ConfigError, match="bf16 cannot hold"):
-        pack.pack_float(np.full((2, 3), np.finfo(np.float32).max), "bf16")
+        pack.pack_float(np.full((2, 3), np.finfo(np.float32).max), WEIGHT_FORMATS["bf16"])
     with pytest.raises(ProgramError, match="expected f32, f16 or bf16"):
-        pack.pack_float(np.ones((2, 3), np.float32), "i8")
+        pack.pack_float(np.ones((2, 3), np.float32), WEIGHT_FORMATS["i8"])
 
 
 def test_unpack_checks_the_byte_count() -> None:
-    data = pack.pack_float(np.ones((2, 3), np.float32), "f16")
+    data = pack.pack_float(np.ones((2, 3), np.float32), WEIGHT_FORMATS["f16"])
     for wrong in (data[:-1], data.view(np.int8), data.reshape(1, -1)):
         with pytest.raises(ProgramError, match="expected uint8"):
-            pack.unpack(wrong, "f16", 2, 3)  # type: ignore[arg-type]
+            pack.unpack(wrong, WEIGHT_FORMATS["f16"], 2, 3)  # type: ignore[arg-type]

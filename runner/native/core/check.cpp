@@ -70,11 +70,9 @@ class Checker {
   void check_weights() const {
     for (int32_t i = 0; i < program_.weight_count; ++i) {
       const edge_weight& w = program_.weights[i];
-      require(w.format >= 0 && w.format <= static_cast<int32_t>(WeightFormat::raw_f32),
-              "a weight has an unknown format");
       require(w.n > 0 && w.k > 0 && w.n <= kMaxContext && w.k <= kMaxContext,
               "a weight's shape is out of range");
-      const auto format = static_cast<WeightFormat>(w.format);
+      const WeightFormat format = stored_format(w);
       const int32_t group = group_of(format);
       require(group == 0 || w.k % group == 0, "a weight's columns are no multiple of its group");
       require(w.bytes == packed_bytes(format, w.n, w.k),
@@ -102,12 +100,12 @@ class Checker {
   }
   const edge_weight& panel(int32_t slot) const {
     const edge_weight& w = weight(slot);
-    require(w.format != static_cast<int32_t>(WeightFormat::raw_f32), "a weight is not a matrix");
+    require(stored_format(w) != WeightFormat::raw_f32, "a weight is not a matrix");
     return w;
   }
   const edge_weight& raw(int32_t slot) const {
     const edge_weight& w = weight(slot);
-    require(w.format == static_cast<int32_t>(WeightFormat::raw_f32), "a weight is not raw f32");
+    require(stored_format(w) == WeightFormat::raw_f32, "a weight is not raw f32");
     return w;
   }
   void require_vector(int32_t slot, int64_t size) const {
@@ -236,6 +234,27 @@ class Checker {
 };
 
 }  // namespace
+
+WeightFormat stored_format(const edge_weight& weight) {
+  struct Known {
+    WeightFormat format;
+    int32_t code, group, scale, minimum, layout;
+  };
+  static constexpr Known known[] = {
+      {WeightFormat::f32, 0, 0, 0, 0, 0},      {WeightFormat::f16, 1, 0, 0, 0, 0},
+      {WeightFormat::bf16, 2, 0, 0, 0, 0},     {WeightFormat::i8, 3, 0, 1, 0, 0},
+      {WeightFormat::i4g32, 4, 32, 2, 0, 0},   {WeightFormat::i4g64, 4, 64, 2, 0, 0},
+      {WeightFormat::i4g128, 4, 128, 2, 0, 0}, {WeightFormat::raw_f32, 0, 0, 0, 0, 1},
+  };
+  for (const Known& entry : known) {
+    if (entry.code == weight.code && entry.group == weight.group && entry.scale == weight.scale &&
+        entry.minimum == weight.minimum && entry.layout == weight.layout) {
+      return entry.format;
+    }
+  }
+  fail(EDGE_INVALID, "plan: a weight has an unknown format (%d %d %d %d %d)", weight.code,
+       weight.group, weight.scale, weight.minimum, weight.layout);
+}
 
 void check_states(const edge_program& program) {
   if (program.state_count < 0 || (program.state_count > 0 && program.states == nullptr)) {

@@ -155,7 +155,7 @@ class Fuser {
       const Instruction& linear = list_[static_cast<size_t>(reader)];
       if (code_of(linear) != OpCode::linear) return false;
       const edge_weight& w = program_.weights[linear.plain.weights[0]];
-      const PackedWeight weight{static_cast<WeightFormat>(w.format), w.n, w.k, nullptr};
+      const PackedWeight weight{stored_format(w), w.n, w.k, nullptr};
       if (kernels_.linear.scratch_bytes(weight, 1) == 0) return false;
     }
     for (int32_t reader : readers) {

@@ -216,7 +216,8 @@ class Translator {
     if (before < 0 || instruction(before).inputs[0] != instruction(i).inputs[0]) return false;
     const Instruction &a = list_[static_cast<size_t>(before)], &b = list_[static_cast<size_t>(i)];
     return a.norm == b.norm && a.eps == b.eps &&
-           source_.weights[a.plain.weights[0]].format == source_.weights[b.plain.weights[0]].format;
+           stored_format(source_.weights[a.plain.weights[0]]) ==
+               stored_format(source_.weights[b.plain.weights[0]]);
   }
 
   void bind_weights(Op& op, const Instruction& instruction) const {
@@ -229,7 +230,7 @@ class Translator {
     for (int32_t number : in.weights) {
       if (number < 0) continue;
       const edge_weight& w = source_.weights[number];
-      const auto format = static_cast<WeightFormat>(w.format);
+      const auto format = stored_format(w);
       if (format == WeightFormat::raw_f32) {
         op.vectors[vectors++] = static_cast<const float*>(w.data);
         op.table_cols = w.k;

@@ -39,6 +39,9 @@ enum class Rows : int32_t { tokens, wanted };  // T or R
 // The numbers of the graph contract's inputs.
 constexpr int32_t kTokens = 0, kPositions = 1, kSequences = 2, kRows = 3, kInputCount = 4;
 
+// The format of a weight. Throws Error (EDGE_INVALID) if there is no such format.
+WeightFormat stored_format(const edge_weight& weight);
+
 // Throws Error (EDGE_INVALID) if running the program could touch memory that is not its own.
 void check_program(const edge_program& program);
 // The part of it that a page's size depends on.

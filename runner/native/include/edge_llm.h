@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 4
+#define EDGE_ABI_VERSION 5
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -47,7 +47,8 @@ typedef struct edge_value {
 } edge_value;
 
 typedef struct edge_weight {
-  int32_t format;    // program/ops.py WEIGHT_FORMATS
+  // The fields of a format, program/formats.py: positions among their choices; group in columns.
+  int32_t code, group, scale, minimum, layout;
   int32_t n, k;      // logical shape; vectors have k = 1
   const void* data;  // 64-byte aligned
   uint64_t bytes;

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.documents import Documents
-from edge_llm.program.ops import KV_DTYPES, OPS, PANEL_FORMATS, RAW_F32, WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.ops import KV_DTYPES, OPS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -37,6 +38,7 @@ MAX_HEADS = 1024
 MAX_HEAD_DIM = 256
 MAX_OUTPUTS = 4  # of one instruction: the ABI's array
 
+_FORMATS = frozenset(WEIGHT_FORMATS.values())
 _INPUTS = (Value("T", 1, "i32"), Value("T", 1, "i32"), Value("T", 1, "i32"), Value("R", 1, "i32"))
 
 
@@ -260,14 +262,14 @@ class _Checker:
 
     def _matrix(self, index: int) -> tuple[int, int]:
         weight = self._weight(index)
-        if weight.format not in PANEL_FORMATS:
-            self._fail(f"{weight.name} is {weight.format}, expected packed panels")
+        if not weight.format.is_panel:
+            self._fail(f"{weight.name} is {weight.format.name}, expected packed panels")
         return weight.shape[0], weight.shape[1]
 
     def _raw(self, index: int) -> tuple[int, ...]:
         weight = self._weight(index)
-        if weight.format != RAW_F32:
-            self._fail(f"{weight.name} is {weight.format}, expected {RAW_F32}")
+        if weight.format.is_panel:
+            self._fail(f"{weight.name} is {weight.format.name}, expected raw_f32")
         return weight.shape
 
     def _heads(self, name: str, x: Value, head_dim: int) -> int:
@@ -341,20 +343,20 @@ def _check_values(values: tuple[Value, ...]) -> None:
 
 def _check_weights(weights: tuple[Weight, ...]) -> None:
     names: set[str] = set()
-    stored: dict[str, tuple[str, tuple[int, ...]]] = {}
+    stored: dict[str, tuple[WeightFormat, tuple[int, ...]]] = {}
     for index, weight in enumerate(weights):
         path = f"plan.weights[{index}] ({weight.name})"
         if weight.name in names:
             _fail(path, "the name is taken")
         names.add(weight.name)
-        if weight.format not in WEIGHT_FORMATS:
-            _fail(path, f"unknown format {weight.format!r}")
-        ranks = (2,) if weight.format in PANEL_FORMATS else (1, 2)
+        if weight.format not in _FORMATS:
+            _fail(path, f"no such format: {weight.format}")
+        ranks = (2,) if weight.format.is_panel else (1, 2)
         if len(weight.shape) not in ranks:
-            _fail(path, f"shape {list(weight.shape)} does not suit {weight.format}")
+            _fail(path, f"shape {list(weight.shape)} does not suit {weight.format.name}")
         for size in weight.shape:
             _bounded(f"{path}.shape", size, 1, MAX_SIZE)
-        if weight.format in PANEL_FORMATS:
+        if weight.format.is_panel:
             try:
                 packed_bytes(weight.format, *weight.shape)
             except ProgramError as exc:  # what only the packed layout knows: groups divide K

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_llm.program.ops import RAW_F32
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Instruction, Plan, Weight
 
@@ -139,7 +138,7 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
 
 
 def _bytes(weight: Weight) -> int:
-    if weight.format == RAW_F32:
+    if not weight.format.is_panel:
         size = 4
         for extent in weight.shape:
             size *= extent

@@ -28,7 +28,6 @@ from edge_llm.program.container import (
     header_bytes,
 )
 from edge_llm.program.documents import Documents
-from edge_llm.program.ops import PANEL_FORMATS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Plan, Weight
 from edge_llm.program.serialize import PREFIX, documents_from_metadata, plan_from_text
@@ -36,8 +35,8 @@ from edge_llm.program.strict import as_object, as_str, fields, parse_json
 
 FORMAT_KEY = PREFIX + "format"
 PLAN_KEY = PREFIX + "plan"
-FORMAT_MAJOR = 1
-FORMAT = f"{FORMAT_MAJOR}.2"
+FORMAT_MAJOR = 2
+FORMAT = f"{FORMAT_MAJOR}.0"
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER = 128 * 1024 * 1024  # bytes
 
@@ -234,7 +233,7 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
         ProgramError: a tensor is missing, or has another dtype or size.
     """
     for weight in plan.weights:
-        panels = weight.format in PANEL_FORMATS
+        panels = weight.format.is_panel
         size = (packed_bytes(weight.format, *weight.shape),) if panels else weight.shape
         _expect(tensors, TensorSpec(weight.tensor, "U8" if panels else "F32", size))
     tokenizer = tensors.get(TOKENIZER)
@@ -291,7 +290,7 @@ def _expect(tensors: Mapping[str, TensorSpec], expected: TensorSpec) -> None:
 
 
 def _packed(plan: Plan) -> set[str]:
-    return {weight.tensor for weight in plan.weights if weight.format in PANEL_FORMATS}
+    return {weight.tensor for weight in plan.weights if weight.format.is_panel}
 
 
 def _advise(mapping: mmap.mmap, name: str) -> None:

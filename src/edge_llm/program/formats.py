@@ -18,7 +18,7 @@ floats               the code itself
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Code = Literal["f32", "f16", "bf16", "i8", "i4", "u4"]
 # f32, f16: one such number a group; q8: an unsigned byte a group, times an fp16 factor for each
@@ -29,6 +29,12 @@ Scale = Literal["none", "f32", "f16", "q8"]
 Minimum = Literal["none", "f16", "q8", "zero"]
 # panel: 16 rows side by side as `program.pack` lays them out; raw: plain little-endian numbers.
 Layout = Literal["panel", "raw"]
+
+# The choices in the order of their numbers in the native ABI.
+CODES: tuple[Code, ...] = get_args(Code)
+SCALES: tuple[Scale, ...] = get_args(Scale)
+MINIMA: tuple[Minimum, ...] = get_args(Minimum)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 SUPER = 256  # columns that share the fp16 factors of "q8" scales and minima
 
@@ -60,6 +66,11 @@ class WeightFormat:
     def is_float(self) -> bool:
         """Tell whether the stored numbers are floats, which no scale belongs to."""
         return self.code in ("f32", "f16", "bf16")
+
+    @property
+    def is_panel(self) -> bool:
+        """Tell whether a matrix is stored in panels, as `linear` and `embedding` take it."""
+        return self.layout == "panel"
 
 
 # Every format that a program may hold, by name.

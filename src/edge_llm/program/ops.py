@@ -74,15 +74,6 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
     }
 )
 
-# Weight formats. Panel formats hold a matrix [N, K] as `program.pack` lays it out and serve
-# `linear` and `embedding`; "raw_f32" is a plain little-endian float32 array (norms, biases,
-# tables).
-PANEL_FORMATS: MappingProxyType[str, int] = MappingProxyType(
-    {"f32": 0, "f16": 1, "bf16": 2, "i8": 3, "i4g32": 4, "i4g64": 5, "i4g128": 6}
-)
-RAW_F32 = "raw_f32"
-WEIGHT_FORMATS: MappingProxyType[str, int] = MappingProxyType({**PANEL_FORMATS, RAW_F32: 7})
-
 # KV caches. With "i8" each token has one float32 scale per kv head for its key, and one for its
 # value.
 KV_DTYPES: MappingProxyType[str, int] = MappingProxyType({"f32": 0, "f16": 1, "i8": 2})

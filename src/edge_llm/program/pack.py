@@ -30,13 +30,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_llm.errors import ConfigError, ExportError, ProgramError
-from edge_llm.program.ops import PANEL_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 
 PANEL = 16  # output rows of a panel: the 16 float lanes of every kernel
 BLOCK = 32  # k of a block
 
 # The largest K for which an int8 dot product, at most 127 * 128 a term, fits 32 bits.
 MAX_I8_K = (2**31 - 1) // (127 * 128)
+
+# Names of the formats that matrices are packed in.
+PANEL_FORMATS = tuple(
+    name for name, format_ in WEIGHT_FORMATS.items() if format_.is_panel and format_.code != "u4"
+)
 
 Bytes = NDArray[np.uint8]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -71,19 +76,20 @@ def fitting_format(fmt: str, k: int) -> str | None:
     return next((f"i4g{size}" for size in (128, 64, 32) if k % size == 0), None)
 
 
-def packed_bytes(fmt: str, n: int, k: int) -> int:
-    """Return the size in bytes of an ``[n, k]`` weight packed as ``fmt``."""
-    return _panels(n) * _panel_dtype(fmt, n, k).itemsize
+def packed_bytes(format_: WeightFormat, n: int, k: int) -> int:
+    """Return the size in bytes of an ``[n, k]`` weight packed as ``format_``."""
+    return _panels(n) * _panel_dtype(format_, n, k).itemsize
 
 
-def pack_float(weight: NDArray[np.float32], fmt: str) -> Bytes:
+def pack_float(weight: NDArray[np.float32], format_: WeightFormat) -> Bytes:
     """Pack float32 ``[N, K]`` as ``f32``, ``f16`` or ``bf16`` (round to nearest even)."""
+    fmt = format_.name
     if fmt not in ("f32", "f16", "bf16"):
         raise ProgramError(f"float weight format is {fmt!r}, expected f32, f16 or bf16")
     n, k = _matrix(weight, np.float32, "weight")
     if not np.isfinite(weight).all():
         raise ExportError(f"a weight of shape [{n}, {k}] has values that are not finite")
-    panels = np.zeros(_panels(n), _panel_dtype(fmt, n, k))
+    panels = np.zeros(_panels(n), _panel_dtype(format_, n, k))
     stored = _round_float(weight, fmt)
     panels["values"][:, :k] = _padded_rows(stored).reshape(-1, PANEL, k).transpose(0, 2, 1)
     return panels.view(np.uint8)
@@ -98,7 +104,7 @@ def pack_int8(q: NDArray[np.int8], scales: NDArray[np.float32]) -> Bytes:
     if q.min() < -127:
         raise ExportError("int8 weights hold -128, expected values in [-127, 127]")
     row_scales = _finite_scales(scales, (n, 1))
-    panels = np.zeros(_panels(n), _panel_dtype("i8", n, k))
+    panels = np.zeros(_panels(n), _panel_dtype(WEIGHT_FORMATS["i8"], n, k))
     depth = panels["words"].shape[1]
     rows = np.zeros((len(panels) * PANEL, depth * 4), np.int8)
     rows[:n, :k] = q
@@ -117,7 +123,7 @@ def pack_int4(q: NDArray[np.int8], scales: ArrayLike, group: int) -> Bytes:
     refused here; the quantize stage rounds scales first.
     """
     n, k = _matrix(q, np.int8, "q")
-    layout = _panel_dtype(f"i4g{group}", n, k)
+    layout = _panel_dtype(WeightFormat("i4", group, "f16"), n, k)
     if q.min() < -8 or q.max() > 7:
         raise ExportError(f"int4 weights span [{q.min()}, {q.max()}], expected [-8, 7]")
     group_scales = _finite_scales(scales, (n, k // group))
@@ -142,10 +148,10 @@ def pack_int4(q: NDArray[np.int8], scales: ArrayLike, group: int) -> Bytes:
     return panels.view(np.uint8)
 
 
-def unpack(data: Bytes, fmt: str, n: int, k: int) -> Unpacked:
+def unpack(data: Bytes, format_: WeightFormat, n: int, k: int) -> Unpacked:
     """Return the values of an ``[n, k]`` weight from its packed bytes."""
-    panels = _view(data, fmt, n, k)
-    group = format_group(fmt)
+    panels = _view(data, format_, n, k)
+    group = format_.group
     if group:
         words = np.ascontiguousarray(panels["groups"]["words"].transpose(0, 4, 5, 1, 2, 3))
         packed = words.view(np.uint8).reshape(-1, 1, 4)
@@ -153,20 +159,20 @@ def unpack(data: Bytes, fmt: str, n: int, k: int) -> Unpacked:
         q = (pairs.view(np.int8) - np.int8(8)).reshape(-1, k)[:n]
         half = panels["groups"]["scales"].transpose(0, 2, 1).reshape(-1, k // group)[:n]
         return Unpacked(q=q, scales=half.astype(np.float32))
-    if fmt == "i8":
+    if format_.code == "i8":
         words = np.ascontiguousarray(panels["words"].transpose(0, 2, 1))
         rows = words.view(np.int8).reshape(len(panels) * PANEL, -1)
         scales = panels["scales"].reshape(-1, 1)[:n].astype(np.float32)
         return Unpacked(q=rows[:n, :k], scales=scales)
     stored = panels["values"].transpose(0, 2, 1).reshape(len(panels) * PANEL, -1)[:n, :k]
-    if fmt == "bf16":
+    if format_.code == "bf16":
         return Unpacked(values=(stored.astype(np.uint32) << np.uint32(16)).view(np.float32))
     return Unpacked(values=stored.astype(np.float32))
 
 
-def dequantize(data: Bytes, fmt: str, n: int, k: int) -> NDArray[np.float32]:
+def dequantize(data: Bytes, format_: WeightFormat, n: int, k: int) -> NDArray[np.float32]:
     """Return float32 ``[n, k]``: ``scale * q`` rounded once, as the kernels mean it."""
-    unpacked = unpack(data, fmt, n, k)
+    unpacked = unpack(data, format_, n, k)
     if unpacked.q is None or unpacked.scales is None:
         assert unpacked.values is not None  # one of the two kinds, by construction
         return unpacked.values
@@ -179,9 +185,11 @@ def _panels(n: int) -> int:
     return -(-n // PANEL)
 
 
-def _panel_dtype(fmt: str, n: int, k: int) -> np.dtype[np.void]:
+def _panel_dtype(format_: WeightFormat, n: int, k: int) -> np.dtype[np.void]:
     """Return the layout of one panel as a structured dtype."""
-    group = format_group(fmt)
+    if not format_.is_panel or format_.code == "u4":
+        raise ProgramError(f"weight format {format_} has no panels")
+    group, fmt = format_.group, format_.code
     if n < 1 or k < 1:
         raise ProgramError(f"weight shape is [{n}, {k}], expected positive sizes")
     if group:
@@ -206,14 +214,14 @@ def _panel_dtype(fmt: str, n: int, k: int) -> np.dtype[np.void]:
     return np.dtype([("values", stored, (depth, PANEL))])
 
 
-def _view(data: Bytes, fmt: str, n: int, k: int) -> NDArray[np.void]:
-    expected = packed_bytes(fmt, n, k)
+def _view(data: Bytes, format_: WeightFormat, n: int, k: int) -> NDArray[np.void]:
+    expected = packed_bytes(format_, n, k)
     if data.dtype != np.uint8 or data.ndim != 1 or data.size != expected:
         raise ProgramError(
-            f"a packed {fmt} weight [{n}, {k}] is {data.dtype} {list(data.shape)}, "
+            f"a packed {format_.name} weight [{n}, {k}] is {data.dtype} {list(data.shape)}, "
             f"expected uint8 [{expected}]"
         )
-    return np.ascontiguousarray(data).view(_panel_dtype(fmt, n, k))
+    return np.ascontiguousarray(data).view(_panel_dtype(format_, n, k))
 
 
 def _matrix(array: NDArray[np.generic], dtype: type[np.generic], name: str) -> tuple[int, int]:

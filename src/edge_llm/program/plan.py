@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_llm.program.formats import WeightFormat
+
 Rows = Literal["T", "R"]
 Attribute = int | float
 
@@ -32,7 +34,7 @@ class Weight:
 
     name: str
     tensor: str
-    format: str
+    format: WeightFormat
     shape: tuple[int, ...]
 
 

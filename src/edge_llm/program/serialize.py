@@ -19,10 +19,12 @@ from edge_llm.program.documents import (
     ModelFacts,
     TokenizerFacts,
 )
+from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES, WeightFormat
 from edge_llm.program.ops import OPS
 from edge_llm.program.plan import Attribute, Instruction, Plan, State, Value, Weight
 from edge_llm.program.strict import (
     as_bool,
+    as_choice,
     as_float,
     as_int,
     as_list,
@@ -136,8 +138,19 @@ def _weight(value: Any, path: str) -> Weight:
     return Weight(
         name=as_str(record["name"], f"{path}.name"),
         tensor=as_str(record["tensor"], f"{path}.tensor"),
-        format=as_str(record["format"], f"{path}.format"),
+        format=_format(record["format"], f"{path}.format"),
         shape=as_list(record["shape"], f"{path}.shape", as_int, limit=2),
+    )
+
+
+def _format(value: Any, path: str) -> WeightFormat:
+    record = fields(value, path, ("code", "group", "scale", "minimum", "layout"))
+    return WeightFormat(
+        code=as_choice(record["code"], f"{path}.code", CODES),
+        group=as_int(record["group"], f"{path}.group"),
+        scale=as_choice(record["scale"], f"{path}.scale", SCALES),
+        minimum=as_choice(record["minimum"], f"{path}.minimum", MINIMA),
+        layout=as_choice(record["layout"], f"{path}.layout", LAYOUTS),
     )
 
 

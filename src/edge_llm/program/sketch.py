@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edge_llm.errors import ExportError, SourceError
 from edge_llm.program.cost import stored_bytes
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.pack import fitting_format
 from edge_llm.program.plan import ROWS, TOKENS, Instruction, Plan, Rows, State, Value, Weight
 
@@ -95,7 +95,7 @@ def sketch(shape: Shape, formats: Formats, *, kv_dtype: str, context: int) -> Pl
         if fitted is None:
             raise ExportError(f"{name} has {k} columns, which no group of {wanted} divides")
         matrices += n * k
-        weights.append(Weight(name, name, fitted, (n, k)))
+        weights.append(Weight(name, name, WEIGHT_FORMATS[fitted], (n, k)))
         return len(weights) - 1
 
     table = weight("model.embed_tokens.weight", "embedding", shape.vocab, shape.dim)

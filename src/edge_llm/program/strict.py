@@ -98,6 +98,14 @@ def as_str(value: Any, path: str, *, limit: int = 4096) -> str:
     return value
 
 
+def as_choice(value: Any, path: str, choices: Sequence[T]) -> T:
+    """Return one of ``choices``, all of which are strings."""
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise ProgramError(f"{path}: got {value!r:.64}, expected one of {', '.join(map(str, choices))}")
+
+
 def as_int(value: Any, path: str, low: int = -(2**31), high: int = INT32_MAX) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         _wrong(value, path, "an integer")

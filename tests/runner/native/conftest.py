@@ -17,7 +17,7 @@ from toy_transformer import CONTEXT, Toy
 from toy_transformer import TOKENS as TEXT
 
 from edge_llm.native import library_path
-from edge_llm.program.ops import RAW_F32
+from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.pack import pack_float
 from edge_llm.program.plan import (
     POSITIONS,
@@ -65,12 +65,14 @@ class PlanBuilder:
     def matrix(self, values: Float32, fmt: str = "f32") -> int:
         """A float matrix [n, k], packed as f32, f16 or bf16."""
         n, k = values.shape
-        return self.packed(pack_float(np.ascontiguousarray(values, np.float32), fmt), fmt, n, k)
+        return self.packed(
+            pack_float(np.ascontiguousarray(values, np.float32), WEIGHT_FORMATS[fmt]), fmt, n, k
+        )
 
     def raw(self, values: Float32) -> int:
         """A plain float32 array: norm weight, bias, rope table."""
         data = np.ascontiguousarray(values, np.float32)
-        return self._weight(data.reshape(-1).view(np.uint8), RAW_F32, data.shape)
+        return self._weight(data.reshape(-1).view(np.uint8), "raw_f32", data.shape)
 
     def state(self, kv_heads: int, head_dim: int, dtype: str = "f32") -> int:
         """A KV cache."""
@@ -107,7 +109,9 @@ class PlanBuilder:
         """The value [T, K] that equals ``x`` when the tokens are 0..T-1. ``x`` may hold NaN and
         infinity, which no weight may, so they are put in after packing."""
         rows, columns = np.nonzero(~np.isfinite(x))
-        data = pack_float(np.nan_to_num(x, posinf=0, neginf=0).astype(np.float32), "f32")
+        data = pack_float(
+            np.nan_to_num(x, posinf=0, neginf=0).astype(np.float32), WEIGHT_FORMATS["f32"]
+        )
         panels = data.view(np.float32).reshape(-(-len(x) // 16), -1, 16)
         panels[rows // 16, columns, rows % 16] = x[rows, columns]
         return self.embedding(self.packed(data, "f32", *x.shape))
@@ -168,7 +172,7 @@ class PlanBuilder:
 
     def _weight(self, data: Bytes, fmt: str, shape: tuple[int, ...]) -> int:
         name = f"weight.{len(self.weights)}"
-        self.weights.append(Weight(name, name, fmt, shape))
+        self.weights.append(Weight(name, name, WEIGHT_FORMATS[fmt], shape))
         self.tensors[name] = data
         return len(self.weights) - 1
 

@@ -16,6 +16,7 @@ from bits import assert_same_bits, isas
 from numpy.typing import NDArray
 
 from edge_llm.program import pack
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 Float32 = NDArray[np.float32]
 
@@ -68,7 +69,9 @@ def case(plan_builder: Any, run_plan: Any) -> Callable[..., Case]:
             row_scales = rng.uniform(1e-3, 1e-2, n).astype(np.float32)
             data = pack.pack_int8(q, row_scales)
         else:
-            data = pack.pack_float(rng.standard_normal((n, k)).astype(np.float32), fmt)
+            data = pack.pack_float(
+                rng.standard_normal((n, k)).astype(np.float32), WEIGHT_FORMATS[fmt]
+            )
         offset = rng.standard_normal(n).astype(np.float32) if bias else None
         x = _activations(rng, rows, k)
         return Case(plan_builder, run_plan, data, fmt, (n, k), x, offset)
@@ -100,7 +103,7 @@ def _activations(rng: np.random.Generator, rows: int, k: int) -> Float32:
 def _pack_any_float(values: Float32) -> NDArray[np.uint8]:
     """Like pack_float, which refuses what is not finite."""
     stand_in = np.float32(1e30)
-    data = pack.pack_float(np.where(np.isfinite(values), values, stand_in), "f32")
+    data = pack.pack_float(np.where(np.isfinite(values), values, stand_in), WEIGHT_FORMATS["f32"])
     panels = data.view(np.float32).reshape(-1, -(-values.shape[1] // 32) * 32, 16)
     for row, column in np.argwhere(~np.isfinite(values)):
         panels[row // 16, column, row % 16] = values[row, column]
@@ -123,7 +126,7 @@ def _quantize(x: Float32) -> tuple[NDArray[np.int64], Float32, Float32]:
 
 def _reference(case: Case) -> Float32:
     n, k = case.shape
-    unpacked = pack.unpack(case.data, case.fmt, n, k)
+    unpacked = pack.unpack(case.data, WEIGHT_FORMATS[case.fmt], n, k)
     total = np.zeros((len(case.x), n), np.float32)
     if unpacked.q is None or unpacked.scales is None:
         assert unpacked.values is not None
@@ -232,5 +235,5 @@ def test_embedding_reads_dequantized_rows(
         b = plan_builder()
         runner = run_plan(b, b.embedding(b.packed(table.data, fmt, n, k)), isa=isa, threads=2)
         ids = [n - 1, 0, n // 2, n - 1, 7]
-        expected = pack.dequantize(table.data, fmt, n, k)[ids]
+        expected = pack.dequantize(table.data, WEIGHT_FORMATS[fmt], n, k)[ids]
         assert_same_bits(runner.logits(ids), expected)

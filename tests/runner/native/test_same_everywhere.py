@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from toy_transformer import TOKENS, VOCAB, Toy
 
 from edge_llm.program import pack
+from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.runner.executor import RowSampler, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
@@ -96,7 +97,7 @@ def _pack(fmt: str, n: int, k: int) -> NDArray[np.uint8]:
     if fmt == "i8":
         q = rng.integers(-127, 128, (n, k), dtype=np.int8)
         return pack.pack_int8(q, np.abs(numbers(n, seed=3, spread=0.01)) + np.float32(2**-20))
-    return pack.pack_float(numbers(n, k, seed=2), fmt)
+    return pack.pack_float(numbers(n, k, seed=2), WEIGHT_FORMATS[fmt])
 
 
 def elementwise(builder: Any, start: Any) -> Outputs:
