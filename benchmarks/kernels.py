@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from programs import FOLDER, run
 
 from edge_llm import native
-from edge_llm.program.formats import WEIGHT_FORMATS
-from edge_llm.program.pack import pack_float, pack_int4, pack_int8
+from edge_llm.program.formats import SUPER, WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.integers import Integers
+from edge_llm.program.pack import pack_float, pack_integers
 from edge_llm.program.plan import (
     POSITIONS,
     ROWS,
@@ -44,7 +45,8 @@ from edge_llm.runner.sampling import SamplingParams
 Bytes = NDArray[np.uint8]
 
 ISAS = ("avx512vnni", "avxvnni", "avx2", "neon_i8mm", "neon_dotprod", "neon")
-FORMATS = ("i4g32", "i4g64", "i4g128", "i8")
+FORMATS = tuple(form for form in WEIGHT_FORMATS.values() if form.is_panel and not form.is_float)
+F32, I8 = WEIGHT_FORMATS["f32"], WEIGHT_FORMATS["i8"]
 FEW, MANY = (1, 2, 3, 4, 6, 8), (64, 512)  # rows
 WIDE, DEEP = 8192, 2048  # a feed-forward layer of a 1B model, both ways
 STREAMED = 256 << 20  # bytes of weights for a few rows, more than caches hold
@@ -76,11 +78,13 @@ class Builder:
 
     def embedding(self, width: int) -> int:
         table = np.random.default_rng(0).standard_normal((16, width)).astype(np.float32)
-        weight = self._weight(pack_float(table, WEIGHT_FORMATS["f32"]), "f32", (16, width))
+        weight = self._weight(pack_float(table, F32), F32, (16, width))
         return self._op("embedding", (TOKENS,), [width], weights=(weight,))[0]
 
-    def linear(self, x: int, data: Bytes, fmt: str, shape: tuple[int, int]) -> int:
-        return self._op("linear", (x,), [shape[0]], weights=(self._weight(data, fmt, shape), -1))[0]
+    def linear(self, x: int, data: Bytes, form: WeightFormat, shape: tuple[int, int]) -> int:
+        return self._op("linear", (x,), [shape[0]], weights=(self._weight(data, form, shape), -1))[
+            0
+        ]
 
     def attention(self, qkv: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> int:
         """Of a value that holds queries, keys and values side by side."""
@@ -120,9 +124,9 @@ class Builder:
             output=output,
         )
 
-    def _weight(self, data: Bytes, fmt: str, shape: tuple[int, int]) -> int:
+    def _weight(self, data: Bytes, form: WeightFormat, shape: tuple[int, int]) -> int:
         name = f"weight.{len(self._weights)}"
-        self._weights.append(Weight(name, name, WEIGHT_FORMATS[fmt], shape))
+        self._weights.append(Weight(name, name, form, shape))
         self.tensors[name] = data
         return len(self._weights) - 1
 
@@ -241,21 +245,21 @@ def measure(threads: list[int], only: str | None) -> dict[str, Any]:
 
 def linears(threads: int) -> Iterator[dict[str, Any]]:
     """Seconds of multiplying alone, and with the quantization of the rows."""
-    for fmt in FORMATS:
-        up, down = packed(fmt, WIDE, DEEP), packed(fmt, DEEP, WIDE)
+    for form in FORMATS:
+        up, down = packed(form, WIDE, DEEP), packed(form, DEEP, WIDE)
         for counts, pairs in ((FEW, STREAMED // (up.size + down.size)), (MANY, 1)):
             builder = Builder()
             x = builder.embedding(DEEP)
             for _ in range(pairs):
-                x = builder.linear(x, up.copy(), fmt, (WIDE, DEEP))
-                x = builder.linear(x, down.copy(), fmt, (DEEP, WIDE))
+                x = builder.linear(x, up.copy(), form, (WIDE, DEEP))
+                x = builder.linear(x, down.copy(), form, (DEEP, WIDE))
             plan = builder.plan(builder.select(x), context=max(MANY))
             bench = Bench(builder, plan, threads, max(MANY))
             for count in counts:
                 found = [row for row in bench.rows(count) if row.operator.startswith("linear")]
                 multiplied = [row for row in found if row.operations]
                 yield {
-                    "what": fmt,
+                    "what": form.name,
                     "size": count,
                     "seconds": sum(row.seconds for row in multiplied),
                     "all_seconds": sum(row.seconds + row.waited for row in found),
@@ -265,14 +269,27 @@ def linears(threads: int) -> Iterator[dict[str, Any]]:
             bench.executor.close()
 
 
-def packed(fmt: str, n: int, k: int) -> Bytes:
+def packed(form: WeightFormat, n: int, k: int) -> Bytes:
+    """Return a weight [n, k] of any integers whose scales are small."""
     rng = np.random.default_rng(0)
-    if fmt == "i8":
-        q = rng.integers(-127, 128, (n, k), np.int8)
-        return pack_int8(q, np.full((n, 1), 2.0**-12, np.float32))
-    group = WEIGHT_FORMATS[fmt].group
-    q = rng.integers(-8, 8, (n, k), np.int8)
-    return pack_int4(q, np.full((n, k // group), 2.0**-8, np.float32), group)
+    groups = (n, k // (form.group or k))
+
+    def halves(shape: tuple[int, int]) -> NDArray[np.float16]:
+        return np.full(shape, 2.0**-8, np.float16)
+
+    if form.code == "i8":
+        scale = np.full(groups, 2.0**-12, np.float32)
+        return pack_integers(Integers(form, rng.integers(-127, 128, (n, k), np.int8), scale))
+    if form.code == "i4":
+        return pack_integers(Integers(form, rng.integers(-8, 8, (n, k), np.int8), halves(groups)))
+    codes = rng.integers(0, 16, (n, k), np.uint8)
+    if form.scale == "q8":
+        small = (rng.integers(0, 64, groups, np.uint8) for _ in range(2))
+        factors = (halves((n, k // SUPER)) * np.float16(2.0**-6) for _ in range(2))
+        return pack_integers(Integers(form, codes, *small, *factors))
+    zeros = rng.integers(0, 16, groups, np.uint8)
+    minimum = zeros if form.minimum == "zero" else -8 * halves(groups)
+    return pack_integers(Integers(form, codes, halves(groups), minimum))
 
 
 def attentions(threads: int) -> Iterator[dict[str, Any]]:
@@ -304,7 +321,7 @@ def attentions(threads: int) -> Iterator[dict[str, Any]]:
 def samplings(threads: int) -> Iterator[dict[str, Any]]:
     builder = Builder()
     x = builder.select(builder.embedding(64))
-    logits = builder.linear(x, packed("i8", VOCAB, 64), "i8", (VOCAB, 64))
+    logits = builder.linear(x, packed(I8, VOCAB, 64), I8, (VOCAB, 64))
     builder.rows(logits)
     bench = Bench(builder, builder.plan(logits, context=64), threads, 1)
     for name, sampler in SAMPLERS.items():
@@ -339,15 +356,15 @@ def linear_table(rows: list[dict[str, Any]], bandwidth: float, arithmetic: float
     if not found:
         return ""
     lines = []
-    for fmt in FORMATS:
+    for form in FORMATS:
         cells = []
         for row in found:
-            if row["what"] == fmt:
+            if row["what"] == form.name:
                 few = row["size"] in FEW
                 rate = row["bytes" if few else "operations"] / row["seconds"]
                 share = rate / (bandwidth if few else arithmetic)
                 cells.append(f"{rate / 1e9:.{1 if few else 0}f} ({share:.0%})")
-        lines.append([fmt, *cells])
+        lines.append([form.name, *cells])
     head = ["linear", *(f"{n} rows, {'GB/s' if n in FEW else 'GOP/s'}" for n in FEW + MANY)]
     return table([head[0], head[1].replace("rows", "row"), *head[2:]], lines)
 

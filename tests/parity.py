@@ -23,7 +23,7 @@ from edge_llm.export.weights import QuantizedWeight
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
 from edge_llm.program.file import Program
-from edge_llm.program.pack import unpack
+from edge_llm.program.pack import unpack_integers
 from edge_llm.runner.backends import native
 from edge_llm.runner.executor import Batch, Limits
 
@@ -199,13 +199,11 @@ def replace_weights(model: nn.Module, program: Program) -> None:
         weight = weights[row["tensor"]]
         if weight.format.name == "raw_f32":
             continue
-        unpacked = unpack(program.weight_data(weight), weight.format, *weight.shape)
-        assert unpacked.q is not None
-        assert unpacked.scales is not None
+        unpacked = unpack_integers(program.weight_data(weight), weight.format, *weight.shape)
         first = begin.get(row["tensor"], 0)
         end = begin[row["tensor"]] = first + row["shape"][0]
-        scales = torch.from_numpy(unpacked.scales[first:end].copy())
-        q = torch.from_numpy(unpacked.q[first:end].copy())
+        scales = torch.from_numpy(unpacked.scale[first:end].astype(np.float32))
+        q = torch.from_numpy(unpacked.codes[first:end].copy())
         parts[row["name"]] = QuantizedWeight(
             weight.format.name, q, scales, q.shape[1] // scales.shape[1]
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from random_weights import random_packed
 
-from edge_llm.program import pack
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import SUPER, WEIGHT_FORMATS
 
 WIDTH, FFN, HEADS, KV_HEADS, HEAD_DIM = 96, 128, 4, 2, 32
 VOCAB = 40
@@ -18,23 +18,20 @@ class Block:
 
     def __init__(self, builder: Any, fmt: str) -> None:
         self.b, self.fmt = builder, fmt
+        # Of 96 columns some formats have no groups.
+        self.width = 256 if WEIGHT_FORMATS[fmt].scale == "q8" else WIDTH
+        self.ffn = 256 if WEIGHT_FORMATS[fmt].scale == "q8" else FFN
         self.rng = np.random.default_rng(5)
 
     def linear(self, x: int, n: int, fmt: str | None = None, *, bias: bool = False) -> int:
         fmt = fmt or self.fmt
         k = self.b.values[x].width
-        w = (self.rng.standard_normal((n, k)) / np.sqrt(k)).astype(np.float32)
-        if group := pack.format_group(fmt):
-            q = self.rng.integers(-8, 8, (n, k), dtype=np.int8)
-            scales = np.full((n, k // group), 0.02, np.float16)
-            packed = pack.pack_int4(q, scales, group)
-        elif fmt == "i8":
-            q = self.rng.integers(-127, 128, (n, k), dtype=np.int8)
-            packed = pack.pack_int8(q, np.full(n, 0.002, np.float32))
-        else:
-            packed = pack.pack_float(w, WEIGHT_FORMATS[fmt])
+        form = WEIGHT_FORMATS[fmt]
+        if k % (SUPER if form.scale == "q8" else form.group or 1):
+            form = WEIGHT_FORMATS["i8"]
+        packed = random_packed(form.name, n, k, self.rng, scale=0.02)
         vector = self.b.raw(self.rng.standard_normal(n).astype(np.float32)) if bias else None
-        return int(self.b.linear(x, self.b.packed(packed, fmt, n, k), vector))
+        return int(self.b.linear(x, self.b.packed(packed, form.name, n, k), vector))
 
     def norm(self, x: int, size: int = 0) -> int:
         size = size or self.b.values[x].width
@@ -61,22 +58,24 @@ class Block:
     def feed_forward(self, y: int, *, merged: bool, activation: str, up_first: bool) -> int:
         b = self.b
         if merged:
-            first = b.op("split", self.linear(y, 2 * FFN, bias=True), width=[FFN, FFN])
+            first = b.op(
+                "split", self.linear(y, 2 * self.ffn, bias=True), width=[self.ffn, self.ffn]
+            )
             gate, up = (first + 1, first) if up_first else (first, first + 1)
             active = b.op(activation, gate)
         else:
-            active = b.op(activation, self.linear(y, FFN))
-            up = self.linear(y, FFN)
+            active = b.op(activation, self.linear(y, self.ffn))
+            up = self.linear(y, self.ffn)
         return int(b.op("mul", up, active) if up_first else b.op("mul", active, up))
 
     def build(self, *, merged: bool, activation: str = "silu", up_first: bool = False) -> int:
         b = self.b
-        table = self.rng.standard_normal((VOCAB, WIDTH)).astype(np.float32)
+        table = self.rng.standard_normal((VOCAB, self.width)).astype(np.float32)
         x = b.activations(table)
         for _ in range(2):
             y = self.attention(self.norm(x), merged=merged)
-            x = b.op("add", x, self.linear(y, WIDTH))
+            x = b.op("add", x, self.linear(y, self.width))
             y = self.norm(x)
             y = self.feed_forward(y, merged=merged, activation=activation, up_first=up_first)
-            x = b.op("add", x, self.linear(y, WIDTH))
+            x = b.op("add", x, self.linear(y, self.width))
         return self.linear(self.norm(b.select(x)), 75, "i8")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.errors import ExportError
 from edge_llm.export.weights import PreparedWeight, QuantizedWeight
 from edge_llm.program import pack as panels
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.integers import Integers
 from edge_llm.program.ops import OPS
 
 name = "native"
@@ -25,7 +27,9 @@ def pack(weight: PreparedWeight) -> NDArray[np.uint8]:
     """Panels of 16 rows; see program.pack for the layouts."""
     if not isinstance(weight, QuantizedWeight):
         return panels.pack_float(weight.values.numpy(), WEIGHT_FORMATS[weight.format])
-    q, scales = weight.q.numpy(), weight.scales.numpy()
-    if weight.format == "i8":
-        return panels.pack_int8(q, scales)
-    return panels.pack_int4(q, scales, weight.group)
+    form = WEIGHT_FORMATS[weight.format]
+    scales = weight.scales.numpy()
+    stored = scales if form.scale == "f32" else scales.astype(np.float16)
+    if not np.array_equal(stored.astype(np.float32), scales):
+        raise ExportError("int4 scales are not fp16 values; round them before q is chosen")
+    return panels.pack_integers(Integers(form, weight.q.numpy(), stored))

@@ -18,7 +18,7 @@ from torch.nn import functional
 from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes
 from edge_llm.program.formats import RAW_F32
-from edge_llm.program.pack import unpack
+from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
     INPUT_NAMES,
     POSITIONS,
@@ -81,10 +81,12 @@ def _device(name: str | None) -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class _Matrix:
-    """A weight [N, K]: float ``values`` as stored, or int8 with float32 ``scales`` [N, groups]."""
+    """A weight [N, K]: float ``values`` as stored, or int8 with float32 ``scales`` [N, groups].
+    Formats with minima are kept dequantized."""
 
     values: Tensor
     scales: Tensor | None = None
+    of_integers: bool = False  # activations are rounded to int8 for it
 
     def rows(self, index: Tensor | slice) -> Tensor:
         """Some rows, dequantized: (n, K) float32."""
@@ -190,14 +192,15 @@ class TorchExecutor:
         if weight.format == RAW_F32:
             raw = np.array(data.view(np.float32)).reshape(weight.shape)
             return _Matrix(torch.from_numpy(raw).to(self._device))
-        parts = unpack(data, weight.format, *weight.shape)
-        if parts.q is None or parts.scales is None:
-            values = torch.from_numpy(np.array(parts.values)).to(_STORED[weight.format.code])
-            return _Matrix(values.to(self._device))
-        return _Matrix(
-            torch.from_numpy(np.array(parts.q)).to(self._device),
-            torch.from_numpy(np.array(parts.scales)).to(self._device),
-        )
+        if weight.format.is_float:
+            floats = torch.from_numpy(unpack_floats(data, weight.format, *weight.shape))
+            return _Matrix(floats.to(self._device, _STORED[weight.format.code]))
+        parts = unpack_integers(data, weight.format, *weight.shape)
+        if parts.minimum is not None:
+            values = torch.from_numpy(parts.dequantize()).to(self._device)
+            return _Matrix(values, of_integers=True)
+        codes, scales = (torch.from_numpy(np.array(part)) for part in (parts.codes, parts.scale))
+        return _Matrix(codes.to(self._device), scales.float().to(self._device), of_integers=True)
 
     def _inputs(self, batch: Batch) -> dict[int, Tensor]:
         arrays = {
@@ -291,7 +294,7 @@ def _embedding(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weigh
 
 def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     matrix, bias = _present(weights[0]), weights[1]
-    x = inputs[0] if matrix.scales is None else _fake_quantize(inputs[0])
+    x = _fake_quantize(inputs[0]) if matrix.of_integers else inputs[0]
     blocks = [
         x @ matrix.rows(slice(start, start + _BLOCK_ROWS)).T
         for start in range(0, matrix.values.shape[0], _BLOCK_ROWS)

@@ -23,7 +23,7 @@ from edge_llm.export.weights import QuantizedWeight
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Integers
 from edge_llm.program.file import Program
-from edge_llm.program.pack import unpack
+from edge_llm.program.pack import unpack_integers
 
 Tiny = Callable[..., Path]
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -52,13 +52,11 @@ def integers_of(program: Program) -> dict[str, Quantized]:
         weight = weights[row["tensor"]]
         if weight.format.code != "i4":
             continue
-        unpacked = unpack(program.weight_data(weight), weight.format, *weight.shape)
-        assert unpacked.q is not None
-        assert unpacked.scales is not None
+        unpacked = unpack_integers(program.weight_data(weight), weight.format, *weight.shape)
         first = begin.get(row["tensor"], 0)
         begin[row["tensor"]] = first + row["shape"][0]
         part = slice(first, begin[row["tensor"]])
-        q, scales = unpacked.q[part].copy(), unpacked.scales[part].copy()
+        q, scales = unpacked.codes[part].copy(), unpacked.scale[part].astype(np.float32)
         groups = np.arange(q.shape[1]) // (q.shape[1] // scales.shape[1])
         found[row["name"]] = Quantized(q, np.zeros_like(scales), scales, groups)
     return found

@@ -6,73 +6,103 @@ import struct
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from random_weights import random_integers
 
 from edge_llm.errors import ConfigError, ExportError, ProgramError
 from edge_llm.program import pack
 from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.integers import Integers
 
-INT4 = ("i4g32", "i4g64", "i4g128")
+GROUPED = tuple(name for name, form in WEIGHT_FORMATS.items() if form.group)
+INTEGERS = (*GROUPED, "i8")
 FLOATS = ("f32", "f16", "bf16")
+# Bytes of a frame's header, groups of a frame, bytes behind the codes of a group.
+FRAMES = {"none": (0, 1, 32), "f16": (0, 1, 64), "zero": (32, 2, 32), "q8": (64, 8, 32)}
 
 
-def random_int4(
-    n: int, k: int, group: int, seed: int = 0
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    rng = np.random.default_rng(seed)
-    q = rng.integers(-8, 8, (n, k), dtype=np.int8)
-    half = rng.uniform(-0.1, 0.1, (n, k // group)).astype(np.float16)
-    return q, half.astype(np.float32)
+def random(name: str, n: int, k: int, seed: int = 0) -> Integers:
+    return random_integers(WEIGHT_FORMATS[name], n, k, np.random.default_rng(seed))
 
 
-def random_int8(n: int, k: int, seed: int = 0) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    rng = np.random.default_rng(seed)
-    q = rng.integers(-127, 128, (n, k), dtype=np.int8)
-    return q, rng.uniform(1e-3, 1e-2, n).astype(np.float32)
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("n", [16, 21, 1])
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_grouped_layout(name: str, n: int, groups: int) -> None:
+    form = WEIGHT_FORMATS[name]
+    header, together, tail = FRAMES[form.minimum]
+    if form.scale == "q8":
+        groups *= together
+    k = groups * form.group
+    weight = random(name, n, k)
+    data = pack.pack_integers(weight).tobytes()
 
+    def begin(g: int) -> int:
+        """Where the codes of a group begin in their panel."""
+        return (g // together + 1) * header + g * (form.group * 8 + tail)
 
-@pytest.mark.parametrize("group", [32, 64, 128])
-@pytest.mark.parametrize(("n", "k"), [(16, 128), (21, 256), (1, 384)])
-def test_int4_layout(n: int, k: int, group: int) -> None:
-    q, scales = random_int4(n, k, group)
-    data = pack.pack_int4(q, scales, group).tobytes()
-
-    group_bytes = group // 32 * 256 + 32
-    panel_bytes = k // group * group_bytes + 64
+    panel_bytes = -(-groups // together) * header + groups * (form.group * 8 + tail) + 64
     panels = (n + 15) // 16
-    assert (
-        len(data) == panels * panel_bytes == pack.packed_bytes(WEIGHT_FORMATS[f"i4g{group}"], n, k)
-    )
+    assert len(data) == panels * panel_bytes == pack.packed_bytes(form, n, k)
+    offset = 8 if form.code == "i4" else 0
     for row in range(panels * 16):
         panel, lane = divmod(row, 16)
+        start, there = panel * panel_bytes, row < n
         for column in range(k):
-            at = panel * panel_bytes + column // group * group_bytes
-            block, inside = divmod(column % group, 32)
+            block, inside = divmod(column % form.group, 32)
             c, eighth = divmod(inside, 8)
             high, i = divmod(eighth, 4)
+            at = start + begin(column // form.group)
             at += block * 256 + c * 64 + lane // 8 * 32 + lane % 8 * 4 + i
             nibble = data[at] >> 4 if high else data[at] & 15
-            assert nibble - 8 == (q[row, column] if row < n else 0)
-        for g in range(k // group):
-            at = panel * panel_bytes + (g + 1) * group_bytes - 32 + lane * 2
-            assert struct.unpack_from("<e", data, at)[0] == (scales[row, g] if row < n else 0)
-        constant = sum(
-            float(scales[row, g]) * int(q[row, g * group : (g + 1) * group].sum(dtype=np.int64))
-            for g in range(k // group if row < n else 0)
-        )
-        stored = struct.unpack_from("<f", data, (panel + 1) * panel_bytes - 64 + lane * 4)[0]
-        assert stored == pytest.approx(constant, rel=1e-7, abs=1e-12)
+            assert nibble - offset == (weight.codes[row, column] if there else 0)
+        for g in range(groups):
+            end = start + begin(g) + form.group * 8
+            frame = start + begin(g // together * together) - header
+            found: dict[str, float] = {}
+            if form.scale == "q8":
+                found = {"scale": data[end + lane], "minimum": data[end + 16 + lane]}
+                factors = struct.unpack_from("<e", data, frame + lane * 2)
+                factors += struct.unpack_from("<e", data, frame + 32 + lane * 2)
+                for array, value in zip(
+                    (weight.factor, weight.minimum_factor), factors, strict=True
+                ):
+                    assert array is not None
+                    assert value == (array[row, g // together] if there else 0)
+            else:
+                found = {"scale": struct.unpack_from("<e", data, end + lane * 2)[0]}
+            if form.minimum == "f16":
+                found["minimum"] = struct.unpack_from("<e", data, end + 32 + lane * 2)[0]
+            elif form.minimum == "zero":
+                found["minimum"] = data[frame + g % together * 16 + lane]
+            for field, value in found.items():
+                assert value == (getattr(weight, field)[row, g] if there else 0)
+        stored = struct.unpack_from("<f", data, start + panel_bytes - 64 + lane * 4)[0]
+        assert stored == (weight.constants()[row] if there else 0)
+
+
+def test_bits_of_a_weight() -> None:
+    """A large matrix, without its row constants."""
+    n, k = 160, 4096
+    bits = {
+        name: (pack.packed_bytes(WEIGHT_FORMATS[name], n, k) - n * 4) * 8 / (n * k)
+        for name in GROUPED
+    }
+    assert bits["i4g32"] == 4.5
+    assert bits["u4g32m"] == 5
+    assert bits["u4g32k"] == 4.625
+    assert [bits[f"u4g{group}z"] for group in (32, 64, 128)] == [4.75, 4.375, 4.1875]
 
 
 @pytest.mark.parametrize(("n", "k"), [(16, 32), (21, 100), (3, 7)])
 def test_int8_layout(n: int, k: int) -> None:
-    q, scales = random_int8(n, k)
-    data = pack.pack_int8(q, scales).tobytes()
+    weight = random("i8", n, k)
+    q, scales = weight.codes, weight.scale[:, 0]
+    data = pack.pack_integers(weight).tobytes()
 
     depth = (k + 31) // 32 * 32
     panel_bytes = depth * 16 + 128
     panels = (n + 15) // 16
-    assert len(data) == panels * panel_bytes == pack.packed_bytes(WEIGHT_FORMATS["i8"], n, k)
+    assert len(data) == panels * panel_bytes == pack.packed_bytes(weight.format, n, k)
     for row in range(panels * 16):
         panel, lane = divmod(row, 16)
         start = panel * panel_bytes
@@ -114,27 +144,22 @@ def test_float_layout(fmt: str, n: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 16, 33])
-def test_round_trips(n: int) -> None:
-    for fmt in INT4:
-        group = pack.format_group(fmt)
-        q, scales = random_int4(n, 256, group)
-        data = pack.pack_int4(q, scales, group)
-        unpacked = pack.unpack(data, WEIGHT_FORMATS[fmt], n, 256)
-        np.testing.assert_array_equal(unpacked.q, q)
-        np.testing.assert_array_equal(unpacked.scales, scales)
-        expected = q.astype(np.float32) * np.repeat(scales, group, axis=1)
-        np.testing.assert_array_equal(pack.dequantize(data, WEIGHT_FORMATS[fmt], n, 256), expected)
-    q, scales = random_int8(n, 100)
-    data = pack.pack_int8(q, scales[:, None])
-    unpacked = pack.unpack(data, WEIGHT_FORMATS["i8"], n, 100)
-    np.testing.assert_array_equal(unpacked.q, q)
-    np.testing.assert_array_equal(unpacked.scales, scales[:, None])
-    expected = q.astype(np.float32) * scales[:, None]
-    np.testing.assert_array_equal(pack.dequantize(data, WEIGHT_FORMATS["i8"], n, 100), expected)
-    weight = np.random.default_rng(2).standard_normal((n, 37)).astype(np.float32)
-    values = pack.unpack(
-        pack.pack_float(weight, WEIGHT_FORMATS["f32"]), WEIGHT_FORMATS["f32"], n, 37
-    ).values
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_round_trip(name: str, n: int) -> None:
+    for k in (256, 768):
+        weight = random(name, n, k)
+        data = pack.pack_integers(weight)
+        got = pack.unpack_integers(data, weight.format, n, k)
+        for field in ("codes", "scale", "minimum", "factor", "minimum_factor"):
+            np.testing.assert_array_equal(getattr(got, field), getattr(weight, field))
+        values = pack.dequantize(data, weight.format, n, k)
+        np.testing.assert_array_equal(values, weight.dequantize())
+
+
+def test_floats_round_trip() -> None:
+    weight = np.random.default_rng(2).standard_normal((33, 37)).astype(np.float32)
+    form = WEIGHT_FORMATS["f32"]
+    values = pack.unpack_floats(pack.pack_float(weight, form), form, 33, 37)
     np.testing.assert_array_equal(values, weight)
 
 
@@ -154,44 +179,21 @@ def test_float_rounding_is_to_nearest_even() -> None:
     np.testing.assert_array_equal(stored, [[2.0**-24, 0, 2.0**-23]])
 
 
-def test_formats_and_groups() -> None:
-    groups = {"f32": 0, "f16": 0, "bf16": 0, "i8": 0, "i4g32": 32, "i4g64": 64, "i4g128": 128}
-    assert {fmt: pack.format_group(fmt) for fmt in groups} == groups
-
-
 @pytest.mark.parametrize(
-    ("fmt", "n", "k", "message"),
+    ("name", "n", "k", "message"),
     [
-        ("raw_f32", 16, 64, "raw"),
+        ("raw_f32", 16, 64, "has panels"),
         ("i4g64", 16, 96, "divisible by 64"),
+        ("u4g64z", 16, 96, "divisible by 64"),
+        ("u4g32k", 16, 128, "divisible by 256"),
         ("f32", 0, 64, "positive"),
         ("i8", 16, -1, "positive"),
         ("i8", 16, 2**20, "takes K up to"),
     ],
 )
-def test_impossible_layouts(fmt: str, n: int, k: int, message: str) -> None:
+def test_impossible_layouts(name: str, n: int, k: int, message: str) -> None:
     with pytest.raises(ProgramError, match=message):
-        pack.packed_bytes(WEIGHT_FORMATS[fmt], n, k)
-
-
-def test_refused_integer_values() -> None:
-    q, scales = random_int4(4, 64, 32)
-    with pytest.raises(ExportError, match="not fp16"):
-        pack.pack_int4(q, scales + np.float32(1e-6), 32)
-    with pytest.raises(ExportError, match="not fp16"):
-        pack.pack_int4(q, np.full_like(scales, 1e6), 32)
-    with pytest.raises(ExportError, match="finite"):
-        pack.pack_int4(q, scales * np.float32("nan"), 32)
-    with pytest.raises(ExportError, match=r"scales have shape \[4, 1\], expected \[4, 2\]"):
-        pack.pack_int4(q, scales[:, :1], 32)
-    with pytest.raises(ExportError, match=r"expected \[-8, 7\]"):
-        pack.pack_int4(q * np.int8(2), scales, 32)
-    with pytest.raises(ExportError, match=r"int16 .*expected int8"):
-        pack.pack_int4(q.astype(np.int16), scales, 32)  # type: ignore[arg-type]
-    with pytest.raises(ExportError, match=r"expected int8 \[N, K\]"):
-        pack.pack_int8(q[0], scales[:1, 0])
-    with pytest.raises(ExportError, match="-128"):
-        pack.pack_int8(np.full((1, 4), -128, np.int8), np.ones(1, np.float32))
+        pack.packed_bytes(WEIGHT_FORMATS[name], n, k)
 
 
 def test_refused_float_values() -> None:
@@ -210,4 +212,4 @@ def test_unpack_checks_the_byte_count() -> None:
     data = pack.pack_float(np.ones((2, 3), np.float32), WEIGHT_FORMATS["f16"])
     for wrong in (data[:-1], data.view(np.int8), data.reshape(1, -1)):
         with pytest.raises(ProgramError, match="expected uint8"):
-            pack.unpack(wrong, WEIGHT_FORMATS["f16"], 2, 3)  # type: ignore[arg-type]
+            pack.unpack_floats(wrong, WEIGHT_FORMATS["f16"], 2, 3)  # type: ignore[arg-type]

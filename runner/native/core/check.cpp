@@ -73,8 +73,8 @@ class Checker {
       require(w.n > 0 && w.k > 0 && w.n <= kMaxContext && w.k <= kMaxContext,
               "a weight's shape is out of range");
       const WeightFormat format = stored_format(w);
-      const int32_t group = group_of(format);
-      require(group == 0 || w.k % group == 0, "a weight's columns are no multiple of its group");
+      require(w.k % column_multiple(format) == 0,
+              "a weight's columns are no multiple of its group");
       require(w.bytes == packed_bytes(format, w.n, w.k),
               "a weight's size does not fit its format and shape");
       require(w.data != nullptr && reinterpret_cast<uintptr_t>(w.data) % 64 == 0,
@@ -100,12 +100,12 @@ class Checker {
   }
   const edge_weight& panel(int32_t slot) const {
     const edge_weight& w = weight(slot);
-    require(stored_format(w) != WeightFormat::raw_f32, "a weight is not a matrix");
+    require(!is_raw(stored_format(w)), "a weight is not a matrix");
     return w;
   }
   const edge_weight& raw(int32_t slot) const {
     const edge_weight& w = weight(slot);
-    require(stored_format(w) == WeightFormat::raw_f32, "a weight is not raw f32");
+    require(is_raw(stored_format(w)), "a weight is not raw f32");
     return w;
   }
   void require_vector(int32_t slot, int64_t size) const {
@@ -236,21 +236,11 @@ class Checker {
 }  // namespace
 
 WeightFormat stored_format(const edge_weight& weight) {
-  struct Known {
-    WeightFormat format;
-    int32_t code, group, scale, minimum, layout;
-  };
-  static constexpr Known known[] = {
-      {WeightFormat::f32, 0, 0, 0, 0, 0},      {WeightFormat::f16, 1, 0, 0, 0, 0},
-      {WeightFormat::bf16, 2, 0, 0, 0, 0},     {WeightFormat::i8, 3, 0, 1, 0, 0},
-      {WeightFormat::i4g32, 4, 32, 2, 0, 0},   {WeightFormat::i4g64, 4, 64, 2, 0, 0},
-      {WeightFormat::i4g128, 4, 128, 2, 0, 0}, {WeightFormat::raw_f32, 0, 0, 0, 0, 1},
-  };
-  for (const Known& entry : known) {
-    if (entry.code == weight.code && entry.group == weight.group && entry.scale == weight.scale &&
-        entry.minimum == weight.minimum && entry.layout == weight.layout) {
-      return entry.format;
-    }
+  const WeightFormat stored = {
+      static_cast<Code>(weight.code), weight.group, static_cast<ScaleType>(weight.scale),
+      static_cast<MinimumType>(weight.minimum), static_cast<Layout>(weight.layout)};
+  for (const WeightFormat& format : kFormats) {
+    if (format == stored) return format;
   }
   fail(EDGE_INVALID, "plan: a weight has an unknown format (%d %d %d %d %d)", weight.code,
        weight.group, weight.scale, weight.minimum, weight.layout);

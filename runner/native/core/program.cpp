@@ -231,7 +231,7 @@ class Translator {
       if (number < 0) continue;
       const edge_weight& w = source_.weights[number];
       const auto format = stored_format(w);
-      if (format == WeightFormat::raw_f32) {
+      if (is_raw(format)) {
         op.vectors[vectors++] = static_cast<const float*>(w.data);
         op.table_cols = w.k;
       } else {

@@ -8,7 +8,7 @@ constexpr int32_t kFewRows = 8;  // int4 is unpacked in registers up to here, be
 
 // Rows that one pass over a panel's weights serves: tiles of nearly equal height.
 inline int32_t tile_rows(WeightFormat format, int32_t rows) {
-  const int32_t most = format == WeightFormat::i8 ? 4 : 6;
+  const int32_t most = format.code == Code::i8 ? 4 : 6;
   const int32_t tiles = (rows + most - 1) / most;
   return tiles ? (rows + tiles - 1) / tiles : 1;
 }
@@ -38,31 +38,32 @@ namespace edge {
 namespace {
 
 void prepare(const LinearArgs& args, Share mine) {
+  if (args.weight.format.code == Code::u4) return linear_scalar.prepare(args, mine);
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
   const HalfStarts starts = starts_of(args.weight.format);
   for (int64_t i = mine.begin; i < mine.end; ++i) {
-    quantize_row(args.x, i, tile, starts, rows);
+    quantize_row(args.x, i, tile, args.weight.format, starts, rows);
   }
 }
 
 void multiply(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
-  switch (args.weight.format) {
-    case WeightFormat::i4g32:
-      return multiply_int4<32>(args, panels);
-    case WeightFormat::i4g64:
-      return multiply_int4<64>(args, panels);
-    case WeightFormat::i4g128:
-      return multiply_int4<128>(args, panels);
-    case WeightFormat::i8:
+  switch (args.weight.format.code) {
+    case Code::i4:
+      return args.weight.format.group == 32   ? multiply_int4<32>(args, panels)
+             : args.weight.format.group == 64 ? multiply_int4<64>(args, panels)
+                                              : multiply_int4<128>(args, panels);
+    case Code::u4:
+      return linear_scalar.multiply(args, worker);
+    case Code::i8:
       return multiply_int8(args, panels);
-    case WeightFormat::f16:
-      return multiply_float<WeightFormat::f16>(args, panels);
-    case WeightFormat::bf16:
-      return multiply_float<WeightFormat::bf16>(args, panels);
+    case Code::f16:
+      return multiply_float<Code::f16>(args, panels);
+    case Code::bf16:
+      return multiply_float<Code::bf16>(args, panels);
     default:
-      return multiply_float<WeightFormat::f32>(args, panels);
+      return multiply_float<Code::f32>(args, panels);
   }
 }
 

@@ -4,17 +4,17 @@
 namespace edge {
 namespace {
 
-template <WeightFormat F>
+template <Code F>
 constexpr int64_t float_row_bytes() {  // one k of a panel
-  return kLanes * (F == WeightFormat::f32 ? 4 : 2);
+  return kLanes * (F == Code::f32 ? 4 : 2);
 }
 
 // 8 weights from `data` as float32.
-template <WeightFormat F>
+template <Code F>
 inline __m256 load_weights(const uint8_t* data) {
-  if (F == WeightFormat::f32) return _mm256_load_ps(reinterpret_cast<const float*>(data));
+  if (F == Code::f32) return _mm256_load_ps(reinterpret_cast<const float*>(data));
   const __m128i bits = _mm_load_si128(reinterpret_cast<const __m128i*>(data));
-  if (F == WeightFormat::f16) return _mm256_cvtph_ps(bits);
+  if (F == Code::f16) return _mm256_cvtph_ps(bits);
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
@@ -30,7 +30,7 @@ struct FloatOperands {
 };
 
 // M rows by P panels.
-template <WeightFormat F, int M, int P>
+template <Code F, int M, int P>
 EDGE_TILE_KERNEL void add_products(const FloatOperands& in) {
   __m256 sums[M][P][2];
 #pragma GCC unroll 8
@@ -69,7 +69,7 @@ EDGE_TILE_KERNEL void add_products(const FloatOperands& in) {
   }
 }
 
-template <WeightFormat F>
+template <Code F>
 void add_float_tile(int32_t height, const FloatOperands& in) {
   switch (height) {
     case 1:
@@ -101,14 +101,14 @@ constexpr int32_t kFloatTile = 6;
 constexpr int64_t kFloatDepth = 512;  // k of a panel held as floats in the first-level cache
 
 // One panel, many rows: blocks of k, each converted to float once and run over all rows.
-template <WeightFormat F>
+template <Code F>
 void multiply_float_panel(const LinearArgs& args, int64_t panel) {
   const int64_t tiles = (args.x.rows + kFloatTile - 1) / kFloatTile;  // of nearly equal height
-  alignas(64) float converted[F == WeightFormat::f32 ? 16 : kFloatDepth * kLanes];
+  alignas(64) float converted[F == Code::f32 ? 16 : kFloatDepth * kLanes];
   for (int64_t begin = 0; begin < args.weight.k; begin += kFloatDepth) {
     const int64_t depth = std::min(kFloatDepth, args.weight.k - begin);
     const uint8_t* w = panel_data(args.weight, panel) + begin * float_row_bytes<F>();
-    if (F != WeightFormat::f32) {
+    if (F != Code::f32) {
       for (int64_t i = 0; i < depth * kLanes; i += 8) {
         _mm256_store_ps(converted + i, load_weights<F>(w + i * 2));
       }
@@ -117,17 +117,17 @@ void multiply_float_panel(const LinearArgs& args, int64_t panel) {
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const auto first = static_cast<int32_t>(args.x.rows * tile / tiles);
       const auto last = static_cast<int32_t>(args.x.rows * (tile + 1) / tiles);
-      add_float_tile<WeightFormat::f32>(
+      add_float_tile<Code::f32>(
           last - first, {w, 0, args.x.row(first) + begin, args.x.stride,
                          args.y.row(first) + panel * kLanes, args.y.stride, depth, begin > 0});
     }
   }
 }
 
-template <WeightFormat F>
+template <Code F>
 void multiply_float(const LinearArgs& args, Share panels) {
   const int32_t rows = args.x.rows;
-  const int64_t stride = panel_bytes(F, args.weight.k);
+  const int64_t stride = panel_bytes({F}, args.weight.k);
   int64_t panel = panels.begin;
   while (panel < panels.end) {
     const int64_t left = panels.end - panel;

@@ -28,7 +28,7 @@ struct HalfStarts {
   }
 };
 
-inline HalfStarts starts_of(WeightFormat format) { return {std::min(group_of(format), 64)}; }
+inline HalfStarts starts_of(WeightFormat format) { return {std::min(format.group, 64)}; }
 
 // sums += w * x in 16-bit halves. Pinned, because gcc otherwise moves all products of a tile ahead
 // of all sums and spills them.

@@ -57,13 +57,23 @@ inline __m256i quantize_block(const float* x, int32_t count, __m256 inverse, __m
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-// Row `i` of x into its tile of `tile` rows or what is left. `Starts` says from what words a kernel
-// starts its integer sums over each `span` k (0: none wanted), given the sums of x over them:
+inline int32_t sum_bytes(__m256i bytes) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+  const __m256i eight = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
+  sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1));
+  return _mm_cvtsi128_si32(sums);
+}
+
+// Row `i` of x into its tile of `tile` rows or what is left, for weights of `format`. `Starts` says
+// from what words a kernel starts its integer sums over each `span` k (0: none wanted), given the
+// sums of x over them:
 //   __m256i add(sums, bytes)   adds 32 of them
 //   int32_t word(sums)
 template <class Starts>
-void quantize_row(const Matrix& x, int64_t i, int32_t tile, const Starts& starts,
-                  const QuantizedRows& rows) {
+void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
+                  const Starts& starts, const QuantizedRows& rows) {
   const int64_t first = i / tile * tile, span = starts.span;
   const int64_t height = std::min<int64_t>(tile, x.rows - first);
   int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
@@ -77,6 +87,7 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, const Starts& starts
   int32_t* words_of_row = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
   __m256i sums = _mm256_setzero_si256();
   int64_t next = span;
+  int32_t group_sum = 0;
   for (int64_t k = 0; k < rows.depth; k += kBlock) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBlock, x.cols - k));
     const __m256i bytes =
@@ -88,6 +99,13 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, const Starts& starts
       alignas(32) int32_t lanes[8];
       _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), bytes);
       for (int32_t j = 0; j < 8; ++j) std::memcpy(words + j * height * 4, lanes + j, 4);
+    }
+    if (format.minimum != MinimumType::none) {
+      group_sum += sum_bytes(bytes);
+      if ((k + kBlock) % format.group == 0) {
+        store_sum(rows, format, first, height, i, k / format.group, group_sum);
+        group_sum = 0;
+      }
     }
     if (!span) continue;
     sums = starts.add(sums, bytes);

@@ -3,6 +3,8 @@
 #include "linear/avx2_common.inl"
 #include "linear/avx2_quantize.inl"
 #include "linear/avx2_float.inl"
+#include "linear/vnni_sums.inl"
+#include "linear/vnni_groups.inl"
 #include "linear/vnni.inl"
 // clang-format on
 #include "simd/lanes_avx512.h"
@@ -20,6 +22,11 @@ struct Avx512Vnni {
     // Groups of int4 leave panels aligned to 32 bytes.
     static Words load(const void* data) { return {_mm512_loadu_si512(data)}; }
     static Words broadcast(int32_t word) { return {_mm512_set1_epi32(word)}; }
+    static Words repeat(const float* word) { return {_mm512_castps_si512(_mm512_set1_ps(*word))}; }
+    static Words widen(const uint8_t* bytes) {
+      return {_mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)))};
+    }
+    void store(int32_t* to) const { _mm512_store_si512(to, v); }
     Words low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
     Words high_nibbles() const {
       return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))};
@@ -30,6 +37,10 @@ struct Avx512Vnni {
       std::memcpy(&word, x, 4);
       v = _mm512_dpbusd_epi32(v, weights.v, _mm512_set1_epi32(word));
     }
+    void add_pairs(Words a, Words b) { v = _mm512_dpwssd_epi32(v, a.v, b.v); }
+    Words upper() const { return {_mm512_slli_epi32(v, 16)}; }
+    Words times(int16_t n) const { return {_mm512_mullo_epi16(v, _mm512_set1_epi16(n))}; }
+    Words operator|(Words other) const { return {_mm512_or_si512(v, other.v)}; }
     Words operator+(Words other) const { return {_mm512_add_epi32(v, other.v)}; }
     Lanes lanes() const { return {_mm512_cvtepi32_ps(v)}; }
   };

@@ -4,6 +4,8 @@
 #include "linear/avx2_common.inl"
 #include "linear/avx2_quantize.inl"
 #include "linear/avx2_float.inl"
+#include "linear/vnni_sums.inl"
+#include "linear/vnni_groups.inl"
 #include "linear/vnni.inl"
 // clang-format on
 #include "simd/lanes_avx2.h"
@@ -26,6 +28,18 @@ struct AvxVnni {
       const __m256i all = _mm256_set1_epi32(word);
       return {all, all};
     }
+    static Words repeat(const float* word) {
+      const __m256i all = _mm256_castps_si256(_mm256_broadcast_ss(word));
+      return {all, all};
+    }
+    static Words widen(const uint8_t* bytes) {
+      const __m128i all = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+      return {_mm256_cvtepu8_epi32(all), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(all, all))};
+    }
+    void store(int32_t* to) const {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to), lo);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to) + 1, hi);
+    }
     Words low_nibbles() const {
       const __m256i mask = _mm256_set1_epi8(15);
       return {_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask)};
@@ -45,6 +59,18 @@ struct AvxVnni {
       const __m256i all = _mm256_set1_epi32(word);
       lo = _mm256_dpbusd_avx_epi32(lo, weights.lo, all);
       hi = _mm256_dpbusd_avx_epi32(hi, weights.hi, all);
+    }
+    void add_pairs(Words a, Words b) {
+      lo = _mm256_dpwssd_avx_epi32(lo, a.lo, b.lo);
+      hi = _mm256_dpwssd_avx_epi32(hi, a.hi, b.hi);
+    }
+    Words upper() const { return {_mm256_slli_epi32(lo, 16), _mm256_slli_epi32(hi, 16)}; }
+    Words times(int16_t n) const {
+      const __m256i all = _mm256_set1_epi16(n);
+      return {_mm256_mullo_epi16(lo, all), _mm256_mullo_epi16(hi, all)};
+    }
+    Words operator|(Words other) const {
+      return {_mm256_or_si256(lo, other.lo), _mm256_or_si256(hi, other.hi)};
     }
     Words operator+(Words other) const {
       return {_mm256_add_epi32(lo, other.lo), _mm256_add_epi32(hi, other.hi)};

@@ -21,10 +21,37 @@ struct WeightFormat {
   Layout layout = Layout::panel;
 };
 
-static inline bool operator==(const WeightFormat& a, const WeightFormat& b) {
+static constexpr bool operator==(const WeightFormat& a, const WeightFormat& b) {
   return a.code == b.code && a.group == b.group && a.scale == b.scale && a.minimum == b.minimum &&
          a.layout == b.layout;
 }
-static inline bool operator!=(const WeightFormat& a, const WeightFormat& b) { return !(a == b); }
+static constexpr bool operator!=(const WeightFormat& a, const WeightFormat& b) { return !(a == b); }
+
+// Every format that the kernels take: WEIGHT_FORMATS of program/formats.py.
+constexpr WeightFormat kFormats[] = {
+    {Code::f32},
+    {Code::f16},
+    {Code::bf16},
+    {Code::i8, 0, ScaleType::f32},
+    {Code::i4, 32, ScaleType::f16},
+    {Code::i4, 64, ScaleType::f16},
+    {Code::i4, 128, ScaleType::f16},
+    {Code::u4, 32, ScaleType::f16, MinimumType::f16},
+    {Code::u4, 32, ScaleType::q8, MinimumType::q8},
+    {Code::u4, 32, ScaleType::f16, MinimumType::zero},
+    {Code::u4, 64, ScaleType::f16, MinimumType::zero},
+    {Code::u4, 128, ScaleType::f16, MinimumType::zero},
+    {Code::f32, 0, ScaleType::none, MinimumType::none, Layout::raw},
+};
+
+static constexpr bool is_raw(WeightFormat format) { return format.layout == Layout::raw; }
+
+// Whether rows of x become integers: those of float formats do not.
+static constexpr bool is_quantized(WeightFormat format) { return format.code >= Code::i8; }
+
+// Columns of which a matrix must have a multiple.
+static constexpr int32_t column_multiple(WeightFormat format) {
+  return format.scale == ScaleType::q8 ? kSuper : format.group > 0 ? format.group : 1;
+}
 
 }  // namespace edge

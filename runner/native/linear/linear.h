@@ -9,13 +9,12 @@
 #pragma once
 
 #include "core/kernel.h"
+#include "linear/format.h"
 
 namespace edge {
 
-enum class WeightFormat : int32_t { f32, f16, bf16, i8, i4g32, i4g64, i4g128, raw_f32 };
-
 struct PackedWeight {
-  WeightFormat format = WeightFormat::f32;
+  WeightFormat format;
   int32_t n = 0, k = 0;           // logical
   const uint8_t* data = nullptr;  // 64-byte aligned
 };

@@ -84,10 +84,10 @@ struct WideningSums {
 };
 
 // 16 weights of one k.
-template <WeightFormat F>
+template <Code F>
 Lanes load_weights(const uint8_t* data) {
-  if constexpr (F == WeightFormat::f32) return Lanes::load(reinterpret_cast<const float*>(data));
-  if constexpr (F == WeightFormat::f16) return Lanes::load(reinterpret_cast<const Half*>(data));
+  if constexpr (F == Code::f32) return Lanes::load(reinterpret_cast<const float*>(data));
+  if constexpr (F == Code::f16) return Lanes::load(reinterpret_cast<const Half*>(data));
   const uint16_t* bits = reinterpret_cast<const uint16_t*>(data);
   const uint16x8_t low = vld1q_u16(bits), high = vld1q_u16(bits + 8);
   return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(low), 16)),
@@ -103,9 +103,9 @@ Lanes load_bias(const float* bias, int64_t first, int32_t n) {
 }
 
 // M rows of x from `first`, by one panel.
-template <WeightFormat F, int M>
+template <Code F, int M>
 void multiply_float_tile(const LinearArgs& args, int64_t panel, int32_t first) {
-  constexpr int64_t kRowBytes = kLanes * (F == WeightFormat::f32 ? 4 : 2);
+  constexpr int64_t kRowBytes = kLanes * (F == Code::f32 ? 4 : 2);
   const uint8_t* w = panel_data(args.weight, panel);
   Lanes sums[M];
 #pragma GCC unroll 4
@@ -125,7 +125,7 @@ void multiply_float_tile(const LinearArgs& args, int64_t panel, int32_t first) {
   }
 }
 
-template <WeightFormat F>
+template <Code F>
 void multiply_float(const LinearArgs& args, Share panels) {
   static_assert(kNeonTile == 4, "one case per tile height");
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
@@ -150,18 +150,19 @@ void multiply_float(const LinearArgs& args, Share panels) {
 }  // namespace
 
 void prepare_neon(const LinearArgs& args, Share mine) {
+  if (args.weight.format.code == Code::u4) return linear_scalar.prepare(args, mine);
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   for (int64_t i = mine.begin; i < mine.end; ++i) quantize_row(args.x, i, rows);
 }
 
 void multiply_float_neon(const LinearArgs& args, Share panels) {
-  switch (args.weight.format) {
-    case WeightFormat::f16:
-      return multiply_float<WeightFormat::f16>(args, panels);
-    case WeightFormat::bf16:
-      return multiply_float<WeightFormat::bf16>(args, panels);
+  switch (args.weight.format.code) {
+    case Code::f16:
+      return multiply_float<Code::f16>(args, panels);
+    case Code::bf16:
+      return multiply_float<Code::bf16>(args, panels);
     default:
-      return multiply_float<WeightFormat::f32>(args, panels);
+      return multiply_float<Code::f32>(args, panels);
   }
 }
 

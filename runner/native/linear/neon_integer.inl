@@ -135,14 +135,14 @@ void multiply_quantized(const LinearArgs& args, Share panels) {
 template <template <int> class Sums>
 void multiply(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
-  switch (args.weight.format) {
-    case WeightFormat::i4g32:
-      return multiply_quantized<Int4<Sums, 32>>(args, panels);
-    case WeightFormat::i4g64:
-      return multiply_quantized<Int4<Sums, 64>>(args, panels);
-    case WeightFormat::i4g128:
-      return multiply_quantized<Int4<Sums, 128>>(args, panels);
-    case WeightFormat::i8:
+  switch (args.weight.format.code) {
+    case Code::i4:
+      return args.weight.format.group == 32   ? multiply_quantized<Int4<Sums, 32>>(args, panels)
+             : args.weight.format.group == 64 ? multiply_quantized<Int4<Sums, 64>>(args, panels)
+                                              : multiply_quantized<Int4<Sums, 128>>(args, panels);
+    case Code::u4:
+      return linear_scalar.multiply(args, worker);
+    case Code::i8:
       return multiply_quantized<Int8<Sums>>(args, panels);
     default:
       return multiply_float_neon(args, panels);

@@ -7,7 +7,7 @@
 namespace edge {
 
 uint64_t packed_bytes(WeightFormat format, int64_t n, int64_t k) {
-  if (format == WeightFormat::raw_f32) return static_cast<uint64_t>(n * k * 4);
+  if (is_raw(format)) return static_cast<uint64_t>(n * k * 4);
   return static_cast<uint64_t>(round_up(n, kLanes) / kLanes * panel_bytes(format, k));
 }
 
@@ -67,35 +67,103 @@ int32_t dot(const int8_t* a, const int8_t* b, int64_t count) {
   return sum;
 }
 
-// w[row][k of the group] of one int4 group.
-void unpack_int4_group(const uint8_t* data, int32_t group, int8_t (*w)[128]) {
-  for (int32_t k = 0; k < group; ++k) {
-    const uint8_t* block = data + k / kBlock * kInt4BlockBytes;
-    const int32_t c = k % kBlock / 8, high = k % 8 / 4, i = k % 4;
+// A frame of a 4-bit panel as numbers, [group][row]; see Frames. `factor` are those of scales and
+// of minima.
+struct Frame {
+  int32_t groups;
+  int8_t codes[kLanes][kSuper];  // [row][k]
+  float scale[kSuper / kBlock][kLanes], minimum[kSuper / kBlock][kLanes];
+  int32_t small_scale[kSuper / kBlock][kLanes], small_minimum[kSuper / kBlock][kLanes];
+  float factor[2][kLanes];
+};
+
+// The code of a row at column k of the blocks at `data`.
+int32_t code_at(WeightFormat format, const uint8_t* data, int32_t k, int32_t row) {
+  const uint8_t pair = data[k / 8 * 64 + row * 4 + k % 4];
+  const int32_t nibble = k % 8 < 4 ? pair & 15 : pair >> 4;
+  return format.code == Code::i4 ? nibble - 8 : nibble;
+}
+
+void read_frame(WeightFormat format, const uint8_t* data, int32_t groups, Frame& frame) {
+  const Frames frames = frames_of(format.group, format.minimum);
+  frame.groups = groups;
+  for (int32_t g = 0; g < groups; ++g) {
+    const uint8_t* codes = data + frames.header + g * frames.group_bytes();
+    const uint8_t* tail = codes + frames.codes();
     for (int32_t r = 0; r < kLanes; ++r) {
-      const uint8_t pair = block[c * 64 + r * 4 + i];
-      w[r][k] = static_cast<int8_t>((high ? pair >> 4 : pair & 15) - 8);
+      for (int32_t k = 0; k < format.group; ++k) {
+        frame.codes[r][g * format.group + k] = static_cast<int8_t>(code_at(format, codes, k, r));
+      }
+      if (format.minimum == MinimumType::q8) {
+        frame.small_scale[g][r] = tail[r];
+        frame.small_minimum[g][r] = tail[kLanes + r];
+        frame.factor[0][r] = load_half(data + 2 * r);
+        frame.factor[1][r] = load_half(data + 2 * (kLanes + r));
+        continue;
+      }
+      frame.scale[g][r] = load_half(tail + 2 * r);
+      if (format.minimum == MinimumType::f16) {
+        frame.minimum[g][r] = load_half(tail + 2 * (kLanes + r));
+      } else if (format.minimum == MinimumType::zero) {
+        frame.small_minimum[g][r] = data[g * kLanes + r];
+      }
     }
   }
 }
 
-void multiply_int4(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
-  const int32_t group = group_of(args.weight.format);
-  const uint8_t* data = panel_data(args.weight, panel);
-  int8_t w[kLanes][128];
-  for (int64_t k = 0; k < rows.depth; k += group) {
-    unpack_int4_group(data, group, w);
-    data += group / kBlock * kInt4BlockBytes;
-    float scales[kLanes];
-    for (int32_t r = 0; r < kLanes; ++r) scales[r] = load_half(data + 2 * r);
-    data += kInt4ScaleBytes;
-    for (int32_t i = 0; i < args.x.rows; ++i) {
-      const int8_t* x = rows.q + i * rows.depth + k;
-      float* y = args.y.row(i) + panel * kLanes;
-      for (int32_t r = 0; r < kLanes; ++r) {
-        const float sum = k == 0 ? 0.0f : y[r];
-        y[r] = std::fma(scales[r], static_cast<float>(dot(w[r], x, group)), sum);
+// Adds what a frame gives to the 16 outputs of one row of x. Integers are exact: a dot product with
+// 32 codes is at most 32 * 15 * 128 = 61440, times a scale of at most 255 and eight groups less
+// than 2^27; the sums of x give less than 2^23.
+void add_frame(WeightFormat format, const Frame& frame, const int8_t* x, float* y) {
+  const int32_t group = format.group;
+  int32_t sums[kSuper / kBlock] = {};
+  for (int32_t k = 0; k < frame.groups * group; ++k) sums[k / group] += x[k];
+  for (int32_t r = 0; r < kLanes; ++r) {
+    int32_t scaled = 0, lifted = 0;
+    for (int32_t g = 0; g < frame.groups; ++g) {
+      const int32_t product = dot(frame.codes[r] + g * group, x + g * group, group);
+      const float scale = frame.scale[g][r];
+      switch (format.minimum) {
+        case MinimumType::none:
+          y[r] = std::fma(scale, static_cast<float>(product), y[r]);
+          break;
+        case MinimumType::f16:
+          y[r] = std::fma(scale, static_cast<float>(product), y[r]);
+          y[r] = std::fma(frame.minimum[g][r], static_cast<float>(sums[g]), y[r]);
+          break;
+        case MinimumType::zero:
+          y[r] = std::fma(scale, static_cast<float>(product - frame.small_minimum[g][r] * sums[g]),
+                          y[r]);
+          break;
+        case MinimumType::q8:
+          scaled += frame.small_scale[g][r] * product;
+          lifted += frame.small_minimum[g][r] * sums[g];
+          break;
       }
+    }
+    if (format.minimum == MinimumType::q8) {
+      y[r] = std::fma(frame.factor[0][r], static_cast<float>(scaled), y[r]);
+      y[r] = std::fma(-frame.factor[1][r], static_cast<float>(lifted), y[r]);
+    }
+  }
+}
+
+void multiply_groups(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
+  const WeightFormat format = args.weight.format;
+  const Frames frames = frames_of(format.group, format.minimum);
+  const int64_t groups = rows.depth / format.group;
+  const uint8_t* data = panel_data(args.weight, panel);
+  for (int32_t i = 0; i < args.x.rows; ++i) {
+    std::fill_n(args.y.row(i) + panel * kLanes, kLanes, 0.0f);
+  }
+  Frame frame;
+  for (int64_t g = 0; g < groups; g += frames.together) {
+    const auto count = static_cast<int32_t>(std::min<int64_t>(frames.together, groups - g));
+    read_frame(format, data, count, frame);
+    data += frames.bytes(count);
+    for (int32_t i = 0; i < args.x.rows; ++i) {
+      add_frame(format, frame, rows.q + i * rows.depth + g * format.group,
+                args.y.row(i) + panel * kLanes);
     }
   }
 }
@@ -117,13 +185,13 @@ void multiply_int8(const LinearArgs& args, const QuantizedRows& rows, int64_t pa
   }
 }
 
-float load_float(WeightFormat format, const uint8_t* data, int64_t index) {
-  if (format == WeightFormat::f32) {
+float load_float(Code code, const uint8_t* data, int64_t index) {
+  if (code == Code::f32) {
     float value;
     std::memcpy(&value, data + index * 4, 4);
     return value;
   }
-  if (format == WeightFormat::f16) return load_half(data + index * 2);
+  if (code == Code::f16) return load_half(data + index * 2);
   uint16_t bits;
   std::memcpy(&bits, data + index * 2, 2);
   return bits_float(static_cast<uint32_t>(bits) << 16);
@@ -138,7 +206,7 @@ void multiply_float(const LinearArgs& args, int64_t panel) {
   }
   for (int32_t k = 0; k < args.weight.k; ++k) {
     for (int64_t r = 0; r < lanes; ++r) {
-      const float w = load_float(args.weight.format, data, k * int64_t{kLanes} + r);
+      const float w = load_float(args.weight.format.code, data, k * int64_t{kLanes} + r);
       for (int32_t i = 0; i < args.x.rows; ++i) {
         float& y = args.y.row(i)[first + r];
         y = std::fma(w, args.x.row(i)[k], y);
@@ -159,27 +227,38 @@ void multiply(const LinearArgs& args, Worker worker) {
   }
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    if (args.weight.format == WeightFormat::i8) {
+    if (args.weight.format.code == Code::i8) {
       multiply_int8(args, rows, panel);
     } else {
-      multiply_int4(args, rows, panel);
+      multiply_groups(args, rows, panel);
     }
     finish_quantized(args, rows, panel);
   }
 }
 
-void gather_int4(const uint8_t* data, int32_t group, int32_t lane, int32_t k, float* y) {
-  for (int32_t begin = 0; begin < k; begin += group) {
-    const uint8_t* scales = data + group / kBlock * kInt4BlockBytes;
-    const float scale = load_half(scales + 2 * lane);
-    for (int32_t j = 0; j < group; j += 8) {  // four bytes hold eight k of a row
-      const uint8_t* pairs = data + j * 8 + lane * 4;
-      for (int32_t i = 0; i < 4; ++i) {
-        y[begin + j + i] = scale * static_cast<float>((pairs[i] & 15) - 8);
-        y[begin + j + 4 + i] = scale * static_cast<float>((pairs[i] >> 4) - 8);
-      }
+// One row of a 4-bit table. A value is rounded once: products of a scale are exact in float32.
+void gather_groups(WeightFormat format, const uint8_t* data, int32_t lane, int32_t k, float* y) {
+  const Frames frames = frames_of(format.group, format.minimum);
+  for (int32_t g = 0; g < k / format.group; ++g) {
+    const uint8_t* header = data + frames.bytes(g / frames.together * frames.together);
+    const int32_t inside = g % frames.together;
+    const uint8_t* codes = header + frames.header + inside * frames.group_bytes();
+    const uint8_t* tail = codes + frames.codes();
+    float scale = load_half(tail + 2 * lane), minimum = 0.0f;
+    int32_t zero = 0;
+    if (format.minimum == MinimumType::f16) {
+      minimum = load_half(tail + 2 * (kLanes + lane));
+    } else if (format.minimum == MinimumType::zero) {
+      zero = header[inside * kLanes + lane];
+    } else if (format.minimum == MinimumType::q8) {
+      scale = load_half(header + 2 * lane) * static_cast<float>(tail[lane]);
+      minimum = -load_half(header + 2 * (kLanes + lane)) * static_cast<float>(tail[kLanes + lane]);
     }
-    data = scales + kInt4ScaleBytes;
+    const bool lifted = format.minimum == MinimumType::f16 || format.minimum == MinimumType::q8;
+    for (int32_t j = 0; j < format.group; ++j) {
+      const float value = scale * static_cast<float>(code_at(format, codes, j, lane) - zero);
+      y[g * format.group + j] = lifted ? value + minimum : value;
+    }
   }
 }
 
@@ -199,13 +278,13 @@ void gather_rows(const PackedWeight& table, const int32_t* ids, Matrix y, Worker
   for (int64_t i = mine.begin; i < mine.end; ++i) {
     const uint8_t* data = panel_data(table, ids[i] / kLanes);
     const int32_t lane = ids[i] % kLanes;
-    if (const int32_t group = group_of(table.format)) {
-      gather_int4(data, group, lane, table.k, y.row(i));
-    } else if (table.format == WeightFormat::i8) {
+    if (table.format.group) {
+      gather_groups(table.format, data, lane, table.k, y.row(i));
+    } else if (table.format.code == Code::i8) {
       gather_int8(data, lane, table.k, y.row(i));
     } else {
       for (int32_t k = 0; k < table.k; ++k) {
-        y.row(i)[k] = load_float(table.format, data, k * int64_t{kLanes} + lane);
+        y.row(i)[k] = load_float(table.format.code, data, k * int64_t{kLanes} + lane);
       }
     }
   }

@@ -1,170 +1,9 @@
-// int4 and int8 weights with vpdpbusd: four unsigned bytes of weight times four consecutive k of x,
-// added to an int32. It wraps, so a sum is exact if it fits itself, whatever it passes on the way.
-// One 32-bit lane is one output row. Weights become unsigned as q + 8 or q + 128, and each sum
-// starts from that offset times -sum(x).
-//
-// `S` is the instruction set:
-//   Lanes         16 floats
-//   Words         16 int32: load(data), broadcast(int32), +, lanes() as floats; 64 bytes:
-//                 low_nibbles(), high_nibbles(), plus_128(); and add(weights, x), which adds the
-//                 products of unsigned weights with the four k at x
-//   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
-//                 memory as one stream
-//   kTileRows, kTilePanels   a tile when there are more rows
-//   kSums         sums that small tiles may keep
-//   kTotals       totals of a tile that stay in registers beside the sums
-#include "linear/packed.h"
-#include "simd/math.h"
+// int4 and int8 linears with vpdpbusd: panels, tiles of rows, epilogues.
 
 namespace edge {
 namespace {
 
-// Sums start over with each group of int4, and once a row for int8.
-struct WordStarts {
-  int64_t span;
-  int32_t offset;
-
-  static __m256i add(__m256i sums, __m256i bytes) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-  int32_t word(__m256i eight) const {
-    __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
-    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1));
-    return static_cast<int32_t>(static_cast<uint32_t>(-offset) *
-                                static_cast<uint32_t>(_mm_cvtsi128_si32(sums)));
-  }
-};
-
-inline WordStarts starts_of(WeightFormat format, int64_t depth) {
-  const int32_t group = group_of(format);
-  return group ? WordStarts{group, 8} : WordStarts{depth, 128};
-}
-
-// Where a tile kernel reads: weights of its first panel; `x` and `starts` of the tile.
-struct VnniOperands {
-  const uint8_t* w;
-  int64_t panel_stride;  // bytes
-  const int8_t* x;
-  const int32_t* starts;
-  int64_t depth;
-};
-
-// The sums of a tile. Small tiles keep several chains apart and add them up at the end, so that a
-// sum need not wait for the one before it; in int32 their order is of no account.
-template <class S, int M, int P>
-struct Sums {
-  using Words = typename S::Words;
-  static constexpr int kRoom = S::kSums / (M * P);
-  static constexpr int kChains = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
-  Words sums[kChains][M][P];
-
-  void start(const int32_t* starts) {
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        sums[0][m][p] = Words::broadcast(starts[m]);
-#pragma GCC unroll 4
-        for (int c = 1; c < kChains; ++c) sums[c][m][p] = Words::broadcast(0);
-      }
-    }
-  }
-  // Adds the products of the panels' weights with the word at `x` of each row.
-  void add(int step, const Words (&w)[P], const int8_t* x) {
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sums[step % kChains][m][p].add(w[p], x + 4 * m);
-    }
-  }
-  typename S::Lanes lanes(int m, int p) const {
-    Words sum = sums[0][m][p];
-#pragma GCC unroll 4
-    for (int c = 1; c < kChains; ++c) sum = sum + sums[c][m][p];
-    return sum.lanes();
-  }
-};
-
-// Adds 32 k of packed nibbles. The two halves of a byte one after the other, so that few registers
-// hold weights.
-template <class S, int M, int P>
-inline void add_nibbles(const uint8_t* w, int64_t panel_stride, const int8_t* x,
-                        Sums<S, M, P>& sums) {
-  using Words = typename S::Words;
-#pragma GCC unroll 4
-  for (int c = 0; c < kBlock / 8; ++c) {
-    Words part[P];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).low_nibbles();
-    sums.add(2 * c, part, x + 2 * c * M * 4);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).high_nibbles();
-    sums.add(2 * c + 1, part, x + (2 * c + 1) * M * 4);
-  }
-}
-
-// totals[M][P][16] of a tile of M rows and P panels.
-template <class S, int M, int P, int G>
-EDGE_TILE_KERNEL void total_int4(VnniOperands in, float* totals) {
-  using V = typename S::Lanes;
-  constexpr int kNibbles = G / kBlock * kInt4BlockBytes;
-  constexpr bool kOwn = M * P <= S::kTotals;
-  V own[kOwn ? M : 1][kOwn ? P : 1];
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      if constexpr (kOwn) {
-        own[m][p] = V::broadcast(0.0f);
-      } else {
-        V::broadcast(0.0f).store(totals + (m * P + p) * kLanes);
-      }
-    }
-  }
-  for (int64_t k = 0; k < in.depth; k += G) {
-    Sums<S, M, P> sums;
-    sums.start(in.starts);
-    if constexpr (P == 1) {
-#pragma GCC unroll 20
-      for (int line = 0; line < kNibbles + kInt4ScaleBytes; line += 64) {
-        fetch_ahead<M>(in.w + line);
-      }
-    }
-#pragma GCC unroll 1
-    for (int block = 0; block < G / kBlock; ++block) {
-      add_nibbles<S, M, P>(in.w + block * kInt4BlockBytes, in.panel_stride,
-                           in.x + block * kBlock * M, sums);
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const V scales =
-          V::load(reinterpret_cast<const Half*>(in.w + p * in.panel_stride + kNibbles));
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        if constexpr (kOwn) {
-          own[m][p] = fma(scales, sums.lanes(m, p), own[m][p]);
-        } else {
-          float* total = totals + (m * P + p) * kLanes;
-          fma(scales, sums.lanes(m, p), V::load(total)).store(total);
-        }
-      }
-    }
-    in.w += kNibbles + kInt4ScaleBytes;
-    in.x += G * M;
-    in.starts += M;
-  }
-  if constexpr (kOwn) {
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) own[m][p].store(totals + (m * P + p) * kLanes);
-    }
-  }
-}
-
-// The same for int8, whose panels end in 16 scales.
+// totals[M][P][16] for int8, whose panels end in 16 scales.
 template <class S, int M, int P>
 EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
   using V = typename S::Lanes;
@@ -193,26 +32,26 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
   }
 }
 
-// int4 in groups of G, or int8 for G = 0.
-template <class S, int G, int M, int P>
+// `F`: the format's Groups.
+template <class S, class F, int M, int P>
 inline void total_tile(const VnniOperands& in, float* totals) {
-  if constexpr (G == 0) {
+  if constexpr (F::kGroup == 0) {
     total_int8<S, M, P>(in, totals);
   } else {
-    total_int4<S, M, P, G>(in, totals);
+    total_groups<S, F, M, P>(in, totals);
   }
 }
 
 template <class S>
 constexpr int kMostRows = S::kFewRows > S::kTileRows ? S::kFewRows : S::kTileRows;
 
-template <class S, int G, int P, int M = 1>
+template <class S, class F, int P, int M = 1>
 __attribute__((always_inline)) inline void total_tile_of(int32_t height, const VnniOperands& in,
                                                          float* totals) {
   if constexpr (M < kMostRows<S>) {
-    if (height > M) return total_tile_of<S, G, P, M + 1>(height, in, totals);
+    if (height > M) return total_tile_of<S, F, P, M + 1>(height, in, totals);
   }
-  total_tile<S, G, M, P>(in, totals);
+  total_tile<S, F, M, P>(in, totals);
 }
 
 // Rows that one pass over a panel's weights serves: tiles of nearly equal height.
@@ -321,14 +160,15 @@ inline void finish_rows(const LinearArgs& args, const QuantizedRows& rows,
 constexpr int32_t kFinished = 4;
 
 // P panels, all rows, T panels (P or 1) in a tile.
-template <class S, int G, int P, int T, Epilogue E>
+template <class S, class F, int P, int T, Epilogue E>
 void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
   constexpr int32_t kRowStep = T * kLanes;
   constexpr int32_t kPanelStep = T == P ? kLanes : kFinished * kMostRows<S> * kLanes;
   constexpr int32_t kColumns = is_gated(E) ? kLanes : P * kLanes;
   const WordStarts starts = starts_of(args.weight.format, rows.depth);
   const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
-  const int64_t sums = rows.depth / starts.span;
+  const int64_t start_words = starts.span ? rows.depth / starts.span : 0;
+  const int64_t words = sum_words(args.weight.format, rows.depth);
   const PanelGroup<P> group = panel_group<P, E>(args, panel);
   const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
   const int64_t fetched = group.stride * tile / count;  // with each tile
@@ -337,7 +177,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   for (int p = 0; p < P; ++p) {
     next[p] = {group.data[p] + distance, group.data[p] + distance + group.stride};
   }
-  VnniOperands in{group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts,
+  VnniOperands in{group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums,
                   rows.depth};
   alignas(64) float totals[kFinished * kMostRows<S> * P * kLanes];
   for (int32_t begin = 0; begin < count;) {
@@ -352,10 +192,11 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
           for (int t = 0; t < T; ++t) next[p + t].fetch(fetched);
         }
         in.w = group.data[p];
-        total_tile_of<S, G, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
+        total_tile_of<S, F, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
       }
       in.x += height * rows.depth;
-      in.starts += height * sums;
+      in.starts += height * start_words;
+      in.sums += height * words;
     }
     finish_rows<typename S::Lanes, P, E>(args, rows, group, begin, end, totals, kRowStep,
                                          kPanelStep);
@@ -363,34 +204,34 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   }
 }
 
-template <class S, int G, Epilogue E>
+template <class S, class F, Epilogue E>
 void multiply_integers(const LinearArgs& args, Share panels) {
   constexpr int kTile = S::kTilePanels;
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   int64_t panel = panels.begin;
   if constexpr (is_gated(E)) {
-    for (; panel < panels.end; ++panel) multiply_panels<S, G, 2, kTile, E>(args, rows, panel);
+    for (; panel < panels.end; ++panel) multiply_panels<S, F, 2, kTile, E>(args, rows, panel);
   } else {
     if (args.x.rows > S::kFewRows) {
       for (; panel + kTile <= panels.end; panel += kTile) {
-        multiply_panels<S, G, kTile, kTile, E>(args, rows, panel);
+        multiply_panels<S, F, kTile, kTile, E>(args, rows, panel);
       }
     }
-    for (; panel < panels.end; ++panel) multiply_panels<S, G, 1, 1, E>(args, rows, panel);
+    for (; panel < panels.end; ++panel) multiply_panels<S, F, 1, 1, E>(args, rows, panel);
   }
 }
 
-template <class S, int G>
+template <class S, class F>
 void multiply_integers(const LinearArgs& args, Share panels) {
   switch (args.epilogue) {
     case Epilogue::add:
-      return multiply_integers<S, G, Epilogue::add>(args, panels);
+      return multiply_integers<S, F, Epilogue::add>(args, panels);
     case Epilogue::silu_mul:
-      return multiply_integers<S, G, Epilogue::silu_mul>(args, panels);
+      return multiply_integers<S, F, Epilogue::silu_mul>(args, panels);
     case Epilogue::gelu_mul:
-      return multiply_integers<S, G, Epilogue::gelu_mul>(args, panels);
+      return multiply_integers<S, F, Epilogue::gelu_mul>(args, panels);
     default:
-      return multiply_integers<S, G, Epilogue::none>(args, panels);
+      return multiply_integers<S, F, Epilogue::none>(args, panels);
   }
 }
 
@@ -399,27 +240,24 @@ void prepare_vnni(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows<S>(args.x.rows);
   const WordStarts starts = starts_of(args.weight.format, rows.depth);
-  for (int64_t i = mine.begin; i < mine.end; ++i) quantize_row(args.x, i, tile, starts, rows);
+  for (int64_t i = mine.begin; i < mine.end; ++i)
+    quantize_row(args.x, i, tile, args.weight.format, starts, rows);
 }
 
 template <class S>
 void multiply_vnni(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
-  switch (args.weight.format) {
-    case WeightFormat::i4g32:
-      return multiply_integers<S, 32>(args, panels);
-    case WeightFormat::i4g64:
-      return multiply_integers<S, 64>(args, panels);
-    case WeightFormat::i4g128:
-      return multiply_integers<S, 128>(args, panels);
-    case WeightFormat::i8:
-      return multiply_integers<S, 0>(args, panels);
-    case WeightFormat::f16:
-      return multiply_float<WeightFormat::f16>(args, panels);
-    case WeightFormat::bf16:
-      return multiply_float<WeightFormat::bf16>(args, panels);
+  if (is_quantized(args.weight.format)) {
+    return visit_groups(args.weight.format,
+                        [&](auto groups) { multiply_integers<S, decltype(groups)>(args, panels); });
+  }
+  switch (args.weight.format.code) {
+    case Code::f16:
+      return multiply_float<Code::f16>(args, panels);
+    case Code::bf16:
+      return multiply_float<Code::bf16>(args, panels);
     default:
-      return multiply_float<WeightFormat::f32>(args, panels);
+      return multiply_float<Code::f32>(args, panels);
   }
 }
 

@@ -33,7 +33,7 @@ def assert_fusion_keeps_bits(run_plan: Any, builder: Any, output: int) -> None:
 
 
 @pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize("fmt", ["i4g32", "i8", "f16"])
+@pytest.mark.parametrize("fmt", ["i4g32", "u4g32m", "u4g32k", "u4g32z", "i8", "f16"])
 def test_blocks_give_the_same_bits(
     plan_builder: Any, run_plan: Any, fmt: str, merged: bool
 ) -> None:

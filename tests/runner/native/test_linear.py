@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 from bits import assert_same_bits, isas
 from numpy.typing import NDArray
+from random_weights import random_packed
 
 from edge_llm.program import pack
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import SUPER, WEIGHT_FORMATS
+from edge_llm.program.integers import Integers
 
 Float32 = NDArray[np.float32]
 
 FLOATS = ("f32", "f16", "bf16")
-INT4 = ("i4g32", "i4g64", "i4g128")
-FORMATS = (*FLOATS, "i8", *INT4)
+INTEGERS = tuple(name for name, form in WEIGHT_FORMATS.items() if not form.is_float)
+FORMATS = (*FLOATS, *INTEGERS)
 
 
 @dataclass
@@ -59,32 +61,12 @@ def case(plan_builder: Any, run_plan: Any) -> Callable[..., Case]:
         fmt: str, n: int, k: int, rows: int, *, bias: bool = False, weights: str | None = None
     ) -> Case:
         rng = np.random.default_rng(n * 1000 + k)
-        group = pack.format_group(fmt)
-        if group:
-            q = _weights(rng, -8, 7, (n, k), weights)
-            scales = rng.uniform(-0.1, 0.1, (n, k // group)).astype(np.float16)
-            data = pack.pack_int4(q, scales, group)
-        elif fmt == "i8":
-            q = _weights(rng, -127, 127, (n, k), weights)
-            row_scales = rng.uniform(1e-3, 1e-2, n).astype(np.float32)
-            data = pack.pack_int8(q, row_scales)
-        else:
-            data = pack.pack_float(
-                rng.standard_normal((n, k)).astype(np.float32), WEIGHT_FORMATS[fmt]
-            )
+        data = random_packed(fmt, n, k, rng, which=weights)
         offset = rng.standard_normal(n).astype(np.float32) if bias else None
         x = _activations(rng, rows, k)
         return Case(plan_builder, run_plan, data, fmt, (n, k), x, offset)
 
     return make
-
-
-def _weights(
-    rng: np.random.Generator, lowest: int, highest: int, shape: tuple[int, int], which: str | None
-) -> NDArray[np.int8]:
-    if which is not None:
-        return np.full(shape, {"lowest": lowest, "highest": highest}[which], np.int8)
-    return rng.integers(lowest, highest + 1, shape, dtype=np.int8)
 
 
 def _activations(rng: np.random.Generator, rows: int, k: int) -> Float32:
@@ -126,28 +108,57 @@ def _quantize(x: Float32) -> tuple[NDArray[np.int64], Float32, Float32]:
 
 def _reference(case: Case) -> Float32:
     n, k = case.shape
-    unpacked = pack.unpack(case.data, WEIGHT_FORMATS[case.fmt], n, k)
-    total = np.zeros((len(case.x), n), np.float32)
-    if unpacked.q is None or unpacked.scales is None:
-        assert unpacked.values is not None
+    form = WEIGHT_FORMATS[case.fmt]
+    if form.is_float:
+        values = pack.unpack_floats(case.data, form, n, k)
+        total = np.zeros((len(case.x), n), np.float32)
         for column in range(k):
-            total = _fma(unpacked.values[:, column], case.x[:, column, None], total)
+            total = _fma(values[:, column], case.x[:, column, None], total)
     else:
+        weight = pack.unpack_integers(case.data, form, n, k)
         q, scale, zero = _quantize(case.x)
-        groups = unpacked.scales.shape[1]
-        weights = unpacked.q.astype(np.int64).reshape(n, groups, -1)
-        for g, part in enumerate(np.split(q, groups, axis=1)):
-            dots = (part @ weights[:, g].T).astype(np.float32)
-            total = _fma(unpacked.scales[:, g], dots, total)
-        constants = (unpacked.scales.astype(np.float64) * weights.sum(axis=2)).sum(axis=1)
-        total = scale * _fma(-zero, constants.astype(np.float32), total)
+        total = scale * _fma(-zero, weight.constants(), _total(weight, q))
     return total if case.bias is None else total + case.bias
 
 
+def _total(weight: Integers, q: NDArray[np.int64]) -> Float32:
+    """The products [T, N] of integer rows with a weight, groups ascending."""
+    form, (n, _) = weight.format, weight.shape
+    groups = weight.scale.shape[1]
+    codes = weight.codes.astype(np.int64).reshape(n, groups, -1)
+    total = np.zeros((len(q), n), np.float32)
+    scaled = lifted = np.zeros((len(q), n), np.int64)
+    for g, part in enumerate(np.split(q, groups, axis=1)):
+        dots, sums = part @ codes[:, g].T, part.sum(axis=1, keepdims=True)
+        scale = weight.scale[:, g]
+        minimum = np.zeros(0) if weight.minimum is None else weight.minimum[:, g]
+        if form.minimum == "q8":
+            assert weight.factor is not None
+            assert weight.minimum_factor is not None
+            scaled = scaled + scale.astype(np.int64) * dots
+            lifted = lifted + minimum.astype(np.int64) * sums
+            each = SUPER // form.group
+            if g % each == each - 1:
+                column = g // each
+                total = _fma(weight.factor[:, column], scaled.astype(np.float32), total)
+                total = _fma(-weight.minimum_factor[:, column], lifted.astype(np.float32), total)
+                scaled = lifted = np.zeros_like(scaled)
+            continue
+        if form.minimum == "zero":
+            dots = dots - minimum.astype(np.int64) * sums
+        total = _fma(scale, dots.astype(np.float32), total)
+        if form.minimum == "f16":
+            total = _fma(minimum, sums.astype(np.float32), total)
+    return total
+
+
 def _shapes(fmt: str) -> list[tuple[int, int]]:
-    """Padding in n and k, several groups, more than one block of k of the many-row kernels."""
-    if pack.format_group(fmt):
-        return [(16, 128), (40, 640), (23, 2176)]
+    """Padding in n and k, several groups, an odd number of them, more than one block of k of the
+    many-row kernels."""
+    form = WEIGHT_FORMATS[fmt]
+    if form.group:
+        k = SUPER if form.scale == "q8" else form.group
+        return [(16, k), (40, 5 * k), (23, (2176 // k | 1) * k)]
     return [(16, 32), (40, 100), (23, 37), (17, 1100)]
 
 
@@ -163,7 +174,7 @@ def test_linear_is_the_documented_arithmetic(
 
 
 @pytest.mark.parametrize("isa", isas())
-@pytest.mark.parametrize("fmt", ["i8", *INT4])
+@pytest.mark.parametrize("fmt", INTEGERS)
 @pytest.mark.parametrize("weights", ["lowest", "highest"])
 def test_largest_integer_sums_are_exact(
     case: Callable[..., Case], fmt: str, isa: str, weights: str
@@ -194,7 +205,7 @@ def test_sums_may_wrap_on_the_way_to_one_that_fits(
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], fmt: str) -> None:
-    n, k = 55, 384
+    n, k = 55, 768
     layer = case(fmt, n, k, 70, bias=True)
     expected = layer.start(isa="scalar", threads=1)(layer.rows())
     for isa in isas():

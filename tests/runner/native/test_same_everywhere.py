@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from toy_transformer import TOKENS, VOCAB, Toy
 
 from edge_llm.program import pack
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import SUPER, WEIGHT_FORMATS
+from edge_llm.program.integers import Integers
 from edge_llm.runner.executor import RowSampler, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
@@ -34,9 +35,19 @@ TABLE = {
     "linear i4g32": "fcf4a0d26e4b89d8",
     "linear i4g64": "b40de36f10e5666b",
     "linear i4g128": "0048ac711fda56da",
+    "linear u4g32m": "5118a6efcb67da7a",
+    "linear u4g32k": "66df89e8f34a17a1",
+    "linear u4g32z": "46ba606487587ae0",
+    "linear u4g64z": "1b06a9c44a132611",
+    "linear u4g128z": "3dae7c467b75346e",
     "embedding f16": "e89546e2a5dcd598",
     "embedding i8": "9d9abfcb3512b4bc",
     "embedding i4g32": "ba725d0dafe2dfa0",
+    "embedding u4g32m": "97a51e23794de1f9",
+    "embedding u4g32k": "fd92bad3d149daf6",
+    "embedding u4g32z": "d7de1d5306ddeb37",
+    "embedding u4g64z": "507d0eda16b213bf",
+    "embedding u4g128z": "264d2e0e9aacf053",
     "elementwise": "0493400d6c28f811",
     "rope": "1433c99e2d032f2e",
     "attention f32": "726dd15c766b96b5",
@@ -57,7 +68,9 @@ def numbers(*shape: int, seed: int = 0, spread: float = 4.0) -> Float32:
 
 def linear(fmt: str) -> Callable[[Any, Any], Outputs]:
     """All tile heights, one row of every kind, padding in n and k."""
-    rows, n, k = 21, 55, 384 if pack.format_group(fmt) else 353
+    rows, n = 21, 55
+    form = WEIGHT_FORMATS[fmt]
+    k = 353 if not form.group else 768 if form.scale == "q8" else 384
 
     def run(builder: Any, start: Any) -> Outputs:
         x = numbers(rows, k)
@@ -88,16 +101,33 @@ def embedding(fmt: str) -> Callable[[Any, Any], Outputs]:
 
 
 def _pack(fmt: str, n: int, k: int) -> NDArray[np.uint8]:
+    form = WEIGHT_FORMATS[fmt]
     rng = np.random.default_rng(2)
-    group = pack.format_group(fmt)
-    if group:
-        q = rng.integers(-8, 8, (n, k), dtype=np.int8)
-        scales = numbers(n, k // group, seed=3, spread=0.25).astype(np.float16)
-        return pack.pack_int4(q, scales, group)
+    if form.is_float:
+        return pack.pack_float(numbers(n, k, seed=2), form)
     if fmt == "i8":
-        q = rng.integers(-127, 128, (n, k), dtype=np.int8)
-        return pack.pack_int8(q, np.abs(numbers(n, seed=3, spread=0.01)) + np.float32(2**-20))
-    return pack.pack_float(numbers(n, k, seed=2), WEIGHT_FORMATS[fmt])
+        codes = rng.integers(-127, 128, (n, k), dtype=np.int8)
+        scale = np.abs(numbers(n, 1, seed=3, spread=0.01)) + np.float32(2**-20)
+        return pack.pack_integers(Integers(form, codes, scale))
+    if form.code == "i4":
+        codes = rng.integers(-8, 8, (n, k), dtype=np.int8)
+    else:
+        codes = rng.integers(0, 16, (n, k), dtype=np.int8).view(np.uint8)
+
+    def halves(columns: int, seed: int) -> NDArray[np.float16]:
+        return numbers(n, columns, seed=seed, spread=0.25).astype(np.float16)
+
+    groups = k // form.group
+    if form.scale == "q8":
+        small = (rng.integers(0, 256, (n, groups), dtype=np.uint8) for _ in range(2))
+        factors = (halves(k // SUPER, seed) for seed in (3, 4))
+        return pack.pack_integers(Integers(form, codes, *small, *factors))
+    minimum: NDArray[Any] | None = None
+    if form.minimum == "f16":
+        minimum = halves(groups, 4)
+    elif form.minimum == "zero":
+        minimum = rng.integers(0, 17, (n, groups), dtype=np.uint8)
+    return pack.pack_integers(Integers(form, codes, halves(groups, 3), minimum))
 
 
 def elementwise(builder: Any, start: Any) -> Outputs:
@@ -176,9 +206,12 @@ def _flat(result: StepResult) -> Outputs:
             yield np.array(found.top, np.float64)
 
 
+UNSIGNED = tuple(name for name, form in WEIGHT_FORMATS.items() if form.code == "u4")
 CASES: dict[str, Callable[[Any, Any], Outputs]] = {
     **{f"linear {fmt}": linear(fmt) for fmt in ("f32", "f16", "bf16")},
     **{f"linear {fmt}": linear(fmt) for fmt in ("i8", "i4g32", "i4g64", "i4g128")},
+    **{f"linear {fmt}": linear(fmt) for fmt in UNSIGNED},
+    **{f"embedding {fmt}": embedding(fmt) for fmt in UNSIGNED},
     **{f"embedding {fmt}": embedding(fmt) for fmt in ("f16", "i8", "i4g32")},
     "elementwise": elementwise,
     "rope": rope,

@@ -1,0 +1,101 @@
+// int4 and int8 weights with vpdpbusd: four unsigned bytes of weight times four consecutive k of x,
+// added to an int32. It wraps, so a sum is exact if it fits itself, whatever it passes on the way.
+// One 32-bit lane is one output row. Weights become unsigned as q + 8 or q + 128, and each sum
+// starts from that offset times -sum(x).
+//
+// `S` is the instruction set:
+//   Lanes         16 floats
+//   Words         16 int32: load(data), broadcast(int32), repeat(word in memory), widen(16 uint8),
+//                 store(data), +, |, lanes() as floats; 64 bytes: low_nibbles(), high_nibbles(),
+//                 plus_128(); 32 int16: upper() (the lower half of each word moved up), times(n),
+//                 add_pairs(a, b), which adds the two products of each word; and add(weights, x),
+//                 which adds the products of unsigned weights with the four k at x
+//   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
+//                 memory as one stream
+//   kTileRows, kTilePanels   a tile when there are more rows
+//   kSums         sums that small tiles may keep
+//   kTotals       totals of a tile that stay in registers beside the sums
+#include "linear/packed.h"
+#include "simd/math.h"
+
+namespace edge {
+namespace {
+
+// Sums start over with each group of 4-bit codes, and once a row for int8.
+struct WordStarts {
+  int64_t span;  // 0: they start from 0
+  int32_t offset;
+
+  static __m256i add(__m256i sums, __m256i bytes) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  int32_t word(__m256i eight) const {
+    __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1));
+    return static_cast<int32_t>(static_cast<uint32_t>(-offset) *
+                                static_cast<uint32_t>(_mm_cvtsi128_si32(sums)));
+  }
+};
+
+// What a code counts less in the sums: SuperEnds says why 7.
+constexpr int32_t kSuperOffset = 7;
+
+inline WordStarts starts_of(WeightFormat format, int64_t depth) {
+  if (format.code == Code::i8) return {depth, 128};
+  if (format.code == Code::i4) return {format.group, 8};
+  if (format.minimum == MinimumType::q8) return {format.group, kSuperOffset};
+  return {0, 0};
+}
+
+// Where a tile kernel reads: weights of its first panel; `x`, `starts` and `sums` of the tile.
+struct VnniOperands {
+  const uint8_t* w;
+  int64_t panel_stride;  // bytes
+  const int8_t* x;
+  const int32_t* starts;
+  const float* sums;
+  int64_t depth;
+};
+
+// The sums of a tile. Small tiles keep several chains apart and add them up at the end, so that a
+// sum need not wait for the one before it; in int32 their order is of no account.
+template <class S, int M, int P>
+struct Sums {
+  using Words = typename S::Words;
+  static constexpr int kRoom = S::kSums / (M * P);
+  static constexpr int kChains = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
+  Words sums[kChains][M][P];
+
+  // `starts` null: from 0.
+  void start(const int32_t* starts) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        sums[0][m][p] = Words::broadcast(starts ? starts[m] : 0);
+#pragma GCC unroll 4
+        for (int c = 1; c < kChains; ++c) sums[c][m][p] = Words::broadcast(0);
+      }
+    }
+  }
+  // Adds the products of the panels' weights with the word at `x` of each row.
+  void add(int step, const Words (&w)[P], const int8_t* x) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sums[step % kChains][m][p].add(w[p], x + 4 * m);
+    }
+  }
+  Words of(int m, int p) const {
+    Words sum = sums[0][m][p];
+#pragma GCC unroll 4
+    for (int c = 1; c < kChains; ++c) sum = sum + sums[c][m][p];
+    return sum;
+  }
+  typename S::Lanes lanes(int m, int p) const { return of(m, p).lanes(); }
+};
+
+}  // namespace
+}  // namespace edge
