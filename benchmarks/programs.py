@@ -52,15 +52,17 @@ def write_smollm2(folder: Path) -> None:
     """SmolLM2's weights as the public GGUF holds them, dequantized to float32, with a tokenizer
     of bytes: what is timed are token ids."""
     from random_checkpoint import write_tokenizer
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     from edge_llm import catalogue
+    from edge_llm.llm.checkpoints.arrays import to_float32
+    from edge_llm.llm.checkpoints.detached import detached
     from edge_llm.llm.checkpoints.open import open_checkpoint
 
     source = open_checkpoint(catalogue.pull(SMOLLM2))
     facts = source.config
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: source.tensor(name).float().clone() for name in source.shapes}
+    tensors = {name: to_float32(detached(source.tensor(name))) for name in source.shapes}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
 from edge_llm.export.quantize import quantize
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.weights import PreparedWeight, QuantizedWeight
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint, Integers
+from edge_llm.llm.tensors import as_tensor
 
 Rows = slice | torch.Tensor  # consecutive rows, or int64 indices
 
@@ -30,7 +34,7 @@ class Matrix:
     format: str
     scale_rule: str
     shape: tuple[int, int]
-    values: torch.Tensor | None
+    values: Array | None
     stored: Integers | None
 
     @property
@@ -44,7 +48,9 @@ class Matrix:
         Raises:
             CheckpointError: its file was cut short.
         """
-        return None if self.values is None else detached_rows(self.values, rows).to(torch.float32)
+        if self.values is None:
+            return None
+        return as_tensor(detached_rows(self.values, _index(rows))).to(torch.float32)
 
     def prepare(self, rows: Rows, floats: torch.Tensor | None = None) -> PreparedWeight:
         """The numbers of these rows as the program stores them; ``floats`` are those rows, where
@@ -55,8 +61,10 @@ class Matrix:
             ExportError: values that are not finite, or that the format cannot hold.
         """
         if self.stored is not None:
-            scales = self.stored.scales[rows]
-            return QuantizedWeight(self.format, self.stored.q[rows], scales, self.stored.group)
+            q, scales = (
+                as_tensor(whole[_index(rows)]) for whole in (self.stored.q, self.stored.scales)
+            )
+            return QuantizedWeight(self.format, q, scales, self.stored.group)
         values = self.floats(rows) if floats is None else floats
         assert values is not None
         return quantize(values, self.format, scale_rule=self.scale_rule, name=self.name)
@@ -67,13 +75,13 @@ class Parameters:
     """The parameters of a model under a recipe.
 
     Attributes:
-        read: gives any parameter or constant as a float tensor, tied ones included.
+        read: gives any parameter or constant as a checkpoint does, tied ones included.
         scale_rule: of int4 groups that are quantized here, see `Recipe`.
         groups: parameters whose integers are taken over -> columns that share a scale.
         integers: reads those.
     """
 
-    read: Callable[[str], torch.Tensor]
+    read: Callable[[str], Array]
     scale_rule: str
     groups: Mapping[str, int]
     integers: Callable[[str], Integers]
@@ -84,7 +92,7 @@ class Parameters:
         Raises:
             CheckpointError: it cannot be read.
         """
-        return detached(self.read(name)).to(torch.float32)
+        return as_tensor(detached(self.read(name))).to(torch.float32)
 
     def matrix(self, name: str, weight_format: str) -> Matrix:
         """Reads a parameter [N, K] for use in ``weight_format``.
@@ -118,8 +126,10 @@ def parameters_of(
     shares, ``constants`` holds what is no parameter, by name."""
     groups = stored_groups(checkpoint, recipe, tied)
 
-    def read(name: str) -> torch.Tensor:
-        return constants[name] if name in constants else checkpoint.tensor(tied.get(name, name))
+    def read(name: str) -> Array:
+        if name in constants:
+            return constants[name].numpy()
+        return checkpoint.tensor(tied.get(name, name))
 
     return Parameters(
         read, recipe.scale_rule, groups, lambda name: checkpoint.integers(tied.get(name, name))
@@ -134,3 +144,7 @@ def stored_groups(
         return {}
     own = checkpoint.integer_groups
     return {**own, **{name: own[source] for name, source in tied.items() if source in own}}
+
+
+def _index(rows: Rows) -> slice | NDArray[np.int64]:
+    return rows if isinstance(rows, slice) else rows.numpy()

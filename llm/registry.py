@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from edge_llm.errors import ConfigError
+from edge_llm.llm.checkpoints.arrays import Array
+from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
 from edge_llm.llm.family import Family
 from edge_llm.llm.layers import CacheShape
@@ -19,6 +21,7 @@ from edge_llm.llm.qwen2 import QWEN2
 from edge_llm.llm.qwen3 import QWEN3
 from edge_llm.llm.rope import rope_tables
 from edge_llm.llm.smollm3 import SMOLLM3
+from edge_llm.llm.tensors import as_tensor
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
@@ -91,6 +94,11 @@ def tied_parameters(model: nn.Module) -> dict[str, str]:
     return declared
 
 
+def shared_parameters(config: ModelConfig) -> dict[str, str]:
+    """Return `tied_parameters` of the module of ``config``."""
+    return tied_parameters(build_model(config, context=1, kv_dtype=torch.float32))
+
+
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter that a checkpoint holds: all but the tied ones."""
     model = build_model(config, context=1, kv_dtype=torch.float32)
@@ -104,19 +112,23 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def load_model(
     config: ModelConfig,
-    tensor: Callable[[str], torch.Tensor],
+    array: Callable[[str], Array],
     *,
     context: int,
     kv_dtype: torch.dtype,
     slots: int = 1,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """A float32 model that runs, filled by ``tensor(name)`` one parameter at a time. Tied
-    parameters share memory."""
+    """Return a float32 model that runs, filled with a checkpoint's ``array(name)`` (`arrays.Array`)
+    one parameter at a time. Tied parameters share memory.
+
+    Raises:
+        CheckpointError: a parameter cannot be read.
+    """
     model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots, device=device)
     for name, source in tied_parameters(model).items():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
     for name, parameter in model.named_parameters():
-        parameter.copy_(tensor(name))
+        parameter.copy_(as_tensor(detached(array(name))))
     return model

@@ -13,17 +13,17 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import Array, to_float32
 
 _PIECE = 2**16  # bytes: what a pipe holds
 _COMPARED = 2**22  # elements
 
 
 def detached_bytes(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of a contiguous [bytes] uint8 view of a mapping.
+    """Return a copy of a contiguous [bytes] uint8 view of a mapping.
 
     Raises:
         CheckpointError: the file has been cut short since it was mapped.
@@ -50,34 +50,36 @@ def detached_bytes(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return copy
 
 
-def detached(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of a tensor that may be a view of a mapping. For one that is not contiguous the
-    last dimension at least must be.
+def detached(array: Array) -> Array:
+    """Return a copy of an array that may be a view of a mapping. For one that is not contiguous
+    the last dimension at least must be.
 
     Raises:
         CheckpointError: the file has been cut short since it was mapped.
     """
-    if tensor.numel() == 0:
-        return tensor.clone()
-    if not tensor.is_contiguous() and tensor.dim() > 1:
-        return torch.stack([detached(row) for row in tensor])
-    raw = tensor.reshape(-1).view(torch.uint8).numpy()
-    return torch.from_numpy(detached_bytes(raw)).view(tensor.dtype).reshape(tensor.shape)
+    if array.size == 0:
+        return array.copy()
+    if not array.flags.c_contiguous and array.ndim > 1:
+        return np.stack([detached(row) for row in array])
+    raw = array.reshape(-1).view(np.uint8)
+    return detached_bytes(raw).view(array.dtype).reshape(array.shape)
 
 
-def detached_rows(matrix: torch.Tensor, rows: slice | torch.Tensor) -> torch.Tensor:
-    """``matrix[rows]``, copied as `detached` does; ``rows`` are consecutive or int64 indices.
+def detached_rows(matrix: Array, rows: slice | NDArray[np.int64]) -> Array:
+    """Return a copy of ``matrix[rows]``, made as `detached` does; ``rows`` are consecutive or
+    indices.
 
     Raises:
         CheckpointError: the file has been cut short since it was mapped.
     """
     if isinstance(rows, slice):
         return detached(matrix[rows])
-    return torch.stack([detached(matrix[row]) for row in rows.tolist()])
+    return np.stack([detached(matrix[row]) for row in rows.tolist()])
 
 
-def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """`torch.equal` of two matrices that may be views of a mapping, a few rows at a time.
+def same_values(one: Array, other: Array) -> bool:
+    """Return whether two matrices that may be views of a mapping hold the same floats, which may
+    be of different dtypes. They are read a few rows at a time.
 
     Raises:
         CheckpointError: a file has been cut short since it was mapped.
@@ -85,12 +87,12 @@ def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape:
         return False
     return all(
-        torch.equal(detached_rows(one, rows), detached_rows(other, rows))
+        np.array_equal(to_float32(detached_rows(one, rows)), to_float32(detached_rows(other, rows)))
         for rows in _row_slices(one)
     )
 
 
-def _row_slices(matrix: torch.Tensor) -> Iterator[slice]:
-    step = max(_COMPARED * len(matrix) // max(matrix.numel(), 1), 1)
+def _row_slices(matrix: Array) -> Iterator[slice]:
+    step = max(_COMPARED * len(matrix) // max(matrix.size, 1), 1)
     for begin in range(0, len(matrix), step):
         yield slice(begin, begin + step)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.config import ModelConfig, shorten
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.documents import GenerationDefaults
@@ -41,8 +43,8 @@ class Integers:
     ``q`` is int8 [N, K] in [-8, 7], ``scales`` float32 [N, K / group] (each exact in float16, of
     either sign), ``group`` the columns that share a scale: 32, 64 or 128."""
 
-    q: torch.Tensor
-    scales: torch.Tensor
+    q: NDArray[np.int8]
+    scales: NDArray[np.float32]
     group: int
 
 
@@ -70,7 +72,7 @@ class Checkpoint:
     name: str
     config: ModelConfig
     shapes: Mapping[str, Shape]
-    read: Callable[[str], torch.Tensor]
+    read: Callable[[str], Array]
     generation: GenerationDefaults
     tokenizer: TokenizerSource
     sources: tuple[Path, ...]
@@ -80,9 +82,10 @@ class Checkpoint:
     integers: Callable[[str], Integers] = _no_integers
     notes: tuple[str, ...] = ()
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """One parameter, read now, in the checkpoint's dtype (float32 where it was quantized).
-        May be a read-only view of the file: do not write to it.
+    def tensor(self, name: str) -> Array:
+        """Return one parameter, read now, in the checkpoint's dtype, one of ``arrays.FLOATS``
+        (float32 where it was quantized). It may be a read-only view of the file, not to be written
+        to, and to be copied by `detached` before it is used.
 
         Raises:
             CheckpointError: no such parameter, or the file can no longer be read.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -55,10 +56,10 @@ def test_a_recipe_with_adapters(tiny_checkpoint: Tiny, adapter: Path, tmp_path: 
     checkpoint = open_checkpoint(folder)
     thin = load_file(adapter / "adapter_model.safetensors")
     a, b = (thin[f"base_model.model.{MODULE}.lora_{half}.weight"] for half in "AB")
-    delta = {f"{MODULE}.weight": 0.5 * (4 / 2) * b @ a}
+    delta = {f"{MODULE}.weight": (0.5 * (4 / 2) * b @ a).numpy()}
     model = load_model(
         checkpoint.config,
-        lambda name: checkpoint.tensor(name) + delta.get(name, 0.0),
+        lambda name: checkpoint.tensor(name) + delta.get(name, np.float32(0)),
         context=32,
         kv_dtype=torch.float32,
     )

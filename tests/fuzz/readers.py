@@ -71,8 +71,9 @@ def prepare_program() -> None:
 
 def read_checkpoint(folder: Path) -> None:
     """Opens the checkpoint with its adapters, reads every tensor, and makes its tokenizer."""
-    import torch
+    import numpy as np
 
+    from edge_llm.llm.checkpoints.arrays import FLOATS
     from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
     from edge_llm.llm.checkpoints.open import open_checkpoint
     from edge_llm.llm.checkpoints.source import TokenizerDirectory
@@ -85,14 +86,14 @@ def read_checkpoint(folder: Path) -> None:
     for name, shape in checkpoint.shapes.items():
         tensor = checkpoint.tensor(name)
         assert tensor.shape == shape, (name, tensor.shape, shape)
-        assert tensor.dtype in (torch.float32, torch.float16, torch.bfloat16), tensor.dtype
+        assert tensor.dtype in FLOATS, tensor.dtype
         if name in checkpoint.integer_groups:
             integers = checkpoint.integers(name)
             assert int(integers.q.min()) >= -8, name
             assert int(integers.q.max()) <= 7, name
             n, k = integers.q.shape
-            values = integers.q.view(n, -1, integers.group) * integers.scales.unsqueeze(-1)
-            assert torch.equal(values.view(n, k), tensor.float()) or not values.isfinite().all()
+            values = integers.q.reshape(n, -1, integers.group) * integers.scales[:, :, None]
+            assert np.array_equal(values.reshape(n, k), tensor) or not np.isfinite(values).all()
     source = checkpoint.tokenizer
     if isinstance(source, TokenizerDirectory):
         from_directory(source.path)

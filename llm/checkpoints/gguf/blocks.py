@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from edge_llm.llm.checkpoints.arrays import BFLOAT16, Array
 from edge_llm.llm.checkpoints.gguf import kquants
 from edge_llm.llm.checkpoints.gguf.kquants import IQ4_LEVELS, Bytes, Floats, fields, half, joined
 
@@ -22,33 +23,30 @@ CHUNK = 2**18
 
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
-    """``size`` weights in ``bytes`` bytes; ``decode`` turns [blocks, bytes] uint8 into a tensor of
-    blocks * size elements."""
+    """``size`` weights in ``bytes`` bytes; ``decode`` turns [blocks, bytes] uint8 into an array
+    of blocks * size elements."""
 
     name: str
     size: int
     bytes: int
-    decode: Callable[[Bytes], torch.Tensor]
+    decode: Callable[[Bytes], Array]
 
 
-def _plain(name: str, dtype: torch.dtype) -> BlockFormat:
-    def decode(blocks: Bytes) -> torch.Tensor:
-        return torch.from_numpy(blocks.reshape(-1).copy()).view(dtype)
-
-    return BlockFormat(name, 1, dtype.itemsize, decode)
+def _plain(name: str, dtype: np.dtype[Any]) -> BlockFormat:
+    return BlockFormat(name, 1, dtype.itemsize, lambda blocks: blocks.reshape(-1).view(dtype))
 
 
 def _packed(
     name: str, size: int, bytes_: int, fill: Callable[[Bytes, Floats], None]
 ) -> BlockFormat:
-    def decode(blocks: Bytes) -> torch.Tensor:
+    def decode(blocks: Bytes) -> Array:
         values = np.empty((len(blocks), size), np.float32)
         step = CHUNK // size
         # Hostile scales may be infinite: the weights then are, or are not numbers, as in ggml.
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, len(blocks), step):
                 fill(blocks[start : start + step], values[start : start + step])
-        return torch.from_numpy(values)
+        return values
 
     return BlockFormat(name, size, bytes_, decode)
 
@@ -95,8 +93,8 @@ def _iq4_nl(blocks: Bytes, out: Floats) -> None:
 
 # By ggml's type number.
 BLOCK_FORMATS = {
-    0: _plain("F32", torch.float32),
-    1: _plain("F16", torch.float16),
+    0: _plain("F32", np.dtype(np.float32)),
+    1: _plain("F16", np.dtype(np.float16)),
     2: _packed("Q4_0", 32, 18, _q4_0),
     3: _packed("Q4_1", 32, 20, _q4_1),
     6: _packed("Q5_0", 32, 22, _q5_0),
@@ -109,7 +107,7 @@ BLOCK_FORMATS = {
     14: _packed("Q6_K", 256, 210, kquants.q6_k),
     20: _packed("IQ4_NL", 32, 18, _iq4_nl),
     23: _packed("IQ4_XS", 256, 136, kquants.iq4_xs),
-    30: _plain("BF16", torch.bfloat16),
+    30: _plain("BF16", BFLOAT16),
 }
 Q4_0 = 2
 

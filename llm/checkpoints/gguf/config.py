@@ -6,9 +6,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.gguf.model import GGUFModel
 from edge_llm.llm.config import (
     FrequencyDivisors,
@@ -168,10 +170,10 @@ def _decimals(model: GGUFModel, name: str) -> list[float] | None:
     """A table as the shortest decimals of its float32 numbers, which are what it was made from."""
     if name not in model:
         return None
-    return [float(str(value)) for value in _table(model, name).numpy()]
+    return [float(str(value)) for value in _table(model, name)]
 
 
-def _table(model: GGUFModel, name: str) -> torch.Tensor:
+def _table(model: GGUFModel, name: str) -> NDArray[np.float32]:
     """A rope table in float32.
 
     Raises:
@@ -183,8 +185,8 @@ def _table(model: GGUFModel, name: str) -> torch.Tensor:
     shape = model.shape(name)
     if len(shape) != 1 or shape[0] > 2**16:
         raise CheckpointError(f"{model.path}: {name}: got shape {list(shape)}, expected a vector")
-    values = model.decode(name).float()
-    if not bool((values.isfinite() & (values > 0)).all()):
+    values = to_float32(model.decode(name))
+    if not (np.isfinite(values) & (values > 0)).all():
         raise CheckpointError(f"{model.path}: {name} holds values that are not above 0")
     return values
 
@@ -219,7 +221,7 @@ def _with_divisors(model: GGUFModel, config: ModelConfig) -> ModelConfig:
         )
     factor = float(divisors.max())
     ruled = replace(config, rope_scaling=Llama3Scaling(factor, 1.0, 4.0, 8192))
-    expected = inverse_frequencies(config, 1) / inverse_frequencies(ruled, 1)
-    if torch.allclose(divisors.double(), expected, rtol=1e-5, atol=0.0):
+    expected = (inverse_frequencies(config, 1) / inverse_frequencies(ruled, 1)).numpy()
+    if np.allclose(divisors.astype(np.float64), expected, rtol=1e-5, atol=0.0):
         return ruled
     return replace(config, rope_scaling=FrequencyDivisors(tuple(divisors.tolist())))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached_bytes
 from edge_llm.llm.checkpoints.gguf.blocks import (
     BLOCK_FORMATS,
@@ -85,7 +85,7 @@ class GGUFModel:
             )
         return None
 
-    def decode(self, name: str) -> torch.Tensor:
+    def decode(self, name: str) -> Array:
         """A tensor in its own float type, or in float32 where it is quantized."""
         entry = self.entry(name)
         return BLOCK_FORMATS[entry.type].decode(self._blocks(name)).reshape(entry.shape)
@@ -107,9 +107,7 @@ class GGUFModel:
         q, scales = q4_0_integers(self._blocks(name))
         if not np.isfinite(scales).all():
             raise CheckpointError(f"{self.path}: {name} has scales that are not finite")
-        return Integers(
-            torch.from_numpy(q).reshape(rows, -1), torch.from_numpy(scales).reshape(rows, -1), size
-        )
+        return Integers(q.reshape(rows, -1), scales.reshape(rows, -1), size)
 
     def _blocks(self, name: str) -> NDArray[np.uint8]:
         entry = self.entry(name)

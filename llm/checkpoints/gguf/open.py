@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.gguf.config import ROPE_TABLES, gguf_config, gguf_family
 from edge_llm.llm.checkpoints.gguf.model import read_gguf_model
@@ -63,12 +62,12 @@ def open_gguf(path: Path) -> Checkpoint:
     problems = [line for name in names.values() if (line := model.problem(name)) is not None]
     groups = {name: model.group(stored) for name, stored in names.items()}
 
-    def ordered(name: str, rows: torch.Tensor) -> torch.Tensor:
+    def ordered(name: str, rows: Array) -> Array:
         within_layer = names[name].split(".", 2)[-1]
         interleaved = within_layer in family.gguf_interleaved
         return half_split(rows, config.head_dim) if interleaved else rows
 
-    def read(name: str) -> torch.Tensor:
+    def read(name: str) -> Array:
         return ordered(name, model.decode(names[name]))
 
     def integers(name: str) -> Integers:

@@ -16,15 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors, open_tensor_file
 from edge_llm.llm.checkpoints.source import Checkpoint, Shape
 from edge_llm.llm.config import ConfigReader, is_integer, is_number, shorten
-from edge_llm.llm.registry import build_model, tied_parameters
+from edge_llm.llm.registry import shared_parameters
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 # Ways to begin training that leave the base weights as they are; others (PiSSA, LoftQ) do not.
@@ -49,7 +51,8 @@ HARMLESS_KEYS = (
     "task_type",
 )
 MAX_RANK = 2**14
-FLOAT32_MAX = torch.finfo(torch.float32).max
+_PRODUCT = 2**22  # elements of B A at a time
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 Number = TypeVar("Number", int, float)
 
 # suffixes of the pair (A, B); the second is an embedding's
@@ -86,13 +89,14 @@ class _Delta:
     factor: float
     embedding: bool
 
-    def add_to(self, weight: torch.Tensor) -> torch.Tensor:
-        """``weight`` float32 [N, K], changed in place."""
-        a = self.tensors.read(self.a).to(torch.float32)
-        b = self.tensors.read(self.b).to(torch.float32)
-        if self.embedding:
-            return weight.addmm_(a.T, b.T, alpha=self.factor)
-        return weight.addmm_(b, a, alpha=self.factor)
+    def add_to(self, weight: NDArray[np.float32]) -> None:
+        """Add to ``weight`` [N, K], in place and a few rows at a time."""
+        a, b = (to_float32(self.tensors.read(name)) for name in (self.a, self.b))
+        left, right = (a.T, b.T) if self.embedding else (b, a)
+        step = max(_PRODUCT // weight.shape[1], 1)
+        for begin in range(0, len(weight), step):
+            rows = slice(begin, begin + step)
+            weight[rows] += (left[rows] @ right) * np.float32(self.factor)
 
 
 def with_adapters(
@@ -105,7 +109,7 @@ def with_adapters(
         CheckpointError: a folder that is damaged, or that adapts what the model has not.
         ConfigError: a kind of adapter that is not supported.
     """
-    tied = tied_parameters(build_model(checkpoint.config, context=1, kv_dtype=torch.float32))
+    tied = shared_parameters(checkpoint.config)
     shared = {*tied, *tied.values()}
     deltas: dict[str, list[_Delta]] = {}
     notes = list(checkpoint.notes)
@@ -124,11 +128,11 @@ def with_adapters(
             f"matrices{trained}"
         )
 
-    def read(name: str) -> torch.Tensor:
-        tensor = checkpoint.read(name)
+    def read(name: str) -> Array:
+        array = checkpoint.read(name)
         if name not in deltas:
-            return tensor
-        merged = detached(tensor).to(torch.float32)
+            return array
+        merged = to_float32(detached(array))
         for delta in deltas[name]:
             delta.add_to(merged)
         return merged

@@ -6,8 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
-
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
@@ -22,10 +21,9 @@ from edge_llm.llm.checkpoints.source import (
 from edge_llm.llm.config import shorten
 from edge_llm.llm.registry import (
     FAMILIES,
-    build_model,
     parameter_shapes,
     read_config,
-    tied_parameters,
+    shared_parameters,
 )
 from edge_llm.program.documents import GenerationDefaults
 
@@ -69,14 +67,13 @@ def open_huggingface(path: Path) -> Checkpoint:
         if pattern is None or not pattern.fullmatch(name)
     }
 
-    def read(name: str) -> torch.Tensor:
+    def read(name: str) -> Array:
         matrix = quantized.matrices.get(name)
         return tensors.view(name) if matrix is None else matrix.values()
 
     if config.tied:
         # Some writers store the shared table under both names.
-        tied = tied_parameters(build_model(config, context=1, kv_dtype=torch.float32))
-        for name, source in tied.items():
+        for name, source in shared_parameters(config).items():
             if name in shapes and source in shapes:
                 if not same_values(read(name), read(source)):
                     problems.append(f"tied: {name} differs from {source}, expected the same values")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import BFLOAT16, Array
 from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.config import shorten
@@ -20,14 +23,36 @@ INDEX = "model.safetensors.index.json"
 
 Shape = tuple[int, ...]
 
+# The format's name of a dtype -> bits of an element.
+BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL"), 8),
+    **dict.fromkeys(("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+# Those that are read.
+NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": BFLOAT16,
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I8": np.dtype(np.int8),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor as its file's header describes it; ``dtype`` in the format's own words (F32)."""
+    """One tensor as its file's header describes it: ``dtype`` in the format's own words (F32), and
+    ``offset`` in bytes from the file's start."""
 
     path: Path
     shape: Shape
     dtype: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +68,35 @@ class Tensors:
         """The files, sorted."""
         return sorted({entry.path for entry in self.entries.values()})
 
-    def read(self, name: str) -> torch.Tensor:
-        """A copy of one tensor, read now.
+    def read(self, name: str) -> Array:
+        """Return a copy of one tensor, read now.
 
         Raises:
             CheckpointError: it can no longer be read.
         """
         return detached(self.view(name))
 
-    def view(self, name: str) -> torch.Tensor:
-        """One tensor as a view of its file, see `detached`.
+    def view(self, name: str) -> Array:
+        """Return one tensor as a read-only view of its file, see `detached`.
 
         Raises:
             CheckpointError: it can no longer be read.
         """
-        path = self.entries[name].path
-        with _open(path) as file:
-            try:
-                tensor: torch.Tensor = file.get_tensor(name)
-            except SafetensorError as exc:
-                raise CheckpointError(f"{path}: {name} cannot be read: {exc}") from exc
-        return tensor
+        entry = self.entries[name]
+        dtype = NUMPY_DTYPES.get(entry.dtype)
+        if dtype is None:
+            expected = ", ".join(NUMPY_DTYPES)
+            raise CheckpointError(
+                f"{entry.path}: {shorten(name)}: got {entry.dtype}, expected one of {expected}"
+            )
+        size = math.prod(entry.shape) * dtype.itemsize
+        try:
+            data = np.memmap(entry.path, np.uint8, "r")[entry.offset : entry.offset + size]
+        except (OSError, ValueError) as exc:  # ValueError: an empty file
+            raise CheckpointError(f"{entry.path}: {name} cannot be read: {exc}") from exc
+        if data.size < size:
+            raise CheckpointError(f"{entry.path}: {name} cannot be read: the file was cut short")
+        return data.view(dtype).reshape(entry.shape)
 
     def metadata(self) -> dict[str, str]:
         """The headers' strings, of all files together.
@@ -125,23 +158,32 @@ def _tensor_files(path: Path) -> dict[str, Path]:
 
 
 def _entries(files: Mapping[str, Path]) -> Tensors:
+    """The tensors ``files`` names, each with its file."""
+    holdings = {path: _file_entries(path) for path in dict.fromkeys(files.values())}
     entries: dict[str, Entry] = {}
     missing: list[str] = []
-    holdings: dict[Path, list[str]] = {}
     for name, path in files.items():
-        holdings.setdefault(path, []).append(name)
-    for path, names in holdings.items():
-        with _open(path) as file:
-            there = set(file.keys())
-            for name in names:
-                if name in there:
-                    view = file.get_slice(name)
-                    entries[name] = Entry(path, tuple(view.get_shape()), view.get_dtype())
-                else:
-                    missing.append(
-                        f"missing: {shorten(name)} in {path.name}, where the index puts it"
-                    )
+        if name in holdings[path]:
+            entries[name] = holdings[path][name]
+        else:
+            missing.append(f"missing: {shorten(name)} in {path.name}, where the index puts it")
     return Tensors(entries, tuple(missing))
+
+
+def _file_entries(path: Path) -> dict[str, Entry]:
+    """The tensors of one file. The library has checked that they follow each other from the end of
+    the header to the end of the file."""
+    entries: dict[str, Entry] = {}
+    with _open(path) as file, path.open("rb") as raw:
+        offset = 8 + int.from_bytes(raw.read(8), "little")
+        for name in file.offset_keys():
+            view = file.get_slice(name)
+            shape, dtype = tuple(view.get_shape()), view.get_dtype()
+            if dtype not in BITS:
+                raise CheckpointError(f"{path}: {shorten(name)}: got an unknown dtype {dtype}")
+            entries[name] = Entry(path, shape, dtype, offset)
+            offset += math.prod(shape) * BITS[dtype] // 8
+    return entries
 
 
 def _names(path: Path) -> Iterable[str]:
@@ -151,6 +193,6 @@ def _names(path: Path) -> Iterable[str]:
 
 def _open(path: Path) -> safe_open:
     try:
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework="np")
     except (SafetensorError, OSError) as exc:
         raise CheckpointError(f"{path} is not a safetensors file: {exc}") from exc

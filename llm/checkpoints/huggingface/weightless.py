@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory
 from edge_llm.llm.registry import parameter_shapes, read_config
@@ -31,7 +30,7 @@ def open_weightless(path: Path) -> Checkpoint:
         ConfigError: a config that cannot be honoured.
     """
 
-    def read(name: str) -> torch.Tensor:
+    def read(name: str) -> Array:
         raise CheckpointError(f"{path} has no weights, so {name} cannot be read")
 
     config, unread = read_config(read_json_object(path / "config.json"), str(path / "config.json"))

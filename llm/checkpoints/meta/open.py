@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.checkpoints.meta.shards import (
     EMBEDDING,
@@ -70,7 +69,7 @@ def open_meta(path: Path) -> Checkpoint:
     }
     shapes = {name: tensors.shape(old) for name, old in stored.items()}
 
-    def read(name: str) -> torch.Tensor:
+    def read(name: str) -> Array:
         tensor = tensors.read(stored[name])
         if stored[name].endswith(INTERLEAVED):
             return half_split(tensor, config.head_dim)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import Array, name_of
 from edge_llm.llm.checkpoints.detached import detached_bytes
 from edge_llm.llm.checkpoints.meta.torch_file import TorchFile, read_torch_file
 from edge_llm.llm.checkpoints.source import Shape
@@ -114,8 +114,9 @@ class Shards:
             part = file.tensors[name]
             if (part.shape, part.dtype) != (first.shape, first.dtype):
                 self.problems.append(
-                    f"shard: {name}: got {list(part.shape)} {part.dtype} in {file.path.name}, "
-                    f"expected {list(first.shape)} {first.dtype} as in the first"
+                    f"shard: {name}: got {list(part.shape)} {name_of(part.dtype)} in "
+                    f"{file.path.name}, expected {list(first.shape)} {name_of(first.dtype)} "
+                    "as in the first"
                 )
             elif axis is None and not _same(file.bytes_of(name), self._files[0].bytes_of(name)):
                 self.problems.append(f"shard: {name} differs in {file.path.name}, expected copies")
@@ -132,14 +133,14 @@ class Shards:
             size * (len(self._files) if index == axis else 1) for index, size in enumerate(part)
         )
 
-    def read(self, name: str) -> torch.Tensor:
-        """A copy of the whole tensor."""
+    def read(self, name: str) -> Array:
+        """Return a copy of the whole tensor."""
         axis = self._axes[name]
         if axis is None or len(self._files) == 1:
             return self._files[0].tensor(name)
-        whole = torch.empty(self.shape(name), dtype=self._files[0].tensors[name].dtype)
-        for part, file in zip(whole.chunk(len(self._files), axis), self._files, strict=True):
-            part.copy_(file.tensor(name))
+        whole = np.empty(self.shape(name), self._files[0].tensors[name].dtype)
+        for part, file in zip(np.split(whole, len(self._files), axis), self._files, strict=True):
+            part[...] = file.tensor(name)
         return whole
 
     def equal(self, one: str, other: str) -> bool:

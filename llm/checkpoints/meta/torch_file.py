@@ -16,13 +16,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.arrays import BFLOAT16, Array, name_of
 from edge_llm.llm.checkpoints.detached import detached_bytes
 from edge_llm.llm.config import is_integer, shorten
 
@@ -31,10 +31,10 @@ MAX_DIRECTORY = 2**22
 MAX_PICKLE = 2**22
 MAX_RANK = 4
 
-STORAGES = {
-    "torch FloatStorage": torch.float32,
-    "torch HalfStorage": torch.float16,
-    "torch BFloat16Storage": torch.bfloat16,
+STORAGES: Mapping[str, np.dtype[Any]] = {
+    "torch FloatStorage": np.dtype(np.float32),
+    "torch HalfStorage": np.dtype(np.float16),
+    "torch BFloat16Storage": BFLOAT16,
 }
 TENSOR, PARAMETER, ORDERED_DICT = (
     "torch._utils _rebuild_tensor_v2",
@@ -48,7 +48,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and 
 class TensorEntry:
     """A contiguous tensor; ``offset`` is in bytes from the file's start."""
 
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
 
@@ -67,11 +67,10 @@ class TorchFile:
         size = math.prod(entry.shape) * entry.dtype.itemsize
         return self.data[entry.offset : entry.offset + size]
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """A copy of one tensor."""
+    def tensor(self, name: str) -> Array:
+        """Return a copy of one tensor."""
         entry = self.tensors[name]
-        copy = torch.from_numpy(detached_bytes(self.bytes_of(name)))
-        return copy.view(entry.dtype).reshape(entry.shape)
+        return detached_bytes(self.bytes_of(name)).view(entry.dtype).reshape(entry.shape)
 
 
 def read_torch_file(path: Path) -> TorchFile:
@@ -166,7 +165,7 @@ class _Global:
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     size: int  # elements
     offset: int  # bytes from the file's start
 
@@ -275,7 +274,7 @@ class _Machine:
                 if got != size * dtype.itemsize:
                     raise CheckpointError(
                         f"storage {shorten(key)} has {got} bytes, expected "
-                        f"{shorten(size)} elements of {dtype}"
+                        f"{shorten(size)} elements of {name_of(dtype)}"
                     )
                 return _Storage(dtype, size, extent.start)
             case _:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from edge_llm.errors import ConfigError
+from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.matrix import (
     FLOATS,
@@ -111,7 +110,7 @@ def _matrix(
 ) -> StoredMatrix:
     def read() -> Grid:
         q = unpack_words(tensors.read(names[0]), bits, 1)
-        return Grid(q, tensors.read(names[1]).to(torch.float32))
+        return Grid(q, to_float32(tensors.read(names[1])))
 
     if bits != 4:
         return StoredMatrix(shape, names, read, None, f"{bits} bits")

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.matrix import (
     FLOATS,
@@ -103,22 +105,22 @@ def _gptq_matrix(
     qweight, qzeros, scales = names[:3]
     zeros = _gptq_zeros(tensors.read(qzeros), bits, one_less=one_less)  # (N, G)
     k = shape[1]
-    groups: torch.Tensor | None = None
+    groups: NDArray[np.int64] | None = None
     if len(names) > 3:
-        order = tensors.read(names[3]).to(torch.int64)
-        if bool(((order < 0) | (order >= zeros.shape[1])).any()):
+        order = tensors.read(names[3]).astype(np.int64)
+        if ((order < 0) | (order >= zeros.shape[1])).any():
             raise CheckpointError(
                 f"{names[3]}: got groups {int(order.min())} to {int(order.max())}, "
                 f"expected 0 to {zeros.shape[1] - 1}"
             )
-        if not torch.equal(order, torch.arange(k) // size):
+        if not np.array_equal(order, np.arange(k) // size):
             groups = order
     if k % size and groups is None:  # the last group is short
-        groups = torch.arange(k) // size
+        groups = np.arange(k) // size
 
     def read() -> Grid:
-        q = unpack_words(tensors.read(qweight), bits, 0).T.contiguous()
-        return Grid(q, tensors.read(scales).T.to(torch.float32).contiguous(), zeros, groups)
+        q = np.ascontiguousarray(unpack_words(tensors.read(qweight), bits, 0).T)
+        return Grid(q, np.ascontiguousarray(to_float32(tensors.read(scales)).T), zeros, groups)
 
     if bits != 4:
         return StoredMatrix(shape, names, read, None, f"{bits} bits")
@@ -128,12 +130,12 @@ def _gptq_matrix(
     return StoredMatrix(shape, names, read, *int4_group(k, size, zeros, stored))
 
 
-def _gptq_zeros(words: torch.Tensor, bits: int, *, one_less: bool) -> torch.Tensor:
-    """Zero points relative to the middle of the range, int16 [N, G]."""
+def _gptq_zeros(words: NDArray[np.int32], bits: int, *, one_less: bool) -> NDArray[np.int16]:
+    """Return zero points relative to the middle of the range, [N, G]."""
     middle, mask = 1 << (bits - 1), (1 << bits) - 1
-    stored = unpack_words(words, bits, 1).to(torch.int16) + middle
+    stored = unpack_words(words, bits, 1).astype(np.int16) + np.int16(middle)
     zeros = (stored + 1) & mask if one_less else stored
-    return (zeros - middle).T.contiguous()
+    return np.ascontiguousarray((zeros - middle).T)
 
 
 def read_awq(
@@ -179,20 +181,20 @@ def _awq_matrix(
     tensors: Tensors, names: tuple[str, ...], shape: tuple[int, int], columns: int
 ) -> StoredMatrix:
     qweight, qzeros, scales = names
-    zeros = _awq_unpack(tensors.read(qzeros)).to(torch.int16)
+    zeros = _awq_unpack(tensors.read(qzeros)).astype(np.int16)
 
     def read() -> Grid:
         q = _awq_unpack(tensors.read(qweight))
-        return Grid(q, tensors.read(scales).T.to(torch.float32).contiguous(), zeros)
+        return Grid(q, np.ascontiguousarray(to_float32(tensors.read(scales)).T), zeros)
 
     stored = None if tensors.entries[scales].dtype == "F16" else tensors.read(scales)
     return StoredMatrix(shape, names, read, *int4_group(shape[1], columns, zeros, stored))
 
 
-def _awq_unpack(words: torch.Tensor) -> torch.Tensor:
-    """int32 [rows, N / 8] -> int8 [N, rows] in [-8, 7]."""
+def _awq_unpack(words: NDArray[np.int32]) -> NDArray[np.int8]:
+    """Return int8 [N, rows] in [-8, 7] from ``words`` [rows, N / 8]."""
     rows, count = words.shape
-    fields = unpack_words(words, 4, 1).view(rows, count, 8)
-    outputs = torch.empty_like(fields)
+    fields = unpack_words(words, 4, 1).reshape(rows, count, 8)
+    outputs = np.empty_like(fields)
     outputs[:, :, list(AWQ_FIELDS)] = fields
-    return outputs.view(rows, count * 8).T.contiguous()
+    return np.ascontiguousarray(outputs.reshape(rows, count * 8).T)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.source import Integers
 from edge_llm.llm.config import is_integer, shorten
@@ -26,10 +28,10 @@ class Grid:
     ``zeros`` int16 [N, G], or None where all are 0; ``groups`` int64 [K] has the group of each
     column, None: G consecutive groups of equal size."""
 
-    q: torch.Tensor
-    scales: torch.Tensor
-    zeros: torch.Tensor | None = None
-    groups: torch.Tensor | None = None
+    q: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    zeros: NDArray[np.int16] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +51,25 @@ class StoredMatrix:
     group: int | None
     reason: str = ""
 
-    def values(self) -> torch.Tensor:
-        """The matrix in float32 [N, K]."""
+    def values(self) -> NDArray[np.float32]:
+        """Return the matrix in float32 [N, K].
+
+        Raises:
+            CheckpointError: it can no longer be read.
+        """
         grid = self.read()
         n, k = grid.q.shape
         if grid.groups is None:
-            values = grid.q.view(n, grid.scales.shape[1], -1).to(torch.float32)
+            values = grid.q.reshape(n, grid.scales.shape[1], -1).astype(np.float32)
             if grid.zeros is not None:
-                values -= grid.zeros.unsqueeze(-1)
-            return (values * grid.scales.unsqueeze(-1)).view(n, k)
-        values = grid.q.to(torch.float32)
+                values -= grid.zeros[:, :, None]
+            values *= grid.scales[:, :, None]
+            return values.reshape(n, k)
+        values = grid.q.astype(np.float32)
         if grid.zeros is not None:
             values -= grid.zeros[:, grid.groups]
-        return values * grid.scales[:, grid.groups]
+        values *= grid.scales[:, grid.groups]
+        return values
 
     def integers(self) -> Integers:
         """The matrix as int4 with one scale per ``group`` columns; exactly ``values``."""
@@ -73,11 +81,11 @@ class StoredMatrix:
             # Only 0 and -1 occur, see `int4_group`: (q + 1) * s is (-1 - q) * -s.
             flipped = grid.zeros == -1
             columns = k // scales.shape[1]
-            turned = flipped.repeat_interleave(columns, dim=1)
-            q = torch.where(turned, -1 - q, q)
-            scales = torch.where(flipped, -scales, scales)
+            turned = flipped.repeat(columns, axis=1)
+            q = np.where(turned, -1 - q, q)
+            scales = np.where(flipped, -scales, scales)
         copies = k // self.group // scales.shape[1]
-        return Integers(q, scales.repeat_interleave(copies, dim=1), self.group)
+        return Integers(q, scales.repeat(copies, axis=1), self.group)
 
 
 # suffix of a tensor -> allowed dtypes, shape
@@ -87,7 +95,7 @@ Reader = Callable[[Mapping[str, object], Tensors, list[str]], dict[str, StoredMa
 
 
 def int4_group(
-    k: int, columns: int, zeros: torch.Tensor | None, scales: torch.Tensor | None
+    k: int, columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
 ) -> tuple[int | None, str]:
     """The group with which an int4 matrix of ``k`` columns can be taken over, or None and why not.
 
@@ -99,22 +107,26 @@ def int4_group(
         return None, f"groups of {columns} columns"
     if zeros is not None and not bool(((zeros == 0) | (zeros == -1)).all()):
         return None, "zero points"
-    if scales is not None and not torch.equal(scales.to(torch.float16).float(), scales.float()):
+    if scales is not None and not _is_float16(to_float32(scales)):
         return None, "scales beyond float16"
     return group, ""
 
 
-def unpack_words(words: torch.Tensor, bits: int, dim: int) -> torch.Tensor:
-    """Unsigned fields of int32 ``words`` [a, b], lowest bits first, less ``2 ** (bits - 1)``: int8,
-    with 32 / bits times as many entries along ``dim``."""
+def _is_float16(values: NDArray[np.float32]) -> bool:
+    with np.errstate(over="ignore"):  # then they differ
+        return np.array_equal(values.astype(np.float16).astype(np.float32), values)
+
+
+def unpack_words(words: NDArray[np.int32], bits: int, axis: int) -> NDArray[np.int8]:
+    """Return the unsigned fields of ``words`` [a, b], lowest bits first, less ``2 ** (bits - 1)``:
+    32 / bits times as many entries along ``axis``."""
     count, middle = 32 // bits, 1 << (bits - 1)
     a, b = words.shape
-    shape = (a, count, b) if dim == 0 else (a, b, count)
-    fields = torch.empty(shape, dtype=torch.int8)
+    fields = np.empty((a, count, b) if axis == 0 else (a, b, count), np.int8)
     for index in range(count):
         field = (words >> (bits * index)) & ((1 << bits) - 1)
-        fields.select(dim + 1, index).copy_(field - middle)
-    return fields.view(a * count, b) if dim == 0 else fields.view(a, b * count)
+        fields[(slice(None),) * (axis + 1) + (index,)] = field - middle
+    return fields.reshape(a * count, b) if axis == 0 else fields.reshape(a, b * count)
 
 
 def fitting_pieces(

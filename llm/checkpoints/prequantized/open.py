@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from edge_llm.errors import ConfigError
+from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.compressed import read_compressed
 from edge_llm.llm.checkpoints.prequantized.gptq import read_awq, read_gptq
@@ -67,7 +68,7 @@ def read_quantized(
     for name in matrices:
         bias = f"{name.removesuffix('.weight')}.bias"
         idle = bias in tensors.entries and bias not in expected
-        if idle and not bool(tensors.read(bias).any()):
+        if idle and not to_float32(tensors.read(bias)).any():
             pieces.add(bias)
     return QuantizedMatrices(matrices, frozenset(pieces), tuple(_notes(str(method), matrices)))
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.matrix import (
     FLOATS,
@@ -107,16 +109,16 @@ def _matrix(
     tensors: Tensors, names: tuple[str, ...], shape: tuple[int, int], columns: int, bits: int
 ) -> StoredMatrix:
     qdata, scale = names[:2]
-    zeros: torch.Tensor | None = None
+    zeros: NDArray[np.int16] | None = None
     if len(names) > 2:
-        stored = tensors.read(names[2]).to(torch.int16)
-        zeros = stored if bool(stored.any()) else None
+        stored = tensors.read(names[2]).astype(np.int16)
+        zeros = stored if stored.any() else None
 
     def read() -> Grid:
         q = tensors.read(qdata)
-        if bits == 4 and bool(((q < -8) | (q > 7)).any()):
+        if bits == 4 and ((q < -8) | (q > 7)).any():
             raise CheckpointError(f"{qdata}: got integers beyond [-8, 7], expected int4")
-        return Grid(q, tensors.read(scale).to(torch.float32), zeros)
+        return Grid(q, to_float32(tensors.read(scale)), zeros)
 
     if bits != 4:
         return StoredMatrix(shape, names, read, None, f"{bits} bits")

@@ -47,7 +47,7 @@ def random_blocks(name: str, count: int) -> NDArray[np.uint8]:
 
 
 def decoded(name: str, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = BY_NAME[name].decode(blocks).numpy()
+    values: NDArray[np.float32] = BY_NAME[name].decode(blocks)
     return values
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from fixtures_checkpoints import random_model
 from safetensors.torch import load_file, save_file
+from stored_tensors import tensor_of
 
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
@@ -69,9 +70,9 @@ def test_merged_weights_are_those_of_peft(case: str, tiny_checkpoint: Tiny, tmp_
     checkpoint = with_adapters(plain, [(tmp_path / "lora", 1.0)])
     changed = 0
     for name in checkpoint.shapes:
-        got = checkpoint.tensor(name)
+        got = tensor_of(checkpoint, name)
         assert torch.allclose(got, expected[name].detach(), rtol=1e-5, atol=1e-6), name
-        changed += not torch.equal(got, plain.tensor(name))
+        changed += not torch.equal(got, tensor_of(plain, name))
     targets = config.get("target_modules", ALL)
     inside = [target for target in targets if target not in ("embed_tokens", "lm_head")]
     assert changed == 2 * len(inside) + (len(targets) - len(inside))
@@ -89,9 +90,9 @@ def test_several_with_weights(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     two = write_adapter(tmp_path / "two", seed=2, r=8, target_modules=["q_proj"])
     plain = open_checkpoint(tiny_checkpoint("llama"))
     both = with_adapters(plain, [(tmp_path / "one", 0.5), (tmp_path / "two", -2.0)])
-    weight = plain.tensor(QUERY)
+    weight = tensor_of(plain, QUERY)
     expected = weight + 0.5 * (one[QUERY] - weight) - 2.0 * (two[QUERY] - weight)
-    assert torch.allclose(both.tensor(QUERY), expected.detach(), rtol=1e-5, atol=1e-6)
+    assert torch.allclose(tensor_of(both, QUERY), expected.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_merging_is_in_float32_and_leaves_the_file_alone(
@@ -99,11 +100,11 @@ def test_merging_is_in_float32_and_leaves_the_file_alone(
 ) -> None:
     write_adapter(tmp_path / "lora")
     plain = open_checkpoint(tiny_checkpoint("llama", dtype="bfloat16"))
-    before = plain.tensor(QUERY).clone()
+    before = tensor_of(plain, QUERY)
     merged = with_adapters(plain, [(tmp_path / "lora", 1.0)])
-    assert merged.tensor(QUERY).dtype == torch.float32
-    assert merged.tensor("model.norm.weight").dtype == torch.bfloat16
-    assert torch.equal(plain.tensor(QUERY), before)
+    assert tensor_of(merged, QUERY).dtype == torch.float32
+    assert tensor_of(merged, "model.norm.weight").dtype == torch.bfloat16
+    assert torch.equal(tensor_of(plain, QUERY), before)
 
 
 def test_on_a_gguf_base(
@@ -113,7 +114,9 @@ def test_on_a_gguf_base(
     plain = open_checkpoint(make_gguf(tiny_checkpoint("llama")))
     merged = with_adapters(plain, [(tmp_path / "lora", 1.0)])
     for name in (QUERY, "model.layers.1.mlp.down_proj.weight"):
-        assert torch.allclose(merged.tensor(name), expected[name].detach(), rtol=1e-5, atol=1e-6)
+        assert torch.allclose(
+            tensor_of(merged, name), expected[name].detach(), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_adapted_integers_no_longer_count(tiny_checkpoint: Tiny, tmp_path: Path) -> None:

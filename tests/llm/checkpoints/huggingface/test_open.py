@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stored_tensors import tensor_of
 
 from edge_llm.errors import CheckpointError, ConfigError, EdgeLLMError
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -61,7 +62,7 @@ def test_what_is_read(folder: Path) -> None:
     }
     stored = load_file(folder / "model.safetensors")
     assert checkpoint.shapes == {name: tuple(t.shape) for name, t in stored.items()}
-    assert all(torch.equal(checkpoint.tensor(name), tensor) for name, tensor in stored.items())
+    assert all(torch.equal(tensor_of(checkpoint, name), tensor) for name, tensor in stored.items())
     with pytest.raises(CheckpointError, match="has no parameter 'nothing'"):
         checkpoint.tensor("nothing")
 
@@ -73,8 +74,8 @@ def test_shards_and_dtypes(dtype: str, tiny_checkpoint: Callable[..., Path]) -> 
     assert len([path for path in sharded.sources if path.suffix == ".safetensors"]) > 1
     assert sharded.shapes == whole.shapes
     for name in whole.shapes:
-        assert sharded.tensor(name).dtype == getattr(torch, dtype)
-        assert torch.equal(sharded.tensor(name), whole.tensor(name))
+        assert tensor_of(sharded, name).dtype == getattr(torch, dtype)
+        assert torch.equal(tensor_of(sharded, name), tensor_of(whole, name))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from fixtures_quantized import (
 )
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from stored_tensors import tensor_of
 
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -106,14 +107,14 @@ def assert_taken_over(checkpoint: Checkpoint, chosen: dict[str, Quantized], midd
     for name, made in chosen.items():
         integers = checkpoint.integers(name)
         assert integers.group == checkpoint.integer_groups[name]
-        assert np.array_equal(integers.q.numpy(), made.q - middle)
-        spread = integers.scales.repeat_interleave(integers.group, dim=1).numpy()
+        assert np.array_equal(integers.q, made.q - middle)
+        spread = integers.scales.repeat(integers.group, axis=1)
         assert np.array_equal(spread, made.scales.astype(np.float32)[:, made.groups])
         assert_values(checkpoint, name, made)
 
 
 def assert_values(checkpoint: Checkpoint, name: str, made: Quantized) -> None:
-    tensor = checkpoint.tensor(name)
+    tensor = tensor_of(checkpoint, name)
     assert tensor.dtype == torch.float32
     assert np.array_equal(tensor.numpy(), made.weight)
 
@@ -172,8 +173,8 @@ def test_zero_points_one_below_the_middle_turn_the_sign(make: Make) -> None:
         integers = checkpoint.integers(name)
         assert int(integers.q.min()) >= -8
         assert int(integers.q.max()) <= 7
-        values = integers.q * integers.scales.repeat_interleave(32, dim=1)
-        assert np.array_equal(values.numpy(), made.weight)
+        values = integers.q * integers.scales.repeat(32, axis=1)
+        assert np.array_equal(values, made.weight)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -264,15 +265,15 @@ def test_torchao(kind: str, group: int | None, tiny_checkpoint: Tiny, tmp_path: 
     expected = weight.qdata.float() * weight.scale.float().repeat_interleave(
         256 // weight.scale.shape[1], dim=1
     )
-    assert torch.equal(checkpoint.tensor(DOWN), expected)
+    assert torch.equal(tensor_of(checkpoint, DOWN), expected)
     if group is None:
         assert not checkpoint.integer_groups
     else:
         assert set(checkpoint.integer_groups.values()) == {group}
         assert len(checkpoint.integer_groups) == 7
         integers = checkpoint.integers(DOWN)
-        assert torch.equal(integers.q, weight.qdata)
-        assert torch.equal(integers.scales, weight.scale.float())
+        assert np.array_equal(integers.q, weight.qdata)
+        assert np.array_equal(integers.scales, weight.scale.float())
 
 
 def test_torchao_of_another_class(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
