@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow check lint format docs bench bench-peers wheel clean
+.PHONY: FORCE help install demo test test-slow check lint format docs bench bench-peers bench-against sanitize wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -22,6 +22,8 @@ help:
 	@echo "make docs        docs/cli.md from --help"
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
+	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
+	@echo "make sanitize    native and engine tests under AddressSanitizer, UBSan and ThreadSanitizer"
 	@echo "make wheel       sdist and wheel for this machine, into dist/"
 
 install: $(STAMP)
@@ -68,6 +70,12 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP)
 	$(BIN)/python benchmarks/peers.py all
+
+bench-against: $(STAMP)
+	$(BIN)/python benchmarks/against.py $(COMMIT) $(ARGS)
+
+sanitize: $(STAMP)
+	$(BIN)/python tools/sanitize.py
 
 wheel: $(STAMP)
 	$(BIN)/python tools/wheel.py

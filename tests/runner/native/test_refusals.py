@@ -92,7 +92,7 @@ BAD_BATCHES: dict[str, tuple[Callable[[Batch], dict[str, Any]], str]] = {
         },
         "history of row 0 holds an id outside 0..74",
     ),
-    "bias": (lambda b: {"samplers": [toy_sampler(logit_bias={-1: 1.0})] * 150}, "bias of row 0"),
+    "bias": (lambda b: {"samplers": [toy_sampler(logit_bias={10**6: 1.0})] * 150}, "bias of row 0"),
     "mask": (
         lambda b: {
             "samplers": [dataclasses.replace(toy_sampler(), allowed=np.zeros(2, np.uint32))] * 150
