@@ -7,37 +7,41 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_llm.runner.executor import Batch, Int32, RowSampler
+from edge_llm.runner.scheduler import Slice
 from edge_llm.runner.sequence import Sequence
 
 
-def build_batch(slices: Mapping[Sequence, int], vocab: int) -> Batch:
-    """The next ``count`` tokens of each sequence, one after another. A row is wanted where a
-    sequence's known tokens end (to sample the next), for every token of an evaluation, and for
-    every token of a prompt that is scored."""
-    total = sum(slices.values())
+def build_batch(slices: Mapping[Sequence, Slice], vocab: int) -> Batch:
+    """Put the slices one after another. A row is wanted where a sequence's known tokens end (to
+    sample the next), for every token of its draft, for every token of an evaluation, and for every
+    token of a prompt that is scored."""
+    total = sum(part.tokens for part in slices.values())
     tokens = np.empty(total, np.int32)
     positions = np.empty(total, np.int32)
     owners = np.empty(total, np.int32)
-    width = max(len(sequence.pages) for sequence in slices)
+    width = max(len(sequence.tables[0]) for sequence in slices)
     page_tables = np.full((len(slices), width), -1, np.int32)
     rows: list[int] = []
     samplers: list[RowSampler | None] = []
     begin = 0
-    for index, (sequence, count) in enumerate(slices.items()):
-        end, first = begin + count, sequence.computed
-        known = np.array(sequence.tokens, np.int32)
-        tokens[begin:end] = known[first : first + count]
-        positions[begin:end] = np.arange(first, first + count)
+    for index, (sequence, part) in enumerate(slices.items()):
+        end, first = begin + part.tokens, sequence.computed
+        path = np.array(sequence.tokens, np.int32)
+        if part.draft:
+            path = np.concatenate((path, np.array(part.draft, np.int32)))
+        tokens[begin:end] = path[first : first + part.tokens]
+        positions[begin:end] = np.arange(first, first + part.tokens)
         owners[begin:end] = index
-        page_tables[index, : len(sequence.pages)] = sequence.pages
-        rows.extend(range(end - sequence.rows(count), end))
+        table = sequence.tables[0]
+        page_tables[index, : len(table)] = table
+        rows.extend(range(end - len(part.draft) - sequence.rows(part.count), end))
         if sequence.want_logits:
-            samplers.extend([None] * count)
+            samplers.extend([None] * part.count)
         else:
             if sequence.every_row:
-                samplers.extend(_scorers(sequence, known, count, vocab))
-            if count == sequence.remaining:
-                samplers.extend(_last(sequence, known))
+                samplers.extend(_scorers(sequence, path, part.count, vocab))
+            if part.count == sequence.remaining:
+                samplers.extend(_last(sequence, path, part))
         begin = end
     return Batch(
         tokens=tokens,
@@ -50,23 +54,26 @@ def build_batch(slices: Mapping[Sequence, int], vocab: int) -> Batch:
     )
 
 
-def _last(sequence: Sequence, known: Int32) -> list[RowSampler | None]:
-    """The sampler of the row after all known tokens."""
+def _last(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler | None]:
+    """Return the samplers of the rows after all known tokens and after each token of the draft."""
     if not sequence.samples:
         return [None] if sequence.every_row else []
+    known, counter = len(sequence.tokens), sequence.completion_length
     return [
         RowSampler(
             params=sequence.params,
             seed=sequence.seed,
-            counter=sequence.completion_length,
-            history=known,
+            counter=counter + ahead,
+            history=path[: known + ahead],
             prompt_length=sequence.prompt_length,
+            allowed=part.masks[ahead] if part.masks else None,
         )
+        for ahead in range(len(part.draft) + 1)
     ]
 
 
 def _scorers(sequence: Sequence, known: Int32, count: int, vocab: int) -> list[RowSampler]:
-    """Samplers that may choose nothing but the token that follows: with it comes its
+    """Return samplers that may choose nothing but the token that follows: with it comes its
     log-probability, and no logits leave the executor."""
     if sequence.scorer is None:
         raise AssertionError("a sequence that is not scored")

@@ -1,7 +1,7 @@
 """The engine: requests in, events out. One thread drives the executor; everybody else talks to it.
 
 A step is schedule, run, append, emit. Whatever goes wrong ends requests with an error event and
-gives their pages back; the thread itself goes on until :meth:`Engine.stop`. A forked child has no
+gives their blocks back; the thread itself goes on until :meth:`Engine.stop`. A forked child has no
 such thread: there every call is refused, and nothing waits for it.
 """
 
@@ -11,10 +11,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Ids
+from contextlib import contextmanager
 
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
 from edge_llm.runner.batch import build_batch
+from edge_llm.runner.constraints import Constraint, check_masks
+from edge_llm.runner.drafters import MOST_TOKENS, Drafter, NgramDrafter
 from edge_llm.runner.events import (
     ErrorEvent,
     Event,
@@ -27,10 +31,10 @@ from edge_llm.runner.events import (
 )
 from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.pace import Pace
-from edge_llm.runner.pages import PagePool
+from edge_llm.runner.pool import BlockPool, GroupSize
 from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.scheduler import Scheduler, Step
+from edge_llm.runner.scheduler import Scheduler, Slice, Step
 from edge_llm.runner.sequence import Sequence
 from edge_llm.runner.statistics import EngineStatistics
 
@@ -47,7 +51,7 @@ class Engine:
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
         self._executor = executor
-        self._pool = PagePool(limits.pages, facts.page_tokens)
+        self._pool = BlockPool((GroupSize(limits.pages),), facts.block_size, limits.max_tokens)
         self._scheduler = Scheduler(
             self._pool,
             max_sequences=limits.max_sequences,
@@ -87,18 +91,30 @@ class Engine:
             self._thread.join()
 
     def submit(
-        self, prompt: Iterable[int], params: SamplingParams, on_event: EventCallback
+        self,
+        prompt: Iterable[int],
+        params: SamplingParams,
+        on_event: EventCallback,
+        *,
+        constraint: Constraint | None = None,
+        drafter: Drafter | None = None,
     ) -> Request:
         """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
-        time with a FinishEvent or an ErrorEvent.
+        time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled;
+        ``drafter`` proposes what may come next (None: what ``params.speculation`` asks for).
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
-            CapacityError: the KV pages can never hold the prompt and ``params.max_tokens`` more.
+            CapacityError: the KV blocks can never hold the prompt and ``params.max_tokens`` more.
             RequestError: the prompt is empty, or something in it is not an id of the vocabulary.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
-        return self._enqueue(generation(prompt, params, on_event, self.facts, self._pool.count))
+        sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
+        sequence.constraint = constraint
+        sequence.drafter = (
+            NgramDrafter() if drafter is None and params.speculation == "ngram" else drafter
+        )
+        return self._enqueue(sequence)
 
     def submit_logits(
         self, token_ids: Iterable[int], on_event: EventCallback, chunk: int | None = None
@@ -108,13 +124,13 @@ class Engine:
 
         Raises:
             ContextLengthError: more tokens than the context.
-            CapacityError: the KV pages can never hold them.
+            CapacityError: the KV blocks can never hold them.
             RequestError: no tokens, one that is no id of the vocabulary, or a chunk that no step
                 can take.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         return self._enqueue(
-            evaluation(token_ids, chunk, on_event, self.facts, self._pool.count, self.max_rows)
+            evaluation(token_ids, chunk, on_event, self.facts, self._pool.capacity, self.max_rows)
         )
 
     def stats(self) -> EngineStatistics:
@@ -129,9 +145,9 @@ class Engine:
         return EngineStatistics(
             running=len(self._scheduler.running),
             waiting=waiting + len(self._scheduler.waiting),
-            pages=self._pool.count,
-            pages_free=self._pool.available,
-            pages_cached=self._pool.cached,
+            blocks=self._pool.count,
+            blocks_free=self._pool.available,
+            blocks_cached=self._pool.cached,
             steps=self._steps,
             preemptions=self._scheduler.preemptions,
         )
@@ -142,7 +158,13 @@ class Engine:
             self._take_in()
             if not (self._scheduler.running or self._scheduler.waiting):
                 return False
+            self._propose()
             step = self._scheduler.schedule(self._pace.tokens)
+            if not step.slices:
+                raise AssertionError("sequences wait, but none can run")
+            self._constrain(step)
+            if not step.slices:
+                return True  # a constraint failed, and its request was the only one
             started = time.perf_counter()
             result = self._execute(step, started)
             self._append(step, result, started, time.perf_counter())
@@ -194,37 +216,84 @@ class Engine:
                 if sequence.cancelled:
                     self._finish(sequence, "cancelled")
 
+    # ---- before a step ----
+
+    def _propose(self) -> None:
+        for sequence in list(self._scheduler.running):
+            drafter = sequence.drafter
+            if drafter is None or not sequence.decoding:
+                continue
+            most = min(MOST_TOKENS, sequence.limit - len(sequence.tokens) - 1)
+            with self._ending(sequence, "drafter"):
+                draft = drafter.propose(sequence.tokens, most) if most > 0 else ()
+                sequence.draft = self._usable(sequence, draft[:most])
+
+    def _usable(self, sequence: Sequence, draft: Ids[int]) -> Ids[int]:
+        """Return the beginning of ``draft`` that can be computed: nothing follows a stop id."""
+        for index, token in enumerate(draft):
+            if token in sequence.stop_ids or not 0 <= token < self.facts.vocab:
+                return draft[:index]
+        return draft
+
+    def _constrain(self, step: Step) -> None:
+        """Get the masks of the rows that sample, and cut drafts where they are not allowed."""
+        for sequence, part in list(step.slices.items()):
+            constraint = sequence.constraint
+            if constraint is None or part.count < sequence.remaining or not sequence.samples:
+                continue
+            with self._ending(sequence, "constraint"):
+                part.masks = constraint.masks(part.draft)
+                check_masks(part.masks, len(part.draft), self.facts.vocab)
+                part.draft = part.draft[: len(part.masks) - 1]
+            if sequence not in self._live:
+                del step.slices[sequence]
+
+    @contextmanager
+    def _ending(self, sequence: Sequence, name: str) -> Iterator[None]:
+        """End ``sequence`` alone, if what its request brought along fails."""
+        try:
+            yield
+        except BaseException as error:
+            _log.exception("the %s of a request failed; the request is ended", name)
+            typed = GenerationError(f"the request's {name} failed: {error!r}")
+            self._end(sequence, ErrorEvent(typed))
+
     # ---- one step ----
 
     def _execute(self, step: Step, now: float) -> StepResult:
-        if not step.slices:
-            raise AssertionError("sequences wait, but none can run")
         for sequence in step.slices:
             if sequence.clock.started is None:
                 sequence.clock.started = now
-        for source, target in step.copies:
+        for _, source, target in step.copies:
             self._executor.copy_page(source, target)
         return self._executor.step(build_batch(step.slices, self.facts.vocab))
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1
-        self._pace.record(sum(step.slices.values()), now - started)
-        decoding = [s for s in step.slices if s.remaining == 1 and s.completion_length]
+        self._pace.record(step.tokens, now - started)
+        decoding = [s for s, part in step.slices.items() if part.kind != "prefill"]
         if decoding:
             read = self.facts.read_bytes([s.computed for s in step.slices])
             for sequence in decoding:
                 sequence.clock.decode_step_seconds += now - started
                 sequence.clock.decode_step_bytes += read
         row = 0
-        for sequence, count in step.slices.items():
-            first, rows = sequence.computed, range(row, row + sequence.rows(count))
-            self._scheduler.advance(sequence, count)
-            self._append_rows(sequence, first, result, rows, now)
-            row = rows.stop
+        for sequence, part in step.slices.items():
+            first, rows = sequence.computed, range(row, row + sequence.rows(part.count))
+            row = rows.stop + len(part.draft)
+            self._scheduler.commit(sequence, first + part.count)
+            self._append_rows(sequence, part, first, result, rows, now)
 
     def _append_rows(
-        self, sequence: Sequence, first: int, result: StepResult, rows: range, now: float
+        self,
+        sequence: Sequence,
+        part: Slice,
+        first: int,
+        result: StepResult,
+        rows: range,
+        now: float,
     ) -> None:
+        """Take in ``rows``, which are those of the slice's known tokens."""
         if sequence.want_logits:
             if result.logits is None:
                 raise AssertionError("the executor returned no logits")
@@ -237,7 +306,7 @@ class Engine:
         if sequence.remaining:
             return
         if sequence.samples:
-            self._append_token(sequence, result, rows[-1], now)
+            self._append_tokens(sequence, part, result, rows[-1], now)
         else:
             sequence.clock.token(now)
             self._finish(sequence, "length")
@@ -245,7 +314,7 @@ class Engine:
     def _append_scores(
         self, sequence: Sequence, first: int, result: StepResult, rows: range
     ) -> str | None:
-        """Takes in the scores of the prompt's tokens from ``first + 1`` on; returns what is wrong
+        """Take in the scores of the prompt's tokens from ``first + 1`` on; return what is wrong
         with one, if any."""
         del sequence.scores[first:]  # what was computed before a preemption
         for row in rows[: sequence.prompt_length - 1 - first]:
@@ -259,20 +328,52 @@ class Engine:
             sequence.scores.clear()
         return None
 
-    def _append_token(self, sequence: Sequence, result: StepResult, row: int, now: float) -> None:
-        error = result.errors[row]
-        if error is not None:
-            self._end(sequence, ErrorEvent(GenerationError(error)))
-            return
-        token = int(result.ids[row])
-        sequence.clock.token(now)
-        if token in sequence.stop_ids:
-            self._finish(sequence, "stop")
-            return
-        sequence.tokens.append(token)
-        self._emit(sequence, TokenEvent(token, result.logprobs[row]))
-        if len(sequence.tokens) >= sequence.limit:
-            self._finish(sequence, "length")
+    def _append_tokens(
+        self, sequence: Sequence, part: Slice, result: StepResult, row: int, now: float
+    ) -> None:
+        """Take in the token sampled at ``row``, then those of the following rows for as long as
+        the draft was what was sampled: each is the token that a step of its own would have
+        given."""
+        ending: FinishReason | GenerationError | None = None
+        right = 0  # tokens of the draft that turned out to be so
+        tokens: list[int] = []
+        for ahead in range(len(part.draft) + 1):
+            if (error := result.errors[row + ahead]) is not None:
+                ending = GenerationError(error)
+                break
+            token = int(result.ids[row + ahead])
+            sequence.clock.token(now)
+            if token in sequence.stop_ids:
+                ending = "stop"
+                break
+            sequence.accept(token)
+            tokens.append(token)
+            self._emit(sequence, TokenEvent(token, result.logprobs[row + ahead]))
+            if len(sequence.tokens) >= sequence.limit:
+                ending = "length"
+                break
+            if sequence.cancelled or ahead == len(part.draft) or token != part.draft[ahead]:
+                break
+            right += 1
+        if part.draft:
+            sequence.clock.drafted += len(part.draft)
+            sequence.clock.accepted += right
+            self._scheduler.commit(sequence, sequence.computed + right)
+            self._scheduler.rewind(sequence)
+        if isinstance(ending, GenerationError):
+            self._end(sequence, ErrorEvent(ending))
+        elif ending is not None:
+            self._finish(sequence, ending)
+        else:
+            self._tell(sequence, part, tokens, right)
+
+    def _tell(self, sequence: Sequence, part: Slice, tokens: list[int], right: int) -> None:
+        if sequence.constraint is not None:
+            with self._ending(sequence, "constraint"):
+                sequence.constraint.accept(tokens)
+        if sequence.drafter is not None and part.draft and sequence in self._live:
+            with self._ending(sequence, "drafter"):
+                sequence.drafter.accept(len(part.draft), right)
 
     # ---- the end of a request ----
 

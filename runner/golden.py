@@ -99,7 +99,7 @@ def _engine(program: Program, golden: Golden, threads: int) -> Engine:
     )
     return Engine(
         executor,
-        EngineFacts(context=plan.context, vocab=plan.vocab, page_tokens=module.page_tokens()),
+        EngineFacts(context=plan.context, vocab=plan.vocab, block_size=module.page_tokens()),
     )
 
 

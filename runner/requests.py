@@ -26,7 +26,7 @@ class EngineFacts:
 
     context: int
     vocab: int
-    page_tokens: int
+    block_size: int
     stop_ids: frozenset[int] = frozenset()
     read_bytes: Callable[[list[int]], int] = lambda depths: 0
     sampleable: int | None = None
@@ -55,9 +55,10 @@ def generation(
     params: SamplingParams,
     on_event: EventCallback,
     facts: EngineFacts,
-    pages: int,
+    positions: int | None,
 ) -> Sequence:
-    """A sequence that samples after ``prompt``, in a pool of ``pages``. Raises as Engine.submit."""
+    """Return a sequence that samples after ``prompt``, in a pool that holds so many ``positions``
+    of one sequence (None: any number). Raises as Engine.submit."""
     tokens = _checked(prompt, facts.vocab)
     for token in params.logit_bias:
         if not 0 <= token < facts.vocab:
@@ -70,7 +71,7 @@ def generation(
         _check_scored(tokens, facts.sampleable)
     if length + (params.max_tokens != 0) > facts.context:
         raise ContextLengthError(facts.context, length, param="prompt")
-    capacity = pages * facts.page_tokens + 1  # the last token is never computed
+    capacity = facts.context if positions is None else positions + 1  # the last is never computed
     limit = min(facts.context, capacity)
     if params.max_tokens is not None:
         limit = min(facts.context, length + params.max_tokens)
@@ -96,14 +97,15 @@ def evaluation(
     chunk: int | None,
     on_event: EventCallback,
     facts: EngineFacts,
-    pages: int,
+    positions: int | None,
     max_rows: int,
 ) -> Sequence:
-    """A sequence whose result is the logits of every token. Raises as Engine.submit_logits."""
+    """Return a sequence whose result is the logits of every token, in a pool as for `generation`.
+    Raises as Engine.submit_logits."""
     tokens = _checked(token_ids, facts.vocab)
     if len(tokens) > facts.context:
         raise ContextLengthError(facts.context, len(tokens), param="token_ids")
-    _check_capacity(len(tokens), pages * facts.page_tokens)
+    _check_capacity(len(tokens), facts.context if positions is None else positions)
     if chunk is not None and not 1 <= chunk <= max_rows:
         raise RequestError(f"chunk is {chunk}, expected 1 to {max_rows}", param="chunk")
     return Sequence(
@@ -155,6 +157,6 @@ def _check_scored(tokens: array[int], sampleable: int) -> None:
 def _check_capacity(needed: int, capacity: int) -> None:
     if needed > capacity:
         raise CapacityError(
-            f"the request takes up to {needed} tokens, the KV pages hold {capacity}",
+            f"the request takes up to {needed} tokens, the KV blocks hold {capacity}",
             hint="lower max_tokens or raise the KV budget",
         )

@@ -250,6 +250,14 @@ class SamplingParams:
     ignore_eos: bool = _declare(
         False, "boolean", "go on past the ids that end an answer", part="engine"
     )
+    speculation: str = _declare(
+        "off",
+        "name",
+        "propose tokens that may follow and check several at once, which changes no token; ngram: "
+        "what followed the last tokens before",
+        choices=("off", "ngram"),
+        part="engine",
+    )
     top_logprobs: int | None = _declare(
         None,
         "integer",
@@ -299,6 +307,7 @@ class SamplingOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     stop_ids: Sequence[int] | None
     ignore_eos: bool
+    speculation: str
     top_logprobs: int | None
     prompt_logprobs: int | None
 

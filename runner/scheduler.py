@@ -1,40 +1,81 @@
 """Who runs next. Pure policy: no arithmetic, no I/O, neither torch nor numpy.
 
-A step holds one token of each sequence that decodes, then chunks of prompts, oldest first, until
-its budget of tokens is reached: that bounds the wait between two tokens of a running sequence.
+A step holds one token of each sequence that decodes, then drafts behind them, then chunks of
+prompts, oldest first, until its budget of tokens is reached: that bounds the wait between two
+tokens of a running sequence. While prompts wait, drafts take at most half of what is left.
 
-A waiting sequence is admitted, in order of arrival, when the pages for its tokens and for the next
+A waiting sequence is admitted, in order of arrival, when the blocks for its tokens and for the next
 ``RESERVE_TOKENS`` (or fewer, if it may not write that many) are there beyond what running sequences
-have reserved in the same way. Short answers therefore never run out of pages; long ones may, and
-then the youngest sequence gives its pages back and is computed again later. The oldest is never
-preempted and every sequence fits the pool alone, so all of them finish.
+have reserved in the same way. Short answers therefore never run out of blocks; long ones may, and
+then the youngest sequence gives its blocks back and is computed again later. The oldest is never
+preempted and every sequence fits the pool alone, so all of them finish. Drafts preempt nobody.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from edge_llm.runner.pages import ROOT, PagePool, extend_chain
+from edge_llm.runner.blocks import extend_chain
+from edge_llm.runner.pool import BlockPool
 from edge_llm.runner.sequence import Sequence
 
+if TYPE_CHECKING:
+    from edge_llm.runner.constraints import Mask
+
 RESERVE_TOKENS = 512
+
+# - prefill: known tokens, of a prompt or of what is computed again
+# - decode: the last accepted token
+# - verify: the last accepted token, and a draft behind it
+SliceKind = Literal["prefill", "decode", "verify"]
+
+
+@dataclass(slots=True)
+class Slice:
+    """What a step computes of one sequence: its next ``count`` known tokens, then ``draft``.
+    ``masks`` says which ids the rows that sample may choose, from the first on (empty: all)."""
+
+    kind: SliceKind
+    count: int
+    draft: Ids[int] = ()
+    masks: Ids[Mask] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are computed."""
+        return self.count + len(self.draft)
 
 
 @dataclass(slots=True)
 class Step:
-    """``copies`` (source page, target page) come first, in order; then ``slices``: the next so many
-    tokens of each sequence."""
+    """``copies`` (group, source block, target block) come first, in order; then the slices."""
 
-    copies: list[tuple[int, int]] = field(default_factory=list)
-    slices: dict[Sequence, int] = field(default_factory=dict)
+    copies: list[tuple[int, int, int]] = field(default_factory=list)
+    slices: dict[Sequence, Slice] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are computed in all slices."""
+        return sum(part.tokens for part in self.slices.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that the slices may want: all of a sequence that wants every row, else one, and one
+        for each token of a draft."""
+        return sum(
+            (part.count if sequence.every_row else 1) + len(part.draft)
+            for sequence, part in self.slices.items()
+        )
 
 
 class Scheduler:
     """Holds the sequences, waiting and running, each in order of arrival."""
 
     def __init__(
-        self, pool: PagePool, *, max_sequences: int, step_tokens: int, max_rows: int
+        self, pool: BlockPool, *, max_sequences: int, step_tokens: int, max_rows: int
     ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
@@ -45,26 +86,32 @@ class Scheduler:
         self.preemptions = 0
 
     def add(self, sequence: Sequence) -> None:
-        extend_chain(sequence.chain, sequence.tokens, self._pool.page_tokens)
+        """Let a new sequence wait for its turn."""
+        extend_chain(sequence.chain, sequence.tokens, self._pool.block_size)
+        sequence.tables = self._pool.empty_tables()
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence out, whatever it was doing; its pages come back at once."""
+        """Take a sequence out, whatever it was doing; its blocks come back at once."""
         for group in (self.running, self.waiting):
             if sequence in group:
                 group.remove(sequence)
         self._give_back(sequence)
 
     def schedule(self, budget: int | None = None) -> Step:
-        """The next step, of at most ``budget`` tokens (None: ``step_tokens``), which must not be
-        less than ``max_sequences``. It holds at least one token if there is any sequence at all.
-        An evaluation that asks for chunks gets them whole."""
+        """Return the next step, of at most ``budget`` tokens (None: ``step_tokens``), which must
+        not be less than ``max_sequences``. It holds at least one token if there is any sequence at
+        all. An evaluation that asks for chunks gets them whole."""
         self._budget = self._step_tokens if budget is None else min(budget, self._step_tokens)
         step = Step()
-        for decoding in (True, False):
-            for sequence in list(self.running):
-                if (sequence.remaining == 1) == decoding and sequence in self.running:
-                    self._add_slice(step, sequence)
+        for sequence in list(self.running):
+            if sequence.decoding:
+                self._add_slice(step, sequence)
+        if any(sequence.draft for sequence in step.slices):
+            self._add_drafts(step)
+        for sequence in list(self.running):
+            if not sequence.decoding and sequence in self.running:
+                self._add_slice(step, sequence)
         while self.waiting and len(self.running) < self._max_sequences:
             sequence = self.waiting[0]
             if self._room(step, sequence) is None or not self._admit(sequence, step):
@@ -72,27 +119,23 @@ class Scheduler:
             self._add_slice(step, sequence)
         return step
 
-    def advance(self, sequence: Sequence, count: int) -> None:
-        """Notes that the next ``count`` tokens of ``sequence`` were computed."""
-        size = self._pool.page_tokens
-        first = sequence.computed // size
-        sequence.computed += count
-        extend_chain(sequence.chain, sequence.tokens, size)
-        for index in range(first, self._pool.pages_for(sequence.computed)):
-            end = (index + 1) * size
-            self._pool.record(
-                sequence.pages[index],
-                sequence.chain[index - 1] if index else ROOT,
-                sequence.tokens[index * size : min(end, sequence.computed)],
-                sequence.chain[index] if end <= sequence.computed else None,
-            )
+    def commit(self, sequence: Sequence, end: int) -> None:
+        """Note that the tokens of ``sequence`` before position ``end`` are computed and accepted:
+        from now on other sequences may find them."""
+        self._pool.record(sequence.tables, sequence.chain, sequence.tokens, sequence.computed, end)
+        sequence.computed = end
+
+    def rewind(self, sequence: Sequence) -> None:
+        """Forget the positions of ``sequence`` that were computed but not accepted."""
+        self._pool.cut(sequence.tables, sequence.computed)
+        sequence.draft = ()
 
     def _room(self, step: Step, sequence: Sequence) -> tuple[int, int] | None:
-        """Tokens and rows that the step can still take of ``sequence``, None if it is full. Every
-        sequence counts as one row, those that want every row as one a token."""
-        rows = sum(count if s.every_row else 1 for s, count in step.slices.items())
+        """Return the tokens and rows that the step can still take of ``sequence``, None if it is
+        full."""
+        rows = step.rows
         budget = self._budget if sequence.chunk is None else self._step_tokens
-        tokens = budget - sum(step.slices.values())
+        tokens = budget - step.tokens
         return (tokens, self._max_rows - rows) if tokens > 0 and rows < self._max_rows else None
 
     def _add_slice(self, step: Step, sequence: Sequence) -> None:
@@ -104,19 +147,34 @@ class Scheduler:
         if sequence.every_row:
             count = min(count, rows, count if sequence.chunk is None else sequence.chunk)
         if self._grow(sequence, sequence.computed + count, step):
-            step.slices[sequence] = count
+            step.slices[sequence] = Slice("decode" if sequence.decoding else "prefill", count)
+
+    def _add_drafts(self, step: Step) -> None:
+        """Put drafts behind the tokens of sequences that decode, as far as there is room."""
+        tokens = self._budget - step.tokens
+        rows = self._max_rows - step.rows
+        if self.waiting or len(step.slices) < len(self.running):
+            tokens, rows = tokens // 2, rows // 2
+        for sequence, part in step.slices.items():
+            room = min(len(sequence.draft), tokens, rows)
+            while room > 0 and not self._pool.grow(
+                sequence.tables, sequence.computed + part.count + room
+            ):
+                room -= 1
+            if room > 0:
+                part.kind = "verify"
+                part.draft = sequence.draft[:room]
+                tokens, rows = tokens - room, rows - room
 
     def _grow(self, sequence: Sequence, tokens: int, step: Step) -> bool:
-        """Gives ``sequence`` the pages for its first ``tokens`` tokens; False if it was the
+        """Give ``sequence`` the blocks for its first ``tokens`` tokens; return False if it was the
         youngest itself and had to go."""
-        missing = self._pool.pages_for(tokens) - len(sequence.pages)
-        while (pages := self._pool.allocate(max(missing, 0))) is None:
+        while not self._pool.grow(sequence.tables, tokens):
             youngest = self.running[-1]
             self._preempt(youngest)
             step.slices.pop(youngest, None)
             if youngest is sequence:
                 return False
-        sequence.pages += pages
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -126,12 +184,11 @@ class Scheduler:
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
     def _give_back(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.pages)
-        sequence.pages = []
-        sequence.computed = 0
+        self._pool.cut(sequence.tables, 0)
+        sequence.forget()
 
     def _reserved(self, sequence: Sequence) -> int:
-        return self._pool.pages_for(min(sequence.positions, len(sequence.tokens) + RESERVE_TOKENS))
+        return min(sequence.positions, len(sequence.tokens) + RESERVE_TOKENS)
 
     def _admit(self, sequence: Sequence, step: Step) -> bool:
         if self._will_be_cached(sequence):
@@ -140,24 +197,18 @@ class Scheduler:
         # The last token is always computed: its logits are wanted.
         limit = 0 if sequence.every_row else len(sequence.tokens) - 1
         prefix = pool.match(sequence.tokens, sequence.chain, limit)
-        promised = sum(max(self._reserved(s) - len(s.pages), 0) for s in self.running)
-        unused = pool.unused_among(prefix.pages)
-        if pool.available - unused - promised < self._reserved(sequence) - len(prefix.pages):
+        promised = [pool.lacking(other.tables, self._reserved(other)) for other in self.running]
+        if not pool.admits(prefix, self._reserved(sequence), promised):
             return False
-        pool.share(prefix.pages)
-        sequence.pages = list(prefix.pages)
-        sequence.computed = len(prefix.pages) * pool.page_tokens
-        use = prefix.use
-        if prefix.copied:
-            held = (prefix.source,)
-            pool.share(held)  # so that it is not evicted to make room for its own copy
-            target = pool.allocate(1)
-            pool.release(list(held))
-            if target is None:
+        sequence.tables = pool.share(prefix)
+        sequence.computed, use = prefix.whole, prefix.use
+        if prefix.sources:
+            copies = pool.copy(prefix, sequence.tables)
+            if copies is None:
                 use = "evicted"  # it makes room for the sequence itself
+                pool.cut(sequence.tables, prefix.whole)
             else:
-                step.copies.append((prefix.source, target[0]))
-                sequence.pages += target
+                step.copies += copies
                 sequence.computed = prefix.tokens
         if sequence.cached_tokens is None:
             sequence.cached_tokens, sequence.cache = sequence.computed, use
@@ -166,14 +217,14 @@ class Scheduler:
         return True
 
     def _will_be_cached(self, sequence: Sequence) -> bool:
-        """Whether the first page that the cache lacks is being computed by a running sequence: then
-        waiting costs less than computing it twice."""
+        """Return True if the first block that the cache lacks is being computed by a running
+        sequence: then waiting costs less than computing it twice."""
         if sequence.every_row:
             return False
         index = next((i for i, d in enumerate(sequence.chain) if not self._pool.has(d)), None)
         if index is None:
             return False
-        size = self._pool.page_tokens
+        size = self._pool.block_size
         return any(
             len(other.chain) > index
             and other.chain[index] == sequence.chain[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.statistics import CacheUse, RequestClock
 
 if TYPE_CHECKING:
+    from edge_llm.runner.constraints import Constraint
+    from edge_llm.runner.drafters import Drafter
     from edge_llm.runner.events import EventCallback
     from edge_llm.runner.executor import TokenLogprobs
 
@@ -18,11 +21,12 @@ if TYPE_CHECKING:
 class Sequence:
     """The state of one request.
 
-    ``tokens`` are the prompt, then what was sampled; the first ``computed`` of them have keys and
-    values in ``pages``. ``limit`` bounds ``len(tokens)``. ``chain``: digests of the full pages.
-    With ``want_logits`` nothing is sampled: the logits of every token are the result, and ``chunk``
-    bounds the tokens of a step. With ``scorer`` the prompt's own tokens are scored, as it says:
-    ``scores`` are those of the tokens from the second on."""
+    ``tokens`` are the prompt, then what was sampled and accepted; the states of the first
+    ``computed`` of them are in the blocks of ``tables``, one table a state group. ``limit`` bounds
+    ``len(tokens)``. ``chain``: digests of the full blocks. ``draft`` are tokens that may follow,
+    proposed for the next step. With ``want_logits`` nothing is sampled: the logits of every token
+    are the result, and ``chunk`` bounds the tokens of a step. With ``scorer`` the prompt's own
+    tokens are scored, as it says: ``scores`` are those of the tokens from the second on."""
 
     tokens: array[int]
     prompt_length: int
@@ -35,22 +39,38 @@ class Sequence:
     want_logits: bool = False
     chunk: int | None = None
     scorer: SamplingParams | None = None
+    constraint: Constraint | None = None
+    drafter: Drafter | None = None
     arrival: int = -1  # the engine numbers requests
-    pages: list[int] = field(default_factory=list)
+    tables: list[list[int]] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
     computed: int = 0
+    decoding: bool = False  # all tokens but the last, which was sampled, are computed
+    draft: Ids[int] = ()
     cached_tokens: int | None = None  # of the prompt, when it was first admitted
     cache: CacheUse = "not used"  # likewise
     scores: list[TokenLogprobs] = field(default_factory=list)
     cancelled: bool = False  # set from any thread
 
+    def accept(self, token: int) -> None:
+        """Append a sampled token."""
+        self.tokens.append(token)
+        self.decoding = True
+
+    def forget(self) -> None:
+        """Begin again: nothing is computed."""
+        self.computed = 0
+        self.decoding = False
+        self.draft = ()
+
     @property
     def remaining(self) -> int:
-        """Tokens that are known but not computed: 1 while decoding, more during prefill."""
+        """Tokens that are known but not computed."""
         return len(self.tokens) - self.computed
 
     @property
     def completion_length(self) -> int:
+        """Tokens that were sampled."""
         return len(self.tokens) - self.prompt_length
 
     @property
@@ -60,14 +80,14 @@ class Sequence:
 
     @property
     def samples(self) -> bool:
-        """Whether tokens follow the prompt."""
+        """True if tokens follow the prompt."""
         return self.limit > self.prompt_length
 
     @property
     def every_row(self) -> bool:
-        """Whether each token computed now has a row that is wanted, not the last one alone."""
+        """True if each token computed now has a row that is wanted, not the last one alone."""
         return self.want_logits or (self.scorer is not None and not self.completion_length)
 
     def rows(self, count: int) -> int:
-        """How many rows are wanted of the next ``count`` tokens: the last so many."""
+        """Return how many rows are wanted of the next ``count`` known tokens: the last so many."""
         return count if self.every_row else int(self.samples and count == self.remaining)

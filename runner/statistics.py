@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-# What the cached pages gave of a prompt, and why not more:
+# What the cached blocks gave of a prompt, and why not more:
 # - hit: all but its last token, which is always computed
 # - partial: its beginning; nothing cached goes on as it does
-# - evicted: the page that would come next was there, but had to make room (cached_tokens tells
+# - evicted: the block that would come next was there, but had to make room (cached_tokens tells
 #   whether anything was left)
 # - no shared prefix: nothing cached begins as it does
 # - empty: nothing was cached
@@ -25,7 +25,8 @@ class RequestStatistics:
     ``queue_seconds``: from submit to the first step. ``prefill_seconds``: from there to the first
     token; ``time_to_first_token``: both. ``decode_*``: over the tokens after the first.
     ``decode_gb_per_second``: weights and KV bytes (1e9) that its decode steps read, neighbours'
-    included, over the time of those steps."""
+    included, over the time of those steps. ``drafted_tokens`` were proposed and computed ahead, and
+    ``accepted_tokens`` of them were what the model then sampled."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -38,19 +39,26 @@ class RequestStatistics:
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
     decode_gb_per_second: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def as_dict(self) -> dict[str, int | float | str]:
-        """The fields by name, for JSON."""
+        """Return the fields by name, for JSON."""
         return asdict(self)
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
+        drafts = (
+            f", {self.accepted_tokens} of {self.drafted_tokens} drafted tokens accepted"
+            if self.drafted_tokens
+            else ""
+        )
         return (
             f"{self.prompt_tokens} prompt tokens ({self.cached_tokens} cached: {self.cache}) "
             f"in {self.prefill_seconds:.2f} s, "
             f"first token after {self.time_to_first_token:.2f} s; "
             f"{self.completion_tokens} tokens at {self.decode_tokens_per_second:.1f} tokens/s, "
-            f"{self.decode_gb_per_second:.1f} GB/s"
+            f"{self.decode_gb_per_second:.1f} GB/s{drafts}"
         )
 
 
@@ -64,6 +72,8 @@ class RequestClock:
     last_token: float | None = None
     decode_step_seconds: float = 0.0
     decode_step_bytes: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     def token(self, now: float) -> None:
         if self.first_token is None:
@@ -88,18 +98,20 @@ class RequestClock:
             prefill_tokens_per_second=_rate(prompt_tokens - cached_tokens, first - started),
             decode_tokens_per_second=_rate(completion_tokens - 1, last - first),
             decode_gb_per_second=_rate(self.decode_step_bytes / 1e9, self.decode_step_seconds),
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """A snapshot of the engine. ``pages_cached`` are unused but findable, and count as free."""
+    """A snapshot of the engine. ``blocks_cached`` are unused but findable, and count as free."""
 
     running: int
     waiting: int
-    pages: int
-    pages_free: int
-    pages_cached: int
+    blocks: int
+    blocks_free: int
+    blocks_cached: int
     steps: int
     preemptions: int
 

@@ -230,7 +230,7 @@ def test_a_closed_stream_gives_its_pages_back(llm: edge_llm.LLM) -> None:
     llm.logits([1])  # a step later, both are gone
     stats = llm.stats()
     assert (stats.running, stats.waiting) == (0, 0)
-    assert stats.pages_free == stats.pages
+    assert stats.blocks_free == stats.blocks
 
 
 def test_close_ends_what_runs_and_refuses_more(tiny_program) -> None:
@@ -272,8 +272,8 @@ def test_options_that_cannot_be_honoured(tiny_program, tmp_path) -> None:
 def test_a_small_budget_refuses_what_can_never_fit(tiny_program) -> None:
     page = 2 * 2 * 64 * 2 * 16 * 4  # layers, k and v, tokens, heads, head_dim, float32
     with edge_llm.load(tiny_program(), kv_budget=2 * page) as llm:
-        assert llm.stats().pages == 2
-        with pytest.raises(CapacityError, match="KV pages"):
+        assert llm.stats().blocks == 2
+        with pytest.raises(CapacityError, match="KV blocks"):
             llm.stream([1] * 100, greedy(100))
         assert llm.generate([1] * 100, greedy(4)).token_ids
 

@@ -27,10 +27,10 @@ from edge_llm.runner.sampling import SamplingParams
 
 
 class FakeExecutor:
-    def __init__(self, limits: Limits, page_tokens: int = 4) -> None:
+    def __init__(self, limits: Limits, block_size: int = 4) -> None:
         self.limits = limits
-        self.pages = np.full((limits.pages, page_tokens), -1, np.int32)
-        self.page_tokens = page_tokens
+        self.pages = np.full((limits.pages, block_size), -1, np.int32)
+        self.block_size = block_size
         self.batches: list[Batch] = []
         self.before_step: Callable[[], None] = lambda: None
         self.non_finite: set[tuple[int, ...]] = set()  # prefixes whose logits are not finite
@@ -46,9 +46,9 @@ class FakeExecutor:
         for token, position, sequence in zip(
             batch.tokens, batch.positions, batch.sequences, strict=True
         ):
-            page = batch.page_tables[sequence, position // self.page_tokens]
+            page = batch.page_tables[sequence, position // self.block_size]
             assert page >= 0
-            self.pages[page, position % self.page_tokens] = token
+            self.pages[page, position % self.block_size] = token
         ids, logprobs, errors, logits = [], [], [], []
         for row, sampler in zip(batch.rows, batch.samplers, strict=True):
             prefix = self._prefix(batch, int(row))
@@ -81,7 +81,7 @@ class FakeExecutor:
     def _prefix(self, batch: Batch, row: int) -> tuple[int, ...]:
         end = int(batch.positions[row]) + 1
         table = batch.page_tables[batch.sequences[row]]
-        prefix = self.pages[table[: -(-end // self.page_tokens)]].reshape(-1)[:end]
+        prefix = self.pages[table[: -(-end // self.block_size)]].reshape(-1)[:end]
         assert (prefix >= 0).all()  # nothing is read that was not written
         return tuple(prefix.tolist())
 
@@ -163,7 +163,7 @@ class Bench:
         self,
         *,
         pages: int = 64,
-        page_tokens: int = 4,
+        block_size: int = 4,
         max_sequences: int = 4,
         step_tokens: int = 16,
         max_rows: int | None = None,
@@ -176,13 +176,13 @@ class Bench:
             max_sequences=max_sequences,
             pages=pages,
         )
-        self.executor = FakeExecutor(limits, page_tokens)
+        self.executor = FakeExecutor(limits, block_size)
         self.engine = Engine(
             self.executor,
             EngineFacts(
                 context=context,
                 vocab=VOCAB,
-                page_tokens=page_tokens,
+                block_size=block_size,
                 stop_ids=frozenset(stop_ids),
                 read_bytes=lambda depths: 1000 + sum(depths),
             ),
@@ -205,13 +205,13 @@ class Bench:
             if not self.engine.step():
                 stats = self.engine.stats()
                 assert stats.running == stats.waiting == 0
-                assert stats.pages_free == stats.pages, "pages leaked"
+                assert stats.blocks_free == stats.blocks, "pages leaked"
                 return
         raise AssertionError(f"not done after {steps} steps")
 
     def solo(self, prompt: list[int], max_tokens: int, **params: object) -> list[int]:
         """What a request gives when it runs alone on a fresh engine with plenty of pages."""
-        bench = Bench(page_tokens=self.executor.page_tokens, context=self.engine.facts.context)
+        bench = Bench(block_size=self.executor.block_size, context=self.engine.facts.context)
         listener, _ = bench.submit(prompt, max_tokens, **params)
         bench.run()
         return listener.ids

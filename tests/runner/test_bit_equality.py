@@ -101,7 +101,7 @@ class Recorder:
         self.rows: dict[tuple[int, ...], list[Float32]] = {}
         self.cached: list[int] = []
         self.engine = Engine(
-            self, EngineFacts(context=CONTEXT, vocab=VOCAB, page_tokens=page_tokens())
+            self, EngineFacts(context=CONTEXT, vocab=VOCAB, block_size=page_tokens())
         )
 
     @property

@@ -180,7 +180,7 @@ def test_what_can_never_run_is_refused(bench) -> None:
     with pytest.raises(ContextLengthError) as raised:
         small.submit(prompt(1, 32))
     assert (raised.value.context, raised.value.prompt_tokens) == (32, 32)
-    with pytest.raises(CapacityError, match="up to 18 tokens, the KV pages hold 17"):
+    with pytest.raises(CapacityError, match="up to 18 tokens, the KV blocks hold 17"):
         small.submit(prompt(1, 17), None)
     with pytest.raises(CapacityError):
         small.submit(prompt(1, 10), 12)

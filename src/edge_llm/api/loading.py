@@ -89,7 +89,7 @@ def load(
         facts = EngineFacts(
             context=plan.context,
             vocab=plan.vocab,
-            page_tokens=page_tokens,
+            block_size=page_tokens,
             stop_ids=frozenset(program.documents.generation.stop_ids),
             read_bytes=lambda depths: read + sum(map(kv, depths)),
             sampleable=program.documents.tokenizer.size,
