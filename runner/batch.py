@@ -10,8 +10,10 @@ from edge_llm.runner.executor import Batch, Int32, RowSampler
 from edge_llm.runner.scheduler import Slice
 from edge_llm.runner.sequence import Sequence
 
+_NO_HISTORY = np.zeros(0, np.int32)
 
-def build_batch(slices: Mapping[Sequence, Slice], vocab: int) -> Batch:
+
+def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
     """Put the slices one after another. A row is wanted where a sequence's known tokens end (to
     sample the next), for every token of its draft, for every token of an evaluation, and for every
     token of a prompt that is scored."""
@@ -39,7 +41,7 @@ def build_batch(slices: Mapping[Sequence, Slice], vocab: int) -> Batch:
             samplers.extend([None] * part.count)
         else:
             if sequence.every_row:
-                samplers.extend(_scorers(sequence, path, part.count, vocab))
+                samplers.extend(_scorers(sequence, path, part.count))
             if part.count == sequence.remaining:
                 samplers.extend(_last(sequence, path, part))
         begin = end
@@ -72,24 +74,20 @@ def _last(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler | Non
     ]
 
 
-def _scorers(sequence: Sequence, known: Int32, count: int, vocab: int) -> list[RowSampler]:
-    """Return samplers that may choose nothing but the token that follows: with it comes its
-    log-probability, and no logits leave the executor."""
+def _scorers(sequence: Sequence, known: Int32, count: int) -> list[RowSampler]:
+    """Return what asks for the log-probability of the token that follows each of the next
+    ``count``; no logits leave the executor."""
     if sequence.scorer is None:
         raise AssertionError("a sequence that is not scored")
     first = sequence.computed
-    targets = known[first + 1 : first + 1 + count]
-    allowed = np.zeros((len(targets), -(-vocab // 32)), np.uint32)
-    bits = np.left_shift(np.uint32(1), (targets % 32).astype(np.uint32))
-    allowed[np.arange(len(targets)), targets // 32] = bits
     return [
         RowSampler(
             params=sequence.scorer,
             seed=0,
             counter=0,
-            history=known[:length],
-            prompt_length=length,
-            allowed=mask,
+            history=_NO_HISTORY,
+            prompt_length=0,
+            target=target,
         )
-        for length, mask in enumerate(allowed, first + 1)
+        for target in known[first + 1 : first + 1 + count].tolist()
     ]

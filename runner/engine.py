@@ -266,7 +266,7 @@ class Engine:
                 sequence.clock.started = now
         for _, source, target in step.copies:
             self._executor.copy_page(source, target)
-        return self._executor.step(build_batch(step.slices, self.facts.vocab))
+        return self._executor.step(build_batch(step.slices))
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1

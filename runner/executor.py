@@ -19,7 +19,8 @@ Float32 = NDArray[np.float32]
 class RowSampler:
     """One wanted row's sampler. ``history`` is prompt then output ids ([n] int32), its first
     ``prompt_length`` the prompt; ``seed`` and ``counter`` fix the random number; ``allowed`` is a
-    bit mask over the vocabulary ([ceil(vocab / 32)] uint32) or None."""
+    bit mask over the vocabulary ([ceil(vocab / 32)] uint32) or None. With a ``target`` nothing is
+    sampled: the row's result is that id, with its log-probability."""
 
     params: SamplingParams
     seed: int
@@ -27,6 +28,7 @@ class RowSampler:
     history: Int32
     prompt_length: int
     allowed: NDArray[np.uint32] | None = None
+    target: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class StepBuffers:
                 value = getattr(params, name)
                 setattr(out, name, -1 if value is None else value)
         out.sample = 1
+        out.target = sampler.target
         out.seed = sampler.seed & 0xFFFF_FFFF_FFFF_FFFF
         out.counter = sampler.counter
         penalized = (

@@ -45,10 +45,12 @@ def sample_rows(
 
 
 def choose(row: Float32, sampler: RowSampler, sampleable: int) -> int | str:
-    """One token id for the logits ``row`` [vocab], or why there is none."""
+    """Return one token id for the logits ``row`` [vocab], or why there is none."""
     params = sampler.params
     if np.isnan(row).any() or np.isposinf(row).any():
         return NON_FINITE
+    if sampler.target >= 0:
+        return sampler.target if np.isfinite(row[sampler.target]) else NON_FINITE
     logits = row[:sampleable].copy()
     allowed = _allowed(sampler, sampleable)
     logits[~allowed] = -np.inf

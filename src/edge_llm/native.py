@@ -28,7 +28,7 @@ from pathlib import Path
 
 from edge_llm.errors import CapacityError, NativeError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 MAX_LOGPROBS = 20
 LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
 
@@ -119,6 +119,7 @@ class Sampler(Structure):
         ("bias_values", c_void_p),
         ("bias_count", c_int32),
         ("allowed", c_void_p),
+        ("target", c_int32),
     ]
 
 

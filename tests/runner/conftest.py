@@ -59,6 +59,10 @@ class FakeExecutor:
                 ids.append(-1)
                 logprobs.append(None)
                 continue
+            if sampler.target >= 0:
+                ids.append(sampler.target)
+                logprobs.append(TokenLogprobs(float(values[sampler.target]), ()))
+                continue
             assert sampler.counter == len(prefix) - sampler.prompt_length
             assert tuple(sampler.history) == prefix
             ids.append(

@@ -158,7 +158,7 @@ def test_names_and_aliases_are_unique() -> None:
 
 def test_the_struct_of_the_core_has_these_parameters() -> None:
     run_time = {"sample", "seed", "counter", "history", "history_length", "prompt_length"}
-    run_time |= {"bias_ids", "bias_values", "bias_count", "allowed"}
+    run_time |= {"bias_ids", "bias_values", "bias_count", "allowed", "target"}
     assert PARAMETERS["top_logprobs"].high == native.MAX_LOGPROBS
     kinds = {"integer": ctypes.c_int32, "number": ctypes.c_float}
     assert {name: kind for name, kind, *_ in native.Sampler._fields_ if name not in run_time} == {

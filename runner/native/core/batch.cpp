@@ -114,6 +114,10 @@ void Executor::check_sampler(const edge_sampler& sampler, int32_t row) const {
     fail(EDGE_INVALID, "batch: top_logprobs of row %d is %d, expected -1 to %d", row,
          sampler.top_logprobs, EDGE_MAX_LOGPROBS);
   }
+  if (sampler.target < -1 || sampler.target >= program_.vocab) {
+    fail(EDGE_INVALID, "batch: the target of row %d is %d, expected -1 to %d", row, sampler.target,
+         program_.vocab - 1);
+  }
   if (sampler.history_length < 0 || sampler.prompt_length < 0 || sampler.bias_count < 0 ||
       sampler.prompt_length > sampler.history_length) {
     fail(EDGE_INVALID, "batch: a length of row %d is out of range", row);

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 5
+#define EDGE_ABI_VERSION 6
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -98,6 +98,7 @@ typedef struct edge_sampler {
   const float* bias_values;
   int32_t bias_count;
   const uint32_t* allowed;  // bit i: id i may be sampled; null: all; ceil(vocab / 32) words
+  int32_t target;           // -1: sample; else the id to score: it comes back as if it was sampled
 } edge_sampler;
 
 #define EDGE_MAX_LOGPROBS 20

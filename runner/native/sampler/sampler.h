@@ -1,6 +1,7 @@
 // From one row of logits to one token id. Order: raw log-probabilities; bias; penalties; mask;
 // greedy, or temperature, top-k, min-p, top-p, then one draw. The draw is a pure function of
 // (seed, counter), so it depends neither on the batch nor on preemption. Equal logits rank by id.
+// With a target nothing is chosen: the target's log-probability is what is asked for.
 #pragma once
 
 #include "core/kernel.h"

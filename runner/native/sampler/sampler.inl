@@ -259,7 +259,15 @@ void sample(const float* logits, int32_t vocab, int32_t sampleable, const edge_s
     out->status = kNonFinite;
     return;
   }
-  choose<V>(sampler_scratch(scratch, vocab), logits, sampleable, sampler, out);
+  if (sampler.target >= 0) {
+    if (logits[sampler.target] == -INFINITY) {
+      out->status = kNonFinite;
+    } else {
+      out->id = sampler.target;
+    }
+  } else {
+    choose<V>(sampler_scratch(scratch, vocab), logits, sampleable, sampler, out);
+  }
   if (out->status == kSampled && sampler.top_logprobs >= 0) {
     double total = log_total<V>(logits, vocab);
     rank_logprobs<V>(logits, total, sampleable, sampler.top_logprobs, out);

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,3 +122,9 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     both = raw_logprobs(LOGITS, 1, 20, 2).top
     assert [i for i, _ in both] == [1, 0]  # only these two can be sampled
     assert both[0] == found.top[0]
+
+
+def test_a_target_is_what_comes_back() -> None:
+    row = replace(sampler(temperature=0.0), target=4)
+    assert choose(LOGITS, row, len(LOGITS)) == 4
+    assert choose(np.where(LOGITS < 0, -np.inf, LOGITS), row, len(LOGITS)) == NON_FINITE

@@ -93,6 +93,10 @@ BAD_BATCHES: dict[str, tuple[Callable[[Batch], dict[str, Any]], str]] = {
         "history of row 0 holds an id outside 0..74",
     ),
     "bias": (lambda b: {"samplers": [toy_sampler(logit_bias={10**6: 1.0})] * 150}, "bias of row 0"),
+    "target": (
+        lambda b: {"samplers": [dataclasses.replace(toy_sampler(), target=75)] * 150},
+        "target of row 0 is 75, expected -1 to 74",
+    ),
     "mask": (
         lambda b: {
             "samplers": [dataclasses.replace(toy_sampler(), allowed=np.zeros(2, np.uint32))] * 150

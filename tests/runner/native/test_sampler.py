@@ -3,6 +3,7 @@ many draws, every filter and penalty, log-probabilities, and what it refuses."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -285,6 +286,27 @@ def test_logprobs_are_of_the_raw_logits(run_plan: Any, plan_builder: Any) -> Non
         assert [token for token, _ in found.top] == ranking.tolist()
         np.testing.assert_allclose([value for _, value in found.top], exact[r, ranking], rtol=3e-7)
         np.testing.assert_allclose(found.logprob, exact[r, result.ids[r]], rtol=3e-7)
+
+
+@pytest.mark.parametrize("isa", ["scalar", None])
+def test_a_target_is_scored_as_if_it_was_sampled(
+    run_plan: Any, plan_builder: Any, isa: str | None
+) -> None:
+    vocab, sampleable = 300, 290
+    logits = make_logits(12, vocab, 4)
+    drawn = [sampler(counter=r, top_logprobs=3) for r in range(12)]
+    expected = sample(run_plan, plan_builder, logits, drawn, sampleable=sampleable)
+    scored: list[RowSampler | None] = [
+        dataclasses.replace(sampler(top_logprobs=3, temperature=0.0), target=int(token))
+        for token in expected.ids
+    ]
+    assert_same_result(
+        sample(run_plan, plan_builder, logits, scored, isa=isa, sampleable=sampleable), expected
+    )
+    logits[3, expected.ids[3]], logits[5, 0] = -np.inf, np.nan
+    got = sample(run_plan, plan_builder, logits, scored, isa=isa, sampleable=sampleable)
+    assert [r for r in range(12) if got.errors[r] is not None] == [3, 5]
+    assert got.ids[[3, 5]].tolist() == [-1, -1]
 
 
 def test_no_logprobs_unless_asked(run_plan: Any, plan_builder: Any) -> None:
