@@ -319,7 +319,8 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
         if declared.init
     }
 )
-_NAMES = MappingProxyType(
+# What a parameter may be called -> its name.
+NAMES: Mapping[str, str] = MappingProxyType(
     {alias: name for name, item in PARAMETERS.items() for alias in (name, *item.aliases)}
 )
 SamplingParams.__doc__ = f"{SamplingParams.__doc__}\n    Fields:\n" + "".join(
@@ -336,16 +337,16 @@ def canonical(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     named: dict[str, Any] = {}
     for given, value in options.items():
-        name = _NAMES.get(given)
+        name = NAMES.get(given)
         if name is None:
-            near = get_close_matches(given, _NAMES, 1)
+            near = get_close_matches(given, NAMES, 1)
             raise RequestError(
                 f"there is no sampling parameter {_shown(given)}",
                 param=given,
                 hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(PARAMETERS)}",
             )
         if name in named:
-            others = [other for other in options if _NAMES.get(other) == name]
+            others = [other for other in options if NAMES.get(other) == name]
             raise RequestError(
                 f"{' and '.join(others)} are one parameter and cannot both be set", param=name
             )

@@ -10,15 +10,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate
-from edge_llm.server.generation import Delta
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, top_of
 from edge_llm.server.schemas import ChatMessage, ChatRequest
 from edge_llm.server.service import Service
-from edge_llm.server.validation import check_stream_options, validate
+from edge_llm.server.validation import check_sampling, validate
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
@@ -41,7 +41,6 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
                 request,
                 [ids],
                 answers=True,
-                max_tokens=request.max_completion_tokens or request.max_tokens,
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             )
         except Exception as exc:
@@ -67,32 +66,32 @@ class ChatShape:
     def opening(self, choice: int) -> dict[str, Any] | None:
         return _chunk_choice(choice, {"role": "assistant", "content": "", "refusal": None}, None)
 
-    def grown(self, delta: Delta) -> dict[str, Any] | None:
-        logprobs = self._content_logprobs([delta])
-        if not (delta.text or delta.finish_reason or (logprobs and logprobs["content"])):
+    def grown(self, piece: Piece) -> dict[str, Any] | None:
+        logprobs = self._content_logprobs([piece])
+        if not (piece.text or piece.finish_reason or (logprobs and logprobs["content"])):
             return None
-        content = {"content": delta.text} if delta.text or not delta.finish_reason else {}
-        return _chunk_choice(delta.choice, content, delta.finish_reason, logprobs)
+        content = {"content": piece.text} if piece.text or not piece.finish_reason else {}
+        return _chunk_choice(piece.choice, content, piece.finish_reason, logprobs)
 
-    def collected(self, choice: int, deltas: Sequence[Delta]) -> dict[str, Any]:
+    def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         return {
             "index": choice,
             "message": {
                 "role": "assistant",
-                "content": "".join(delta.text for delta in deltas),
+                "content": "".join(piece.text for piece in pieces),
                 "refusal": None,
             },
-            "logprobs": self._content_logprobs(deltas),
-            "finish_reason": deltas[-1].finish_reason,
+            "logprobs": self._content_logprobs(pieces),
+            "finish_reason": pieces[-1].finish_reason,
         }
 
-    def _content_logprobs(self, deltas: Sequence[Delta]) -> dict[str, Any] | None:
+    def _content_logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
         content = [
-            self._entry(delta.token, delta.logprobs)
-            for delta in deltas
-            if delta.token is not None and delta.logprobs is not None
+            self._entry(token, scores)
+            for piece in pieces
+            for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False)
         ]
         return {"content": content, "refusal": None}
 
@@ -115,11 +114,9 @@ def _chunk_choice(
 
 
 def _check(request: ChatRequest) -> None:
-    check_stream_options(request)
+    check_sampling(request, least_tokens=1)
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
-    if request.max_tokens is not None and request.max_completion_tokens is not None:
-        raise invalid("'max_tokens' and 'max_completion_tokens' cannot both be set.", "max_tokens")
     for index, message in enumerate(request.messages):
         if message.content is None and message.role != "assistant":
             param = f"messages[{index}].content"

@@ -11,15 +11,16 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate
-from edge_llm.server.generation import Delta
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, top_of
-from edge_llm.server.schemas import MAX_CHOICES, CompletionRequest
+from edge_llm.server.schemas import CompletionRequest
 from edge_llm.server.service import Service
-from edge_llm.server.validation import check_stream_options, validate
+from edge_llm.server.validation import check_sampling, validate
 from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 model,
                 request,
                 prompts,
-                max_tokens=DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
+                max_tokens=request.sampling().get("max_tokens", DEFAULT_MAX_TOKENS),
                 top_logprobs=request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
@@ -88,27 +89,27 @@ class CompletionShape:
         # With log-probabilities it comes when they do.
         return _choice(choice, echo, None, None) if echo and self._logprobs is None else None
 
-    def grown(self, delta: Delta) -> dict[str, Any] | None:
-        logprobs = self._legacy_logprobs(delta.choice, [delta])
-        if delta.prompt is not None:
-            return _choice(delta.choice, self._echoes[delta.choice].text, logprobs, None)
-        if not (delta.text or delta.finish_reason or (logprobs and logprobs["tokens"])):
+    def grown(self, piece: Piece) -> dict[str, Any] | None:
+        logprobs = self._legacy_logprobs(piece.choice, [piece])
+        if piece.prompt_logprobs is not None:
+            return _choice(piece.choice, self._echoes[piece.choice].text, logprobs, None)
+        if not (piece.text or piece.finish_reason or (logprobs and logprobs["tokens"])):
             return None
-        return _choice(delta.choice, delta.text, logprobs, delta.finish_reason)
+        return _choice(piece.choice, piece.text, logprobs, piece.finish_reason)
 
-    def collected(self, choice: int, deltas: Sequence[Delta]) -> dict[str, Any]:
-        text = self._echoes[choice].text + "".join(delta.text for delta in deltas)
-        logprobs = self._legacy_logprobs(choice, deltas)
-        return _choice(choice, text, logprobs, deltas[-1].finish_reason)
+    def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        text = self._echoes[choice].text + "".join(piece.text for piece in pieces)
+        logprobs = self._legacy_logprobs(choice, pieces)
+        return _choice(choice, text, logprobs, pieces[-1].finish_reason)
 
-    def _legacy_logprobs(self, choice: int, deltas: Sequence[Delta]) -> dict[str, Any] | None:
+    def _legacy_logprobs(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         if self._logprobs is None:
             return None
         tokens: list[str] = []
         token_logprobs: list[float | None] = []
         tops: list[dict[str, float] | None] = []
         offsets: list[int] = []
-        for token, logprobs, offset in self._scored(choice, deltas):
+        for token, logprobs, offset in self._scored(choice, pieces):
             name, _ = token_name(self._tokenizer, token)
             tokens.append(name)
             offsets.append(offset)
@@ -130,16 +131,16 @@ class CompletionShape:
         }
 
     def _scored(
-        self, choice: int, deltas: Sequence[Delta]
+        self, choice: int, pieces: Sequence[Piece]
     ) -> Iterable[tuple[int, TokenLogprobs | None, int]]:
         """Tokens of the prompt and the answer, their log-probabilities, and where they begin."""
-        for delta in deltas:
-            if delta.prompt is not None:
-                offset = _Offset(self._tokenizer, 0, ())
-                for token, logprobs in zip(self._echoes[choice].ids, delta.prompt, strict=True):
-                    yield token, logprobs, offset.advance(token)
-            elif delta.token is not None and delta.logprobs is not None:
-                yield delta.token, delta.logprobs, self._offsets[choice].advance(delta.token)
+        for piece in pieces:
+            if piece.prompt_logprobs is not None:
+                offset, ids = _Offset(self._tokenizer, 0, ()), self._echoes[choice].ids
+                for token, prompt_scores in zip(ids, piece.prompt_logprobs, strict=True):
+                    yield token, prompt_scores, offset.advance(token)
+            for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False):
+                yield token, scores, self._offsets[choice].advance(token)
 
 
 class _Offset:
@@ -164,7 +165,7 @@ def _choice(
 
 
 def _check(request: CompletionRequest) -> None:
-    check_stream_options(request)
+    check_sampling(request, least_tokens=0 if request.echo else 1)
     choices = len(request.prompt) * (request.n or 1)
     if choices > MAX_CHOICES:
         raise invalid(
@@ -175,13 +176,6 @@ def _check(request: CompletionRequest) -> None:
         )
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise invalid("'best_of' is not supported beyond 'n'.", "best_of", "unsupported_value")
-    if request.max_tokens == 0 and not request.echo:
-        raise invalid(
-            "Invalid 'max_tokens': integer below minimum value. Expected a value >= 1, or 0 with "
-            "'echo'.",
-            "max_tokens",
-            "integer_below_min_value",
-        )
 
 
 def _encode(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[list[int]]:

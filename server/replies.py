@@ -1,4 +1,4 @@
-"""What both generating routes do with a `Generation`: stream it, or collect it."""
+"""What both generating routes do with a `ServedGeneration`: stream it, or collect it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from edge_llm.api.prompts import jobs_of
+from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.generation import Job
 from edge_llm.server.errors import translate
-from edge_llm.server.generation import ClientGoneError, Delta, Generation, Job
+from edge_llm.server.generation import ClientGoneError, ServedGeneration
 from edge_llm.server.schemas import Sampling
 from edge_llm.server.service import Model, Service
 from edge_llm.server.tally import Tally
@@ -37,11 +40,11 @@ class Shape(Protocol):
     def opening(self, choice: int) -> dict[str, Any] | None:
         """A chunk's choice before the first token."""
 
-    def grown(self, delta: Delta) -> dict[str, Any] | None:
-        """A chunk's choice for a delta; None if there is nothing to tell."""
+    def grown(self, piece: Piece) -> dict[str, Any] | None:
+        """A chunk's choice for a piece; None if there is nothing to tell."""
 
-    def collected(self, choice: int, deltas: Sequence[Delta]) -> dict[str, Any]:
-        """A reply's choice from all its deltas."""
+    def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """A reply's choice from all its pieces."""
 
 
 class Answer:
@@ -58,7 +61,7 @@ class Answer:
     ) -> None:
         self._jobs = jobs
         self._shape = shape
-        self._generation = Generation(service, model, jobs)
+        self._generation = ServedGeneration(service, model, jobs)
         self._tally = Tally(jobs, request.n or 1)
         self._stream = bool(request.stream)
         options = request.stream_options
@@ -96,13 +99,13 @@ class Answer:
             self._generation.close()
 
     async def _collect(self) -> dict[str, Any]:
-        grown: list[list[Delta]] = [[] for _ in self._jobs]
-        async for delta in self._generation.deltas():
-            grown[delta.choice].append(delta)
-            self._tally.add(delta)
+        choices: list[list[Piece]] = [[] for _ in self._jobs]
+        async for piece in self._generation.pieces():
+            choices[piece.choice].append(piece)
+            self._tally.add(piece)
         return {
             **self._head,
-            "choices": [self._shape.collected(i, deltas) for i, deltas in enumerate(grown)],
+            "choices": [self._shape.collected(i, pieces) for i, pieces in enumerate(choices)],
             "usage": self._tally.usage(),
             "timings": self._tally.timings(),
         }
@@ -112,9 +115,9 @@ class Answer:
             for choice in range(len(self._jobs)):
                 if (opening := self._shape.opening(choice)) is not None:
                     yield self._chunk([opening])
-            async for delta in self._generation.deltas():
-                self._tally.add(delta)
-                if (grown := self._shape.grown(delta)) is not None:
+            async for piece in self._generation.pieces():
+                self._tally.add(piece)
+                if (grown := self._shape.grown(piece)) is not None:
                     last = {"timings": self._tally.timings()} if self._tally.complete else {}
                     yield self._chunk([grown], **last)
             if self._include_usage:
@@ -146,19 +149,11 @@ def sampling_jobs(
     answers: bool = False,
     **overrides: Any,
 ) -> list[Job]:
-    """``n`` jobs for each prompt. Choice i of a prompt samples with ``seed + i``, so that the
-    first one is what ``n`` = 1 gives."""
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty")
-    given = {name: getattr(request, name) for name in (*names, "frequency_penalty", "ignore_eos")}
-    if request.logit_bias is not None:
-        given["logit_bias"] = {int(token): bias for token, bias in request.logit_bias.items()}
-    given = {name: value for name, value in (given | overrides).items() if value is not None}
-    seeds = [None if request.seed is None else request.seed + i for i in range(request.n or 1)]
-    return [
-        Job(prompt, model.default_params(seed=seed, **given), tuple(request.stop or ()), answers)
-        for prompt in prompts
-        for seed in seeds
-    ]
+    """Return the jobs of ``n`` answers to each prompt. ``overrides``: sampling parameters for which
+    the route has fields of its own; None is "not given"."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    params = model.default_params(**(request.sampling() | given))
+    return jobs_of(model.tokenizer, prompts, params, request.n, answers=answers)
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> tuple[str, bytes]:

@@ -10,7 +10,8 @@ bounded.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,20 +20,38 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    create_model,
 )
 from pydantic_core import PydanticCustomError
 
-MAX_CHOICES = 128
+from edge_llm.runner.sampling import (
+    MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
+    NAMES,
+    PARAMETERS,
+    Parameter,
+    canonical,
+)
+
 MAX_STOP = 4
+MAX_STOP_LENGTH = 1024
 MAX_BIASES = 4096
 MAX_VARIABLES = 64
-INT32_MAX = 2**31 - 1
 
-Bias = Annotated[float, Field(ge=-100, le=100)]
+
+def _whole(value: Any) -> Any:
+    """Some clients send integers as 3.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _number(parameter: Parameter, value: Any) -> Any:
+    value = _whole(value) if parameter.kind == "integer" else value
+    return parameter.same.get(value, value) if type(value) in (int, float) else value
 
 
 def _stop(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    value = [value] if isinstance(value, str) and value else value
+    return value or None if isinstance(value, str | list) else value
 
 
 def _bounded(value: Any) -> Any:
@@ -53,11 +72,44 @@ def _variables(value: Any) -> Any:
     return value
 
 
-def _token_ids(value: dict[str, float]) -> dict[str, float]:
+def _token_ids(value: dict[str, float]) -> dict[int, float]:
     # int() would take "+1", " 1" and other digits than ASCII ones
     if not all(key.isascii() and key.isdecimal() and len(key) < 11 for key in value):
         raise PydanticCustomError("invalid_key", "keys that are token ids")
-    return value
+    return {int(key): bias for key, bias in value.items()}
+
+
+def _field(parameter: Parameter) -> Any:
+    """Return the type of a sampling parameter in a request; None is "not given"."""
+    low: dict[str, Any] = {"gt" if parameter.above else "ge": parameter.low}
+    about = Field(description=parameter.meaning)
+    kind: Any
+    match parameter.kind:
+        case "integer" | "number":
+            kind = int if parameter.kind == "integer" else float
+            kind = Annotated[
+                kind, BeforeValidator(partial(_number, parameter)), Field(le=parameter.high, **low)
+            ]
+        case "boolean":
+            kind = bool
+        case "name":
+            kind = Literal[parameter.choices]
+        case "biases":
+            bias = Annotated[float, Field(le=parameter.high, **low)]
+            kind = Annotated[dict[str, bias], BeforeValidator(_bounded), AfterValidator(_token_ids)]
+        case "strings":
+            text = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+            kind = Annotated[list[text], Field(max_length=MAX_STOP)]
+            return Annotated[
+                kind | None, BeforeValidator(_stop), Field(description=parameter.meaning)
+            ]
+        case _:
+            raise AssertionError(f"no HTTP form for {parameter.kind}")
+    return Annotated[kind | None, about]
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+Choices = Annotated[Integer, Field(ge=1, le=MAX_CHOICES)]
 
 
 class StreamOptions(BaseModel):
@@ -66,38 +118,41 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Sampling(BaseModel):
-    """The fields that both generating routes share. None is "not given" everywhere; what is not
-    given comes from the program's recommendations. top_k, min_p, repetition_penalty and ignore_eos
-    are extensions."""
+if TYPE_CHECKING:
+    SamplingFields = BaseModel  # read by `Sampling.sampling`
+else:
+    SamplingFields = create_model(
+        "SamplingFields",
+        **{
+            alias: (_field(PARAMETERS[name]), None)
+            for alias, name in NAMES.items()
+            if PARAMETERS[name].http
+        },
+    )
+
+
+class Sampling(SamplingFields):
+    """The fields that both generating routes share: the sampling parameters, by all their names,
+    and some more. None is "not given" everywhere; what is not given comes from the program's
+    recommendations."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: (
-        Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=1024)]],
-            Field(max_length=MAX_STOP),
-            BeforeValidator(_stop),
-        ]
-        | None
-    ) = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: (
-        Annotated[dict[str, Bias], BeforeValidator(_bounded), AfterValidator(_token_ids)] | None
-    ) = None
-    top_k: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    ignore_eos: bool | None = None
+    n: Choices | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the sampling parameters that are given, as `SamplingParams` names them.
+
+        Raises:
+            RequestError: two names of one parameter.
+        """
+        values = {
+            alias: getattr(self, alias) for alias, name in NAMES.items() if PARAMETERS[name].http
+        }
+        return canonical({alias: value for alias, value in values.items() if value is not None})
 
 
 class TextPart(BaseModel):
@@ -129,9 +184,8 @@ class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(_variables)] | None = None
 
 
@@ -143,12 +197,13 @@ def _prompts(value: Any) -> list[str | list[int]]:
         raise PydanticCustomError("prompt_type", "expected a string or an array")
     if not value:
         raise PydanticCustomError("too_short", "is empty")
-    if all(type(item) is int for item in value):
-        return [value]
     if all(isinstance(item, str) for item in value):
         return value
-    if all(isinstance(item, list) and all(type(token) is int for token in item) for item in value):
-        return value
+    prompts = value if isinstance(value[0], list) else [value]
+    if all(isinstance(prompt, list) for prompt in prompts):
+        prompts = [[_whole(token) for token in prompt] for prompt in prompts]
+        if all(type(token) is int for prompt in prompts for token in prompt):
+            return prompts
     raise PydanticCustomError(
         "prompt_type", "expected only strings, only token ids, or only arrays of token ids"
     )
@@ -158,7 +213,6 @@ class CompletionRequest(Sampling):
     """``POST /v1/completions``, the legacy route."""
 
     prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
-    max_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None  # 0: with echo
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    logprobs: Annotated[Integer, Field(ge=0, le=5)] | None = None
+    best_of: Choices | None = None

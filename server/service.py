@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from edge_llm.runner.events import Event
+from edge_llm.runner.events import EventCallback
+from edge_llm.runner.generation import Handle
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
-
-
-class Handle(Protocol):
-    """A request that was submitted."""
-
-    def cancel(self) -> None: ...
 
 
 class Model(Protocol):
@@ -35,10 +30,7 @@ class Model(Protocol):
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> list[int]: ...
 
     def submit(
-        self,
-        prompt_ids: Iterable[int],
-        params: SamplingParams | None,
-        on_event: Callable[[Event], None],
+        self, prompt_ids: Iterable[int], params: SamplingParams, on_event: EventCallback, /
     ) -> Handle: ...
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge_llm.runner.answer import Piece
+from edge_llm.runner.generation import Job
 from edge_llm.runner.statistics import RequestStatistics
-from edge_llm.server.generation import Delta, Job
 
 
 class Tally:
-    """Sums up the last deltas of all choices. ``n`` choices share each prompt, one after the
+    """Sums up the last pieces of all choices. ``n`` choices share each prompt, one after the
     other, and its tokens count once."""
 
     def __init__(self, jobs: Sequence[Job], n: int) -> None:
@@ -19,9 +20,9 @@ class Tally:
         self._choices = len(jobs)
         self._finished: dict[int, RequestStatistics] = {}
 
-    def add(self, delta: Delta) -> None:
-        if delta.stats is not None:
-            self._finished[delta.choice] = delta.stats
+    def add(self, piece: Piece) -> None:
+        if piece.stats is not None:
+            self._finished[piece.choice] = piece.stats
 
     @property
     def complete(self) -> bool:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edge_llm.server.errors import ApiError, invalid
+from edge_llm.errors import RequestError
+from edge_llm.runner.sampling import NAMES, PARAMETERS
+from edge_llm.server.errors import ApiError, invalid, translate
 from edge_llm.server.schemas import Sampling
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,11 +26,11 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "dry_multiplier": (None, 0),
         "function_call": (None, "none", "auto"),
         "functions": (None, []),
-        "grammar": (None,),
+        "grammar": (None, ""),
         "guided_choice": (None,),
-        "guided_grammar": (None,),
+        "guided_grammar": (None, ""),
         "guided_json": (None,),
-        "guided_regex": (None,),
+        "guided_regex": (None, ""),
         "min_tokens": (None, 0),
         "mirostat": (None, 0),
         "modalities": (None, ["text"]),
@@ -37,7 +39,7 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "response_format": (None, {"type": "text"}),
         "stop_token_ids": (None, []),
         "structured_outputs": (None,),
-        "suffix": (None,),
+        "suffix": (None, ""),
         "tool_calls": (None, []),
         "tool_choice": (None, "none", "auto"),
         "tools": (None, []),
@@ -103,12 +105,24 @@ def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[
     return request, ignored[:MAX_NAMED]
 
 
-def check_stream_options(request: Sampling) -> None:
-    """Refuses options of a stream where none is asked for.
+def check_sampling(request: Sampling, *, least_tokens: int) -> None:
+    """Check what the fields that all generating routes share mean together.
+
+    Args:
+        least_tokens: what ``max_tokens`` may be at least.
 
     Raises:
-        ApiError: 400, naming ``stream_options``.
+        ApiError: 400: options of a stream where none is asked for, two names of one parameter, or
+            too few tokens.
     """
+    try:
+        max_tokens = request.sampling().get("max_tokens", least_tokens)
+    except RequestError as exc:
+        raise translate(exc, "") from exc
+    if max_tokens < least_tokens:
+        names = (alias for alias, name in NAMES.items() if name == "max_tokens")
+        given = next(name for name in names if getattr(request, name) is not None)
+        raise _refusal("greater_than_equal", given, {"ge": least_tokens}, "")
     if request.stream_options is not None and not request.stream:
         raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
 
@@ -190,7 +204,6 @@ _BOUNDS = MappingProxyType(
         "less_than_equal": ("above_max", "above maximum", "<=", "le"),
     }
 )
-_INTEGERS = frozenset(
-    {"best_of", "logprobs", "max_completion_tokens", "max_tokens", "n", "seed", "top_k"}
-    | {"top_logprobs"}
-)
+_INTEGERS = frozenset({"best_of", "logprobs", "n", "top_logprobs"}) | {
+    alias for alias, name in NAMES.items() if PARAMETERS[name].kind == "integer"
+}

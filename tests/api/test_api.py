@@ -110,7 +110,10 @@ def test_a_stop_string_ends_the_text_before_it(llm: edge_llm.LLM) -> None:
     stopped = llm.generate("Once upon a time", params, stop=["never to be seen", stop])
     assert stopped.text == expected
     assert stopped.finish_reason == "stop"
-    assert stopped.stats.completion_tokens == len(stopped.token_ids) < 40
+    # The tokens are those whose text begins before the stop string, the figures count all.
+    assert stopped.token_ids == whole.token_ids[: len(stopped.token_ids)]
+    assert llm.tokenizer.decode(stopped.token_ids).startswith(expected)
+    assert len(stopped.token_ids) < stopped.stats.completion_tokens < 40
     assert llm.generate("Once upon a time", params, stop=stop).text == expected
 
 
@@ -144,7 +147,7 @@ def test_variables_of_the_template(llm: edge_llm.LLM) -> None:
         "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n", specials=True
     )
     assert (
-        llm.chat(MESSAGES, greedy(), enable_thinking=False).text
+        llm.chat(MESSAGES, greedy(), chat_template_kwargs={"enable_thinking": False}).text
         == llm.chat(MESSAGES, greedy()).text
     )
 

@@ -124,13 +124,13 @@ def read_tokenizer(folder: Path) -> None:
 
 def _use_tokenizer(tokenizer: Any) -> None:
     """Every id has a place in the vocabulary, and text in pieces is text at once."""
-    from edge_llm.tokenizers.stream import TextStream
+    from edge_llm.tokenizers.stream import TextDecoder
 
     ids = tokenizer.encode(TEXT)
     assert all(0 <= token_id < tokenizer.size for token_id in ids), ids
     tokenizer.spans(TEXT)
     ids += [0, tokenizer.size - 1]
-    stream = TextStream(tokenizer, ())
+    stream = TextDecoder(tokenizer)
     pieces = [stream.push(token_id) for token_id in ids]
     assert "".join([*pieces, stream.finish()]) == tokenizer.decode(ids)
 

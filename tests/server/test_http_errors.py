@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge_llm.runner.sampling import NAMES, PARAMETERS
 from edge_llm.server.errors import ApiError
 from edge_llm.server.schemas import ChatRequest
 from edge_llm.server.validation import validate
@@ -100,16 +101,18 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"top_p": 1.1}, "top_p", "decimal_above_max_value"),
     ({"n": 0}, "n", "integer_below_min_value"),
     ({"n": 129}, "n", "integer_above_max_value"),
-    ({"n": 1.0}, "n", "invalid_type"),
+    ({"n": 1.5}, "n", "invalid_type"),
     ({"n": "1"}, "n", "invalid_type"),
     ({"n": 10**30}, "n", "integer_above_max_value"),
     ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
+    ({"n_predict": 0}, "n_predict", "integer_below_min_value"),
+    ({"max_tokens": 3.5}, "max_tokens", "invalid_type"),
     ({"max_tokens": 2**31}, "max_tokens", "integer_above_max_value"),
-    ({"seed": 2**63}, "seed", "integer_above_max_value"),
+    ({"seed": 2**64}, "seed", "integer_above_max_value"),
     ({"presence_penalty": 2.5}, "presence_penalty", "decimal_above_max_value"),
     ({"frequency_penalty": -2.5}, "frequency_penalty", "decimal_below_min_value"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "array_above_max_length"),
-    ({"stop": ""}, "stop[0]", "empty_string"),
+    ({"stop": ["a", ""]}, "stop[1]", "empty_string"),
     ({"stop": [7]}, "stop[0]", "invalid_type"),
     ({"stop": 7}, "stop", "invalid_type"),
     ({"stop": "x" * 2000}, "stop[0]", "string_above_max_length"),
@@ -127,7 +130,7 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
         "invalid_type",
     ),
     # extensions
-    ({"top_k": -1}, "top_k", "integer_below_min_value"),
+    ({"top_k": -2}, "top_k", "integer_below_min_value"),
     ({"min_p": 1.5}, "min_p", "decimal_above_max_value"),
     ({"repetition_penalty": 0}, "repetition_penalty", "decimal_below_min_value"),
     ({"repetition_penalty": 11}, "repetition_penalty", "decimal_above_max_value"),
@@ -209,6 +212,14 @@ def test_missing_fields_of_completions(client: Any, field: str) -> None:
     body = {name: value for name, value in LEGACY.items() if name != field}
     response = post(client, "/v1/completions", body)
     check(response, 400, INVALID, field, "missing_required_parameter")
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if PARAMETERS[NAMES[n]].kind == "number"])
+def test_every_number_has_the_range_of_the_table(client: Any, name: str) -> None:
+    parameter = PARAMETERS[NAMES[name]]
+    for value, side in ((parameter.low - 0.5, "below_min"), (parameter.high + 0.5, "above_max")):
+        response = post(client, "/v1/chat/completions", CHAT | {name: value})
+        check(response, 400, INVALID, name, f"decimal_{side}_value")
 
 
 UNKNOWN = {

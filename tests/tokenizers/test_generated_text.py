@@ -21,7 +21,7 @@ from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.tokenizers.bytelevel import BYTE_OF, bytes_to_token, token_to_bytes
 from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.readers.merges import rebuild_merges
-from edge_llm.tokenizers.stream import TextStream
+from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 SHORT, LONG = 2000, 100_000
@@ -282,7 +282,7 @@ def stream_ids(pair: Pair, count: int) -> None:
     for _ in range(count):
         ids = source.choices(range(pair.ours.size + 9), k=source.randint(1, 12))
         ids[: source.randint(0, 4)] = source.choices(range(300), k=3)  # bytes, in most
-        stream = TextStream(pair.ours)
+        stream = TextDecoder(pair.ours)
         pieces = [*map(stream.push, ids), stream.finish()]
         assert "".join(pieces) == pair.ours.decode(ids), ids
 

@@ -5,6 +5,6 @@ Everything here is safe to call from several threads: requests run together in o
 
 from edge_llm.api.llm import LLM
 from edge_llm.api.loading import load
-from edge_llm.api.pieces import Completion, Piece
+from edge_llm.runner.answer import Completion, Piece
 
 __all__ = ["LLM", "Completion", "Piece", "load"]

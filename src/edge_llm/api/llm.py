@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import weakref
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from edge_llm.api.pieces import Completion, Piece, collect
-from edge_llm.errors import TemplateError
-from edge_llm.program.file import Program
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import (
-    ErrorEvent,
-    Event,
-    EventCallback,
-    FinishEvent,
-    PromptEvent,
-    TokenEvent,
+from edge_llm.api.prompts import (
+    ChatOptions,
+    Message,
+    Prompt,
+    Prompts,
+    encode_prompt,
+    is_several,
+    jobs_of,
 )
+from edge_llm.errors import RequestError, TemplateError
+from edge_llm.program.file import Program
+from edge_llm.runner.answer import Completion, Piece
+from edge_llm.runner.engine import Engine
+from edge_llm.runner.events import EventCallback
 from edge_llm.runner.executor import Float32, TokenLogprobs
+from edge_llm.runner.generation import AsyncInbox, Generation, Job, Stream
 from edge_llm.runner.logits import collect_logits
 from edge_llm.runner.requests import Request
+from edge_llm.runner.sampling import SamplingOptions as Options
 from edge_llm.runner.sampling import SamplingParams, canonical
 from edge_llm.runner.statistics import EngineStatistics
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
     from edge_llm.tokenizers.chat.template import ChatTemplate
-    from edge_llm.tokenizers.stream import TextStream
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]
-Prompt = str | Iterable[int]
-Stop = str | Sequence[str]
+Params = SamplingParams | None
+Count = int | None
 
 
 class LLM:
@@ -143,75 +145,228 @@ class LLM:
         """Queues a prompt without waiting; see `Engine.submit`."""
         return self.engine.submit(prompt_ids, params or self.default_params(), on_event)
 
+    @overload
     def generate(
         self,
         prompt: Prompt,
-        params: SamplingParams | None = None,
+        params: Params = None,
         *,
-        stop: Stop = (),
-    ) -> Completion:
-        """The continuation of a text or of token ids, whole. Arguments and errors as `stream`."""
-        return collect(self.stream(prompt, params, stop=stop))
+        n: None = None,
+        **options: Unpack[Options],
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self, prompt: Prompt, params: Params = None, *, n: int, **options: Unpack[Options]
+    ) -> list[Completion]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        **options: Unpack[Options],
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        **options: Unpack[Options],
+    ) -> Completion | list[Completion]:
+        """Return the whole continuation of a text or of token ids; of several prompts, or with
+        ``n``, a list of them: ``n`` for each prompt, one prompt after the other. Arguments and
+        errors as `stream`."""
+        answers = self._whole(self._continue(prompt, params, n, options))
+        return answers if is_several(prompt) or n is not None else answers[0]
 
     def stream(
         self,
-        prompt: Prompt,
-        params: SamplingParams | None = None,
+        prompt: Prompt | Prompts,
+        params: Params = None,
         *,
-        stop: Stop = (),
-    ) -> Generator[Piece]:
-        """The continuation of a text (with BOS where the tokenizer wants one) or of token ids,
-        piece by piece. ``params`` None: `default_params`. The text ends before any of the ``stop``
-        strings. The request is queued at once; closing the generator cancels it.
+        n: Count = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """Return the continuation of a text (with BOS where the tokenizer wants one) or of token
+        ids, as an iterator of pieces. The request is queued at once; closing the iterator, or
+        letting go of it, cancels it.
+
+        Args:
+            prompt: a text, an iterable of token ids, or a list of either: then the pieces of all
+                answers come as they are made, and `Piece.choice` tells them apart.
+            params: how to sample; None takes `default_params`.
+            n: answers to each prompt, 1 to 128; the i-th samples with ``seed + i``.
+            options: fields of `SamplingParams` by name, which change ``params``.
 
         Raises:
-            ContextLengthError: the prompt leaves no room in the context.
-            RequestError: the prompt or a parameter cannot be honoured.
-            TokenizerError: the text is not Unicode (lone surrogates).
+            ContextLengthError: a prompt leaves no room in the context.
+            RequestError: a prompt or a parameter cannot be honoured.
+            TokenizerError: a text is not Unicode (lone surrogates).
             CapacityError: the KV budget can never hold the request.
             GenerationError, NativeError: the request failed while it ran.
         """
-        if isinstance(prompt, str):
-            ids = self.tokenizer.encode(prompt)
-        else:
-            ids = [int(token) for token in prompt]
-        return self._begin(ids, params, stop, after=ids)
+        return Stream(self.submit, self._continue(prompt, params, n, options))
+
+    @overload
+    def agenerate(
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        n: None = None,
+        **options: Unpack[Options],
+    ) -> Coroutine[Any, Any, Completion]: ...
+
+    @overload
+    def agenerate(
+        self, prompt: Prompt, params: Params = None, *, n: int, **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+
+    @overload
+    def agenerate(
+        self,
+        prompt: Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        **options: Unpack[Options],
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+
+    async def agenerate(
+        self,
+        prompt: Prompt | Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        **options: Unpack[Options],
+    ) -> Completion | list[Completion]:
+        """Return what `generate` returns, from an event loop. Cancelling the task cancels the
+        request."""
+        answers = await self._awhole(lambda: self._continue(prompt, params, n, options))
+        return answers if is_several(prompt) or n is not None else answers[0]
+
+    def astream(
+        self,
+        prompt: Prompt | Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        **options: Unpack[Options],
+    ) -> AsyncGenerator[Piece]:
+        """Return the pieces of `stream` for ``async for``. The request is queued when the first
+        piece is asked for, and errors come from there; cancelling the task, or closing the
+        iterator, cancels it."""
+        return self._apieces(lambda: self._continue(prompt, params, n, options))
 
     @overload
     def chat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams | None = None,
+        params: Params = None,
         *,
-        stop: Stop = (),
         stream: Literal[False] = False,
-        **kwargs: Any,
+        n: None = None,
+        **options: Unpack[ChatOptions],
     ) -> Completion: ...
 
     @overload
     def chat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams | None = None,
+        params: Params = None,
         *,
-        stop: Stop = (),
+        stream: Literal[False] = False,
+        n: int,
+        **options: Unpack[ChatOptions],
+    ) -> list[Completion]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: Params = None,
+        *,
         stream: Literal[True],
-        **kwargs: Any,
-    ) -> Generator[Piece]: ...
+        n: Count = None,
+        **options: Unpack[ChatOptions],
+    ) -> Stream: ...
 
     def chat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams | None = None,
+        params: Params = None,
         *,
-        stop: Stop = (),
         stream: bool = False,
-        **kwargs: Any,
-    ) -> Completion | Generator[Piece]:
-        """The answer to a conversation: messages with ``role`` and ``content``. ``kwargs`` go to
-        the chat template. Errors as `encode_chat` and `stream`."""
-        pieces = self._begin(self.encode_chat(messages, **kwargs), params, stop)
-        return pieces if stream else collect(pieces)
+        n: Count = None,
+        **options: Unpack[ChatOptions],
+    ) -> Completion | list[Completion] | Stream:
+        """Return the answer to a conversation: messages with ``role`` and ``content``. The options
+        ``tools`` and ``chat_template_kwargs`` (variables such as ``enable_thinking``) go to the
+        chat template. Other arguments and errors as `encode_chat` and `stream`."""
+        jobs = self._answer(messages, params, n, options)
+        if stream:
+            return Stream(self.submit, jobs)
+        answers = self._whole(jobs)
+        return answers[0] if n is None else answers
+
+    @overload
+    def achat(
+        self,
+        messages: Sequence[Message],
+        params: Params = None,
+        *,
+        stream: Literal[False] = False,
+        n: None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Coroutine[Any, Any, Completion]: ...
+
+    @overload
+    def achat(
+        self,
+        messages: Sequence[Message],
+        params: Params = None,
+        *,
+        stream: Literal[False] = False,
+        n: int,
+        **options: Unpack[ChatOptions],
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+
+    @overload
+    def achat(
+        self,
+        messages: Sequence[Message],
+        params: Params = None,
+        *,
+        stream: Literal[True],
+        n: Count = None,
+        **options: Unpack[ChatOptions],
+    ) -> AsyncGenerator[Piece]: ...
+
+    def achat(
+        self,
+        messages: Sequence[Message],
+        params: Params = None,
+        *,
+        stream: bool = False,
+        n: Count = None,
+        **options: Unpack[ChatOptions],
+    ) -> Coroutine[Any, Any, Completion | list[Completion]] | AsyncGenerator[Piece]:
+        """Return what `chat` returns, for ``await``; with ``stream`` for ``async for``, as
+        `astream`."""
+
+        def jobs() -> list[Job]:
+            return self._answer(messages, params, n, options)
+
+        async def answer() -> Completion | list[Completion]:
+            answers = await self._awhole(jobs)
+            return answers[0] if n is None else answers
+
+        return self._apieces(jobs) if stream else answer()
 
     def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
         """Raw logits of every position, [n, vocab] float32; row i is about the token after
@@ -253,49 +408,49 @@ class LLM:
             else self.tokenizer.decode([token], skip_specials=False, continues=True)
         )
 
-    def _begin(
-        self,
-        ids: list[int],
-        params: SamplingParams | None,
-        stop: Stop,
-        *,
-        after: Sequence[int] = (),
-    ) -> Generator[Piece]:
-        from edge_llm.tokenizers.stream import TextStream
+    def _continue(
+        self, prompt: Prompt | Prompts, params: Params, n: int | None, options: Mapping[str, Any]
+    ) -> list[Job]:
+        prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
+        ids = [encode_prompt(self.tokenizer, item, self.context) for item in prompts]
+        return jobs_of(self.tokenizer, ids, self._params(params, options), n)
 
-        params = params or self.default_params()
-        params = replace(params, **canonical({"stop": stop})) if stop else params
-        text = TextStream(self.tokenizer, params.stop, after=after)
-        pieces = self._pieces(ids, params, text)
-        # Up to the submission now: errors come from this call, and a generator that has begun
-        # cancels its request even if nobody reads it.
-        next(pieces)
-        return pieces
+    def _answer(
+        self, messages: Sequence[Message], params: Params, n: Count, options: Mapping[str, Any]
+    ) -> list[Job]:
+        sampling = dict(options)
+        tools = sampling.pop("tools", None)
+        variables = sampling.pop("chat_template_kwargs", None) or {}
+        params = self._params(params, sampling)
+        ids = self.encode_chat(messages, tools=tools, **variables)
+        return jobs_of(self.tokenizer, [ids], params, n, answers=True)
 
-    def _pieces(self, ids: list[int], params: SamplingParams, text: TextStream) -> Generator[Piece]:
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        request = self.submit(ids, params, events.put)
-        count = 0
+    def _params(self, params: Params, options: Mapping[str, Any]) -> SamplingParams:
+        if params is None:
+            return self.default_params(**options)
+        if not isinstance(params, SamplingParams):
+            raise RequestError(
+                f"params is of type {type(params).__name__}, expected SamplingParams",
+                param="params",
+            )
+        return replace(params, **canonical(options)) if options else params
+
+    def _whole(self, jobs: list[Job]) -> list[Completion]:
+        with Stream(self.submit, jobs) as stream:
+            return stream.completions()
+
+    async def _awhole(self, jobs: Callable[[], list[Job]]) -> list[Completion]:
+        # Texts are encoded in a thread: a long one would hold up the loop.
+        generation = Generation(self.submit, await asyncio.to_thread(jobs), AsyncInbox())
         try:
-            yield Piece("")  # for `stream`, which takes it
-            while True:
-                match events.get():
-                    case TokenEvent(token, logprobs) if not text.stopped:
-                        count += 1
-                        delta = text.push(token)
-                        if text.stopped:
-                            request.cancel()
-                        yield Piece(delta, (token,), None if logprobs is None else (logprobs,))
-                    case PromptEvent(scores):
-                        yield Piece("", prompt_logprobs=scores)
-                    case FinishEvent(reason, stats):
-                        yield Piece(
-                            text.finish(),
-                            finish_reason="stop" if text.stopped else reason,
-                            stats=replace(stats, completion_tokens=count),
-                        )
-                        return
-                    case ErrorEvent(error):
-                        raise error
+            return await generation.completions()
         finally:
-            request.cancel()  # if the caller went away; no effect on what has ended
+            generation.close()
+
+    async def _apieces(self, jobs: Callable[[], list[Job]]) -> AsyncGenerator[Piece]:
+        generation = Generation(self.submit, await asyncio.to_thread(jobs), AsyncInbox())
+        try:
+            while (piece := await generation.next()) is not None:
+                yield piece
+        finally:
+            generation.close()

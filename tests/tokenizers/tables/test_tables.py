@@ -22,7 +22,7 @@ from edge_llm.llm.checkpoints.gguf.file import read_gguf_file
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.bytelevel import BYTE_OF
 from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
-from edge_llm.tokenizers.stream import TextStream
+from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tables.build import tables_of
 from edge_llm.tokenizers.tables.merger import Merger
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -128,7 +128,7 @@ def test_streamed_text(pair: Pair) -> None:
     source = random.Random(4)
     for _ in range(200):
         ids = source.choices(range(pair.slow.size), k=8)
-        slow, fast = TextStream(pair.slow), TextStream(pair.fast)
+        slow, fast = TextDecoder(pair.slow), TextDecoder(pair.fast)
         assert [*map(fast.push, ids), fast.finish()] == [*map(slow.push, ids), slow.finish()]
 
 

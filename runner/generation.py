@@ -1,0 +1,226 @@
+"""The one generation loop: from prompts to the pieces of their answers.
+
+Everything that generates text goes through here: the Python API, its asynchronous twins and the
+server; streamed or whole, one prompt or several, one answer each or ``n``. The engine tells about
+tokens on its own thread; an inbox hands them to whoever reads, who either awaits or blocks. Here
+tokens become text, stop strings and control tokens go, and figures are brought up to date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from edge_llm.runner.answer import Answer, Completion, Decoder, Parser, Piece, joined
+from edge_llm.runner.events import ErrorEvent, Event, EventCallback
+from edge_llm.runner.sampling import SamplingParams
+from edge_llm.runner.stops import StopScanner, StopStrings
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One answer to generate: what it continues, and how. ``decoder`` and ``parser`` have a state
+    and serve one job; without a parser, control tokens are hidden."""
+
+    prompt_ids: Sequence[int]
+    params: SamplingParams
+    decoder: Decoder
+    parser: Parser | None = None
+
+
+class Handle(Protocol):
+    """A request that was submitted."""
+
+    def cancel(self) -> None: ...
+
+
+class Submit(Protocol):
+    """`Engine.submit`, or what does as it does."""
+
+    def __call__(
+        self, prompt_ids: Iterable[int], params: SamplingParams, on_event: EventCallback, /
+    ) -> Handle: ...
+
+
+# An event of one choice, or an error that ends the reading.
+Item = tuple[int, Event] | Exception
+
+
+class Inbox(Protocol):
+    """Where the engine's thread leaves events for the reader."""
+
+    def put(self, item: Item) -> None:
+        """Leave an item, from any thread, without waiting."""
+
+    async def get(self) -> Item:
+        """Take the next item; wait for it."""
+
+
+class BlockingInbox:
+    """An inbox whose reader blocks its thread: `get` never suspends (see `wait`)."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self.put = self._items.put
+
+    async def get(self) -> Item:
+        return self._items.get()
+
+
+class AsyncInbox:
+    """An inbox whose reader runs on the event loop that is running now."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Item] = asyncio.Queue()
+
+    def put(self, item: Item) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        except RuntimeError:
+            # The loop was closed under a request that still ran: nobody is left to tell.
+            if not self._loop.is_closed():
+                raise
+
+    async def get(self) -> Item:
+        return await self._items.get()
+
+
+class Generation:
+    """The answers to some prompts, as they grow. Read `next` until it gives None, or `completions`,
+    and `close` in any case."""
+
+    def __init__(self, submit: Submit, jobs: Iterable[Job], inbox: Inbox) -> None:
+        """Submit all jobs; if one is refused, none runs.
+
+        Raises:
+            EdgeLLMError: as `Engine.submit`.
+        """
+        self._inbox = inbox
+        self._answers: list[Answer] = []
+        self._handles: list[Handle] = []
+        self._running = 0
+        stops: dict[tuple[str, ...], StopStrings] = {}  # prepared once, whatever n
+        try:
+            for choice, job in enumerate(jobs):
+                stop = job.params.stop
+                if stop not in stops:
+                    stops[stop] = StopStrings(stop)
+                scanner = StopScanner(stops[stop])
+                self._answers.append(Answer(choice, job.decoder, job.parser, scanner))
+                on_event = partial(_tell, inbox, choice)
+                self._handles.append(submit(job.prompt_ids, job.params, on_event))
+        except BaseException:
+            self.cancel()
+            raise
+        self._running = len(self._answers)
+
+    async def next(self) -> Piece | None:
+        """Return the next piece of any answer, None after the last.
+
+        Raises:
+            EdgeLLMError: an answer failed.
+            Exception: what `fail` was given.
+        """
+        while self._running:
+            item = await self._inbox.get()
+            if isinstance(item, Exception):
+                raise item
+            choice, event = item
+            if isinstance(event, ErrorEvent):
+                raise event.error
+            answer = self._answers[choice]
+            ended = answer.stopped
+            piece = answer.take(event)
+            if answer.stopped and not ended:
+                self._handles[choice].cancel()
+            if piece is not None:
+                self._running -= piece.finish_reason is not None
+                return piece
+        return None
+
+    async def completions(self) -> list[Completion]:
+        """Return all answers, whole. Raises as `next`."""
+        pieces: list[list[Piece]] = [[] for _ in self._answers]
+        while (piece := await self.next()) is not None:
+            pieces[piece.choice].append(piece)
+        return [joined(parts) for parts in pieces]
+
+    def fail(self, error: Exception) -> None:
+        """Cancel what still runs, and let `next` raise ``error``. From any thread."""
+        self._inbox.put(error)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel what still runs. From any thread, any number of times."""
+        for handle in self._handles:
+            handle.cancel()
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the reading."""
+        self._running = 0
+        self.cancel()
+
+
+def _tell(inbox: Inbox, choice: int, event: Event) -> None:
+    inbox.put((choice, event))
+
+
+class Stream:
+    """A generation whose reader blocks: an iterator of pieces, and a context manager. Closing it,
+    or letting go of it, cancels what still runs."""
+
+    def __init__(self, submit: Submit, jobs: Iterable[Job]) -> None:
+        """Submit all jobs. Raises as `Generation`."""
+        self._generation = Generation(submit, jobs, BlockingInbox())
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Piece:
+        piece = self._wait(self._generation.next())
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def completions(self) -> list[Completion]:
+        """Return all answers, whole. Raises as `Generation.next`."""
+        return self._wait(self._generation.completions())
+
+    def close(self) -> None:
+        """Cancel what still runs; more than one call is fine."""
+        self._generation.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_generation"):  # not where its first job was refused
+            self.close()
+
+    def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine whose inbox blocks where others suspend."""
+        try:
+            coroutine.send(None)
+        except StopIteration as done:
+            result: _T = done.value
+            return result
+        except BaseException:
+            self.close()
+            raise
+        raise AssertionError("an inbox that blocks has suspended")
