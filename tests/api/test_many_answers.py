@@ -182,7 +182,7 @@ def test_cancelling_the_task_frees_its_blocks(llm: edge_llm.LLM, twin: str) -> N
     run(cancel)
     stats = llm.stats()
     assert stats.steps < 200
-    assert stats.pages_free == stats.pages
+    assert stats.blocks_free == stats.blocks
 
 
 def test_leaving_an_asynchronous_loop_cancels(llm: edge_llm.LLM) -> None:
