@@ -37,7 +37,8 @@ from edge_llm.program.plan import (
     Value,
     Weight,
 )
-from edge_llm.runner.backends.native import NativeExecutor, load, page_tokens
+from edge_llm.runner.backends.native import NativeExecutor, block_size, load
+from edge_llm.runner.backends.registry import block_tables, blocks_of
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.profile import Row, Run, StepTimes, summarize
 from edge_llm.runner.sampling import SamplingParams
@@ -86,11 +87,11 @@ class Builder:
             0
         ]
 
-    def attention(self, qkv: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> int:
+    def attention(self, qkv: int, heads: int, kv_heads: int, head_dim: int) -> int:
         """Of a value that holds queries, keys and values side by side."""
         widths = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
         q, k, v = self._op("split", (qkv,), widths)
-        self._states.append(State(f"state.{len(self._states)}", kv_heads, head_dim, dtype))
+        self._states.append(State(f"state.{len(self._states)}", kv_heads, head_dim, head_dim))
         return self._op(
             "attention",
             (q, k, v, POSITIONS, SEQUENCES),
@@ -99,7 +100,6 @@ class Builder:
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            window=0,
             scale=head_dim**-0.5,
             softcap=0.0,
         )[0]
@@ -150,14 +150,22 @@ class Builder:
 class Bench:
     """One plan on the executor: one sequence, whose tokens are 0."""
 
-    def __init__(self, builder: Builder, plan: Plan, threads: int, most: int) -> None:
+    def __init__(
+        self, builder: Builder, plan: Plan, threads: int, most: int, kv_dtype: str = "f16"
+    ) -> None:
         self.plan = plan
-        pages = -(-plan.context // page_tokens())
-        limits = Limits(max_tokens=most, max_rows=1, max_sequences=1, pages=pages, threads=threads)
+        limits = Limits(
+            max_tokens=most,
+            max_rows=1,
+            max_sequences=1,
+            blocks=blocks_of(plan, plan.context),
+            kv_dtype=kv_dtype,
+            threads=threads,
+        )
         self.executor: NativeExecutor = load(
             plan, builder.tensors, sampleable=plan.vocab, limits=limits
         )
-        self._pages = np.arange(pages, dtype=np.int32)[None, :]
+        self._tables = block_tables(plan, 1, -(-plan.context // block_size()))
 
     def step(self, tokens: int, depth: int, sampler: SamplingParams | None = None) -> float:
         count = np.arange(depth, depth + tokens, dtype=np.int32)
@@ -167,7 +175,7 @@ class Bench:
             positions=count,
             sequences=np.zeros(tokens, np.int32),
             rows=np.array([tokens - 1] * len(row), np.int32),
-            page_tables=self._pages,
+            block_tables=self._tables,
             samplers=row,
         )
         start = time.perf_counter()
@@ -188,7 +196,7 @@ class Bench:
         def phases_of(step: StepTimes) -> Any:
             return phases
 
-        return summarize(self.plan, runs, phases_of).by_operator()
+        return summarize(self.plan, runs, phases_of, self.executor.limits.kv_dtype).by_operator()
 
 
 def main() -> None:
@@ -300,9 +308,9 @@ def attentions(threads: int) -> Iterator[dict[str, Any]]:
             builder = Builder()
             qkv = builder.embedding((heads + 2 * kv_heads) * head_dim)
             for _ in range(8):
-                out = builder.attention(qkv, heads, kv_heads, head_dim, dtype)
+                out = builder.attention(qkv, heads, kv_heads, head_dim)
             plan = builder.plan(builder.select(out), context=4160)
-            bench = Bench(builder, plan, threads, 512)
+            bench = Bench(builder, plan, threads, 512, dtype)
             for depth in range(0, 4096, 512):
                 bench.step(512, depth)
             for tokens, depth in ((1, 1024), (1, 4096), (512, 0), (512, 1536)):

@@ -129,7 +129,7 @@ def with_isa(command: list[str], isa: str) -> str:
 def cache_bytes(path: str) -> int:
     """Keys and values of the longest text that `bench` decodes."""
     with Program.open(path) as opened:
-        return kv_bytes(opened.plan, max(DEPTHS) + DECODED - 1)
+        return kv_bytes(opened.plan, max(DEPTHS) + DECODED - 1, opened.documents.model.kv_dtype)
 
 
 def first_token(path: str) -> float:

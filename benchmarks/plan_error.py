@@ -63,7 +63,9 @@ def _row(
         step = measure.step_tokens
         predicted = prefill_seconds(measure.plan, rates, PROMPT, step_tokens=step) / PROMPT
     else:
-        predicted = decode_seconds(measure.plan, rates, int(number[1:]))
+        predicted = decode_seconds(
+            measure.plan, rates, int(number[1:]), measure.executor.limits.kv_dtype
+        )
     return Row(model, work, threads, 1 / seconds, 1 / predicted, seconds / predicted - 1)
 
 

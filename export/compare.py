@@ -33,7 +33,7 @@ def program_subject(program: Program) -> Subject:
         program.path.name,
         program.file_bytes,
         program.plan.context,
-        kv_bytes(program.plan, 0),
+        kv_bytes(program.plan, 0, program.documents.model.kv_dtype),
         program.documents.report,
     )
 

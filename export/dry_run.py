@@ -107,7 +107,7 @@ def _document(
         digest=lambda path: "0" * 64,
     )
     file_bytes = program_bytes(plan, documents(loaded, traced, recipe, origin), specs)
-    per_token = kv_bytes(plan, 0)
+    per_token = kv_bytes(plan, 0, recipe.kv_format())
     kv = per_token * plan.context
     activations = activation_bytes(plan, tokens=tokens, rows=rows)
     return {

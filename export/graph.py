@@ -81,7 +81,6 @@ def trace_model(
             exported,
             assignment.formats,
             context=loaded.context,
-            kv_dtype=recipe.kv_format(),
             operators=backend.operators,
         )
     with meter.stage("passes"):
@@ -130,6 +129,7 @@ def documents(
     config = loaded.checkpoint.config
     return Documents(
         model=ModelFacts(
+            kv_dtype=recipe.kv_format(),
             name=loaded.name,
             family=config.family,
             parameters=traced.parameters,

@@ -31,7 +31,6 @@ def lower(
     formats: Mapping[str, str],
     *,
     context: int,
-    kv_dtype: str,
     operators: frozenset[str],
 ) -> Lowered:
     """The plan of a folded graph. ``formats`` gives the format of each matrix by parameter name,
@@ -41,7 +40,7 @@ def lower(
         UnsupportedOperatorError: a node that the plan cannot express, with its place in the model
             and the list of what is supported.
     """
-    return _Lowering(exported, formats, kv_dtype, operators).run(context)
+    return _Lowering(exported, formats, operators).run(context)
 
 
 class _Lowering:
@@ -51,12 +50,10 @@ class _Lowering:
         self,
         exported: ExportedProgram,
         formats: Mapping[str, str],
-        kv_dtype: str,
         operators: frozenset[str],
     ) -> None:
         self._exported = exported
         self._formats = formats
-        self._kv_dtype = kv_dtype
         self._operators = operators
         self._builder = PlanBuilder()
         self._values: dict[Node, list[int]] = {}  # several for split
@@ -129,7 +126,7 @@ class _Lowering:
         _, heads, head_dim = q.meta["val"].shape
         kv_heads = k.meta["val"].shape[1]
         layer = self._constants[k_cache.name].rpartition(".")[0]
-        state = self._builder.state(State(layer, kv_heads, head_dim, self._kv_dtype))
+        state = self._builder.state(State(layer, kv_heads, head_dim, head_dim, int(window)))
         self._emit(
             node,
             "attention",
@@ -139,7 +136,6 @@ class _Lowering:
                 "heads": heads,
                 "kv_heads": kv_heads,
                 "head_dim": head_dim,
-                "window": int(window),
                 "scale": float(scale),
                 "softcap": float(softcap),
             },

@@ -128,10 +128,11 @@ def _words(plan: Plan, instruction: Instruction) -> str:
     if "bias?" in names and instruction.weights[names.index("bias?")] >= 0:
         details.append("bias")
     if instruction.state >= 0:
-        details.append(f"cache {plan.states[instruction.state].dtype}")
+        window = plan.states[instruction.state].window
+        details.append(f"cache, window {window}" if window else "cache")
     details += [
         f"{name} {value}"
         for name, value in instruction.attributes.items()
-        if name in ("heads", "kv_heads", "head_dim", "window", "size") and value
+        if name in ("heads", "kv_heads", "head_dim", "size") and value
     ]
     return f"{text} ({', '.join(details)})" if details else text

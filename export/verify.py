@@ -204,9 +204,9 @@ class _Piece:
 class _Runner:
     """An executor with one sequence per text."""
 
-    def __init__(self, executor: Executor, page_tables: Int32) -> None:
+    def __init__(self, executor: Executor, block_tables: tuple[Int32, ...]) -> None:
         self._executor = executor
-        self._page_tables = page_tables
+        self._block_tables = block_tables
 
     def continue_greedily(self, prompts: Sequence[Sequence[int]], length: int) -> list[list[int]]:
         """Each prompt and what the program says next, ``length`` tokens in all."""
@@ -254,7 +254,9 @@ class _Runner:
                         for piece, end in zip(pieces, ends, strict=True)
                     ]
                 ),
-                page_tables=self._page_tables[[piece.text for piece in pieces]],
+                block_tables=tuple(
+                    table[[piece.text for piece in pieces]] for table in self._block_tables
+                ),
                 samplers=[sampler for piece in pieces for sampler in piece.samplers],
                 want_logits=any(sampler is None for piece in pieces for sampler in piece.samplers),
             )
@@ -263,24 +265,22 @@ class _Runner:
 
 @contextmanager
 def _runner(program: Program, backend: str) -> Iterator[_Runner]:
-    module = registry.backend(backend)
     plan = program.plan
     texts, length = len(PROMPTS), _positions(plan.context)
-    pages_per_text = -(-length // module.page_tokens())
-    executor = module.load(
-        plan,
-        {weight.tensor: program.weight_data(weight) for weight in plan.weights},
-        sampleable=program.documents.tokenizer.size,
-        limits=Limits(
+    blocks = -(-length // registry.backend(backend).block_size())
+    executor = registry.open_executor(
+        program,
+        Limits(
             max_tokens=texts * length,
             max_rows=max(texts, length),
             max_sequences=texts,
-            pages=texts * pages_per_text,
+            blocks=(texts * blocks,) * len(plan.groups),
+            kv_dtype=program.documents.model.kv_dtype,
         ),
+        name=backend,
     )
     try:
-        pages = np.arange(texts * pages_per_text, dtype=np.int32)
-        yield _Runner(executor, pages.reshape(texts, pages_per_text))
+        yield _Runner(executor, registry.block_tables(plan, texts, blocks))
     finally:
         executor.close()
 

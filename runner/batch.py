@@ -21,8 +21,9 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
     tokens = np.empty(total, np.int32)
     positions = np.empty(total, np.int32)
     owners = np.empty(total, np.int32)
+    groups = len(next(iter(slices)).tables)
     width = max(len(sequence.tables[0]) for sequence in slices)
-    page_tables = np.full((len(slices), width), -1, np.int32)
+    block_tables = np.full((groups, len(slices), width), -1, np.int32)
     rows: list[int] = []
     samplers: list[RowSampler | None] = []
     begin = 0
@@ -34,8 +35,8 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
         tokens[begin:end] = path[first : first + part.tokens]
         positions[begin:end] = np.arange(first, first + part.tokens)
         owners[begin:end] = index
-        table = sequence.tables[0]
-        page_tables[index, : len(table)] = table
+        for group, table in enumerate(sequence.tables):
+            block_tables[group, index, : len(table)] = table
         rows.extend(range(end - len(part.draft) - sequence.rows(part.count), end))
         if sequence.want_logits:
             samplers.extend([None] * part.count)
@@ -50,7 +51,7 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
         positions=positions,
         sequences=owners,
         rows=np.array(rows, np.int32),
-        page_tables=page_tables,
+        block_tables=tuple(block_tables),
         samplers=samplers,
         want_logits=any(sequence.want_logits for sequence in slices),
     )

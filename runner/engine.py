@@ -51,7 +51,8 @@ class Engine:
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
         self._executor = executor
-        self._pool = BlockPool((GroupSize(limits.pages),), facts.block_size, limits.max_tokens)
+        sizes = tuple(map(GroupSize, limits.blocks))
+        self._pool = BlockPool(sizes, facts.block_size, limits.max_tokens)
         self._scheduler = Scheduler(
             self._pool,
             max_sequences=limits.max_sequences,
@@ -264,8 +265,8 @@ class Engine:
         for sequence in step.slices:
             if sequence.clock.started is None:
                 sequence.clock.started = now
-        for _, source, target in step.copies:
-            self._executor.copy_page(source, target)
+        for group, source, target in step.copies:
+            self._executor.copy_block(group, source, target)
         return self._executor.step(build_batch(step.slices))
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_llm.errors import RequestError
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.backends.registry import blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits
 from edge_llm.runner.quality import (
@@ -39,7 +39,8 @@ class Reader:
         self.context = context
         self.vocab = vocab
         self._executor = executor
-        self._pages = np.arange(executor.limits.pages, dtype=np.int32)[None, :]
+        blocks = max(executor.limits.blocks, default=0)
+        self._tables = (np.arange(blocks, dtype=np.int32)[None, :],) * len(executor.limits.blocks)
         self._rows = min(executor.limits.max_tokens, executor.limits.max_rows)
 
     def logits(self, ids: Int32, first: int) -> Iterator[Float32]:
@@ -59,7 +60,7 @@ class Reader:
                     positions=np.arange(begin, end, dtype=np.int32),
                     sequences=np.zeros(end - begin, np.int32),
                     rows=rows.astype(np.int32),
-                    page_tables=self._pages,
+                    block_tables=self._tables,
                     samplers=[None] * len(rows),
                     want_logits=True,
                 )
@@ -83,18 +84,17 @@ def open_reader(
     plan = program.plan
     if not 2 <= window <= plan.context:
         raise RequestError(f"the window is {window}, expected 2 to {plan.context} tokens")
-    module = find_backend(backend)
-    executor = module.load(
-        plan,
-        {weight.tensor: program.weight_data(weight) for weight in plan.weights},
-        sampleable=program.documents.tokenizer.size,
-        limits=Limits(
+    executor = open_executor(
+        program,
+        Limits(
             max_tokens=min(DEFAULT_STEP_TOKENS, window),
             max_rows=min(DEFAULT_STEP_TOKENS, window, max(1, _LOGITS_BYTES // (4 * plan.vocab))),
             max_sequences=1,
-            pages=-(-window // module.page_tokens()),
+            blocks=blocks_of(plan, window, name=backend),
+            kv_dtype=program.documents.model.kv_dtype,
             threads=threads,
         ),
+        name=backend,
     )
     try:
         yield Reader(executor, plan.context, plan.vocab)

@@ -34,16 +34,24 @@ class RowSampler:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One step. Tokens of one sequence are contiguous, positions ascend; ``sequences`` indexes the
-    rows of ``page_tables`` ([S, pages] int32, -1 where unused); ``rows`` ([R]) indexes ``tokens``
-    ([T]); ``samplers`` has R entries, None where only logits are wanted."""
+    rows of each of ``block_tables``, one a group of the plan's states ([S, n] int32, all of one
+    shape; -1 where there is no block: unused, or behind the group's window); ``rows`` ([R]) indexes
+    ``tokens`` ([T]); ``samplers`` has R entries, None where only logits are wanted."""
 
     tokens: Int32
     positions: Int32
     sequences: Int32
     rows: Int32
-    page_tables: Int32
+    block_tables: tuple[Int32, ...]
     samplers: Sequence[RowSampler | None]
     want_logits: bool = False
+
+    @property
+    def sequence_count(self) -> int:
+        """S: the rows of the block tables; where no state has any, what the tokens name."""
+        if self.block_tables:
+            return len(self.block_tables[0])
+        return int(self.sequences.max(initial=-1)) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +74,27 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
+class StateGroup:
+    """A group of a plan's states in a backend: ``window`` (0: none) in positions, and the bytes of
+    one block of all its states."""
+
+    window: int
+    block_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """What an executor reserves at load: T, R and sequences of a step, KV pages, threads
-    (0: physical cores), and whether every value of a step can be read back."""
+    """What an executor reserves at load: T, R and sequences of a step, blocks of each group of the
+    plan's states, the type of the KV cache (a key of ops.KV_DTYPES), positions of a sequence (0:
+    the program's), threads (0: physical cores), and whether every value of a step can be read
+    back."""
 
     max_tokens: int
     max_rows: int
     max_sequences: int
-    pages: int
+    blocks: tuple[int, ...]
+    kv_dtype: str
+    context: int = 0
     threads: int = 0
     trace: bool = False
 
@@ -91,11 +112,11 @@ class Executor(Protocol):
             NativeError: the core refused the batch or failed.
         """
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Copies a whole KV page (all states)."""
+    def copy_block(self, group: int, source: int, target: int) -> None:
+        """Copy a whole block of a group of states."""
 
     def read_value(self, value: int) -> Float32:
         """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
 
     def close(self) -> None:
-        """Frees pages and threads; the executor is unusable afterwards."""
+        """Frees blocks and threads; the executor is unusable afterwards."""

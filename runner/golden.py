@@ -82,24 +82,26 @@ def _continue(engine: Engine, prompt: list[int], count: int) -> list[int]:
 
 def _engine(program: Program, golden: Golden, threads: int) -> Engine:
     plan = program.plan
-    module = registry.backend("native")
     longest = golden.tokens.shape[1]
     total = min(longest + golden.next.shape[1], plan.context)
-    executor = module.load(
-        plan,
-        {weight.tensor: program.weight_data(weight) for weight in plan.weights},
-        sampleable=program.documents.tokenizer.size,
-        limits=Limits(
+    executor = registry.open_executor(
+        program,
+        Limits(
             max_tokens=longest,
             max_rows=longest,
             max_sequences=1,
-            pages=-(-total // module.page_tokens()),
+            blocks=registry.blocks_of(plan, total),
+            kv_dtype=program.documents.model.kv_dtype,
             threads=threads,
         ),
     )
     return Engine(
         executor,
-        EngineFacts(context=plan.context, vocab=plan.vocab, block_size=module.page_tokens()),
+        EngineFacts(
+            context=plan.context,
+            vocab=plan.vocab,
+            block_size=registry.backend("native").block_size(),
+        ),
     )
 
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from edge_llm.errors import RequestError
 from edge_llm.program.file import Program
-from edge_llm.runner.backends import native
+from edge_llm.runner.backends import native, registry
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.sampling import SamplingParams
@@ -31,21 +32,19 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
             raise RequestError(
                 f"depth plus tokens is {longest}, expected at most the context {plan.context}"
             )
-        pages = -(-longest // native.page_tokens())
-        executor = native.load(
-            plan,
-            {weight.tensor: program.weight_data(weight) for weight in plan.weights},
-            sampleable=program.documents.tokenizer.size,
-            limits=Limits(
+        executor = registry.open_executor(
+            program,
+            Limits(
                 max_tokens=DEFAULT_STEP_TOKENS,
                 max_rows=1,
                 max_sequences=1,
-                pages=pages,
+                blocks=registry.blocks_of(plan, longest),
+                kv_dtype=program.documents.model.kv_dtype,
                 threads=threads,
             ),
         )
         try:
-            yield Measure(program, executor, pages)
+            yield Measure(program, cast(native.NativeExecutor, executor))
         finally:
             executor.close()
 
@@ -58,11 +57,11 @@ class Measure:
         step_tokens: the tokens that a step computes at most.
     """
 
-    def __init__(self, program: Program, executor: native.NativeExecutor, pages: int) -> None:
+    def __init__(self, program: Program, executor: native.NativeExecutor) -> None:
         self.plan = program.plan
         self.executor = executor
         self.step_tokens = executor.limits.max_tokens
-        self._pages = np.arange(pages, dtype=np.int32)[None, :]
+        self._tables = registry.block_tables(self.plan, 1, max(executor.limits.blocks, default=0))
         self._size = program.documents.tokenizer.size
         self._greedy = SamplingParams(temperature=0)
 
@@ -99,7 +98,7 @@ class Measure:
                 positions=positions,
                 sequences=np.zeros(count, dtype=np.int32),
                 rows=rows,
-                page_tables=self._pages,
+                block_tables=self._tables,
                 samplers=[sampler] if sample else [],
             )
         )

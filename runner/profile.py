@@ -120,11 +120,11 @@ class Profile:
 PhasesOf = Callable[[StepTimes], Sequence[Phase]]
 
 
-def summarize(plan: Plan, runs: Sequence[Run], phases_of: PhasesOf) -> Profile:
+def summarize(plan: Plan, runs: Sequence[Run], phases_of: PhasesOf, kv_dtype: str) -> Profile:
     """The mean of the fastest tenth of equal runs, at least one: what disturbs a run makes it
     slower, never faster.
 
-    ``phases_of(step)`` are the phases whose stamps the step has."""
+    ``phases_of(step)`` are the phases whose stamps the step has; ``kv_dtype`` is the cache's."""
     kept = sorted(runs, key=lambda run: run.nanoseconds)[: -(-len(runs) // 10)]
     scale = 1e-9 / len(kept)
     rows: list[Row] = []
@@ -139,7 +139,7 @@ def summarize(plan: Plan, runs: Sequence[Run], phases_of: PhasesOf) -> Profile:
             times += (ends - begins).mean(axis=0)
             waits[:-1] += (begins[:, 1:] - ends[:, :-1]).mean(axis=0)
             edges += float((begins[:, 0] - step.begin).mean() + (step.end - ends[:, -1]).mean())
-        costs = phase_costs(plan, phases, first, depth)
+        costs = phase_costs(plan, phases, first, depth, kv_dtype)
         for phase, time, wait, cost in zip(phases, times, waits, costs, strict=True):
             name, layer = describe(plan, phase)
             rows.append(
@@ -158,7 +158,9 @@ def summarize(plan: Plan, runs: Sequence[Run], phases_of: PhasesOf) -> Profile:
     )
 
 
-def phase_costs(plan: Plan, phases: Sequence[Phase], step: StepTimes, depth: int) -> list[Cost]:
+def phase_costs(
+    plan: Plan, phases: Sequence[Phase], step: StepTimes, depth: int, kv_dtype: str
+) -> list[Cost]:
     """Bytes and operations of each phase. An instruction that takes several phases counts in its
     last one: the one that multiplies, or attends."""
     last = {number: index for index, phase in enumerate(phases) for number in phase.instructions}
@@ -171,6 +173,7 @@ def phase_costs(plan: Plan, phases: Sequence[Phase], step: StepTimes, depth: int
                     plan,
                     plan.instructions[number],
                     tokens=step.tokens,
+                    kv_dtype=kv_dtype,
                     depth=depth,
                     rows=step.rows,
                 )
@@ -197,7 +200,14 @@ def _summed(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[Row]:
 
 
 def trace_events(
-    plan: Plan, run: Run, phases_of: PhasesOf, *, process: int, name: str, start: float = 0.0
+    plan: Plan,
+    run: Run,
+    phases_of: PhasesOf,
+    kv_dtype: str,
+    *,
+    process: int,
+    name: str,
+    start: float = 0.0,
 ) -> list[dict[str, Any]]:
     """A run in the Trace Event Format (chrome://tracing, Perfetto): one row a worker, under process
     number ``process`` called ``name``; it begins at ``start`` microseconds."""
@@ -219,7 +229,7 @@ def trace_events(
         events.append(_named("thread_name", process, worker, f"worker {worker}"))
     for step, depth in zip(run.steps, run.depths, strict=True):
         phases = phases_of(step)[: step.stamps.shape[1]]
-        costs = phase_costs(plan, phases, step, depth)
+        costs = phase_costs(plan, phases, step, depth, kv_dtype)
         for worker, stamps in enumerate(step.stamps.tolist()):
             before = step.begin
             for phase, cost, (begin, end) in zip(phases, costs, stamps, strict=True):

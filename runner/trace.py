@@ -68,14 +68,13 @@ def trace(
     count = len(token_ids)
     if not 1 <= count <= plan.context:
         raise RequestError(f"a trace takes 1 to {plan.context} tokens, got {count}")
-    weights = {weight.tensor: program.weight_data(weight) for weight in plan.weights}
-    modules = [registry.backend(name) for name in ("torch", "native")]
-    pages = max(-(-count // module.page_tokens()) for module in modules)
+    blocks = -(-count // registry.backend("native").block_size())
     limits = Limits(
         max_tokens=count,
         max_rows=count,
         max_sequences=1,
-        pages=pages,
+        blocks=(blocks,) * len(plan.groups),
+        kv_dtype=program.documents.model.kv_dtype,
         threads=threads,
         trace=True,
     )
@@ -84,14 +83,13 @@ def trace(
         positions=np.arange(count, dtype=np.int32),
         sequences=np.zeros(count, np.int32),
         rows=np.arange(count, dtype=np.int32),
-        page_tables=np.arange(pages, dtype=np.int32)[None],
+        block_tables=registry.block_tables(plan, 1, blocks),
         samplers=[None] * count,
     )
     executors: list[Executor] = []
     try:
-        for module in modules:
-            sampleable = program.documents.tokenizer.size
-            executors.append(module.load(plan, weights, sampleable=sampleable, limits=limits))
+        for name in ("torch", "native"):
+            executors.append(registry.open_executor(program, limits, name=name))
         return compare(plan, executors[1], cast(Oracle, executors[0]), batch)
     finally:
         for executor in executors:

@@ -24,7 +24,7 @@ from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
 from edge_llm.program.file import Program
 from edge_llm.program.pack import unpack_integers
-from edge_llm.runner.backends import native
+from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.executor import Batch, Limits
 
 Step = Callable[..., torch.Tensor]
@@ -156,12 +156,17 @@ def check_quantized_program(
 @contextmanager
 def running(program: Program) -> Iterator[Step]:
     """``step((sequence, first position, tokens), ...) -> logits`` of every token."""
-    pages = -(-program.plan.context // native.page_tokens())
-    executor = native.load(
-        program.plan,
-        {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
-        sampleable=program.documents.tokenizer.size,
-        limits=Limits(max_tokens=256, max_rows=256, max_sequences=2, pages=2 * pages, threads=1),
+    (blocks, *_) = blocks_of(program.plan, program.plan.context)
+    executor = open_executor(
+        program,
+        Limits(
+            max_tokens=256,
+            max_rows=256,
+            max_sequences=2,
+            blocks=(2 * blocks,) * len(program.plan.groups),
+            kv_dtype=program.documents.model.kv_dtype,
+            threads=1,
+        ),
     )
 
     def step(*pieces: tuple[int, int, torch.Tensor]) -> torch.Tensor:
@@ -176,7 +181,7 @@ def running(program: Program) -> Iterator[Step]:
                     np.int32
                 ),
                 rows=np.arange(sum(counts), dtype=np.int32),
-                page_tables=np.arange(2 * pages, dtype=np.int32).reshape(2, pages),
+                block_tables=block_tables(program.plan, 2, blocks),
                 samplers=[None] * sum(counts),
                 want_logits=True,
             )

@@ -10,7 +10,7 @@ from worker import serve, timed, token_ids
 import edge_llm
 from edge_llm.native import isa
 from edge_llm.program.file import Program
-from edge_llm.runner.backends import native
+from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.sampling import SamplingParams
@@ -21,22 +21,21 @@ GREEDY = RowSampler(SamplingParams(temperature=0), 0, 0, np.empty(0, np.int32), 
 class EdgeLlm:
     def __init__(self, path: str, threads: int, context: int) -> None:
         self._program = program = Program.open(Path(path))
-        pages = -(-context // native.page_tokens())
-        self._executor = native.load(
-            program.plan,
-            {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
-            sampleable=program.plan.vocab,
-            limits=Limits(
+        blocks = blocks_of(program.plan, context)
+        self._executor = open_executor(
+            program,
+            Limits(
                 max_tokens=DEFAULT_STEP_TOKENS,
                 max_rows=1,
                 max_sequences=1,
-                pages=pages,
+                blocks=blocks,
+                kv_dtype=program.documents.model.kv_dtype,
                 threads=threads,
             ),
         )
         self.version = f"{edge_llm.__version__} ({isa()})"
         self.vocab = program.plan.vocab
-        self._pages = np.arange(pages, dtype=np.int32)[None, :]
+        self._tables = block_tables(program.plan, 1, blocks[0])
         self._held = 0
 
     def fill(self, depth: int) -> None:
@@ -68,7 +67,7 @@ class EdgeLlm:
             positions=np.arange(self._held, self._held + count, dtype=np.int32),
             sequences=np.zeros(count, np.int32),
             rows=np.array([count - 1] if sample else [], np.int32),
-            page_tables=self._pages,
+            block_tables=self._tables,
             samplers=[GREEDY] if sample else [],
         )
         result = self._executor.step(batch)

@@ -9,18 +9,24 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm import native
 from edge_llm.errors import ConfigError, NativeError
+from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.native_batch import StepBuffers
-from edge_llm.runner.backends.native_program import aligned, native_program, native_states
+from edge_llm.runner.backends.native_program import (
+    aligned,
+    native_limits,
+    native_program,
+    native_states,
+)
 from edge_llm.runner.backends.weights import prefault
-from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
+from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult
 from edge_llm.runner.profile import Phase, StepTimes
 
 # Threads that wait for each other at barriers crawl when they far outnumber the processors; a few
@@ -28,19 +34,24 @@ from edge_llm.runner.profile import Phase, StepTimes
 ALWAYS_ALLOWED_THREADS = 16
 
 
-def page_tokens() -> int:
-    """Tokens of one KV page."""
-    return int(native.library().edge_page_tokens())
+def block_size() -> int:
+    """Return the positions of a block."""
+    return int(native.library().edge_block_size())
 
 
-def page_bytes(plan: Plan) -> int:
-    """Bytes of one KV page of this plan, all its states together."""
+def groups(plan: Plan, kv_dtype: str) -> tuple[StateGroup, ...]:
+    """Return the groups of this plan's states in a cache of ``kv_dtype``."""
+    groups = plan.groups
     program = native.Program()
     program.state_count = len(plan.states)
     program.states = native_states(plan)
-    out = ctypes.c_uint64()
-    native.check(native.library().edge_page_bytes(ctypes.byref(program), ctypes.byref(out)))
-    return int(out.value)
+    sizes = (ctypes.c_uint64 * len(groups))()
+    native.check(
+        native.library().edge_block_bytes(
+            ctypes.byref(program), KV_DTYPES[kv_dtype], sizes, len(groups)
+        )
+    )
+    return tuple(StateGroup(group.window, size) for group, size in zip(groups, sizes, strict=True))
 
 
 def load(
@@ -78,12 +89,16 @@ class NativeExecutor:
         most = max(ALWAYS_ALLOWED_THREADS, 2 * (os.cpu_count() or 1))
         if not 0 <= limits.threads <= most:
             raise ConfigError(f"threads is {limits.threads}, expected 0 (automatic) to {most}")
-        self._limits = replace(limits, threads=limits.threads or native.default_threads())
+        self._limits = replace(
+            limits,
+            threads=limits.threads or native.default_threads(),
+            context=limits.context or plan.context,
+        )
         self._plan = plan
         self._weights = {name: aligned(data) for name, data in weights.items()}  # kept alive
         prefault(self._weights)
         program = native_program(plan, self._weights, sampleable)
-        reserved = native.Limits(**asdict(self._limits))
+        reserved = native_limits(self._limits)
         model = ctypes.c_void_p()
         native.check(
             self._library.edge_load(
@@ -92,9 +107,7 @@ class NativeExecutor:
         )
         self._model = model
         self._step = self._library.edge_step
-        self._steps = StepBuffers(
-            self._limits, context=plan.context, vocab=plan.vocab, page_tokens=page_tokens()
-        )
+        self._steps = StepBuffers(self._limits, vocab=plan.vocab, block_size=block_size())
         self._rows = {"T": 0, "R": 0}  # of the last step
 
     @property
@@ -113,9 +126,9 @@ class NativeExecutor:
         self._rows = {"T": len(batch.tokens), "R": len(batch.rows)}
         return buffers.result(batch, logits)
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Copies a whole KV page (all states)."""
-        native.check(self._library.edge_copy_page(self._open(), source, target))
+    def copy_block(self, group: int, source: int, target: int) -> None:
+        """Copy a whole block of a group of states."""
+        native.check(self._library.edge_copy_block(self._open(), group, source, target))
 
     def read_value(self, value: int) -> Float32:
         """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
@@ -160,7 +173,7 @@ class NativeExecutor:
         return StepTimes(step.tokens, step.rows, step.begin, step.end, stamps)
 
     def close(self) -> None:
-        """Frees pages and threads; the executor is unusable afterwards."""
+        """Frees blocks and threads; the executor is unusable afterwards."""
         model, self._model = self._model, None
         if model is not None:
             self._library.edge_free(model)

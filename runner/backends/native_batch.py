@@ -9,7 +9,15 @@ import numpy as np
 from edge_llm import native
 from edge_llm.errors import NativeError
 from edge_llm.runner.backends.reference_sampler import NON_FINITE, NONE_ALLOWED
-from edge_llm.runner.executor import Batch, Float32, Limits, RowSampler, StepResult, TokenLogprobs
+from edge_llm.runner.executor import (
+    Batch,
+    Float32,
+    Int32,
+    Limits,
+    RowSampler,
+    StepResult,
+    TokenLogprobs,
+)
 from edge_llm.runner.sampling import PARAMETERS, SamplingParams
 
 # Fields of edge_sampler that are sampling parameters, by the names of both.
@@ -22,15 +30,17 @@ _FAILURES = {1: NON_FINITE, 2: NONE_ALLOWED}  # by edge_sample.status
 class StepBuffers:
     """The C batch and the arrays behind its pointers, filled in place for every step."""
 
-    def __init__(self, limits: Limits, *, context: int, vocab: int, page_tokens: int) -> None:
+    def __init__(self, limits: Limits, *, vocab: int, block_size: int) -> None:
         self._limits = limits
         self._vocab = vocab
-        self._stride = -(-context // page_tokens)
+        self._stride = -(-limits.context // block_size)
         self._tokens = np.zeros(limits.max_tokens, np.int32)
         self._positions = np.zeros(limits.max_tokens, np.int32)
         self._sequences = np.zeros(limits.max_tokens, np.int32)
         self._rows = np.zeros(max(limits.max_rows, 1), np.int32)
-        self._pages = np.full((limits.max_sequences, self._stride), -1, np.int32)
+        self._tables = np.full(
+            (len(limits.blocks), limits.max_sequences * self._stride), -1, np.int32
+        )
         self._samplers = (native.Sampler * max(limits.max_rows, 1))()
         self._samples = (native.Sample * max(limits.max_rows, 1))()
         # The same records for numpy, to read a whole column at once.
@@ -38,19 +48,19 @@ class StepBuffers:
         self._params: list[SamplingParams | None] = [None] * limits.max_rows
         self._borrowed: list[object] = []  # what the samplers' pointers point at
         batch = native.Batch()
-        batch.page_stride = self._stride
+        batch.block_stride = self._stride
         batch.tokens = self._tokens.ctypes.data
         batch.positions = self._positions.ctypes.data
         batch.sequences = self._sequences.ctypes.data
         batch.rows = self._rows.ctypes.data
-        batch.page_table = self._pages.ctypes.data
+        batch.block_tables = self._tables.ctypes.data
         batch.samples = ctypes.addressof(self._samples)
         self._batch = batch
         self.address = ctypes.addressof(batch)
 
     def fill(self, batch: Batch) -> Float32 | None:
         """Copies ``batch`` in; returns the array that will receive the logits, if wanted."""
-        tokens, rows, sequences = len(batch.tokens), len(batch.rows), len(batch.page_tables)
+        tokens, rows, sequences = len(batch.tokens), len(batch.rows), batch.sequence_count
         _check_count("tokens", tokens, self._limits.max_tokens)
         _check_count("rows", rows, self._limits.max_rows)
         _check_count("sequences", sequences, self._limits.max_sequences)
@@ -62,11 +72,7 @@ class StepBuffers:
         self._positions[:tokens] = batch.positions
         self._sequences[:tokens] = batch.sequences
         self._rows[:rows] = batch.rows
-        width = batch.page_tables.shape[1]
-        if width > self._stride:
-            raise NativeError(f"batch: {width} pages a sequence, the context has {self._stride}")
-        self._pages[:sequences, :width] = batch.page_tables
-        self._pages[:sequences, width:] = -1
+        self._fill_tables(batch.block_tables, sequences)
         target = self._batch
         target.tokens_count, target.rows_count, target.sequence_count = tokens, rows, sequences
         self._borrowed.clear()
@@ -84,6 +90,26 @@ class StepBuffers:
         logits = np.empty((rows, self._vocab), np.float32)
         target.logits = logits.ctypes.data
         return logits
+
+    def _fill_tables(self, tables: tuple[Int32, ...], sequences: int) -> None:
+        """Copy the block tables in, one after the other without a gap."""
+        if len(tables) != len(self._tables):
+            raise NativeError(
+                f"batch: {len(tables)} block tables, expected one for each of "
+                f"{len(self._tables)} groups"
+            )
+        flat = self._tables.reshape(-1)[: len(tables) * sequences * self._stride]
+        for target, table in zip(
+            flat.reshape(len(tables), sequences, self._stride), tables, strict=True
+        ):
+            rows, width = table.shape
+            if rows != sequences or width > self._stride:
+                raise NativeError(
+                    f"batch: a block table is [{rows}, {width}], "
+                    f"expected [{sequences}, up to {self._stride}]"
+                )
+            target[:, :width] = table
+            target[:, width:] = -1
 
     def _fill_sampler(self, row: int, sampler: RowSampler) -> None:
         out, params = self._samplers[row], sampler.params

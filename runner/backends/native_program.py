@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from edge_llm import native
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
-from edge_llm.program.ops import KV_DTYPES, OPS
+from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS
 from edge_llm.program.plan import Instruction, Plan
+from edge_llm.runner.executor import Limits
 
 _ALIGNMENT = 64
 
@@ -75,11 +76,36 @@ def native_program(
 
 
 def native_states(plan: Plan) -> ctypes.Array[native.State]:
+    """Return the states of a plan, each with the number of its group."""
+    group_of = {number: g for g, group in enumerate(plan.groups) for number in group.states}
     return (native.State * len(plan.states))(
         *(
-            native.State(state.kv_heads, state.head_dim, KV_DTYPES[state.dtype])
-            for state in plan.states
+            native.State(
+                STATE_KINDS[state.kind],
+                state.heads,
+                state.k_dim,
+                state.v_dim,
+                state.window,
+                group_of[number],
+            )
+            for number, state in enumerate(plan.states)
         )
+    )
+
+
+def native_limits(limits: Limits) -> native.Limits:
+    """Return the C form of limits; it keeps its array alive."""
+    blocks = (ctypes.c_int32 * len(limits.blocks))(*limits.blocks)
+    return native.Limits(
+        max_tokens=limits.max_tokens,
+        max_rows=limits.max_rows,
+        max_sequences=limits.max_sequences,
+        context=limits.context,
+        kv_dtype=KV_DTYPES[limits.kv_dtype],
+        group_count=len(blocks),
+        blocks=ctypes.cast(blocks, ctypes.POINTER(ctypes.c_int32)),
+        threads=limits.threads,
+        trace=limits.trace,
     )
 
 

@@ -1,8 +1,8 @@
 """The backends by name.
 
 A backend's module has three functions: ``load(plan, weights, *, sampleable, limits) -> Executor``,
-``page_bytes(plan) -> int`` and ``page_tokens() -> int``. Modules are imported when asked for, so
-that naming the PyTorch backend costs nothing where it is not used.
+``groups(plan, kv_dtype) -> tuple[StateGroup, ...]`` and ``block_size() -> int``. Modules are
+imported when asked for, so that naming the PyTorch backend costs nothing where it is not used.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, MissingDependencyError
+from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
-from edge_llm.runner.executor import Executor, Limits
+from edge_llm.runner.executor import Executor, Int32, Limits, StateGroup
 
 BACKENDS: MappingProxyType[str, str] = MappingProxyType(
     {
@@ -47,11 +48,11 @@ class Backend(Protocol):
             CapacityError: the memory for ``limits`` cannot be had.
         """
 
-    def page_bytes(self, plan: Plan) -> int:
-        """Bytes of one KV page."""
+    def groups(self, plan: Plan, kv_dtype: str) -> tuple[StateGroup, ...]:
+        """Return the groups of the plan's states, in the order of `Plan.groups`."""
 
-    def page_tokens(self) -> int:
-        """Tokens of one KV page."""
+    def block_size(self) -> int:
+        """Return the positions of a block."""
 
 
 def backend(name: str) -> Backend:
@@ -72,3 +73,40 @@ def backend(name: str) -> Backend:
             f"the {name} backend needs {exc.name}, which is not installed",
             hint="pip install 'edge-llm[export]'",
         ) from exc
+
+
+def open_executor(
+    program: Program,
+    limits: Limits,
+    *,
+    name: str = "native",
+    weights: Mapping[str, NDArray[np.uint8]] | None = None,
+) -> Executor:
+    """Load a program. ``weights`` maps tensor names to packed bytes ([bytes] uint8) where they are
+    not to be read from the file.
+
+    Raises:
+        ConfigError, MissingDependencyError: as `backend`, and as its ``load``.
+        NativeError: the backend refuses the program.
+        CapacityError: the memory for ``limits`` cannot be had.
+    """
+    return backend(name).load(
+        program.plan,
+        {weight.tensor: program.weight_data(weight) for weight in program.plan.weights}
+        if weights is None
+        else weights,
+        sampleable=program.documents.tokenizer.size,
+        limits=limits,
+    )
+
+
+def blocks_of(plan: Plan, positions: int, *, name: str = "native") -> tuple[int, ...]:
+    """Return the blocks that hold ``positions`` positions, for each group of the plan's states."""
+    return (-(-positions // backend(name).block_size()),) * len(plan.groups)
+
+
+def block_tables(plan: Plan, sequences: int, blocks: int) -> tuple[Int32, ...]:
+    """Return tables that give each of ``sequences`` sequences ``blocks`` blocks of its own, for
+    each group: [sequences, blocks] int32."""
+    table = np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks)
+    return (table,) * len(plan.groups)

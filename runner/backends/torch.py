@@ -7,7 +7,7 @@ against the operator table, not to be fast: integer weights are dequantized when
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_llm.errors import ConfigError, NativeError
-from edge_llm.program.cost import kv_row_bytes
+from edge_llm.program.cost import kv_row_bytes, position_bytes
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
@@ -27,29 +27,32 @@ from edge_llm.program.plan import (
     TOKENS,
     Instruction,
     Plan,
-    State,
     Weight,
 )
 from edge_llm.runner.backends.reference_sampler import sample_rows
-from edge_llm.runner.executor import Batch, Float32, Limits, StepResult
+from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult
 
-PAGE_TOKENS = 64
+BLOCK_SIZE = 64
 _CACHES = {"f32": torch.float32, "f16": torch.float16, "i8": torch.int8}
 _STORED = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _BLOCK_ROWS = 8192  # weight rows that are dequantized at a time
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
-def page_tokens() -> int:
-    """Tokens of one KV page."""
-    return PAGE_TOKENS
+def block_size() -> int:
+    """Return the positions of a block."""
+    return BLOCK_SIZE
 
 
-def page_bytes(plan: Plan) -> int:
-    """Bytes of one KV page, all states together."""
-    return sum(
-        2 * PAGE_TOKENS * state.kv_heads * kv_row_bytes(state.head_dim, state.dtype)
-        for state in plan.states
+def groups(plan: Plan, kv_dtype: str) -> tuple[StateGroup, ...]:
+    """Return the groups of this plan's states in a cache of ``kv_dtype``."""
+    return tuple(
+        StateGroup(
+            group.window,
+            BLOCK_SIZE
+            * sum(position_bytes(plan.states[state], kv_dtype) for state in group.states),
+        )
+        for group in plan.groups
     )
 
 
@@ -110,7 +113,10 @@ class TorchExecutor:
         device: torch.device,
     ) -> None:
         self._plan = plan
-        self._limits = limits
+        self._limits = replace(limits, context=limits.context or plan.context)
+        self._groups = {  # by state
+            state: number for number, group in enumerate(plan.groups) for state in group.states
+        }
         self._sampleable = sampleable
         self._device = device
         if limits.threads:
@@ -120,14 +126,21 @@ class TorchExecutor:
             if weight.tensor not in unpacked:
                 unpacked[weight.tensor] = self._unpack(weight, weights[weight.tensor])
         self._weights = [unpacked[weight.tensor] for weight in plan.weights]
+        dtype = limits.kv_dtype
         self._keys, self._values = (
             [
                 torch.zeros(
-                    (limits.pages, PAGE_TOKENS, state.kv_heads, _cache_width(state)),
-                    dtype=_CACHES[state.dtype],
+                    (
+                        limits.blocks[self._groups[number]],
+                        BLOCK_SIZE,
+                        state.heads,
+                        # An int8 row ends with the four bytes of its scale.
+                        kv_row_bytes(state.k_dim, dtype) // _CACHES[dtype].itemsize,
+                    ),
+                    dtype=_CACHES[dtype],
                     device=device,
                 )
-                for state in plan.states
+                for number, state in enumerate(plan.states)
             ]
             for _ in range(2)
         )
@@ -161,7 +174,7 @@ class TorchExecutor:
         self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch
     ) -> list[Float32]:
         """Runs instruction ``index`` of the plan alone on ``inputs``, which need not be what this
-        executor would compute itself. Attention writes to and reads from this executor's pages.
+        executor would compute itself. Attention writes to and reads from this executor's blocks.
 
         Returns:
             its outputs, [rows, width] each.
@@ -171,10 +184,11 @@ class TorchExecutor:
             outputs = self._run(self._plan.instructions[index], tensors, batch)
         return [output.cpu().numpy() for output in outputs]
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Copies a whole KV page (all states)."""
-        for cache in (*self._keys, *self._values):
-            cache[target] = cache[source]
+    def copy_block(self, group: int, source: int, target: int) -> None:
+        """Copy a whole block of a group of states."""
+        for state in self._plan.groups[group].states:
+            for cache in (self._keys[state], self._values[state]):
+                cache[target] = cache[source]
 
     def read_value(self, value: int) -> Float32:
         """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
@@ -184,7 +198,7 @@ class TorchExecutor:
         return array
 
     def close(self) -> None:
-        """Frees weights and pages."""
+        """Frees weights and blocks."""
         for held in (self._weights, self._keys, self._values, self._trace):
             held.clear()
 
@@ -231,26 +245,26 @@ class TorchExecutor:
         k = inputs[1].reshape(total, kv_heads, head_dim)
         v = inputs[2].reshape(total, kv_heads, head_dim)
         keys, values = self._keys[op.state], self._values[op.state]
+        tables = batch.block_tables[self._groups[op.state]]
+        window = self._plan.states[op.state].window
         out = torch.empty_like(q)
         for sequence in np.unique(batch.sequences):
             mine = torch.from_numpy(np.flatnonzero(batch.sequences == sequence)).to(self._device)
             positions = torch.from_numpy(batch.positions).to(self._device)[mine].long()
             end = int(positions[-1]) + 1
-            table = torch.from_numpy(np.array(batch.page_tables[sequence])).to(self._device).long()
-            pages, slots = table[positions // PAGE_TOKENS], positions % PAGE_TOKENS
-            keys[pages, slots] = _to_cache(k[mine], keys.dtype)
-            values[pages, slots] = _to_cache(v[mine], values.dtype)
+            table = torch.from_numpy(np.array(tables[sequence])).to(self._device).long()
+            blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
+            keys[blocks, slots] = _to_cache(k[mine], keys.dtype)
+            values[blocks, slots] = _to_cache(v[mine], values.dtype)
             # What was just written is read back, so that its rounding is that of the cache.
-            read = table[: -(-end // PAGE_TOKENS)]
-            k_all = _from_cache(keys[read].flatten(0, 1)[:end])  # (S, Hkv, D)
-            v_all = _from_cache(values[read].flatten(0, 1)[:end])
-            out[mine] = _attend(op, q[mine], k_all, v_all, positions)
+            # Blocks behind the window may be gone.
+            first = max(0, int(positions[0]) - window + 1) // BLOCK_SIZE if window else 0
+            begin = first * BLOCK_SIZE
+            read = table[first : -(-end // BLOCK_SIZE)]
+            k_all = _from_cache(keys[read].flatten(0, 1)[: end - begin])  # (S, Hkv, D)
+            v_all = _from_cache(values[read].flatten(0, 1)[: end - begin])
+            out[mine] = _attend(op, window, q[mine], k_all, v_all, positions - begin)
         return out.reshape(total, heads * head_dim)
-
-
-def _cache_width(state: State) -> int:
-    """Elements of a row of the cache; an int8 row ends with the four bytes of its scale."""
-    return kv_row_bytes(state.head_dim, state.dtype) // _CACHES[state.dtype].itemsize
 
 
 def _to_cache(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -269,9 +283,11 @@ def _from_cache(rows: Tensor) -> Tensor:
     return rows[..., :-4] * rows[..., -4:].contiguous().view(torch.float32)
 
 
-def _attend(op: Instruction, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+def _attend(
+    op: Instruction, window: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor
+) -> Tensor:
     """Causal attention of q (T, H, D) at ``positions`` over keys and values (S, Hkv, D)."""
-    window, cap = int(op.attributes["window"]), float(op.attributes["softcap"])
+    cap = float(op.attributes["softcap"])
     group = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(group, dim=1).transpose(0, 1) for x in (k, v))  # (H, S, D)
     scores = q.transpose(0, 1) @ k.transpose(1, 2) * float(op.attributes["scale"])  # (H, T, S)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from edge_llm.errors import CapacityError, NativeError
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 MAX_LOGPROBS = 20
 LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
 
@@ -68,7 +68,14 @@ class Weight(Structure):
 
 
 class State(Structure):
-    _fields_ = [("kv_heads", c_int32), ("head_dim", c_int32), ("dtype", c_int32)]
+    _fields_ = [
+        ("kind", c_int32),
+        ("heads", c_int32),
+        ("k_dim", c_int32),
+        ("v_dim", c_int32),
+        ("window", c_int32),
+        ("group", c_int32),
+    ]
 
 
 class Program(Structure):
@@ -93,7 +100,10 @@ class Limits(Structure):
         ("max_tokens", c_int32),
         ("max_rows", c_int32),
         ("max_sequences", c_int32),
-        ("pages", c_int32),
+        ("context", c_int32),
+        ("kv_dtype", c_int32),
+        ("group_count", c_int32),
+        ("blocks", POINTER(c_int32)),
         ("threads", c_int32),
         ("trace", c_int32),
     ]
@@ -139,12 +149,12 @@ class Batch(Structure):
         ("tokens_count", c_int32),
         ("rows_count", c_int32),
         ("sequence_count", c_int32),
-        ("page_stride", c_int32),
+        ("block_stride", c_int32),
         ("tokens", c_void_p),
         ("positions", c_void_p),
         ("sequences", c_void_p),
         ("rows", c_void_p),
-        ("page_table", c_void_p),
+        ("block_tables", c_void_p),
         ("samplers", c_void_p),
         ("samples", c_void_p),
         ("logits", c_void_p),
@@ -196,11 +206,11 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_isa": (c_char_p, ()),
     "edge_default_threads": (c_int32, ()),
     "edge_measure_cores": (c_uint32, (c_int32, c_void_p)),
-    "edge_page_tokens": (c_int32, ()),
-    "edge_page_bytes": (c_uint32, (c_void_p, c_void_p)),
+    "edge_block_size": (c_int32, ()),
+    "edge_block_bytes": (c_uint32, (c_void_p, c_int32, c_void_p, c_int32)),
     "edge_load": (c_uint32, (c_void_p, c_void_p, c_void_p)),
     "edge_step": (c_uint32, (c_void_p, c_void_p)),
-    "edge_copy_page": (c_uint32, (c_void_p, c_int32, c_int32)),
+    "edge_copy_block": (c_uint32, (c_void_p, c_int32, c_int32, c_int32)),
     "edge_read_value": (c_uint32, (c_void_p, c_int32, c_void_p, c_uint64)),
     "edge_profile_start": (c_uint32, (c_void_p, c_int32)),
     "edge_profile_phases": (c_uint32, (c_void_p, c_int32, c_void_p, c_int32, c_void_p)),

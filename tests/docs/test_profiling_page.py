@@ -23,7 +23,6 @@ def test_prefill_on_phones(model: str) -> None:
     plan = sketch(
         shape_of_published(entry.config, entry.parameters),
         recipe.format_for,
-        kv_dtype="f16",
         context=8192,
     )
     cells = []

@@ -65,7 +65,6 @@ def lowered_toy() -> Callable[..., Lowered]:
             exported,
             formats,
             context=CONTEXT,
-            kv_dtype=recipe.kv_format(),
             operators=backend.operators,
         )
 

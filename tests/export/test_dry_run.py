@@ -73,7 +73,7 @@ def test_it_says_what_the_export_does(
     assert got["weights"] == [row | {"sqnr_db": None} for row in report["weights"]]
     assert document["plan"]["instructions"] == len(plan.instructions)
     state_bytes = sum(
-        2 * state.kv_heads * state.head_dim * {"f16": 2, "f32": 4}[state.dtype]
+        2 * state.heads * state.k_dim * {"f16": 2, "f32": 4}[program.documents.model.kv_dtype]
         for state in plan.states
     )
     assert document["kv"]["bytes_per_token"] == state_bytes

@@ -29,7 +29,7 @@ LLAMA = """
 %9[T,64] = rope(%6 %1; cos:raw_f32[48,8], sin:raw_f32[48,8]) head_dim=16 heads=4
 %10[T,32] = rope(%7 %1; cos:raw_f32[48,8], sin:raw_f32[48,8]) head_dim=16 heads=2
 %11[T,64] = attention(%9 %10 %8 %1 %2; ) state=0 \
-head_dim=16 heads=4 kv_heads=2 scale=0.25 softcap=0.0 window=0
+head_dim=16 heads=4 kv_heads=2 scale=0.25 softcap=0.0
 %12[T,64] = linear(%11; model.layers.0.self_attn.o_proj.weight:i4g32[64,64], -)
 %13[T,64] = add(%4 %12; )
 %14[T,64] = rms_norm(%13; model.layers.0.post_attention_layernorm.weight:raw_f32[64]) \
@@ -74,7 +74,7 @@ def test_the_plan_of_a_llama(toy_config: Callable[..., ModelConfig], lowered_toy
     plan = lowered_toy(toy_config(), Recipe()).plan
     check_plan(plan)
     assert describe(plan) == LLAMA.replace("\\\n", "").strip()
-    assert plan.states == (State("model.layers.0.self_attn.attend", 2, 16, "f16"),)
+    assert plan.states == (State("model.layers.0.self_attn.attend", 2, 16, 16),)
     assert (plan.context, plan.vocab, plan.output) == (48, 80, 23)
 
 
@@ -191,7 +191,6 @@ def test_an_operator_that_the_backend_lacks(lowered_toy: Lower) -> None:
             trace(model),
             {"embed.weight": "f32", "lm_head.weight": "f32"},
             context=8,
-            kv_dtype="f32",
             operators=frozenset({"embedding", "select_rows", "linear"}),
         )
 

@@ -32,7 +32,7 @@ def test_every_recipe_exports_every_family(
     with Program.open(path) as program:  # header, plan and documents are checked here
         program.verify_digests()
         assert program.plan.context == 96
-        assert {state.dtype for state in program.plan.states} == {recipe.kv_format()}
+        assert program.documents.model.kv_dtype == recipe.kv_format()
         documents = program.documents
         assert documents.model.name == source.name
         assert (documents.model.family, documents.model.trained_context) == (family, 256)

@@ -39,7 +39,6 @@ def exported(folder: Path, scheme: str, settings: list[str]) -> tuple[Plan, Plan
     made = sketch(
         shape_of(loaded.checkpoint.config),
         recipe.format_for,
-        kv_dtype=recipe.kv_format(),
         context=200,
     )
     return traced.lowered.plan, made
@@ -56,7 +55,7 @@ def test_costs_are_those_of_the_program(
     plan, made = exported(tiny_checkpoint(family, **changes), scheme, settings)
     assert cost.stored_bytes(made) == cost.stored_bytes(plan)
     for depth in (0, 50, 150):
-        assert cost.decode_bytes(made, depth) == cost.decode_bytes(plan, depth)
+        assert cost.decode_bytes(made, depth, "f16") == cost.decode_bytes(plan, depth, "f16")
         for tokens in (1, 40):
             operations = cost.prefill_operations(plan, tokens, depth)
             assert cost.prefill_operations(made, tokens, depth) == operations
@@ -79,6 +78,5 @@ def test_a_width_that_no_group_divides() -> None:
         sketch(
             shape,
             lambda name, kind: "i4g32" if kind == "linear" else "i8",
-            kv_dtype="f16",
             context=10,
         )

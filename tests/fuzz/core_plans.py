@@ -19,7 +19,7 @@ CHANGES = "changes.json"
 # The counts of the program's tables may only shrink.
 COUNTS = ("value_count", "weight_count", "state_count", "instruction_count")
 KEPT = ("data", "bytes", "values", "weights", "states", "instructions")
-BATCH = ("tokens", "positions", "sequences", "rows", "page_tables")
+BATCH = ("tokens", "positions", "sequences", "rows", "block_tables")
 
 
 def make_core(random: Random, seeds: Path, folder: Path) -> None:
@@ -50,7 +50,14 @@ def read_core(folder: Path) -> None:
             _change(program, table, place, field, Random(seed))
         # The buffers of a step have the sizes that the plan asks for.
         plan = replace(file.plan, context=program.context, vocab=program.vocab)
-        limits = Limits(max_tokens=8, max_rows=8, max_sequences=2, pages=2, threads=1)
+        limits = Limits(
+            max_tokens=8,
+            max_rows=8,
+            max_sequences=2,
+            blocks=(2,) * len(plan.groups),
+            kv_dtype="f16",
+            threads=1,
+        )
         with mock.patch.object(native, "native_program", return_value=program):
             executor = native.load(plan, aligned, sampleable=program.sampleable, limits=limits)
         try:
@@ -59,12 +66,13 @@ def read_core(folder: Path) -> None:
                 "positions": np.arange(5, dtype=np.int32),
                 "sequences": np.zeros(5, np.int32),
                 "rows": np.arange(5, dtype=np.int32),
-                "page_tables": np.zeros((1, 1), np.int32),
+                "block_tables": np.zeros((len(plan.groups), 1, 1), np.int32),
             }
             for table, place, field, seed in changes:
                 if table == "batch":
                     values = batch[BATCH[int(field * len(BATCH))]].reshape(-1)
                     values[int(place * values.size)] = _int32(_number(Random(seed), 3))
+            batch["block_tables"] = tuple(batch["block_tables"])
             step = Batch(**batch, samplers=[None] * 5, want_logits=True)
             executor.step(step)
             executor.step(step)

@@ -16,22 +16,24 @@ def read_program(folder: Path) -> None:
     """Opens the file and, if it is accepted, uses its tokenizer and runs two steps of what it says.
     Each row gives a token of the vocabulary, or says that its logits are not finite."""
     from edge_llm.program.file import Program
-    from edge_llm.runner.backends import native
+    from edge_llm.runner.backends.registry import block_tables, open_executor
     from edge_llm.runner.executor import Batch, Limits, RowSampler
     from edge_llm.runner.sampling import SamplingParams
     from edge_llm.tokenizers.tokenizer import tokenizer_of
 
     with Program.open(folder / "input.edge") as program:
         _use_tokenizer(tokenizer_of(program))
-        limits = Limits(max_tokens=8, max_rows=8, max_sequences=1, pages=2, threads=1)
-        executor = native.load(
-            program.plan,
-            {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
-            sampleable=program.documents.tokenizer.size,
-            limits=limits,
+        limits = Limits(
+            max_tokens=8,
+            max_rows=8,
+            max_sequences=1,
+            blocks=(2,) * len(program.plan.groups),
+            kv_dtype=program.documents.model.kv_dtype,
+            threads=1,
         )
+        executor = open_executor(program, limits)
         sampler = RowSampler(SamplingParams(), 1, 1, np.zeros(1, np.int32), 1)
-        tables = np.arange(2 if program.plan.context > native.page_tokens() else 1, dtype=np.int32)
+        tables = block_tables(program.plan, 1, 2 if program.plan.context > 64 else 1)
         try:
             for position, count in ((0, min(5, program.plan.context)), (1, 1)):
                 if position >= program.plan.context:
@@ -42,7 +44,7 @@ def read_program(folder: Path) -> None:
                         positions=np.arange(position, position + count, dtype=np.int32),
                         sequences=np.zeros(count, np.int32),
                         rows=np.arange(count, dtype=np.int32),
-                        page_tables=tables[None],
+                        block_tables=tables,
                         samplers=[sampler] * count,
                         want_logits=True,
                     )

@@ -76,7 +76,6 @@ def make_plan() -> Plan:
         heads=HEADS,
         kv_heads=2,
         head_dim=HEAD_DIM,
-        window=0,
         scale=0.25,
         softcap=0.0,
     )
@@ -97,7 +96,7 @@ def make_plan() -> Plan:
         vocab=VOCAB,
         values=tuple(b.values),
         weights=tuple(b.weights),
-        states=(State("kv", 2, HEAD_DIM, "f16"),),
+        states=(State("kv", 2, HEAD_DIM, HEAD_DIM),),
         instructions=tuple(b.instructions),
         output=output,
     )

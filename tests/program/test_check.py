@@ -101,12 +101,13 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("width", lambda p: replace(p, values=(*p.values, Value("T", 0)))),
     ("width", lambda p: replace(p, values=(*p.values, Value("T", 2**22 + 1)))),
     ("count", lambda p: replace(p, values=p.values * 10_000)),
-    ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State("b", 1, 8, "f16")))),
+    ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State("b", 1, 8, 8)))),
     ("name is taken", lambda p: replace(p, states=p.states * 2)),
-    ("unknown dtype", lambda p: replace(p, states=(State("kv", 2, 16, "f8"),))),
-    ("kv_heads", lambda p: replace(p, states=(State("kv", 0, 16, "f16"),))),
-    ("head_dim", lambda p: replace(p, states=(State("kv", 2, 512, "f16"),))),
-    ("other heads", lambda p: replace(p, states=(State("kv", 4, 8, "f16"),))),
+    ("heads", lambda p: replace(p, states=(State("kv", 0, 16, 16),))),
+    ("k_dim", lambda p: replace(p, states=(State("kv", 2, 512, 512),))),
+    ("v_dim", lambda p: replace(p, states=(State("kv", 2, 16, 8),))),
+    ("window", lambda p: replace(p, states=(State("kv", 2, 16, 16, -1),))),
+    ("other heads", lambda p: replace(p, states=(State("kv", 4, 8, 8),))),
     # weights
     ("name is taken", lambda p: replace(p, weights=(*p.weights, p.weights[0]))),
     ("no such format", weight("qkv", format=WeightFormat("i4", 16, "f16"))),
@@ -231,7 +232,7 @@ def test_query_heads_are_a_multiple_of_key_heads(parts: Any) -> None:
     hostile = replace(
         b,
         values=tuple(values),
-        states=(State("kv", 3, 16, "f16"),),
+        states=(State("kv", 3, 16, 16),),
         instructions=(*b.instructions[: index + 1], new),
     )
     with pytest.raises(ProgramError, match="3 kv_heads do not divide 2 heads"):

@@ -27,16 +27,16 @@ STEP_TOKENS = 100
 
 def test_decode_waits_for_memory(parts: Any) -> None:
     rates = Rates("avx2", bytes_per_second=1e9, int8_per_second=1e15, float_per_second=1e15)
-    moved = weight_bytes(parts.plan) + kv_bytes(parts.plan, 99)
+    moved = weight_bytes(parts.plan) + kv_bytes(parts.plan, 99, "f16")
     expected = moved / (USE.read * 1e9) + USE.layer * len(parts.plan.states)
-    assert decode_seconds(parts.plan, rates, 99) == pytest.approx(expected)
+    assert decode_seconds(parts.plan, rates, 99, "f16") == pytest.approx(expected)
 
 
 def test_decode_with_slow_floats_waits_for_attention(parts: Any) -> None:
     rates = Rates("avx2", bytes_per_second=1e15, int8_per_second=1e15, float_per_second=1e6)
     operations = attention_operations(parts.plan, 1, 99)
     expected = operations / (USE.attend * 1e6) + USE.layer * len(parts.plan.states)
-    assert decode_seconds(parts.plan, rates, 99) == pytest.approx(expected)
+    assert decode_seconds(parts.plan, rates, 99, "f16") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("tokens", [1, STEP_TOKENS, STEP_TOKENS + 1])

@@ -74,7 +74,12 @@ PLAN_EDITS: list[tuple[str, Edit]] = [
     (r"plan.weights\[0\].shape: 3 entries", lambda p: p["weights"][0].update(shape=[1, 2, 3])),
     (r"plan.weights\[0\].name: expected a string", lambda p: p["weights"][0].update(name=None)),
     (r"plan.weights\[0\].name: 5000 char", lambda p: p["weights"][0].update(name="x" * 5000)),
-    (r"plan.states\[0\]: missing dtype", lambda p: p["states"][0].pop("dtype")),
+    (r"plan.states\[0\]: missing v_dim", lambda p: p["states"][0].pop("v_dim")),
+    (
+        r"plan.states\[0\].kind: 'fold' cannot be run yet",
+        lambda p: p["states"][0].update(kind="fold"),
+    ),
+    (r"plan.states\[0\].kind: got 'x'", lambda p: p["states"][0].update(kind="x")),
     (r"plan.instructions\[0\].op: unknown", lambda p: p["instructions"][0].update(op="exec")),
     (r"plan.instructions\[0\].inputs: 17", lambda p: p["instructions"][0].update(inputs=[0] * 17)),
     (

@@ -29,7 +29,7 @@ from edge_llm.runner.sampling import SamplingParams
 class FakeExecutor:
     def __init__(self, limits: Limits, block_size: int = 4) -> None:
         self.limits = limits
-        self.pages = np.full((limits.pages, block_size), -1, np.int32)
+        self.pages = np.full((limits.blocks[0], block_size), -1, np.int32)
         self.block_size = block_size
         self.batches: list[Batch] = []
         self.before_step: Callable[[], None] = lambda: None
@@ -41,12 +41,12 @@ class FakeExecutor:
         assert not self.closed
         assert len(batch.tokens) <= self.limits.max_tokens
         assert len(batch.rows) <= self.limits.max_rows
-        assert len(batch.page_tables) <= self.limits.max_sequences
+        assert len(batch.block_tables[0]) <= self.limits.max_sequences
         self.batches.append(batch)
         for token, position, sequence in zip(
             batch.tokens, batch.positions, batch.sequences, strict=True
         ):
-            page = batch.page_tables[sequence, position // self.block_size]
+            page = batch.block_tables[0][sequence, position // self.block_size]
             assert page >= 0
             self.pages[page, position % self.block_size] = token
         ids, logprobs, errors, logits = [], [], [], []
@@ -84,12 +84,12 @@ class FakeExecutor:
 
     def _prefix(self, batch: Batch, row: int) -> tuple[int, ...]:
         end = int(batch.positions[row]) + 1
-        table = batch.page_tables[batch.sequences[row]]
+        table = batch.block_tables[0][batch.sequences[row]]
         prefix = self.pages[table[: -(-end // self.block_size)]].reshape(-1)[:end]
         assert (prefix >= 0).all()  # nothing is read that was not written
         return tuple(prefix.tolist())
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_block(self, group: int, source: int, target: int) -> None:
         self.pages[target] = self.pages[source]
 
     def read_value(self, value: int) -> Float32:
@@ -178,7 +178,8 @@ class Bench:
             max_tokens=step_tokens,
             max_rows=max_rows or step_tokens,
             max_sequences=max_sequences,
-            pages=pages,
+            blocks=(pages,),
+            kv_dtype="f16",
         )
         self.executor = FakeExecutor(limits, block_size)
         self.engine = Engine(

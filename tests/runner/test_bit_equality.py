@@ -13,7 +13,8 @@ from bits import isas
 
 import edge_llm
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.native import load, page_tokens
+from edge_llm.runner.backends.native import block_size
+from edge_llm.runner.backends.registry import open_executor
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import Event, FinishEvent, TokenEvent
 from edge_llm.runner.executor import Batch, Executor, Float32, Limits, StepResult
@@ -101,7 +102,7 @@ class Recorder:
         self.rows: dict[tuple[int, ...], list[Float32]] = {}
         self.cached: list[int] = []
         self.engine = Engine(
-            self, EngineFacts(context=CONTEXT, vocab=VOCAB, block_size=page_tokens())
+            self, EngineFacts(context=CONTEXT, vocab=VOCAB, block_size=block_size())
         )
 
     @property
@@ -116,8 +117,8 @@ class Recorder:
             self.rows.setdefault(tuple(sampler.history.tolist()), []).append(logits)
         return result
 
-    def copy_page(self, source: int, target: int) -> None:
-        self._executor.copy_page(source, target)
+    def copy_block(self, group: int, source: int, target: int) -> None:
+        self._executor.copy_block(group, source, target)
 
     def read_value(self, value: int) -> Float32:
         return self._executor.read_value(value)
@@ -141,12 +142,15 @@ class Recorder:
 @contextmanager
 def recorded(path: Path, *, step_tokens: int, pages: int) -> Iterator[Recorder]:
     with Program.open(path) as program:
-        executor = load(
-            program.plan,
-            {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
-            sampleable=program.documents.tokenizer.size,
-            limits=Limits(
-                max_tokens=step_tokens, max_rows=4, max_sequences=4, pages=pages, threads=2
+        executor = open_executor(
+            program,
+            Limits(
+                max_tokens=step_tokens,
+                max_rows=4,
+                max_sequences=4,
+                blocks=(pages,) * len(program.plan.groups),
+                kv_dtype=program.documents.model.kv_dtype,
+                threads=2,
             ),
         )
         recorder = Recorder(executor)

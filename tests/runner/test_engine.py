@@ -24,7 +24,7 @@ def test_together_is_as_alone(bench, temperature: float) -> None:
         assert listener.ids == together.solo(ids, count, **options)
         assert len(listener.ids) == count
         assert listener.finish.reason == "length"
-    assert max(len(batch.page_tables) for batch in together.executor.batches) == 4
+    assert max(len(batch.block_tables[0]) for batch in together.executor.batches) == 4
 
 
 def test_another_seed_is_another_text(bench) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from edge_llm.errors import GenerationError
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.native import load, page_tokens
+from edge_llm.runner.backends.native import block_size, load
 from edge_llm.runner.constraints import AllowedSequences, Constraint, Mask, mask_of
 from edge_llm.runner.drafters import MOST_TOKENS, Drafter, DraftLength, NgramDrafter
 from edge_llm.runner.engine import Engine
@@ -116,11 +116,16 @@ def engine_on(path: Path, *, blocks: int, step_tokens: int = 64) -> Iterator[Eng
             {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
             sampleable=program.documents.tokenizer.size,
             limits=Limits(
-                max_tokens=step_tokens, max_rows=40, max_sequences=6, pages=blocks, threads=1
+                max_tokens=step_tokens,
+                max_rows=40,
+                max_sequences=6,
+                blocks=(blocks,),
+                kv_dtype=program.documents.model.kv_dtype,
+                threads=1,
             ),
         )
         facts = EngineFacts(
-            context=CONTEXT, vocab=VOCAB, block_size=page_tokens(), stop_ids=frozenset([STOP])
+            context=CONTEXT, vocab=VOCAB, block_size=block_size(), stop_ids=frozenset([STOP])
         )
         engine = Engine(executor, facts)
         try:

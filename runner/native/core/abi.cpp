@@ -74,12 +74,21 @@ edge_status edge_measure_cores(int32_t cpus, int32_t* cores) {
   });
 }
 
-int32_t edge_page_tokens(void) { return edge::kPageTokens; }
+int32_t edge_block_size(void) { return edge::kPageTokens; }
 
-edge_status edge_page_bytes(const edge_program* program, uint64_t* bytes) {
+edge_status edge_block_bytes(const edge_program* program, int32_t kv_dtype, uint64_t* bytes,
+                             int32_t count) {
   return guarded([&] {
     require(program, bytes);
-    *bytes = edge::page_bytes(*program);
+    if (kv_dtype < 0 || kv_dtype > static_cast<int32_t>(edge::KvType::i8)) {
+      edge::fail(EDGE_INVALID, "there is no KV type %d", kv_dtype);
+    }
+    const auto groups = edge::state_groups(*program, static_cast<edge::KvType>(kv_dtype));
+    if (static_cast<size_t>(count) != groups.size()) {
+      edge::fail(EDGE_INVALID, "the program has %d groups, not %d",
+                 static_cast<int32_t>(groups.size()), count);
+    }
+    for (size_t g = 0; g < groups.size(); ++g) bytes[g] = groups[g].block_bytes;
   });
 }
 
@@ -97,10 +106,10 @@ edge_status edge_step(edge_model* model, const edge_batch* batch) {
   });
 }
 
-edge_status edge_copy_page(edge_model* model, int32_t source, int32_t target) {
+edge_status edge_copy_block(edge_model* model, int32_t group, int32_t source, int32_t target) {
   return guarded([&] {
     require(model);
-    model->executor.copy_page(source, target);
+    model->executor.copy_block(group, source, target);
   });
 }
 

@@ -57,10 +57,8 @@ void Executor::check_batch(const edge_batch& batch) {
 }
 
 void Executor::check_positions(const edge_batch& batch) {
-  const bool paged = program_.page_bytes > 0;
-  if (paged) require_pointer("page_table", batch.page_table);
+  if (!program_.groups.empty()) require_pointer("block_tables", batch.block_tables);
   std::fill(seen_.begin(), seen_.end(), uint8_t{0});
-  auto* written = reinterpret_cast<uint64_t*>(written_.data());
   ++step_;
   for (int32_t begin = 0, end; begin < batch.tokens_count; begin = end) {
     const int32_t sequence = batch.sequences[begin];
@@ -74,37 +72,49 @@ void Executor::check_positions(const edge_batch& batch) {
     }
     for (end = begin; end < batch.tokens_count && batch.sequences[end] == sequence; ++end) {
       const int32_t position = batch.positions[end];
-      if (position < 0 || position >= program_.context) {
+      if (position < 0 || position >= limits_.context) {
         fail(EDGE_INVALID, "batch: token %d has position %d, expected 0 to %d", end, position,
-             program_.context - 1);
+             limits_.context - 1);
       }
       if (position != first + (end - begin)) {
         fail(EDGE_INVALID, "batch: the positions of sequence %d do not ascend by one at token %d",
              sequence, end);
       }
     }
-    if (!paged) continue;
-    const int32_t last_page = batch.positions[end - 1] / kPageTokens;
-    // Pages that have slid out of every window may be gone.
-    const int32_t oldest =
-        program_.full_history ? 0 : std::max(0, first - program_.widest_window + 1);
-    if (last_page >= batch.page_stride) {
-      fail(EDGE_INVALID, "batch: sequence %d needs %d pages, the page table holds %d", sequence,
-           last_page + 1, batch.page_stride);
-    }
-    const int32_t* table = batch.page_table + int64_t{sequence} * batch.page_stride;
-    for (int32_t p = oldest / kPageTokens; p <= last_page; ++p) {
-      if (table[p] < 0 || table[p] >= limits_.pages) {
-        fail(EDGE_INVALID, "batch: page %d of sequence %d is %d, expected 0 to %d", p, sequence,
-             table[p], limits_.pages - 1);
+    check_blocks(batch, sequence, first, batch.positions[end - 1]);
+  }
+}
+
+// The blocks that positions `first` to `last` of a sequence write or read are there, and no other
+// sequence writes them.
+void Executor::check_blocks(const edge_batch& batch, int32_t sequence, int32_t first,
+                            int32_t last) {
+  if (program_.groups.empty()) return;
+  const int32_t last_block = last / kPageTokens;
+  if (last_block >= batch.block_stride) {
+    fail(EDGE_INVALID, "batch: sequence %d needs %d blocks, the block tables hold %d", sequence,
+         last_block + 1, batch.block_stride);
+  }
+  const int32_t* table = batch.block_tables + int64_t{sequence} * batch.block_stride;
+  for (size_t g = 0; g < program_.groups.size(); ++g) {
+    const int32_t window = program_.groups[g].window, count = block_counts_[g];
+    // Blocks that have slid out of the window may be gone.
+    const int32_t oldest = window == 0 ? 0 : std::max(0, first - window + 1);
+    auto* written = reinterpret_cast<uint64_t*>(written_[g].data());
+    for (int32_t b = oldest / kPageTokens; b <= last_block; ++b) {
+      if (table[b] < 0 || table[b] >= count) {
+        fail(EDGE_INVALID, "batch: block %d of sequence %d in group %d is %d, expected 0 to %d", b,
+             sequence, static_cast<int32_t>(g), table[b], count - 1);
       }
-      if (p < first / kPageTokens) continue;  // only read, so others may share it
-      if (written[table[p]] == step_) {
-        fail(EDGE_INVALID, "batch: page %d of sequence %d is %d, which this step writes already", p,
-             sequence, table[p]);
+      if (b < first / kPageTokens) continue;  // only read, so others may share it
+      if (written[table[b]] == step_) {
+        fail(EDGE_INVALID,
+             "batch: block %d of sequence %d in group %d is %d, which this step writes already", b,
+             sequence, static_cast<int32_t>(g), table[b]);
       }
-      written[table[p]] = step_;
+      written[table[b]] = step_;
     }
+    table += int64_t{batch.sequence_count} * batch.block_stride;
   }
 }
 

@@ -9,7 +9,6 @@ namespace edge {
 namespace {
 
 constexpr int32_t kMaxWidth = 1 << 22;  // keeps every size below far from overflow
-constexpr int32_t kMaxContext = 1 << 24;
 
 struct Signature {
   const char* name;
@@ -220,8 +219,8 @@ class Checker {
     const int32_t heads = in.ints[0], kv_heads = in.ints[1], head_dim = in.ints[2];
     require(in.state >= 0 && in.state < program_.state_count, "the state is missing");
     const edge_state& state = program_.states[in.state];
-    require(state.kv_heads == kv_heads && state.head_dim == head_dim, "the state does not fit");
-    require(heads > 0 && heads % kv_heads == 0 && in.ints[3] >= 0, "an attribute is out of range");
+    require(state.heads == kv_heads && state.k_dim == head_dim, "the state does not fit");
+    require(heads > 0 && heads % kv_heads == 0, "an attribute is out of range");
     const int64_t width = int64_t{heads} * head_dim, kv_width = int64_t{kv_heads} * head_dim;
     require(input(0).width == width && output(0).width == width && input(1).width == kv_width &&
                 input(2).width == kv_width && input(1).rows == 0 && input(2).rows == 0,
@@ -250,13 +249,27 @@ void check_states(const edge_program& program) {
   if (program.state_count < 0 || (program.state_count > 0 && program.states == nullptr)) {
     fail(EDGE_INVALID, "plan: the states are missing");
   }
+  std::vector<int32_t> windows;  // by group
   for (int32_t i = 0; i < program.state_count; ++i) {
     const edge_state& state = program.states[i];
-    if (state.kv_heads <= 0 || state.head_dim <= 0 || state.kv_heads > kMaxWidth / state.head_dim) {
+    if (state.kind != 0)
+      fail(EDGE_UNSUPPORTED, "plan: the kind of state %d is not runnable yet", i);
+    if (state.heads <= 0 || state.k_dim <= 0 || state.heads > kMaxWidth / state.k_dim) {
       fail(EDGE_INVALID, "plan: the shape of state %d is out of range", i);
     }
-    if (state.dtype < 0 || state.dtype > static_cast<int32_t>(KvType::i8)) {
-      fail(EDGE_INVALID, "plan: state %d has an unknown dtype", i);
+    if (state.v_dim != state.k_dim) {
+      fail(EDGE_UNSUPPORTED,
+           "plan: state %d has keys of %d and values of %d columns, expected as many", i,
+           state.k_dim, state.v_dim);
+    }
+    // Groups are numbered in the order of their first states, so that none is empty.
+    const auto known = static_cast<int32_t>(windows.size());
+    if (state.window < 0 || state.group < 0 || state.group > known) {
+      fail(EDGE_INVALID, "plan: window or group of state %d is out of range", i);
+    }
+    if (state.group == known) windows.push_back(state.window);
+    if (windows[static_cast<size_t>(state.group)] != state.window) {
+      fail(EDGE_INVALID, "plan: state %d has another window than its group", i);
     }
   }
 }

@@ -25,7 +25,15 @@ const edge_limits& checked(const edge_limits& limits) {
   require(limits.max_tokens, 1, kMost, "max_tokens");
   require(limits.max_rows, 0, kMost, "max_rows");
   require(limits.max_sequences, 1, kMost, "max_sequences");
-  require(limits.pages, 0, INT32_MAX, "pages");
+  require(limits.context, 1, kMaxContext, "context");
+  require(limits.kv_dtype, 0, static_cast<int32_t>(KvType::i8), "kv_dtype");
+  require(limits.group_count, 0, kMost, "group_count");
+  if (limits.group_count > 0 && limits.blocks == nullptr) {
+    fail(EDGE_INVALID, "limits: blocks is null");
+  }
+  for (int32_t g = 0; g < limits.group_count; ++g) {
+    require(limits.blocks[g], 0, INT32_MAX, "blocks");
+  }
   require(limits.threads, 1, 1024, "threads");
   return limits;
 }
@@ -34,9 +42,20 @@ const edge_limits& checked(const edge_limits& limits) {
 
 Executor::Executor(const edge_program& program, const edge_limits& limits)
     : kernels_(select_kernels()),
-      program_(translate(program, kernels_, checked(limits).trace != 0)),
+      program_(translate(program, kernels_, static_cast<KvType>(checked(limits).kv_dtype),
+                         limits.trace != 0)),
       limits_(limits),
+      block_counts_(limits.blocks, limits.blocks + limits.group_count),
       seen_(static_cast<size_t>(limits.max_sequences), 0) {
+  limits_.blocks = nullptr;  // borrowed
+  if (limits.context > program_.context) {
+    fail(EDGE_INVALID, "limits: context is %d, the program has %d", limits.context,
+         program_.context);
+  }
+  if (program_.groups.size() != block_counts_.size()) {
+    fail(EDGE_INVALID, "limits: group_count is %d, the program has %d", limits.group_count,
+         static_cast<int32_t>(program_.groups.size()));
+  }
   const auto threads = static_cast<uint64_t>(limits.threads);
   row_counts_[0] = limits.max_tokens;
   row_counts_[1] = limits.max_rows;
@@ -78,12 +97,15 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   sampler_stride_ = static_cast<uint64_t>(
       round_up(static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab)), 64));
   sampler_scratch_ = Reservation(threads * sampler_stride_, "the sampler");
-  if (limits.pages > 0 && program_.page_bytes > UINT64_MAX / static_cast<uint64_t>(limits.pages)) {
-    fail(EDGE_OUT_OF_MEMORY, "%d KV pages exceed the address space", limits.pages);
+  for (size_t g = 0; g < block_counts_.size(); ++g) {
+    const auto count = static_cast<uint64_t>(block_counts_[g]);
+    const uint64_t bytes = program_.groups[g].block_bytes;
+    if (count > 0 && bytes > UINT64_MAX / count) {
+      fail(EDGE_OUT_OF_MEMORY, "%d KV blocks exceed the address space", block_counts_[g]);
+    }
+    blocks_.emplace_back(bytes * count, "the KV blocks", PageSize::huge);
+    written_.emplace_back(sizeof(uint64_t) * count, "the KV blocks");
   }
-  pages_ = Reservation(program_.page_bytes * static_cast<uint64_t>(limits.pages), "the KV pages",
-                       PageSize::huge);
-  written_ = Reservation(sizeof(uint64_t) * static_cast<uint64_t>(limits.pages), "the KV pages");
   row_counts_[0] = row_counts_[1] = 0;
   Pool::instance().claim(limits.threads);
 }
@@ -126,7 +148,7 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   AttentionArgs args;
   args.state = op.kv;
   args.heads = op.ints[0];
-  args.window = op.ints[3];
+  args.window = op.window;
   args.scale = op.floats[0];
   args.softcap = op.floats[1];
   args.q = matrix(op.inputs[0]);
@@ -135,28 +157,36 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   args.rotate_q = op.rotate_q;
   args.rotate_k = op.rotate_k;
   args.out = matrix(op.outputs[0]);
-  args.pages = pages_.data();
-  args.page_bytes = program_.page_bytes;
+  const auto group = static_cast<size_t>(op.group);
+  args.pages = blocks_.empty() ? nullptr : blocks_[group].data();  // empty at load
+  args.page_bytes = program_.groups[group].block_bytes;
   args.scratch = attention_scratch_.data();
   if (batch_ != nullptr) {  // null at load, where only sizes are asked
     args.positions = batch_->positions;
     args.sequences = batch_->sequences;
-    args.page_table = batch_->page_table;
-    args.page_stride = batch_->page_stride;
+    const int64_t table = int64_t{batch_->sequence_count} * batch_->block_stride;
+    args.page_table = batch_->block_tables + table * op.group;
+    args.page_stride = batch_->block_stride;
   }
   return args;
 }
 
-void Executor::copy_page(int32_t source, int32_t target) {
-  for (int32_t page : {source, target}) {
-    if (page < 0 || page >= limits_.pages) {
-      fail(EDGE_INVALID, "page %d does not exist, there are %d", page, limits_.pages);
+void Executor::copy_block(int32_t group, int32_t source, int32_t target) {
+  if (group < 0 || group >= static_cast<int32_t>(blocks_.size())) {
+    fail(EDGE_INVALID, "group %d does not exist, there are %d", group,
+         static_cast<int32_t>(blocks_.size()));
+  }
+  const int32_t count = block_counts_[static_cast<size_t>(group)];
+  for (int32_t block : {source, target}) {
+    if (block < 0 || block >= count) {
+      fail(EDGE_INVALID, "block %d does not exist, there are %d", block, count);
     }
   }
-  if (source == target || program_.page_bytes == 0) return;
-  uint8_t* pages = pages_.data();
-  std::memcpy(pages + program_.page_bytes * static_cast<uint64_t>(target),
-              pages + program_.page_bytes * static_cast<uint64_t>(source), program_.page_bytes);
+  if (source == target) return;
+  const uint64_t bytes = program_.groups[static_cast<size_t>(group)].block_bytes;
+  uint8_t* blocks = blocks_[static_cast<size_t>(group)].data();
+  std::memcpy(blocks + bytes * static_cast<uint64_t>(target),
+              blocks + bytes * static_cast<uint64_t>(source), bytes);
 }
 
 void Executor::read_value(int32_t value, float* out, uint64_t count) const {

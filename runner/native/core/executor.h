@@ -20,7 +20,7 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   void step(const edge_batch& batch);
-  void copy_page(int32_t source, int32_t target);
+  void copy_block(int32_t group, int32_t source, int32_t target);
   void read_value(int32_t value, float* out, uint64_t count) const;
 
   // Records the next `steps` steps in place of what was recorded before; 0: records none.
@@ -34,6 +34,7 @@ class Executor {
  private:
   void check_batch(const edge_batch& batch);
   void check_positions(const edge_batch& batch);
+  void check_blocks(const edge_batch& batch, int32_t sequence, int32_t first, int32_t last);
   void check_sampler(const edge_sampler& sampler, int32_t row) const;
   void work(Worker worker) const;
   void run_phase(const Op& op, int32_t part, Worker worker) const;
@@ -53,8 +54,9 @@ class Executor {
   const Kernels& kernels_;
   const Program program_;
   edge_limits limits_;
-  Reservation arenas_[2];       // by Rows
-  Reservation linear_scratch_;  // of all rows, or linear_stride_ bytes per worker
+  const std::vector<int32_t> block_counts_;  // by group
+  Reservation arenas_[2];                    // by Rows
+  Reservation linear_scratch_;               // of all rows, or linear_stride_ bytes per worker
   uint64_t linear_stride_ = 0;
   Reservation row_scratch_;  // row_stride_ bytes per worker
   uint64_t row_bytes_ = 0;   // of them, for a normalized row; the rest is for that row quantized
@@ -63,10 +65,11 @@ class Executor {
   Reservation attention_scratch_;
   Reservation sampler_scratch_;  // sampler_stride_ bytes per worker
   uint64_t sampler_stride_ = 0;
-  Reservation pages_;
-  std::vector<uint8_t> seen_;  // by sequence: it has tokens in this step
-  Reservation written_;        // uint64_t by page: the number of the step that wrote it last
-  uint64_t step_ = 0;          // number of the step that is checked
+  std::vector<Reservation> blocks_;  // by group
+  std::vector<uint8_t> seen_;        // by sequence: it has tokens in this step
+  // By group, uint64_t by block: the number of the step that wrote it last.
+  std::vector<Reservation> written_;
+  uint64_t step_ = 0;  // number of the step that is checked
 
   std::unique_ptr<Profile> profile_;   // null: off
   const edge_batch* batch_ = nullptr;  // of the running step

@@ -21,8 +21,10 @@ struct Buffer {
 
 class Translator {
  public:
-  Translator(const edge_program& source, const std::vector<Instruction>& list, bool trace)
+  Translator(const edge_program& source, const std::vector<Instruction>& list, KvType type,
+             bool trace)
       : source_(source),
+        type_(type),
         list_(list),
         count_(static_cast<int32_t>(list.size())),
         trace_(trace),
@@ -38,10 +40,10 @@ class Translator {
     program.context = source_.context;
     program.vocab = source_.vocab;
     program.sampleable = source_.sampleable;
-    program.page_bytes = page_bytes(source_);
+    program.groups = state_groups(source_, type_);
+    bind_states();
     lay_out(program);
     program.embedding_rows = std::numeric_limits<int32_t>::max();
-    program.full_history = false;
     for (int32_t i = 0; i < count_; ++i) append_op(program, i);
     program.logits = program.values[static_cast<size_t>(source_.output)];
     return program;
@@ -199,11 +201,11 @@ class Translator {
     }
     if (op.code == OpCode::attention) {
       op.state = in.state;
-      op.kv = state(in.state);
+      op.kv = states_[static_cast<size_t>(in.state)];
+      op.group = source_.states[in.state].group;
+      op.window = source_.states[in.state].window;
       op.rotate_q = rotation(list_[static_cast<size_t>(i)].rotations[0]);
       op.rotate_k = rotation(list_[static_cast<size_t>(i)].rotations[1]);
-      if (in.ints[3] == 0) program.full_history = true;
-      program.widest_window = std::max(program.widest_window, in.ints[3]);
     }
     program.ops.push_back(op);
   }
@@ -256,19 +258,24 @@ class Translator {
     return {static_cast<const float*>(cos.data), static_cast<const float*>(sin.data), cos.k};
   }
 
-  KvState state(int32_t number) const {
-    KvState kv;
-    for (int32_t s = 0; s <= number; ++s) {
+  void bind_states() {
+    std::vector<uint64_t> offsets;  // by group: where the next state begins in a block
+    for (int32_t s = 0; s < source_.state_count; ++s) {
       const edge_state& state = source_.states[s];
-      if (s > 0) kv.offset += kv_state_bytes(kv.kv_heads, kv.head_dim, kv.type);
-      kv.kv_heads = state.kv_heads;
-      kv.head_dim = state.head_dim;
-      kv.type = static_cast<KvType>(state.dtype);
+      const auto group = static_cast<size_t>(state.group);
+      if (group >= offsets.size()) offsets.resize(group + 1, 0);
+      KvState kv;
+      kv.offset = offsets[group];
+      kv.kv_heads = state.heads;
+      kv.head_dim = state.k_dim;
+      kv.type = type_;
+      offsets[group] += kv_state_bytes(state.heads, state.k_dim, type_);
+      states_.push_back(kv);
     }
-    return kv;
   }
 
   const edge_program& source_;
+  const KvType type_;
   const std::vector<Instruction>& list_;
   const int32_t count_;
   const bool trace_;
@@ -277,24 +284,28 @@ class Translator {
   std::vector<int32_t> buffer_of_;  // by value; -1: not placed yet
   std::vector<int32_t> column_of_;  // by value
   std::vector<bool> is_view_;       // by instruction: nothing to run
+  std::vector<KvState> states_;     // by number
 };
 
 }  // namespace
 
-uint64_t page_bytes(const edge_program& program) {
+std::vector<StateGroup> state_groups(const edge_program& program, KvType type) {
   check_states(program);
-  uint64_t bytes = 0;
+  std::vector<StateGroup> groups;
   for (int32_t s = 0; s < program.state_count; ++s) {
     const edge_state& state = program.states[s];
-    bytes += kv_state_bytes(state.kv_heads, state.head_dim, static_cast<KvType>(state.dtype));
+    const auto group = static_cast<size_t>(state.group);
+    if (group >= groups.size()) groups.resize(group + 1);
+    groups[group].window = state.window;
+    groups[group].block_bytes += kv_state_bytes(state.heads, state.k_dim, type);
   }
-  return bytes;
+  return groups;
 }
 
-Program translate(const edge_program& source, const Kernels& kernels, bool trace) {
+Program translate(const edge_program& source, const Kernels& kernels, KvType type, bool trace) {
   check_program(source);
   const std::vector<Instruction> list = trace ? unfused(source) : fuse(source, kernels);
-  Program program = Translator(source, list, trace).run();
+  Program program = Translator(source, list, type, trace).run();
   program.phases = schedule(program.ops, kernels, true);
   program.bare_phases = schedule(program.ops, kernels, false);
   return program;

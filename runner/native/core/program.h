@@ -33,6 +33,7 @@ enum class OpCode : int32_t {
   gelu_mul,
 };
 constexpr int32_t kOpCount = 13;  // of a program file
+constexpr int32_t kMaxContext = 1 << 24;
 
 enum class Rows : int32_t { tokens, wanted };  // T or R
 
@@ -44,7 +45,7 @@ WeightFormat stored_format(const edge_weight& weight);
 
 // Throws Error (EDGE_INVALID) if running the program could touch memory that is not its own.
 void check_program(const edge_program& program);
-// The part of it that a page's size depends on.
+// The part of it that the sizes of blocks depend on.
 void check_states(const edge_program& program);
 
 // Where a value lives: columns [column, column + width) of a buffer that has `stride` floats per
@@ -82,6 +83,8 @@ struct Op {
   const float* up_bias = nullptr;         // gated linear
   bool prepared = false;                  // linear: the one before has prepared the same rows
   int32_t state = -1;
+  int32_t group = -1;  // of the state
+  int32_t window = 0;  // of the state
   KvState kv;
   Rotation rotate_q, rotate_k;  // attention
   std::array<int32_t, 4> ints{};
@@ -104,12 +107,16 @@ struct Phase {
   const char* work;             // what the part is, for people; "": all there is to do
 };
 
+// States that share a block table.
+struct StateGroup {
+  uint64_t block_bytes = 0;
+  int32_t window = 0;  // positions that can be read again; 0: all
+};
+
 struct Program {
   int32_t context = 0, vocab = 0, sampleable = 0;
   int32_t embedding_rows = 0;  // token ids must be below this
-  uint64_t page_bytes = 0;
-  bool full_history = true;   // some attention reads a sequence from its first position on
-  int32_t widest_window = 0;  // else the longest window
+  std::vector<StateGroup> groups;
   std::vector<Place> values;  // by value number
   std::vector<Op> ops;
   std::vector<Phase> phases;       // of a step that wants rows
@@ -118,10 +125,10 @@ struct Program {
   int64_t arena_widths[2] = {0, 0};  // floats per row, by Rows
 };
 
-// Bytes of a KV page: the states one after the other. Looks at nothing but the states.
-uint64_t page_bytes(const edge_program& program);
+// The groups of the states; in a block they lie one after the other. Looks at nothing but them.
+std::vector<StateGroup> state_groups(const edge_program& program, KvType type);
 
 // Checks and translates. `trace` keeps every value in a buffer of its own, and fuses nothing.
-Program translate(const edge_program& source, const Kernels& kernels, bool trace);
+Program translate(const edge_program& source, const Kernels& kernels, KvType type, bool trace);
 
 }  // namespace edge

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 6
+#define EDGE_ABI_VERSION 7
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -54,9 +54,12 @@ typedef struct edge_weight {
   uint64_t bytes;
 } edge_weight;
 
+// Keys and values of one attention: of `heads` heads, for every position of a sequence.
 typedef struct edge_state {
-  int32_t kv_heads, head_dim;
-  int32_t dtype;  // program/ops.py KV_DTYPES
+  int32_t kind;  // program/ops.py STATE_KINDS
+  int32_t heads, k_dim, v_dim;
+  int32_t window;  // positions that can be read again; 0: all
+  int32_t group;   // states of a group share a block table: program/plan.py groups
 } edge_state;
 
 typedef struct edge_program {
@@ -73,8 +76,11 @@ typedef struct edge_program {
 typedef struct edge_limits {
   int32_t max_tokens;     // T of a step
   int32_t max_rows;       // R of a step
-  int32_t max_sequences;  // rows of the page table
-  int32_t pages;          // KV pages to reserve (address space; touched on first use)
+  int32_t max_sequences;  // rows of a block table
+  int32_t context;        // positions of a sequence; at most the program's
+  int32_t kv_dtype;       // program/ops.py KV_DTYPES
+  int32_t group_count;    // those of the program
+  const int32_t* blocks;  // by group: blocks to reserve (address space; touched on first use)
   int32_t threads;
   int32_t trace;  // 1: keep every value of the last step readable (edge_read_value); no fusion
 } edge_limits;
@@ -116,12 +122,14 @@ typedef struct edge_batch {
   int32_t tokens_count;  // T
   int32_t rows_count;    // R
   int32_t sequence_count;
-  int32_t page_stride;           // entries per page-table row
-  const int32_t* tokens;         // [T]
-  const int32_t* positions;      // [T]
-  const int32_t* sequences;      // [T], row of the page table
-  const int32_t* rows;           // [R], indices into the flat batch
-  const int32_t* page_table;     // [sequence_count, page_stride] page ids
+  int32_t block_stride;      // entries per row of a block table
+  const int32_t* tokens;     // [T]
+  const int32_t* positions;  // [T]
+  const int32_t* sequences;  // [T], row of the block tables
+  const int32_t* rows;       // [R], indices into the flat batch
+  // [groups, sequence_count, block_stride] block ids; -1 where there is none: unused, or behind the
+  // window of the group's states.
+  const int32_t* block_tables;
   const edge_sampler* samplers;  // [R]
   edge_sample* samples;          // [R]
   float* logits;                 // null, or [R, vocab]
@@ -171,13 +179,16 @@ EDGE_API const char* edge_isa(
 EDGE_API int32_t edge_default_threads(void);
 // That measurement: how many of `cpus` logical CPUs have a core of their own.
 EDGE_API edge_status edge_measure_cores(int32_t cpus, int32_t* cores);
-EDGE_API int32_t edge_page_tokens(void);
-// Bytes of one KV page of this program (all its states).
-EDGE_API edge_status edge_page_bytes(const edge_program* program, uint64_t* bytes);
+EDGE_API int32_t edge_block_size(void);  // positions of a block
+// Bytes of one block of each group of this program: writes `count` of them, which must be the
+// number of its groups.
+EDGE_API edge_status edge_block_bytes(const edge_program* program, int32_t kv_dtype,
+                                      uint64_t* bytes, int32_t count);
 EDGE_API edge_status edge_load(const edge_program* program, const edge_limits* limits,
                                edge_model** model);
 EDGE_API edge_status edge_step(edge_model* model, const edge_batch* batch);
-EDGE_API edge_status edge_copy_page(edge_model* model, int32_t source, int32_t target);
+EDGE_API edge_status edge_copy_block(edge_model* model, int32_t group, int32_t source,
+                                     int32_t target);
 // Copies value `value` of the last step, [rows, width] without padding; needs limits.trace.
 EDGE_API edge_status edge_read_value(edge_model* model, int32_t value, float* out, uint64_t count);
 // Profiling: the next `steps` steps are recorded, in memory that is taken now; those after them are

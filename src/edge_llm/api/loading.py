@@ -65,7 +65,10 @@ def load(
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
-        page_tokens = module.page_tokens()
+        page_tokens = module.block_size()
+        kv_dtype = program.documents.model.kv_dtype
+        groups = module.groups(plan, kv_dtype)
+        block_bytes = sum(group.block_bytes for group in groups)
         weights: Weights = {weight.tensor: program.weight_data(weight) for weight in plan.weights}
         if huge_pages == "copy":
             weights = in_huge_pages(weights)
@@ -81,11 +84,12 @@ def load(
                     max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
                 ),
                 max_sequences=config.max_sequences,
-                pages=page_count(config, plan.context, page_tokens, module.page_bytes(plan)),
+                blocks=(page_count(config, plan.context, page_tokens, block_bytes),) * len(groups),
+                kv_dtype=kv_dtype,
                 threads=config.threads,
             ),
         )
-        read, kv = weight_bytes(plan), kv_reader(plan)
+        read, kv = weight_bytes(plan), kv_reader(plan, kv_dtype)
         facts = EngineFacts(
             context=plan.context,
             vocab=plan.vocab,

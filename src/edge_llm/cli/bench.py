@@ -176,10 +176,10 @@ def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, seconds
     from edge_llm.program.cost import decode_bytes, prefill_operations
 
     if kind == "prefill":
-        read = -(-tokens // limits.max_tokens) * decode_bytes(plan, depth)
+        read = -(-tokens // limits.max_tokens) * decode_bytes(plan, depth, limits.kv_dtype)
         work = prefill_operations(plan, tokens, depth)
     else:
-        read = sum(decode_bytes(plan, depth + i) for i in range(tokens))
+        read = sum(decode_bytes(plan, depth + i, limits.kv_dtype) for i in range(tokens))
         work = sum(prefill_operations(plan, 1, depth + i) for i in range(tokens))
     return Row(
         kind,

@@ -79,7 +79,7 @@ def _overview(program: Program) -> str:
         ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
         ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
         ("recipe", ", ".join(f"{key} {value}" for key, value in program.documents.recipe.items())),
-        ("KV cache", f"{human_bytes(kv_bytes(plan, 0))} a token"),
+        ("KV cache", f"{human_bytes(kv_bytes(plan, 0, program.documents.model.kv_dtype))} a token"),
         ("read per token", human_bytes(weight_bytes(plan))),
         ("stop ids", ", ".join(map(str, generation.stop_ids))),
         ("tokenizer", f"{tokenizer.size} tokens, add_bos {tokenizer.add_bos}"),

@@ -42,6 +42,7 @@ class Planned:
     name: str
     recipe: str
     plan: Plan
+    kv_dtype: str
     file_bytes: int
     exact: bool
 
@@ -91,8 +92,10 @@ def plan_model(wanted: Wanted) -> Planned:
     context = recipe.context or min(trained, DEFAULT_CONTEXT_LIMIT)
     if context > trained:
         raise RequestError(f"--context is {context}, the model's own is {trained}")
-    plan = sketch(shape, recipe.format_for, kv_dtype=recipe.kv_format(), context=context)
-    return Planned(name, _recipe_words(recipe), plan, file_bytes(plan), exact=False)
+    plan = sketch(shape, recipe.format_for, context=context)
+    return Planned(
+        name, _recipe_words(recipe), plan, recipe.kv_format(), file_bytes(plan), exact=False
+    )
 
 
 def _recipe_words(recipe: Recipe) -> str:
@@ -125,8 +128,9 @@ def _of_program(path: Path, wanted: Wanted) -> Planned:
                 )
             plan = replace(plan, context=wanted.context)
         name, recipe = program.documents.model.name, program.documents.recipe
-        words = f"{recipe.get('scheme', 'unknown recipe')}, KV {plan.states[0].dtype}"
-        return Planned(name, words, plan, program.file_bytes, exact=True)
+        kv_dtype = program.documents.model.kv_dtype
+        words = f"{recipe.get('scheme', 'unknown recipe')}, KV {kv_dtype}"
+        return Planned(name, words, plan, kv_dtype, program.file_bytes, exact=True)
 
 
 def _shape(model: str, entry: Any) -> tuple[str, Shape, int]:
@@ -176,7 +180,7 @@ def _model_document(planned: Planned) -> dict[str, Any]:
     from edge_llm.program.cost import kv_bytes, stored_bytes, weight_bytes
 
     plan = planned.plan
-    kv = kv_bytes(plan, plan.context - 1)
+    kv = kv_bytes(plan, plan.context - 1, planned.kv_dtype)
     return {
         "name": planned.name,
         "recipe": planned.recipe,
@@ -185,7 +189,7 @@ def _model_document(planned: Planned) -> dict[str, Any]:
         "file_exact": planned.exact,
         "weight_bytes": stored_bytes(plan),
         "read_per_token": weight_bytes(plan),
-        "kv_bytes_per_token": kv_bytes(plan, 0),
+        "kv_bytes_per_token": kv_bytes(plan, 0, planned.kv_dtype),
         "kv_bytes": kv,
         "memory_bytes": planned.file_bytes + kv + OVERHEAD_BYTES,
     }
@@ -208,7 +212,9 @@ def _document(
         "rates": asdict(rates),
         "efficiency": asdict(rates.efficiency),
         "prefill": {"tokens": prompt, "per_second": prompt / seconds},
-        "decode": {str(depth): 1 / decode_seconds(plan, rates, depth) for depth in depths},
+        "decode": {
+            str(depth): 1 / decode_seconds(plan, rates, depth, planned.kv_dtype) for depth in depths
+        },
     }
     if device is not None:
         document["theoretical"] = {

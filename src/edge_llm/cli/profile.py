@@ -87,7 +87,7 @@ def profiled(
     def phases_of(step: StepTimes) -> Any:
         return phases[step.rows > 0]
 
-    return summarize(measure.plan, runs, phases_of), phases_of
+    return summarize(measure.plan, runs, phases_of, measure.executor.limits.kv_dtype), phases_of
 
 
 def document(kind: str, profile: Profile, limits: Ceilings) -> dict[str, Any]:
@@ -187,7 +187,8 @@ def _events(
 
     name = f"{kind} {profile.tokens} after {profile.depth}, {profile.threads} threads"
     run: Run = profile.typical
-    return trace_events(measure.plan, run, phases_of, process=process, name=name)
+    kv_dtype = measure.executor.limits.kv_dtype
+    return trace_events(measure.plan, run, phases_of, kv_dtype, process=process, name=name)
 
 
 def _write(name: str, document: Mapping[str, Any]) -> None:

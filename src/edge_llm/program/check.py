@@ -14,7 +14,7 @@ from typing import NoReturn
 from edge_llm.errors import ProgramError
 from edge_llm.program.documents import Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
-from edge_llm.program.ops import KV_DTYPES, OPS
+from edge_llm.program.ops import OPS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -197,9 +197,8 @@ class _Checker:
                 f"q, k, v are {_shape(q)}, {_shape(k)}, {_shape(v)}: expected T rows, k like v"
             )
         state = self._plan.states[self._instruction.state]
-        if (state.kv_heads, state.head_dim) != (kv_heads, head_dim):
+        if (state.heads, state.k_dim) != (kv_heads, head_dim):
             self._fail(f"the state {state.name!r} has other heads")
-        self._int("window", 0, 2**31 - 1)
         if self._float("scale") <= 0.0:
             self._fail("scale: expected more than 0")
         if self._float("softcap") < 0.0:
@@ -375,10 +374,10 @@ def _check_states(states: tuple[State, ...]) -> None:
         if state.name in names:
             _fail(path, "the name is taken")
         names.add(state.name)
-        _bounded(f"{path}.kv_heads", state.kv_heads, 1, MAX_HEADS)
-        _bounded(f"{path}.head_dim", state.head_dim, 1, MAX_HEAD_DIM)
-        if state.dtype not in KV_DTYPES:
-            _fail(path, f"unknown dtype {state.dtype!r}")
+        _bounded(f"{path}.heads", state.heads, 1, MAX_HEADS)
+        _bounded(f"{path}.k_dim", state.k_dim, 1, MAX_HEAD_DIM)
+        _bounded(f"{path}.v_dim", state.v_dim, state.k_dim, state.k_dim)
+        _bounded(f"{path}.window", state.window, 0, 2**31 - 1)
 
 
 def _shape(value: Value) -> str:

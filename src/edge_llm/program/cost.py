@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_llm.program.pack import packed_bytes
-from edge_llm.program.plan import Instruction, Plan, Weight
+from edge_llm.program.plan import Instruction, Plan, State, Weight
 
 _GATHERS = ("embedding", "rope")  # they read a row or two of their tables for each token
 
@@ -19,6 +19,11 @@ def kv_row_bytes(head_dim: int, dtype: str) -> int:
     """Bytes of one token's key (or value) of one kv head in a cache of ``dtype``, a key of
     KV_DTYPES; i8 counts its scale."""
     return {"f32": 4 * head_dim, "f16": 2 * head_dim, "i8": head_dim + 4}[dtype]
+
+
+def position_bytes(state: State, kv_dtype: str) -> int:
+    """Return the bytes of one position's keys and values."""
+    return state.heads * (kv_row_bytes(state.k_dim, kv_dtype) + kv_row_bytes(state.v_dim, kv_dtype))
 
 
 def weight_bytes(plan: Plan) -> int:
@@ -37,20 +42,21 @@ def stored_bytes(plan: Plan) -> int:
     return sum(_bytes(weight) for weight in {w.tensor: w for w in plan.weights}.values())
 
 
-def kv_bytes(plan: Plan, depth: int) -> int:
-    """Bytes of keys and values that one token reads with ``depth`` tokens before it."""
-    return kv_reader(plan)(depth)
+def kv_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
+    """Return the bytes of keys and values that one token reads with ``depth`` tokens before it, in
+    a cache of ``kv_dtype``, a key of KV_DTYPES."""
+    return kv_reader(plan, kv_dtype)(depth)
 
 
-def kv_reader(plan: Plan) -> Callable[[int], int]:
-    """`kv_bytes` of one plan, prepared for being called at every step."""
+def kv_reader(plan: Plan, kv_dtype: str) -> Callable[[int], int]:
+    """Return `kv_bytes` of one plan, prepared for being called at every step."""
     by_window: dict[int, int] = {}  # bytes of one position, of all layers with that window
     for instruction in plan.instructions:
         if instruction.op == "attention":
             state = plan.states[instruction.state]
-            window = int(instruction.attributes["window"])
-            position = 2 * state.kv_heads * kv_row_bytes(state.head_dim, state.dtype)
-            by_window[window] = by_window.get(window, 0) + position
+            by_window[state.window] = by_window.get(state.window, 0) + position_bytes(
+                state, kv_dtype
+            )
 
     def read(depth: int) -> int:
         seen = depth + 1
@@ -61,9 +67,9 @@ def kv_reader(plan: Plan) -> Callable[[int], int]:
     return read
 
 
-def decode_bytes(plan: Plan, depth: int) -> int:
-    """Bytes read by a step of one token with ``depth`` tokens before it."""
-    return weight_bytes(plan) + kv_bytes(plan, depth)
+def decode_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
+    """Return the bytes that a step of one token reads with ``depth`` tokens before it."""
+    return weight_bytes(plan) + kv_bytes(plan, depth, kv_dtype)
 
 
 def prefill_operations(plan: Plan, tokens: int, depth: int = 0, rows: int = 1) -> int:
@@ -94,20 +100,25 @@ class Cost:
 
 
 def instruction_cost(
-    plan: Plan, instruction: Instruction, *, tokens: int, depth: int = 0, rows: int = 1
+    plan: Plan,
+    instruction: Instruction,
+    *,
+    tokens: int,
+    kv_dtype: str,
+    depth: int = 0,
+    rows: int = 1,
 ) -> Cost:
-    """What one instruction costs in a step of one sequence: ``tokens`` tokens after ``depth``
-    cached ones, with ``rows`` rows of logits. A weight counts once a step, an embedding its rows,
-    attention the tokens that it writes and, once, all that any of them sees."""
+    """Return what one instruction costs in a step of one sequence: ``tokens`` tokens after
+    ``depth`` cached ones, with ``rows`` rows of logits and a cache of ``kv_dtype``. A weight counts
+    once a step, an embedding its rows, attention the tokens that it writes and, once, all that any
+    of them sees."""
     operations = _operations(plan, instruction, tokens, depth, rows)
     if instruction.op == "attention":
         state = plan.states[instruction.state]
-        window = int(instruction.attributes["window"])
         seen = depth + tokens
-        if window:
-            seen = min(seen, window + tokens - 1)
-        row = kv_row_bytes(state.head_dim, state.dtype)
-        return Cost(2 * state.kv_heads * row * (seen + tokens), operations)
+        if state.window:
+            seen = min(seen, state.window + tokens - 1)
+        return Cost(position_bytes(state, kv_dtype) * (seen + tokens), operations)
     count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
     size = 0
     for index in instruction.weights:
@@ -128,7 +139,7 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
     if instruction.op == "attention":
         heads = int(instruction.attributes["heads"])
         head_dim = int(instruction.attributes["head_dim"])
-        window = int(instruction.attributes["window"])
+        window = plan.states[instruction.state].window
         seen = sum(
             min(position + 1, window) if window else position + 1
             for position in range(depth, depth + tokens)

@@ -11,7 +11,8 @@ Json = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Facts of the checkpoint that users and clients ask for. ``context`` is the program's own
-    limit in tokens, ``trained_context`` the checkpoint's."""
+    limit in tokens, ``trained_context`` the checkpoint's. ``kv_dtype`` (a key of ops.KV_DTYPES) is
+    the type of the KV cache that loading takes unless it is told another."""
 
     name: str
     family: str
@@ -21,6 +22,7 @@ class ModelFacts:
     vocab: int
     context: int
     trained_context: int
+    kv_dtype: str = "f16"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,6 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 ("heads", "int"),
                 ("kv_heads", "int"),
                 ("head_dim", "int"),
-                ("window", "int"),  # 0: none; else keys with i - j < window
                 ("scale", "float"),
                 ("softcap", "float"),  # 0: none; else scores = cap * tanh(scores / cap)
             ),
@@ -73,6 +72,9 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         "softcap": OpSpec(12, ("x",), attributes=(("cap", "float"),)),
     }
 )
+
+# Kinds of states: program/plan.py.
+STATE_KINDS: MappingProxyType[str, int] = MappingProxyType({"kv": 0, "fold": 1})
 
 # KV caches. With "i8" each token has one float32 scale per kv head for its key, and one for its
 # value.

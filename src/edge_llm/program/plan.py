@@ -10,6 +10,7 @@ from edge_llm.program.formats import WeightFormat
 
 Rows = Literal["T", "R"]
 Attribute = int | float
+StateKind = Literal["kv", "fold"]  # no backend runs "fold" yet
 
 # Values 0..3 of every plan are the int32 inputs of the graph contract.
 TOKENS, POSITIONS, SEQUENCES, ROWS = range(4)
@@ -40,12 +41,24 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The KV cache of one attention instruction."""
+    """What an instruction remembers of every position of a sequence: keys ``[heads, k_dim]`` and
+    values ``[heads, v_dim]`` of kind "kv". Only the last ``window`` positions are read again; 0:
+    all. The type of the stored numbers is a limit of loading."""
 
     name: str
-    kv_heads: int
-    head_dim: int
-    dtype: str  # a key of ops.KV_DTYPES
+    heads: int
+    k_dim: int
+    v_dim: int
+    window: int = 0
+    kind: StateKind = "kv"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """States that share a block table, by number: equal in kind, window and size of a row."""
+
+    window: int
+    states: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,15 @@ class Plan:
     states: tuple[State, ...]
     instructions: tuple[Instruction, ...]
     output: int
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the states, in the order of their first ones."""
+        groups: dict[tuple[str, int, int, int, int], list[int]] = {}
+        for number, state in enumerate(self.states):
+            key = (state.kind, state.window, state.heads, state.k_dim, state.v_dim)
+            groups.setdefault(key, []).append(number)
+        return tuple(Group(key[1], tuple(numbers)) for key, numbers in groups.items())
 
 
 def layer_of(plan: Plan, instruction: Instruction) -> int | None:

@@ -79,12 +79,12 @@ def measured_rates(isa: str, bytes_per_second: float, int8_per_second: float) ->
     return Rates(isa, bytes_per_second, int8_per_second, share * int8_per_second)
 
 
-def decode_seconds(plan: Plan, rates: Rates, depth: int) -> float:
-    """Of one token after ``depth`` cached ones."""
+def decode_seconds(plan: Plan, rates: Rates, depth: int, kv_dtype: str) -> float:
+    """Return the seconds of one token after ``depth`` ones cached as ``kv_dtype``."""
     use = rates.efficiency
     bandwidth = use.read * rates.bytes_per_second
     attention = max(
-        kv_bytes(plan, depth) / bandwidth,
+        kv_bytes(plan, depth, kv_dtype) / bandwidth,
         attention_operations(plan, 1, depth) / (use.attend * rates.float_per_second),
     )
     return weight_bytes(plan) / bandwidth + attention + use.layer * len(plan.states)

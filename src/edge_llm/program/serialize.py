@@ -20,7 +20,7 @@ from edge_llm.program.documents import (
     TokenizerFacts,
 )
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES, WeightFormat
-from edge_llm.program.ops import OPS
+from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS
 from edge_llm.program.plan import Attribute, Instruction, Plan, State, Value, Weight
 from edge_llm.program.strict import (
     as_bool,
@@ -155,12 +155,16 @@ def _format(value: Any, path: str) -> WeightFormat:
 
 
 def _state(value: Any, path: str) -> State:
-    record = fields(value, path, ("name", "kv_heads", "head_dim", "dtype"))
+    kind = as_choice(as_object(value, path).get("kind"), f"{path}.kind", tuple(STATE_KINDS))
+    if kind != "kv":
+        raise ProgramError(f"{path}.kind: {kind!r} cannot be run yet, expected 'kv'")
+    record = fields(value, path, ("name", "heads", "k_dim", "v_dim", "window", "kind"))
     return State(
         name=as_str(record["name"], f"{path}.name"),
-        kv_heads=as_int(record["kv_heads"], f"{path}.kv_heads"),
-        head_dim=as_int(record["head_dim"], f"{path}.head_dim"),
-        dtype=as_str(record["dtype"], f"{path}.dtype"),
+        heads=as_int(record["heads"], f"{path}.heads"),
+        k_dim=as_int(record["k_dim"], f"{path}.k_dim"),
+        v_dim=as_int(record["v_dim"], f"{path}.v_dim"),
+        window=as_int(record["window"], f"{path}.window"),
     )
 
 
@@ -195,11 +199,12 @@ def _attributes(op: str, value: Any, path: str) -> dict[str, Attribute]:
 
 def _model(record: Json) -> ModelFacts:
     counts = ("layers", "dim", "vocab", "context", "trained_context")
-    fields(record, "model", ("name", "family", "parameters", *counts))
+    fields(record, "model", ("name", "family", "parameters", "kv_dtype", *counts))
     return ModelFacts(
         name=as_str(record["name"], "model.name", limit=256),
         family=as_str(record["family"], "model.family", limit=256),
         parameters=as_int(record["parameters"], "model.parameters", 0, 2**63 - 1),
+        kv_dtype=as_choice(record["kv_dtype"], "model.kv_dtype", tuple(KV_DTYPES)),
         **{name: as_int(record[name], f"model.{name}", 0) for name in counts},
     )
 

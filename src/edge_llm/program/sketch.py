@@ -71,7 +71,7 @@ Kind = Literal["linear", "embedding", "head"]
 Formats = Callable[[str, Kind], str]  # (parameter name, its kind) -> weight format
 
 
-def sketch(shape: Shape, formats: Formats, *, kv_dtype: str, context: int) -> Plan:
+def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
     """The plan of ``shape``, of which `program.cost` gives the same figures as of the exported one.
 
     Raises:
@@ -122,7 +122,6 @@ def sketch(shape: Shape, formats: Formats, *, kv_dtype: str, context: int) -> Pl
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
-            window=shape.windows[layer] if shape.windows else 0,
         )
     head = weight("lm_head.weight", "head", shape.vocab, shape.dim)
     emit("linear", head, shape.vocab, "R")
@@ -141,7 +140,13 @@ def sketch(shape: Shape, formats: Formats, *, kv_dtype: str, context: int) -> Pl
         values=tuple(values),
         weights=tuple(weights),
         states=tuple(
-            State(f"layers.{layer}", shape.kv_heads, shape.head_dim, kv_dtype)
+            State(
+                f"layers.{layer}",
+                shape.kv_heads,
+                shape.head_dim,
+                shape.head_dim,
+                shape.windows[layer] if shape.windows else 0,
+            )
             for layer in range(shape.layers)
         ),
         instructions=tuple(instructions),

@@ -15,7 +15,7 @@ def test_backends_are_modules_with_the_three_functions() -> None:
     assert backend("native") is native
     for name in BACKENDS:
         module = backend(name)
-        for function in ("load", "page_bytes", "page_tokens"):
+        for function in ("load", "groups", "block_size"):
             assert callable(getattr(module, function)), (name, function)
 
 

@@ -102,15 +102,16 @@ def test_the_engine_runs_on_it(tiny_program: Callable[..., Path]) -> None:
 
 
 def test_a_device_that_is_not_there_is_refused(tiny_program: Callable[..., Path]) -> None:
-    limits = Limits(max_tokens=1, max_rows=1, max_sequences=1, pages=1)
+    limits = Limits(max_tokens=1, max_rows=1, max_sequences=1, blocks=(1,), kv_dtype="f16")
     with Program.open(tiny_program()) as program, pytest.raises(ConfigError, match="abacus"):
         torch_backend.load(program.plan, {}, sampleable=1, limits=limits, device="abacus")
 
 
 @pytest.mark.parametrize(("kv_dtype", "row_bytes"), [("f16", 32), ("i8", 20)])
-def test_pages_are_as_large_as_said(
+def test_blocks_are_as_large_as_said(
     tiny_program: Callable[..., Path], kv_dtype: str, row_bytes: int
 ) -> None:
     with Program.open(tiny_program("8da4w", kv_dtype=kv_dtype)) as program:
         # two layers, keys and values, two heads of 16
-        assert torch_backend.page_bytes(program.plan) == 2 * 2 * 64 * 2 * row_bytes
+        (group,) = torch_backend.groups(program.plan, kv_dtype)
+        assert group.block_bytes == 2 * 2 * 64 * 2 * row_bytes

@@ -8,7 +8,7 @@ is ``x`` and whose tokens are 0..T-1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ from edge_llm.program.plan import (
     Value,
     Weight,
 )
-from edge_llm.runner.backends.native import NativeExecutor, load, page_tokens
+from edge_llm.runner.backends.native import NativeExecutor, block_size, load
 from edge_llm.runner.executor import Batch, Limits, RowSampler, StepResult
 
 Float32 = NDArray[np.float32]
@@ -50,6 +50,7 @@ class PlanBuilder:
     """Collects values, weights and instructions; every method returns value or weight numbers."""
 
     context: int = 256
+    kv_dtype: str = "f32"
     values: list[Value] = field(
         default_factory=lambda: [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
     )
@@ -75,8 +76,9 @@ class PlanBuilder:
         return self._weight(data.reshape(-1).view(np.uint8), "raw_f32", data.shape)
 
     def state(self, kv_heads: int, head_dim: int, dtype: str = "f32") -> int:
-        """A KV cache."""
-        self.states.append(State(f"state.{len(self.states)}", kv_heads, head_dim, dtype))
+        """A KV cache; ``dtype`` is that of all."""
+        self.kv_dtype = dtype
+        self.states.append(State(f"state.{len(self.states)}", kv_heads, head_dim, head_dim))
         return len(self.states) - 1
 
     def op(
@@ -133,7 +135,7 @@ class PlanBuilder:
         softcap: float = 0.0,
     ) -> int:
         """Attention over the step's tokens and what ``state`` holds."""
-        shape = self.states[state]
+        shape = self.states[state] = replace(self.states[state], window=window)
         return self.op(
             "attention",
             q,
@@ -143,9 +145,8 @@ class PlanBuilder:
             SEQUENCES,
             state=state,
             heads=heads,
-            kv_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-            window=window,
+            kv_heads=shape.heads,
+            head_dim=shape.k_dim,
             scale=scale,
             softcap=softcap,
         )
@@ -216,7 +217,7 @@ class Runner:
             positions=np.array(positions, np.int32),
             sequences=np.array(owners, np.int32),
             rows=wanted.astype(np.int32),
-            page_tables=tables,
+            block_tables=(tables,) * len(self.plan.groups),
             samplers=[None] * len(wanted) if samplers is None else samplers,
             want_logits=want_logits,
         )
@@ -248,7 +249,7 @@ class Runner:
 
     def _reserve(self, sequence: int, length: int) -> None:
         pages = self.pages.setdefault(sequence, [])
-        while len(pages) * page_tokens() < length:
+        while len(pages) * block_size() < length:
             pages.append(self._next_page)
             self._next_page += 1
 
@@ -291,7 +292,8 @@ def run_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPlan]:
             max_tokens=max_tokens,
             max_rows=max_rows,
             max_sequences=max_sequences,
-            pages=pages,
+            blocks=(pages,) * len(plan.groups),
+            kv_dtype=builder.kv_dtype,
             threads=threads,
             trace=trace,
         )

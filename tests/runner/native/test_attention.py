@@ -193,7 +193,7 @@ def test_copied_pages_hold_the_same_cache(run_plan: Any, plan_builder: Any, dtyp
     runner.logits(range(100))
     expected = runner.logits(range(100, TOKENS))
     for page in range(2):
-        runner.executor.copy_page(runner.pages[0][page], 3 + page)
+        runner.executor.copy_block(0, runner.pages[0][page], 3 + page)
     runner.pages[1], runner.lengths[1] = [3, 4, 5], 100
     assert_same_bits(runner.logits(range(100, TOKENS), sequence=1), expected)
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from toy_transformer import DIM, HEAD_DIM, KV_HEADS, LAYERS, TOKENS, VOCAB, Toy, toy_sampler
 
 from edge_llm.errors import NativeError
-from edge_llm.runner.backends.native import page_bytes, page_tokens
+from edge_llm.runner.backends.native import block_size, groups
+from edge_llm.runner.executor import StateGroup
 
 Float32 = NDArray[np.float32]
 
@@ -63,16 +64,16 @@ def test_a_step_without_rows_still_fills_the_cache(start: Any, expected: Float32
     assert_same_bits(runner.logits(TOKENS[100:]), expected[100:])
 
 
-def test_copied_page_continues_the_same(start: Any, expected: Float32) -> None:
+def test_copied_block_continues_the_same(start: Any, expected: Float32) -> None:
     runner = start()
     runner.logits(TOKENS[:100])
     runner.pages[1] = [runner.pages[0][0], 31]  # the first page shared, the second copied
-    runner.executor.copy_page(runner.pages[0][1], 31)
+    runner.executor.copy_block(0, runner.pages[0][1], 31)
     runner.lengths[1] = 100
     assert_same_bits(runner.logits(TOKENS[100:], sequence=1), expected[100:])
     for pages in [(-1, 0), (0, 32)]:
-        with pytest.raises(NativeError, match="page"):
-            runner.executor.copy_page(*pages)
+        with pytest.raises(NativeError, match="block"):
+            runner.executor.copy_block(0, *pages)
 
 
 def test_trace_reads_values_of_the_last_step(toy: Toy, start: Any) -> None:
@@ -126,10 +127,10 @@ def test_a_slot_keeps_nothing_of_the_sampler_before(start: Any, expected: Float3
     assert result.ids.tolist() == [int(expected[1].argmax())]
 
 
-def test_page_sizes(toy: Toy, plan_builder: Any) -> None:
-    assert page_tokens() == 64
+def test_block_sizes(toy: Toy, plan_builder: Any) -> None:
+    assert block_size() == 64
     per_token = LAYERS * 2 * KV_HEADS * HEAD_DIM * 4
-    assert page_bytes(toy.plan) == page_tokens() * per_token
+    assert groups(toy.plan, "f32") == (StateGroup(0, block_size() * per_token),)
     builder = plan_builder()
     stateless = builder.plan(builder.activations(np.ones((2, 16), np.float32)))
-    assert page_bytes(stateless) == 0
+    assert groups(stateless, "f32") == ()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from toy_transformer import TOKENS, Toy
 
-from edge_llm.runner.backends.native import page_bytes
+from edge_llm.runner.backends.native import groups
 
 MIB = 1024 * 1024
 
@@ -25,14 +25,14 @@ def resident() -> int:
 
 def test_pages_cost_memory_only_when_they_are_used(toy: Toy, start: Any) -> None:
     reserved = 64 * 1024  # pages
-    assert reserved * page_bytes(toy.plan) > 512 * MIB
+    assert reserved * groups(toy.plan, "f32")[0].block_bytes > 512 * MIB
     before = resident()
     runner = start(pages=reserved, threads=2)
     assert resident() - before < 8 * MIB
     runner.logits(TOKENS)
     assert resident() - before < 16 * MIB
     last = reserved - 1
-    runner.executor.copy_page(0, last)
+    runner.executor.copy_block(0, 0, last)
     assert resident() - before < 16 * MIB
 
 
@@ -44,7 +44,7 @@ def test_keys_and_values_may_lie_in_huge_pages(toy: Toy, start: Any) -> None:
     start(pages=pages)
     found = advised()
     assert found is not None
-    assert found - before >= pages * page_bytes(toy.plan)
+    assert found - before >= pages * groups(toy.plan, "f32")[0].block_bytes
 
 
 def advised() -> int | None:

@@ -96,14 +96,16 @@ def test_only_so_many_steps_are_recorded(start: Any) -> None:
 def test_times_add_up_and_costs_count_once(toy: Toy, start: Any) -> None:
     runner, step = profiled(start, threads=2)
     phases = runner.executor.phases(wanted=True)
-    profile = summarize(toy.plan, [Run((step,), (0,))], lambda _: phases)
+    profile = summarize(toy.plan, [Run((step,), (0,))], lambda _: phases, "f16")
     assert profile.seconds == pytest.approx(1e-9 * (step.end - step.begin))
     for rows in (profile.rows, profile.by_operator(), profile.by_layer()):
         parts = sum(row.seconds + row.waited for row in rows)
         assert parts + profile.edges == pytest.approx(profile.seconds)
         assert sum(row.phases for row in rows) == len(phases)
     costs = [
-        instruction_cost(toy.plan, instruction, tokens=len(TOKENS), rows=len(TOKENS))
+        instruction_cost(
+            toy.plan, instruction, tokens=len(TOKENS), kv_dtype="f16", rows=len(TOKENS)
+        )
         for instruction in toy.plan.instructions
     ]
     assert sum(row.bytes for row in profile.rows) == sum(cost.bytes for cost in costs)
@@ -132,13 +134,13 @@ def test_the_fastest_runs_count(toy: Toy) -> None:
     phases = [Phase("", False, (0,)), Phase("x", True, (1,)), Phase("sample", True, ())]
     slow = [Run((times([100, 200, 300], gap=50),), (0,)) for _ in range(19)]
     fast = Run((times([10, 20, 30], gap=5),), (0,))
-    profile = summarize(toy.plan, [*slow[:7], fast, *slow[7:]], lambda _: phases)
+    profile = summarize(toy.plan, [*slow[:7], fast, *slow[7:]], lambda _: phases, "f16")
     assert profile.runs == 2  # a tenth of 20: the fast one and a slow one
     assert profile.seconds == pytest.approx(1e-9 * (80 + 800) / 2)
     assert [1e9 * row.seconds for row in profile.rows] == pytest.approx([55, 110, 165])
     assert profile.edges == pytest.approx(1e-9 * (10 + 100) / 2)
     assert profile.waited == pytest.approx(1e-9 * (10 + 100) / 2)
-    alone = summarize(toy.plan, [fast, slow[0]], lambda _: phases)
+    alone = summarize(toy.plan, [fast, slow[0]], lambda _: phases, "f16")
     assert alone.runs == 1
     assert alone.typical is fast
 
@@ -151,13 +153,15 @@ def test_chunks_of_a_prefill_are_one_run(toy: Toy) -> None:
         toy.plan,
         [Run((bare, last), (0, 4))],
         lambda step: phases if step.rows else phases[:1],
+        "f16",
     )
     assert profile.tokens == 7
     assert 1e9 * profile.seconds == pytest.approx(45)
     embedding = profile.by_operator()[0]
     assert embedding.phases == 2
     expected = sum(
-        instruction_cost(toy.plan, toy.plan.instructions[0], tokens=count).bytes for count in (4, 3)
+        instruction_cost(toy.plan, toy.plan.instructions[0], tokens=count, kv_dtype="f16").bytes
+        for count in (4, 3)
     )
     assert embedding.bytes == expected
 
@@ -166,7 +170,7 @@ def test_trace_events_cover_each_worker(toy: Toy, start: Any) -> None:
     runner, step = profiled(start, threads=2)
     phases = runner.executor.phases(wanted=True)
     run = Run((step,), (0,))
-    events = trace_events(toy.plan, run, lambda _: phases, process=3, name="toy")
+    events = trace_events(toy.plan, run, lambda _: phases, "f16", process=3, name="toy")
     assert {event["pid"] for event in events} == {3}
     assert [e["args"]["name"] for e in events if e["ph"] == "M"] == ["toy", "worker 0", "worker 1"]
     for worker in range(2):

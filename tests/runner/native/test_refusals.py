@@ -16,7 +16,7 @@ from toy_transformer import CONTEXT, TOKENS, VOCAB, Toy, toy_sampler
 from edge_llm import native
 from edge_llm.errors import CapacityError, NativeError
 from edge_llm.program.plan import Plan, State
-from edge_llm.runner.backends.native import NativeExecutor, page_bytes
+from edge_llm.runner.backends.native import NativeExecutor, groups
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.sampling import SamplingParams
 
@@ -47,27 +47,37 @@ BAD_BATCHES: dict[str, tuple[Callable[[Batch], dict[str, Any]], str]] = {
         lambda b: {
             "sequences": _set(b.sequences, 5, 1),
             "positions": _set(b.positions, 5, 0),
-            "page_tables": np.concatenate([b.page_tables, b.page_tables + np.int32(3)]),
+            "block_tables": (np.concatenate([b.block_tables[0], b.block_tables[0] + np.int32(3)]),),
         },
         "sequence 0 are not contiguous",
     ),
     "row": (lambda b: {"rows": _set(b.rows, 3, 150)}, "row 3 is token 150"),
     "negative row": (lambda b: {"rows": _set(b.rows, 3, -1)}, "row 3 is token -1"),
-    "no page": (lambda b: {"page_tables": _set(b.page_tables, (0, 1), -1)}, "page 1 .* is -1"),
-    "page": (lambda b: {"page_tables": _set(b.page_tables, (0, 2), 32)}, "expected 0 to 31"),
-    "short table": (lambda b: {"page_tables": b.page_tables[:, :2]}, "page 2 .* is -1"),
-    "wide table": (lambda b: {"page_tables": np.tile(b.page_tables, (1, 2))}, "6 pages"),
-    "page twice": (
-        lambda b: {"page_tables": _set(b.page_tables, (0, 2), 1)},
-        "page 2 of sequence 0 is 1, which this step writes already",
+    "no block": (
+        lambda b: {"block_tables": (_set(b.block_tables[0], (0, 1), -1),)},
+        "block 1 .* is -1",
     ),
-    "page of another": (
+    "block": (
+        lambda b: {"block_tables": (_set(b.block_tables[0], (0, 2), 32),)},
+        "expected 0 to 31",
+    ),
+    "short table": (lambda b: {"block_tables": (b.block_tables[0][:, :2],)}, "block 2 .* is -1"),
+    "wide table": (
+        lambda b: {"block_tables": (np.tile(b.block_tables[0], (1, 2)),)},
+        r"is \[1, 6\], expected \[1, up to 3\]",
+    ),
+    "tables": (lambda b: {"block_tables": b.block_tables * 2}, "2 block tables, expected one"),
+    "block twice": (
+        lambda b: {"block_tables": (_set(b.block_tables[0], (0, 2), 1),)},
+        "block 2 of sequence 0 in group 0 is 1, which this step writes already",
+    ),
+    "block of another": (
         lambda b: {
             "sequences": (np.arange(150) >= 149).astype(np.int32),
             "positions": _set(b.positions, 149, 0),
-            "page_tables": _set(np.stack([b.page_tables[0], b.page_tables[0]]), (1, 0), 1),
+            "block_tables": (_set(np.stack([b.block_tables[0][0]] * 2), (1, 0), 1),),
         },
-        "page 0 of sequence 1 is 1, which this step writes already",
+        "block 0 of sequence 1 in group 0 is 1, which this step writes already",
     ),
     "lengths": (lambda b: {"positions": b.positions[1:]}, "differ in length"),
     "samplers": (lambda b: {"samplers": [None]}, "1 samplers for 150 rows"),
@@ -134,7 +144,7 @@ def test_closed_executor_says_so(start: Any) -> None:
     runner.executor.close()
     uses: list[Callable[[], object]] = [
         lambda: runner.executor.step(batch),
-        lambda: runner.executor.copy_page(0, 1),
+        lambda: runner.executor.copy_block(0, 0, 1),
         lambda: runner.executor.read_value(4),
     ]
     for use in uses:
@@ -198,7 +208,7 @@ def test_unknown_cache_dtype_is_refused(
     toy: Toy, run_plan: Any, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     monkeypatch.setattr("edge_llm.runner.backends.native_program.KV_DTYPES", {"f32": code})
-    with pytest.raises(NativeError, match="state 0 has an unknown dtype"):
+    with pytest.raises(NativeError, match="kv_dtype is"):
         run_plan(toy.tensors, toy.plan)
 
 
@@ -228,24 +238,26 @@ def _resident_bytes() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_untouched_pages_cost_no_memory(toy: Toy, start: Any, expected: Float32) -> None:
     before = _resident_bytes()
-    pages = 2**36 // page_bytes(toy.plan)  # 64 GiB
+    pages = 2**36 // groups(toy.plan, "f32")[0].block_bytes  # 64 GiB
     runner = start(pages=pages)
     assert_same_bits(runner.logits(TOKENS), expected)
     assert _resident_bytes() - before < 2**26
 
 
 def test_pages_beyond_the_address_space_are_a_capacity_error(toy: Toy, run_plan: Any) -> None:
-    large = State("large", 1024, 128, "f32")  # 64 MiB a page
+    large = State("large", 1024, 128, 128)  # 64 MiB a block
     plan = dataclasses.replace(toy.plan, states=(*toy.plan.states, large))
-    with pytest.raises(CapacityError, match="KV pages"):
+    with pytest.raises(CapacityError, match="KV blocks"):
         run_plan(toy.tensors, plan, pages=2**31 - 1)
 
 
 def test_limits_say_what_runs(toy: Toy) -> None:
-    asked = Limits(max_tokens=4, max_rows=1, max_sequences=1, pages=1)
+    asked = Limits(max_tokens=4, max_rows=1, max_sequences=1, blocks=(1,), kv_dtype="f32")
     executor = NativeExecutor(toy.plan, toy.tensors.tensors, sampleable=VOCAB, limits=asked)
     try:
-        assert executor.limits == dataclasses.replace(asked, threads=native.default_threads())
+        assert executor.limits == dataclasses.replace(
+            asked, threads=native.default_threads(), context=CONTEXT
+        )
     finally:
         executor.close()
 
