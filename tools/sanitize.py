@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 LIBRARY = "libedge_llm.so"
 TESTS = ("tests/runner",)
+_FAULT = re.compile(
+    r"==ERROR: |WARNING: ThreadSanitizer|FATAL: |CHECK failed|: runtime error: ",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +89,17 @@ def check(name: str, tests: list[str]) -> int:
     build(sanitizer, folder)
     for old in folder.glob("report.*"):
         old.unlink()
-    completed = subprocess.run(
-        [
-            # Addresses as the run time expects them, whatever the kernel does by default.
-            *(["setarch", "-R"] if shutil.which("setarch") else []),
-            *(sys.executable, "-m", "pytest", "-q", "-m", "not slow"),
-            *(tests or TESTS),
-        ],
-        cwd=ROOT,
-        env=environment(sanitizer, folder),
-        check=False,
-    )
+    command = [
+        # Addresses as the run time expects them, whatever the kernel does by default.
+        *(["setarch", "-R"] if shutil.which("setarch") else []),
+        # What gcc's UndefinedBehaviorSanitizer says goes to stderr, past pytest.
+        *(sys.executable, "-m", "pytest", "-q", "--capture=sys", "-m", "not slow"),
+        *(tests or TESTS),
+    ]
+    with (folder / "report.stderr").open("wb") as errors:
+        completed = subprocess.run(
+            command, cwd=ROOT, env=environment(sanitizer, folder), stderr=errors, check=False
+        )
     found = reports(folder)
     print("\n\n".join(found))
     print(f"{name}: {len(found)} reports, pytest ended with status {completed.returncode}")
@@ -154,7 +157,7 @@ def _is_fault(report: str) -> bool:
     if re.match(r"(?:Direct|Indirect) leak of ", report):
         return LIBRARY in report
     leaks = "LeakSanitizer: detected memory leaks" in report  # the head of the list of them
-    return not leaks and re.search(r"ERROR|WARNING|FATAL|CHECK|runtime error", report) is not None
+    return not leaks and _FAULT.search(report) is not None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which program a verb means: ``--model``, or the newest one, or the default model made now."""
+"""The program that a verb means: ``--model``, or the newest one, or the default model made now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """``--model`` of the verbs that can do without: see `resolve_program`."""
+    """Add ``--model`` for the verbs that can do without it: see `resolve_program`."""
     parser.add_argument(
         "--model",
         "-m",
@@ -27,7 +27,8 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--threads`` and ``--huge-pages`` of verbs that start an engine; see `machine_options`."""
+    """Add ``--threads`` and ``--huge-pages`` for verbs that start an engine; see
+    `machine_options`."""
     parser.add_argument(
         "--threads",
         type=_threads,
@@ -46,7 +47,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_machine_arguments` read, as keyword arguments of `edge_llm.load`."""
+    """Return what `add_machine_arguments` read, as keyword arguments of `edge_llm.load`."""
     return {"threads": arguments.threads, "huge_pages": arguments.huge_pages}
 
 
@@ -60,26 +61,47 @@ def _threads(text: str) -> int:
 
 
 def resolve_program(model: str | None) -> Path:
-    """The program file to run.
+    """Return the program file to run: the one that is named, else the newest of the store in a
+    format that this edge-llm reads, else the default model, exported now. The default model is
+    exported again where its file is of an older format.
 
     Raises:
         SourceError: no such program, or the default model could not be fetched.
         ExportError: the default model could not be exported.
     """
     from edge_llm import catalogue
+    from edge_llm.program.version import older_format
 
     if model is not None:
-        return catalogue.find_program(model)
-    newest = catalogue.newest_program()
-    return newest if newest is not None else _make_default()
+        path = catalogue.find_program(model)
+        # Others are refused when they are opened, with the command that exports them again.
+        outdated = _is_default(path) and older_format(path) is not None
+        return _make_default("it is of an older format here") if outdated else path
+    for program in catalogue.list_programs():
+        version = older_format(program.path)
+        if version is None:
+            return program.path
+        if _is_default(program.path):
+            return _make_default("it is of an older format here")
+        say(f"passing over {program.name}, of format {version}: export it again")
+    return _make_default("no program here yet")
 
 
-def _make_default() -> Path:
+def _is_default(path: Path) -> bool:
+    """Tell whether `_make_default` writes this file."""
+    from edge_llm import catalogue
+
+    name = f"{DEFAULT_MODEL}-{catalogue.find(DEFAULT_MODEL).recipe}"
+    return path == catalogue.programs_dir() / f"{name}{path.suffix}"
+
+
+def _make_default(reason: str) -> Path:
+    """Export the default model into the store, after saying why."""
     from edge_llm import catalogue
 
     entry = catalogue.find(DEFAULT_MODEL)
     say(
-        f"No program here yet: making one of {entry.name} ("
+        f"Making a program of {entry.name}, {reason} ("
         f"{human_bytes(entry.download_bytes)} from {entry.origin}, {entry.licence} licence)"
     )
     require_export_extra()
@@ -92,7 +114,11 @@ def _make_default() -> Path:
 
 
 def require_export_extra() -> None:
-    """Raises MissingDependencyError, with what to install, where PyTorch is not there."""
+    """Check that PyTorch and what else an export needs are installed.
+
+    Raises:
+        MissingDependencyError: they are not; the hint says what to install.
+    """
     missing = [name for name in ("torch", "torchao", "safetensors") if not find_spec(name)]
     if missing:
         raise MissingDependencyError(

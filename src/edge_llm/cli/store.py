@@ -40,15 +40,21 @@ def add_parser(verbs: Any) -> None:
 
 def run_ls(arguments: argparse.Namespace) -> int:
     from edge_llm import catalogue
+    from edge_llm.program.version import older_format
 
-    programs = catalogue.list_programs()
+    programs = [(item, older_format(item.path)) for item in catalogue.list_programs()]
     models = catalogue.list_models()
     if arguments.json:
         print_json(
             {
                 "programs": [
-                    {"name": item.name, "path": str(item.path), "bytes": item.bytes}
-                    for item in programs
+                    {
+                        "name": item.name,
+                        "path": str(item.path),
+                        "bytes": item.bytes,
+                        "older_format": older,
+                    }
+                    for item, older in programs
                 ],
                 "models": [
                     {
@@ -65,8 +71,16 @@ def run_ls(arguments: argparse.Namespace) -> int:
         )
         return 0
     if programs:
-        rows = [(item.name, human_bytes(item.bytes), item.path) for item in programs]
-        print(table(("PROGRAM", "SIZE", "FILE"), rows))
+        rows = [
+            (
+                item.name,
+                human_bytes(item.bytes),
+                item.path,
+                "" if older is None else f"format {older}: export again",
+            )
+            for item, older in programs
+        ]
+        print(table(("PROGRAM", "SIZE", "FILE", ""), rows))
     else:
         print("No programs yet; `edge-llm export --model NAME` makes one.")
     print()

@@ -32,11 +32,9 @@ from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Plan, Weight
 from edge_llm.program.serialize import PREFIX, documents_from_metadata, plan_from_text
 from edge_llm.program.strict import as_object, as_str, fields, parse_json
+from edge_llm.program.version import check_version
 
-FORMAT_KEY = PREFIX + "format"
 PLAN_KEY = PREFIX + "plan"
-FORMAT_MAJOR = 2
-FORMAT = f"{FORMAT_MAJOR}.0"
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER = 128 * 1024 * 1024  # bytes
 
@@ -109,7 +107,7 @@ class Program:
             {name: entry.spec for name, entry in self._header.entries.items()}
         )
         metadata = self._header.metadata
-        _check_version(metadata)
+        check_version(metadata)
         if PLAN_KEY not in metadata:
             raise ProgramError(f"the metadata lacks {PLAN_KEY}")
         self.plan = plan_from_text(metadata[PLAN_KEY])
@@ -298,22 +296,6 @@ def _advise(mapping: mmap.mmap, name: str) -> None:
     if (advice := getattr(mmap, name, None)) is not None:
         with contextlib.suppress(OSError):
             mapping.madvise(advice)
-
-
-def _check_version(metadata: Mapping[str, str]) -> None:
-    version = metadata.get(FORMAT_KEY)
-    if version is None:
-        raise ProgramError("a safetensors file, but not an edge-llm program")
-    major, dot, minor = version.partition(".")
-    if not (
-        dot and major.isascii() and major.isdecimal() and minor.isascii() and minor.isdecimal()
-    ):
-        raise ProgramError(f"format version {version[:32]!r} is malformed")
-    if major != str(FORMAT_MAJOR):
-        raise ProgramError(
-            f"format version {version[:32]}; this edge-llm reads {FORMAT_MAJOR}.x",
-            hint="upgrade edge-llm, or export the model again with this version",
-        )
 
 
 def _digests(header: Header) -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""The version of the file format: the one that this edge-llm writes and reads, and of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from edge_llm.errors import ProgramError
+from edge_llm.program.container import LENGTH_BYTES, header_bytes
+from edge_llm.program.serialize import PREFIX
+
+FORMAT_KEY = PREFIX + "format"
+FORMAT_MAJOR = 2
+FORMAT = f"{FORMAT_MAJOR}.0"
+_RECIPE_KEY = PREFIX + "recipe"
+_SHOWN = 200  # characters of what a file says
+
+
+def check_version(metadata: Mapping[str, str]) -> None:
+    """Check that a file with this metadata can be read.
+
+    Raises:
+        ProgramError: it is no program, or one of another format; of an older one the hint has the
+            command that exports it again.
+    """
+    version = metadata.get(FORMAT_KEY)
+    if version is None:
+        raise ProgramError("a safetensors file, but not an edge-llm program")
+    major = _major(version)
+    if major is None:
+        raise ProgramError(f"format version {version[:32]!r} is malformed")
+    if major == FORMAT_MAJOR:
+        return
+    raise ProgramError(
+        f"format version {version[:32]}; this edge-llm reads {FORMAT_MAJOR}.x",
+        hint="upgrade edge-llm, which is older than the file"
+        if major > FORMAT_MAJOR
+        else f"export the model again: `{_export_command(metadata)}`",
+    )
+
+
+def older_format(path: str | os.PathLike[str]) -> int | None:
+    """Return the major version of a program file's format if it is older than ours; None for
+    files of our format and for what is no readable program. Only the header is read, and nothing
+    of it checked."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(LENGTH_BYTES + 1)
+            text = start[LENGTH_BYTES:] + file.read(header_bytes(start, size) - len(start))
+        record = json.loads(text)["__metadata__"][FORMAT_KEY]
+    except (OSError, ProgramError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    major = _major(record) if isinstance(record, str) else None
+    return major if major is not None and major < FORMAT_MAJOR else None
+
+
+def _major(version: str) -> int | None:
+    major, dot, minor = version.partition(".")
+    whole = all(part.isascii() and part.isdecimal() and len(part) < 10 for part in (major, minor))
+    return int(major) if dot and whole else None
+
+
+def _export_command(metadata: Mapping[str, str]) -> str:
+    """Return what exports a program again, as far as its recipe says it."""
+    try:
+        recipe: Any = json.loads(metadata[_RECIPE_KEY])
+        named = {"--model": recipe["model"], "--quant": recipe["scheme"]}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        named = {"--model": "MODEL"}
+    words = [
+        f"{option} {shlex.quote(value[:_SHOWN])}"
+        for option, value in named.items()
+        if isinstance(value, str) and value.isprintable()
+    ]
+    return " ".join(["edge-llm export", *words])
