@@ -83,7 +83,7 @@ class Parser(Protocol):
 
 
 class Answer:
-    """What was said so far, and what is held back."""
+    """The state of one answer: what it has said so far, and what is held back."""
 
     def __init__(
         self, choice: int, decoder: Decoder, parser: Parser | None, scanner: StopScanner
@@ -100,7 +100,7 @@ class Answer:
 
     @property
     def stopped(self) -> bool:
-        """A stop string was seen: no more tokens are needed."""
+        """True once a stop string was seen: no more tokens are needed."""
         return self._scanner.stopped
 
     def take(self, event: Event) -> Piece | None:

@@ -54,7 +54,7 @@ Item = tuple[int, Event] | Exception
 
 
 class Inbox(Protocol):
-    """Where the engine's thread leaves events for the reader."""
+    """A place where the engine's thread leaves events for the reader."""
 
     def put(self, item: Item) -> None:
         """Leave an item, from any thread, without waiting."""
@@ -64,7 +64,7 @@ class Inbox(Protocol):
 
 
 class BlockingInbox:
-    """An inbox whose reader blocks its thread: `get` never suspends (see `wait`)."""
+    """An inbox whose reader blocks its thread: `get` never suspends (see `Stream`)."""
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()

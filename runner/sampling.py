@@ -143,7 +143,7 @@ class Parameter:
 
 
 def _declare(default: Any, kind: Kind, meaning: str, **rules: Any) -> Any:
-    """A field of `SamplingParams` with its declaration."""
+    """Return a field of `SamplingParams` with its declaration."""
     rules.setdefault("part", "sampler")
     parameter = Parameter(kind=kind, meaning=meaning, default=default, **rules)
     if kind == "biases":
@@ -153,7 +153,7 @@ def _declare(default: Any, kind: Kind, meaning: str, **rules: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How one request samples.
+    """The way in which one request samples.
 
     Raises:
         RequestError: a value of the wrong type or out of range; ``param`` names the field.

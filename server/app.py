@@ -21,7 +21,7 @@ from edge_llm.server.service import Service
 
 
 def create_app(service: Service, options: ServerOptions) -> ASGIApp:
-    """The OpenAI-compatible application around ``service``."""
+    """Return the OpenAI-compatible application around ``service``."""
     app = FastAPI(
         title="edge-llm",
         openapi_url=None,  # bodies are checked here, not by FastAPI: it would describe nothing

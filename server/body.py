@@ -13,7 +13,7 @@ MAX_DEPTH = 64
 
 
 async def read_json(request: Request, max_body: int) -> dict[str, Any]:
-    """Reads and parses the body. NaN and infinities come through as floats: the schema refuses
+    """Read and parse the body. NaN and infinities come through as floats: the schema refuses
     them where it knows their field.
 
     Raises:

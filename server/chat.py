@@ -52,7 +52,7 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
 
 
 class ChatShape:
-    """Choices as chat messages; see `replies.Shape`."""
+    """Writes choices as chat messages; see `replies.Shape`."""
 
     prefix = "chatcmpl"
     whole = "chat.completion"

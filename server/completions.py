@@ -68,7 +68,7 @@ class Echo:
 
 
 class CompletionShape:
-    """Choices as text; see `replies.Shape`. ``echoes``: what comes before each choice's text, with
+    """Writes choices as text; see `replies.Shape`. ``echoes`` come before each choice's text, with
     its own log-probabilities. ``logprobs``: how many alternatives, None: none at all."""
 
     prefix = "cmpl"
@@ -133,7 +133,7 @@ class CompletionShape:
     def _scored(
         self, choice: int, pieces: Sequence[Piece]
     ) -> Iterable[tuple[int, TokenLogprobs | None, int]]:
-        """Tokens of the prompt and the answer, their log-probabilities, and where they begin."""
+        """Yield the tokens of prompt and answer, their log-probabilities, and where they begin."""
         for piece in pieces:
             if piece.prompt_logprobs is not None:
                 offset, ids = _Offset(self._tokenizer, 0, ()), self._echoes[choice].ids
@@ -144,7 +144,7 @@ class CompletionShape:
 
 
 class _Offset:
-    """Where each token begins in the text, in characters, across tokens that split one. Special
+    """Tells where each token begins in the text, in characters, also where one is split. Special
     tokens have no text."""
 
     def __init__(self, tokenizer: Tokenizer, start: int, after: Sequence[int]) -> None:
@@ -152,7 +152,7 @@ class _Offset:
         self._text = TextDecoder(tokenizer, after=after)
 
     def advance(self, token: int) -> int:
-        """The offset of a token which follows those before."""
+        """Return the offset of a token which follows those before."""
         start = self._characters
         self._characters += len(self._text.push(token))
         return start

@@ -53,7 +53,7 @@ class ApiError(Exception):
         self.extra = dict(extra or {})
 
     def body(self) -> dict[str, Any]:
-        """The JSON body: all four keys, whatever the case."""
+        """Return the JSON body: all four keys, whatever the case."""
         return {
             "error": {
                 "message": self.message,
@@ -69,12 +69,12 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """A request that can never succeed as it is."""
+    """Return the error for a request that can never succeed as it is."""
     return ApiError(400, message, param=param, code=code)
 
 
 def unavailable(message: str) -> ApiError:
-    """Loading or stopping: worth another try."""
+    """Return the error while loading or stopping, which is worth another try."""
     return ApiError(503, message, kind="server_error", headers={"retry-after": RETRY_SECONDS})
 
 
@@ -89,7 +89,7 @@ def overloaded() -> ApiError:
 
 
 def bug() -> ApiError:
-    """Our own fault; the log has the details."""
+    """Return the error for our own fault; the log has the details."""
     return ApiError(500, "The server failed on this request.", kind="server_error")
 
 
@@ -104,8 +104,8 @@ def unknown_model(names: list[str]) -> ApiError:
 
 
 def translate(error: Exception, param: str) -> ApiError:
-    """What a failure of the engine or the tokenizer is over HTTP; ``param`` is the field that
-    holds the prompt."""
+    """Return what a failure of the engine or the tokenizer is over HTTP; ``param`` is the field
+    that holds the prompt."""
     match error:
         case ApiError():
             return error
@@ -132,13 +132,13 @@ def translate(error: Exception, param: str) -> ApiError:
 
 
 async def api_error_response(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler of ApiError."""
+    """Handle ApiError, for FastAPI."""
     assert isinstance(error, ApiError)
     return error.response()
 
 
 async def http_error_response(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler of what routing raises: an unknown path, a wrong method."""
+    """Handle what routing raises, for FastAPI: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return ApiError(404, "Unknown request URL.", code="unknown_url").response()
@@ -150,7 +150,7 @@ async def http_error_response(request: Request, error: Exception) -> JSONRespons
 
 
 async def bug_response(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler of everything else."""
+    """Handle everything else, for FastAPI."""
     return bug().response()
 
 

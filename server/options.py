@@ -1,4 +1,4 @@
-"""What the server may be told when it starts."""
+"""The options of the server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ServerOptions:
 
 
 def check_bind(options: ServerOptions) -> None:
-    """Refuses to open the model to the network by accident.
+    """Refuse to open the model to the network by accident.
 
     Raises:
         ConfigError: the address is reachable from elsewhere and there is no key, or the port or
@@ -47,13 +47,13 @@ def check_bind(options: ServerOptions) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine alone."""
+    """Return whether an address or name means this machine alone."""
     address = ip_address(host)
     return host.lower() == "localhost" if address is None else address.is_loopback
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a literal names; None for a name."""
+    """Return the address that a literal names; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What both generating routes do with a `ServedGeneration`: stream it, or collect it."""
+"""The replies of both generating routes: a `ServedGeneration`, streamed or collected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ MIN_LOGPROB = -9999.0
 
 
 class Shape(Protocol):
-    """How a route writes choices down. ``prompt_field`` holds the prompt in its requests."""
+    """The way in which a route writes choices down. ``prompt_field`` holds the prompt in its
+    requests."""
 
     prefix: str  # of reply ids
     whole: str  # "object" of a reply
@@ -38,13 +39,13 @@ class Shape(Protocol):
     prompt_field: str
 
     def opening(self, choice: int) -> dict[str, Any] | None:
-        """A chunk's choice before the first token."""
+        """Return a chunk's choice before the first token."""
 
     def grown(self, piece: Piece) -> dict[str, Any] | None:
-        """A chunk's choice for a piece; None if there is nothing to tell."""
+        """Return a chunk's choice for a piece; None if there is nothing to tell."""
 
     def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """A reply's choice from all its pieces."""
+        """Return a reply's choice from all its pieces."""
 
 
 class Answer:
@@ -75,7 +76,7 @@ class Answer:
         self._headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
 
     async def respond(self, request: Request) -> Response:
-        """Runs the request; errors before a stream begins are raised.
+        """Run the request; errors before a stream begins are raised.
 
         Raises:
             ApiError: it was refused or failed.
@@ -157,7 +158,7 @@ def sampling_jobs(
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> tuple[str, bytes]:
-    """A token as text, and its bytes. Part of a character is spelled ``bytes:\\xe2\\x82``."""
+    """Return a token as text, and its bytes. Part of a character is ``bytes:\\xe2\\x82``."""
     data = tokenizer.token_bytes(token)
     try:
         return data.decode(), data
@@ -170,5 +171,5 @@ def finite(logprob: float) -> float:
 
 
 def top_of(logprobs: TokenLogprobs) -> Iterator[tuple[int, float]]:
-    """The likeliest ids, with log-probabilities that JSON can carry."""
+    """Return the likeliest ids, with log-probabilities that JSON can carry."""
     return ((token, finite(logprob)) for token, logprob in logprobs.top)

@@ -35,7 +35,7 @@ def serve(
     kv_budget: int | None = None,
     huge_pages: str = "auto",
 ) -> None:
-    """Serves a program file until SIGTERM or SIGINT: no more requests are taken, those that run
+    """Serve a program file until SIGTERM or SIGINT: no more requests are taken, those that run
     have ``options.drain_seconds`` to end, then their streams end with an error event. A second
     signal ends them at once. With port 0 the chosen address goes to stdout as one line of JSON, as
     soon as requests are taken.
@@ -87,7 +87,7 @@ async def run(
     announce: Callable[[LLM], None],
     stop: Stop,
 ) -> None:
-    """Serves on ``listener`` until ``stop`` is called; /health answers 503 while the model loads.
+    """Serve on ``listener`` until ``stop`` is called; /health answers 503 while the model loads.
 
     Raises:
         EdgeLLMError: the model could not be loaded.
@@ -136,7 +136,7 @@ async def _drain(service: Service, serving: asyncio.Task[None], seconds: float, 
 
 
 def bind(options: ServerOptions) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
     Raises:
         ConfigError: the address is taken or is none of this machine.
@@ -151,6 +151,6 @@ def bind(options: ServerOptions) -> socket.socket:
 
 
 def address(host: str, listener: socket.socket) -> str:
-    """The URL of a listening socket."""
+    """Return the URL of a listening socket."""
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

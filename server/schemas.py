@@ -1,4 +1,4 @@
-"""What the routes accept, field by field. Types are strict: no strings for numbers, no NaN.
+"""The fields that the routes accept. Types are strict: no strings for numbers, no NaN.
 
 Fields that are not named here end up in ``model_extra``: `validation.py` ignores them by name, or
 refuses those that would change the answer.
@@ -40,7 +40,7 @@ MAX_VARIABLES = 64
 
 
 def _whole(value: Any) -> Any:
-    """Some clients send integers as 3.0."""
+    """Return an integer for one that comes as 3.0, as some clients send it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -190,7 +190,7 @@ class ChatRequest(Sampling):
 
 
 def _prompts(value: Any) -> list[str | list[int]]:
-    """One text, several, one list of token ids, or several: a list of prompts in any case."""
+    """Return a list of prompts from one text, several, one list of token ids, or several."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):

@@ -101,7 +101,7 @@ class Gate:
 
 
 def host_name(header: str) -> str:
-    """The host of a Host header, without port, brackets or a trailing dot, in lower case."""
+    """Return the host of a Host header, without port, brackets or a trailing dot, in lower case."""
     bracketed = header.startswith("[")
     name = header[1:].partition("]")[0] if bracketed else header.partition(":")[0]
     return name.removesuffix(".").lower()

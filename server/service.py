@@ -14,7 +14,7 @@ from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
 class Model(Protocol):
-    """What the server needs of `edge_llm.api.LLM`."""
+    """The part of `edge_llm.api.LLM` that the server needs."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +44,8 @@ State = Literal["loading", "ready", "draining"]
 
 
 class Service:
-    """Begins as "loading"; `ready` and `drain` move it on. Used on the event loop's thread."""
+    """The served model and the requests that run. It begins as "loading"; `ready` and `drain` move
+    it on. Used on the event loop's thread."""
 
     def __init__(self, *, max_requests: int) -> None:
         self.state: State = "loading"
@@ -55,28 +56,28 @@ class Service:
         self._active: set[Abortable] = set()
 
     def ready(self, model: Model, *, aliases: Iterable[str] = ()) -> None:
-        """Serves ``model`` under its own name and ``aliases``."""
+        """Serve ``model`` under its own name and ``aliases``."""
         self._model = model
         self._names = list(dict.fromkeys([model.name, *aliases]))
         if self.state == "loading":
             self.state = "ready"
 
     def drain(self) -> None:
-        """Takes no more requests; those that run go on."""
+        """Take no more requests; those that run go on."""
         self.state = "draining"
 
     def abort(self) -> None:
-        """Ends the requests that still run."""
+        """End the requests that still run."""
         for request in list(self._active):
             request.abort()
 
     @property
     def active(self) -> int:
-        """Requests that run or wait."""
+        """The number of requests that run or wait."""
         return len(self._active)
 
     def model(self, name: str | None = None) -> Model:
-        """The model, by one of its names.
+        """Return the model, by one of its names.
 
         Raises:
             ApiError: 503 while loading or draining, 404 if ``name`` is not served.
@@ -90,7 +91,7 @@ class Service:
         return self._model
 
     def enter(self, request: Abortable) -> None:
-        """Counts a request in, until `leave`.
+        """Count a request in, until `leave`.
 
         Raises:
             ApiError: 429 if too many run or wait, 503 if the server began to stop meanwhile.
@@ -102,7 +103,7 @@ class Service:
         self._active.add(request)
 
     def leave(self, request: Abortable) -> None:
-        """Counts it out; more than once is fine."""
+        """Count it out; more than once is fine."""
         self._active.discard(request)
 
 

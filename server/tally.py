@@ -1,4 +1,4 @@
-"""What a request cost: the ``usage`` and ``timings`` objects of a reply."""
+"""The cost of a request: the ``usage`` and ``timings`` objects of a reply."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """All choices have ended."""
+        """True once all choices have ended."""
         return len(self._finished) == self._choices
 
     def usage(self) -> dict[str, Any]:
@@ -40,9 +40,9 @@ class Tally:
         }
 
     def timings(self) -> dict[str, Any]:
-        """Milliseconds, tokens per second and GB/s (1e9). Of several choices: the time of the
-        slowest, the rates of all together. ``cache`` says what the cache had of the prompt, or why
-        it had no more (see `CacheUse`); of several prompts, each such answer once."""
+        """Return milliseconds, tokens per second and GB/s (1e9). Several choices give the time of
+        the slowest and the rates of all together. ``cache`` says what the cache had of the prompt,
+        or why it had no more (see `CacheUse`); of several prompts, each such answer once."""
         all_stats = list(self._finished.values())
         decode_seconds = max(stats.decode_seconds for stats in all_stats)
         decoded = sum(max(stats.completion_tokens - 1, 0) for stats in all_stats)

@@ -85,7 +85,7 @@ _TYPE_ERROR = re.compile(r"(bool|dict|float|int|list|model|string)_(type|parsing
 
 
 def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[Model, list[str]]:
-    """The request, and the names of the fields in it that were ignored.
+    """Return the request, and the names of the fields in it that were ignored.
 
     Raises:
         ApiError: 400, naming the first field at fault. ``strict``: unknown fields too.
@@ -128,7 +128,7 @@ def check_sampling(request: Sampling, *, least_tokens: int) -> None:
 
 
 def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
-    """Paths of fields without a meaning here, in safe characters."""
+    """Yield the paths of fields without a meaning here, in safe characters."""
     for name, value in (model.model_extra or {}).items():
         safe = prefix + re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64]
         if name in _UNSUPPORTED:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_llm.api import LLM, Completion, Piece, load
+    from edge_llm.api import LLM, Completion, Piece, Stream, load
     from edge_llm.errors import (
         CapacityError,
         CheckpointError,
@@ -47,6 +47,7 @@ _HOMES = {
     "LLM": "edge_llm.api",
     "Completion": "edge_llm.api",
     "Piece": "edge_llm.api",
+    "Stream": "edge_llm.api",
     "load": "edge_llm.api",
     "CapacityError": "edge_llm.errors",
     "CheckpointError": "edge_llm.errors",
@@ -87,6 +88,7 @@ __all__ = [
     "RequestError",
     "SamplingParams",
     "SourceError",
+    "Stream",
     "TemplateError",
     "TokenizerError",
     "UnsupportedOperatorError",

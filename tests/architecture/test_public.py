@@ -9,10 +9,28 @@ import pytest
 
 import edge_llm
 
+PUBLIC = """
+    LLM CapacityError CheckpointError Completion ConfigError ContextLengthError EdgeLLMError
+    ExportError GenerationError MissingDependencyError NativeError Piece ProgramError
+    QualityGateError Recipe RequestError SamplingParams SourceError Stream TemplateError
+    TokenizerError UnsupportedOperatorError export load
+"""
 
-def test_every_public_name_resolves() -> None:
+
+def test_the_public_names_are_these() -> None:
+    assert edge_llm.__all__ == PUBLIC.split()
+    assert dir(edge_llm) == sorted([*edge_llm.__all__, "__version__"])
+
+
+def test_every_public_name_is_documented() -> None:
     for name in edge_llm.__all__:
-        assert callable(getattr(edge_llm, name)), name
+        public = getattr(edge_llm, name)
+        assert callable(public), name
+        assert public.__doc__, name
+        if public.__module__ != "edge_llm.errors":
+            for attribute, member in vars(public).items():
+                if not attribute.startswith("_") and callable(member):
+                    assert member.__doc__, f"{name}.{attribute}"
 
 
 def test_names_without_a_home_are_errors() -> None:

@@ -44,7 +44,7 @@ class LLM:
     run then end with a GenerationError."""
 
     def __init__(self, program: Program, engine: Engine, tokenizer: Tokenizer) -> None:
-        """Takes over program and engine, and starts the engine."""
+        """Take over program and engine, and start the engine."""
         self.program = program
         self.engine = engine
         self.tokenizer = tokenizer
@@ -53,7 +53,7 @@ class LLM:
         self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
 
     def close(self) -> None:
-        """Stops the engine and closes the file; more than one call is fine."""
+        """Stop the engine and close the file; more than one call is fine."""
         self._stop_engine()
         self.program.close()
 
@@ -75,8 +75,8 @@ class LLM:
 
     @property
     def context(self) -> int:
-        """The program's context in tokens: prompt and answer together."""
-        return self.program.plan.context
+        """The context in tokens, prompt and answer together: the program's, or what `load` took."""
+        return self.engine.facts.context
 
     @property
     def chat_template(self) -> ChatTemplate | None:
@@ -96,7 +96,7 @@ class LLM:
         return self._template
 
     def require_chat_template(self) -> ChatTemplate:
-        """The chat template.
+        """Return the chat template.
 
         Raises:
             TemplateError: the program has none, or it does not compile.
@@ -127,7 +127,8 @@ class LLM:
         tools: Sequence[Message] | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """The token ids of a conversation that waits for an answer. ``kwargs`` go to the template.
+        """Return the token ids of a conversation that waits for an answer. ``kwargs`` are variables
+        of the template.
 
         Raises:
             TemplateError: there is no template, or it rejects the messages.
@@ -142,7 +143,7 @@ class LLM:
     def submit(
         self, prompt_ids: Iterable[int], params: SamplingParams | None, on_event: EventCallback
     ) -> Request:
-        """Queues a prompt without waiting; see `Engine.submit`."""
+        """Queue a prompt without waiting; see `Engine.submit`."""
         return self.engine.submit(prompt_ids, params or self.default_params(), on_event)
 
     @overload
@@ -369,9 +370,9 @@ class LLM:
         return self._apieces(jobs) if stream else answer()
 
     def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
-        """Raw logits of every position, [n, vocab] float32; row i is about the token after
-        ``token_ids[i]``. ``chunk`` bounds the tokens computed at once, which changes no bit. Other
-        requests go on meanwhile.
+        """Return the raw logits of every position, [n, vocab] float32; row i is about the token
+        after ``token_ids[i]``. ``chunk`` bounds the tokens computed at once, which changes no bit.
+        Other requests go on meanwhile.
 
         Raises:
             ContextLengthError: more tokens than the context.
@@ -382,10 +383,10 @@ class LLM:
     def prompt_logprobs(
         self, token_ids: Iterable[int], top: int = 0
     ) -> tuple[TokenLogprobs | None, ...]:
-        """Log-probabilities of each token given those before it, None for the first, with the
-        ``top`` likeliest at its place (0 to 20). They are the numbers, bit by bit, that sampling
-        the same tokens gives; the logits stay in the core, a step's worth at a time. Other requests
-        go on meanwhile.
+        """Return the log-probabilities of each token given those before it, None for the first,
+        with the ``top`` likeliest at its place (0 to 20). They are the numbers, bit by bit, that
+        sampling the same tokens gives; the logits stay in the core, a step's worth at a time.
+        Other requests go on meanwhile.
 
         Raises:
             ContextLengthError: more tokens than the context.
@@ -398,7 +399,7 @@ class LLM:
         return logprobs
 
     def stats(self) -> EngineStatistics:
-        """What the engine is doing now."""
+        """Return what the engine is doing now."""
         return self.engine.stats()
 
     def _token_text(self, token: int | None) -> str | None:

@@ -36,7 +36,7 @@ def load(
     step_tokens: int = DEFAULT_STEP_TOKENS,
     huge_pages: str = "auto",
 ) -> LLM:
-    """Opens a program file and starts an engine on it.
+    """Open a program file and start an engine on it.
 
     ``threads`` 0 takes the physical cores. ``kv_budget``: bytes for keys and values, None: enough
     for ``max_sequences`` half-full contexts, at most a quarter of the machine's memory.
@@ -116,8 +116,8 @@ def _tokenizer(program: Program) -> Tokenizer:
 
 
 def _beside(work: Callable[[], _T]) -> Callable[[], _T]:
-    """Begins the work in a thread of its own. What is returned waits for it, and gives its result
-    or raises its error."""
+    """Begin the work in a thread of its own. Return a function that waits for it, and gives its
+    result or raises its error."""
     results: list[_T] = []
     errors: list[BaseException] = []
 

@@ -91,7 +91,7 @@ class Conversation:
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
 
     def handle(self, line: str) -> None:
-        """Runs a command, or answers.
+        """Run a command, or answer.
 
         Raises:
             EdgeLLMError: the line is no text, or cannot be answered; nothing has changed then.
@@ -150,7 +150,7 @@ class Conversation:
 
 
 def _check_text(text: str) -> None:
-    """Bytes that are no text reach Python as lone surrogates, which no encoder takes."""
+    """Refuse bytes that are no text: they come as lone surrogates, which no encoder takes."""
     try:
         text.encode()
     except UnicodeEncodeError as exc:
