@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_llm.errors import ConfigError
+from edge_llm.program.ops import KV_DTYPES
 
 DEFAULT_STEP_TOKENS = 256
 MAX_STEP_TOKENS = 2**16  # a step's memory grows with it
@@ -13,29 +14,43 @@ HUGE_PAGES = ("auto", "copy", "off")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
-    """``threads``: 0 takes the physical cores. ``kv_budget``: bytes for KV pages, None: enough for
+    """The limits of loading.
+
+    ``threads``: 0 takes the physical cores. ``context``: the most tokens of a sequence, None: what
+    the program allows. ``kv_dtype`` stores keys and values ("f32", "f16", "i8"), None: as the
+    program recommends. ``kv_budget``: bytes for KV pages, None: enough for
     ``max_sequences`` half-full contexts, at most a quarter of the machine's memory. ``step_tokens``
     bounds the tokens of one step, and so the wait between two tokens of a running sequence.
     ``huge_pages``: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
     into such pages at load if memory allows, "off" does neither."""
 
     threads: int = 0
+    context: int | None = None
+    kv_dtype: str | None = None
     kv_budget: int | None = None
     max_sequences: int = 8
     step_tokens: int = DEFAULT_STEP_TOKENS
     huge_pages: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("threads", "kv_budget", "max_sequences", "step_tokens"):
+        for name in ("threads", "context", "kv_budget", "max_sequences", "step_tokens"):
             value = getattr(self, name)
-            if type(value) is not int and not (name == "kv_budget" and value is None):
+            if type(value) is not int and not (name in ("context", "kv_budget") and value is None):
                 raise ConfigError(f"{name} is {value!r}, expected a whole number")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, expected 0 (automatic) or more")
+        if self.context is not None and self.context < 1:
+            raise ConfigError(f"context is {self.context}, expected at least 1")
+        if self.kv_dtype is not None and self.kv_dtype not in KV_DTYPES:
+            raise ConfigError(
+                f"kv_dtype is {self.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"
+            )
         if self.kv_budget is not None and self.kv_budget <= 0:
             raise ConfigError(f"kv_budget is {self.kv_budget} bytes, expected more than 0")
-        if self.max_sequences < 1:
-            raise ConfigError(f"max_sequences is {self.max_sequences}, expected at least 1")
+        if not 1 <= self.max_sequences <= MAX_STEP_TOKENS:
+            raise ConfigError(
+                f"max_sequences is {self.max_sequences}, expected 1 to {MAX_STEP_TOKENS}"
+            )
         if self.step_tokens < self.max_sequences:
             raise ConfigError(
                 f"step_tokens is {self.step_tokens}, expected at least max_sequences "

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import uvicorn
 
-from edge_llm.api import LLM, load
+from edge_llm.api import LLM
+from edge_llm.api.loading import load_with
 from edge_llm.errors import ConfigError
-from edge_llm.runner.config import DEFAULT_STEP_TOKENS
+from edge_llm.runner.config import RunnerConfig
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions, check_bind
 from edge_llm.server.service import Service
@@ -26,15 +27,7 @@ FLUSH_SECONDS = 3
 _log = logging.getLogger(__name__)
 
 
-def serve(
-    path: str | Path,
-    options: ServerOptions,
-    *,
-    threads: int = 0,
-    max_sequences: int = 8,
-    kv_budget: int | None = None,
-    huge_pages: str = "auto",
-) -> None:
+def serve(path: str | Path, options: ServerOptions, config: RunnerConfig | None = None) -> None:
     """Serve a program file until SIGTERM or SIGINT: no more requests are taken, those that run
     have ``options.drain_seconds`` to end, then their streams end with an error event. A second
     signal ends them at once. With port 0 the chosen address goes to stdout as one line of JSON, as
@@ -48,14 +41,7 @@ def serve(
     check_bind(options)
 
     def load_model() -> LLM:
-        return load(
-            path,
-            threads=threads,
-            max_sequences=max_sequences,
-            kv_budget=kv_budget,
-            huge_pages=huge_pages,
-            step_tokens=max(DEFAULT_STEP_TOKENS, max_sequences),  # a token for each, at least
-        )
+        return load_with(path, config or RunnerConfig())
 
     with bind(options) as listener:
         url = address(options.host, listener)

@@ -290,3 +290,35 @@ def test_running_a_program_imports_no_torch(tiny_program) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tiny_program())], check=False)
     assert done.returncode == 0
+
+
+def test_context_and_cache_are_limits_of_loading(tiny_program) -> None:
+    ids = np.random.default_rng(3).integers(0, 256, 100).tolist()
+    logits = {}
+    for kv_dtype in (None, "f32", "f16", "i8"):
+        with edge_llm.load(tiny_program(), context=128, kv_dtype=kv_dtype) as llm:
+            logits[kv_dtype] = llm.logits(ids)
+            assert llm.context == 128
+            assert len(llm.generate(ids, greedy(999, ignore_eos=True)).token_ids) == 28
+            with pytest.raises(ContextLengthError, match="128"):
+                llm.generate([1] * 128)
+    recommended = llm.program.documents.model.kv_dtype
+    with edge_llm.load(tiny_program()) as whole:
+        assert whole.context == 256
+        assert np.array_equal(whole.logits(ids), logits[None])
+    assert np.array_equal(logits[None], logits[recommended])
+    assert not np.array_equal(logits["f32"], logits["f16"])
+    for narrower in ("f16", "i8"):
+        assert np.allclose(logits["f32"], logits[narrower], atol=0.2)
+    with edge_llm.load(tiny_program(), kv_budget=100_000, kv_dtype="f32") as wide:
+        few = wide.stats().blocks
+    with edge_llm.load(tiny_program(), kv_budget=100_000, kv_dtype="i8") as narrow:
+        assert narrow.stats().blocks > 2 * few
+
+
+def test_limits_beyond_the_program_are_refused(tiny_program) -> None:
+    with pytest.raises(ConfigError, match="context is 257, the program allows at most 256"):
+        edge_llm.load(tiny_program(), context=257)
+    for options in ({"context": 0}, {"context": "8"}, {"kv_dtype": "f8"}, {"kv_dtype": 16}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            edge_llm.load(tiny_program(), **options)

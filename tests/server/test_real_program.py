@@ -168,7 +168,8 @@ def test_the_process(program: Path) -> None:
     code = (
         "import sys; from edge_llm.server.options import ServerOptions; "
         "from edge_llm.server.run import serve; "
-        "serve(sys.argv[1], ServerOptions(port=0), threads=1); "
+        "from edge_llm.runner.config import RunnerConfig; "
+        "serve(sys.argv[1], ServerOptions(port=0), RunnerConfig(threads=1, context=64)); "
         "assert 'torch' not in sys.modules; print('ended')"
     )
     with subprocess.Popen(
@@ -184,6 +185,8 @@ def test_the_process(program: Path) -> None:
             address = json.loads(process.stdout.readline())
             with httpx.Client(base_url=address["url"]) as client:
                 assert client.get("/health").json() == {"status": "ok"}
+                (model,) = client.get("/v1/models").json()["data"]
+                assert model["context_length"] == 64
                 # a client that keeps its connection open does not hold the server up
                 process.send_signal(signal.SIGTERM)
                 rest, _ = process.communicate()

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_llm.api.llm import LLM
+from edge_llm.errors import ConfigError
 from edge_llm.program.cost import kv_reader, weight_bytes
 from edge_llm.program.file import Program
+from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.backends.registry import open_executor
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine import Engine
@@ -30,6 +33,8 @@ def load(
     path: str | Path,
     *,
     threads: int = 0,
+    context: int | None = None,
+    kv_dtype: str | None = None,
     kv_budget: int | None = None,
     backend: str = "native",
     max_sequences: int = 8,
@@ -38,60 +43,79 @@ def load(
 ) -> LLM:
     """Open a program file and start an engine on it.
 
-    ``threads`` 0 takes the physical cores. ``kv_budget``: bytes for keys and values, None: enough
-    for ``max_sequences`` half-full contexts, at most a quarter of the machine's memory.
-    ``max_sequences``: requests that run at once, others wait. ``step_tokens`` bounds the tokens
-    computed at once, over all requests. ``backend`` is "native" or "torch". ``huge_pages``: "auto"
-    asks the kernel to hold the file in huge pages, "copy" copies the weights into such pages if
-    memory allows, "off" does neither.
+    Args:
+        path: a program file.
+        threads: 0 takes the physical cores.
+        context: the most tokens of a prompt and its answer together; None takes what the program
+            allows. A smaller one takes less memory.
+        kv_dtype: how keys and values are stored: "f32", "f16" or "i8" (with a scale for each head
+            and token); None takes what the program recommends.
+        kv_budget: bytes for keys and values; None takes enough for ``max_sequences`` half-full
+            contexts, at most a quarter of the machine's memory.
+        backend: "native" or "torch".
+        max_sequences: requests that run at once, others wait.
+        step_tokens: bounds the tokens computed at once, over all requests.
+        huge_pages: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
+            into such pages if memory allows, "off" does neither.
 
     Raises:
         ProgramError: the file cannot be read, or is damaged, hostile or too new.
         TokenizerError: the tokenizer in it cannot be used.
-        ConfigError: an option out of range, or no such backend.
-        CapacityError: the KV budget holds not even one page.
+        ConfigError: an option out of range, a longer context than the program allows, or no such
+            backend.
+        CapacityError: the KV budget holds not even one block.
         NativeError: the native core is missing or refused the program.
         MissingDependencyError: the backend needs a package that is not installed.
     """
     config = RunnerConfig(
         threads=threads,
+        context=context,
+        kv_dtype=kv_dtype,
         kv_budget=kv_budget,
         max_sequences=max_sequences,
         step_tokens=step_tokens,
         huge_pages=huge_pages,
     )
+    return load_with(path, config, backend=backend)
+
+
+def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native") -> LLM:
+    """Open a program file and start an engine on it, with options that were read before. Raises as
+    `load`."""
     module = find_backend(backend)
-    program = Program.open(path, huge_pages=huge_pages == "auto")
+    program = Program.open(path, huge_pages=config.huge_pages == "auto")
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
         page_tokens = module.block_size()
-        kv_dtype = program.documents.model.kv_dtype
+        kv_dtype = config.kv_dtype or program.documents.model.kv_dtype
+        context = _context(config, plan)
         groups = module.groups(plan, kv_dtype)
         block_bytes = sum(group.block_bytes for group in groups)
-        weights: Weights = {weight.tensor: program.weight_data(weight) for weight in plan.weights}
-        if huge_pages == "copy":
-            weights = in_huge_pages(weights)
+        weights: Weights | None = None
+        if config.huge_pages == "copy":
+            weights = in_huge_pages({w.tensor: program.weight_data(w) for w in plan.weights})
             program.release_pages()
-        executor = module.load(
-            plan,
-            weights,
-            sampleable=program.documents.tokenizer.size,
-            limits=Limits(
+        executor = open_executor(
+            program,
+            Limits(
                 max_tokens=config.step_tokens,
                 max_rows=min(
                     config.step_tokens,
                     max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
                 ),
                 max_sequences=config.max_sequences,
-                blocks=(page_count(config, plan.context, page_tokens, block_bytes),) * len(groups),
+                blocks=(page_count(config, context, page_tokens, block_bytes),) * len(groups),
                 kv_dtype=kv_dtype,
+                context=context,
                 threads=config.threads,
             ),
+            name=backend,
+            weights=weights,
         )
         read, kv = weight_bytes(plan), kv_reader(plan, kv_dtype)
         facts = EngineFacts(
-            context=plan.context,
+            context=context,
             vocab=plan.vocab,
             block_size=page_tokens,
             stop_ids=frozenset(program.documents.generation.stop_ids),
@@ -107,6 +131,15 @@ def load(
     except BaseException:
         program.close()
         raise
+
+
+def _context(config: RunnerConfig, plan: Plan) -> int:
+    if config.context is not None and config.context > plan.context:
+        raise ConfigError(
+            f"context is {config.context}, the program allows at most {plan.context}",
+            hint=f"export it again with --context {config.context}",
+        )
+    return config.context or plan.context
 
 
 def _tokenizer(program: Program) -> Tokenizer:

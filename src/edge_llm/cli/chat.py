@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import say
 from edge_llm.cli.programs import (
-    add_machine_arguments,
+    add_loading_arguments,
     add_model_argument,
-    machine_options,
+    loading_options,
     resolve_program,
 )
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_model_argument(parser)
     parser.add_argument("--system", metavar="TEXT", help="a system message")
-    add_machine_arguments(parser)
+    add_loading_arguments(parser)
     add_sampling_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from edge_llm.api import load
 
-    with load(path, max_sequences=1, **machine_options(arguments)) as llm:
+    with load(path, max_sequences=1, **loading_options(arguments)) as llm:
         llm.require_chat_template()
         conversation = Conversation(llm, sampling_params(llm, arguments), arguments.system)
         if sys.stdin.isatty():

@@ -51,6 +51,35 @@ def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"threads": arguments.threads, "huge_pages": arguments.huge_pages}
 
 
+def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `add_machine_arguments`, ``--context`` and ``--kv-dtype``, for verbs
+    that generate; see `loading_options`."""
+    from edge_llm.program.ops import KV_DTYPES
+
+    add_machine_arguments(parser)
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="most tokens of prompt and answer together (default: what the program allows); fewer "
+        "take less memory",
+    )
+    parser.add_argument(
+        "--kv-dtype",
+        choices=tuple(KV_DTYPES),
+        help="how keys and values are stored (default: as the program recommends)",
+    )
+
+
+def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_loading_arguments` read, as keyword arguments of `edge_llm.load`."""
+    return {
+        **machine_options(arguments),
+        "context": arguments.context,
+        "kv_dtype": arguments.kv_dtype,
+    }
+
+
 def _threads(text: str) -> int:
     if text == "auto":
         return 0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import print_json, say
 from edge_llm.cli.programs import (
-    add_machine_arguments,
+    add_loading_arguments,
     add_model_argument,
-    machine_options,
+    loading_options,
     resolve_program,
 )
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("prompt", help="the prompt, or - for stdin")
     parser.add_argument("--raw", action="store_true", help="no chat template: continue the text")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
-    add_machine_arguments(parser)
+    add_loading_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="print text, token ids and statistics as JSON"
     )
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from edge_llm.api import load
 
-    with load(path, max_sequences=1, **machine_options(arguments)) as llm:
+    with load(path, max_sequences=1, **loading_options(arguments)) as llm:
         text: list[str] = []
         token_ids: list[int] = []
         last: Piece | None = None

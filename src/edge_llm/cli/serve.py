@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from edge_llm.cli.programs import (
-    add_machine_arguments,
+    add_loading_arguments,
     add_model_argument,
-    machine_options,
+    loading_options,
     resolve_program,
 )
 
@@ -49,17 +49,21 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse unknown request parameters with 400"
     )
-    add_machine_arguments(parser)
+    add_loading_arguments(parser)
     parser.add_argument(
         "--max-sequences", type=int, default=8, help="requests that run at once (default: 8)"
     )
     parser.add_argument(
-        "--kv-budget", type=int, metavar="BYTES", help="memory for KV pages (default: automatic)"
+        "--kv-budget",
+        type=int,
+        metavar="BYTES",
+        help="memory for keys and values (default: automatic)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
     from edge_llm.server.options import ServerOptions, check_bind
     from edge_llm.server.run import serve
 
@@ -76,8 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
     serve(
         resolve_program(arguments.model),
         options,
-        max_sequences=arguments.max_sequences,
-        kv_budget=arguments.kv_budget,
-        **machine_options(arguments),
+        RunnerConfig(
+            max_sequences=arguments.max_sequences,
+            step_tokens=max(DEFAULT_STEP_TOKENS, arguments.max_sequences),  # a token for each
+            kv_budget=arguments.kv_budget,
+            **loading_options(arguments),
+        ),
     )
     return 0
