@@ -61,7 +61,7 @@ class Side:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes an interpreter of `interpreter` import this tree and load its core."""
+        """The variables with which an interpreter imports this tree and loads its core."""
         return {
             "PYTHONPATH": str(self.source / "src"),
             "EDGE_LLM_NATIVE": str(self.folder / "native" / "libedge_llm.so"),

@@ -14,7 +14,7 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 
 
 def replace_section(name: str, text: str) -> None:
-    """Puts ``text`` between the marks of section ``name``; a document without them gets them at
+    """Put ``text`` between the marks of section ``name``; a document without them gets them at
     its end."""
     begin, end = (f"<!-- {name}: {what} -->\n" for what in ("made by the benchmark", "end"))
     document = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else "# Performance\n"
@@ -31,7 +31,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def where(extra: str = "") -> str:
-    """One line: date, machine, versions."""
+    """Return one line: date, machine, versions."""
     today = datetime.date.today().isoformat()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT
@@ -42,7 +42,7 @@ def where(extra: str = "") -> str:
 
 
 def machine() -> str:
-    """Processor, its vector extensions that matter here, cores and memory."""
+    """Return the processor, its vector extensions that matter here, cores and memory."""
     facts: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")

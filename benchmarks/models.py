@@ -75,7 +75,11 @@ def main() -> None:
 
 
 def check_room(model: str) -> None:
-    """Raises RuntimeError if a large model is not there and there is no room to make it."""
+    """Check that a large model is there, or that there is room to make it.
+
+    Raises:
+        RuntimeError: it is not, and there is none.
+    """
     disk, memory = NEEDED.get(model, (0, 0))
     if (FOLDER / model / "8da4w.edge").exists():
         return
@@ -89,7 +93,7 @@ def check_room(model: str) -> None:
 
 
 def ceilings(threads: int, isa: str) -> dict[str, Any]:
-    """What `edge_llm.native.ceilings` measures in a process of that instruction set."""
+    """Return what `edge_llm.native.ceilings` measures in a process of that instruction set."""
     script = (
         "import dataclasses, json; from edge_llm import native; "
         f"print(json.dumps(dataclasses.asdict(native.ceilings({threads}))))"
@@ -99,7 +103,7 @@ def ceilings(threads: int, isa: str) -> dict[str, Any]:
 
 
 def bench(path: str, threads: int, isa: str, repeat: int) -> dict[str, Any]:
-    """Rows of `edge-llm bench`: every prefill with an empty cache, decode at every depth."""
+    """Return rows of `edge-llm bench`: every prefill with an empty cache, decode at every depth."""
     common = [*CLI, "bench", "--model", path, "--json", "--threads", str(threads)]
     common += ["--repeat", str(repeat)]
     prefills = ",".join(map(str, PREFILLS))
@@ -127,14 +131,14 @@ def with_isa(command: list[str], isa: str) -> str:
 
 
 def cache_bytes(path: str) -> int:
-    """Keys and values of the longest text that `bench` decodes."""
+    """Return the bytes of keys and values of the longest text that `bench` decodes."""
     with Program.open(path) as opened:
         return kv_bytes(opened.plan, max(DEPTHS) + DECODED - 1, opened.documents.model.kv_dtype)
 
 
 def first_token(path: str) -> float:
-    """Seconds from the start of `edge-llm run` to the first byte of its answer, interpreter and
-    imports included: the median of nine, after one that warms the page cache."""
+    """Return the seconds from the start of `edge-llm run` to the first byte of its answer,
+    interpreter and imports included: the median of nine, after one that warms the page cache."""
     command = [*CLI, "run", "--model", path, "--raw", "--temperature", "0", "--max-tokens", "2"]
     seconds = []
     for _ in range(10):

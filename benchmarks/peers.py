@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def attempt(work: Any, what: str, mark: Path) -> None:
-    """Does it, or keeps the reason why not in the file ``mark`` for the report."""
+    """Do the work, or keep the reason why not in the file ``mark`` for the report."""
     mark.unlink(missing_ok=True)
     start = time.monotonic()
     try:
@@ -115,7 +115,7 @@ def measure(models: list[str], peers: list[Peer], quick: bool, rounds: int) -> d
 
 
 def reason(peer: Peer, model: str) -> str:
-    """Why a peer has no file of a model: the last line of what failed."""
+    """Return why a peer has no file of a model: the last line of what failed."""
     for mark in (
         ENVIRONMENTS / f"{peer.name}.failed",
         peer.folder(model).with_suffix(".failed"),

@@ -21,7 +21,7 @@ PROMPT, DEPTHS, DECODED = 512, (0, 1024), 32
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens a second; ``error``: of the prediction, as a share of what was measured."""
+    """A prediction and the measurement, in tokens a second; ``error`` is a share of the latter."""
 
     model: str
     work: str
@@ -32,7 +32,7 @@ class Row:
 
 
 def rows(path: Path, threads: int, rounds: int) -> list[Row]:
-    """Prefill of 512 tokens, and decode at each depth."""
+    """Measure prefill of 512 tokens, and decode at each depth."""
     with loaded(path, max(DEPTHS) + PROMPT, threads) as measure:
         best: dict[str, float] = {}
         rates = _rates(threads)

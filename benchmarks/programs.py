@@ -23,7 +23,7 @@ MODELS = {
 
 
 def checkpoint(model: str) -> Path:
-    """The Hugging Face folder that every engine's file is made from."""
+    """Return the Hugging Face folder that every engine's file is made from."""
     folder = FOLDER / model / "checkpoint"
     if not (folder / "config.json").is_file():
         print(f"writing the checkpoint of {model}", file=sys.stderr)
@@ -38,7 +38,7 @@ def checkpoint(model: str) -> Path:
 
 
 def program(model: str, kv_dtype: str = "f16") -> Path:
-    """Our file of the default recipe."""
+    """Return our file of the default recipe."""
     path = FOLDER / model / ("8da4w.edge" if kv_dtype == "f16" else f"8da4w-kv-{kv_dtype}.edge")
     if not path.is_file():
         source = checkpoint(model)
@@ -49,7 +49,7 @@ def program(model: str, kv_dtype: str = "f16") -> Path:
 
 
 def write_smollm2(folder: Path) -> None:
-    """SmolLM2's weights as the public GGUF holds them, dequantized to float32, with a tokenizer
+    """Write SmolLM2's weights as the public GGUF holds them, dequantized to float32, with a tokenizer
     of bytes: what is timed are token ids."""
     from random_checkpoint import write_tokenizer
     from safetensors.numpy import save_file
@@ -88,7 +88,11 @@ def write_smollm2(folder: Path) -> None:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """The command's output. Raises RuntimeError with the end of what it printed if it failed."""
+    """Return the command's output.
+
+    Raises:
+        RuntimeError: it failed; the message is the end of what it printed.
+    """
     done = subprocess.run(
         command,
         capture_output=True,

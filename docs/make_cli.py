@@ -1,4 +1,4 @@
-"""Prints docs/cli.md: the --help of every verb. `make docs` writes it, a test compares it."""
+"""Print docs/cli.md: the --help of every verb. `make docs` writes it, a test compares it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def exported_program() -> str:
-    """The 8da4w program of the small model: the one in the store, or made now."""
+    """Return the 8da4w program of the small model: the one in the store, or made now."""
     for program in json.loads(run("ls", "--json"))["programs"]:
         if program["name"].startswith(f"{MODEL}-8da4w"):
             return str(program["path"])
@@ -44,7 +44,7 @@ def exported_program() -> str:
 
 
 def run(*arguments: str) -> str:
-    """What `edge-llm` prints; it has told what went wrong if it fails."""
+    """Return what `edge-llm` prints; it has told what went wrong if it fails."""
     done = subprocess.run([*EDGE_LLM, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(done.returncode)
@@ -52,7 +52,7 @@ def run(*arguments: str) -> str:
 
 
 def ask(url: str) -> None:
-    """Prints the answer as it comes, then what the server measured."""
+    """Print the answer as it comes, then what the server measured."""
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": QUESTION}],

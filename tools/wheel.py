@@ -51,7 +51,7 @@ def run_tool(folder: str, module: str, *arguments: str) -> None:
 
 
 def tagged(wheel: Path, folder: str) -> Path:
-    """The wheel under the oldest manylinux tag that is true of it."""
+    """Return the wheel under the oldest manylinux tag that is true of it."""
     libraries = Path(folder) / "libraries"
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".so")]
@@ -67,7 +67,7 @@ def tagged(wheel: Path, folder: str) -> Path:
 
 
 def glibc(library: Path) -> tuple[int, int]:
-    """The C library's version that ``library`` needs, at least manylinux's first, 2.5."""
+    """Return the C library's version that ``library`` needs, at least manylinux's first, 2.5."""
     text = subprocess.run(
         ["readelf", "--wide", "--dynamic", "--version-info", str(library)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Measures engines in turn, A B C A B C ..., in one run."""
+"""Engines measured in turn, A B C A B C ..., in one run."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Plan:
 
 
 def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
-    """All measurements as JSON. ``rounds`` each for us and for llama.cpp Q4_0; the other peers
-    take part in the first few, and prefill 2048 has fewer."""
+    """Return all measurements as JSON: ``rounds`` each for us and for llama.cpp Q4_0. The other
+    peers take part in the first few, and prefill 2048 has fewer."""
     start = time.monotonic()
     others = 0.0
     models = []
@@ -147,12 +147,12 @@ def _measure(
 
 
 def ratio_of(ours: list[float], theirs: list[float]) -> float:
-    """How many times faster we are: the median over the rounds that both took part in."""
+    """Return how many times faster we are: the median over the rounds that both took part in."""
     return statistics.median(b / a for a, b in zip(ours, theirs, strict=False))
 
 
 def busy_share(seconds: float = 2.0) -> float:
-    """The share of all processors' time that other processes take, over the next seconds."""
+    """Return the share of all processors' time that is taken over the next seconds."""
 
     def ticks() -> tuple[int, int]:
         values = [

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights under Meta's names; rows of heads stay as Hugging Face has them."""
+    """Return the weights under Meta's names; rows of heads stay as Hugging Face has them."""
     found = {}
     for file in sorted(folder.glob("*.safetensors")):
         for name, tensor in load_file(file).items():

@@ -23,7 +23,7 @@ class EngineError(Exception):
 
 
 class EngineProcess:
-    """Starts an engine and waits until its model is loaded.
+    """Start an engine and wait until its model is loaded.
 
     Between requests the process is stopped (SIGSTOP), so that no thread of it that still waits
     for work takes time from the others.
@@ -51,7 +51,7 @@ class EngineProcess:
         self._signal(signal.SIGSTOP)
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """Sends one request and returns the answer; see worker.answer."""
+        """Send one request and return the answer; see worker.answer."""
         assert self._process.stdin is not None
         self._signal(signal.SIGCONT)
         try:
@@ -66,7 +66,7 @@ class EngineProcess:
         return answer
 
     def memory(self) -> dict[str, int]:
-        """Bytes held now and at most, and how many of those held now are not of files."""
+        """Return the bytes held now and at most, and those held now that are not of files."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
         found = {name: int(value) for name, value in re.findall(r"(\w+):\s*(\d+) kB", status)}
         return {

@@ -46,7 +46,7 @@ class Peer:
         return FOLDER / model / (self.files or self.name)
 
     def install(self) -> None:
-        """Makes the environment; one that is complete is left alone.
+        """Make the environment; one that is complete is left alone.
 
         Raises:
             RuntimeError: with what its installer said last.
@@ -64,7 +64,7 @@ class Peer:
         done.write_text(wanted)
 
     def make(self, model: str) -> None:
-        """Makes this peer's files of a model; those that are there are left alone.
+        """Make this peer's files of a model; those that are there are left alone.
 
         Raises:
             RuntimeError: with what failed.

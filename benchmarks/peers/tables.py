@@ -70,7 +70,7 @@ def _verdict(cell: Cell, model: dict[str, Any], threads: int, judge: bool) -> st
 
 
 def _engines(model: dict[str, Any]) -> str:
-    """Tokens a second of every engine, and how many times faster we are."""
+    """Return tokens a second of every engine, and how many times faster we are."""
     head = [
         "engine",
         "threads",

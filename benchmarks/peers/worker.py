@@ -24,20 +24,20 @@ class Engine(Protocol):
     vocab: int
 
     def fill(self, depth: int) -> None:
-        """The cache now holds the first ``depth`` tokens."""
+        """Make the cache hold the first ``depth`` tokens."""
 
     def prefill(self, tokens: int) -> float:
-        """Seconds to compute that many more tokens, and the logits of the last one."""
+        """Return the seconds to compute that many more tokens, and the logits of the last one."""
 
     def decode(self, tokens: int) -> float:
-        """Seconds to compute that many more tokens one by one, logits each time."""
+        """Return the seconds to compute that many more tokens one by one, logits each time."""
 
     def greedy(self, ids: list[int]) -> int:
-        """The likeliest token after ``ids``, from an empty cache."""
+        """Return the likeliest token after ``ids``, from an empty cache."""
 
 
 def token_ids(begin: int, count: int, vocab: int) -> list[int]:
-    """A fixed pseudo-random text: its tokens ``begin`` to ``begin + count``."""
+    """Return the tokens ``begin`` to ``begin + count`` of a fixed pseudo-random text."""
     return [(position * 7919 + 1) % vocab for position in range(begin, begin + count)]
 
 
@@ -48,7 +48,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def serve(load: Callable[[str, int, int], Engine]) -> None:
-    """Loads the model of the command line (``MODEL --threads N --context N``), then answers
+    """Load the model of the command line (``MODEL --threads N --context N``), then answer
     requests from stdin until it ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")

@@ -102,7 +102,7 @@ def interleaved(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def rope_factors(rope: dict[str, Any], rotated: int) -> dict[str, list[float]]:
-    """What llama.cpp divides the rotary frequencies by."""
+    """Return what llama.cpp divides the rotary frequencies by."""
     if rope["rope_type"] == "longrope":
         return {f"rope_factors_{kind}.weight": rope[f"{kind}_factor"] for kind in ("long", "short")}
     if rope["rope_type"] != "llama3":

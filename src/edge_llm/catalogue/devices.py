@@ -74,12 +74,12 @@ class Published:
 
 
 def list_devices() -> list[Device]:
-    """All of them, by name."""
+    """Return all devices, by name."""
     return list(_read_devices())
 
 
 def find_device(name: str) -> Device:
-    """The device of this name.
+    """Return the device of this name.
 
     Raises:
         SourceError: there is none; the hint lists the names.
@@ -96,7 +96,7 @@ def find_device(name: str) -> Device:
 
 
 def parse_device(fields: Mapping[str, Any]) -> Device:
-    """A device from the keys of its YAML file.
+    """Make a device of the keys of its YAML file.
 
     Raises:
         SourceError: keys missing or unknown.

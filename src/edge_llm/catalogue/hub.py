@@ -34,7 +34,7 @@ _LISTED = 40  # files named in an error
 
 
 def advice(source: HubSource) -> str:
-    """How to get the model where `fetch` cannot."""
+    """Say how to get the model where `fetch` cannot."""
     lines = []
     if source.entry is not None and source.entry.gated:
         lines.append(_gate(source))
@@ -48,7 +48,7 @@ def advice(source: HubSource) -> str:
 
 
 def cached(source: HubSource) -> Path | None:
-    """The model's folder or GGUF file in the cache, if it is whole; no network."""
+    """Return the model's folder or GGUF file in the cache, if it is whole; uses no network."""
     folder = _repository_folder(source)
     if folder is None:
         return None
@@ -66,7 +66,7 @@ def cached(source: HubSource) -> Path | None:
 
 
 def commit_of(path: Path) -> dict[str, str] | None:
-    """``repository`` and ``commit`` of a path inside the cache's layout; None for others."""
+    """Return ``repository`` and ``commit`` of a path inside the cache's layout; None for others."""
     path = path.absolute()
     for parent in (path, *path.parents):
         name, folder = parent.name, parent.parent
@@ -182,7 +182,7 @@ def _snapshot_of(path: Path) -> Path:
 
 
 def _choose(source: HubSource, sizes: Mapping[str, int]) -> list[str]:
-    """The files to fetch, the last of which make it whole."""
+    """Return the files to fetch, the last of which make it whole."""
     ggufs = gguf_files(sizes)
     if source.file is not None:
         parts = gguf_parts(source.file)
@@ -232,7 +232,7 @@ def _gate(source: HubSource) -> str:
 
 
 def _repository_folder(source: HubSource) -> Path | None:
-    """The repository's place in the cache; None without the client, which knows where that is."""
+    """Return the repository's place in the cache; None without the client, which knows it."""
     try:
         from huggingface_hub import constants
     except ImportError:

@@ -19,7 +19,7 @@ _LAST = ("config.json", "params.json")
 
 
 def wanted(names: Iterable[str]) -> list[str]:
-    """The files to fetch of a repository that holds ``names``, in the order to fetch them in.
+    """Return the files to fetch of a repository that holds ``names``, in the order to do it.
 
     Other formats of the same weights are left out: ``.bin``, ``original/``, ``onnx/``, and
     ``consolidated*`` where there are safetensors of the usual names. Empty: there are no weights
@@ -36,12 +36,12 @@ def wanted(names: Iterable[str]) -> list[str]:
 
 
 def gguf_files(names: Iterable[str]) -> list[str]:
-    """The GGUF models of a repository, in folders too: one file each, the first of its parts."""
+    """Return the GGUF models of a repository, in folders too: the first part of each."""
     return sorted({gguf_parts(name)[0] for name in names if name.endswith(".gguf")})
 
 
 def gguf_parts(name: str) -> list[str]:
-    """All files of the GGUF model that the file ``name`` belongs to, by their names."""
+    """Return all files of the GGUF model that the file ``name`` belongs to, by their names."""
     found = _GGUF_PART.fullmatch(name)
     if found is None:
         return [name]
@@ -50,7 +50,7 @@ def gguf_parts(name: str) -> list[str]:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """What to export from in a folder: the folder, if it holds a config, a tokenizer and all
+    """Return what to export in a folder: the folder, if it holds a config, a tokenizer and all
     weights; else its GGUF model (the first of its parts), if it holds just one and all of it; else
     None: an interrupted download leaves a folder too."""
     try:

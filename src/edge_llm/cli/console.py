@@ -1,4 +1,4 @@
-"""What the verbs print: answers and JSON on stdout, everything else on stderr."""
+"""Output of the verbs: answers and JSON on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def say(message: str = "") -> None:
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of ``--json``, on stdout."""
+    """Print the one JSON document of ``--json``, on stdout."""
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns padded to their widest cell; numbers to the right."""
+    """Return columns padded to their widest cell, numbers to the right."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [
@@ -36,7 +36,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def human_bytes(count: float) -> str:
-    """1234567 -> "1.2 MB" (powers of 1000, as file managers count)."""
+    """Return bytes for people: 1234567 is "1.2 MB" (powers of 1000, as file managers count)."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -8,8 +8,8 @@ from edge_llm.cli.console import Progress, human_bytes, say
 
 
 def fetch(source: str, progress: Progress) -> Path:
-    """The files of a checkpoint: a path, or a name or ``hf:…`` whose model is fetched if it is
-    not here yet.
+    """Return the files of a checkpoint: a path, or a name or ``hf:…`` whose model is fetched if it
+    is not here yet.
 
     Raises:
         SourceError: no such path or name, or it cannot be fetched; the hint says what to do.

@@ -99,7 +99,7 @@ def _report(program: Program) -> str:
 
 
 def _weights(program: Program) -> str:
-    """The report's rows, one a parameter: a merged tensor holds several."""
+    """Return the report's rows, one a parameter: a merged tensor holds several."""
     head = ("WEIGHT", "SHAPE", "FORMAT", "BYTES", "SQNR dB", "TENSOR")
     keys = ("name", "shape", "format", "bytes", "sqnr_db", "tensor")
     try:

@@ -34,8 +34,8 @@ VERBS = {
 
 
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all verbs; or with ``verb``, if there is such, of that one's module alone: the
-    others need not be imported to run it."""
+    """Return the parser of all verbs; or with ``verb``, if there is such, of that one's module
+    alone: the others need not be imported to run it."""
     parser = argparse.ArgumentParser(
         prog="edge-llm",
         description="Export a PyTorch LLM to one program file and run it here, without PyTorch.",
@@ -50,7 +50,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
+    """Run one command and returns its exit status."""
     _open_streams()
     # The threads that numpy starts when imported: nothing here multiplies matrices with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
