@@ -49,8 +49,8 @@ def program(model: str, kv_dtype: str = "f16") -> Path:
 
 
 def write_smollm2(folder: Path) -> None:
-    """Write SmolLM2's weights as the public GGUF holds them, dequantized to float32, with a tokenizer
-    of bytes: what is timed are token ids."""
+    """Write SmolLM2's weights as the public GGUF holds them, dequantized to float32, with a
+    tokenizer of bytes: what is timed are token ids."""
     from random_checkpoint import write_tokenizer
     from safetensors.numpy import save_file
 
