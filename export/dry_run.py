@@ -16,6 +16,7 @@ from edge_llm.export.graph import Progress, Traced, documents, tensor_specs, tra
 from edge_llm.export.load import Loaded, load
 from edge_llm.export.meter import Meter, anonymous_bytes
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
+from edge_llm.export.parameters import shared, stored_formats
 from edge_llm.export.provenance import provenance
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report, formats_lines, megabytes, notes_lines
@@ -117,7 +118,7 @@ def _document(
         "trained_context": config.context,
         "recipe": recipe.to_json(),
         "report": build_report(
-            _rows(traced, backend),
+            _rows(loaded, traced, recipe, backend),
             tied=traced.tied_away,
             constants=frozenset(constants(config, 1)),
             notes=[*loaded.notes, *traced.assignment.notes],
@@ -151,8 +152,10 @@ def _document(
     }
 
 
-def _rows(traced: Traced, backend: Backend) -> list[WeightRow]:
+def _rows(loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend) -> list[WeightRow]:
     shapes = traced.shapes
+    stored = stored_formats(loaded.checkpoint, recipe, traced.tied)
+    sources = shared(loaded.checkpoint.stored_as, traced.tied)
     rows = []
     for weight in {weight.tensor: weight for weight in traced.lowered.plan.weights}.values():
         for part in traced.lowered.parts[weight.tensor]:
@@ -162,7 +165,18 @@ def _rows(traced: Traced, backend: Backend) -> list[WeightRow]:
                 if weight.format == RAW_F32
                 else backend.packed_bytes(weight.format, *shape)
             )
-            rows.append(WeightRow(part, weight.tensor, weight.format.name, shape, size, None))
+            taken = weight.format == stored.get(part)
+            rows.append(
+                WeightRow(
+                    part,
+                    weight.tensor,
+                    weight.format.name,
+                    shape,
+                    size,
+                    source=sources.get(part),
+                    outcome="unchanged" if taken else None,
+                )
+            )
     return rows
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.recipe import GROUP_SIZES, Kind, Recipe
-from edge_llm.program.pack import fitting_format
+from edge_llm.program.formats import WeightFormat
 
 HEAD = "lm_head"
 
@@ -22,44 +22,48 @@ class Assignment:
     """``formats`` maps the weight of every linear and embedding, as the module names it, to its
     format; ``notes`` says in words where the recipe's wish did not fit."""
 
-    formats: Mapping[str, str]
+    formats: Mapping[str, WeightFormat]
     notes: tuple[str, ...]
 
 
 def assign_formats(
-    model: nn.Module, recipe: Recipe, backend: Backend, stored: Mapping[str, int] | None = None
+    model: nn.Module,
+    recipe: Recipe,
+    backend: Backend,
+    stored: Mapping[str, WeightFormat] | None = None,
 ) -> Assignment:
-    """Applies the recipe and the group size rule: where K is not a multiple of the asked group,
-    the largest of 128, 64, 32 that divides it, with a note.
+    """Apply the recipe and the group size rule: where K is not a multiple of the asked group, the
+    largest of 128, 64, 32 that divides it, with a note.
 
-    ``stored`` maps parameters that the checkpoint itself holds as int4 to their group: where the
-    recipe wants int4 for one, that group is taken.
+    ``stored`` maps parameters that the checkpoint itself holds as four-bit integers to the format
+    of those: where the recipe wants four bits for one, it is taken.
 
     Raises:
         ConfigError: an override that matches no weight.
         ExportError: weights that no group divides, or formats the backend does not take.
     """
-    formats: dict[str, str] = {}
+    formats: dict[str, WeightFormat] = {}
+    asked: dict[str, WeightFormat] = {}
     notes: list[str] = []
     problems: list[str] = []
     stored = stored or {}
-    asked: dict[str, str] = {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Linear | nn.Embedding):
             continue
-        name = f"{path}.weight"
-        kind = _kind(path, module)
+        name, kind = f"{path}.weight", _kind(path, module)
         k = int(module.weight.shape[1])
-        wanted = asked[name] = recipe.format_for(name, kind)
-        taken = name in stored and wanted.startswith("i4")
-        fitted = f"i4g{stored[name]}" if taken else fitting_format(wanted, k)
+        asked[name] = recipe.format_for(name, kind)
+        wanted = recipe.format_for(name, kind, stored.get(name))
+        fitted = wanted.fitting(k)
         if fitted is None:
             problems.append(f"{name} has {k} columns, which no group of {GROUP_SIZES} divides")
             continue
-        if fitted != wanted and not taken:
-            notes.append(f"{name}: {fitted} instead of {wanted}, which does not divide {k} columns")
+        if fitted != wanted:
+            notes.append(
+                f"{name}: {fitted.name} instead of {wanted.name}, which does not divide {k} columns"
+            )
         if fitted not in backend.formats:
-            problems.append(f"{name}: backend {backend.name} does not take {fitted}")
+            problems.append(f"{name}: backend {backend.name} does not take {fitted.name}")
         formats[name] = fitted
     _check_overrides(recipe, formats)
     if problems:
@@ -68,27 +72,29 @@ def assign_formats(
 
 
 def _stored_notes(
-    asked: Mapping[str, str], formats: Mapping[str, str], stored: Mapping[str, int]
+    asked: Mapping[str, WeightFormat],
+    formats: Mapping[str, WeightFormat],
+    stored: Mapping[str, WeightFormat],
 ) -> list[str]:
-    """What becomes of the checkpoint's own integers."""
+    """Return what becomes of the checkpoint's own integers, in words."""
     if not stored:
         return []
-    taken = [name for name in formats if name in stored and asked[name].startswith("i4")]
+    taken = [name for name in formats if formats[name] == stored.get(name)]
     rest = [name for name in formats if name not in taken]
     notes = [
-        f"{len(taken)} of {len(formats)} matrices taken over as the checkpoint's own int4"
+        f"{len(taken)} of {len(formats)} matrices taken over as the checkpoint's own four bits"
         + (f"; quantized here: {_listed(rest)}" if taken and rest else "")
     ]
     changes = Counter(
         (asked[name], formats[name]) for name in taken if asked[name] != formats[name]
     )
     notes += [
-        f"{count} of them: {got}, the checkpoint's own groups, instead of {wanted}"
+        f"{count} of them: {got.name}, the checkpoint's own format, instead of {wanted.name}"
         for (wanted, got), count in changes.items()
     ]
     converted = [name for name in rest if name in stored]
     if converted:
-        notes.append(f"int4 in the checkpoint, another format here: {_listed(converted)}")
+        notes.append(f"four bits in the checkpoint, another format here: {_listed(converted)}")
     return notes
 
 
@@ -103,7 +109,7 @@ def _kind(path: str, module: nn.Module) -> Kind:
     return "head" if path == HEAD else "linear"
 
 
-def _check_overrides(recipe: Recipe, formats: Mapping[str, str]) -> None:
+def _check_overrides(recipe: Recipe, formats: Mapping[str, WeightFormat]) -> None:
     unmatched = [
         pattern
         for pattern in recipe.overrides

@@ -16,7 +16,7 @@ from edge_llm.export.load import Loaded
 from edge_llm.export.lower import lower
 from edge_llm.export.lowered import Lowered
 from edge_llm.export.meter import Meter
-from edge_llm.export.parameters import stored_groups
+from edge_llm.export.parameters import stored_formats
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
@@ -67,7 +67,7 @@ def trace_model(
     )
     tied = tied_parameters(model)
     with meter.stage("quantize"):
-        stored = stored_groups(loaded.checkpoint, recipe, tied)
+        stored = stored_formats(loaded.checkpoint, recipe, tied)
         assignment = assign_formats(model, recipe, backend, stored)
         quantize_meta(model, assignment.formats)
     progress("trace", 0, 1)

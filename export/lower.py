@@ -20,7 +20,7 @@ import edge_llm.llm.ops  # noqa: F401  # registers torch.ops.edge
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowered import Lowered, PlanBuilder
 from edge_llm.export.source import model_source
-from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
+from edge_llm.program.formats import RAW_F32, WeightFormat
 from edge_llm.program.plan import INPUT_NAMES, Attribute, Rows, State, Weight
 
 _ATEN = torch.ops.aten
@@ -28,7 +28,7 @@ _ATEN = torch.ops.aten
 
 def lower(
     exported: ExportedProgram,
-    formats: Mapping[str, str],
+    formats: Mapping[str, WeightFormat],
     *,
     context: int,
     operators: frozenset[str],
@@ -49,7 +49,7 @@ class _Lowering:
     def __init__(
         self,
         exported: ExportedProgram,
-        formats: Mapping[str, str],
+        formats: Mapping[str, WeightFormat],
         operators: frozenset[str],
     ) -> None:
         self._exported = exported
@@ -230,9 +230,7 @@ class _Lowering:
     def _matrix(self, node: Node) -> int:
         name = self._constants[node.name]
         n, k = node.meta["val"].shape
-        return self._builder.weight(
-            Weight(name, name, WEIGHT_FORMATS[self._formats[name]], (n, k)), (name,)
-        )
+        return self._builder.weight(Weight(name, name, self._formats[name], (n, k)), (name,))
 
     def _vector(self, node: Any) -> int:
         name = self._constants[node.name]

@@ -31,7 +31,7 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     return streamed_model(
         checkpoint.config,
         parameters,
-        assign_formats(shapes, recipe, get_backend(recipe.backend), parameters.groups).formats,
+        assign_formats(shapes, recipe, get_backend(recipe.backend), parameters.stored).formats,
         context=context,
         slots=slots,
         tokens=tokens,

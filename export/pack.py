@@ -32,7 +32,7 @@ def pack(
     backend: Backend,
     progress: Callable[[int, int], None],
 ) -> list[WeightRow]:
-    """Writes every tensor of the plan and returns a report row for each part.
+    """Write every tensor of the plan and return a report row for each part.
 
     ``write(tensor, bytes)`` takes a packed tensor; ``progress(done, total)`` counts elements.
 
@@ -65,7 +65,15 @@ def _raw(
             raise ExportError(f"{part} holds values that are not finite")
     joined = torch.cat(tensors).contiguous().numpy()
     rows = [
-        WeightRow(part, weight.tensor, RAW_F32.name, tuple(tensor.shape), tensor.numel() * 4, None)
+        WeightRow(
+            part,
+            weight.tensor,
+            RAW_F32.name,
+            tuple(tensor.shape),
+            tensor.numel() * 4,
+            source=parameters.sources.get(part),
+            outcome="exact",
+        )
         for part, tensor in zip(parts, tensors, strict=True)
     ]
     return joined.reshape(-1).view(np.uint8), rows
@@ -78,7 +86,7 @@ def _panels(
     offset = 0
     rows = []
     for part in parts:
-        matrix = parameters.matrix(part, weight.format.name)
+        matrix = parameters.matrix(part, weight.format)
         n, k = matrix.shape
         begin, signal, noise = offset, 0.0, 0.0
         for chunk in row_chunks(n, k, multiple=backend.row_multiple):
@@ -89,7 +97,7 @@ def _panels(
             offset += data.size
             if values is not None:
                 signal += _energy(values)
-                noise += _energy(values - prepared.dequantize())
+                noise += _energy(values - torch.from_numpy(prepared.dequantize()))
         rows.append(
             WeightRow(
                 part,
@@ -98,7 +106,8 @@ def _panels(
                 (n, k),
                 offset - begin,
                 _sqnr(signal, noise),
-                taken_over=matrix.taken_over,
+                parameters.sources.get(part),
+                "unchanged" if matrix.taken_over else "rounded" if noise > 0.0 else "exact",
             )
         )
     return packed, rows
@@ -110,5 +119,5 @@ def _energy(values: torch.Tensor) -> float:
 
 
 def _sqnr(signal: float, noise: float) -> float | None:
-    """Signal to quantization noise in dB; None where there is no noise (or no signal)."""
+    """Return signal to quantization noise in dB; None where there is no noise (or no signal)."""
     return 10.0 * log10(signal / noise) if signal > 0.0 and noise > 0.0 else None

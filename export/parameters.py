@@ -7,7 +7,8 @@ is measured is what is stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from edge_llm.errors import ExportError
 from edge_llm.export.quantize import quantize
 from edge_llm.export.recipe import Recipe
-from edge_llm.export.weights import PreparedWeight, QuantizedWeight
+from edge_llm.export.weights import PreparedWeight
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
-from edge_llm.llm.checkpoints.source import Checkpoint, Integers
+from edge_llm.llm.checkpoints.source import Checkpoint
 from edge_llm.llm.tensors import as_tensor
+from edge_llm.program.formats import WeightFormat
+from edge_llm.program.integers import Integers
 
+T = TypeVar("T")
 Rows = slice | torch.Tensor  # consecutive rows, or int64 indices
 
 
@@ -31,7 +35,7 @@ class Matrix:
     those are taken over, and then ``values`` is None."""
 
     name: str
-    format: str
+    format: WeightFormat
     scale_rule: str
     shape: tuple[int, int]
     values: Array | None
@@ -39,11 +43,11 @@ class Matrix:
 
     @property
     def taken_over(self) -> bool:
-        """Whether the numbers are the checkpoint's, so that nothing is lost."""
+        """Tell whether the numbers are the checkpoint's, so that nothing is lost."""
         return self.stored is not None
 
     def floats(self, rows: Rows) -> torch.Tensor | None:
-        """What is to be approximated, float32 [rows, K]; None where it is taken over.
+        """Return what is to be approximated, float32 [rows, K]; None where it is taken over.
 
         Raises:
             CheckpointError: its file was cut short.
@@ -53,18 +57,16 @@ class Matrix:
         return as_tensor(detached_rows(self.values, _index(rows))).to(torch.float32)
 
     def prepare(self, rows: Rows, floats: torch.Tensor | None = None) -> PreparedWeight:
-        """The numbers of these rows as the program stores them; ``floats`` are those rows, where
-        they have been read already.
+        """Return the numbers of these rows as the program stores them.
+
+        ``floats`` are those rows, where they have been read already.
 
         Raises:
             CheckpointError: its file was cut short.
             ExportError: values that are not finite, or that the format cannot hold.
         """
         if self.stored is not None:
-            q, scales = (
-                as_tensor(whole[_index(rows)]) for whole in (self.stored.q, self.stored.scales)
-            )
-            return QuantizedWeight(self.format, q, scales, self.stored.group)
+            return self.stored.rows(_index(rows))
         values = self.floats(rows) if floats is None else floats
         assert values is not None
         return quantize(values, self.format, scale_rule=self.scale_rule, name=self.name)
@@ -77,42 +79,40 @@ class Parameters:
     Attributes:
         read: gives any parameter or constant as a checkpoint does, tied ones included.
         scale_rule: of int4 groups that are quantized here, see `Recipe`.
-        groups: parameters whose integers are taken over -> columns that share a scale.
+        stored: parameters whose integers are taken over -> their format.
         integers: reads those.
+        sources: parameters -> how the checkpoint stores them, in its own words.
     """
 
     read: Callable[[str], Array]
     scale_rule: str
-    groups: Mapping[str, int]
+    stored: Mapping[str, WeightFormat]
     integers: Callable[[str], Integers]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def vector(self, name: str) -> torch.Tensor:
-        """A copy of a parameter or constant that is stored as it is, float32.
+        """Return a copy of a parameter or constant that is stored as it is, float32.
 
         Raises:
             CheckpointError: it cannot be read.
         """
         return as_tensor(detached(self.read(name))).to(torch.float32)
 
-    def matrix(self, name: str, weight_format: str) -> Matrix:
-        """Reads a parameter [N, K] for use in ``weight_format``.
+    def matrix(self, name: str, form: WeightFormat) -> Matrix:
+        """Read a parameter [N, K] for use in ``form``.
 
         Raises:
             CheckpointError: it cannot be read.
-            ExportError: its integers do not fit the format that they were announced for.
+            ExportError: its integers are not in the format that they were announced in.
         """
-        if weight_format == f"i4g{self.groups.get(name)}":
+        if form == self.stored.get(name):
             stored = self.integers(name)
-            n, k = stored.q.shape
-            if stored.group != self.groups[name] or stored.scales.shape != (n, k // stored.group):
-                raise ExportError(
-                    f"{name}: got scales {list(stored.scales.shape)} in groups of {stored.group}, "
-                    f"expected {weight_format} of [{n}, {k}]"
-                )
-            return Matrix(name, weight_format, self.scale_rule, (n, k), None, stored)
+            if stored.format != form:
+                raise ExportError(f"{name}: got {stored.format.name}, expected {form.name}")
+            return Matrix(name, form, self.scale_rule, stored.shape, None, stored)
         values = self.read(name)
         n, k = values.shape
-        return Matrix(name, weight_format, self.scale_rule, (n, k), values, None)
+        return Matrix(name, form, self.scale_rule, (n, k), values, None)
 
 
 def parameters_of(
@@ -122,9 +122,8 @@ def parameters_of(
     tied: Mapping[str, str],
     constants: Mapping[str, torch.Tensor],
 ) -> Parameters:
-    """The parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
+    """Return the parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
     shares, ``constants`` holds what is no parameter, by name."""
-    groups = stored_groups(checkpoint, recipe, tied)
 
     def read(name: str) -> Array:
         if name in constants:
@@ -132,18 +131,28 @@ def parameters_of(
         return checkpoint.tensor(tied.get(name, name))
 
     return Parameters(
-        read, recipe.scale_rule, groups, lambda name: checkpoint.integers(tied.get(name, name))
+        read,
+        recipe.scale_rule,
+        stored_formats(checkpoint, recipe, tied),
+        lambda name: checkpoint.integers(tied.get(name, name)),
+        shared(checkpoint.stored_as, tied),
     )
 
 
-def stored_groups(
+def stored_formats(
     checkpoint: Checkpoint, recipe: Recipe, tied: Mapping[str, str]
-) -> Mapping[str, int]:
-    """Parameters, tied ones included, whose own int4 groups the recipe lets an export take over."""
+) -> Mapping[str, WeightFormat]:
+    """Return the formats of the parameters, tied ones included, whose own four-bit integers the
+    recipe lets an export take over."""
     if recipe.requantize:
         return {}
-    own = checkpoint.integer_groups
-    return {**own, **{name: own[source] for name, source in tied.items() if source in own}}
+    return shared(checkpoint.integer_formats, tied)
+
+
+def shared(of_parameters: Mapping[str, T], tied: Mapping[str, str]) -> Mapping[str, T]:
+    """Return ``of_parameters`` with the entries of tied parameters beside those that they share."""
+    more = {name: of_parameters[other] for name, other in tied.items() if other in of_parameters}
+    return {**of_parameters, **more}
 
 
 def _index(rows: Rows) -> slice | NDArray[np.int64]:

@@ -17,19 +17,21 @@ import torch
 
 from edge_llm.errors import ExportError
 from edge_llm.export.scales import INT4_RANGE, int4_scales
-from edge_llm.export.weights import FloatWeight, PreparedWeight, QuantizedWeight
-from edge_llm.program.pack import format_group
+from edge_llm.export.weights import FloatWeight, PreparedWeight
+from edge_llm.program.formats import WeightFormat
+from edge_llm.program.integers import Integers
 
 INT8_RANGE = (-127, 127)
-FLOAT_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def quantize(
-    rows: torch.Tensor, weight_format: str, *, scale_rule: str = "hqq", name: str = "weight"
+    rows: torch.Tensor, form: WeightFormat, *, scale_rule: str = "hqq", name: str = "weight"
 ) -> PreparedWeight:
-    """Quantizes (or rounds) ``rows`` [N, K] of any float dtype to ``weight_format``, a key of
-    PANEL_FORMATS; ``scale_rule`` is for int4 (see `Recipe`). Rows are independent of each other, so
-    a matrix may come in chunks of rows.
+    """Quantize (or round) ``rows`` [N, K] of any float dtype.
+
+    ``form`` is a panel format without minima; ``scale_rule`` is for int4 (see `Recipe`). Rows are
+    independent of each other, so a matrix may come in chunks of rows.
 
     Raises:
         ExportError: values that are not finite, or that the format cannot hold; names ``name``.
@@ -38,32 +40,29 @@ def quantize(
     low, high = values.aminmax()  # both are NaN if any value is
     if not bool(low.isfinite() & high.isfinite()):
         raise ExportError(f"{name} holds values that are not finite")
-    if weight_format in FLOAT_DTYPES:
-        rounded = values.to(FLOAT_DTYPES[weight_format]).to(torch.float32)
+    if form.is_float:
+        rounded = values.to(_FLOATS[form.code]).to(torch.float32)
         if bool(rounded.abs().amax().isinf()):
-            raise ExportError(f"{name} holds values that overflow {weight_format}")
-        return FloatWeight(weight_format, rounded)
-    if weight_format == "i8":
-        return _int8(values)
-    return _int4(values, weight_format, scale_rule, name)
+            raise ExportError(f"{name} holds values that overflow {form.name}")
+        return FloatWeight(form, rounded.numpy())
+    if form.code == "i8":
+        return _int8(values, form)
+    if form.code == "i4":
+        return _int4(values, form, scale_rule, name)
+    raise ExportError(f"{name}: {form.name} is taken over from checkpoints, never made of floats")
 
 
-def group_of(weight_format: str, k: int) -> int:
-    """Columns that share one scale: the group of an int4 format, else the whole row of ``k``."""
-    return format_group(weight_format) or k
-
-
-def _int8(values: torch.Tensor) -> QuantizedWeight:
+def _int8(values: torch.Tensor, form: WeightFormat) -> Integers:
     largest = values.abs().amax(dim=1, keepdim=True)  # (N, 1)
     scales = (largest / 127.0).clamp(min=torch.finfo(torch.float32).smallest_normal)
     q = torch.round(values * (1.0 / scales)).clamp(*INT8_RANGE).to(torch.int8)
-    return QuantizedWeight("i8", q, scales, values.shape[1])
+    return Integers(form, q.numpy(), scales.numpy())
 
 
-def _int4(values: torch.Tensor, weight_format: str, scale_rule: str, name: str) -> QuantizedWeight:
+def _int4(values: torch.Tensor, form: WeightFormat, scale_rule: str, name: str) -> Integers:
     n, k = values.shape
-    group = group_of(weight_format, k)
-    grouped = values.view(n, k // group, group)
-    scales = int4_scales(grouped, scale_rule, name)
+    grouped = values.view(n, k // form.group, form.group)
+    scales = int4_scales(grouped, scale_rule, name)  # float16's values
     q = torch.round(grouped * (1.0 / scales).unsqueeze(-1)).clamp_(*INT4_RANGE)
-    return QuantizedWeight(weight_format, q.to(torch.int8).view(n, k), scales, group)
+    codes = q.to(torch.int8).view(n, k).numpy()
+    return Integers(form, codes, scales.to(torch.float16).numpy())

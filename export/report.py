@@ -5,22 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
+
+# unchanged: the checkpoint's own integers; exact: other numbers for the same values.
+Outcome = Literal["unchanged", "exact", "rounded"]
 
 
 @dataclass(frozen=True, slots=True)
 class WeightRow:
-    """One parameter: the file's ``tensor`` that holds it (a merged one holds several), its
-    ``format``, bytes as packed, signal to quantization noise in dB (None: exact), and whether its
-    integers are the checkpoint's own."""
+    """What became of one parameter.
+
+    Attributes:
+        name: the parameter's.
+        tensor: the file's tensor that holds it; a merged one holds several.
+        format: the name of its format.
+        shape: its own.
+        bytes: as packed.
+        sqnr_db: signal to quantization noise of what was rounded, in dB; else None.
+        source: how the checkpoint stores it, in the checkpoint's own words; None where it does not.
+        outcome: what the values lost; None where that was not measured.
+    """
 
     name: str
     tensor: str
     format: str
     shape: tuple[int, ...]
     bytes: int
-    sqnr_db: float | None
-    taken_over: bool = False
+    sqnr_db: float | None = None
+    source: str | None = None
+    outcome: Outcome | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values, and ``bits`` a weight."""
+        bits = round(8.0 * self.bytes / prod(self.shape), 3)
+        return asdict(self) | {"shape": list(self.shape), "bits": bits}
 
 
 def build_report(
@@ -34,16 +52,20 @@ def build_report(
     peak_anonymous_bytes: Mapping[str, int],
     verify: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The report as JSON values. ``tied`` lists parameters stored under another's tensor,
+    """Return the report as JSON values. ``tied`` lists parameters stored under another's tensor,
     ``constants`` the rows that are no parameters (they do not count in bits per weight)."""
     parameters = {row.name: prod(row.shape) for row in rows if row.name not in constants}
     parameter_bytes = sum(row.bytes for row in rows if row.name not in constants)
     total = sum(parameters.values())
     formats: dict[str, dict[str, int]] = {}
     for row in rows:
-        entry = formats.setdefault(row.format, {"weights": 0, "bytes": 0})
+        entry = formats.setdefault(
+            row.format, {"weights": 0, "elements": 0, "bytes": 0, "unchanged": 0}
+        )
         entry["weights"] += 1
+        entry["elements"] += prod(row.shape)
         entry["bytes"] += row.bytes
+        entry["unchanged"] += row.outcome == "unchanged"
     return {
         "parameters": total,
         "weight_bytes": sum(row.bytes for row in rows),
@@ -55,12 +77,12 @@ def build_report(
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "peak_anonymous_bytes": dict(peak_anonymous_bytes),
         "verify": dict(verify),
-        "weights": [asdict(row) | {"shape": list(row.shape)} for row in rows],
+        "weights": [row.to_json() for row in rows],
     }
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A few lines: totals, lowest SQNR, verification, notes."""
+    """Return a few lines: totals, lowest SQNR, verification, notes."""
     lines = [
         f"{report['parameters']:,} parameters in {megabytes(report['weight_bytes'])}, "
         f"{report['bits_per_weight']:.2f} bits per weight"
@@ -81,15 +103,18 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def formats_lines(report: Mapping[str, Any]) -> list[str]:
-    """A line for each format: weights and bytes."""
+    """Return a line for each format: weights, bytes, bits a weight, and how many of the weights
+    are the checkpoint's own numbers."""
     return [
         f"  {name:<8}{entry['weights']:>5} weights {megabytes(entry['bytes']):>12}"
+        f"{8.0 * entry['bytes'] / entry['elements']:>8.3f} bits"
+        + (f", {entry['unchanged']} of them unchanged" if entry["unchanged"] else "")
         for name, entry in report["formats"].items()
     ]
 
 
 def notes_lines(report: Mapping[str, Any]) -> list[str]:
-    """A line for each note, and the config keys that were not read."""
+    """Return a line for each note, and the config keys that were not read."""
     lines = [f"note: {note}" for note in report["notes"]]
     if report["unread_config_keys"]:
         lines.append(f"config keys not read: {', '.join(report['unread_config_keys'])}")

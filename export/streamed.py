@@ -9,21 +9,23 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_llm.export.eager import torchao_tensor
+from edge_llm.export.eager import integer_linear
 from edge_llm.export.parameters import Parameters
-from edge_llm.export.weights import QuantizedWeight, row_chunks
+from edge_llm.export.weights import row_chunks
 from edge_llm.llm.config import ModelConfig
 from edge_llm.llm.registry import build_model, constants
+from edge_llm.program.formats import WeightFormat
+from edge_llm.program.integers import Integers
 
 
 class StreamedLinear(nn.Module):
-    """A linear layer that holds no weight; integer formats go through torchao's tensor class."""
+    """A linear layer that holds no weight; integer formats go through torchao's arithmetic."""
 
     def __init__(
-        self, parameters: Parameters, name: str, weight_format: str, bias: torch.Tensor | None
+        self, parameters: Parameters, name: str, form: WeightFormat, bias: torch.Tensor | None
     ) -> None:
         super().__init__()
-        self._source, self._name, self._format = parameters, name, weight_format
+        self._source, self._name, self._format = parameters, name, form
         self._bias = bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -32,10 +34,10 @@ class StreamedLinear(nn.Module):
         parts = []
         for chunk in row_chunks(*matrix.shape):
             weight = matrix.prepare(chunk)
-            if isinstance(weight, QuantizedWeight):
-                parts.append(functional.linear(x, torchao_tensor(weight)))
+            if isinstance(weight, Integers):
+                parts.append(integer_linear(x, weight))
             else:
-                parts.append(functional.linear(x, weight.values))
+                parts.append(functional.linear(x, torch.from_numpy(weight.values)))
         out = torch.cat(parts, dim=-1)
         return out if self._bias is None else out + self._bias
 
@@ -43,19 +45,20 @@ class StreamedLinear(nn.Module):
 class StreamedEmbedding(nn.Module):
     """An embedding that reads and quantizes the rows it is asked for."""
 
-    def __init__(self, parameters: Parameters, name: str, weight_format: str) -> None:
+    def __init__(self, parameters: Parameters, name: str, form: WeightFormat) -> None:
         super().__init__()
-        self._source, self._name, self._format = parameters, name, weight_format
+        self._source, self._name, self._format = parameters, name, form
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(T,) -> (T, dim) float32."""
-        return self._source.matrix(self._name, self._format).prepare(tokens).dequantize()
+        rows = self._source.matrix(self._name, self._format).prepare(tokens)
+        return torch.from_numpy(rows.dequantize())
 
 
 def streamed_model(
     config: ModelConfig,
     parameters: Parameters,
-    formats: Mapping[str, str],
+    formats: Mapping[str, WeightFormat],
     *,
     context: int,
     slots: int,

@@ -31,5 +31,8 @@ with _quiet():
     from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
         IntxUnpackedToInt8TensorActivationQuantization as ActivationQuantization,
     )
+    from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
+        _apply_int8_act_asym_per_token_quant_dequant as rounded_activations,
+    )
 
-__all__ = ["ActivationQuantization", "IntxUnpackedToInt8Tensor"]
+__all__ = ["ActivationQuantization", "IntxUnpackedToInt8Tensor", "rounded_activations"]

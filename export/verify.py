@@ -26,6 +26,7 @@ from edge_llm.export.streamed import streamed_model
 from edge_llm.llm.config import ModelConfig
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
 from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, StepResult
@@ -91,7 +92,7 @@ def verify(
     path: Path,
     config: ModelConfig,
     parameters: Parameters,
-    formats: Mapping[str, str],
+    formats: Mapping[str, WeightFormat],
     *,
     kv_dtype: str,
     backend: str,
@@ -113,7 +114,7 @@ def verify(
             logits = [runner.logits(index, text) for index, text in enumerate(texts)]
         golden = _golden(prompts, texts, logits, plan)
 
-    def eager(weights: Mapping[str, str], kv: str) -> Float32:
+    def eager(weights: Mapping[str, WeightFormat], kv: str) -> Float32:
         model = streamed_model(
             config,
             parameters,
@@ -127,7 +128,7 @@ def verify(
 
     ours = np.concatenate(logits)
     quantized = eager(formats, kv_dtype)
-    unquantized = eager(dict.fromkeys(formats, "f32"), "f32")
+    unquantized = eager(dict.fromkeys(formats, WEIGHT_FORMATS["f32"]), "f32")
     return Verification(
         golden,
         same_numbers=compare_logits(ours, quantized),

@@ -10,7 +10,8 @@ from edge_llm.program.sketch import Shape
 
 
 def shape_of(config: ModelConfig) -> Shape:
-    """What `program.sketch` needs of ``config``."""
+    """Return what `program.sketch` needs of ``config``."""
+    shapes = parameter_shapes(config)
     return Shape(
         vocab=config.vocab,
         dim=config.dim,
@@ -21,6 +22,7 @@ def shape_of(config: ModelConfig) -> Shape:
         ffn=config.ffn,
         rotary_dim=config.rotary_dim,
         tied=config.tied,
-        parameters=sum(prod(shape) for shape in parameter_shapes(config).values()),
+        parameters=sum(prod(shape) for shape in shapes.values()),
         windows=config.windows,
+        fused_qkv=any(name.endswith(".qkv_proj.weight") for name in shapes),
     )

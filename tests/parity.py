@@ -19,10 +19,10 @@ from torch import nn
 from edge_llm.export.eager import torchao_tensor
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipe import load_recipe
-from edge_llm.export.weights import QuantizedWeight
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
 from edge_llm.program.file import Program
+from edge_llm.program.integers import Integers
 from edge_llm.program.pack import unpack_integers
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.executor import Batch, Limits
@@ -199,26 +199,22 @@ def replace_weights(model: nn.Module, program: Program) -> None:
     """Puts the file's integers into ``model``: torchao tensors in linears, floats in the table."""
     weights = {weight.tensor: weight for weight in program.plan.weights}
     begin: dict[str, int] = {}
-    parts: dict[str, QuantizedWeight] = {}
+    parts: dict[str, Integers] = {}
     for row in program.documents.report["weights"]:
         weight = weights[row["tensor"]]
         if weight.format.name == "raw_f32":
             continue
-        unpacked = unpack_integers(program.weight_data(weight), weight.format, *weight.shape)
+        whole = unpack_integers(program.weight_data(weight), weight.format, *weight.shape)
         first = begin.get(row["tensor"], 0)
         end = begin[row["tensor"]] = first + row["shape"][0]
-        scales = torch.from_numpy(unpacked.scale[first:end].astype(np.float32))
-        q = torch.from_numpy(unpacked.codes[first:end].copy())
-        parts[row["name"]] = QuantizedWeight(
-            weight.format.name, q, scales, q.shape[1] // scales.shape[1]
-        )
+        parts[row["name"]] = whole.rows(slice(first, end))
     tied = program.documents.report["tied"]
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear):
             name = f"{path}.weight"
             tensor = torchao_tensor(parts[tied.get(name, name)])
         elif isinstance(module, nn.Embedding):
-            tensor = parts[f"{path}.weight"].dequantize()
+            tensor = torch.from_numpy(parts[f"{path}.weight"].dequantize())
         else:
             continue
         module.weight = nn.Parameter(tensor, requires_grad=False)

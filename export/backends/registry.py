@@ -26,10 +26,10 @@ class Backend(Protocol):
         """The keys of program.ops.OPS that its run-time half executes."""
 
     @property
-    def formats(self) -> frozenset[str]:
-        """The weight formats that it takes for matrices."""
+    def formats(self) -> frozenset[WeightFormat]:
+        """The formats that it takes for matrices."""
 
-    def packed_bytes(self, weight_format: WeightFormat, n: int, k: int) -> int:
+    def packed_bytes(self, form: WeightFormat, n: int, k: int) -> int:
         """Bytes of a packed matrix [n, k]."""
 
     def pack(self, weight: PreparedWeight) -> NDArray[np.uint8]:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.config import ModelConfig, shorten
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.documents import GenerationDefaults
+from edge_llm.program.formats import WeightFormat
+from edge_llm.program.integers import Integers
 
 Shape = tuple[int, ...]
 MAX_LINES = 100  # of an error
@@ -36,18 +35,6 @@ class TokenizerMetadata:
 TokenizerSource = TokenizerDirectory | TokenizerMetadata
 
 
-@dataclass(frozen=True, slots=True)
-class Integers:
-    """A matrix as the checkpoint's own int4 numbers: the weight is ``q * scales``, zero point 0.
-
-    ``q`` is int8 [N, K] in [-8, 7], ``scales`` float32 [N, K / group] (each exact in float16, of
-    either sign), ``group`` the columns that share a scale: 32, 64 or 128."""
-
-    q: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    group: int
-
-
 def _no_integers(name: str) -> Integers:
     raise CheckpointError(f"{name} is not stored as integers")
 
@@ -64,8 +51,10 @@ class Checkpoint:
         sources: the files it consists of, for provenance hashes.
         unread_config_keys: config keys that nothing has read and that are not known as harmless.
         license: an SPDX-like name where the checkpoint states one.
-        integer_groups: parameters that are stored as symmetric int4 groups -> the group's size;
-            ``integers`` reads one, while ``tensor`` gives the same values as floats.
+        integer_formats: parameters that are stored as four-bit integers which a program can hold
+            too -> the format of those; ``integers`` reads one, while ``tensor`` gives the same
+            values as floats.
+        stored_as: parameters -> how they are stored, in the words of the checkpoint's own format.
         notes: lines for the export report.
     """
 
@@ -78,8 +67,9 @@ class Checkpoint:
     sources: tuple[Path, ...]
     unread_config_keys: tuple[str, ...]
     license: str | None
-    integer_groups: Mapping[str, int] = field(default_factory=dict)
+    integer_formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     integers: Callable[[str], Integers] = _no_integers
+    stored_as: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def tensor(self, name: str) -> Array:

@@ -70,7 +70,8 @@ def test_it_says_what_the_export_does(
     got = document["report"]
     for key in ("parameters", "weight_bytes", "bits_per_weight", "formats", "tied", "notes"):
         assert got[key] == report[key], key
-    assert got["weights"] == [row | {"sqnr_db": None} for row in report["weights"]]
+    unknown = {"sqnr_db": None, "outcome": None}
+    assert got["weights"] == [row | unknown for row in report["weights"]]
     assert document["plan"]["instructions"] == len(plan.instructions)
     state_bytes = sum(
         2 * state.heads * state.k_dim * {"f16": 2, "f32": 4}[program.documents.model.kv_dtype]

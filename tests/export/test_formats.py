@@ -14,6 +14,7 @@ from edge_llm.export.formats import Assignment, assign_formats
 from edge_llm.export.recipe import Recipe
 from edge_llm.llm.config import ModelConfig
 from edge_llm.llm.registry import build_model
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 
 def assign(config: ModelConfig, recipe: Recipe) -> Assignment:
@@ -21,11 +22,16 @@ def assign(config: ModelConfig, recipe: Recipe) -> Assignment:
     return assign_formats(model, recipe, get_backend("native"))
 
 
+def names(assignment: Assignment) -> dict[str, str]:
+    return {name: form.name for name, form in assignment.formats.items()}
+
+
 def test_every_matrix_gets_a_format(toy_config: Callable[..., ModelConfig]) -> None:
     assignment = assign(toy_config(), Recipe())
-    assert assignment.formats == {
+    assert names(assignment) == {
         "model.embed_tokens.weight": "i8",
-        **{f"model.layers.0.self_attn.{name}_proj.weight": "i4g32" for name in "qkvo"},
+        **{f"model.layers.0.self_attn.{name}_proj.weight": "i4g32" for name in "qko"},
+        "model.layers.0.self_attn.v_proj.weight": "i8",
         **{f"model.layers.0.mlp.{name}_proj.weight": "i4g32" for name in ("gate", "up", "down")},
         "lm_head.weight": "i8",
     }
@@ -36,13 +42,13 @@ def test_a_group_that_does_not_divide_falls_back_and_says_so(
     toy_config: Callable[..., ModelConfig],
 ) -> None:
     assignment = assign(toy_config(), Recipe(group_size=128))
-    assert assignment.formats["model.layers.0.self_attn.q_proj.weight"] == "i4g64"
-    assert assignment.formats["model.layers.0.mlp.down_proj.weight"] == "i4g32"
+    assert names(assignment)["model.layers.0.self_attn.q_proj.weight"] == "i4g64"
+    assert names(assignment)["model.layers.0.mlp.down_proj.weight"] == "i4g32"
     assert (
         "model.layers.0.mlp.down_proj.weight: i4g32 instead of i4g128, "
         "which does not divide 96 columns" in assignment.notes
     )
-    assert len(assignment.notes) == 7
+    assert len(assignment.notes) == 6
 
 
 def test_no_group_divides(toy_config: Callable[..., ModelConfig]) -> None:
@@ -51,11 +57,37 @@ def test_no_group_divides(toy_config: Callable[..., ModelConfig]) -> None:
 
 
 def test_kinds_and_overrides(toy_config: Callable[..., ModelConfig]) -> None:
-    recipe = Recipe(head="f16", embedding="bf16", overrides={"*.v_proj.weight": "i8"})
-    formats = assign(toy_config(), recipe).formats
+    recipe = Recipe(head="f16", embedding="bf16", overrides={"*.k_proj.weight": "i8"})
+    formats = names(assign(toy_config(), recipe))
     assert formats["lm_head.weight"] == "f16"
     assert formats["model.embed_tokens.weight"] == "bf16"
-    assert formats["model.layers.0.self_attn.v_proj.weight"] == "i8"
+    assert formats["model.layers.0.self_attn.k_proj.weight"] == "i8"
+
+
+VALUES = "model.layers.0.self_attn.v_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stored", "expected"),
+    [
+        (Recipe(), None, "i8"),
+        (Recipe(group_size=64), None, "i8"),
+        (Recipe(linear="i4g32"), None, "i4g32"),
+        (Recipe(overrides={"*.v_proj.weight": "i4g64"}), None, "i4g64"),
+        (Recipe(scheme="fp16"), None, "f16"),
+        (Recipe(), "u4g32m", "u4g32m"),  # four bits already: nothing would be gained
+        (Recipe(overrides={"*.v_proj.weight": "i8"}), "u4g32m", "i8"),
+        (Recipe(linear="i8"), "u4g32m", "i8"),
+    ],
+)
+def test_v_proj_has_eight_bits_where_it_is_quantized_here(
+    recipe: Recipe, stored: str | None, expected: str, toy_config: Callable[..., ModelConfig]
+) -> None:
+    model = build_model(toy_config(), context=8, kv_dtype=torch.float16)
+    held = {} if stored is None else {VALUES: WEIGHT_FORMATS[stored]}
+    assert (
+        assign_formats(model, recipe, get_backend("native"), held).formats[VALUES].name == expected
+    )
 
 
 def test_an_override_must_match_something(toy_config: Callable[..., ModelConfig]) -> None:
@@ -72,7 +104,7 @@ def test_unknown_backends() -> None:
 def test_a_backend_that_does_not_take_a_format(toy_config: Callable[..., ModelConfig]) -> None:
     class Integers:
         name = "integers"
-        formats = frozenset({"i8"})
+        formats = frozenset({WEIGHT_FORMATS["i8"]})
 
     model = build_model(toy_config(), context=8, kv_dtype=torch.float16)
     assert isinstance(model, nn.Module)

@@ -81,6 +81,6 @@ def test_integers_of_q4_0_are_taken_over(
     path = export(Recipe(model=str(file), gate=None, verify=False), output=tmp_path / "x.edge")
     with Program.open(path) as program:
         rows = program.documents.report["weights"]
-    taken_over = {row["name"] for row in rows if row["taken_over"]}
+    taken_over = {row["name"] for row in rows if row["outcome"] == "unchanged"}
     assert taken_over == {row["name"] for row in rows if "_proj." in row["name"]}
     assert len(taken_over) == 7

@@ -25,7 +25,7 @@ LLAMA = """
 %5[T,64] = rms_norm(%4; model.layers.0.input_layernorm.weight:raw_f32[64]) eps=1e-05 size=64
 %6[T,64] = linear(%5; model.layers.0.self_attn.q_proj.weight:i4g32[64,64], -)
 %7[T,32] = linear(%5; model.layers.0.self_attn.k_proj.weight:i4g32[32,64], -)
-%8[T,32] = linear(%5; model.layers.0.self_attn.v_proj.weight:i4g32[32,64], -)
+%8[T,32] = linear(%5; model.layers.0.self_attn.v_proj.weight:i8[32,64], -)
 %9[T,64] = rope(%6 %1; cos:raw_f32[48,8], sin:raw_f32[48,8]) head_dim=16 heads=4
 %10[T,32] = rope(%7 %1; cos:raw_f32[48,8], sin:raw_f32[48,8]) head_dim=16 heads=2
 %11[T,64] = attention(%9 %10 %8 %1 %2; ) state=0 \

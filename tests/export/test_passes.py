@@ -20,6 +20,7 @@ from edge_llm.export.trace import trace
 from edge_llm.llm.config import ModelConfig
 from edge_llm.llm.registry import build_model
 from edge_llm.program.check import check_plan
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 
 Config = Callable[..., ModelConfig]
 Lower = Callable[..., Lowered]
@@ -38,7 +39,7 @@ def tensors_of(lowered: Lowered) -> set[str]:
 
 def traced(
     config: ModelConfig, recipe: Recipe
-) -> tuple[torch.export.ExportedProgram, dict[str, str]]:
+) -> tuple[torch.export.ExportedProgram, dict[str, WeightFormat]]:
     model = build_model(config, context=48, kv_dtype=torch.float16)
     formats = dict(assign_formats(model, recipe, get_backend("native")).formats)
     quantize_meta(model, formats)
@@ -59,9 +60,31 @@ def test_fold_leaves_the_graph_of_the_float_model(toy_config: Config) -> None:
 
 def test_fold_checks_what_the_recipe_asked_for(toy_config: Config) -> None:
     exported, formats = traced(toy_config(), Recipe())
-    formats[f"{ATTENTION}.o_proj.weight"] = "i4g64"
+    formats[f"{ATTENTION}.o_proj.weight"] = WEIGHT_FORMATS["i4g64"]
     with pytest.raises(ExportError, match=r"o_proj\.weight was traced as i4g32, .* says i4g64"):
         fold(exported, formats)
+
+
+def test_fold_reads_formats_with_minima(toy_config: Config) -> None:
+    model = build_model(toy_config("qwen2"), context=48, kv_dtype=torch.float16)
+    stored = {
+        f"{ATTENTION}.q_proj.weight": WEIGHT_FORMATS["u4g32m"],
+        "model.layers.0.mlp.down_proj.weight": WEIGHT_FORMATS["u4g32z"],
+        "model.embed_tokens.weight": WEIGHT_FORMATS["u4g64z"],
+    }
+    recipe = Recipe(embedding="i4g32")
+    formats = dict(assign_formats(model, recipe, get_backend("native"), stored).formats)
+    assert formats.items() >= stored.items()
+    quantize_meta(model, formats)
+    exported = trace(model)
+    assert targets(exported).count("edge.stored_as.default") == 3
+    wrong = formats | {f"{ATTENTION}.q_proj.weight": WEIGHT_FORMATS["u4g32k"]}
+    with pytest.raises(ExportError, match=r"q_proj\.weight was traced as u4g32m, .* u4g32k"):
+        fold(exported, wrong)
+    exported = trace(model)
+    fold(exported, formats)
+    plain, _ = traced(toy_config("qwen2"), Recipe(scheme="fp32"))
+    assert targets(exported) == targets(plain)
 
 
 def test_fold_wants_activations_rounded_per_token(toy_config: Config) -> None:
@@ -88,7 +111,7 @@ def test_fold_leaves_no_quantization_behind(toy_config: Config) -> None:
 
 
 def test_merge_joins_linears_of_one_input(toy_config: Config, lowered_toy: Lower) -> None:
-    lowered = merge(lowered_toy(toy_config("qwen2"), Recipe()), row_multiple=16)
+    lowered = merge(lowered_toy(toy_config("qwen2"), Recipe(linear="i4g32")), row_multiple=16)
     check_plan(lowered.plan)
     weights = {weight.name: weight for weight in lowered.plan.weights}
     assert weights[f"{QKV}.weight"].shape == (128, 64)
@@ -108,8 +131,8 @@ def test_merge_joins_linears_of_one_input(toy_config: Config, lowered_toy: Lower
 @pytest.mark.parametrize(
     ("overrides", "merged"),
     [
-        ({"*.v_proj.*": "i8"}, {f"{ATTENTION}.q_proj+k_proj.weight"}),
-        ({"*.q_proj.*": "i8", "*.k_proj.*": "f16"}, set()),
+        ({}, {f"{ATTENTION}.q_proj+k_proj.weight"}),  # v_proj is int8
+        ({"*.k_proj.*": "f16"}, set()),
     ],
 )
 def test_merge_keeps_formats_apart(

@@ -11,19 +11,27 @@ from torchao.quantization.quant_primitives import MappingType, choose_qparams_af
 from edge_llm.errors import ExportError
 from edge_llm.export.eager import torchao_tensor
 from edge_llm.export.quantize import quantize
-from edge_llm.export.weights import FloatWeight, QuantizedWeight, row_chunks
+from edge_llm.export.weights import FloatWeight, PreparedWeight, row_chunks
+from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.integers import Integers
 
 
 def random_matrix(n: int = 48, k: int = 256, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, k, generator=torch.Generator().manual_seed(seed)) * 0.05
 
 
-def quantized(
-    rows: torch.Tensor, weight_format: str, scale_rule: str = "affine"
-) -> QuantizedWeight:
-    weight = quantize(rows, weight_format, scale_rule=scale_rule)
-    assert isinstance(weight, QuantizedWeight)
+def quantized(rows: torch.Tensor, name: str, scale_rule: str = "affine") -> Integers:
+    weight = quantize(rows, WEIGHT_FORMATS[name], scale_rule=scale_rule)
+    assert isinstance(weight, Integers)
     return weight
+
+
+def values(weight: PreparedWeight) -> torch.Tensor:
+    return torch.from_numpy(weight.dequantize())
+
+
+def scales_of(weight: Integers) -> torch.Tensor:
+    return torch.from_numpy(weight.scale).float()
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])
@@ -40,9 +48,9 @@ def test_int4_scales_are_torchaos_rounded_to_float16(group: int) -> None:
         zero_point_dtype=torch.int8,
         keepdim=True,
     )
-    assert torch.equal(weight.scales, scales.half().float())
+    assert torch.equal(scales_of(weight), scales.half().float())
     assert not zeros.any()
-    assert weight.group == group
+    assert weight.format.group == group
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])
@@ -54,11 +62,11 @@ def test_int4_values_are_torchaos_for_the_same_scales(group: int) -> None:
         (1, group),
         torch.int4,
         intx_choose_qparams_algorithm=None,
-        custom_scale=weight.scales,
-        custom_zero_point=torch.zeros_like(weight.scales, dtype=torch.int8),
+        custom_scale=scales_of(weight),
+        custom_zero_point=torch.zeros(weight.scale.shape, dtype=torch.int8),
     )
-    assert torch.equal(weight.q, theirs.qdata)
-    assert torch.equal(weight.dequantize(), theirs.dequantize())
+    assert np.array_equal(weight.codes, theirs.qdata.numpy())
+    assert torch.equal(values(weight), theirs.dequantize())
     assert torch.equal(torchao_tensor(weight).dequantize(), theirs.dequantize())
 
 
@@ -67,19 +75,18 @@ def test_signed_puts_the_largest_magnitude_on_minus_8() -> None:
     weight = quantized(rows, "i4g32", "signed")
     grouped = rows.view(-1, 32)
     largest = grouped.abs().argmax(dim=1, keepdim=True)
-    assert bool((weight.q.view(-1, 32).gather(1, largest) == -8).all())
+    assert bool((torch.from_numpy(weight.codes).view(-1, 32).gather(1, largest) == -8).all())
     # the scale takes the sign that makes it so
     signs = torch.sign(grouped.gather(1, largest)).squeeze(1)
-    assert torch.equal(torch.sign(weight.scales.view(-1)), -signs)
+    assert torch.equal(torch.sign(scales_of(weight).view(-1)), -signs)
 
 
 def test_int8_is_symmetric_around_127() -> None:
     rows = random_matrix()
     weight = quantized(rows, "i8")
-    assert weight.group == rows.shape[1]
-    assert torch.equal(weight.scales, rows.abs().amax(dim=1, keepdim=True) / 127.0)
-    assert int(weight.q.abs().max()) == 127
-    assert float((weight.dequantize() - rows).abs().max()) <= float(weight.scales.max()) * 0.501
+    assert torch.equal(scales_of(weight), rows.abs().amax(dim=1, keepdim=True) / 127.0)
+    assert int(abs(weight.codes).max()) == 127
+    assert float((values(weight) - rows).abs().max()) <= float(weight.scale.max()) * 0.501
 
 
 @pytest.mark.parametrize("weight_format", ["i4g32", "i8"])
@@ -87,9 +94,9 @@ def test_rows_of_zeros_and_of_the_smallest_numbers(weight_format: str) -> None:
     rows = torch.stack([torch.zeros(32), torch.full((32,), 1e-45), torch.full((32,), -1e-30)])
     for rule in ("affine", "signed", "hqq"):
         weight = quantized(rows, weight_format, rule)
-        assert bool(weight.scales.isfinite().all())
-        assert float((weight.dequantize() - rows).abs().max()) < 1e-6
-        assert not weight.q[0].any()
+        assert np.isfinite(weight.scale).all()
+        assert float((values(weight) - rows).abs().max()) < 1e-6
+        assert not weight.codes[0].any()
 
 
 @pytest.mark.parametrize(
@@ -98,18 +105,21 @@ def test_rows_of_zeros_and_of_the_smallest_numbers(weight_format: str) -> None:
 )
 def test_float_formats_round_once(weight_format: str, dtype: torch.dtype) -> None:
     rows = random_matrix()
-    weight = quantize(rows, weight_format)
+    weight = quantize(rows, WEIGHT_FORMATS[weight_format])
     assert isinstance(weight, FloatWeight)
-    assert torch.equal(weight.dequantize(), rows.to(dtype).float())
+    assert torch.equal(values(weight), rows.to(dtype).float())
 
 
 @pytest.mark.parametrize("weight_format", ["i4g32", "i8", "f16"])
 def test_chunks_of_rows_give_the_same_numbers(weight_format: str) -> None:
     rows = random_matrix(n=80)
-    whole = quantize(rows, weight_format).dequantize()
-    parts = [quantize(rows[part], weight_format).dequantize() for part in row_chunks(80, 2**16)]
+    whole = quantize(rows, WEIGHT_FORMATS[weight_format]).dequantize()
+    parts = [
+        quantize(rows[part], WEIGHT_FORMATS[weight_format]).dequantize()
+        for part in row_chunks(80, 2**16)
+    ]
     assert len(parts) == 3
-    assert torch.equal(torch.cat(parts), whole)
+    assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_row_chunks_cover_the_rows_in_multiples() -> None:
@@ -125,7 +135,7 @@ def test_values_that_are_not_finite_are_refused_by_name(value: float, weight_for
     rows = random_matrix()
     rows[3, 5] = value
     with pytest.raises(ExportError, match=r"a\.weight holds values that are not finite"):
-        quantize(rows, weight_format, name="a.weight")
+        quantize(rows, WEIGHT_FORMATS[weight_format], name="a.weight")
 
 
 @pytest.mark.parametrize(
@@ -140,13 +150,13 @@ def test_values_beyond_the_format_are_refused(
     weight_format: str, value: float, message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        quantize(torch.full((1, 32), value), weight_format)
+        quantize(torch.full((1, 32), value), WEIGHT_FORMATS[weight_format])
 
 
-def squared_error(rows: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+def squared_error(rows: torch.Tensor, weight: Integers) -> torch.Tensor:
     """By row and group."""
-    noise = (rows - weight.dequantize()).double().square()
-    return noise.view(rows.shape[0], -1, weight.group).sum(dim=2)
+    noise = (rows - values(weight)).double().square()
+    return noise.view(rows.shape[0], -1, weight.format.group).sum(dim=2)
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])
@@ -181,12 +191,12 @@ def test_hqq_is_the_alternation_on_paper() -> None:
     weight = quantized(rows, "i4g32", "hqq")
     starts = [quantized(rows, "i4g32", rule) for rule in ("affine", "signed")]
     start = min(starts, key=lambda made: float(squared_error(rows, made).sum()))
-    values, scale = rows[0].double().numpy(), float(start.scales)
+    row, scale = rows[0].double().numpy(), float(start.scale[0, 0])
     for _ in range(20):
-        q = np.clip(np.round(values / scale), -8, 7)
-        scale = float(values @ q / (q @ q))
-    assert float(weight.scales) == float(np.float16(scale))
-    assert np.array_equal(weight.q[0].numpy(), np.clip(np.round(values / np.float16(scale)), -8, 7))
+        q = np.clip(np.round(row / scale), -8, 7)
+        scale = float(row @ q / (q @ q))
+    assert float(weight.scale[0, 0]) == float(np.float16(scale))
+    assert np.array_equal(weight.codes[0], np.clip(np.round(row / np.float16(scale)), -8, 7))
 
 
 def test_hqq_of_a_group_does_not_depend_on_its_neighbours() -> None:
@@ -194,5 +204,10 @@ def test_hqq_of_a_group_does_not_depend_on_its_neighbours() -> None:
     whole = quantized(rows, "i4g32", "hqq")
     for index in (0, 7, 511, 599):
         alone = quantized(rows[index : index + 1], "i4g32", "hqq")
-        assert torch.equal(alone.scales[0], whole.scales[index])
-        assert torch.equal(alone.q[0], whole.q[index])
+        assert np.array_equal(alone.scale[0], whole.scale[index])
+        assert np.array_equal(alone.codes[0], whole.codes[index])
+
+
+def test_formats_with_minima_are_never_made_here() -> None:
+    with pytest.raises(ExportError, match="u4g32m is taken over from checkpoints"):
+        quantize(random_matrix(), WEIGHT_FORMATS["u4g32m"])

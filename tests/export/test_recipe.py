@@ -29,8 +29,10 @@ def test_there_is_a_recipe_for_each_scheme() -> None:
 )
 def test_formats_of_the_schemes(scheme: str, linear: str, embedding: str, kv: str) -> None:
     recipe = Recipe(scheme=scheme)
-    assert recipe.format_for("x", "linear") == linear
-    assert recipe.format_for("x", "embedding") == recipe.format_for("x", "head") == embedding
+    assert recipe.format_for("x", "linear").name == linear
+    assert (
+        recipe.format_for("x", "embedding").name == recipe.format_for("x", "head").name == embedding
+    )
     assert recipe.kv_format() == kv
 
 
@@ -43,15 +45,15 @@ def test_settings_win_over_the_file_and_fields_over_settings() -> None:
     )
     assert (recipe.model, recipe.group_size, recipe.context) == ("somewhere", 64, 256)
     assert recipe.gate == Gate(max_kl=0.5)
-    assert recipe.format_for("model.layers.0.mlp.up_proj.weight", "linear") == "f16"
-    assert recipe.format_for("model.layers.1.mlp.up_proj.weight", "linear") == "i4g64"
+    assert recipe.format_for("model.layers.0.mlp.up_proj.weight", "linear").name == "f16"
+    assert recipe.format_for("model.layers.1.mlp.up_proj.weight", "linear").name == "i4g64"
 
 
 def test_the_first_matching_override_wins_over_the_kind() -> None:
     recipe = Recipe(linear="i8", overrides={"*.down_proj.*": "f32", "*.layers.*": "bf16"})
-    assert recipe.format_for("model.layers.0.mlp.down_proj.weight", "linear") == "f32"
-    assert recipe.format_for("model.layers.0.mlp.up_proj.weight", "linear") == "bf16"
-    assert recipe.format_for("elsewhere", "linear") == "i8"
+    assert recipe.format_for("model.layers.0.mlp.down_proj.weight", "linear").name == "f32"
+    assert recipe.format_for("model.layers.0.mlp.up_proj.weight", "linear").name == "bf16"
+    assert recipe.format_for("elsewhere", "linear").name == "i8"
 
 
 def test_gate_off_and_null_fields() -> None:

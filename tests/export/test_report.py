@@ -12,7 +12,7 @@ from edge_llm.export.report import WeightRow, build_report, summary
 
 ROWS = [
     WeightRow("embed.weight", "embed.weight", "i8", (16, 32), 640, 44.0),
-    WeightRow("q.weight", "q+k.weight", "i4g32", (16, 32), 352, 20.25),
+    WeightRow("q.weight", "q+k.weight", "i4g32", (16, 32), 352, None, "Q4_0", "unchanged"),
     WeightRow("k.weight", "q+k.weight", "i4g32", (16, 32), 352, 19.5),
     WeightRow("norm.weight", "norm.weight", "raw_f32", (32,), 128, None),
     WeightRow("cos", "cos", "raw_f32", (8, 4), 128, None),
@@ -39,9 +39,9 @@ def test_totals_count_parameters_and_not_constants() -> None:
     assert got["weight_bytes"] == 640 + 2 * 352 + 2 * 128
     assert got["bits_per_weight"] == 8 * (640 + 2 * 352 + 128) / (3 * 512 + 32)
     assert got["formats"] == {
-        "i8": {"weights": 1, "bytes": 640},
-        "i4g32": {"weights": 2, "bytes": 704},
-        "raw_f32": {"weights": 2, "bytes": 256},
+        "i8": {"weights": 1, "elements": 512, "bytes": 640, "unchanged": 0},
+        "i4g32": {"weights": 2, "elements": 1024, "bytes": 704, "unchanged": 1},
+        "raw_f32": {"weights": 2, "elements": 64, "bytes": 256, "unchanged": 0},
     }
 
 
@@ -53,6 +53,7 @@ def test_it_is_plain_json() -> None:
 def test_summary_names_the_worst_weight_and_all_notes() -> None:
     text = summary(report())
     assert "lowest SQNR: 19.5 dB, k.weight (i4g32)" in text
+    assert "i4g32       2 weights       0.0 MB   5.500 bits, 1 of them unchanged" in text
     assert "note: k.weight: a note" in text
     assert "config keys not read: colour" in text
     assert "verify: skipped (verify is off in the recipe)" in text

@@ -17,6 +17,7 @@ from edge_llm.export.recipe import load_recipe
 from edge_llm.llm.registry import FAMILIES
 from edge_llm.llm.sizes import shape_of
 from edge_llm.program import cost
+from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.plan import Plan
 from edge_llm.program.sketch import Shape, sketch
 
@@ -77,6 +78,6 @@ def test_a_width_that_no_group_divides() -> None:
     with pytest.raises(ExportError, match=r"q_proj\.weight has 40 columns"):
         sketch(
             shape,
-            lambda name, kind: "i4g32" if kind == "linear" else "i8",
+            lambda name, kind: WEIGHT_FORMATS["i4g32" if kind == "linear" else "i8"],
             context=10,
         )

@@ -16,6 +16,7 @@ from edge_llm.export.pipeline import export
 from edge_llm.export.recipe import Recipe, load_recipe
 from edge_llm.export.sources import Sources
 from edge_llm.program.file import Program
+from edge_llm.program.formats import WeightFormat
 
 Tiny = Callable[..., Path]
 
@@ -116,8 +117,8 @@ def test_a_file_that_is_cut_while_a_tensor_of_it_is_packed(
 ) -> None:
     matrix = Parameters.matrix
 
-    def late(self: Parameters, name: str, weight_format: str) -> Matrix:
-        opened = matrix(self, name, weight_format)
+    def late(self: Parameters, name: str, form: WeightFormat) -> Matrix:
+        opened = matrix(self, name, form)
         if (source / "model.safetensors").stat().st_size > 5000:
             os.truncate(source / "model.safetensors", 5000)
         return opened

@@ -18,6 +18,7 @@ from edge_llm.export.streamed import streamed_model
 from edge_llm.export.verify import Verification, check_gate, eager_logits, golden_shapes
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 GOOD = Comparison(64, 0.001, 0.01, 0.9999, 0.999, 0.7, 0.99, 0.01, 0.1)
 
@@ -97,7 +98,9 @@ def test_streamed_float_model_is_the_loaded_one(
     loaded = load_model(
         checkpoint.config, checkpoint.tensor, context=64, kv_dtype=torch.float32, slots=2
     )
-    formats = {name: "f32" for name, shape in checkpoint.shapes.items() if len(shape) == 2}
+    formats = {
+        name: WEIGHT_FORMATS["f32"] for name, shape in checkpoint.shapes.items() if len(shape) == 2
+    }
     streamed = streamed_model(
         checkpoint.config,
         parameters_of(checkpoint, Recipe(), tied={}, constants={}),

@@ -89,13 +89,10 @@ def read_checkpoint(folder: Path) -> None:
         tensor = checkpoint.tensor(name)
         assert tensor.shape == shape, (name, tensor.shape, shape)
         assert tensor.dtype in FLOATS, tensor.dtype
-        if name in checkpoint.integer_groups:
+        if name in checkpoint.integer_formats:
             integers = checkpoint.integers(name)
-            assert int(integers.q.min()) >= -8, name
-            assert int(integers.q.max()) <= 7, name
-            n, k = integers.q.shape
-            values = integers.q.reshape(n, -1, integers.group) * integers.scales[:, :, None]
-            assert np.array_equal(values.reshape(n, k), tensor) or not np.isfinite(values).all()
+            assert integers.format == checkpoint.integer_formats[name], name
+            assert np.array_equal(integers.dequantize(), tensor), name
     source = checkpoint.tokenizer
     if isinstance(source, TokenizerDirectory):
         from_directory(source.path)

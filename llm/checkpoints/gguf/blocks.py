@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_llm.llm.checkpoints.arrays import BFLOAT16, Array
 from edge_llm.llm.checkpoints.gguf import kquants
@@ -109,7 +108,6 @@ BLOCK_FORMATS = {
     23: _packed("IQ4_XS", 256, 136, kquants.iq4_xs),
     30: _plain("BF16", BFLOAT16),
 }
-Q4_0 = 2
 
 # Names for error messages.
 UNSUPPORTED_TYPES = {
@@ -128,13 +126,3 @@ UNSUPPORTED_TYPES = {
     39: "MXFP4",
     40: "NVFP4",
 }
-
-
-def q4_0_integers(blocks: Bytes) -> tuple[NDArray[np.int8], Floats]:
-    """Q4_0's own numbers: q int8 [blocks, 32] in [-8, 7] and d float32 [blocks], w = d * q."""
-    q = np.empty((len(blocks), 32), np.int8)
-    for start in range(0, len(blocks), CHUNK // 32):
-        chunk = slice(start, start + CHUNK // 32)
-        q[chunk] = fields(blocks[chunk, 2:], 16, 4)
-        q[chunk] -= 8
-    return q, half(blocks, 0)[:, 0]

@@ -58,13 +58,13 @@ def q3_k(blocks: Bytes, out: Floats) -> None:
 def q4_k(blocks: Bytes, out: Floats) -> None:
     """w = d * s * q - dmin * m, with 6-bit s and m for each 32 weights and 4-bit q."""
     q = fields(blocks[:, 16:144], 32, 4)
-    _affine(out, q, half(blocks, 0), half(blocks, 2), *_six_bit(blocks))
+    _affine(out, q, half(blocks, 0), half(blocks, 2), *six_bit(blocks))
 
 
 def q5_k(blocks: Bytes, out: Floats) -> None:
     """As ``q4_k``, with 5-bit q."""
     q = joined(fields(blocks[:, 48:176], 32, 4), fields(blocks[:, 16:48], 32, 1), 4)
-    _affine(out, q, half(blocks, 0), half(blocks, 2), *_six_bit(blocks))
+    _affine(out, q, half(blocks, 0), half(blocks, 2), *six_bit(blocks))
 
 
 def q6_k(blocks: Bytes, out: Floats) -> None:
@@ -81,7 +81,7 @@ def iq4_xs(blocks: Bytes, out: Floats) -> None:
     _scaled(out, half(blocks, 0), scales.astype(np.float32) - 32)
 
 
-def _six_bit(blocks: Bytes) -> tuple[Bytes, Bytes]:
+def six_bit(blocks: Bytes) -> tuple[Bytes, Bytes]:
     """The eight scales and eight minima in bytes 4-15: the low six bits of bytes 4-7 and 8-11 hold
     the first four of each; the rest have their low halves in 12-15, and their high ones in the top
     bits of the former."""

@@ -11,18 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import CheckpointError
+from edge_llm.errors import CheckpointError, ExportError
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached_bytes
-from edge_llm.llm.checkpoints.gguf.blocks import (
-    BLOCK_FORMATS,
-    Q4_0,
-    UNSUPPORTED_TYPES,
-    q4_0_integers,
-)
+from edge_llm.llm.checkpoints.gguf.blocks import BLOCK_FORMATS, UNSUPPORTED_TYPES
 from edge_llm.llm.checkpoints.gguf.file import GGUFFile, TensorEntry, read_gguf_file
-from edge_llm.llm.checkpoints.source import Integers, Shape
+from edge_llm.llm.checkpoints.gguf.integers import INTEGER_BLOCKS
+from edge_llm.llm.checkpoints.source import Shape
 from edge_llm.llm.config import is_integer, shorten
+from edge_llm.program.formats import WeightFormat
+from edge_llm.program.integers import Integers
 
 # As llama.cpp's gguf-split names the parts.
 PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -90,24 +88,28 @@ class GGUFModel:
         entry = self.entry(name)
         return BLOCK_FORMATS[entry.type].decode(self._blocks(name)).reshape(entry.shape)
 
-    def group(self, name: str) -> int | None:
-        """Columns that share a scale where the tensor is a matrix of symmetric int4 numbers."""
+    def type_name(self, name: str) -> str:
+        """Return ggml's name of a tensor's type, which must be one that can be decoded."""
+        return BLOCK_FORMATS[self.entry(name).type].name
+
+    def integer_format(self, name: str) -> WeightFormat | None:
+        """Return the format in which a program can hold a tensor's own integers, if there is one
+        and the tensor is a matrix."""
         entry = self.entry(name)
-        if entry.type != Q4_0 or len(entry.shape) != 2:
-            return None
-        return BLOCK_FORMATS[Q4_0].size
+        blocks = INTEGER_BLOCKS.get(entry.type)
+        return None if blocks is None or len(entry.shape) != 2 else blocks.format
 
     def integers(self, name: str) -> Integers:
-        """The numbers of a tensor that has a group.
+        """Return the numbers of a tensor that has an integer format.
 
         Raises:
-            CheckpointError: a scale that is not finite.
+            CheckpointError: a scale or minimum that is not finite.
         """
-        rows, size = self.shape(name)[0], BLOCK_FORMATS[Q4_0].size
-        q, scales = q4_0_integers(self._blocks(name))
-        if not np.isfinite(scales).all():
-            raise CheckpointError(f"{self.path}: {name} has scales that are not finite")
-        return Integers(q.reshape(rows, -1), scales.reshape(rows, -1), size)
+        entry = self.entry(name)
+        try:
+            return INTEGER_BLOCKS[entry.type].read(self._blocks(name), entry.shape[0])
+        except ExportError as exc:
+            raise CheckpointError(f"{self.path}: {name}: {exc}") from exc
 
     def _blocks(self, name: str) -> NDArray[np.uint8]:
         entry = self.entry(name)

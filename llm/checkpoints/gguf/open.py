@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.gguf.config import ROPE_TABLES, gguf_config, gguf_family
@@ -13,11 +15,11 @@ from edge_llm.llm.checkpoints.gguf.model import read_gguf_model
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,
-    Integers,
     TokenizerMetadata,
     check_parameters,
 )
 from edge_llm.llm.family import Family
+from edge_llm.program.integers import Integers
 
 TENSOR_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -60,20 +62,20 @@ def open_gguf(path: Path) -> Checkpoint:
         _parameter_name(name, family): name for name in model.owners if name not in ROPE_TABLES
     }
     problems = [line for name in names.values() if (line := model.problem(name)) is not None]
-    groups = {name: model.group(stored) for name, stored in names.items()}
+    formats = {name: model.integer_format(stored) for name, stored in names.items()}
 
-    def ordered(name: str, rows: Array) -> Array:
-        within_layer = names[name].split(".", 2)[-1]
-        interleaved = within_layer in family.gguf_interleaved
-        return half_split(rows, config.head_dim) if interleaved else rows
+    def interleaved(name: str) -> bool:
+        return names[name].split(".", 2)[-1] in family.gguf_interleaved
 
     def read(name: str) -> Array:
-        return ordered(name, model.decode(names[name]))
+        values = model.decode(names[name])
+        return half_split(values, config.head_dim) if interleaved(name) else values
 
     def integers(name: str) -> Integers:
         stored = model.integers(names[name])
-        q, scales = (ordered(name, rows) for rows in (stored.q, stored.scales))
-        return Integers(q, scales, stored.group)
+        if not interleaved(name):
+            return stored
+        return stored.rows(half_split(np.arange(stored.shape[0]), config.head_dim))
 
     license_ = metadata.get("general.license")
     return Checkpoint(
@@ -97,8 +99,13 @@ def open_gguf(path: Path) -> Checkpoint:
         sources=tuple(part.path for part in model.parts),
         unread_config_keys=(),  # an unknown key of the architecture is an error
         license=license_ if isinstance(license_, str) else None,
-        integer_groups={name: group for name, group in groups.items() if group is not None},
+        integer_formats={name: form for name, form in formats.items() if form is not None},
         integers=integers,
+        stored_as={
+            name: model.type_name(stored)
+            for name, stored in names.items()
+            if model.problem(stored) is None
+        },
     )
 
 

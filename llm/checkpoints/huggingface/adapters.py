@@ -142,8 +142,8 @@ def with_adapters(
         read=read,
         sources=tuple(sources),
         notes=tuple(notes),
-        integer_groups={
-            name: group for name, group in checkpoint.integer_groups.items() if name not in deltas
+        integer_formats={
+            name: form for name, form in checkpoint.integer_formats.items() if name not in deltas
         },
     )
 

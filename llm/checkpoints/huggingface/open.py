@@ -90,13 +90,17 @@ def open_huggingface(path: Path) -> Checkpoint:
         sources=(*(path / name for name in names if (path / name).is_file()), *tensors.paths),
         unread_config_keys=unread,
         license=_license(path / "README.md"),
-        integer_groups={
-            name: matrix.group
+        integer_formats={
+            name: matrix.format
             for name, matrix in quantized.matrices.items()
-            if matrix.group is not None
+            if matrix.format is not None
         },
         integers=lambda name: quantized.matrices[name].integers(),
-        notes=quantized.notes,
+        stored_as={
+            **{name: entry.dtype for name, entry in tensors.entries.items() if name in shapes},
+            **quantized.stored_as(),
+        },
+        notes=quantized.notes(),
     )
 
 

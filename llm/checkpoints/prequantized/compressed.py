@@ -19,7 +19,7 @@ from edge_llm.llm.checkpoints.prequantized.matrix import (
     Pieces,
     StoredMatrix,
     fitting_pieces,
-    int4_group,
+    integer_format,
     matrix_shape,
     modules_with,
     unpack_words,
@@ -115,4 +115,4 @@ def _matrix(
     if bits != 4:
         return StoredMatrix(shape, names, read, None, f"{bits} bits")
     scales = tensors.read(names[1])
-    return StoredMatrix(shape, names, read, *int4_group(shape[1], columns, None, scales))
+    return StoredMatrix(shape, names, read, *integer_format(columns, None, scales))

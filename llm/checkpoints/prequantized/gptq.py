@@ -25,7 +25,7 @@ from edge_llm.llm.checkpoints.prequantized.matrix import (
     Pieces,
     StoredMatrix,
     fitting_pieces,
-    int4_group,
+    integer_format,
     integer_setting,
     matrix_shape,
     modules_with,
@@ -127,7 +127,7 @@ def _gptq_matrix(
     if groups is not None:
         return StoredMatrix(shape, names, read, None, "columns in another order")
     stored = None if tensors.entries[scales].dtype == "F16" else tensors.read(scales)
-    return StoredMatrix(shape, names, read, *int4_group(k, size, zeros, stored))
+    return StoredMatrix(shape, names, read, *integer_format(size, zeros, stored))
 
 
 def _gptq_zeros(words: NDArray[np.int32], bits: int, *, one_less: bool) -> NDArray[np.int16]:
@@ -188,7 +188,7 @@ def _awq_matrix(
         return Grid(q, np.ascontiguousarray(to_float32(tensors.read(scales)).T), zeros)
 
     stored = None if tensors.entries[scales].dtype == "F16" else tensors.read(scales)
-    return StoredMatrix(shape, names, read, *int4_group(shape[1], columns, zeros, stored))
+    return StoredMatrix(shape, names, read, *integer_format(columns, zeros, stored))
 
 
 def _awq_unpack(words: NDArray[np.int32]) -> NDArray[np.int8]:

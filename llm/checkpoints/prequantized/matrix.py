@@ -1,7 +1,7 @@
 """Matrices that a checkpoint stores as integers on a grid, whatever the layout of its tensors.
 
 The readers beside this file find them among a checkpoint's tensors; here is what they have in
-common: when such a matrix is symmetric int4 that an export can take over, and what it is as floats.
+common: when such a matrix has four bits that an export can take over, and what it is as floats.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.errors import CheckpointError, ConfigError, ExportError
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
-from edge_llm.llm.checkpoints.source import Integers
 from edge_llm.llm.config import is_integer, shorten
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.integers import Integers
 
 FLOATS = ("F32", "F16", "BF16")
 GROUPS = (128, 64, 32)
+MIDDLE = 8  # of the codes 0 to 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,14 @@ class StoredMatrix:
     Attributes:
         pieces: the tensors that it is made of.
         read: reads and unpacks it.
-        group: columns that share a scale where it is int4 as an export stores it; else None.
-        reason: why not, in words.
+        format: that in which a program can hold its integers, if there is one.
+        reason: why there is none, in words.
     """
 
     shape: tuple[int, int]
     pieces: tuple[str, ...]
     read: Callable[[], Grid]
-    group: int | None
+    format: WeightFormat | None
     reason: str = ""
 
     def values(self) -> NDArray[np.float32]:
@@ -72,20 +74,31 @@ class StoredMatrix:
         return values
 
     def integers(self) -> Integers:
-        """The matrix as int4 with one scale per ``group`` columns; exactly ``values``."""
-        assert self.group is not None
-        grid = self.read()
+        """Return the matrix in ``format``, which it has; exactly ``values``.
+
+        Raises:
+            CheckpointError: scales that are not finite, or it can no longer be read.
+        """
+        form, grid = self.format, self.read()
+        assert form is not None
+        k = grid.q.shape[1]
+        columns = k // grid.scales.shape[1]
+        copies = columns // form.group
         q, scales = grid.q, grid.scales
-        k = q.shape[1]
-        if grid.zeros is not None:
-            # Only 0 and -1 occur, see `int4_group`: (q + 1) * s is (-1 - q) * -s.
-            flipped = grid.zeros == -1
-            columns = k // scales.shape[1]
-            turned = flipped.repeat(columns, axis=1)
-            q = np.where(turned, -1 - q, q)
-            scales = np.where(flipped, -scales, scales)
-        copies = k // self.group // scales.shape[1]
-        return Integers(q, scales.repeat(copies, axis=1), self.group)
+        zeros = np.zeros(scales.shape, np.int16) if grid.zeros is None else grid.zeros
+        try:
+            if form.minimum == "zero":
+                zero = (zeros + MIDDLE).astype(np.uint8).repeat(copies, axis=1)
+                codes = (q + np.int8(MIDDLE)).view(np.uint8)
+                return Integers(form, codes, _half(scales).repeat(copies, axis=1), zero)
+            # Only 0 and -1 occur, see `integer_format`: (q + 1) * s is (-1 - q) * -s.
+            flipped = zeros == -1
+            if flipped.any():
+                q = np.where(flipped.repeat(columns, axis=1), -1 - q, q)
+                scales = np.where(flipped, -scales, scales)
+            return Integers(form, q, _half(scales).repeat(copies, axis=1))
+        except ExportError as exc:
+            raise CheckpointError(f"{self.pieces[0]}: {exc}") from exc
 
 
 # suffix of a tensor -> allowed dtypes, shape
@@ -94,10 +107,11 @@ Pieces = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 Reader = Callable[[Mapping[str, object], Tensors, list[str]], dict[str, StoredMatrix]]
 
 
-def int4_group(
-    k: int, columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
-) -> tuple[int | None, str]:
-    """The group with which an int4 matrix of ``k`` columns can be taken over, or None and why not.
+def integer_format(
+    columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
+) -> tuple[WeightFormat | None, str]:
+    """Return the format in which a program can hold a four-bit matrix, or None and why there is
+    none.
 
     ``columns`` share a scale; ``zeros`` relative to a range of [-8, 7] (None: all 0); ``scales``
     None where they are float16 already. A scale of more than 128 columns, or of any number that
@@ -105,16 +119,22 @@ def int4_group(
     group = next((size for size in GROUPS if columns % size == 0), None)
     if group is None:
         return None, f"groups of {columns} columns"
-    if zeros is not None and not bool(((zeros == 0) | (zeros == -1)).all()):
-        return None, "zero points"
     if scales is not None and not _is_float16(to_float32(scales)):
         return None, "scales beyond float16"
-    return group, ""
+    if zeros is None or ((zeros == 0) | (zeros == -1)).all():
+        return WEIGHT_FORMATS[f"i4g{group}"], ""
+    if zeros.min() < -MIDDLE or zeros.max() > MIDDLE:
+        return None, "zero points beyond the range of the weights"
+    return WEIGHT_FORMATS[f"u4g{group}z"], ""
 
 
 def _is_float16(values: NDArray[np.float32]) -> bool:
-    with np.errstate(over="ignore"):  # then they differ
-        return np.array_equal(values.astype(np.float16).astype(np.float32), values)
+    return np.array_equal(_half(values).astype(np.float32), values)
+
+
+def _half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # to infinity, which is found
+        return values.astype(np.float16)
 
 
 def unpack_words(words: NDArray[np.int32], bits: int, axis: int) -> NDArray[np.int8]:

@@ -25,15 +25,32 @@ READERS: Mapping[str, Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class QuantizedMatrices:
-    """Parameter name -> matrix; ``pieces`` are the tensors that they consume; ``notes`` say what
-    was found."""
+    """Parameter name -> matrix; ``pieces`` are the tensors that they consume, ``method`` is the
+    config's name of the method."""
 
     matrices: Mapping[str, StoredMatrix]
     pieces: frozenset[str]
-    notes: tuple[str, ...]
+    method: str
+
+    def stored_as(self) -> dict[str, str]:
+        """Return how each matrix is stored, for people."""
+        return {
+            name: f"{self.method}, {matrix.format.name if matrix.format else matrix.reason}"
+            for name, matrix in self.matrices.items()
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """Return lines that say what was found."""
+        held = Counter(matrix.format.name for matrix in self.matrices.values() if matrix.format)
+        reasons = Counter(matrix.reason for matrix in self.matrices.values() if not matrix.format)
+        found = [f"{count} matrices hold {name}" for name, count in held.items()]
+        found += [
+            f"{count} matrices are read as floats ({reason})" for reason, count in reasons.items()
+        ]
+        return tuple(f"checkpoint quantized with {self.method}: {words}" for words in found)
 
 
-NONE = QuantizedMatrices({}, frozenset(), ())
+NONE = QuantizedMatrices({}, frozenset(), "nothing")
 
 
 def read_quantized(
@@ -70,18 +87,4 @@ def read_quantized(
         idle = bias in tensors.entries and bias not in expected
         if idle and not to_float32(tensors.read(bias)).any():
             pieces.add(bias)
-    return QuantizedMatrices(matrices, frozenset(pieces), tuple(_notes(str(method), matrices)))
-
-
-def _notes(method: str, matrices: Mapping[str, StoredMatrix]) -> list[str]:
-    groups = Counter(matrix.group for matrix in matrices.values() if matrix.group is not None)
-    reasons = Counter(matrix.reason for matrix in matrices.values() if matrix.group is None)
-    lines = [
-        f"checkpoint quantized with {method}: {count} matrices are int4 in groups of {group}"
-        for group, count in groups.items()
-    ]
-    lines += [
-        f"checkpoint quantized with {method}: {count} matrices are read as floats ({reason})"
-        for reason, count in reasons.items()
-    ]
-    return lines
+    return QuantizedMatrices(matrices, frozenset(pieces), str(method))

@@ -22,7 +22,7 @@ from edge_llm.llm.checkpoints.prequantized.matrix import (
     Pieces,
     StoredMatrix,
     fitting_pieces,
-    int4_group,
+    integer_format,
     matrix_shape,
     modules_with,
 )
@@ -122,6 +122,4 @@ def _matrix(
 
     if bits != 4:
         return StoredMatrix(shape, names, read, None, f"{bits} bits")
-    return StoredMatrix(
-        shape, names, read, *int4_group(shape[1], columns, zeros, tensors.read(scale))
-    )
+    return StoredMatrix(shape, names, read, *integer_format(columns, zeros, tensors.read(scale)))

@@ -100,8 +100,8 @@ def _report(program: Program) -> str:
 
 def _weights(program: Program) -> str:
     """Return the report's rows, one a parameter: a merged tensor holds several."""
-    head = ("WEIGHT", "SHAPE", "FORMAT", "BYTES", "SQNR dB", "TENSOR")
-    keys = ("name", "shape", "format", "bytes", "sqnr_db", "tensor")
+    head = ("WEIGHT", "SHAPE", "FORMAT", "BITS", "BYTES", "SOURCE", "OUTCOME", "SQNR dB", "TENSOR")
+    keys = ("name", "shape", "format", "bits", "bytes", "source", "outcome", "sqnr_db", "tensor")
     try:
         rows = [[row[key] for key in keys] for row in program.documents.report["weights"]]
     except (KeyError, TypeError):

@@ -17,7 +17,7 @@ floats               the code itself
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Code = Literal["f32", "f16", "bf16", "i8", "i4", "u4"]
@@ -66,6 +66,21 @@ class WeightFormat:
     def is_float(self) -> bool:
         """Tell whether the stored numbers are floats, which no scale belongs to."""
         return self.code in ("f32", "f16", "bf16")
+
+    @property
+    def is_four_bit(self) -> bool:
+        """Tell whether the codes have four bits."""
+        return self.code in ("i4", "u4")
+
+    def fitting(self, k: int) -> WeightFormat | None:
+        """Return the format for rows of ``k`` columns: this one if its groups divide them, else for
+        symmetric int4 the largest group that does; None if there is none."""
+        if k % (SUPER if self.scale == "q8" else self.group or 1) == 0:
+            return self
+        if self.code != "i4":
+            return None
+        sizes = (size for size in (128, 64, 32) if k % size == 0)
+        return next((replace(self, group=size) for size in sizes), None)
 
     @property
     def is_panel(self) -> bool:

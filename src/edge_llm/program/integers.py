@@ -37,7 +37,7 @@ class Integers:
     """
 
     format: WeightFormat
-    codes: NDArray[np.int8] | NDArray[np.uint8]
+    codes: NDArray[Any]  # int8 or uint8
     scale: NDArray[Any]
     minimum: NDArray[Any] | None = None
     factor: NDArray[np.float16] | None = None

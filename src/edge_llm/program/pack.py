@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, ExportError, ProgramError
-from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 from edge_llm.program.panels import (
     BLOCK,
@@ -214,25 +214,3 @@ def _round_float(
             hint="store it as bf16 or fp32",
         )
     return stored
-
-
-# By name, for recipes and the quantizer, until those pass formats.
-PANEL_FORMATS = tuple(
-    name for name, form in WEIGHT_FORMATS.items() if form.is_panel and form.code != "u4"
-)
-
-
-def format_group(fmt: str) -> int:
-    """Return the group size along K of the format of this name; 0 if it has no groups."""
-    if fmt not in WEIGHT_FORMATS:
-        raise ProgramError(f"weight format is {fmt!r}, expected one of {', '.join(WEIGHT_FORMATS)}")
-    return WEIGHT_FORMATS[fmt].group
-
-
-def fitting_format(fmt: str, k: int) -> str | None:
-    """Return ``fmt``, or if its group does not divide ``k`` the int4 format with the largest group
-    that does; None if none does."""
-    group = format_group(fmt)
-    if not group or k % group == 0:
-        return fmt
-    return next((f"i4g{size}" for size in (128, 64, 32) if k % size == 0), None)

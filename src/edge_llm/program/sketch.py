@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from edge_llm.errors import ExportError, SourceError
 from edge_llm.program.cost import stored_bytes
-from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
-from edge_llm.program.pack import fitting_format
+from edge_llm.program.formats import RAW_F32, WeightFormat
 from edge_llm.program.plan import ROWS, TOKENS, Instruction, Plan, Rows, State, Value, Weight
 
 # Of the files that exports make: room that headers keep, bytes of it for each layer, and bytes of
@@ -23,7 +22,8 @@ _HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 66
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Sizes of a decoder of gated MLPs; ``parameters`` counts a tied table once, ``windows`` are
-    tokens that each layer sees (0: all; empty: all in every layer)."""
+    tokens that each layer sees (0: all; empty: all in every layer), ``fused_qkv`` says that the
+    checkpoint has q, k and v in one matrix."""
 
     vocab: int
     dim: int
@@ -36,6 +36,7 @@ class Shape:
     tied: bool
     parameters: int
     windows: tuple[int, ...] = ()
+    fused_qkv: bool = False
 
 
 def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
@@ -62,13 +63,14 @@ def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
             tied=config["tie_word_embeddings"],
             parameters=parameters,
             windows=() if window is None else (window,) * layers,
+            fused_qkv=config.get("fused_qkv", False),
         )
     except KeyError as exc:
         raise SourceError(f"the catalogue's config lacks {exc}") from exc
 
 
 Kind = Literal["linear", "embedding", "head"]
-Formats = Callable[[str, Kind], str]  # (parameter name, its kind) -> weight format
+Formats = Callable[[str, Kind], WeightFormat]  # (parameter name, its kind) -> its format
 
 
 def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
@@ -91,22 +93,29 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
     def weight(name: str, kind: Kind, n: int, k: int) -> int:
         nonlocal matrices
         wanted = formats(name, kind)
-        fitted = fitting_format(wanted, k)
+        fitted = wanted.fitting(k)
         if fitted is None:
-            raise ExportError(f"{name} has {k} columns, which no group of {wanted} divides")
+            raise ExportError(f"{name} has {k} columns, which no group of {wanted.name} divides")
         matrices += n * k
-        weights.append(Weight(name, name, WEIGHT_FORMATS[fitted], (n, k)))
+        weights.append(Weight(name, name, fitted, (n, k)))
         return len(weights) - 1
 
     table = weight("model.embed_tokens.weight", "embedding", shape.vocab, shape.dim)
     emit("embedding", table, shape.dim, "T")
     q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    for layer in range(shape.layers):
-        prefix = f"model.layers.{layer}."
-        for name, n, k in (
+    reading = (
+        [("self_attn.qkv_proj", q_size + 2 * kv_size, shape.dim)]
+        if shape.fused_qkv
+        else [
             ("self_attn.q_proj", q_size, shape.dim),
             ("self_attn.k_proj", kv_size, shape.dim),
             ("self_attn.v_proj", kv_size, shape.dim),
+        ]
+    )
+    for layer in range(shape.layers):
+        prefix = f"model.layers.{layer}."
+        for name, n, k in (
+            *reading,
             ("self_attn.o_proj", shape.dim, q_size),
             ("mlp.gate_proj", shape.ffn, shape.dim),
             ("mlp.up_proj", shape.ffn, shape.dim),

@@ -7,7 +7,6 @@ import tracemalloc
 import gguf
 import numpy as np
 import pytest
-import torch
 from fixtures_gguf_encoders import ENCODERS, encode_blocks
 from numpy.typing import NDArray
 
@@ -15,8 +14,8 @@ from edge_llm.llm.checkpoints.gguf.blocks import (
     BLOCK_FORMATS,
     CHUNK,
     UNSUPPORTED_TYPES,
-    q4_0_integers,
 )
+from edge_llm.llm.checkpoints.gguf.integers import INTEGER_BLOCKS
 
 # Where each format keeps its fp16 scales; all other bytes may have any value.
 SCALES = {
@@ -129,10 +128,11 @@ def test_infinite_scales_do_not_warn() -> None:
     assert not np.isfinite(decoded("Q4_0", blocks)).any()
 
 
-def test_integers_give_the_weights() -> None:
-    blocks = random_blocks("Q4_0", 1000)
-    q, scales = q4_0_integers(blocks)
-    assert (q.dtype, q.min(), q.max()) == (np.int8, -8, 7)
-    np.testing.assert_array_equal(q * scales[:, None], decoded("Q4_0", blocks))
-    halves = torch.from_numpy(scales).half().float().numpy()
-    np.testing.assert_array_equal(halves, scales)
+@pytest.mark.parametrize("kind", INTEGER_BLOCKS)
+def test_integers_give_the_weights(kind: int) -> None:
+    name = BLOCK_FORMATS[kind].name
+    blocks = random_blocks(name, 1000)
+    integers = INTEGER_BLOCKS[kind].read(blocks, 20)
+    assert integers.format == INTEGER_BLOCKS[kind].format
+    assert integers.shape == (20, 50 * BLOCK_FORMATS[kind].size)
+    np.testing.assert_array_equal(integers.dequantize(), decoded(name, blocks).reshape(20, -1))

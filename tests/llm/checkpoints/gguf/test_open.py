@@ -23,6 +23,7 @@ from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerMetadata
 from edge_llm.llm.config import FrequencyDivisors, LinearScaling
 from edge_llm.llm.registry import load_model
 from edge_llm.program.documents import GenerationDefaults
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 Factory = Callable[..., Path]
 
@@ -108,16 +109,14 @@ def test_block_formats(
             assert got.dtype == dtype
             values = gguf.quants.dequantize(encode(values, quant), kind)
         np.testing.assert_array_equal(got.float().numpy(), values, err_msg=name)
-    assert made.integer_groups == (dict.fromkeys(matrices, 32) if quant == "Q4_0" else {})
-    for name in made.integer_groups:
+    held = {"Q4_0": "i4g32", "Q4_1": "u4g32m", "Q4_K": "u4g32k"}.get(quant)
+    formats = dict.fromkeys(matrices, WEIGHT_FORMATS[held]) if held else {}
+    assert made.integer_formats == formats
+    for name in formats:
         stored = made.integers(name)
-        assert (stored.q.dtype, stored.scales.dtype, stored.group) == (
-            np.int8,
-            np.float32,
-            32,
-        )
-        products = stored.q * stored.scales.repeat(32, axis=1)
-        assert np.array_equal(products, made.tensor(name)), name
+        assert stored.format == formats[name]
+        assert np.array_equal(stored.dequantize(), made.tensor(name)), name
+    assert {made.stored_as[name] for name in matrices} == {quant}
 
 
 def test_scales_that_are_no_numbers(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
@@ -129,7 +128,7 @@ def test_scales_that_are_no_numbers(tiny_checkpoint: Factory, make_gguf: Factory
         ),
     )
     made = open_checkpoint(path)
-    with pytest.raises(CheckpointError, match="has scales that are not finite"):
+    with pytest.raises(CheckpointError, match="scale has values that are not finite"):
         made.integers("lm_head.weight")
 
 

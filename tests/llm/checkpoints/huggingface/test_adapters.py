@@ -17,7 +17,8 @@ from stored_tensors import tensor_of
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.checkpoints.source import Integers
+from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.integers import Integers
 
 peft = pytest.importorskip("peft", reason="needs the peft package")
 
@@ -128,8 +129,9 @@ def test_adapted_integers_no_longer_count(tiny_checkpoint: Tiny, tmp_path: Path)
     write_adapter(tmp_path / "lora", target_modules=["q_proj"])
     plain = open_checkpoint(tiny_checkpoint("llama"))
     other = "model.layers.0.self_attn.v_proj.weight"
-    held = replace(plain, integer_groups={QUERY: 32, other: 32}, integers=integers)
-    assert with_adapters(held, [(tmp_path / "lora", 1.0)]).integer_groups == {other: 32}
+    form = WEIGHT_FORMATS["i4g32"]
+    held = replace(plain, integer_formats={QUERY: form, other: form}, integers=integers)
+    assert with_adapters(held, [(tmp_path / "lora", 1.0)]).integer_formats == {other: form}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

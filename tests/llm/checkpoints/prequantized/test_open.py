@@ -27,6 +27,7 @@ from stored_tensors import tensor_of
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 Tiny = Callable[..., Path]
 Made = tuple[Path, dict[str, Quantized]]
@@ -102,14 +103,22 @@ def compressed_folder(make: Make, group: int, bits: int = 4) -> Made:
     return make(settings, encode)
 
 
-def assert_taken_over(checkpoint: Checkpoint, chosen: dict[str, Quantized], middle: int) -> None:
-    assert set(checkpoint.integer_groups) == set(chosen)
+def assert_taken_over(checkpoint: Checkpoint, chosen: dict[str, Quantized], form: str) -> None:
+    """The integers are those that were chosen, to the last one, and stand for the same values."""
+    assert checkpoint.integer_formats == dict.fromkeys(chosen, WEIGHT_FORMATS[form])
+    group = WEIGHT_FORMATS[form].group
     for name, made in chosen.items():
         integers = checkpoint.integers(name)
-        assert integers.group == checkpoint.integer_groups[name]
-        assert np.array_equal(integers.q, made.q - middle)
-        spread = integers.scales.repeat(integers.group, axis=1)
-        assert np.array_equal(spread, made.scales.astype(np.float32)[:, made.groups])
+        assert integers.format.name == form
+        spread = integers.scale.repeat(group, axis=1)
+        assert np.array_equal(spread, made.scales[:, made.groups])
+        if integers.minimum is None:
+            assert np.array_equal(integers.codes, made.q - 8)
+        else:
+            assert np.array_equal(integers.codes, made.q)
+            zeros = integers.minimum.repeat(group, axis=1)
+            assert np.array_equal(zeros, made.zeros[:, made.groups])
+        assert np.array_equal(integers.dequantize(), made.weight)
         assert_values(checkpoint, name, made)
 
 
@@ -124,18 +133,23 @@ def assert_values(checkpoint: Checkpoint, name: str, made: Quantized) -> None:
 def test_gptq_symmetric(make: Make, group: int, taken: int, version: int) -> None:
     folder, chosen = gptq_folder(make, group, version=version)
     checkpoint = open_checkpoint(folder)
-    assert set(checkpoint.integer_groups.values()) == {taken}
-    assert_taken_over(checkpoint, chosen, 8)
-    assert checkpoint.notes == (
-        f"checkpoint quantized with gptq: 7 matrices are int4 in groups of {taken}",
-    )
+    assert_taken_over(checkpoint, chosen, f"i4g{taken}")
+    assert checkpoint.notes == (f"checkpoint quantized with gptq: 7 matrices hold i4g{taken}",)
+    assert checkpoint.stored_as[DOWN] == f"gptq, i4g{taken}"
 
 
-@pytest.mark.parametrize(("bits", "reason"), [(4, "zero points"), (8, "8 bits"), (2, "2 bits")])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("group", "taken"), [(32, 32), (64, 64), (128, 128), (-1, 128)])
+def test_gptq_with_zero_points(make: Make, group: int, taken: int, version: int) -> None:
+    folder, chosen = gptq_folder(make, group, version=version, symmetric=False)
+    assert_taken_over(open_checkpoint(folder), chosen, f"u4g{taken}z")
+
+
+@pytest.mark.parametrize(("bits", "reason"), [(8, "8 bits"), (2, "2 bits")])
 def test_gptq_that_is_read_as_floats(make: Make, bits: int, reason: str) -> None:
     folder, chosen = gptq_folder(make, 32, bits=bits, symmetric=False)
     checkpoint = open_checkpoint(folder)
-    assert not checkpoint.integer_groups
+    assert not checkpoint.integer_formats
     assert checkpoint.notes == (
         f"checkpoint quantized with gptq: 7 matrices are read as floats ({reason})",
     )
@@ -154,7 +168,7 @@ def test_gptq_in_order_of_activations(make: Make) -> None:
     settings = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": True}
     folder, chosen = make(settings, encode)
     checkpoint = open_checkpoint(folder)
-    assert not checkpoint.integer_groups
+    assert not checkpoint.integer_formats
     assert "columns in another order" in checkpoint.notes[0]
     for name, made in chosen.items():
         assert_values(checkpoint, name, made)
@@ -168,37 +182,37 @@ def test_zero_points_one_below_the_middle_turn_the_sign(make: Make) -> None:
 
     folder, chosen = make({"quant_method": "gptq", "bits": 4, "group_size": 32}, encode)
     checkpoint = open_checkpoint(folder)
-    assert len(checkpoint.integer_groups) == 7
+    assert checkpoint.integer_formats == dict.fromkeys(chosen, WEIGHT_FORMATS["i4g32"])
     for name, made in chosen.items():
-        integers = checkpoint.integers(name)
-        assert int(integers.q.min()) >= -8
-        assert int(integers.q.max()) <= 7
-        values = integers.q * integers.scales.repeat(32, axis=1)
-        assert np.array_equal(values, made.weight)
+        assert np.array_equal(checkpoint.integers(name).dequantize(), made.weight)
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_awq(make: Make, symmetric: bool) -> None:
+@pytest.mark.parametrize(("symmetric", "form"), [(True, "i4g64"), (False, "u4g64z")])
+def test_awq(make: Make, symmetric: bool, form: str) -> None:
     folder, chosen = awq_folder(make, 64, symmetric=symmetric)
-    checkpoint = open_checkpoint(folder)
-    if symmetric:
-        assert_taken_over(checkpoint, chosen, 8)
-    else:
-        assert not checkpoint.integer_groups
-        for name, made in chosen.items():
-            assert_values(checkpoint, name, made)
+    assert_taken_over(open_checkpoint(folder), chosen, form)
 
 
-@pytest.mark.parametrize("group", [32, -1])
-def test_compressed_tensors(make: Make, group: int) -> None:
+@pytest.mark.parametrize(("group", "form"), [(32, "i4g32"), (-1, "i4g128")])
+def test_compressed_tensors(make: Make, group: int, form: str) -> None:
     folder, chosen = compressed_folder(make, group)
-    assert_taken_over(open_checkpoint(folder), chosen, 8)
+    assert_taken_over(open_checkpoint(folder), chosen, form)
+
+
+def test_scales_that_are_not_finite(make: Make) -> None:
+    folder, _ = gptq_folder(make, 32)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[DOWN.replace("weight", "scales")][0, 0] = torch.inf
+    save_file(tensors, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(CheckpointError, match=r"down_proj\.qweight: scale has values that are not"):
+        checkpoint.integers(DOWN)
 
 
 def test_compressed_tensors_in_8_bits(make: Make) -> None:
     folder, chosen = compressed_folder(make, -1, bits=8)
     checkpoint = open_checkpoint(folder)
-    assert not checkpoint.integer_groups
+    assert not checkpoint.integer_formats
     for name, made in chosen.items():
         assert_values(checkpoint, name, made)
 
@@ -210,7 +224,7 @@ def test_scales_that_float16_cannot_hold(make: Make) -> None:
     tensors[name] = tensors[name].float() * 1.0001
     save_file(tensors, folder / "model.safetensors")
     checkpoint = open_checkpoint(folder)
-    assert set(chosen) - set(checkpoint.integer_groups) == {DOWN}
+    assert set(chosen) - set(checkpoint.integer_formats) == {DOWN}
     assert checkpoint.notes[1].endswith("1 matrices are read as floats (scales beyond float16)")
 
 
@@ -267,13 +281,13 @@ def test_torchao(kind: str, group: int | None, tiny_checkpoint: Tiny, tmp_path: 
     )
     assert torch.equal(tensor_of(checkpoint, DOWN), expected)
     if group is None:
-        assert not checkpoint.integer_groups
+        assert not checkpoint.integer_formats
     else:
-        assert set(checkpoint.integer_groups.values()) == {group}
-        assert len(checkpoint.integer_groups) == 7
+        assert set(checkpoint.integer_formats.values()) == {WEIGHT_FORMATS[f"i4g{group}"]}
+        assert len(checkpoint.integer_formats) == 7
         integers = checkpoint.integers(DOWN)
-        assert np.array_equal(integers.q, weight.qdata)
-        assert np.array_equal(integers.scales, weight.scale.float())
+        assert np.array_equal(integers.codes, weight.qdata)
+        assert np.array_equal(integers.scale.astype(np.float32), weight.scale.float())
 
 
 def test_torchao_of_another_class(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
