@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,9 @@ from edge_llm.runner.sampling import SamplingParams
 Bytes = NDArray[np.uint8]
 
 ISAS = ("avx512vnni", "avxvnni", "avx2", "neon_i8mm", "neon_dotprod", "neon")
-FORMATS = tuple(form for form in WEIGHT_FORMATS.values() if form.is_panel and not form.is_float)
+FORMATS = {
+    name: form for name, form in WEIGHT_FORMATS.items() if form.is_panel and not form.is_float
+}
 F32, I8 = WEIGHT_FORMATS["f32"], WEIGHT_FORMATS["i8"]
 FEW, MANY = (1, 2, 3, 4, 6, 8), (64, 512)  # rows
 WIDE, DEEP = 8192, 2048  # a feed-forward layer of a 1B model, both ways
@@ -206,16 +209,18 @@ def main() -> None:
     parser.add_argument("--threads", default="2,1")
     parser.add_argument("--isas", default=",".join(ISAS), help="those that run here are measured")
     parser.add_argument("--only", choices=("linear", "attention", "sampling"))
+    parser.add_argument("--formats", default=",".join(FORMATS), help="of linears")
     parser.add_argument("--dry", action="store_true", help="print, and write no document")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     threads = [int(count) for count in options.threads.split(",")]
     if options.child:  # of one instruction set, which the environment names
-        print(json.dumps(measure(threads, options.only)))
+        print(json.dumps(measure(threads, options.only, options.formats.split(","))))
         return
     results: dict[str, Any] = {"where": where(), "isas": []}
     for isa in options.isas.split(","):
         command = [sys.executable, __file__, "--child", "--threads", options.threads]
+        command += ["--formats", options.formats]
         command += ["--only", options.only] if options.only else []
         try:
             measured = run(command, {"EDGE_LLM_ISA": isa})
@@ -233,9 +238,9 @@ def main() -> None:
     print(text)
 
 
-def measure(threads: list[int], only: str | None) -> dict[str, Any]:
+def measure(threads: list[int], only: str | None, formats: list[str]) -> dict[str, Any]:
     native.isa()  # an instruction set that does not run here fails before anything is measured
-    parts = {"linear": linears, "attention": attentions, "sampling": samplings}
+    parts = {"linear": partial(linears, formats), "attention": attentions, "sampling": samplings}
     rows: list[dict[str, Any]] = []
     for name, part in parts.items():
         if only in (None, name):
@@ -251,9 +256,9 @@ def measure(threads: list[int], only: str | None) -> dict[str, Any]:
     }
 
 
-def linears(threads: int) -> Iterator[dict[str, Any]]:
+def linears(formats: list[str], threads: int) -> Iterator[dict[str, Any]]:
     """Seconds of multiplying alone, and with the quantization of the rows."""
-    for form in FORMATS:
+    for form in (FORMATS[name] for name in formats):
         up, down = packed(form, WIDE, DEEP), packed(form, DEEP, WIDE)
         for counts, pairs in ((FEW, STREAMED // (up.size + down.size)), (MANY, 1)):
             builder = Builder()
@@ -364,15 +369,15 @@ def linear_table(rows: list[dict[str, Any]], bandwidth: float, arithmetic: float
     if not found:
         return ""
     lines = []
-    for form in FORMATS:
+    for name in dict.fromkeys(row["what"] for row in found):
         cells = []
         for row in found:
-            if row["what"] == form.name:
+            if row["what"] == name:
                 few = row["size"] in FEW
                 rate = row["bytes" if few else "operations"] / row["seconds"]
                 share = rate / (bandwidth if few else arithmetic)
                 cells.append(f"{rate / 1e9:.{1 if few else 0}f} ({share:.0%})")
-        lines.append([form.name, *cells])
+        lines.append([name, *cells])
     head = ["linear", *(f"{n} rows, {'GB/s' if n in FEW else 'GOP/s'}" for n in FEW + MANY)]
     return table([head[0], head[1].replace("rows", "row"), *head[2:]], lines)
 

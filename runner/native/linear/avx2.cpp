@@ -29,6 +29,8 @@ inline __m256i load_bytes(const void* data) {
 
 // clang-format off: each part uses those before it
 #include "linear/avx2_quantize.inl"
+#include "linear/avx2_sums.inl"
+#include "linear/avx2_groups.inl"
 #include "linear/avx2_int4.inl"
 #include "linear/avx2_int8.inl"
 #include "linear/avx2_float.inl"
@@ -38,7 +40,6 @@ namespace edge {
 namespace {
 
 void prepare(const LinearArgs& args, Share mine) {
-  if (args.weight.format.code == Code::u4) return linear_scalar.prepare(args, mine);
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
   const HalfStarts starts = starts_of(args.weight.format);
@@ -49,15 +50,13 @@ void prepare(const LinearArgs& args, Share mine) {
 
 void multiply(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
+  if (args.weight.format.code == Code::i8) return multiply_int8(args, panels);
+  if (is_quantized(args.weight.format)) {
+    return visit_groups(args.weight.format, [&](auto groups) {
+      if constexpr (groups.kGroup > 0) multiply_groups<decltype(groups)>(args, panels);
+    });
+  }
   switch (args.weight.format.code) {
-    case Code::i4:
-      return args.weight.format.group == 32   ? multiply_int4<32>(args, panels)
-             : args.weight.format.group == 64 ? multiply_int4<64>(args, panels)
-                                              : multiply_int4<128>(args, panels);
-    case Code::u4:
-      return linear_scalar.multiply(args, worker);
-    case Code::i8:
-      return multiply_int8(args, panels);
     case Code::f16:
       return multiply_float<Code::f16>(args, panels);
     case Code::bf16:
