@@ -82,6 +82,22 @@ class Parser(Protocol):
         """Return what was held back, at the end of the answer."""
 
 
+class ShowSpecials:
+    """A parser that shows control tokens as they are written."""
+
+    def text(self, text: str) -> str:
+        """Return the text."""
+        return text
+
+    def special(self, token_id: int, text: str) -> str:
+        """Return how the token is written."""
+        return text
+
+    def finish(self) -> str:
+        """Return nothing: nothing was held back."""
+        return ""
+
+
 class Answer:
     """The state of one answer: what it has said so far, and what is held back."""
 

@@ -16,7 +16,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from edge_llm.runner.answer import Answer, Completion, Decoder, Parser, Piece, joined
+from edge_llm.runner.answer import (
+    Answer,
+    Completion,
+    Decoder,
+    Parser,
+    Piece,
+    ShowSpecials,
+    joined,
+)
 from edge_llm.runner.events import ErrorEvent, Event, EventCallback
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.stops import StopScanner, StopStrings
@@ -27,7 +35,8 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class Job:
     """One answer to generate: what it continues, and how. ``decoder`` and ``parser`` have a state
-    and serve one job; without a parser, control tokens are hidden."""
+    and serve one job; without a parser, control tokens are hidden unless ``params`` says
+    otherwise."""
 
     prompt_ids: Sequence[int]
     params: SamplingParams
@@ -110,13 +119,16 @@ class Generation:
         stops: dict[tuple[str, ...], StopStrings] = {}  # prepared once, whatever n
         try:
             for choice, job in enumerate(jobs):
-                stop = job.params.stop
-                if stop not in stops:
-                    stops[stop] = StopStrings(stop)
-                scanner = StopScanner(stops[stop])
-                self._answers.append(Answer(choice, job.decoder, job.parser, scanner))
+                params = job.params
+                if params.stop not in stops:
+                    stops[params.stop] = StopStrings(params.stop)
+                scanner = StopScanner(
+                    stops[params.stop], included=params.include_stop_str_in_output
+                )
+                parser = job.parser or (None if params.skip_special_tokens else ShowSpecials())
+                self._answers.append(Answer(choice, job.decoder, parser, scanner))
                 on_event = partial(_tell, inbox, choice)
-                self._handles.append(submit(job.prompt_ids, job.params, on_event))
+                self._handles.append(submit(job.prompt_ids, params, on_event))
         except BaseException:
             self.cancel()
             raise

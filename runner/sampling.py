@@ -236,6 +236,12 @@ class SamplingParams:
         part="text",
         aliases=("stop_sequences",),
     )
+    include_stop_str_in_output: bool = _declare(
+        False, "boolean", "end the text after a stop string, not before it", part="text", cli=False
+    )
+    skip_special_tokens: bool = _declare(
+        True, "boolean", "control tokens give no text", part="text", cli=False
+    )
     stop_ids: tuple[int, ...] | None = _declare(
         None,
         "ids",
@@ -305,6 +311,8 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
     max_tokens: int | None
     stop: str | Sequence[str]
+    include_stop_str_in_output: bool
+    skip_special_tokens: bool
     stop_ids: Sequence[int] | None
     ignore_eos: bool
     speculation: str

@@ -58,11 +58,12 @@ class StopScanner:
     """One text that is scanned for stop strings.
 
     The pieces that `push` and `finish` return, joined, are the text, cut before the stop string
-    that is complete first (the longest of those that end at the same character). What may still
-    become a stop string is held back."""
+    that is complete first (the longest of those that end at the same character), or after it if it
+    is ``included``. What may still become a stop string is held back."""
 
-    def __init__(self, stops: StopStrings) -> None:
+    def __init__(self, stops: StopStrings, *, included: bool = False) -> None:
         self._stops = stops
+        self._included = included
         self._state = 0
         self._held = ""
         self.stopped = False
@@ -78,7 +79,7 @@ class StopScanner:
                 self.stopped = True
                 whole = self._held + text[: index + 1]
                 self._held = ""
-                return whole[: len(whole) - length]
+                return whole if self._included else whole[:-length]
         self._state = state
         whole = self._held + text
         keep = len(whole) - self._stops.depth[state]

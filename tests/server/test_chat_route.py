@@ -272,3 +272,18 @@ def test_variables_that_are_refused(client: Any, variables: Any, code: str, said
         code,
     )
     assert said in error["message"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_options_of_the_text(client: Any, model: Any, whole: bool) -> None:
+    def text(**change: Any) -> str:
+        if whole:
+            content: str = ask(client, **change)["choices"][0]["message"]["content"]
+            return content
+        return text_of(stream(client, **change)[0])
+
+    model.answer = [*b"Hi", 256, *b", you"]
+    assert text(stop=", ") == "Hi"
+    assert text(stop=", ", include_stop_str_in_output=True) == "Hi, "
+    assert text(skip_special_tokens=False) == "Hi<special>, you"
+    assert text(skip_special_tokens=False, stop="<special>") == "Hi"
