@@ -6,7 +6,6 @@ Run it with a program file, or a name in the store; with neither it takes the ne
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import edge_llm
 from edge_llm.catalogue import find_program, newest_program
@@ -24,12 +23,9 @@ def main() -> None:
     if path is None:
         sys.exit("no program yet: run `make demo`, or `edge-llm export --model PATH|NAME`")
     with edge_llm.load(path) as llm:
-        greedy = llm.default_params(temperature=0.0, max_tokens=12)
-
         print(f"# {llm.name}, piece by piece")
         stats = None
-        params = llm.default_params(temperature=0.7, seed=1, max_tokens=60)
-        for piece in llm.stream("Once upon a time,", params):
+        for piece in llm.stream("Once upon a time,", temperature=0.7, seed=1, max_tokens=60):
             print(piece.text, end="", flush=True)
             stats = piece.stats  # of the last piece
         if stats is not None:
@@ -38,13 +34,12 @@ def main() -> None:
         if llm.chat_template is not None:
             print("\n# a conversation")
             question = {"role": "user", "content": "Name three colours."}
-            print(llm.chat([question], llm.default_params(temperature=0.0, max_tokens=60)).text)
+            print(llm.chat([question], temperature=0, max_tokens=60).text)
 
-        print("\n# several prompts; whoever asks at the same time shares the steps")
-        with ThreadPoolExecutor(len(PROMPTS)) as pool:
-            answers = pool.map(lambda prompt: llm.generate(prompt, greedy), PROMPTS)
-            for prompt, answer in zip(PROMPTS, answers, strict=True):
-                print(f"{prompt}|{answer.text!r}")
+        print("\n# several prompts, which share the steps")
+        answers = llm.generate(PROMPTS, temperature=0, max_tokens=12)
+        for prompt, answer in zip(PROMPTS, answers, strict=True):
+            print(f"{prompt}|{answer.text!r}")
 
         print("\n# what comes next: logits [n, vocab], row i about the token after ids[i]")
         ids = llm.tokenizer.encode(PROMPTS[0])
