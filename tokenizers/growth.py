@@ -1,63 +1,137 @@
-"""How much longer a ``tokenizer.json`` may make text before it cuts it.
+"""Bounds on how much longer the stages of a ``tokenizer.json`` may make a text.
 
-A few replacements in a row, each harmless, turn one letter into more than any memory holds; the
-library then ends the process, even while it loads a file whose added tokens are normalized. So the
-file is looked at before the library sees it.
+A few steps in a row, each harmless, turn one letter into more than any memory holds; the library
+then ends the process, even while it loads a file whose added tokens are normalized. So each stage
+is looked at before the library sees it: normalizer, pre-tokenizer, post-processor, added tokens and
+the affixes of the model. (The library never decodes for us: ``spelling.py`` knows four decoders.)
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edge_llm.errors import TokenizerError
 
-MAX_GROWTH = 256.0  # SentencePiece's spelling of spaces has 12
-# What can grow without a bound of its own, unless letters are hidden in escapes.
-_SUSPECT = re.compile(rb'"type"\s*:\s*"(?:Replace|Prepend|Precompiled)"|\\u00[4-7]')
-# Bytes of UTF-8 that the others make of one: compatibility forms have up to 11, the others up to 3.
-_FACTORS = {"NFKC": 11.0, "NFKD": 11.0}
-_OTHERS = 3.0
+MAX_GROWTH = 256.0  # normalizer and pre-tokenizer together; SentencePiece's spelling has 12
+MAX_COPIES = 4096.0  # tokens that a post-processor may make of one; real ones make 3
+MAX_ADDED_BYTES = 2**24  # texts of all added tokens, normalized; the largest known have 2**17
+MAX_AFFIX = 64  # bytes that a model may put before or after a part of a word
+
+_Step = Mapping[str, Any]
+
+# The factors are bytes of UTF-8 that a step makes of one byte, at most. Unicode publishes 3 for the
+# canonical forms and 11 for the compatibility forms; lower case has 1.5; BERT takes accents apart,
+# lowers case and puts spaces around each Chinese character; a byte-level alphabet has two bytes for
+# each byte that it moves.
+_NORMALIZERS = {
+    "BertNormalizer": 8.0,
+    "ByteLevel": 2.0,
+    "Lowercase": 1.5,
+    "NFC": 3.0,
+    "NFD": 3.0,
+    "NFKC": 11.0,
+    "NFKD": 11.0,
+    "Nmt": 1.0,
+    "Strip": 1.0,
+    "StripAccents": 1.0,
+}
+_CUTTERS = (
+    "BertPreTokenizer",
+    "CharDelimiterSplit",
+    "Digits",
+    "FixedLength",
+    "Punctuation",
+    "Split",
+    "UnicodeScripts",
+    "Whitespace",
+    "WhitespaceSplit",
+)
 
 
-def check_growth(data: bytes) -> None:
-    """
+def check_growth(data: bytes) -> float:
+    """Return how many bytes normalizer and pre-tokenizer may make of one byte of text.
+
     Args:
         data: the bytes of a ``tokenizer.json``, or of what should be one.
 
     Raises:
-        TokenizerError: its normalizer could make text more than MAX_GROWTH times as long, or
-            cannot be made out.
+        TokenizerError: a stage can make text longer than its bound, or cannot be made out.
     """
-    if not _SUSPECT.search(data):
-        return
     try:
-        growth = math.prod(map(_factor, _steps(json.loads(data).get("normalizer"))))
+        document = json.loads(data)
+        normalizer = normalizer_growth(document)
+        words = math.prod(map(_word_factor, _steps(document.get("pre_tokenizer"), "pretokenizers")))
+        copies = math.prod(map(_copies, _steps(document.get("post_processor"), "processors")))
+        added = [
+            (token["content"], bool(token["normalized"]))
+            for token in document.get("added_tokens") or ()
+        ]
+        model = document["model"]
+        affixes = map(model.get, ("continuing_subword_prefix", "end_of_word_suffix"))
+        longest = max(len((affix or "").encode()) for affix in affixes)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as exc:
-        raise TokenizerError("not a readable tokenizer.json: its normalizer is damaged") from exc
-    if growth > MAX_GROWTH:
         raise TokenizerError(
-            f"the normalizer could make text {growth:.3g} times as long, at most {MAX_GROWTH:g} "
-            "times is supported"
+            f"not a readable tokenizer.json: {type(exc).__name__}: {str(exc)[:200]}"
+        ) from exc
+    _check(normalizer * words, MAX_GROWTH, "normalizer and pre-tokenizer could make text")
+    _check(copies, MAX_COPIES, "the post-processor could make text")
+    check_added(added, normalizer)
+    if longest > MAX_AFFIX:
+        raise TokenizerError(
+            f"the model's prefix or suffix has {longest} bytes, at most {MAX_AFFIX} can be"
+        )
+    return normalizer * words
+
+
+def normalizer_growth(document: _Step) -> float:
+    """Return how many bytes the normalizer of a parsed ``tokenizer.json`` may make of one.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is damaged.
+    """
+    return math.prod(map(_factor, _steps(document.get("normalizer"), "normalizers")))
+
+
+def check_added(tokens: Iterable[tuple[str, bool]], growth: float) -> None:
+    """Check the texts of added tokens, which the library normalizes and keeps in an automaton.
+
+    Args:
+        tokens: text of each token, and whether it is normalized.
+        growth: bytes that the normalizer may make of one.
+
+    Raises:
+        TokenizerError: all texts together may become too long.
+    """
+    total = sum(len(text.encode()) * (growth if changes else 1.0) for text, changes in tokens)
+    if total > MAX_ADDED_BYTES:
+        raise TokenizerError(
+            f"the added tokens could take {total:.3g} bytes, at most {MAX_ADDED_BYTES} can be"
         )
 
 
-def _steps(normalizer: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """The normalizer as a flat list."""
-    if normalizer is None:
+def _check(factor: float, limit: float, what: str) -> None:
+    if factor > limit:
+        raise TokenizerError(
+            f"{what} {factor:.3g} times as long, at most {limit:g} times is supported"
+        )
+
+
+def _steps(stage: _Step | None, key: str) -> Iterator[_Step]:
+    """Yield the steps of a stage, whose sequences may lie in each other."""
+    if stage is None:
         return
-    if normalizer["type"] == "Sequence":
-        for inner in normalizer["normalizers"]:
-            yield from _steps(inner)
+    if stage["type"] == "Sequence":
+        for inner in stage[key]:
+            yield from _steps(inner, key)
     else:
-        yield normalizer
+        yield stage
 
 
-def _factor(step: Mapping[str, Any]) -> float:
-    """At most how much longer a step makes a text, in bytes."""
+def _factor(step: _Step) -> float:
+    """Return how many bytes a step of a normalizer makes of one, at most."""
     match step["type"]:
         case "Replace":
             pattern = step["pattern"]
@@ -67,7 +141,31 @@ def _factor(step: Mapping[str, Any]) -> float:
             return max(1.0, put / found) if found else 1.0 + put
         case "Prepend":
             return 1.0 + len(step["prepend"].encode())
-        case "Precompiled":
-            return math.inf  # a table that may say anything
+        case kind:  # Precompiled is a table that may say anything
+            return _NORMALIZERS.get(kind, math.inf)
+
+
+def _word_factor(step: _Step) -> float:
+    """Return how many bytes a step of a pre-tokenizer makes of one, at most: a prefix comes before
+    each piece that the steps before it cut, and a piece can be one byte."""
+    match step["type"]:
+        case "ByteLevel":
+            return 4.0 if step.get("add_prefix_space", True) else 2.0
+        case "Metaspace":
+            return 1.0 + len(step["replacement"].encode())
         case kind:
-            return _FACTORS.get(kind, _OTHERS)
+            return 1.0 if kind in _CUTTERS else math.inf
+
+
+def _copies(step: _Step) -> float:
+    """Return how many tokens a step of a post-processor makes of one, at most."""
+    match step["type"]:
+        case "TemplateProcessing":
+            made = sum(len(token["ids"]) for token in step["special_tokens"].values())
+            return float(max(len(step["single"]), len(step["pair"])) * (1 + made))
+        case "BertProcessing" | "RobertaProcessing":
+            return 3.0
+        case "ByteLevel":
+            return 1.0
+        case _:
+            return math.inf

@@ -11,6 +11,7 @@ import tokenizers as hf
 
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
+from edge_llm.tokenizers.growth import check_added, normalizer_growth
 from edge_llm.tokenizers.readers.added import MAX_SIZE, Built
 from edge_llm.tokenizers.readers.folder import Folder, read_bytes, read_folder
 from edge_llm.tokenizers.readers.gguf import build_bpe, build_spm
@@ -126,7 +127,8 @@ def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
     tokenizer = parse(data)
     spelling_of(tokenizer)
     # The library gives an added token the id that its text has, whatever the file says.
-    for entry in json.loads(data).get("added_tokens") or ():
+    parsed = json.loads(data)
+    for entry in parsed.get("added_tokens") or ():
         text, token_id = entry["content"], entry["id"]
         if tokenizer.token_to_id(text) not in (token_id, None):
             raise TokenizerError(
@@ -134,6 +136,9 @@ def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
                 f"{tokenizer.token_to_id(text)} in the vocabulary or by its place"
             )
     listed = sorted(folder.listed.items())
+    check_added(
+        ((token.content, token.normalized) for _, token in listed), normalizer_growth(parsed)
+    )
     # At once: each call takes time for all tokens that are there.
     tokenizer.add_tokens(
         [token for _, token in listed if tokenizer.token_to_id(token.content) is None]
