@@ -18,6 +18,7 @@ from edge_llm.errors import TokenizerError
 MAX_GROWTH = 256.0  # normalizer and pre-tokenizer together; SentencePiece's spelling has 12
 MAX_COPIES = 4096.0  # tokens that a post-processor may make of one; real ones make 3
 MAX_ADDED_BYTES = 2**24  # texts of all added tokens, normalized; the largest known have 2**17
+MAX_ADDED = 1024  # bytes of one of them
 MAX_AFFIX = 64  # bytes that a model may put before or after a part of a word
 
 _Step = Mapping[str, Any]
@@ -63,8 +64,10 @@ def check_growth(data: bytes) -> float:
     try:
         document = json.loads(data)
         normalizer = normalizer_growth(document)
-        words = math.prod(map(_word_factor, _steps(document.get("pre_tokenizer"), "pretokenizers")))
-        copies = math.prod(map(_copies, _steps(document.get("post_processor"), "processors")))
+        words = math.prod(
+            map(_word_factor, steps_of(document.get("pre_tokenizer"), "pretokenizers"))
+        )
+        copies = math.prod(map(_copies, steps_of(document.get("post_processor"), "processors")))
         added = [
             (token["content"], bool(token["normalized"]))
             for token in document.get("added_tokens") or ()
@@ -92,7 +95,7 @@ def normalizer_growth(document: _Step) -> float:
     Raises:
         LookupError, TypeError, AttributeError: it is damaged.
     """
-    return math.prod(map(_factor, _steps(document.get("normalizer"), "normalizers")))
+    return math.prod(map(_factor, steps_of(document.get("normalizer"), "normalizers")))
 
 
 def check_added(tokens: Iterable[tuple[str, bool]], growth: float) -> None:
@@ -103,8 +106,12 @@ def check_added(tokens: Iterable[tuple[str, bool]], growth: float) -> None:
         growth: bytes that the normalizer may make of one.
 
     Raises:
-        TokenizerError: all texts together may become too long.
+        TokenizerError: a text is too long, or all together may become so.
     """
+    tokens = list(tokens)
+    longest = max((len(text.encode()) for text, _ in tokens), default=0)
+    if longest > MAX_ADDED:
+        raise TokenizerError(f"an added token has {longest} bytes, at most {MAX_ADDED} can be")
     total = sum(len(text.encode()) * (growth if changes else 1.0) for text, changes in tokens)
     if total > MAX_ADDED_BYTES:
         raise TokenizerError(
@@ -119,13 +126,14 @@ def _check(factor: float, limit: float, what: str) -> None:
         )
 
 
-def _steps(stage: _Step | None, key: str) -> Iterator[_Step]:
-    """Yield the steps of a stage, whose sequences may lie in each other."""
+def steps_of(stage: _Step | None, key: str) -> Iterator[_Step]:
+    """Yield the steps of a stage of a ``tokenizer.json``: ``Sequence`` may lie in each other, each
+    with its steps under ``key``."""
     if stage is None:
         return
     if stage["type"] == "Sequence":
         for inner in stage[key]:
-            yield from _steps(inner, key)
+            yield from steps_of(inner, key)
     else:
         yield stage
 

@@ -27,11 +27,13 @@ class Spelling:
         bytes_of: the bytes of a token of the vocabulary.
         added_bytes_of: those of an added token.
         first: the bytes of a token that begins a text, from its bytes.
+        byte_for_byte: a token has as many bytes as the text that it is made from.
     """
 
     bytes_of: Callable[[str], bytes]
     added_bytes_of: Callable[[str], bytes]
     first: Callable[[bytes], bytes]
+    byte_for_byte: bool = False
 
 
 def spelling_of(tokenizer: hf.Tokenizer) -> Spelling:
@@ -44,7 +46,7 @@ def spelling_of(tokenizer: hf.Tokenizer) -> Spelling:
     steps = [] if state is None else _steps(state)
     match [(step["type"], step) for step in steps]:
         case [("ByteLevel", _)]:
-            return Spelling(token_to_bytes, str.encode, bytes)
+            return Spelling(token_to_bytes, str.encode, bytes, byte_for_byte=True)
         case [("Metaspace", step)]:
             spell = _spell(step["replacement"], with_bytes=False)
             # The library drops every space of the first token, not only the one before it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
+import numpy as np
 import tokenizers as hf
 from tokenizers.pre_tokenizers import Metaspace
 
@@ -14,14 +16,15 @@ from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.program.file import Program
 from edge_llm.tokenizers.growth import check_growth
+from edge_llm.tokenizers.length import TextLength
 from edge_llm.tokenizers.spelling import spelling_of
 from edge_llm.tokenizers.tables.merger import Merged, Merger
 
 
-class Span(NamedTuple):
-    """A token and the characters ``text[start:end]`` that it covers."""
+class Mark(NamedTuple):
+    """A control token: ``ids[at]``, read from the characters ``text[start:end]``."""
 
-    id: int
+    at: int
     start: int
     end: int
 
@@ -40,7 +43,7 @@ class Tokenizer:
 
     def __init__(self, data: bytes, facts: TokenizerFacts, merger: Merger | None = None) -> None:
         self.facts = facts
-        self._hf = parse(data)
+        self._hf, growth = _read(data)
         # BOS is in the facts, and spans are to cover all of a token's text.
         self._hf.post_processor = None
         self._merger = merger
@@ -50,6 +53,7 @@ class Tokenizer:
             self._added = {merger.id_of(unit): token for unit, token in self._added.items()}
         self._special_ids = frozenset(i for i, token in self._added.items() if token.special)
         self._bytes: dict[int, bytes] = {}
+        self.length = TextLength(json.loads(data), growth, self._longest)
         # Whether special-token text is matched is a switch of the library's object, not an
         # argument, so setting it and encoding are one step.
         self._switch = threading.Lock()
@@ -60,6 +64,11 @@ class Tokenizer:
     def size(self) -> int:
         """One past the largest id that has a token."""
         return self.facts.size
+
+    @property
+    def added_texts(self) -> frozenset[str]:
+        """The texts of all added tokens, special or not."""
+        return frozenset(token.content for token in self._added.values())
 
     @property
     def special_texts(self) -> Mapping[str, int]:
@@ -93,6 +102,22 @@ class Tokenizer:
         token = self.token_text(token_id)
         return b"" if token is None else self._spelling.bytes_of(token)
 
+    def _longest(self) -> int:
+        """Return the most bytes of text that a token of the vocabulary stands for."""
+        if self._merger is not None:
+            lengths = self._merger.lengths()
+        else:
+            texts = (self._hf.id_to_token(i) or "" for i in range(self.size))
+            lengths = np.array([len(text.encode()) for text in texts], np.int64)
+        if not self._spelling.byte_for_byte:  # the spelling is what text is before it is merged
+            return int(lengths.max())
+        longest = 0
+        for token_id in np.argsort(-lengths, kind="stable").tolist():
+            if lengths[token_id] <= longest:
+                break
+            longest = max(longest, len(self.token_bytes(token_id)))
+        return longest
+
     def first_bytes(self, token_id: int) -> bytes:
         """`token_bytes` of a token that begins a text, without a space that only its spelling
         has."""
@@ -105,8 +130,9 @@ class Tokenizer:
         add_bos: bool | None = None,
         specials: bool = False,
         continues: bool = False,
+        token_limit: int | None = None,
     ) -> list[int]:
-        """The ids of a text.
+        """Return the ids of a text.
 
         Args:
             add_bos: prepend the BOS id; by default as the checkpoint does for raw text.
@@ -114,11 +140,15 @@ class Tokenizer:
                 anything is that a user typed.
             continues: the text comes after a special token of the same prompt, so that a space
                 which only the beginning of a prompt gets is left out.
+            token_limit: refuse, before it is encoded, a text that makes more tokens in any case;
+                one that is not refused may still have more.
 
         Raises:
-            TokenizerError: text that is not Unicode (lone surrogates), or ``add_bos`` without
-                a BOS token.
+            ContextLengthError: the text cannot be encoded in ``token_limit`` tokens.
+            TokenizerError: text that is not Unicode (lone surrogates) or too long
+                (`length.py`), or ``add_bos`` without a BOS token.
         """
+        self.length.check(text, token_limit)
         encoding = self._encode(text, specials, continues)
         ids = encoding.ids if self._merger is None else _merged(self._merger, encoding).ids
         if self.facts.add_bos if add_bos is None else add_bos:
@@ -127,26 +157,44 @@ class Tokenizer:
             ids.insert(0, self.facts.bos_id)
         return ids
 
-    def spans(self, text: str) -> list[Span]:
-        """``encode`` with special tokens read and no BOS, and what each id covers."""
+    def encode_marked(self, text: str) -> tuple[list[int], list[Mark]]:
+        """Return ``encode`` with special tokens read and no BOS, and where those tokens are.
+
+        Raises:
+            TokenizerError: as `encode`.
+        """
+        self.length.check(text)
         encoding = self._encode(text, True, False)
-        offsets = encoding.offsets
         if self._merger is None:
-            return [Span(i, *offset) for i, offset in zip(encoding.ids, offsets, strict=True)]
-        ids, ends = _merged(self._merger, encoding)
-        begins = [0, *ends]
-        return [
-            Span(i, offsets[begin][0], offsets[end - 1][1])
-            for i, begin, end in zip(ids, begins, ends, strict=False)
-        ]
+            ids, ends = encoding.ids, None
+        else:
+            ids, ends = _merged(self._merger, encoding)
+        marks = []
+        for index, token_id in enumerate(ids):
+            if token_id in self._special_ids:
+                unit = index if ends is None else ends[index] - 1
+                start, end = encoding.token_to_chars(unit) or (0, 0)
+                marks.append(Mark(index, start, end))
+        return ids, marks
+
+    def with_specials(self, texts: frozenset[str]) -> Tokenizer:
+        """Return this tokenizer with more special tokens: those added tokens that have one of the
+        texts, read only where a text has them letter by letter, as all special tokens then are."""
+        with self._switch:
+            self._hf.pre_tokenizer = self._cut
+            document = json.loads(self._hf.to_str())
+        texts |= self.special_texts.keys()
+        for token in document["added_tokens"]:
+            if token["content"] in texts:
+                token |= {"special": True, "normalized": False}
+        return Tokenizer(json.dumps(document).encode(), self.facts, self._merger)
+
+    @property
+    def has_normalized_specials(self) -> bool:
+        """Whether other texts than its own become a special token, once they are normalized."""
+        return any(token.special and token.normalized for token in self._added.values())
 
     def _encode(self, text: str, specials: bool, continues: bool) -> hf.Encoding:
-        try:
-            text.encode()
-        except UnicodeEncodeError as exc:
-            raise TokenizerError(
-                f"text is not valid Unicode: lone surrogate at character {exc.start}"
-            ) from exc
         with self._switch:
             self._hf.encode_special_tokens = not specials
             if self._cut_within is not None:
@@ -195,17 +243,22 @@ def _merged(merger: Merger, encoding: hf.Encoding) -> Merged:
 
 
 def parse(data: bytes) -> hf.Tokenizer:
-    """The library's object for a ``tokenizer.json``, set to neither truncate nor pad.
+    """Return the library's object for a ``tokenizer.json``, set to neither truncate nor pad.
 
     Raises:
-        TokenizerError: the library cannot read it, or its normalizer makes text too long.
+        TokenizerError: the library cannot read it, or it could make text too long.
     """
-    check_growth(data)
+    return _read(data)[0]
+
+
+def _read(data: bytes) -> tuple[hf.Tokenizer, float]:
+    """Return `parse`, and how much longer it may make text (`growth.py`)."""
+    growth = check_growth(data)
     with library_errors("not a readable tokenizer.json"):
         tokenizer = hf.Tokenizer.from_buffer(data)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    return tokenizer, growth
 
 
 @contextmanager

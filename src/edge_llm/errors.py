@@ -81,17 +81,26 @@ class RequestError(EdgeLLMError):
 
 
 class ContextLengthError(RequestError):
-    """The prompt does not fit the program's context."""
+    """The prompt does not fit the program's context of ``context`` tokens; it has
+    ``prompt_tokens``, or more where ``at_least`` says that they were not counted to the end."""
 
-    def __init__(self, context: int, prompt_tokens: int, *, param: str | None = None) -> None:
+    def __init__(
+        self,
+        context: int,
+        prompt_tokens: int,
+        *,
+        param: str | None = None,
+        at_least: bool = False,
+    ) -> None:
         super().__init__(
-            f"This model's maximum context length is {context} tokens. "
-            f"However, your messages resulted in {prompt_tokens} tokens. "
+            f"This model's maximum context length is {context} tokens. However, your messages "
+            f"resulted in {'at least ' if at_least else ''}{prompt_tokens} tokens. "
             "Please reduce the length of the messages.",
             param=param,
         )
         self.context = context
         self.prompt_tokens = prompt_tokens
+        self.at_least = at_least
 
 
 class CapacityError(EdgeLLMError):

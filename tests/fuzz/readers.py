@@ -127,7 +127,7 @@ def _use_tokenizer(tokenizer: Any) -> None:
 
     ids = tokenizer.encode(TEXT)
     assert all(0 <= token_id < tokenizer.size for token_id in ids), ids
-    tokenizer.spans(TEXT)
+    tokenizer.encode_marked(TEXT)
     ids += [0, tokenizer.size - 1]
     stream = TextDecoder(tokenizer)
     pieces = [stream.push(token_id) for token_id in ids]

@@ -126,11 +126,11 @@ def test_growth_in_any_stage_is_refused(stages: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("normalized", [True, False])
 def test_added_tokens_are_bounded_together(normalized: bool) -> None:
-    count = 2 if normalized else 1000
+    count = 300 if normalized else 30_000
     added = [
         {
             "id": 3 + at,
-            "content": f"{at}".ljust(100_000, "ä"),
+            "content": f"{at}".ljust(300, "ä"),
             "single_word": False,
             "lstrip": False,
             "rstrip": False,
@@ -141,6 +141,12 @@ def test_added_tokens_are_bounded_together(normalized: bool) -> None:
     ]
     with pytest.raises(TokenizerError, match="added tokens could take"):
         load(sequence(*[{"type": "ByteLevel"}] * 7), added_tokens=added)
+
+
+def test_an_added_token_is_bounded() -> None:
+    fields = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    with pytest.raises(TokenizerError, match="an added token has 2000 bytes"):
+        load(None, added_tokens=[{"id": 3, "content": "ä" * 1000, **fields}])
 
 
 def test_affixes_of_the_model_are_bounded() -> None:

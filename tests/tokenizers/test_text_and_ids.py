@@ -75,9 +75,10 @@ def test_lone_surrogates_are_an_error(byte_tokenizer: Tokenizer) -> None:
         byte_tokenizer.encode("a\ud800")
 
 
-def test_spans(byte_tokenizer: Tokenizer) -> None:
-    spans = byte_tokenizer.spans("hell<|im_end|>o")
-    assert spans == [(258, 0, 4), (260, 4, 14), (ord("o"), 14, 15)]
+def test_places_of_control_tokens(byte_tokenizer: Tokenizer) -> None:
+    ids, marks = byte_tokenizer.encode_marked("hell<|im_end|>o<|im_end|><|im_start|>")
+    assert ids == [258, 260, ord("o"), 260, 259]
+    assert marks == [(1, 4, 14), (3, 15, 25), (4, 25, 37)]
 
 
 def test_threads_do_not_see_each_others_switch(byte_tokenizer: Tokenizer) -> None:

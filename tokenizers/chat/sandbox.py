@@ -6,10 +6,10 @@ from __future__ import annotations
 import ctypes
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Template, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateError
@@ -19,7 +19,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from edge_llm.tokenizers.chat import bounds
-from edge_llm.tokenizers.chat.bounds import MAX_CHARACTERS
 from edge_llm.tokenizers.chat.filters import OPERATORS, bounded, to_json
 
 MAX_SOURCE_CHARACTERS = 250_000
@@ -40,6 +39,23 @@ class ToolPlace(Enum):
     TOOLS = auto()
     XML_TOOLS = auto()  # SmolLM3
     SYSTEM_MESSAGE = auto()  # Phi-4-mini
+
+
+class TemplateFacts(NamedTuple):
+    """Where a template looks for tools; the names by which it looks things up; the texts that it
+    looks for in others."""
+
+    tools: ToolPlace
+    names: frozenset[str]
+    sought: frozenset[str]
+
+
+class TextLengthError(SecurityError):
+    """The text of a template is longer than it may be: of ``characters`` at least."""
+
+    def __init__(self, characters: int, most: int) -> None:
+        super().__init__(f"the text is longer than {most} characters")
+        self.characters = characters
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -79,20 +95,24 @@ class Environment(ImmutableSandboxedEnvironment):
         tree = _Bound().visit(self.parse(source))
         return self.from_string(tree)
 
-    def find_tools(self, source: str) -> ToolPlace:
-        """
+    def look_at(self, source: str) -> TemplateFacts:
+        """Return what is known of a template without rendering it.
+
         Raises:
             jinja2.TemplateError: the source is not a template.
         """
         tree = self.parse(source)
-        names = meta.find_undeclared_variables(tree)
-        if "tools" in names:
-            return ToolPlace.TOOLS
-        if "xml_tools" in names:
-            return ToolPlace.XML_TOOLS
-        keys: set[Any] = {node.attr for node in tree.find_all(nodes.Getattr)}
-        keys |= {getattr(node.arg, "value", None) for node in tree.find_all(nodes.Getitem)}
-        return ToolPlace.SYSTEM_MESSAGE if "tools" in keys else ToolPlace.NONE
+        variables = meta.find_undeclared_variables(tree)
+        names: set[Any] = {node.attr for node in tree.find_all(nodes.Getattr)}
+        names |= {getattr(node.arg, "value", None) for node in tree.find_all(nodes.Getitem)}
+        if "tools" in variables:
+            place = ToolPlace.TOOLS
+        elif "xml_tools" in variables:
+            place = ToolPlace.XML_TOOLS
+        else:
+            place = ToolPlace.SYSTEM_MESSAGE if "tools" in names else ToolPlace.NONE
+        texts = frozenset(name for name in names if isinstance(name, str))
+        return TemplateFacts(place, texts, frozenset(_sought(tree)))
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -115,10 +135,15 @@ class Environment(ImmutableSandboxedEnvironment):
         return result
 
 
-def render_bounded(template: Template, context: dict[str, Any]) -> str:
-    """
+def render_bounded(template: Template, context: dict[str, Any], most: int) -> str:
+    """Return the text of a template.
+
+    Args:
+        most: characters of it, counted while it is written.
+
     Raises:
-        jinja2.TemplateError: the template rejects the context, or its text is too long.
+        jinja2.TemplateError: the template rejects the context.
+        TextLengthError: its text is too long.
     """
     bounds.start_counting()
     parts: list[str] = []
@@ -126,8 +151,8 @@ def render_bounded(template: Template, context: dict[str, Any]) -> str:
     for part in template.generate(context):
         parts.append(part)
         length += len(part)
-        if length > MAX_CHARACTERS:
-            raise SecurityError(f"the text is longer than {MAX_CHARACTERS} characters")
+        if length > most:
+            raise TextLengthError(length, most)
     return "".join(parts)
 
 
@@ -208,6 +233,34 @@ class _Bound(NodeTransformer):
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _filter("bounded_value", node) if node.ctx == "load" else node
+
+
+# Methods and filters whose arguments are looked for in a text.
+# fmt: off
+_SEEKING = frozenset(
+    {
+        "count", "endswith", "find", "index", "lstrip", "partition", "removeprefix",
+        "removesuffix", "replace", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split",
+        "startswith", "strip",
+    }
+)
+# fmt: on
+
+
+def _sought(tree: nodes.Template) -> Iterator[str]:
+    """Yield the texts that a template compares with, splits at, replaces and so on."""
+    seeking: list[nodes.Node] = list(tree.find_all(nodes.Compare))
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr) and call.node.attr in _SEEKING:
+            seeking += call.args
+    for work in tree.find_all(nodes.Filter):
+        if work.name in _SEEKING:
+            seeking += work.args
+    for node in seeking:
+        for constant in [node, *node.find_all(nodes.Const)]:
+            value = getattr(constant, "value", None)
+            if isinstance(value, str):
+                yield value
 
 
 def _filter(name: str, value: nodes.Expr, arguments: Sequence[nodes.Expr] = ()) -> nodes.Filter:

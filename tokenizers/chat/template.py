@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jinja2.exceptions import TemplateError as JinjaError
 
 from edge_llm.errors import TemplateError
+from edge_llm.tokenizers.chat.bounds import MAX_CHARACTERS
+from edge_llm.tokenizers.chat.conversation import plain, plain_list, with_reasoning, with_tools
 from edge_llm.tokenizers.chat.sandbox import (
     MAX_MESSAGE_CHARACTERS,
     MAX_SECONDS,
     Environment,
     TemplateTimeoutError,
+    TextLengthError,
     ToolPlace,
     render_bounded,
     run_within,
 )
+from edge_llm.tokenizers.length import TextLength
 
 Message = Mapping[str, Any]
 _T = TypeVar("_T")
-
-# Three names of one thing; templates read the first, some the second.
-_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplate:
@@ -46,9 +46,19 @@ class ChatTemplate:
         named = {"bos_token": bos, "eos_token": eos}
         self._tokens = {name: text for name, text in named.items() if text}
         environment = Environment()
-        self._template, self._tools = self._guarded(
-            "compile", lambda: (environment.compile_bounded(source), environment.find_tools(source))
+        self._template, self._facts = self._guarded(
+            "compile", lambda: (environment.compile_bounded(source), environment.look_at(source))
         )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The keys and attributes that the template looks up by name."""
+        return self._facts.names
+
+    @property
+    def sought(self) -> frozenset[str]:
+        """The texts that the template looks for in others: compares with, splits at, replaces."""
+        return self._facts.sought
 
     def render(
         self,
@@ -58,7 +68,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **kwargs: Any,
     ) -> str:
-        """The prompt of a conversation.
+        """Return the prompt of a conversation.
 
         Args:
             messages: JSON objects, with at least ``role`` and ``content``.
@@ -71,23 +81,62 @@ class ChatTemplate:
             TemplateError: the template rejects them, or takes too long, or they are not JSON, or
                 there are tools and the template has no place for them.
         """
-        plain = [_with_reasoning(_plain(message)) for message in messages]
-        given = None if tools is None else _plain(tools)
-        if given and self._tools is ToolPlace.SYSTEM_MESSAGE:
-            plain = _tools_in_system_message(plain, given)
-        elif given and self._tools is ToolPlace.XML_TOOLS:
-            kwargs = {"xml_tools": given, **kwargs}
-        elif given and self._tools is ToolPlace.NONE:
+        return self._render(
+            [with_reasoning(message) for message in plain_list("messages", messages)],
+            None if tools is None else plain_list("tools", tools),
+            add_generation_prompt,
+            {name: plain(value) for name, value in kwargs.items()},
+            MAX_CHARACTERS,
+        )
+
+    def render_within(
+        self,
+        length: TextLength,
+        token_limit: int | None,
+        messages: list[dict[Any, Any]],
+        tools: list[Any] | None,
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any],
+    ) -> str:
+        """Return `render` of values that `conversation.py` has made, stopped where the prompt is
+        too long to be encoded, or has more than ``token_limit`` tokens in any case.
+
+        Raises:
+            ContextLengthError, TokenizerError: it is too long.
+            TemplateError: see `render`.
+        """
+        most = min(MAX_CHARACTERS, length.most_characters(token_limit))
+        try:
+            return self._render(messages, tools, add_generation_prompt, variables, most)
+        except TemplateError as exc:
+            if isinstance(exc.__cause__, TextLengthError):
+                length.check_characters(exc.__cause__.characters, token_limit)
+            raise
+
+    def _render(
+        self,
+        messages: list[dict[Any, Any]],
+        tools: list[Any] | None,
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any],
+        most: int,
+    ) -> str:
+        place = self._facts.tools
+        if tools and place is ToolPlace.SYSTEM_MESSAGE:
+            messages = with_tools(messages, tools)
+        elif tools and place is ToolPlace.XML_TOOLS:
+            variables = {"xml_tools": tools, **variables}
+        elif tools and place is ToolPlace.NONE:
             raise TemplateError("the chat template has no place for tools")
         context = {
             "documents": None,
             **self._tokens,
-            **{name: _plain(value) for name, value in kwargs.items()},
-            "messages": plain,
-            "tools": given,
-            "add_generation_prompt": add_generation_prompt,
+            **variables,
+            "messages": messages,
+            "tools": tools,
+            "add_generation_prompt": bool(add_generation_prompt),
         }
-        return self._guarded("render", lambda: render_bounded(self._template, context))
+        return self._guarded("render", lambda: render_bounded(self._template, context, most))
 
     def _guarded(self, verb: str, work: Callable[[], _T]) -> _T:
         try:
@@ -100,40 +149,3 @@ class ChatTemplate:
             cause = exc
         detail = detail[:MAX_MESSAGE_CHARACTERS]
         raise TemplateError(f"the chat template does not {verb}: {detail}") from cause
-
-
-def _plain(value: Any) -> Any:
-    """The value rebuilt from JSON types alone, so that a template can reach no methods but theirs.
-
-    Raises:
-        TemplateError: something else is in it.
-    """
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, str):  # an enum member, for one
-        return str.__str__(value)
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    raise TemplateError(f"messages must be JSON values, got {type(value).__name__}")
-
-
-def _tools_in_system_message(messages: list[Any], tools: list[Any]) -> list[Any]:
-    """The messages with the tools as JSON text in the first system message (Phi-4-mini)."""
-    functions = [
-        tool.get("function", tool) if isinstance(tool, dict) else tool  # without OpenAI's wrapping
-        for tool in tools
-    ]
-    text = json.dumps(functions, ensure_ascii=False)
-    if messages and messages[0].get("role") == "system":
-        return [{"tools": text, **messages[0]}, *messages[1:]]
-    return [{"role": "system", "content": "", "tools": text}, *messages]
-
-
-def _with_reasoning(message: Any) -> Any:
-    """The message with its reasoning under the names that templates read."""
-    if not isinstance(message, dict):
-        raise TemplateError(f"a message must be an object, got {type(message).__name__}")
-    given = [message[name] for name in _REASONING if message.get(name) is not None]
-    return {"thinking": given[0], **message, "reasoning_content": given[0]} if given else message

@@ -82,6 +82,10 @@ class Merger:
         begin, end = self._offsets[token_id : token_id + 2].tolist()
         return self._texts[begin:end].tobytes().decode() if begin < end else None
 
+    def lengths(self) -> NDArray[np.int32]:
+        """Return the bytes of UTF-8 of each token as the vocabulary writes it, int32 [size]."""
+        return np.diff(self._offsets)
+
     def merge(self, units: Sequence[int], words: Sequence[int]) -> Merged:
         """Merges each word: units that have the same number in ``words`` as their neighbours.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import TemplateError
-from edge_llm.tokenizers.chat.sandbox import MAX_CHARACTERS
+from edge_llm.tokenizers.chat.bounds import MAX_CHARACTERS
 from edge_llm.tokenizers.chat.template import ChatTemplate
 
 USER = [{"role": "user", "content": "hi"}]

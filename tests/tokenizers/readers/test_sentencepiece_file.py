@@ -110,11 +110,10 @@ def test_special_text_is_plain_unless_asked(folder: Path) -> None:
     assert tokenizer.decode(byte_text) == "<0x41>"
 
 
-def test_spans(folder: Path) -> None:
-    spans = build(folder).spans("hello</s>é")
-    assert [(span.id, span.start, span.end) for span in spans] == [
-        (HELLO, 0, 5), (2, 5, 9), (259, 9, 10), (3 + 0xC3, 9, 10), (3 + 0xA9, 9, 10),
-    ]  # fmt: skip
+def test_places_of_control_tokens(folder: Path) -> None:
+    ids, marks = build(folder).encode_marked("hello</s>é</s>")
+    assert ids == [HELLO, 2, 259, 3 + 0xC3, 3 + 0xA9, 2]
+    assert marks == [(1, 5, 9), (5, 10, 14)]
 
 
 @pytest.mark.parametrize(
