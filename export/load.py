@@ -67,6 +67,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     else:
         tokenizer = _tokenizer(checkpoint.tokenizer)
         tables = tables_of(tokenizer.json)
+        notes.extend(tokenizer.notes)
     sources.add(checkpoint.sources)
     if recipe.chat_template is not None:
         file = Path(recipe.chat_template).expanduser()

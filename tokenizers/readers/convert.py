@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import tokenizers as hf
 from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.growth import check_added, normalizer_growth
-from edge_llm.tokenizers.readers.added import MAX_SIZE, Built
+from edge_llm.tokenizers.readers.added import MAX_SIZE, Built, control_token
 from edge_llm.tokenizers.readers.folder import Folder, read_bytes, read_folder
 from edge_llm.tokenizers.readers.gguf import build_bpe, build_spm
 from edge_llm.tokenizers.readers.sentencepiece import build_sentencepiece
@@ -21,6 +22,8 @@ from edge_llm.tokenizers.readers.tiktoken_file import build_tiktoken, is_tiktoke
 from edge_llm.tokenizers.spelling import spelling_of
 from edge_llm.tokenizers.tokenizer import library_errors, parse
 
+# What a template's control tokens look like: <|im_start|>, <start_of_turn>, [INST].
+_MARK = re.compile(r"(?=(<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]))")
 _GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm}
 _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "RWKV"}
 
@@ -28,11 +31,12 @@ _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "
 @dataclass(frozen=True, slots=True)
 class TokenizerDocument:
     """What goes into a program file: the bytes of a Hugging Face ``tokenizer.json``, the facts
-    beside it, and the chat template if the source has one."""
+    beside it, and the chat template if the source has one; and notes for the report."""
 
     json: bytes
     facts: TokenizerFacts
     chat_template: str | None
+    notes: tuple[str, ...] = ()
 
 
 def from_directory(path: Path) -> TokenizerDocument:
@@ -101,11 +105,36 @@ def _document(
     add_bos: bool,
     chat_template: str | None,
 ) -> TokenizerDocument:
+    notes = _promote(tokenizer, chat_template)
     size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not 0 < size <= MAX_SIZE:  # the library writes every id up to the last, also unused ones
         raise TokenizerError(f"the tokenizer has ids up to {size - 1}, at most {MAX_SIZE} can be")
     facts = TokenizerFacts(size=size, bos_id=bos_id, eos_id=eos_id, add_bos=add_bos)
-    return TokenizerDocument(tokenizer.to_str(pretty=False).encode(), facts, chat_template)
+    return TokenizerDocument(tokenizer.to_str(pretty=False).encode(), facts, chat_template, notes)
+
+
+def _promote(tokenizer: hf.Tokenizer, chat_template: str | None) -> tuple[str, ...]:
+    """Make control tokens of entries that only a template can mean: it writes them letter by
+    letter, they look like marks, and text never becomes them, so the file has lost their type."""
+    if chat_template is None:
+        return ()
+    marks = set(_MARK.findall(chat_template))
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    found = []
+    for mark in sorted(marks - added):
+        token_id = tokenizer.token_to_id(mark)
+        if token_id is None:
+            continue
+        with library_errors(f"the tokenizer does not encode {mark!r}"):
+            if token_id not in tokenizer.encode(mark, add_special_tokens=False).ids:
+                found.append(mark)
+    tokenizer.add_special_tokens([control_token(mark) for mark in found])
+    if not found:
+        return ()
+    return (
+        "control tokens because the chat template writes them, though the file types them as "
+        f"ordinary: {', '.join(found[:8])}{', …' if found[8:] else ''}",
+    )
 
 
 def _gguf_id(metadata: Mapping[str, object], name: str, tokenizer: hf.Tokenizer) -> int | None:
