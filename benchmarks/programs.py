@@ -61,24 +61,26 @@ def write_smollm2(folder: Path) -> None:
 
     source = open_checkpoint(catalogue.pull(SMOLLM2))
     facts = source.config
+    attention = facts.attention(0)
+    assert attention.rope is not None
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: to_float32(detached(source.tensor(name))) for name in source.shapes}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": facts.vocab,
-        "hidden_size": facts.dim,
-        "intermediate_size": facts.ffn,
-        "num_hidden_layers": facts.layers,
-        "num_attention_heads": facts.heads,
-        "num_key_value_heads": facts.kv_heads,
-        "head_dim": facts.head_dim,
+        "vocab_size": facts.vocab_size,
+        "hidden_size": facts.hidden_size,
+        "intermediate_size": facts.intermediate_size,
+        "num_hidden_layers": facts.num_hidden_layers,
+        "num_attention_heads": attention.heads,
+        "num_key_value_heads": attention.kv_heads,
+        "head_dim": attention.head_dim,
         "hidden_act": "silu",
-        "rms_norm_eps": facts.norm_eps,
-        "max_position_embeddings": facts.context,
-        "rope_theta": facts.rope_theta,
-        "tie_word_embeddings": facts.tied,
+        "rms_norm_eps": facts.rms_norm_eps,
+        "max_position_embeddings": facts.max_position_embeddings,
+        "rope_theta": attention.rope.theta,
+        "tie_word_embeddings": facts.tie_word_embeddings,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "torch_dtype": "float32",

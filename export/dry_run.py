@@ -113,9 +113,9 @@ def _document(
     activations = activation_bytes(plan, tokens=tokens, rows=rows)
     return {
         "model": loaded.name,
-        "family": config.family,
+        "family": config.model_type,
         "context": loaded.context,
-        "trained_context": config.context,
+        "trained_context": config.max_position_embeddings,
         "recipe": recipe.to_json(),
         "report": build_report(
             _rows(loaded, traced, recipe, backend),

@@ -15,7 +15,7 @@ from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
 from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
-from edge_llm.llm.rope import rope_note
+from edge_llm.llm.registry import context_notes
 from edge_llm.program.documents import GenerationDefaults, TokenizerFacts
 from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.tables.build import Array, tables_of
@@ -63,7 +63,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     notes = list(checkpoint.notes)
     if without and not any(path.glob("tokenizer*")):
         notes.append("without tokenizer: its bytes are not counted")
-        tokenizer, tables = _no_tokenizer(checkpoint.config.vocab), {}
+        tokenizer, tables = _no_tokenizer(checkpoint.config.vocab_size), {}
     else:
         tokenizer = _tokenizer(checkpoint.tokenizer)
         tables = tables_of(tokenizer.json)
@@ -74,14 +74,13 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         notes.append(_template_note(file, tokenizer))
         tokenizer = replace(tokenizer, chat_template=read_chat_template(file, tokenizer))
         sources.add([file])
-    trained = checkpoint.config.context
+    trained = checkpoint.config.max_position_embeddings
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"recipe: context is {recipe.context}, the model's own is {trained}")
     context = recipe.context or min(trained, DEFAULT_CONTEXT_LIMIT)
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
-    if rope := rope_note(checkpoint.config, context):
-        notes.append(rope)
+    notes += context_notes(checkpoint.config, context)
     name, generation = checkpoint.name, checkpoint.generation
     model = catalogue.identify(recipe.model)
     if model is not None:

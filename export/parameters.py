@@ -120,14 +120,14 @@ def parameters_of(
     recipe: Recipe,
     *,
     tied: Mapping[str, str],
-    constants: Mapping[str, torch.Tensor],
+    constants: Mapping[str, Array],
 ) -> Parameters:
     """Return the parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
     shares, ``constants`` holds what is no parameter, by name."""
 
     def read(name: str) -> Array:
         if name in constants:
-            return constants[name].numpy()
+            return constants[name]
         return checkpoint.tensor(tied.get(name, name))
 
     return Parameters(

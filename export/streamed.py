@@ -12,7 +12,7 @@ from torch.nn import functional
 from edge_llm.export.eager import integer_linear
 from edge_llm.export.parameters import Parameters
 from edge_llm.export.weights import row_chunks
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model, constants
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
@@ -56,7 +56,7 @@ class StreamedEmbedding(nn.Module):
 
 
 def streamed_model(
-    config: ModelConfig,
+    config: DecoderConfig,
     parameters: Parameters,
     formats: Mapping[str, WeightFormat],
     *,
@@ -91,8 +91,9 @@ def streamed_model(
         model.get_submodule(parent).register_parameter(attribute, filled)
     for path, buffer in list(model.named_buffers()):
         parent, _, attribute = path.rpartition(".")
-        value = values.get(path)
-        if value is None:
+        if path in values:
+            value = torch.from_numpy(values[path])
+        else:
             value = torch.zeros((slots, tokens, *buffer.shape[2:]), dtype=buffer.dtype)
         model.get_submodule(parent).register_buffer(attribute, value, persistent=False)
     return model.eval()

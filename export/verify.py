@@ -23,7 +23,7 @@ from edge_llm.export.metrics import Comparison, compare_logits
 from edge_llm.export.parameters import Parameters
 from edge_llm.export.recipe import Gate
 from edge_llm.export.streamed import streamed_model
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
@@ -90,7 +90,7 @@ def golden_shapes(context: int, vocab: int) -> dict[str, tuple[str, tuple[int, .
 
 def verify(
     path: Path,
-    config: ModelConfig,
+    config: DecoderConfig,
     parameters: Parameters,
     formats: Mapping[str, WeightFormat],
     *,

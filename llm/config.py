@@ -1,9 +1,8 @@
-"""Facts of a checkpoint (ModelConfig), and the strict reader that takes them from its config."""
+"""The strict reader that takes the facts of a checkpoint from its config."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeGuard
 
 from edge_llm.errors import ConfigError
@@ -45,122 +44,6 @@ HARMLESS_KEYS = frozenset(
         "use_cache",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class LinearScaling:
-    """Every rotary frequency divided by ``factor``."""
-
-    factor: float
-
-
-@dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Llama 3.1's rule: long wavelengths divided by ``factor``, short ones kept, a ramp between.
-
-    ``original_context`` is in tokens; the two frequency factors divide it to give the wavelengths
-    where the ramp ends and begins."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_context: int
-
-
-@dataclass(frozen=True, slots=True)
-class FrequencyDivisors:
-    """One divisor for each rotary frequency, as GGUF files store a scaling rule's outcome."""
-
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class YarnScaling:
-    """YaRN: frequencies that turn fewer than ``beta_slow`` times within ``original_context`` tokens
-    are divided by ``factor``, those beyond ``beta_fast`` kept, a ramp over the pairs between.
-
-    ``truncate`` rounds the ends of the ramp outwards to whole pairs. Cosines and sines are
-    multiplied by ``attention_factor``."""
-
-    factor: float
-    attention_factor: float
-    beta_fast: float
-    beta_slow: float
-    original_context: int
-    truncate: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LongRopeScaling:
-    """LongRoPE: one divisor for each rotary frequency, ``short`` for programs within
-    ``original_context`` tokens and ``long`` beyond.
-
-    Cosines and sines are multiplied by ``attention_factor`` in both regimes."""
-
-    short: tuple[float, ...]
-    long: tuple[float, ...]
-    original_context: int
-    attention_factor: float
-
-
-RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors | YarnScaling | LongRopeScaling
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """What a config says of rotary embedding: base frequency, scaling rule, and the share of each
-    head's columns that is rotated."""
-
-    theta: float
-    scaling: RopeScaling | None
-    fraction: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """What a checkpoint computes; sizes are numbers of elements, ``context`` is in tokens.
-
-    ``family`` is a key of ``registry.FAMILIES``, which knows what its members have in common
-    (norms of queries and keys, the order of norms). ``tied``: the head uses the embedding table.
-
-    Facts that most families do not vary have defaults: ``partial_rotary`` is the number of leading
-    columns of each head that are rotated (0: all of them), ``windows`` the tokens that each layer
-    sees (0: all before; empty: 0 in every layer), ``roped`` whether each layer rotates (empty:
-    every layer does), ``attention_bias`` and ``mlp_bias`` whether all linears of that part have
-    one. Readers of these facts ask ``rotary_dim``, ``window`` and ``has_rope``.
-    """
-
-    family: str
-    vocab: int
-    dim: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    norm_eps: float
-    context: int
-    rope_theta: float
-    rope_scaling: RopeScaling | None
-    tied: bool
-    partial_rotary: int = 0
-    windows: tuple[int, ...] = ()
-    roped: tuple[bool, ...] = ()
-    attention_bias: bool = False
-    mlp_bias: bool = False
-
-    @property
-    def rotary_dim(self) -> int:
-        """Leading columns of each head that are rotated."""
-        return self.partial_rotary or self.head_dim
-
-    def window(self, layer: int) -> int:
-        """Tokens that ``layer`` sees, its own included; 0: all before."""
-        return self.windows[layer] if self.windows else 0
-
-    def has_rope(self, layer: int) -> bool:
-        """Whether ``layer`` rotates queries and keys."""
-        return self.roped[layer] if self.roped else True
 
 
 class ConfigReader:

@@ -1,43 +1,95 @@
-"""Reading the config keys that most decoders share into a ModelConfig."""
+"""What all decoders' configs have in common: what others ask of them, and the keys they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypedDict
 
-from edge_llm.llm.config import (
-    MAX_LAYERS,
-    MAX_SIZE,
-    ConfigReader,
-    LongRopeScaling,
-    ModelConfig,
-    Rope,
-    RopeScaling,
-    YarnScaling,
-    shorten,
-)
+from edge_llm.llm.config import MAX_LAYERS, MAX_SIZE, ConfigReader, shorten
+from edge_llm.llm.rope import DEFAULT_THETA, Rope, RopeScaling, YarnScaling, read_rope
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def read_decoder(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionShape:
+    """What one layer's attention computes. ``window`` is the number of tokens that a token sees,
+    its own included (0: all before); ``scale`` multiplies the products of queries and keys (None:
+    head_dim ** -0.5); without ``rope`` there is no rotation."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope: Rope | None
+    window: int = 0
+    scale: float | None = None
+
+
+class DecoderConfig(Protocol):
+    """What export, planner and reports ask of the config of any family, by the names that Hugging
+    Face gives to these facts. Sizes are numbers of elements, ``max_position_embeddings`` is the
+    longest context in tokens; with ``tie_word_embeddings`` the head uses the embedding table."""
+
+    model_type: ClassVar[str]
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+    @property
+    def rms_norm_eps(self) -> float: ...
+    @property
+    def tie_word_embeddings(self) -> bool: ...
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        ...
+
+
+def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:
+    """Return the different rotary embeddings of a decoder's layers, in the order of the layers."""
+    shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))
+    return tuple(dict.fromkeys(shape.rope for shape in shapes if shape.rope is not None))
+
+
+class CommonKeys(TypedDict):
+    """The fields that the config of every family has so far."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+
+
+def read_common(
     reader: ConfigReader,
-    family: str,
     *,
-    rope: Rope,
     head_dim: int | None = None,
     norm_eps: float = 1e-6,
+    theta: float = DEFAULT_THETA,
+    partial_rotary: bool = False,
     tied: bool = False,
     biases: Collection[str] = (),
-    window: int = 0,
-    slides: Callable[[int], bool] | None = None,
-) -> ModelConfig:
-    """The keys that the configs of most decoders share, by their Hugging Face names.
+) -> CommonKeys:
+    """Read the keys that the configs of most decoders share, by their Hugging Face names.
 
-    ``head_dim`` (None: hidden_size / num_attention_heads), ``norm_eps`` and ``tied`` are the
-    family's defaults. ``biases`` are those of ``attention_bias`` and ``mlp_bias`` that the family
-    can have. ``window`` is the sliding window of the layers that ``layer_types`` calls
-    sliding, or, without that key, of those that ``slides`` picks; without ``slides`` every layer
-    must be of one kind: sliding if there is a window.
+    ``head_dim`` (None: hidden_size / num_attention_heads), ``norm_eps``, ``theta`` and ``tied`` are
+    the family's defaults; ``partial_rotary`` as in `read_rope`. ``biases`` are those of
+    ``attention_bias`` and ``mlp_bias`` that the family reads itself; the others must be off.
     """
     dim = reader.integer("hidden_size")
     heads = reader.integer("num_attention_heads")
@@ -53,26 +105,19 @@ def read_decoder(
     reader.require(head_dim % 2 == 0, f"head_dim: got {head_dim}, expected an even number")
     for key in sorted({"attention_bias", "mlp_bias"} - set(biases)):
         reader.neutral(key, False)
-    layers = reader.integer("num_hidden_layers", high=MAX_LAYERS)
-    context = _context(reader, rope.scaling)
-    return ModelConfig(
-        family=family,
-        vocab=reader.integer("vocab_size"),
-        dim=dim,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
+    rope = read_rope(reader, head_dim, theta=theta, partial=partial_rotary)
+    return CommonKeys(
+        vocab_size=reader.integer("vocab_size"),
+        hidden_size=dim,
+        intermediate_size=reader.integer("intermediate_size"),
+        num_hidden_layers=reader.integer("num_hidden_layers", high=MAX_LAYERS),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        ffn=reader.integer("intermediate_size"),
-        norm_eps=reader.positive("rms_norm_eps", norm_eps),
-        context=context,
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        tied=reader.flag("tie_word_embeddings", tied),
-        partial_rotary=_partial_rotary(reader, rope, head_dim),
-        attention_bias=reader.flag("attention_bias", False),
-        mlp_bias=reader.flag("mlp_bias", False),
-        windows=_windows(reader, layers, context, window, slides),
+        max_position_embeddings=_context(reader, rope.scaling),
+        rms_norm_eps=reader.positive("rms_norm_eps", norm_eps),
+        rope_parameters=rope,
+        tie_word_embeddings=reader.flag("tie_word_embeddings", tied),
     )
 
 
@@ -84,26 +129,8 @@ def _context(reader: ConfigReader, scaling: RopeScaling | None) -> int:
     return context
 
 
-def _partial_rotary(reader: ConfigReader, rope: Rope, head_dim: int) -> int:
-    rotary_dim = int(head_dim * rope.fraction)
-    reader.require(
-        0 < rotary_dim <= head_dim and rotary_dim % 2 == 0,
-        f"partial_rotary_factor: got {rope.fraction}, expected one that rotates an even number of "
-        f"the {head_dim} columns of a head",
-    )
-    if isinstance(rope.scaling, LongRopeScaling):
-        factors = {"short_factor": rope.scaling.short, "long_factor": rope.scaling.long}
-        for key, values in factors.items():
-            reader.require(
-                len(values) == rotary_dim // 2,
-                f"{key}: got {len(values)} numbers, expected {rotary_dim // 2}, one for each pair "
-                "of rotated columns",
-            )
-    return 0 if rotary_dim == head_dim else rotary_dim
-
-
 def read_window(reader: ConfigReader, default: int) -> int:
-    """``sliding_window`` in tokens; 0 for ``null``, which says that there is none, while the
+    """Return ``sliding_window`` in tokens; 0 for ``null``, which says that there is none, while the
     ``default`` is for configs without the key."""
     if reader.absent("sliding_window"):
         return default
@@ -111,20 +138,26 @@ def read_window(reader: ConfigReader, default: int) -> int:
 
 
 def optional_window(reader: ConfigReader) -> tuple[int, Callable[[int], bool]]:
-    """``window`` and ``slides`` of Qwen's configs: ``use_sliding_window`` turns on a window in the
-    layers from ``max_window_layers`` on."""
+    """Return ``window`` and ``slides`` of Qwen's configs: ``use_sliding_window`` turns on a window
+    in the layers from ``max_window_layers`` on."""
     first = reader.integer("max_window_layers", 28, low=0)
     window = read_window(reader, 4096)
     return window if reader.flag("use_sliding_window", False) else 0, lambda layer: layer >= first
 
 
-def _windows(
+def read_windows(
     reader: ConfigReader,
-    layers: int,
-    context: int,
-    window: int,
-    slides: Callable[[int], bool] | None,
+    common: CommonKeys,
+    window: int = 0,
+    slides: Callable[[int], bool] | None = None,
 ) -> tuple[int, ...]:
+    """Return the tokens that each layer sees, 0 for all before.
+
+    ``window`` is that of the layers that ``layer_types`` calls sliding, or, without that key, of
+    those that ``slides`` picks; without ``slides`` every layer must be of one kind: sliding if
+    there is a window."""
+    layers = common["num_hidden_layers"]
+    everywhere = (0,) * layers
     kinds = reader.get("layer_types")
     if slides is None:
         allowed: tuple[str, ...] = (SLIDING if window else FULL,)
@@ -139,7 +172,7 @@ def _windows(
             f"layer_types: got {shorten(kinds)}, expected {names} for each of {layers} layers"
             + ("" if window else ": no sliding_window is in use")
         )
-        return ()
-    if window >= context or SLIDING not in kinds:  # then every layer sees all before
-        return ()
+        return everywhere
+    if window >= common["max_position_embeddings"]:  # then every layer sees all before
+        return everywhere
     return tuple(window if kind == SLIDING else 0 for kind in kinds)

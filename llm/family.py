@@ -5,38 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.layers import CacheShape
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One decoder architecture.
-
-    Attributes:
-        name: ``model_type`` in Hugging Face configs.
-        read: takes the facts from a config, and records what cannot be honoured.
-        harmless: keys that may have any value, beside ``config.HARMLESS_KEYS``.
-        build: wires the module; its parameters are named as in Hugging Face checkpoints.
-        leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
-        gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
-            this family (GGUF calls Mistral "llama").
-        gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
-        gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
-            rotary convention, and are permuted back to the half-split one.
-    """
-
-    name: str
-    read: Callable[[ConfigReader], ModelConfig]
-    build: Callable[[ModelConfig, CacheShape], nn.Module]
-    gguf_architecture: str | None = None
-    gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
-    gguf_interleaved: frozenset[str] = frozenset()
-    harmless: frozenset[str] = frozenset()
-    leftovers: re.Pattern[str] | None = None
+Config = TypeVar("Config", bound=DecoderConfig)
 
 
 # The names that GGUF gives to the parts of ``layers.Block``.
@@ -51,3 +28,51 @@ GGUF_BLOCK = {
     "ffn_up.weight": "mlp.up_proj.weight",
     "ffn_down.weight": "mlp.down_proj.weight",
 }
+# GGUF's key, behind "ARCHITECTURE.", of each config key that most decoders have.
+GGUF_KEYS = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+    "num_attention_heads": "attention.head_count",
+    "num_hidden_layers": "block_count",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "head_dim": "attention.key_length",
+    "num_key_value_heads": "attention.head_count_kv",
+    "vocab_size": "vocab_size",
+}
+GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[Config]):
+    """One decoder architecture.
+
+    Attributes:
+        config: the family's own config, whose ``model_type`` is that of Hugging Face's configs.
+        read: takes the facts from a config, and records what cannot be honoured.
+        harmless: keys that may have any value, beside ``config.HARMLESS_KEYS``.
+        build: wires the module; its parameters are named as in Hugging Face checkpoints.
+        leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
+        gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
+            this family. Of two families with the same name, a file is of the first that knows all
+            its keys.
+        gguf_keys: config key -> GGUF key behind "ARCHITECTURE.".
+        gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
+        gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
+            rotary convention, and are permuted back to the half-split one.
+    """
+
+    config: type[Config]
+    read: Callable[[ConfigReader], Config]
+    build: Callable[[Config, CacheShape], nn.Module]
+    gguf_architecture: str | None = None
+    gguf_keys: Mapping[str, str] = field(default_factory=lambda: GGUF_KEYS)
+    gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
+    gguf_interleaved: frozenset[str] = frozenset()
+    harmless: frozenset[str] = frozenset()
+    leftovers: re.Pattern[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The family's ``model_type``."""
+        return self.config.model_type

@@ -1,5 +1,5 @@
-"""Blocks that several families are wired from. Each takes sizes (attention, which needs most of
-them, the config) and built submodules.
+"""Blocks that several families are wired from. Each takes sizes and built submodules; attention
+takes the shape that the family gives to its layer.
 
 Submodules carry the names that Hugging Face checkpoints give them, so that parameter names need no
 map. Everything is kept in operators that ``torch.export`` leaves whole: embedding, linear,
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_llm.llm import ops
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import AttentionShape, DecoderConfig, ropes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,19 @@ class RMSNorm(nn.Module):
 class CachedAttention(nn.Module):
     """Rotation of queries and keys, and grouped-query attention over a KV cache of its own.
 
-    ``layer`` picks the config's window and whether there is a rotation."""
+    ``cos`` and ``sin`` are the tables of the shape's rope, None without."""
 
     k_cache: torch.Tensor
     v_cache: torch.Tensor
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, layer: int) -> None:
+    def __init__(self, shape: AttentionShape, cache: CacheShape) -> None:
         super().__init__()
-        self.scale = config.head_dim**-0.5
-        self.window, self.has_rope = config.window(layer), config.has_rope(layer)
-        width = ops.cache_width(config.head_dim, cache.dtype)
-        shape = (cache.slots, cache.context, config.kv_heads, width)
+        self.scale = shape.head_dim**-0.5 if shape.scale is None else shape.scale
+        self.window = shape.window
+        width = ops.cache_width(shape.head_dim, cache.dtype)
+        sizes = (cache.slots, cache.context, shape.kv_heads, width)
         for name in ("k_cache", "v_cache"):
-            self.register_buffer(name, torch.zeros(shape, dtype=cache.dtype), persistent=False)
+            self.register_buffer(name, torch.zeros(sizes, dtype=cache.dtype), persistent=False)
 
     def forward(
         self,
@@ -64,11 +64,11 @@ class CachedAttention(nn.Module):
         v: torch.Tensor,
         positions: torch.Tensor,
         sequences: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        cos: torch.Tensor | None,
+        sin: torch.Tensor | None,
     ) -> torch.Tensor:
         """q: (T, Hq, D); k, v: (T, Hkv, D). Returns (T, Hq * D)."""
-        if self.has_rope:
+        if cos is not None and sin is not None:
             q = ops.rope(q, positions, cos, sin)
             k = ops.rope(k, positions, cos, sin)
         out: torch.Tensor = ops.attention(
@@ -88,36 +88,37 @@ class CachedAttention(nn.Module):
 
 class Attention(nn.Module):
     """Projections of the stream, optional norms of each query and key head, cached attention, and
-    the projection back. ``qkv_bias``: on queries, keys and values whatever the config says."""
+    the projection back. ``bias`` is on all four projections, ``qkv_bias`` on those of queries, keys
+    and values."""
 
     def __init__(
         self,
-        config: ModelConfig,
+        dim: int,
+        shape: AttentionShape,
         cache: CacheShape,
-        layer: int,
         *,
+        bias: bool = False,
         qkv_bias: bool = False,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        dim, bias = config.dim, config.attention_bias
-        q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
         self.q_proj = nn.Linear(dim, q_size, bias=bias or qkv_bias)
         self.k_proj = nn.Linear(dim, kv_size, bias=bias or qkv_bias)
         self.v_proj = nn.Linear(dim, kv_size, bias=bias or qkv_bias)
         self.o_proj = nn.Linear(q_size, dim, bias=bias)
         self.q_norm, self.k_norm = q_norm, k_norm
-        self.attend = CachedAttention(config, cache, layer)
+        self.attend = CachedAttention(shape, cache)
 
     def forward(
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
         sequences: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        cos: torch.Tensor | None,
+        sin: torch.Tensor | None,
     ) -> torch.Tensor:
         q = self.q_proj(x).view(-1, self.heads, self.head_dim)  # (T, Hq, D)
         k = self.k_proj(x).view(-1, self.kv_heads, self.head_dim)  # (T, Hkv, D)
@@ -133,9 +134,8 @@ class Attention(nn.Module):
 class GatedMLP(nn.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, dim: int, ffn: int, *, bias: bool = False) -> None:
         super().__init__()
-        dim, ffn, bias = config.dim, config.ffn, config.mlp_bias
         self.gate_proj = nn.Linear(dim, ffn, bias=bias)
         self.up_proj = nn.Linear(dim, ffn, bias=bias)
         self.down_proj = nn.Linear(ffn, dim, bias=bias)
@@ -167,8 +167,8 @@ class Block(nn.Module):
         x: torch.Tensor,
         positions: torch.Tensor,
         sequences: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        cos: torch.Tensor | None,
+        sin: torch.Tensor | None,
     ) -> torch.Tensor:
         x = x + self.self_attn(self.input_layernorm(x), positions, sequences, cos, sin)
         out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -178,26 +178,22 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """The common decoder: embed, blocks, pick rows, norm, head. Signature of the graph contract.
 
-    ``model`` holds ``embed_tokens``, ``layers`` and ``norm``. Rotary tables are buffers ``cos`` and
-    ``sin`` (context, d); ``registry.build_model`` fills them. ``tied_parameters`` maps a parameter
-    to the one whose values it shares: they are two names in the graph, and one tensor in the
-    checkpoint and in the program.
+    ``model`` holds ``embed_tokens``, ``layers`` and ``norm``. Each different rope of the layers has
+    tables of cosines and sines (context, d), buffers called as `table_names` says, which
+    `registry.build_model` fills. ``tied_parameters`` maps a parameter to the one whose values it
+    shares: they are two names in the graph, and one tensor in the checkpoint and in the program.
     """
-
-    cos: torch.Tensor
-    sin: torch.Tensor
 
     def __init__(
         self,
+        config: DecoderConfig,
+        cache: CacheShape,
         *,
-        vocab: int,
-        dim: int,
         blocks: Iterable[nn.Module],
         norm: nn.Module,
-        table_shape: tuple[int, int],
-        tied: bool,
     ) -> None:
         super().__init__()
+        vocab, dim = config.vocab_size, config.hidden_size
         self.model = nn.ModuleDict(
             {
                 # Given a weight: random values, unwanted here, would make torch import its
@@ -208,9 +204,17 @@ class Decoder(nn.Module):
             }
         )
         self.lm_head = nn.Linear(dim, vocab, bias=False)
+        tied = config.tie_word_embeddings
         self.tied_parameters = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
-        for name in ("cos", "sin"):
-            self.register_buffer(name, torch.empty(table_shape), persistent=False)
+        ropes = ropes_of(config)
+        for index, rope in enumerate(ropes):
+            for name in table_names(index):
+                table = torch.empty(cache.context, rope.dim // 2)
+                self.register_buffer(name, table, persistent=False)
+        self._tables = [
+            None if rope is None else table_names(ropes.index(rope))
+            for rope in (config.attention(i).rope for i in range(config.num_hidden_layers))
+        ]
 
     def forward(
         self,
@@ -223,43 +227,46 @@ class Decoder(nn.Module):
 
         Returns logits (R, vocab). Tokens of one sequence are contiguous, positions ascend."""
         x = self.model["embed_tokens"](tokens)  # (T, dim)
-        for block in self.model["layers"]:  # type: ignore[attr-defined]
-            x = block(x, positions, sequences, self.cos, self.sin)
+        for block, names in zip(self.model["layers"], self._tables, strict=True):  # type: ignore[call-overload]
+            cos, sin = (None, None) if names is None else map(self.get_buffer, names)
+            x = block(x, positions, sequences, cos, sin)
         x = torch.index_select(x, 0, rows)  # (R, dim)
         logits: torch.Tensor = self.lm_head(self.model["norm"](x))
         return logits
 
 
-def prenorm_block(config: ModelConfig, *, attention: nn.Module, mlp: nn.Module) -> Block:
-    """A ``Block`` with the norms that most families share."""
-    return Block(
-        input_layernorm=RMSNorm(config.dim, config.norm_eps),
-        self_attn=attention,
-        post_attention_layernorm=RMSNorm(config.dim, config.norm_eps),
-        mlp=mlp,
-    )
+def table_names(index: int) -> tuple[str, str]:
+    """Return the names of the buffers that hold the tables of a decoder's rope of that index."""
+    return ("cos", "sin") if index == 0 else (f"cos_{index}", f"sin_{index}")
 
 
-def decoder(config: ModelConfig, cache: CacheShape, block: Callable[[int], nn.Module]) -> Decoder:
-    """The decoder of ``config``; ``block(layer)`` builds what families vary: a module that takes
-    and returns the stream as ``Block`` does."""
+def decoder(config: DecoderConfig, cache: CacheShape, block: Callable[[int], nn.Module]) -> Decoder:
+    """Return the decoder of ``config``; ``block(layer)`` builds what families vary: a module that
+    takes and returns the stream as ``Block`` does."""
     return Decoder(
-        vocab=config.vocab,
-        dim=config.dim,
-        blocks=[block(layer) for layer in range(config.layers)],
-        norm=RMSNorm(config.dim, config.norm_eps),
-        table_shape=(cache.context, config.rotary_dim // 2),
-        tied=config.tied,
+        config,
+        cache,
+        blocks=[block(layer) for layer in range(config.num_hidden_layers)],
+        norm=RMSNorm(config.hidden_size, config.rms_norm_eps),
     )
 
 
 def prenorm_decoder(
-    config: ModelConfig, cache: CacheShape, attention: Callable[[int], nn.Module]
+    config: DecoderConfig,
+    cache: CacheShape,
+    attention: Callable[[int], nn.Module],
+    mlp: Callable[[int], nn.Module],
 ) -> Decoder:
-    """A decoder of ``Block``s with gated MLPs; ``attention(layer)`` builds the part that families
-    vary."""
+    """Return a decoder of ``Block``s, for whose layers ``attention`` and ``mlp`` build the parts
+    that families vary."""
+    dim, eps = config.hidden_size, config.rms_norm_eps
     return decoder(
         config,
         cache,
-        lambda layer: prenorm_block(config, attention=attention(layer), mlp=GatedMLP(config)),
+        lambda layer: Block(
+            input_layernorm=RMSNorm(dim, eps),
+            self_attn=attention(layer),
+            post_attention_layernorm=RMSNorm(dim, eps),
+            mlp=mlp(layer),
+        ),
     )

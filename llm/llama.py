@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig
-from edge_llm.llm.decoder import read_decoder
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import AttentionShape, read_common, read_windows
 from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, prenorm_decoder
-from edge_llm.llm.rope import read_rope
+from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.rope import Rope
 
 
-def read(reader: ConfigReader) -> ModelConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaConfig:
     """Facts of a LlamaConfig."""
+
+    model_type: ClassVar[str] = "llama"
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+    attention_bias: bool
+    mlp_bias: bool
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        return AttentionShape(
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rope=self.rope_parameters,
+        )
+
+
+def read(reader: ConfigReader) -> LlamaConfig:
+    """Read a LlamaConfig."""
     reader.neutral("rope_interleaved", False)  # SmolLM2 carries it
-    return read_decoder(
-        reader, "llama", rope=read_rope(reader), biases=("attention_bias", "mlp_bias")
+    common = read_common(reader, biases=("attention_bias", "mlp_bias"))
+    read_windows(reader, common)
+    return LlamaConfig(
+        **common,
+        attention_bias=reader.flag("attention_bias", False),
+        mlp_bias=reader.flag("mlp_bias", False),
     )
 
 
-def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
-    """The module; parameters are not initialized."""
-    return prenorm_decoder(config, cache, lambda layer: Attention(config, cache, layer))
+def build(config: LlamaConfig, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
+    return prenorm_decoder(
+        config,
+        cache,
+        attention=lambda layer: Attention(
+            dim, config.attention(layer), cache, bias=config.attention_bias
+        ),
+        mlp=lambda layer: GatedMLP(dim, ffn, bias=config.mlp_bias),
+    )
 
 
 LLAMA = Family(
-    name="llama",
+    config=LlamaConfig,
     read=read,
     build=build,
     # tables that early checkpoints stored

@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig
-from edge_llm.llm.decoder import read_decoder, read_window
-from edge_llm.llm.family import Family
-from edge_llm.llm.layers import Attention, CacheShape, prenorm_decoder
-from edge_llm.llm.rope import read_rope
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
+from edge_llm.llm.family import GGUF_BLOCK, GGUF_KEYS, GGUF_WINDOW, Family
+from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.rope import Rope
 
 DEFAULT_WINDOW = 4096
 
 
-def read(reader: ConfigReader) -> ModelConfig:
-    """Facts of a MistralConfig."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MistralConfig:
+    """Facts of a MistralConfig; ``sliding_window`` has one of each layer, 0 for none."""
+
+    model_type: ClassVar[str] = "mistral"
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+    sliding_window: tuple[int, ...]
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        return AttentionShape(
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rope=self.rope_parameters,
+            window=self.sliding_window[layer],
+        )
+
+
+def read(reader: ConfigReader) -> MistralConfig:
+    """Read a MistralConfig."""
+    common = read_common(reader)
     window = read_window(reader, DEFAULT_WINDOW)
-    return read_decoder(reader, "mistral", rope=read_rope(reader), window=window)
+    return MistralConfig(**common, sliding_window=read_windows(reader, common, window))
 
 
-def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
-    """The module; parameters are not initialized."""
-    return prenorm_decoder(config, cache, lambda layer: Attention(config, cache, layer))
+def build(config: MistralConfig, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
+    return prenorm_decoder(
+        config,
+        cache,
+        attention=lambda layer: Attention(dim, config.attention(layer), cache),
+        mlp=lambda layer: GatedMLP(dim, ffn),
+    )
 
 
-# GGUF files call these models "llama" and are read as such.
-MISTRAL = Family(name="mistral", read=read, build=build)
+MISTRAL = Family(
+    config=MistralConfig,
+    read=read,
+    build=build,
+    # GGUF files call these models llamas, and are read as such without a window.
+    gguf_architecture="llama",
+    gguf_keys=GGUF_KEYS | GGUF_WINDOW,
+    gguf_layer_names=GGUF_BLOCK,
+    gguf_interleaved=frozenset({"attn_q.weight", "attn_k.weight"}),
+)

@@ -3,36 +3,69 @@ LongRoPE, a rotation of part of each head, and a sliding window where the config
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_llm.llm.config import ConfigReader, ModelConfig
-from edge_llm.llm.decoder import read_decoder, read_window
-from edge_llm.llm.family import Family
-from edge_llm.llm.layers import CachedAttention, CacheShape, decoder, prenorm_block
-from edge_llm.llm.rope import read_rope
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
+from edge_llm.llm.family import GGUF_KEYS, GGUF_WINDOW, Family
+from edge_llm.llm.layers import CachedAttention, CacheShape, prenorm_decoder
+from edge_llm.llm.rope import Rope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phi3Config:
+    """Facts of a Phi3Config; ``sliding_window`` has one of each layer, 0 for none."""
+
+    model_type: ClassVar[str] = "phi3"
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+    sliding_window: tuple[int, ...]
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        return AttentionShape(
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rope=self.rope_parameters,
+            window=self.sliding_window[layer],
+        )
 
 
 class FusedAttention(nn.Module):
     """Attention whose queries, keys and values are column ranges of one product."""
 
-    def __init__(self, config: ModelConfig, cache: CacheShape, layer: int) -> None:
+    def __init__(self, dim: int, shape: AttentionShape, cache: CacheShape) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
+        q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self.sizes = [q_size, kv_size, kv_size]
-        self.qkv_proj = nn.Linear(config.dim, sum(self.sizes), bias=False)
-        self.o_proj = nn.Linear(q_size, config.dim, bias=False)
-        self.attend = CachedAttention(config, cache, layer)
+        self.qkv_proj = nn.Linear(dim, sum(self.sizes), bias=False)
+        self.o_proj = nn.Linear(q_size, dim, bias=False)
+        self.attend = CachedAttention(shape, cache)
 
     def forward(
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
         sequences: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        cos: torch.Tensor | None,
+        sin: torch.Tensor | None,
     ) -> torch.Tensor:
         q, k, v = self.qkv_proj(x).split(self.sizes, dim=-1)
         q = q.view(-1, self.heads, self.head_dim)  # (T, Hq, D)
@@ -45,11 +78,11 @@ class FusedAttention(nn.Module):
 class FusedMLP(nn.Module):
     """down(silu(gate) * up), gate and up being the halves of one product."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, dim: int, ffn: int) -> None:
         super().__init__()
-        self.sizes = [config.ffn, config.ffn]
-        self.gate_up_proj = nn.Linear(config.dim, 2 * config.ffn, bias=False)
-        self.down_proj = nn.Linear(config.ffn, config.dim, bias=False)
+        self.sizes = [ffn, ffn]
+        self.gate_up_proj = nn.Linear(dim, 2 * ffn, bias=False)
+        self.down_proj = nn.Linear(ffn, dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_up_proj(x).split(self.sizes, dim=-1)
@@ -57,38 +90,34 @@ class FusedMLP(nn.Module):
         return y
 
 
-def read(reader: ConfigReader) -> ModelConfig:
-    """Facts of a Phi3Config."""
+def read(reader: ConfigReader) -> Phi3Config:
+    """Read a Phi3Config."""
     reader.neutral("lm_head_bias", False)
     reader.neutral("full_attn_mod", 1)  # every layer attends alike
     reader.neutral("interpolate_factor", 1)
-    return read_decoder(
-        reader,
-        "phi3",
-        rope=read_rope(reader, partial=True),
-        norm_eps=1e-5,
-        window=read_window(reader, 0),
-    )
+    common = read_common(reader, norm_eps=1e-5, partial_rotary=True)
+    return Phi3Config(**common, sliding_window=read_windows(reader, common, read_window(reader, 0)))
 
 
-def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
-    """The module; parameters are not initialized."""
-    return decoder(
+def build(config: Phi3Config, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
+    return prenorm_decoder(
         config,
         cache,
-        lambda layer: prenorm_block(
-            config, attention=FusedAttention(config, cache, layer), mlp=FusedMLP(config)
-        ),
+        attention=lambda layer: FusedAttention(dim, config.attention(layer), cache),
+        mlp=lambda layer: FusedMLP(dim, ffn),
     )
 
 
 PHI3 = Family(
-    name="phi3",
+    config=Phi3Config,
     read=read,
     build=build,
     # dropout of training; the length that LongRoPE extends, without LongRoPE
     harmless=frozenset({"embd_pdrop", "resid_pdrop", "original_max_position_embeddings"}),
     gguf_architecture="phi3",
+    gguf_keys=GGUF_KEYS | GGUF_WINDOW,
     gguf_layer_names={
         "attn_norm.weight": "input_layernorm.weight",
         "attn_qkv.weight": "self_attn.qkv_proj.weight",

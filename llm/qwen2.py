@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig
-from edge_llm.llm.decoder import optional_window, read_decoder
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import AttentionShape, optional_window, read_common, read_windows
 from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, prenorm_decoder
-from edge_llm.llm.rope import read_rope
+from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.rope import Rope
 
 
-def read(reader: ConfigReader) -> ModelConfig:
-    """Facts of a Qwen2Config."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qwen2Config:
+    """Facts of a Qwen2Config; ``sliding_window`` has one of each layer, 0 for none."""
+
+    model_type: ClassVar[str] = "qwen2"
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+    sliding_window: tuple[int, ...]
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        return AttentionShape(
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rope=self.rope_parameters,
+            window=self.sliding_window[layer],
+        )
+
+
+def read(reader: ConfigReader) -> Qwen2Config:
+    """Read a Qwen2Config."""
     reader.neutral("use_mrope", False)  # the vision models' rotation
-    window, slides = optional_window(reader)
-    return read_decoder(reader, "qwen2", rope=read_rope(reader), window=window, slides=slides)
+    common = read_common(reader)
+    windows = read_windows(reader, common, *optional_window(reader))
+    return Qwen2Config(**common, sliding_window=windows)
 
 
-def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
-    """The module; parameters are not initialized."""
+def build(config: Qwen2Config, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
     return prenorm_decoder(
-        config, cache, lambda layer: Attention(config, cache, layer, qkv_bias=True)
+        config,
+        cache,
+        attention=lambda layer: Attention(dim, config.attention(layer), cache, qkv_bias=True),
+        mlp=lambda layer: GatedMLP(dim, ffn),
     )
 
 
 QWEN2 = Family(
-    name="qwen2",
+    config=Qwen2Config,
     read=read,
     build=build,
     gguf_architecture="qwen2",

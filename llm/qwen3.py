@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig
-from edge_llm.llm.decoder import optional_window, read_decoder
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import AttentionShape, optional_window, read_common, read_windows
 from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, RMSNorm, prenorm_decoder
-from edge_llm.llm.rope import read_rope
+from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, RMSNorm, prenorm_decoder
+from edge_llm.llm.rope import Rope
 
 DEFAULT_HEAD_DIM = 128
 
 
-def read(reader: ConfigReader) -> ModelConfig:
-    """Facts of a Qwen3Config."""
-    window, slides = optional_window(reader)
-    return read_decoder(
-        reader,
-        "qwen3",
-        rope=read_rope(reader),
-        head_dim=DEFAULT_HEAD_DIM,
-        biases=("attention_bias",),
-        window=window,
-        slides=slides,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qwen3Config:
+    """Facts of a Qwen3Config; ``sliding_window`` has one of each layer, 0 for none."""
+
+    model_type: ClassVar[str] = "qwen3"
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+    attention_bias: bool
+    sliding_window: tuple[int, ...]
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        return AttentionShape(
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rope=self.rope_parameters,
+            window=self.sliding_window[layer],
+        )
+
+
+def read(reader: ConfigReader) -> Qwen3Config:
+    """Read a Qwen3Config."""
+    common = read_common(reader, head_dim=DEFAULT_HEAD_DIM, biases=("attention_bias",))
+    return Qwen3Config(
+        **common,
+        attention_bias=reader.flag("attention_bias", False),
+        sliding_window=read_windows(reader, common, *optional_window(reader)),
     )
 
 
-def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
-    """The module; parameters are not initialized."""
-    return prenorm_decoder(
-        config,
-        cache,
-        lambda layer: Attention(
-            config,
+def build(config: Qwen3Config, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
+
+    def attention(layer: int) -> nn.Module:
+        return Attention(
+            dim,
+            config.attention(layer),
             cache,
-            layer,
-            q_norm=RMSNorm(config.head_dim, config.norm_eps),
-            k_norm=RMSNorm(config.head_dim, config.norm_eps),
-        ),
-    )
+            bias=config.attention_bias,
+            q_norm=RMSNorm(config.head_dim, config.rms_norm_eps),
+            k_norm=RMSNorm(config.head_dim, config.rms_norm_eps),
+        )
+
+    return prenorm_decoder(config, cache, attention, lambda layer: GatedMLP(dim, ffn))
 
 
 QWEN3 = Family(
-    name="qwen3",
+    config=Qwen3Config,
     read=read,
     build=build,
     gguf_architecture="qwen3",

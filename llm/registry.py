@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached
-from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
+from edge_llm.llm.config import ConfigReader, shorten
+from edge_llm.llm.decoder import DecoderConfig, ropes_of
 from edge_llm.llm.family import Family
-from edge_llm.llm.layers import CacheShape
+from edge_llm.llm.layers import CacheShape, table_names
 from edge_llm.llm.llama import LLAMA
 from edge_llm.llm.mistral import MISTRAL
 from edge_llm.llm.olmo2 import OLMO2
 from edge_llm.llm.phi3 import PHI3
 from edge_llm.llm.qwen2 import QWEN2
 from edge_llm.llm.qwen3 import QWEN3
-from edge_llm.llm.rope import rope_tables
+from edge_llm.llm.rope_tables import rope_note, rope_tables
 from edge_llm.llm.smollm3 import SMOLLM3
 from edge_llm.llm.tensors import as_tensor
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: Mapping[str, Family[Any]] = {
     family.name: family for family in (LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
 }
 
 
-def read_config(values: Mapping[str, object], where: str) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Facts from a Hugging Face config, and the keys that were neither read nor known as harmless.
+def read_config(values: Mapping[str, object], where: str) -> tuple[DecoderConfig, tuple[str, ...]]:
+    """Return the family's facts from a Hugging Face config, and the keys that were neither read
+    nor known as harmless.
 
     ``where`` names the config in errors.
 
@@ -42,12 +47,12 @@ def read_config(values: Mapping[str, object], where: str) -> tuple[ModelConfig, 
         expected = ", ".join(repr(known) for known in FAMILIES)
         raise ConfigError(f"{where}: model_type: got {shorten(name)}, expected one of {expected}")
     reader = ConfigReader(values, where)
-    config = family.read(reader)
+    config: DecoderConfig = family.read(reader)
     return config, reader.finish(family.harmless)
 
 
 def build_model(
-    config: ModelConfig,
+    config: DecoderConfig,
     *,
     context: int,
     kv_dtype: torch.dtype,
@@ -66,7 +71,7 @@ def build_model(
     if context < 1 or slots < 1:
         raise ConfigError(f"context is {context}, slots is {slots}, expected at least 1 of each")
     with torch.device("meta"):
-        model = FAMILIES[config.family].build(config, CacheShape(slots, context, kv_dtype))
+        model = FAMILIES[config.model_type].build(config, CacheShape(slots, context, kv_dtype))
     model.requires_grad_(False).eval()
     if torch.device(device).type == "meta":
         return model
@@ -74,16 +79,25 @@ def build_model(
     values = constants(config, context)
     for name, buffer in model.named_buffers():
         if name in values:
-            buffer.copy_(values[name])
+            buffer.copy_(torch.from_numpy(values[name]))
         else:
             buffer.zero_()
     return model
 
 
-def constants(config: ModelConfig, context: int) -> dict[str, torch.Tensor]:
-    """Values of the buffers that follow from the config alone, by their name in the module."""
-    cos, sin = rope_tables(config, context)
-    return {"cos": cos, "sin": sin}
+def constants(config: DecoderConfig, context: int) -> dict[str, NDArray[np.float32]]:
+    """Return the values of the buffers that follow from the config alone, by their name in the
+    module."""
+    tables: dict[str, NDArray[np.float32]] = {}
+    for index, rope in enumerate(ropes_of(config)):
+        tables |= zip(table_names(index), rope_tables(rope, context), strict=True)
+    return tables
+
+
+def context_notes(config: DecoderConfig, context: int) -> list[str]:
+    """Return lines for the report where the program's context decides what is computed."""
+    notes = (rope_note(rope, context) for rope in ropes_of(config))
+    return [note for note in notes if note is not None]
 
 
 def tied_parameters(model: nn.Module) -> dict[str, str]:
@@ -94,12 +108,12 @@ def tied_parameters(model: nn.Module) -> dict[str, str]:
     return declared
 
 
-def shared_parameters(config: ModelConfig) -> dict[str, str]:
+def shared_parameters(config: DecoderConfig) -> dict[str, str]:
     """Return `tied_parameters` of the module of ``config``."""
     return tied_parameters(build_model(config, context=1, kv_dtype=torch.float32))
 
 
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter that a checkpoint holds: all but the tied ones."""
     model = build_model(config, context=1, kv_dtype=torch.float32)
     tied = tied_parameters(model)
@@ -111,7 +125,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def load_model(
-    config: ModelConfig,
+    config: DecoderConfig,
     array: Callable[[str], Array],
     *,
     context: int,

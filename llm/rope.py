@@ -1,36 +1,100 @@
-"""Rotary position embedding: reading its parameters, and the tables of cosines and sines."""
+"""Rotary position embedding: its rules, and how they are read from configs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
-
-from edge_llm.llm.config import (
-    ConfigReader,
-    FrequencyDivisors,
-    LinearScaling,
-    Llama3Scaling,
-    LongRopeScaling,
-    ModelConfig,
-    Rope,
-    RopeScaling,
-    YarnScaling,
-    shorten,
-)
+from edge_llm.llm.config import ConfigReader, shorten
 
 DEFAULT_THETA = 10_000.0
 
 ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
-_BLOCK = 4096  # positions at a time: float64 takes several times what is kept
+DIVIDED = "divided"  # ours: one divisor for each frequency, as GGUF files store them
 
 
-def read_rope(reader: ConfigReader, *, theta: float = DEFAULT_THETA, partial: bool = False) -> Rope:
-    """Base frequency (default: ``theta``), scaling rule and share of rotated columns, from
-    ``rope_parameters`` (transformers 5) or from ``rope_theta`` and ``rope_scaling`` (version 4).
+@dataclass(frozen=True, slots=True)
+class LinearScaling:
+    """Every rotary frequency divided by ``factor``."""
 
-    ``partial``: the family can rotate a part of each head. The length trained with before scaling
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3Scaling:
+    """Llama 3.1's rule: long wavelengths divided by ``factor``, short ones kept, a ramp between.
+
+    ``original_context`` is in tokens; the two frequency factors divide it to give the wavelengths
+    where the ramp ends and begins."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyDivisors:
+    """One divisor for each rotary frequency, as GGUF files store a scaling rule's outcome."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class YarnScaling:
+    """YaRN: frequencies that turn fewer than ``beta_slow`` times within ``original_context`` tokens
+    are divided by ``factor``, those beyond ``beta_fast`` kept, a ramp over the pairs between.
+
+    ``truncate`` rounds the ends of the ramp outwards to whole pairs. Cosines and sines are
+    multiplied by ``attention_factor``."""
+
+    factor: float
+    attention_factor: float
+    beta_fast: float
+    beta_slow: float
+    original_context: int
+    truncate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LongRopeScaling:
+    """LongRoPE: one divisor for each rotary frequency, ``short`` for programs within
+    ``original_context`` tokens and ``long`` beyond.
+
+    Cosines and sines are multiplied by ``attention_factor`` in both regimes."""
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    original_context: int
+    attention_factor: float
+
+
+RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors | YarnScaling | LongRopeScaling
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary embedding of the first ``dim`` columns of each head: its base frequency and the rule
+    that scales its frequencies, None where none does."""
+
+    theta: float
+    dim: int
+    scaling: RopeScaling | None = None
+
+
+def read_rope(
+    reader: ConfigReader,
+    head_dim: int,
+    *,
+    theta: float = DEFAULT_THETA,
+    partial: bool = False,
+) -> Rope:
+    """Return the rotary embedding that a config asks for, from ``rope_parameters`` (transformers 5)
+    or from ``rope_theta`` and ``rope_scaling`` (version 4).
+
+    ``theta`` is the base frequency of a config that states none, ``partial`` says that the family
+    can rotate a part of the ``head_dim`` columns of a head. The length trained with before scaling
     may stand beside the other parameters or at the top level of the config.
     """
     theta = reader.positive("rope_theta", theta)
@@ -51,7 +115,29 @@ def read_rope(reader: ConfigReader, *, theta: float = DEFAULT_THETA, partial: bo
         if isinstance(scaling, YarnScaling) and theta <= 1.0:
             reader.problem(f"rope_theta: got {theta}, expected more than 1 with yarn")
         reader.absorb(inner, key)
-    return Rope(theta, scaling, fraction)
+    dim = int(head_dim * fraction)
+    reader.require(
+        0 < dim <= head_dim and dim % 2 == 0,
+        f"partial_rotary_factor: got {fraction}, expected one that rotates an even number of "
+        f"the {head_dim} columns of a head",
+    )
+    for key, divisors in _divisors(scaling).items():
+        reader.require(
+            len(divisors) == dim // 2,
+            f"{key}: got {len(divisors)} numbers, expected {dim // 2}, one for each pair of "
+            "rotated columns",
+        )
+    return Rope(theta, dim, scaling)
+
+
+def _divisors(scaling: RopeScaling | None) -> dict[str, tuple[float, ...]]:
+    match scaling:
+        case LongRopeScaling(short, long):
+            return {"short_factor": short, "long_factor": long}
+        case FrequencyDivisors(values):
+            return {"divisors": values}
+        case _:
+            return {}
 
 
 def _fraction(reader: ConfigReader, default: float, partial: bool) -> float:
@@ -70,6 +156,8 @@ def _read_scaling(reader: ConfigReader, outer: ConfigReader) -> RopeScaling | No
     kind = reader.get("rope_type") or legacy or "default"
     if kind == "su":  # what the first Phi-3 configs call it
         kind = "longrope"
+    if kind == DIVIDED:
+        return FrequencyDivisors(reader.divisors("divisors"))
     if kind == "linear":
         return LinearScaling(reader.positive("factor"))
     if kind == "llama3":
@@ -147,81 +235,3 @@ def _original_context(reader: ConfigReader, outer: ConfigReader, default: int | 
     original = outer.integer(key)
     reader.neutral(key, top)  # where both are given they must agree
     return original
-
-
-def inverse_frequencies(config: ModelConfig, context: int) -> torch.Tensor:
-    """Angle per position of each rotated pair in a program of ``context`` tokens, float64
-    [rotary_dim / 2].
-
-    The base rule is theta^(-2i / rotary_dim) (RoFormer, section 3.2.2). llama3 is the rule
-    published with Llama 3.1: wavelengths beyond original / low are slowed by ``factor``, those
-    under original / high are kept, and a linear ramp over original / wavelength blends in between.
-    yarn is section 3.2 of the YaRN paper (arXiv 2309.00071): a ramp over the pairs instead.
-    longrope divides by the factors of the program's regime.
-    """
-    dim = config.rotary_dim
-    exponents = torch.arange(0, dim, 2, dtype=torch.float64) / dim
-    base = config.rope_theta**-exponents
-    match config.rope_scaling:
-        case None:
-            return base
-        case LinearScaling(factor):
-            return base / factor
-        case FrequencyDivisors(values):
-            return base / torch.tensor(values, dtype=torch.float64)
-        case LongRopeScaling(short, long, original):
-            values = short if context <= original else long
-            return base / torch.tensor(values, dtype=torch.float64)
-        case Llama3Scaling(factor, low, high, original):
-            turns = original * base / (2 * math.pi)  # rotations within the original context
-            kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-            return base * (kept + (1.0 - kept) / factor)
-        case YarnScaling() as yarn:
-            first, last = (
-                # the (fractional) pair that turns this often within the original context
-                dim
-                * math.log(yarn.original_context / (turns * 2 * math.pi))
-                / (2 * math.log(config.rope_theta))
-                for turns in (yarn.beta_fast, yarn.beta_slow)
-            )
-            if yarn.truncate:
-                first, last = math.floor(first), math.ceil(last)
-            first, last = max(first, 0), min(last, dim - 1)
-            if first == last:
-                last += 0.001  # a step instead of a ramp
-            pairs = torch.arange(dim // 2, dtype=torch.float64)
-            slowed = ((pairs - first) / (last - first)).clamp(0.0, 1.0)
-            return base * (slowed / yarn.factor + (1.0 - slowed))
-
-
-def rope_tables(config: ModelConfig, context: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines for positions 0..context-1, float32 [context, rotary_dim / 2] each,
-    times the attention factor of the scaling rule, computed in float64 and rounded once.
-
-    ``context`` is the program's and decides the regime of LongRoPE."""
-    factor = 1.0
-    if isinstance(config.rope_scaling, LongRopeScaling | YarnScaling):
-        factor = config.rope_scaling.attention_factor
-    frequencies = inverse_frequencies(config, context)
-    cos, sin = (torch.empty(context, len(frequencies), dtype=torch.float32) for _ in range(2))
-    for begin in range(0, context, _BLOCK):
-        end = min(begin + _BLOCK, context)
-        angles = torch.outer(torch.arange(begin, end, dtype=torch.float64), frequencies)
-        cos[begin:end] = angles.cos() * factor
-        sin[begin:end] = angles.sin() * factor
-    return cos, sin
-
-
-def rope_note(config: ModelConfig, context: int) -> str | None:
-    """A line for the report where the program's context decides what is computed."""
-    scaling = config.rope_scaling
-    if not isinstance(scaling, LongRopeScaling):
-        return None
-    regime, relation = (
-        ("short", "within") if context <= scaling.original_context else ("long", "beyond")
-    )
-    return (
-        f"rope: the {regime} factors of longrope, for a context {relation} the "
-        f"{scaling.original_context} tokens trained with first, at every length "
-        f"(attention factor {scaling.attention_factor:.6g})"
-    )

@@ -3,40 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
-from edge_llm.llm.decoder import read_decoder, read_window
+from edge_llm.llm.config import ConfigReader, shorten
+from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
 from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, prenorm_decoder
-from edge_llm.llm.rope import read_rope
+from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.rope import Rope
 
 DEFAULT_THETA = 2_000_000.0
 DEFAULT_INTERVAL = 4
 
 
-def read(reader: ConfigReader) -> ModelConfig:
-    """Facts of a SmolLM3Config."""
-    has_rope = _read_roped(reader)
-    window = read_window(reader, 0)
-    config = read_decoder(
-        reader,
-        "smollm3",
-        rope=read_rope(reader, theta=DEFAULT_THETA),
-        tied=True,
-        biases=("attention_bias", "mlp_bias"),
-        window=window if reader.flag("use_sliding_window", False) else 0,
-        slides=lambda layer: not has_rope(layer),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmolLM3Config:
+    """Facts of a SmolLM3Config; ``sliding_window`` has one of each layer, 0 for none, and
+    ``no_rope_layers`` a True for each layer that does rotate, in spite of its name."""
+
+    model_type: ClassVar[str] = "smollm3"
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_parameters: Rope
+    tie_word_embeddings: bool
+    attention_bias: bool
+    mlp_bias: bool
+    sliding_window: tuple[int, ...]
+    no_rope_layers: tuple[bool, ...]
+
+    def attention(self, layer: int) -> AttentionShape:
+        """Return what the attention of ``layer`` computes."""
+        return AttentionShape(
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rope=self.rope_parameters if self.no_rope_layers[layer] else None,
+            window=self.sliding_window[layer],
+        )
+
+
+def read(reader: ConfigReader) -> SmolLM3Config:
+    """Read a SmolLM3Config."""
+    rotates = _read_rotates(reader)
+    common = read_common(
+        reader, theta=DEFAULT_THETA, tied=True, biases=("attention_bias", "mlp_bias")
     )
-    roped = tuple(has_rope(layer) for layer in range(config.layers))
-    return config if all(roped) else replace(config, roped=roped)
+    window = read_window(reader, 0)
+    window = window if reader.flag("use_sliding_window", False) else 0
+    return SmolLM3Config(
+        **common,
+        attention_bias=reader.flag("attention_bias", False),
+        mlp_bias=reader.flag("mlp_bias", False),
+        sliding_window=read_windows(reader, common, window, lambda layer: not rotates(layer)),
+        no_rope_layers=tuple(rotates(layer) for layer in range(common["num_hidden_layers"])),
+    )
 
 
-def _read_roped(reader: ConfigReader) -> Callable[[int], bool]:
-    """``no_rope_layers`` holds a 1 for each layer that does rotate; without it every
-    ``no_rope_layer_interval``-th layer does not."""
+def _read_rotates(reader: ConfigReader) -> Callable[[int], bool]:
+    """Return which layers rotate: ``no_rope_layers`` holds a 1 for each that does; without it
+    every ``no_rope_layer_interval``-th layer does not."""
     interval = reader.integer("no_rope_layer_interval", DEFAULT_INTERVAL)
     flags = reader.get("no_rope_layers")
     if flags is None:
@@ -56,13 +91,21 @@ def _read_roped(reader: ConfigReader) -> Callable[[int], bool]:
     return lambda layer: True
 
 
-def build(config: ModelConfig, cache: CacheShape) -> nn.Module:
-    """The module; parameters are not initialized."""
-    return prenorm_decoder(config, cache, lambda layer: Attention(config, cache, layer))
+def build(config: SmolLM3Config, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
+    return prenorm_decoder(
+        config,
+        cache,
+        attention=lambda layer: Attention(
+            dim, config.attention(layer), cache, bias=config.attention_bias
+        ),
+        mlp=lambda layer: GatedMLP(dim, ffn, bias=config.mlp_bias),
+    )
 
 
 SMOLLM3 = Family(
-    name="smollm3",
+    config=SmolLM3Config,
     read=read,
     build=build,
     harmless=frozenset({"max_window_layers"}),  # not used by its windows

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import Array
-from edge_llm.llm.config import ModelConfig, shorten
+from edge_llm.llm.config import shorten
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.documents import GenerationDefaults
 from edge_llm.program.formats import WeightFormat
@@ -59,7 +60,7 @@ class Checkpoint:
     """
 
     name: str
-    config: ModelConfig
+    config: DecoderConfig
     shapes: Mapping[str, Shape]
     read: Callable[[str], Array]
     generation: GenerationDefaults
@@ -86,7 +87,7 @@ class Checkpoint:
 
 
 def check_parameters(
-    config: ModelConfig, got: Mapping[str, Shape], where: str, problems: list[str]
+    config: DecoderConfig, got: Mapping[str, Shape], where: str, problems: list[str]
 ) -> dict[str, Shape]:
     """The parameters that ``config`` asks for; ``got`` must hold exactly those.
 
@@ -107,5 +108,5 @@ def check_parameters(
     if lines:
         listing = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
         more = f"\n  and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
-        raise CheckpointError(f"{where} does not hold a {config.family} model:{listing}{more}")
+        raise CheckpointError(f"{where} does not hold a {config.model_type} model:{listing}{more}")
     return expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,33 +17,30 @@ from edge_llm.export.lowered import Lowered
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.trace import trace
-from edge_llm.llm.config import ModelConfig
-from edge_llm.llm.registry import build_model
+from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.llm.registry import build_model, read_config
 
 CONTEXT = 48
-TOY = ModelConfig(
-    family="llama",
-    vocab=80,
-    dim=64,
-    layers=1,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    ffn=96,
-    norm_eps=1e-5,
-    context=CONTEXT,
-    rope_theta=1e4,
-    rope_scaling=None,
-    tied=True,
-)
+TOY = {
+    "vocab_size": 80,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.fixture
-def toy_config() -> Callable[..., ModelConfig]:
+def toy_config() -> Callable[..., DecoderConfig]:
     """``toy_config(family="llama", **changes)``: one layer, vocabulary 80, dim 64, context 48."""
 
-    def make(family: str = "llama", **changes: Any) -> ModelConfig:
-        return replace(TOY, family=family, **changes)
+    def make(family: str = "llama", **changes: Any) -> DecoderConfig:
+        return read_config(TOY | {"model_type": family} | changes, "config.json")[0]
 
     return make
 
@@ -53,8 +49,8 @@ def toy_config() -> Callable[..., ModelConfig]:
 def lowered_toy() -> Callable[..., Lowered]:
     """``lowered_toy(model, recipe)``: quantize, trace, fold and lower; no merge, no tie."""
 
-    def run(model: nn.Module | ModelConfig, recipe: Recipe) -> Lowered:
-        if isinstance(model, ModelConfig):
+    def run(model: nn.Module | DecoderConfig, recipe: Recipe) -> Lowered:
+        if not isinstance(model, nn.Module):
             model = build_model(model, context=CONTEXT, kv_dtype=torch.float16)
         backend = get_backend("native")
         formats = assign_formats(model, recipe, backend).formats

@@ -16,7 +16,7 @@ from edge_llm.export.outline import activation_bytes, describe_outline, outline
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipe import Recipe, load_recipe
 from edge_llm.llm.checkpoints.source import Checkpoint
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.file import Program
 
 Tiny = Callable[..., Path]
@@ -146,10 +146,10 @@ def test_refusals(tiny_checkpoint: Tiny, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_layers_that_are_alike_are_told_once(
-    toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Callable[..., Lowered]
 ) -> None:
     recipe = Recipe(overrides={"*layers.2.mlp*": "i8", "*layers.5.mlp*": "i8"})
-    plan = lowered_toy(toy_config(layers=6), recipe).plan
+    plan = lowered_toy(toy_config(num_hidden_layers=6), recipe).plan
     document = outline(plan)
     assert [part["layers"] for part in document["parts"]] == [None, [0, 1, 3, 4], [2, 5], None]
     text = describe_outline(document)
@@ -159,10 +159,11 @@ def test_layers_that_are_alike_are_told_once(
 
 
 def test_activations_are_those_alive_at_once(
-    toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Callable[..., Lowered]
 ) -> None:
     one, many = (
-        lowered_toy(toy_config(layers=layers), Recipe(scheme="fp32")).plan for layers in (1, 5)
+        lowered_toy(toy_config(num_hidden_layers=layers), Recipe(scheme="fp32")).plan
+        for layers in (1, 5)
     )
     # dim 64, ffn 96, not merged: the residual, the normed input, gate and up
     tokens = 4 * 7 * (64 + 64 + 96 + 96)

@@ -12,12 +12,12 @@ from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.formats import Assignment, assign_formats
 from edge_llm.export.recipe import Recipe
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model
 from edge_llm.program.formats import WEIGHT_FORMATS
 
 
-def assign(config: ModelConfig, recipe: Recipe) -> Assignment:
+def assign(config: DecoderConfig, recipe: Recipe) -> Assignment:
     model = build_model(config, context=8, kv_dtype=torch.float16)
     return assign_formats(model, recipe, get_backend("native"))
 
@@ -26,7 +26,7 @@ def names(assignment: Assignment) -> dict[str, str]:
     return {name: form.name for name, form in assignment.formats.items()}
 
 
-def test_every_matrix_gets_a_format(toy_config: Callable[..., ModelConfig]) -> None:
+def test_every_matrix_gets_a_format(toy_config: Callable[..., DecoderConfig]) -> None:
     assignment = assign(toy_config(), Recipe())
     assert names(assignment) == {
         "model.embed_tokens.weight": "i8",
@@ -39,7 +39,7 @@ def test_every_matrix_gets_a_format(toy_config: Callable[..., ModelConfig]) -> N
 
 
 def test_a_group_that_does_not_divide_falls_back_and_says_so(
-    toy_config: Callable[..., ModelConfig],
+    toy_config: Callable[..., DecoderConfig],
 ) -> None:
     assignment = assign(toy_config(), Recipe(group_size=128))
     assert names(assignment)["model.layers.0.self_attn.q_proj.weight"] == "i4g64"
@@ -51,12 +51,12 @@ def test_a_group_that_does_not_divide_falls_back_and_says_so(
     assert len(assignment.notes) == 6
 
 
-def test_no_group_divides(toy_config: Callable[..., ModelConfig]) -> None:
+def test_no_group_divides(toy_config: Callable[..., DecoderConfig]) -> None:
     with pytest.raises(ExportError, match=r"mlp\.down_proj\.weight has 72 columns, which no group"):
-        assign(toy_config(ffn=72), Recipe())
+        assign(toy_config(intermediate_size=72), Recipe())
 
 
-def test_kinds_and_overrides(toy_config: Callable[..., ModelConfig]) -> None:
+def test_kinds_and_overrides(toy_config: Callable[..., DecoderConfig]) -> None:
     recipe = Recipe(head="f16", embedding="bf16", overrides={"*.k_proj.weight": "i8"})
     formats = names(assign(toy_config(), recipe))
     assert formats["lm_head.weight"] == "f16"
@@ -81,7 +81,7 @@ VALUES = "model.layers.0.self_attn.v_proj.weight"
     ],
 )
 def test_v_proj_has_eight_bits_where_it_is_quantized_here(
-    recipe: Recipe, stored: str | None, expected: str, toy_config: Callable[..., ModelConfig]
+    recipe: Recipe, stored: str | None, expected: str, toy_config: Callable[..., DecoderConfig]
 ) -> None:
     model = build_model(toy_config(), context=8, kv_dtype=torch.float16)
     held = {} if stored is None else {VALUES: WEIGHT_FORMATS[stored]}
@@ -90,7 +90,7 @@ def test_v_proj_has_eight_bits_where_it_is_quantized_here(
     )
 
 
-def test_an_override_must_match_something(toy_config: Callable[..., ModelConfig]) -> None:
+def test_an_override_must_match_something(toy_config: Callable[..., DecoderConfig]) -> None:
     with pytest.raises(ConfigError, match=r"overrides match no weight: \*\.w1\.\*") as caught:
         assign(toy_config(), Recipe(overrides={"*.w1.*": "i8", "*.v_proj.*": "i8"}))
     assert "model.embed_tokens.weight" in (caught.value.hint or "")
@@ -101,7 +101,7 @@ def test_unknown_backends() -> None:
         get_backend("npu")
 
 
-def test_a_backend_that_does_not_take_a_format(toy_config: Callable[..., ModelConfig]) -> None:
+def test_a_backend_that_does_not_take_a_format(toy_config: Callable[..., DecoderConfig]) -> None:
     class Integers:
         name = "integers"
         formats = frozenset({WEIGHT_FORMATS["i8"]})

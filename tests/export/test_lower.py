@@ -14,7 +14,7 @@ from edge_llm.errors import ExportError, UnsupportedOperatorError
 from edge_llm.export.lowered import Lowered
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.trace import trace
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.check import check_plan
 from edge_llm.program.plan import Plan, State
 
@@ -70,7 +70,7 @@ def _weight(plan: Plan, index: int) -> str:
     return f"{weight.name}:{weight.format.name}[{','.join(map(str, weight.shape))}]"
 
 
-def test_the_plan_of_a_llama(toy_config: Callable[..., ModelConfig], lowered_toy: Lower) -> None:
+def test_the_plan_of_a_llama(toy_config: Callable[..., DecoderConfig], lowered_toy: Lower) -> None:
     plan = lowered_toy(toy_config(), Recipe()).plan
     check_plan(plan)
     assert describe(plan) == LLAMA.replace("\\\n", "").strip()
@@ -79,7 +79,7 @@ def test_the_plan_of_a_llama(toy_config: Callable[..., ModelConfig], lowered_toy
 
 
 def test_every_instruction_knows_its_source(
-    toy_config: Callable[..., ModelConfig], lowered_toy: Lower
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Lower
 ) -> None:
     plan = lowered_toy(toy_config(), Recipe(scheme="fp32")).plan
     for instruction in plan.instructions:
@@ -90,9 +90,9 @@ def test_every_instruction_knows_its_source(
 
 
 def test_all_schemes_give_the_same_instructions(
-    toy_config: Callable[..., ModelConfig], lowered_toy: Lower
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Lower
 ) -> None:
-    config = toy_config("qwen2", layers=2)
+    config = toy_config("qwen2", num_hidden_layers=2)
     reference = lowered_toy(config, Recipe(scheme="fp32")).plan
     for scheme in ("8da4w", "8da8w", "fp16", "bf16"):
         plan = lowered_toy(config, Recipe(scheme=scheme)).plan
@@ -101,7 +101,7 @@ def test_all_schemes_give_the_same_instructions(
 
 
 def test_norms_of_heads_run_over_the_head(
-    toy_config: Callable[..., ModelConfig], lowered_toy: Lower
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Lower
 ) -> None:
     plan = lowered_toy(toy_config("qwen3", head_dim=32), Recipe(scheme="fp32")).plan
     sizes = [i.attributes["size"] for i in plan.instructions if i.op == "rms_norm"]

@@ -22,7 +22,7 @@ from edge_llm.export.quantize import quantize
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.report import WeightRow
 from edge_llm.llm.checkpoints.arrays import Array
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.integers import Integers
 from edge_llm.program.pack import dequantize
@@ -84,7 +84,7 @@ def run(lowered: Lowered, source: Source) -> tuple[dict[str, NDArray[np.uint8]],
 @pytest.mark.parametrize("scheme", ["8da4w", "8da8w", "fp16", "bf16", "fp32"])
 def test_bytes_are_the_quantized_weights(
     scheme: str,
-    toy_config: Callable[..., ModelConfig],
+    toy_config: Callable[..., DecoderConfig],
     lowered_toy: Callable[..., Lowered],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,15 +110,17 @@ def test_bytes_are_the_quantized_weights(
 
 
 def test_one_matrix_is_alive_at_a_time(
-    toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Callable[..., Lowered]
 ) -> None:
-    lowered = merge(lowered_toy(toy_config(layers=2), Recipe()), row_multiple=16)
+    lowered = merge(lowered_toy(toy_config(num_hidden_layers=2), Recipe()), row_multiple=16)
     source = Source(lowered)
     run(lowered, source)
     assert source.most_alive <= 2  # the last tensor is dropped once the next one is there
 
 
-def test_sqnr(toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]) -> None:
+def test_sqnr(
+    toy_config: Callable[..., DecoderConfig], lowered_toy: Callable[..., Lowered]
+) -> None:
     lowered = merge(lowered_toy(toy_config(), Recipe()), row_multiple=16)
     source = Source(lowered)
     _, rows = run(lowered, source)
@@ -134,7 +136,7 @@ def test_sqnr(toy_config: Callable[..., ModelConfig], lowered_toy: Callable[...,
 
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.self_attn.q_proj.weight"])
 def test_a_damaged_parameter_is_named(
-    name: str, toy_config: Callable[..., ModelConfig], lowered_toy: Callable[..., Lowered]
+    name: str, toy_config: Callable[..., DecoderConfig], lowered_toy: Callable[..., Lowered]
 ) -> None:
     lowered = merge(lowered_toy(toy_config(), Recipe()), row_multiple=16)
     source = Source(lowered)

@@ -17,12 +17,12 @@ from edge_llm.export.passes.merge import joined_name, merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipe import Recipe
 from edge_llm.export.trace import trace
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model
 from edge_llm.program.check import check_plan
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 
-Config = Callable[..., ModelConfig]
+Config = Callable[..., DecoderConfig]
 Lower = Callable[..., Lowered]
 
 ATTENTION = "model.layers.0.self_attn"
@@ -38,7 +38,7 @@ def tensors_of(lowered: Lowered) -> set[str]:
 
 
 def traced(
-    config: ModelConfig, recipe: Recipe
+    config: DecoderConfig, recipe: Recipe
 ) -> tuple[torch.export.ExportedProgram, dict[str, WeightFormat]]:
     model = build_model(config, context=48, kv_dtype=torch.float16)
     formats = dict(assign_formats(model, recipe, get_backend("native")).formats)
@@ -145,7 +145,7 @@ def test_merge_keeps_formats_apart(
 
 def test_merge_keeps_apart_what_would_split_a_panel(toy_config: Config, lowered_toy: Lower) -> None:
     # k has 2 * 12 = 24 rows: it may end a merged weight, v starts anew
-    config = toy_config(head_dim=12, heads=8, kv_heads=2)
+    config = toy_config(head_dim=12, num_attention_heads=8, num_key_value_heads=2)
     lowered = merge(lowered_toy(config, Recipe(scheme="fp32")), row_multiple=16)
     check_plan(lowered.plan)
     assert lowered.parts[f"{ATTENTION}.q_proj+k_proj.weight"]
@@ -155,7 +155,7 @@ def test_merge_keeps_apart_what_would_split_a_panel(toy_config: Config, lowered_
 def test_merge_leaves_a_plan_without_common_inputs_as_it_was(
     toy_config: Config, lowered_toy: Lower
 ) -> None:
-    once = merge(lowered_toy(toy_config(layers=2), Recipe()), row_multiple=16)
+    once = merge(lowered_toy(toy_config(num_hidden_layers=2), Recipe()), row_multiple=16)
     assert merge(once, row_multiple=16) == once
 
 
@@ -194,5 +194,5 @@ def test_tie_stores_both_where_the_recipe_made_them_differ(
 
 
 def test_nothing_is_tied_without_a_declaration(toy_config: Config, lowered_toy: Lower) -> None:
-    lowered = lowered_toy(toy_config(tied=False), Recipe())
+    lowered = lowered_toy(toy_config(tie_word_embeddings=False), Recipe())
     assert tie(lowered, {}) == lowered

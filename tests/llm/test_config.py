@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import ConfigError
-from edge_llm.llm.config import LinearScaling, Llama3Scaling, LongRopeScaling
 from edge_llm.llm.registry import FAMILIES, build_model, read_config
+from edge_llm.llm.rope import LinearScaling, Llama3Scaling, LongRopeScaling, Rope
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -32,11 +32,12 @@ SCALING = {
 def test_defaults_of_absent_keys() -> None:
     values = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
     config, unread = read_config(values | {"rope_scaling": None}, "config.json")
-    assert (config.kv_heads, config.head_dim, config.tied) == (4, 16, False)
-    assert (config.rope_theta, config.rope_scaling) == (10_000.0, None)
+    shape = config.attention(0)
+    assert (shape.kv_heads, shape.head_dim, config.tie_word_embeddings) == (4, 16, False)
+    assert shape.rope == Rope(10_000.0, 16)
     assert unread == ()
     qwen3, _ = read_config(LLAMA | {"model_type": "qwen3"}, "config.json")
-    assert qwen3.head_dim == 128
+    assert qwen3.attention(0).head_dim == 128
 
 
 @pytest.mark.parametrize(
@@ -50,14 +51,14 @@ def test_defaults_of_absent_keys() -> None:
 )
 def test_rope_of_either_version(form: dict[str, Any]) -> None:
     config, _ = read_config(LLAMA | form, "config.json")
-    assert config.rope_theta == 5e5
-    assert config.rope_scaling == Llama3Scaling(8.0, 1.0, 4.0, 64)
+    assert config.rope_parameters.theta == 5e5
+    assert config.rope_parameters.scaling == Llama3Scaling(8.0, 1.0, 4.0, 64)
 
 
 def test_linear_rope() -> None:
     form = {"rope_scaling": {"type": "linear", "factor": 2}}
     config, _ = read_config(LLAMA | form, "config.json")
-    assert config.rope_scaling == LinearScaling(2.0)
+    assert config.rope_parameters.scaling == LinearScaling(2.0)
 
 
 @pytest.mark.parametrize(
@@ -107,19 +108,17 @@ def test_linear_rope() -> None:
 )
 def test_windows(change: dict[str, Any], windows: tuple[int, ...]) -> None:
     config, unread = read_config(LLAMA | change, "config.json")
-    assert config.windows == windows
+    assert tuple(config.attention(layer).window for layer in range(2)) == (windows or (0, 0))
     assert unread == ()
-    if windows:
-        assert tuple(config.window(layer) for layer in range(2)) == windows
 
 
 def test_yarn_extends_the_context() -> None:
     form = {
         "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 200}
     }
-    assert read_config(LLAMA | form, "config.json")[0].context == 800
+    assert read_config(LLAMA | form, "config.json")[0].max_position_embeddings == 800
     longer = LLAMA | form | {"max_position_embeddings": 1000}
-    assert read_config(longer, "config.json")[0].context == 1000
+    assert read_config(longer, "config.json")[0].max_position_embeddings == 1000
 
 
 def test_original_length_beside_or_within_the_scaling() -> None:
@@ -135,7 +134,7 @@ def test_original_length_beside_or_within_the_scaling() -> None:
         },
         {"rope_scaling": within, "original_max_position_embeddings": 64},
     ):
-        assert read_config(phi3 | form, "config.json")[0].rope_scaling == expected
+        assert read_config(phi3 | form, "config.json")[0].rope_parameters.scaling == expected
     with pytest.raises(ConfigError, match="original_max_position_embeddings: got 64, expected 65"):
         read_config(
             phi3 | {"rope_scaling": within, "original_max_position_embeddings": 65}, "config.json"
@@ -259,9 +258,9 @@ def test_all_problems_in_one_error() -> None:
     with pytest.raises(ConfigError) as error:
         read_config(values, "config.json")
     assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == [
-        "rope_theta",
         "hidden_size",
         "num_experts",
+        "rope_theta",
         "vocab_size",
     ]
 
@@ -284,5 +283,4 @@ def test_model_needs_a_context() -> None:
 
 def test_families_are_keyed_by_name() -> None:
     assert all(name == family.name for name, family in FAMILIES.items())
-    architectures = [f.gguf_architecture for f in FAMILIES.values() if f.gguf_architecture]
-    assert len(set(architectures)) == len(architectures)
+    assert all(name == family.config.model_type for name, family in FAMILIES.items())

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from edge_llm.llm.config import LongRopeScaling, ModelConfig
+from edge_llm.llm.decoder import ropes_of
 from edge_llm.llm.registry import parameter_shapes, read_config
+from edge_llm.llm.rope import LongRopeScaling
 
 SIZES = (
     "hidden_size",
@@ -276,34 +277,36 @@ def test_version_5_form_says_the_same(name: str) -> None:
     assert read_config(written, name) == read_config(values, name)
 
 
-def facts(name: str) -> ModelConfig:
+def facts(name: str) -> Any:
     return read_config(CONFIGS[name][1], name)[0]
 
 
 def test_what_sets_each_apart() -> None:
-    assert facts("Mistral-7B-v0.1").windows == (4096,) * 32
-    assert facts("Mistral-7B-v0.3").windows == ()
-    assert facts("Phi-3-mini-4k").windows == (2047,) * 32
-    assert facts("Phi-3.5-mini").windows == ()  # longer than the model's context
-    assert facts("DeepSeek-R1-Distill-Qwen-1.5B").windows == ()
-    assert facts("Phi-3.5-mini").rotary_dim == facts("Phi-3.5-mini").head_dim == 96
-    assert (facts("Phi-4-mini").rotary_dim, facts("Phi-4-mini").head_dim) == (96, 128)
-    scaling = facts("Phi-4-mini").rope_scaling
+    assert facts("Mistral-7B-v0.1").sliding_window == (4096,) * 32
+    assert not any(facts("Mistral-7B-v0.3").sliding_window)
+    assert facts("Phi-3-mini-4k").sliding_window == (2047,) * 32
+    assert not any(facts("Phi-3.5-mini").sliding_window)  # longer than the model's context
+    assert not any(facts("DeepSeek-R1-Distill-Qwen-1.5B").sliding_window)
+    assert facts("Phi-3.5-mini").rope_parameters.dim == facts("Phi-3.5-mini").head_dim == 96
+    assert (facts("Phi-4-mini").rope_parameters.dim, facts("Phi-4-mini").head_dim) == (96, 128)
+    scaling = facts("Phi-4-mini").rope_parameters.scaling
     assert isinstance(scaling, LongRopeScaling)
     assert (len(scaling.short), len(scaling.long), scaling.original_context) == (48, 48, 4096)
     assert scaling.attention_factor == pytest.approx(math.sqrt(1 + math.log(32) / math.log(4096)))
     smollm3 = facts("SmolLM3-3B")
-    assert smollm3.tied
-    assert [layer for layer in range(36) if not smollm3.has_rope(layer)] == list(range(3, 36, 4))
+    assert smollm3.tie_word_embeddings
+    ropes = [smollm3.attention(layer).rope for layer in range(36)]
+    assert [layer for layer in range(36) if ropes[layer] is None] == list(range(3, 36, 4))
+    assert ropes_of(smollm3) == (ropes[0],)
 
 
 def test_absent_keys_have_the_defaults_of_transformers() -> None:
-    def without(name: str, *keys: str) -> ModelConfig:
+    def without(name: str, *keys: str) -> Any:
         values = {key: value for key, value in CONFIGS[name][1].items() if key not in keys}
         return read_config(values, name)[0]
 
-    assert without("Mistral-7B-v0.3", "sliding_window").windows == (4096,) * 32
-    assert without("Phi-3-mini-4k", "sliding_window").windows == ()
+    assert without("Mistral-7B-v0.3", "sliding_window").sliding_window == (4096,) * 32
+    assert not any(without("Phi-3-mini-4k", "sliding_window").sliding_window)
     assert without("SmolLM3-3B", "no_rope_layers", "no_rope_layer_interval") == facts("SmolLM3-3B")
-    assert without("SmolLM3-3B", "rope_theta").rope_theta == 2_000_000.0
-    assert not without("Phi-4-mini", "tie_word_embeddings").tied
+    assert without("SmolLM3-3B", "rope_theta").rope_parameters.theta == 2_000_000.0
+    assert not without("Phi-4-mini", "tie_word_embeddings").tie_word_embeddings

@@ -12,7 +12,7 @@ from fixtures_checkpoints import FAMILY_SIZES
 from torch import nn
 
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.config import ModelConfig
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model, load_model, tied_parameters
 
 CONTEXT = 32
@@ -25,8 +25,8 @@ def trace(model: nn.Module, device: str) -> torch.export.ExportedProgram:
     return torch.export.export(model, args, dynamic_shapes=shapes, strict=False)
 
 
-def operators(config: ModelConfig) -> dict[str, int]:
-    layers = config.layers
+def operators(config: DecoderConfig) -> dict[str, int]:
+    layers = config.num_hidden_layers
     counts = {
         "aten.embedding.default": 1,
         "aten.index_select.default": 1,
@@ -36,12 +36,13 @@ def operators(config: ModelConfig) -> dict[str, int]:
         "aten.add.Tensor": 2 * layers,
         "aten.silu.default": layers,
         "aten.mul.Tensor": layers,
-        "edge.rope.default": 2 * sum(config.has_rope(layer) for layer in range(layers)),
+        "edge.rope.default": 2
+        * sum(config.attention(layer).rope is not None for layer in range(layers)),
         "edge.attention.default": layers,
     }
-    if config.family == "qwen3":
+    if config.model_type == "qwen3":
         counts["aten.rms_norm.default"] += 2 * layers
-    if config.family == "phi3":  # two products where others have five, and their parts
+    if config.model_type == "phi3":  # two products where others have five, and their parts
         counts["aten.linear.default"] -= 3 * layers
         counts["aten.split_with_sizes.default"] = 2 * layers
         counts["<built-in function getitem>"] = 5 * layers
@@ -59,7 +60,7 @@ def test_graph_on_meta(family: str, tiny_checkpoint: Callable[..., Path]) -> Non
     assert len(program.range_constraints) == 2  # T and R, and nothing else, are dynamic
     (output,) = program.graph_signature.user_outputs
     by_name = {node.name: node for node in calls}
-    assert by_name[output].meta["val"].shape[1] == checkpoint.config.vocab
+    assert by_name[output].meta["val"].shape[1] == checkpoint.config.vocab_size
 
     # Tied tables stay two parameters in the graph; the module's declaration joins them.
     names = set(program.graph_signature.inputs_to_parameters.values())
@@ -69,7 +70,7 @@ def test_graph_on_meta(family: str, tiny_checkpoint: Callable[..., Path]) -> Non
     buffers = set(program.graph_signature.inputs_to_buffers.values())
     states = {
         f"model.layers.{layer}.self_attn.attend.{name}"
-        for layer in range(checkpoint.config.layers)
+        for layer in range(checkpoint.config.num_hidden_layers)
         for name in ("k_cache", "v_cache")
     }
     assert buffers == states | {"cos", "sin"}

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from edge_llm.llm.registry import FAMILIES, parameter_shapes, read_config
+from edge_llm.llm.sizes import shape_of
 
 ENTRIES = sorted(
     (entry for entry in (files("edge_llm") / "configs" / "models").iterdir()),
@@ -31,8 +32,6 @@ KEYS = {
     "recipe",
     "config",
 }
-SIZE_FACTS = ("vocab", "dim", "layers", "heads", "kv_heads", "head_dim", "ffn", "tied")
-SIZE_FACTS += ("windows", "rotary_dim")
 Sizes = tuple[int, int, int, int, int, int, int]
 
 
@@ -240,19 +239,21 @@ def test_facts_follow_from_the_config(name: str) -> None:
     facts = next(facts for entry in ENTRIES if (facts := _load(entry))["name"] == name)
     config, unread = read_config(PUBLISHED[name], name)
     assert unread == ()
-    assert config.family == facts["family"]
-    assert config.context == facts["context"]
+    assert config.model_type == facts["family"]
+    assert config.max_position_embeddings == facts["context"]
     # What the planner reads says the same.
-    sizes = {"model_type": config.family, "max_position_embeddings": config.context}
+    sizes = {
+        "model_type": config.model_type,
+        "max_position_embeddings": config.max_position_embeddings,
+    }
     stated, unread = read_config(facts["config"] | sizes, name)
     assert unread == ()
-    for key in SIZE_FACTS:
-        assert getattr(stated, key) == getattr(config, key), key
+    assert shape_of(stated) == shape_of(config)
     shapes = parameter_shapes(config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
     assert parameters == facts["parameters"]
-    assert all(0 <= id_ < config.vocab for id_ in facts["stop_ids"])
+    assert all(0 <= id_ < config.vocab_size for id_ in facts["stop_ids"])
     if "package" not in facts:
         # Two bytes for each parameter, and headers of some 100 bytes a tensor.
-        twice = config.vocab * config.dim if name in STORED_TWICE else 0
+        twice = config.vocab_size * config.hidden_size if name in STORED_TWICE else 0
         assert 0 <= facts["download_bytes"] - 2 * (parameters + twice) <= 200 * len(shapes)

@@ -5,27 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
-from edge_llm.llm.config import ConfigReader, FrequencyDivisors, LongRopeScaling, ModelConfig
-from edge_llm.llm.rope import inverse_frequencies, read_rope, rope_note, rope_tables
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.rope import FrequencyDivisors, LongRopeScaling, Rope, read_rope
+from edge_llm.llm.rope_tables import inverse_frequencies, rope_note, rope_tables
 
-CONFIG = ModelConfig(
-    family="llama",
-    vocab=10,
-    dim=64,
-    layers=1,
-    heads=2,
-    kv_heads=2,
-    head_dim=64,
-    ffn=64,
-    norm_eps=1e-5,
-    context=4096,
-    rope_theta=500_000.0,
-    rope_scaling=None,
-    tied=True,
-)
+ROPE = Rope(500_000.0, 64)
 
 
 FACTORS = {
@@ -97,49 +84,47 @@ def test_frequencies_and_factor_are_those_of_transformers(rule: str, context: in
         theirs, "cpu", seq_len=context
     )
 
-    rope = read_rope(ConfigReader(sizes | {"rope_parameters": parameters}, "config.json"))
-    config = replace(CONFIG, rope_theta=rope.theta, rope_scaling=rope.scaling)
-    got = inverse_frequencies(config, context)
-    torch.testing.assert_close(got.float(), expected, rtol=1e-5, atol=0.0)
-    cos, sin = rope_tables(config, context)
+    rope = read_rope(ConfigReader(sizes | {"rope_parameters": parameters}, "config.json"), 64)
+    got = inverse_frequencies(rope, context)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    cos, sin = rope_tables(rope, context)
     assert cos.shape == sin.shape == (context, 32)
     assert float(cos[0, 0]) == pytest.approx(attention_factor)
-    torch.testing.assert_close(cos**2 + sin**2, torch.full_like(cos, attention_factor**2))
+    np.testing.assert_allclose(cos**2 + sin**2, attention_factor**2, rtol=1e-6)
 
 
 def test_longrope_regime_is_the_contexts_and_is_told() -> None:
     scaling = LongRopeScaling((1.0,) * 24, (4.0,) * 24, 4096, 1.19)
-    config = replace(CONFIG, rope_scaling=scaling, partial_rotary=48)
-    short, long = inverse_frequencies(config, 4096), inverse_frequencies(config, 4097)
+    rope = Rope(500_000.0, 48, scaling)
+    short, long = inverse_frequencies(rope, 4096), inverse_frequencies(rope, 4097)
     assert short.shape == (24,)
-    torch.testing.assert_close(short, long * 4.0)
-    assert rope_note(config, 4096) == (
+    np.testing.assert_allclose(short, long * 4.0)
+    assert rope_note(rope, 4096) == (
         "rope: the short factors of longrope, for a context within the 4096 tokens trained with "
         "first, at every length (attention factor 1.19)"
     )
-    assert "the long factors of longrope, for a context beyond" in str(rope_note(config, 4097))
-    assert rope_note(CONFIG, 4096) is None
+    assert "the long factors of longrope, for a context beyond" in str(rope_note(rope, 4097))
+    assert rope_note(ROPE, 4096) is None
 
 
 def test_divisors_divide() -> None:
     values = tuple(float(i + 1) for i in range(32))
-    got = inverse_frequencies(replace(CONFIG, rope_scaling=FrequencyDivisors(values)), 4096)
-    torch.testing.assert_close(got * torch.tensor(values), inverse_frequencies(CONFIG, 4096))
+    got = inverse_frequencies(replace(ROPE, scaling=FrequencyDivisors(values)), 4096)
+    np.testing.assert_allclose(got * values, inverse_frequencies(ROPE, 4096))
 
 
 def test_tables_are_rounded_once() -> None:
-    cos, sin = rope_tables(CONFIG, 4096)
+    cos, sin = rope_tables(ROPE, 4096)
     assert cos.shape == sin.shape == (4096, 32)
-    assert cos.dtype == sin.dtype == torch.float32
-    angles = torch.arange(4096, dtype=torch.float64)[:, None] * inverse_frequencies(CONFIG, 4096)
-    assert torch.equal(cos, angles.cos().float())
-    assert torch.equal(sin, angles.sin().float())
-    assert torch.equal(cos[0], torch.ones(32))
+    assert cos.dtype == sin.dtype == np.float32
+    angles = np.arange(4096)[:, None] * inverse_frequencies(ROPE, 4096)
+    assert np.array_equal(cos, np.cos(angles).astype(np.float32))
+    assert np.array_equal(sin, np.sin(angles).astype(np.float32))
+    assert np.array_equal(cos[0], np.ones(32))
 
 
 def test_long_tables_are_made_in_blocks_of_the_same_values() -> None:
-    cos, sin = rope_tables(CONFIG, 10_000)
-    frequencies = inverse_frequencies(CONFIG, 10_000)
-    angles = torch.outer(torch.arange(10_000, dtype=torch.float64), frequencies)
-    assert torch.equal(cos, angles.cos().float())
-    assert torch.equal(sin, angles.sin().float())
+    cos, sin = rope_tables(ROPE, 10_000)
+    angles = np.outer(np.arange(10_000), inverse_frequencies(ROPE, 10_000))
+    assert np.array_equal(cos, np.cos(angles).astype(np.float32))
+    assert np.array_equal(sin, np.sin(angles).astype(np.float32))

@@ -1,10 +1,11 @@
-"""Facts of a model from GGUF metadata: its keys are those of the architecture, translated to
-Hugging Face's, so that each family has one reader."""
+"""Facts of a model from GGUF metadata: its keys are those of the architecture, translated by the
+family's own map to Hugging Face's, so that each family has one reader."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,96 +13,96 @@ from numpy.typing import NDArray
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.gguf.model import GGUFModel
-from edge_llm.llm.config import (
-    FrequencyDivisors,
-    Llama3Scaling,
-    LongRopeScaling,
-    ModelConfig,
-    is_integer,
-    is_number,
-    shorten,
-)
+from edge_llm.llm.config import is_integer, is_positive, shorten
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.family import Family
 from edge_llm.llm.registry import FAMILIES, read_config
-from edge_llm.llm.rope import inverse_frequencies
+from edge_llm.llm.rope import DEFAULT_THETA, DIVIDED, Llama3Scaling, Rope
+from edge_llm.llm.rope_tables import inverse_frequencies
 
-# Hugging Face's name of a config key -> the GGUF key behind "ARCHITECTURE.".
-REQUIRED_KEYS = {
-    "hidden_size": "embedding_length",
-    "intermediate_size": "feed_forward_length",
-    "max_position_embeddings": "context_length",
-    "num_attention_heads": "attention.head_count",
-    "num_hidden_layers": "block_count",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-}
-OPTIONAL_KEYS = {
-    "head_dim": "attention.key_length",
-    "num_key_value_heads": "attention.head_count_kv",
-    "vocab_size": "vocab_size",
-}
-# Keys that have one supported value.
+# Config keys whose GGUF keys every file must have.
+REQUIRED_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "rms_norm_eps",
+)
+ATTENTION_FACTOR = "rope.scaling.attn_factor"
+# Keys that have one supported value; LongRoPE alone takes another attention factor.
 NEUTRAL_KEYS = {
+    ATTENTION_FACTOR: 1.0,
     "attention.causal": True,
+    "attention.sliding_window": 0,
     "expert_count": 0,
     "expert_used_count": 0,
     "rope.scaling.yarn_ext_factor": 1.0,
     "rope.scaling.yarn_log_multiplier": 0.0,
 }
-ATTENTION_FACTOR = "rope.scaling.attn_factor"
 ORIGINAL_CONTEXT = "rope.scaling.original_context_length"
+# The factor of a linear scaling: its key, and that of files from before there were types.
+LINEAR_FACTORS = ("rope.scaling.factor", "rope.scale_linear")
 # Those of YaRN, by the names in Hugging Face's rope_parameters.
 YARN_KEYS = {
     "attention_factor": "rope.scaling.yarn_attn_factor",
     "beta_fast": "rope.scaling.yarn_beta_fast",
     "beta_slow": "rope.scaling.yarn_beta_slow",
 }
-# Architecture -> the family that it is with a sliding window in every layer.
-WINDOWED = {"llama": "mistral", "phi3": "phi3"}
+# The rule that Llama 3.1 and 3.2 share, but for its factor.
+LLAMA3_RULE = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 ROPE_FREQS = "rope_freqs.weight"
 LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
 ROPE_TABLES = (ROPE_FREQS, LONG_FACTORS, SHORT_FACTORS)
 
 
-def gguf_family(model: GGUFModel) -> Family:
-    """The family of the architecture that the metadata names.
+def gguf_family(model: GGUFModel) -> Family[Any]:
+    """Return the family of the architecture that the metadata names; of several with that name the
+    first whose keys tell all that the file says, or the first of them.
 
     Raises:
         ConfigError: none of that name.
     """
-    known = {
-        family.gguf_architecture: family
-        for family in FAMILIES.values()
-        if family.gguf_architecture is not None
-    }
     name = model.metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in known:
+    families = [family for family in FAMILIES.values() if family.gguf_architecture == name]
+    if not isinstance(name, str) or not families:
+        known = dict.fromkeys(
+            family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture
+        )
         raise ConfigError(
             f"{model.path}: general.architecture: got {shorten(name)}, "
             f"expected one of {', '.join(known)}"
         )
-    return known[name]
+    said = {key for key, value in _given(model, name).items() if value != NEUTRAL_KEYS.get(key)}
+    own = {key for family in families for key in family.gguf_keys.values()} & said
+    return next((f for f in families if own <= set(f.gguf_keys.values())), families[0])
 
 
-def gguf_config(model: GGUFModel, family: Family) -> ModelConfig:
-    """The facts, with the rope tables that some models carry as tensors.
+def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
+    """Return the facts, with the rope tables that some models carry as tensors.
 
     Raises:
         CheckpointError: a rope table at fault.
         ConfigError: metadata that cannot be honoured, listing every key.
     """
+    assert family.gguf_architecture is not None
     prefix = f"{family.gguf_architecture}."
-    given = {
-        key.removeprefix(prefix): value
-        for key, value in model.metadata.items()
-        if key.startswith(prefix)
-    }
+    given = _given(model, family.gguf_architecture)
     problems = [
-        f"{prefix}{key}: missing" for key in REQUIRED_KEYS.values() if given.get(key) is None
+        f"{prefix}{key}: missing"
+        for key in map(family.gguf_keys.__getitem__, REQUIRED_KEYS)
+        if given.get(key) is None
     ]
-    values: dict[str, object] = {
-        name: given.pop(key, None) for name, key in (REQUIRED_KEYS | OPTIONAL_KEYS).items()
-    }
+    neutral = {**NEUTRAL_KEYS}
+    values: dict[str, object] = {}
+    for name, key in family.gguf_keys.items():
+        value = given.pop(key, None)
+        values[name] = None if key in neutral and value == neutral[key] else value
     values["model_type"] = family.name
     values["tie_word_embeddings"] = "output.weight" not in model
     if values["vocab_size"] is None and "token_embd.weight" in model:
@@ -109,29 +110,35 @@ def gguf_config(model: GGUFModel, family: Family) -> ModelConfig:
     dim, heads = values["hidden_size"], values["num_attention_heads"]
     if values["head_dim"] is None and is_integer(dim) and is_integer(heads) and heads > 0:
         values["head_dim"] = dim // heads
-    window = given.pop("attention.sliding_window", 0)
-    if window != 0 and family.name in WINDOWED:
-        values |= {"model_type": WINDOWED[family.name], "sliding_window": window}
-    elif window != 0:
-        problems.append(f"{prefix}attention.sliding_window: got {shorten(window)}, expected 0")
     values["rope_parameters"] = _rope(model, given, values)
-    attention_factor = given.pop(ATTENTION_FACTOR, 1.0)
-    if LONG_FACTORS not in model and attention_factor != 1.0:
-        problems.append(
-            f"{prefix}{ATTENTION_FACTOR}: got {shorten(attention_factor)}, expected 1.0"
-        )
-    for key, neutral in (NEUTRAL_KEYS | {"attention.value_length": values["head_dim"]}).items():
-        value = given.pop(key, neutral)
-        if value != neutral:
-            problems.append(f"{prefix}{key}: got {shorten(value)}, expected {neutral!r}")
+    for key, value in (neutral | {"attention.value_length": values["head_dim"]}).items():
+        got = given.pop(key, value)
+        if got != value:
+            problems.append(f"{prefix}{key}: got {shorten(got)}, expected {value!r}")
     problems += [
         f"{prefix}{key}: got {shorten(value)}, a key not supported" for key, value in given.items()
     ]
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigError(f"{model.path} cannot be honoured:{listing}")
-    config, _ = read_config(values, str(model.path))
-    return _with_divisors(model, _with_attention_factor(model, config, attention_factor))
+    return read_config(values, str(model.path))[0]
+
+
+def _given(model: GGUFModel, architecture: str) -> dict[str, object]:
+    """The keys of the architecture, without its name. What stands there once for each layer, always
+    the same, counts as one value."""
+    prefix = f"{architecture}."
+    return {
+        key.removeprefix(prefix): _single(value)
+        for key, value in model.metadata.items()
+        if key.startswith(prefix)
+    }
+
+
+def _single(value: object) -> object:
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
+        return value[0]
+    return value
 
 
 def _rope(
@@ -148,14 +155,17 @@ def _rope(
         rope["partial_rotary_factor"] = fraction if exact else math.nextafter(fraction, math.inf)
     elif rotated not in (None, head_dim):
         rope["partial_rotary_factor"] = rotated
-    factor = given.pop("rope.scaling.factor", None)
-    kind = given.pop("rope.scaling.type", "none" if factor is None else "linear")
+    factors = [given.pop(key, None) for key in LINEAR_FACTORS]
+    factor = next((value for value in factors if value is not None), None)
+    # llama.cpp takes a factor of 0 for none.
+    kind = given.pop("rope.scaling.type", "none" if factor in (None, 0) else "linear")
     original = given.pop(ORIGINAL_CONTEXT, None)
     given.pop("rope.scaling.finetuned", None)  # how a scaling came to be, not what it is
     if LONG_FACTORS in model:  # older files state no type
         kind = "longrope"
         rope |= {"short_factor": _decimals(model, SHORT_FACTORS)}
         rope |= {"long_factor": _decimals(model, LONG_FACTORS)}
+        rope |= _attention_factor(model, given.pop(ATTENTION_FACTOR, 1.0), original, values)
     elif kind == "yarn":
         rope |= {name: given.pop(key, None) for name, key in YARN_KEYS.items()}
         rope["factor"] = factor
@@ -163,6 +173,8 @@ def _rope(
         rope["factor"] = factor
     if kind in ("longrope", "yarn"):
         values["original_max_position_embeddings"] = original
+    if ROPE_FREQS in model:
+        return rope | _divided(model, kind, rope, head_dim, rotated)
     return rope | {"rope_type": "default" if kind == "none" else kind}
 
 
@@ -174,7 +186,7 @@ def _decimals(model: GGUFModel, name: str) -> list[float] | None:
 
 
 def _table(model: GGUFModel, name: str) -> NDArray[np.float32]:
-    """A rope table in float32.
+    """A rope table.
 
     Raises:
         CheckpointError: it cannot be decoded, or holds what no table does.
@@ -191,37 +203,47 @@ def _table(model: GGUFModel, name: str) -> NDArray[np.float32]:
     return values
 
 
-def _with_attention_factor(model: GGUFModel, config: ModelConfig, given: object) -> ModelConfig:
-    """The factor is LongRoPE's own unless the file says another, beyond float32's rounding."""
-    scaling = config.rope_scaling
-    if not isinstance(scaling, LongRopeScaling):
-        return config
-    if not is_number(given) or not 0 < given < math.inf:
+def _attention_factor(
+    model: GGUFModel, given: object, original: object, values: Mapping[str, object]
+) -> dict[str, object]:
+    """LongRoPE's attention factor, where the file says another than LongRoPE's own, beyond
+    float32's rounding.
+
+    Raises:
+        ConfigError: it is no number above 0.
+    """
+    if not is_positive(given):
         raise ConfigError(
             f"{model.path}: {ATTENTION_FACTOR}: got {shorten(given)}, expected a number above 0"
         )
-    if math.isclose(given, scaling.attention_factor, rel_tol=1e-6):
-        return config
-    return replace(config, rope_scaling=replace(scaling, attention_factor=float(given)))
+    context = values["max_position_embeddings"]
+    if is_integer(original) and original > 1 and is_integer(context) and context >= original:
+        own = math.sqrt(1.0 + math.log(context / original) / math.log(original))
+        if math.isclose(given, own, rel_tol=1e-6):
+            return {}
+    return {"attention_factor": float(given)}
 
 
-def _with_divisors(model: GGUFModel, config: ModelConfig) -> ModelConfig:
-    """Llama 3's scaling is stored as its outcome: one divisor for each rotary frequency.
+def _divided(
+    model: GGUFModel, kind: object, rope: Mapping[str, object], head_dim: object, rotated: object
+) -> dict[str, object]:
+    """Llama 3's scaling, which is stored as its outcome: one divisor for each rotary frequency.
 
     Where they are those of the rule that Llama 3.1 and 3.2 share, the rule is taken, whose tables
     are free of the rounding of the divisors."""
-    if ROPE_FREQS not in model:
-        return config
-    pairs = config.rotary_dim // 2
+    columns = head_dim if rotated is None else rotated
     divisors = _table(model, ROPE_FREQS)
-    if config.rope_scaling is not None or len(divisors) != pairs:
+    if kind != "none" or not is_integer(columns) or 2 * len(divisors) != columns:
         raise CheckpointError(
             f"{model.path}: {ROPE_FREQS}: got shape {list(divisors.shape)} and rope scaling "
-            f"{config.rope_scaling}, expected [{pairs}] and no other scaling"
+            f"{shorten(kind)}, expected one divisor for each pair of {shorten(columns)} columns "
+            "and no other scaling"
         )
-    factor = float(divisors.max())
-    ruled = replace(config, rope_scaling=Llama3Scaling(factor, 1.0, 4.0, 8192))
-    expected = (inverse_frequencies(config, 1) / inverse_frequencies(ruled, 1)).numpy()
-    if np.allclose(divisors.astype(np.float64), expected, rtol=1e-5, atol=0.0):
-        return ruled
-    return replace(config, rope_scaling=FrequencyDivisors(tuple(divisors.tolist())))
+    theta, factor = rope["rope_theta"], float(divisors.max())
+    if theta is None or is_positive(theta):
+        plain = Rope(DEFAULT_THETA if theta is None else float(theta), columns)
+        ruled = Rope(plain.theta, columns, Llama3Scaling(factor, 1.0, 4.0, 8192))
+        expected = inverse_frequencies(plain, 1) / inverse_frequencies(ruled, 1)
+        if np.allclose(divisors.astype(np.float64), expected, rtol=1e-5, atol=0.0):
+            return {"rope_type": "llama3", "factor": factor, **LLAMA3_RULE}
+    return {"rope_type": DIVIDED, "divisors": divisors.tolist()}

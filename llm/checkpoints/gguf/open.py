@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,18 +65,22 @@ def open_gguf(path: Path) -> Checkpoint:
     problems = [line for name in names.values() if (line := model.problem(name)) is not None]
     formats = {name: model.integer_format(stored) for name, stored in names.items()}
 
-    def interleaved(name: str) -> bool:
-        return names[name].split(".", 2)[-1] in family.gguf_interleaved
+    def interleaved(name: str) -> int | None:
+        """The head_dim of rows that are stored for the interleaved convention."""
+        block = re.fullmatch(r"blk\.(\d+)\.(.+)", names[name])
+        if block is None or block[2] not in family.gguf_interleaved:
+            return None
+        return config.attention(int(block[1])).head_dim
 
     def read(name: str) -> Array:
-        values = model.decode(names[name])
-        return half_split(values, config.head_dim) if interleaved(name) else values
+        values, head_dim = model.decode(names[name]), interleaved(name)
+        return values if head_dim is None else half_split(values, head_dim)
 
     def integers(name: str) -> Integers:
-        stored = model.integers(names[name])
-        if not interleaved(name):
+        stored, head_dim = model.integers(names[name]), interleaved(name)
+        if head_dim is None:
             return stored
-        return stored.rows(half_split(np.arange(stored.shape[0]), config.head_dim))
+        return stored.rows(half_split(np.arange(stored.shape[0]), head_dim))
 
     license_ = metadata.get("general.license")
     return Checkpoint(
@@ -90,7 +95,7 @@ def open_gguf(path: Path) -> Checkpoint:
         read=read,
         generation=generation_defaults(
             {name: metadata.get(f"general.sampling.{key}") for name, key in SAMPLING_KEYS.items()},
-            _stop_ids(metadata, config.vocab),
+            _stop_ids(metadata, config.vocab_size),
             str(path),
         ),
         tokenizer=TokenizerMetadata(
@@ -109,7 +114,7 @@ def open_gguf(path: Path) -> Checkpoint:
     )
 
 
-def _parameter_name(name: str, family: Family) -> str:
+def _parameter_name(name: str, family: Family[Any]) -> str:
     """The parameter's name in the module; an unknown name stays, and is left over."""
     block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     if block is None:

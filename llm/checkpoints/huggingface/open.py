@@ -60,7 +60,7 @@ def open_huggingface(path: Path) -> Checkpoint:
         quantized = read_quantized(settings, tensors, expected, problems, str(config_path))
     shapes: dict[str, Shape] = _plain_shapes(tensors, quantized.pieces, problems)
     shapes |= {name: matrix.shape for name, matrix in quantized.matrices.items()}
-    pattern = FAMILIES[config.family].leftovers
+    pattern = FAMILIES[config.model_type].leftovers
     shapes = {
         name: shape
         for name, shape in shapes.items()
@@ -71,7 +71,7 @@ def open_huggingface(path: Path) -> Checkpoint:
         matrix = quantized.matrices.get(name)
         return tensors.view(name) if matrix is None else matrix.values()
 
-    if config.tied:
+    if config.tie_word_embeddings:
         # Some writers store the shared table under both names.
         for name, source in shared_parameters(config).items():
             if name in shapes and source in shapes:
@@ -85,7 +85,7 @@ def open_huggingface(path: Path) -> Checkpoint:
         config=config,
         shapes=check_parameters(config, shapes, str(path), problems),
         read=read,
-        generation=_generation(generation_path, values, config.vocab),
+        generation=_generation(generation_path, values, config.vocab_size),
         tokenizer=TokenizerDirectory(path),
         sources=(*(path / name for name in names if (path / name).is_file()), *tensors.paths),
         unread_config_keys=unread,

@@ -27,7 +27,8 @@ from edge_llm.llm.checkpoints.source import (
     TokenizerDirectory,
     check_parameters,
 )
-from edge_llm.llm.config import ConfigReader, ModelConfig, shorten
+from edge_llm.llm.config import ConfigReader, shorten
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import read_config
 from edge_llm.program.documents import GenerationDefaults
 
@@ -65,17 +66,19 @@ def open_meta(path: Path) -> Checkpoint:
     tensors = open_shards(path)
     config, notes = _config(values, tensors, path / PARAMS)
     stored = {
-        parameter_name(name): name for name in tensors.names() if name != HEAD or not config.tied
+        parameter_name(name): name
+        for name in tensors.names()
+        if name != HEAD or not config.tie_word_embeddings
     }
     shapes = {name: tensors.shape(old) for name, old in stored.items()}
 
     def read(name: str) -> Array:
         tensor = tensors.read(stored[name])
         if stored[name].endswith(INTERLEAVED):
-            return half_split(tensor, config.head_dim)
+            return half_split(tensor, config.attention(0).head_dim)
         return tensor
 
-    stops, stop_note = _stop_ids(config.vocab)
+    stops, stop_note = _stop_ids(config.vocab_size)
     names = (PARAMS, *TOKENIZER_FILES)
     return Checkpoint(
         name=path.resolve().name,
@@ -96,7 +99,7 @@ def open_meta(path: Path) -> Checkpoint:
 
 def _config(
     values: Mapping[str, object], tensors: Shards, where: Path
-) -> tuple[ModelConfig, list[str]]:
+) -> tuple[DecoderConfig, list[str]]:
     """Facts from params.json, from the shapes of tensors, and from the published models."""
     for name in (EMBEDDING, "layers.0.feed_forward.w1.weight"):
         if name not in tensors or len(tensors.shape(name)) != 2:

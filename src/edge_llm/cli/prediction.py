@@ -150,7 +150,7 @@ def _shape(model: str, entry: Any) -> tuple[str, Shape, int]:
     path = catalogue.resolve(model)
     without = path.is_dir() and is_weightless(path)
     checkpoint = open_weightless(path) if without else open_checkpoint(path)
-    return checkpoint.name, shape_of(checkpoint.config), checkpoint.config.context
+    return checkpoint.name, shape_of(checkpoint.config), checkpoint.config.max_position_embeddings
 
 
 def _machines(names: Sequence[str], threads: int) -> list[tuple[str, Rates, Device | None, int]]:

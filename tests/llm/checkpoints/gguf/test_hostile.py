@@ -213,13 +213,13 @@ MODEL: dict[str, tuple[bytes, type[EdgeLLMError], str]] = {
             replaced(
                 PAIRS,
                 5,
-                pair("llama.attention.head_count", ARRAY, u32(U32) + u64(2) + u32(2) + u32(2)),
+                pair("llama.attention.head_count", ARRAY, u32(U32) + u64(2) + u32(2) + u32(1)),
             ),
             TENSORS,
             data=DATA,
         ),
         ConfigError,
-        "num_attention_heads: got [2, 2]",
+        "num_attention_heads: got [2, 1]",
     ),
     "no tensors": (document(PAIRS), ConfigError, "vocab_size: missing"),
     "tensor missing": (
@@ -354,7 +354,7 @@ def test_model(case: str, tmp_path: Path) -> None:
 
 def test_the_whole_file_opens_and_no_part_of_it_does(tmp_path: Path) -> None:
     raw = document(PAIRS, TENSORS, data=DATA)
-    assert open_checkpoint(write(tmp_path, raw)).config.vocab == 8
+    assert open_checkpoint(write(tmp_path, raw)).config.vocab_size == 8
     for size in range(0, len(raw), 7):
         with pytest.raises(EdgeLLMError):
             open_checkpoint(write(tmp_path, raw[:size]))

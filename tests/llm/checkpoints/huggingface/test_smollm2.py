@@ -33,8 +33,8 @@ def test_is_what_the_catalogue_says(smollm2_gguf: Path) -> None:
     entry = files("edge_llm") / "configs" / "models" / "smollm2-135m.yaml"
     facts = yaml.safe_load(entry.read_text(encoding="utf-8"))
     checkpoint = open_checkpoint(smollm2_gguf)
-    assert checkpoint.config.family == facts["family"]
-    assert checkpoint.config.context == facts["context"]
+    assert checkpoint.config.model_type == facts["family"]
+    assert checkpoint.config.max_position_embeddings == facts["context"]
     assert checkpoint.license == facts["licence"]
     assert set(facts["stop_ids"]) <= set(checkpoint.generation.stop_ids)
     shapes = checkpoint.shapes.values()

@@ -16,7 +16,7 @@ from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.meta.torch_file import read_torch_file
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import TokenizerDirectory
-from edge_llm.llm.config import Llama3Scaling
+from edge_llm.llm.rope import Llama3Scaling
 from edge_llm.llm.tensors import as_tensor
 
 Factory = Callable[..., Path]
@@ -65,7 +65,7 @@ def test_an_equal_head_is_the_embedding(tiny_checkpoint: Factory, make_meta: Fac
         tensors["output.weight"] = tensors["tok_embeddings.weight"].clone()
 
     made = open_checkpoint(make_meta(tiny_checkpoint("llama"), 2, edit=edit))
-    assert made.config.tied
+    assert made.config.tie_word_embeddings
     assert "lm_head.weight" not in made.shapes
 
 
@@ -92,7 +92,7 @@ def generation(folder: Path, **changes: Any) -> tuple[int, str]:
     params = {key: value for key, value in params.items() if value is not None}
     (folder / "params.json").write_text(json.dumps(params))
     made = open_checkpoint(folder)
-    return made.config.context, "\n".join(made.notes)
+    return made.config.max_position_embeddings, "\n".join(made.notes)
 
 
 def test_context_and_factor_follow_the_generation(
@@ -120,7 +120,7 @@ def test_stop_ids_of_known_vocabularies(
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     folder = tiny_checkpoint("llama", vocab_size=vocab, **sizes, **heads, **PLAIN)
     made = open_checkpoint(make_meta(folder, vocab_size=-1))
-    assert (made.config.vocab, made.generation.stop_ids) == (vocab, stops)
+    assert (made.config.vocab_size, made.generation.stop_ids) == (vocab, stops)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_factors_of_published_models(
     params = {"dim": dim, "n_layers": layers, "n_heads": 32, "use_scaled_rope": True}
     (tmp_path / "params.json").write_text(json.dumps(params))
     made = open_checkpoint(tmp_path)
-    assert made.config.rope_scaling == Llama3Scaling(factor, 1.0, 4.0, 8192)
-    assert made.config.context == 131072
+    assert made.config.rope_parameters.scaling == Llama3Scaling(factor, 1.0, 4.0, 8192)
+    assert made.config.max_position_embeddings == 131072
     note = f"rope: scaled by {factor} as in {name}, which dim and n_layers are those of"
     assert made.notes[0] == note
 
@@ -158,7 +158,7 @@ def test_factors_of_published_models(
 def test_feed_forward_width_by_the_rule(tiny_checkpoint: Factory, make_meta: Factory) -> None:
     source = tiny_checkpoint("llama", intermediate_size=256)
     folder = make_meta(source, multiple_of=64, ffn_dim_multiplier=1.3)  # 170 * 1.3 = 221
-    assert open_checkpoint(folder).config.ffn == 256
+    assert open_checkpoint(folder).config.intermediate_size == 256
     with pytest.raises(ConfigError, match="a feed-forward width of 224, the tensors have 256"):
         generation(folder, multiple_of=32)
 
