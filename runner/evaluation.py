@@ -8,27 +8,30 @@ from typing import TypeAlias
 
 import numpy as np
 
-from edge_llm.errors import RequestError
+from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
-from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits
+from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits, RowSampler
 from edge_llm.runner.quality import (
     Comparison,
+    Float64,
     Quality,
     compare_rows,
     summarize,
     summarize_comparison,
-    token_losses,
 )
+from edge_llm.runner.sampling import SamplingParams
 
 Progress: TypeAlias = Callable[[int, int], None]
 
 _LOGITS_BYTES = 32 * 1024 * 1024  # bounds the logits of one step
+_SCORER = SamplingParams(temperature=0.0, top_logprobs=0)
+_NO_HISTORY = np.empty(0, np.int32)
 
 
 class Reader:
-    """Computes the logits of one text at a time, a step's worth of rows each; see `open_reader`.
+    """Scores one text at a time, in steps; see `open_reader`.
 
     Attributes:
         context: the tokens that a text may have.
@@ -43,6 +46,29 @@ class Reader:
         self._tables = (np.arange(blocks, dtype=np.int32)[None, :],) * len(executor.limits.blocks)
         self._rows = min(executor.limits.max_tokens, executor.limits.max_rows)
 
+    def losses(self, ids: Int32, first: int) -> Float64:
+        """Return the negative log-likelihoods [n], in nats, of the tokens after position ``first``.
+        No logits leave the executor.
+
+        Raises:
+            GenerationError: logits are not finite.
+            NativeError: the core failed.
+        """
+        losses: list[float] = []
+        for begin, end, rows in self._steps(ids, first):
+            samplers = [
+                RowSampler(_SCORER, 0, 0, _NO_HISTORY, 0, target=target)
+                for target in ids[begin + 1 : end + 1][rows].tolist()
+            ]
+            result = self._executor.step(self._batch(ids, begin, end, rows, samplers))
+            for position, (found, error) in enumerate(
+                zip(result.logprobs, result.errors, strict=True), max(begin, first)
+            ):
+                if found is None or error is not None:
+                    raise GenerationError(f"position {position} has no log-probability: {error}")
+                losses.append(-found.logprob)
+        return np.array(losses)
+
     def logits(self, ids: Int32, first: int) -> Iterator[Float32]:
         """Yield logits [n, vocab] that follow one another: together the rows of the positions
         ``first`` to the last but one, each about the token after it. Readers of one vocabulary
@@ -51,22 +77,37 @@ class Reader:
         Raises:
             NativeError: the core failed.
         """
-        for begin in range(0, len(ids) - 1, self._rows):
-            end = min(begin + self._rows, len(ids) - 1)
-            rows = np.arange(max(begin, first), end, dtype=np.int32) - begin
-            result = self._executor.step(
-                Batch(
-                    tokens=ids[begin:end],
-                    positions=np.arange(begin, end, dtype=np.int32),
-                    sequences=np.zeros(end - begin, np.int32),
-                    rows=rows.astype(np.int32),
-                    block_tables=self._tables,
-                    samplers=[None] * len(rows),
-                    want_logits=True,
-                )
-            )
+        for begin, end, rows in self._steps(ids, first):
+            batch = self._batch(ids, begin, end, rows, [None] * len(rows), want_logits=True)
+            result = self._executor.step(batch)
             if len(rows) and result.logits is not None:
                 yield result.logits
+
+    def _steps(self, ids: Int32, first: int) -> Iterator[tuple[int, int, Int32]]:
+        """Yield begin and end of each step's tokens, and its wanted rows [R]."""
+        for begin in range(0, len(ids) - 1, self._rows):
+            end = min(begin + self._rows, len(ids) - 1)
+            yield begin, end, np.arange(max(0, first - begin), end - begin, dtype=np.int32)
+
+    def _batch(
+        self,
+        ids: Int32,
+        begin: int,
+        end: int,
+        rows: Int32,
+        samplers: Sequence[RowSampler | None],
+        *,
+        want_logits: bool = False,
+    ) -> Batch:
+        return Batch(
+            tokens=ids[begin:end],
+            positions=np.arange(begin, end, dtype=np.int32),
+            sequences=np.zeros(end - begin, np.int32),
+            rows=rows,
+            block_tables=self._tables,
+            samplers=samplers,
+            want_logits=want_logits,
+        )
 
 
 @contextmanager
@@ -121,6 +162,7 @@ def evaluate(
     Raises:
         RequestError: ``windows`` is below 1, the text is shorter than one window, or the reference
             has another vocabulary.
+        GenerationError: logits are not finite.
         NativeError: the core failed.
     """
     if windows < 1:
@@ -135,23 +177,15 @@ def evaluate(
         raise RequestError(f"the text has {len(ids)} tokens, expected at least {window}")
     texts = np.asarray(ids[: count * window], np.int32).reshape(count, window)
     first = window // 2 - 1 if second_half else 0  # the row about the first scored token
-    losses: list[np.ndarray] = []
+    losses: list[Float64] = []
     compared: list[Comparison] = []
     for done, text in enumerate(texts, 1):
         if reference is None:
-            losses.append(_losses(reader, text, first))
+            losses.append(reader.losses(text, first))
         else:
             compared.append(_compare(reader, reference, text, first))
         progress(done, count)
     return summarize_comparison(compared) if compared else summarize(np.stack(losses))
-
-
-def _losses(reader: Reader, text: Int32, first: int) -> np.ndarray:
-    parts, place = [], first + 1
-    for logits in reader.logits(text, first):
-        parts.append(token_losses(logits, text[place : place + len(logits)]))
-        place += len(logits)
-    return np.concatenate(parts)
 
 
 def _compare(reader: Reader, reference: Reader, text: Int32, first: int) -> Comparison:

@@ -73,17 +73,6 @@ class Comparison:
     agrees: NDArray[np.bool_]
 
 
-def token_losses(logits: Float32, targets: NDArray[np.int32]) -> Float64:
-    """Return the negative log-likelihoods [n], in nats, of ``targets`` [n] under ``logits``
-    [n, vocab]."""
-    losses = np.empty(len(targets))
-    for begin in range(0, len(targets), _ROWS):
-        part = slice(begin, begin + _ROWS)
-        chosen = targets[part]
-        losses[part] = -_log_softmax(logits[part])[np.arange(len(chosen)), chosen]
-    return losses
-
-
 def compare_rows(logits: Float32, reference: Float32, targets: NDArray[np.int32]) -> Comparison:
     """Score ``targets`` [n] under the ``logits`` of the program and of the ``reference``, both
     [n, vocab]."""
