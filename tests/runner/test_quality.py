@@ -78,7 +78,7 @@ def test_summary_of_a_comparison() -> None:
     assert found.median.value == np.median(every)
     assert found.p99.value == np.quantile(every, 0.99)
     assert found.maximum == every.max()
-    assert found.top1.value == np.mean([window.agrees.mean() for window in windows])
+    assert found.top1.value == pytest.approx(np.mean([window.agrees.mean() for window in windows]))
     ratio = quality.perplexity.value / found.reference_perplexity.value
     assert found.perplexity_ratio.value == pytest.approx(ratio)
     # The bootstrap of a mean would give about the error of the formula; so do the quantiles here.
