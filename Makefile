@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow check lint format docs bench bench-peers bench-against sanitize wheel clean
+.PHONY: FORCE help install demo test test-slow check lint format operators docs bench bench-peers bench-against sanitize wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -19,6 +19,7 @@ help:
 	@echo "make test-slow   the tests behind the slow mark"
 	@echo "make lint        formatting, lint and types alone"
 	@echo "make format      rewrite the sources in the project's style"
+	@echo "make operators   what follows from the table of operators (program/ops.py)"
 	@echo "make docs        docs/cli.md from --help"
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
@@ -61,6 +62,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $(filter %.cpp %.h %.inl,$(NATIVE))
+
+operators: $(STAMP)
+	$(BIN)/python tools/operators.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli.py > docs/cli.md

@@ -12,7 +12,7 @@ from edge_llm.program.ops import OPS
 from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, layer_of
 
 _LANES = 16  # rows of activations are padded to so many floats
-_IN_PLACE = ("rope", "silu", "gelu", "mul", "add", "scale", "softcap")
+_IN_PLACE = tuple(name for name, spec in OPS.items() if spec.in_place)
 _FLOAT_BYTES = 4
 
 
@@ -124,8 +124,8 @@ def _words(plan: Plan, instruction: Instruction) -> str:
         for index in instruction.weights
         if index >= 0 and plan.weights[index].format != RAW_F32
     ]
-    names = OPS[instruction.op].weights
-    if "bias?" in names and instruction.weights[names.index("bias?")] >= 0:
+    names = [operand.name for operand in OPS[instruction.op].weights]
+    if "bias" in names and instruction.weights[names.index("bias")] >= 0:
         details.append("bias")
     if instruction.state >= 0:
         window = plan.states[instruction.state].window

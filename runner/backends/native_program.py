@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_llm import native
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
-from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS
+from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS
 from edge_llm.program.plan import Instruction, Plan
 from edge_llm.runner.executor import Limits
 
@@ -115,8 +115,8 @@ def _instruction(instruction: Instruction) -> native.Instruction:
         op=spec.code,
         input_count=len(instruction.inputs),
         output_count=len(instruction.outputs),
-        weights=(-1, -1),
-        state=instruction.state,
+        weights=(-1,) * MAX_WEIGHTS,
+        states=(instruction.state, *(-1,) * (MAX_STATES - 1)),
     )
     for slots, numbers, name in (
         (out.inputs, instruction.inputs, "inputs"),
@@ -128,11 +128,12 @@ def _instruction(instruction: Instruction) -> native.Instruction:
         for slot, number in enumerate(numbers):
             slots[slot] = number
     ints = floats = 0
-    for name, kind in spec.attributes:
-        if kind == "int":
-            out.ints[ints] = int(instruction.attributes[name])
+    for attribute in spec.attributes:
+        value = instruction.attributes[attribute.name]
+        if attribute.kind == "int":
+            out.ints[ints] = int(value)
             ints += 1
         else:
-            out.floats[floats] = float(instruction.attributes[name])
+            out.floats[floats] = float(value)
             floats += 1
     return out

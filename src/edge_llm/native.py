@@ -27,8 +27,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from edge_llm.errors import CapacityError, NativeError
+from edge_llm.program import ops
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 MAX_LOGPROBS = 20
 LIBRARY_VARIABLE = "EDGE_LLM_NATIVE"
 
@@ -40,12 +41,12 @@ class Instruction(Structure):
         ("op", c_int32),
         ("input_count", c_int32),
         ("output_count", c_int32),
-        ("inputs", c_int32 * 6),
-        ("outputs", c_int32 * 4),
-        ("weights", c_int32 * 2),
-        ("state", c_int32),
-        ("ints", c_int32 * 4),
-        ("floats", c_float * 2),
+        ("inputs", c_int32 * ops.MAX_INPUTS),
+        ("outputs", c_int32 * ops.MAX_OUTPUTS),
+        ("weights", c_int32 * ops.MAX_WEIGHTS),
+        ("states", c_int32 * ops.MAX_STATES),
+        ("ints", c_int32 * ops.MAX_INTS),
+        ("floats", c_float * ops.MAX_FLOATS),
     ]
 
 

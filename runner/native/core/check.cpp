@@ -10,16 +10,33 @@ namespace {
 
 constexpr int32_t kMaxWidth = 1 << 22;  // keeps every size below far from overflow
 
-struct Signature {
-  const char* name;
-  int32_t inputs, weights;  // operands that must be there
-};
+// What the patterns of one instruction stand for, so far.
+struct Known {
+  int64_t numbers[kFirstVariable + kVariables];  // by source
+  uint32_t bound = 0;                            // variables, by bit
+  int32_t rows = 2;                              // 0: T, 1: R, 2: not known
 
-constexpr Signature signatures[kOpCount] = {
-    {"embedding", 1, 1}, {"linear", 1, 1}, {"rms_norm", 1, 1}, {"rope", 2, 2},
-    {"attention", 5, 0}, {"silu", 1, 0},   {"gelu", 1, 0},     {"mul", 2, 0},
-    {"add", 2, 0},       {"scale", 1, 0},  {"split", 1, 0},    {"select_rows", 2, 0},
-    {"softcap", 1, 0},
+  int64_t of(const Product& product) const {
+    int64_t value = product.constant;
+    if (product.a >= 0) value *= numbers[product.a];
+    if (product.b >= 0) value *= numbers[product.b];
+    return value;
+  }
+
+  // A variable that was not met before takes the size.
+  bool matches(const Product& product, int64_t size) {
+    const int32_t variable = product.a - kFirstVariable;
+    if (variable >= 0 && product.b < 0 && product.constant == 1 && (bound >> variable & 1) == 0) {
+      bound |= 1u << variable;
+      numbers[product.a] = size;
+    }
+    return of(product) == size;
+  }
+
+  bool matches_rows(int32_t pattern, int32_t got) {
+    if (pattern == 2 && rows == 2) rows = got;
+    return got == (pattern == 2 ? rows : pattern);
+  }
 };
 
 class Checker {
@@ -45,7 +62,7 @@ class Checker {
     if (index_ < 0) fail(EDGE_INVALID, "plan: %s", what);
     const int32_t op = program_.instructions[index_].op;
     fail(EDGE_INVALID, "plan: instruction %d (%s): %s", index_,
-         op >= 0 && op < kOpCount ? signatures[op].name : "unknown", what);
+         op >= 0 && op < kOpCount ? kRules[op].name : "unknown", what);
   }
 
   const edge_value& value(int32_t number) const { return program_.values[number]; }
@@ -81,150 +98,94 @@ class Checker {
     }
   }
 
-  // Operand checks, for the instruction at hand.
-
-  const edge_value& input(int32_t slot) const {
-    return value(program_.instructions[index_].inputs[slot]);
-  }
-  const edge_value& output(int32_t slot) const {
-    return value(program_.instructions[index_].outputs[slot]);
-  }
-  void require_input(int32_t slot, int32_t number) const {
-    require(program_.instructions[index_].inputs[slot] == number, "an index input is not its own");
-  }
-  const edge_weight& weight(int32_t slot) const {
-    const int32_t number = program_.instructions[index_].weights[slot];
-    require(number >= 0 && number < program_.weight_count, "a weight is missing");
-    return program_.weights[number];
-  }
-  const edge_weight& panel(int32_t slot) const {
-    const edge_weight& w = weight(slot);
-    require(!is_raw(stored_format(w)), "a weight is not a matrix");
-    return w;
-  }
-  const edge_weight& raw(int32_t slot) const {
-    const edge_weight& w = weight(slot);
-    require(is_raw(stored_format(w)), "a weight is not raw f32");
-    return w;
-  }
-  void require_vector(int32_t slot, int64_t size) const {
-    const edge_weight& w = raw(slot);
-    require(w.n == size && w.k == 1, "a vector has the wrong length");
-  }
-  void require_tokens() const {
-    require(input(0).rows == 0 && output(0).rows == 0, "needs [T, ...] operands");
-  }
-  void require_same_shape() const {
-    const edge_instruction& in = program_.instructions[index_];
-    for (int32_t i = 0; i < in.input_count; ++i) {
-      require(input(i).rows == output(0).rows && input(i).width == output(0).width,
-              "operands differ in shape");
-    }
-  }
-
+  // The rules of the table, for the instruction at hand.
   void check_instruction() {
     const edge_instruction& in = program_.instructions[index_];
     require(in.op >= 0 && in.op < kOpCount, "unknown operator");
-    const Signature& signature = signatures[in.op];
-    const auto code = static_cast<OpCode>(in.op);
-    require(in.input_count == signature.inputs, "wrong number of inputs");
-    require(
-        code == OpCode::split ? in.output_count >= 1 && in.output_count <= 4 : in.output_count == 1,
-        "wrong number of outputs");
+    const OpRules& rules = kRules[in.op];
+    require(in.input_count == rules.input_count, "wrong number of inputs");
+    require(rules.splits ? in.output_count >= 1 && in.output_count <= EDGE_MAX_OUTPUTS
+                         : in.output_count == 1,
+            "wrong number of outputs");
+    Known known;
+    know_numbers(rules, in, known);
     for (int32_t i = 0; i < in.input_count; ++i) {
-      const int32_t number = in.inputs[i];
-      require(number >= 0 && number < program_.value_count, "an input is no value");
-      require(number < kInputCount || defined_[static_cast<size_t>(number)],
-              "an input is used before it is computed");
-      const bool index =
-          (code == OpCode::embedding && i == 0) || (code == OpCode::rope && i == 1) ||
-          (code == OpCode::attention && i >= 3) || (code == OpCode::select_rows && i == 1);
-      require(index == (number < kInputCount), "an input has the wrong dtype");
+      check_input(rules.inputs[i], in.inputs[i], known);
     }
+    for (int32_t i = 0; i < EDGE_MAX_WEIGHTS; ++i) {
+      // Also those that the operator does not use.
+      require(in.weights[i] < program_.weight_count, "a weight is missing");
+      if (i < rules.weight_count) check_weight(rules.weights[i], in.weights[i], known);
+    }
+    int64_t total = 0;
     for (int32_t i = 0; i < in.output_count; ++i) {
-      const int32_t number = in.outputs[i];
-      require(number >= kInputCount && number < program_.value_count, "an output is no value");
-      require(!defined_[static_cast<size_t>(number)], "an output is computed twice");
-      defined_[static_cast<size_t>(number)] = true;
-    }
-    for (int32_t i = 0; i < signature.weights; ++i) weight(i);
-    for (int32_t number : in.weights) {  // also those that the operator does not use
-      require(number < program_.weight_count, "a weight is missing");
-    }
-    check_operands(code, in);
-  }
-
-  void check_operands(OpCode code, const edge_instruction& in) const {
-    switch (code) {
-      case OpCode::embedding:
-        require_input(0, kTokens);
-        require(output(0).rows == 0 && output(0).width == panel(0).k, "the table does not fit");
-        break;
-      case OpCode::linear:
-        require(input(0).rows == output(0).rows, "operands differ in rows");
-        require(input(0).width == panel(0).k && output(0).width == panel(0).n,
-                "the weight does not fit");
-        if (in.weights[1] >= 0) require_vector(1, panel(0).n);
-        break;
-      case OpCode::rms_norm:
-        require_same_shape();
-        require(in.ints[0] > 0 && output(0).width % in.ints[0] == 0, "the size does not fit");
-        require_vector(0, in.ints[0]);
-        break;
-      case OpCode::rope:
-        require_input(1, kPositions);
-        require_tokens();
-        require(input(0).width == output(0).width, "operands differ in shape");
-        require(
-            in.ints[0] > 0 && in.ints[1] > 0 && int64_t{in.ints[0]} * in.ints[1] == output(0).width,
-            "heads * head_dim does not fit");
-        require(raw(0).n >= program_.context && raw(1).n == raw(0).n && raw(1).k == raw(0).k &&
-                    2 * raw(0).k <= in.ints[1],
-                "the tables do not fit");
-        break;
-      case OpCode::attention:
-        check_attention(in);
-        break;
-      case OpCode::split: {
-        int64_t total = 0;
-        for (int32_t i = 0; i < in.output_count; ++i) {
-          require(output(i).rows == input(0).rows, "operands differ in rows");
-          total += output(i).width;
-        }
-        require(total == input(0).width, "the widths do not add up");
-        break;
+      define(in.outputs[i]);
+      const edge_value& output = value(in.outputs[i]);
+      require(known.matches_rows(rules.output.rows, output.rows), "the output has other rows");
+      if (!rules.splits) {
+        require(known.matches(rules.output.k, output.width), "the output has another width");
       }
-      case OpCode::select_rows:
-        require_input(1, kRows);
-        require(input(0).rows == 0 && output(0).rows == 1 && input(0).width == output(0).width,
-                "operands do not fit");
-        break;
-      case OpCode::silu:
-      case OpCode::gelu:
-      case OpCode::silu_mul:
-      case OpCode::gelu_mul:
-      case OpCode::mul:
-      case OpCode::add:
-      case OpCode::scale:
-      case OpCode::softcap:
-        require_same_shape();
-        break;
+      total += output.width;
     }
+    if (rules.splits) require(total == value(in.inputs[0]).width, "the widths do not add up");
+    for (int32_t i = 0; i < rules.requirement_count; ++i) check(rules.requirements[i], known);
   }
 
-  void check_attention(const edge_instruction& in) const {
-    require_input(3, kPositions);
-    require_input(4, kSequences);
-    require_tokens();
-    const int32_t heads = in.ints[0], kv_heads = in.ints[1], head_dim = in.ints[2];
-    require(in.state >= 0 && in.state < program_.state_count, "the state is missing");
-    const edge_state& state = program_.states[in.state];
-    require(state.heads == kv_heads && state.k_dim == head_dim, "the state does not fit");
-    require(heads > 0 && heads % kv_heads == 0, "an attribute is out of range");
-    const int64_t width = int64_t{heads} * head_dim, kv_width = int64_t{kv_heads} * head_dim;
-    require(input(0).width == width && output(0).width == width && input(1).width == kv_width &&
-                input(2).width == kv_width && input(1).rows == 0 && input(2).rows == 0,
-            "q, k, v and the output do not fit");
+  void know_numbers(const OpRules& rules, const edge_instruction& in, Known& known) const {
+    for (int32_t i = 0; i < rules.int_count; ++i) {
+      require(in.ints[i] >= rules.ints[i].low && in.ints[i] <= rules.ints[i].high,
+              "an attribute is out of range");
+      known.numbers[i] = in.ints[i];
+    }
+    const int32_t number = in.states[0];
+    if (rules.has_state) {
+      require(number >= 0 && number < program_.state_count, "the state is missing");
+      const edge_state& state = program_.states[number];
+      known.numbers[kFirstFact] = state.heads;
+      known.numbers[kFirstFact + 1] = state.k_dim;
+      known.numbers[kFirstFact + 2] = state.v_dim;
+    }
+    known.numbers[kFirstFact + 3] = program_.context;
+  }
+
+  void check_input(const OperandRule& rule, int32_t number, Known& known) const {
+    if (rule.kind == OperandKind::index) {
+      return require(number == rule.rows, "an index input is not its own");
+    }
+    require(number >= 0 && number < program_.value_count, "an input is no value");
+    require(number >= kInputCount, "an input has the wrong dtype");
+    require(defined_[static_cast<size_t>(number)], "an input is used before it is computed");
+    require(known.matches_rows(rule.rows, value(number).rows), "an input has other rows");
+    require(known.matches(rule.k, value(number).width), "an input has another width");
+  }
+
+  void check_weight(const OperandRule& rule, int32_t number, Known& known) const {
+    if (number < 0 && rule.optional) return;
+    require(number >= 0, "a weight is missing");
+    const edge_weight& weight = program_.weights[number];
+    const bool raw = stored_format(weight).layout == Layout::raw;
+    require(raw == (rule.kind == OperandKind::raw),
+            raw ? "a weight is not a matrix in panels" : "a weight is not raw f32");
+    require(known.matches(rule.n, weight.n) && known.matches(rule.k, weight.k),
+            "a weight has another shape");
+  }
+
+  void define(int32_t number) {
+    require(number >= kInputCount && number < program_.value_count, "an output is no value");
+    require(!defined_[static_cast<size_t>(number)], "an output is computed twice");
+    defined_[static_cast<size_t>(number)] = true;
+  }
+
+  void check(const Requirement& rule, const Known& known) const {
+    const int64_t left = known.of(rule.left), right = known.of(rule.right);
+    switch (rule.relation) {
+      case Relation::equal:
+        return require(left == right, "two sizes differ that should not");
+      case Relation::at_most:
+        return require(left <= right, "a size is too small for another");
+      case Relation::divides:
+        return require(left > 0 && right % left == 0, "a size does not divide another");
+    }
   }
 
   const edge_program& program_;

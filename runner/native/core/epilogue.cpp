@@ -56,7 +56,8 @@ void multiply_then_finish(const Kernels& kernels, const LinearArgs& args, float*
     kernels.linear.multiply(part, alone);
     const Matrix product = part.y, y = columns(args.y, panel * kLanes, product.cols);
     if (args.epilogue == Epilogue::add) {
-      elementwise.add(columns(args.residual, panel * kLanes, product.cols), product, y, alone);
+      elementwise.add({columns(args.residual, panel * kLanes, product.cols), product, 0.0f, y},
+                      alone);
       continue;
     }
     LinearArgs other = args;
@@ -65,7 +66,7 @@ void multiply_then_finish(const Kernels& kernels, const LinearArgs& args, float*
     part = part_of(other, panel, end, second);
     kernels.linear.multiply(part, alone);
     (args.epilogue == Epilogue::silu_mul ? elementwise.silu_mul : elementwise.gelu_mul)(
-        product, part.y, y, alone);
+        {product, part.y, 0.0f, y}, alone);
   }
 }
 

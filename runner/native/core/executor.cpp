@@ -147,10 +147,10 @@ Matrix Executor::matrix(const Place& place) const {
 AttentionArgs Executor::attention_args(const Op& op) const {
   AttentionArgs args;
   args.state = op.kv;
-  args.heads = op.ints[0];
+  args.heads = op.ints[k_attention_heads];
   args.window = op.window;
-  args.scale = op.floats[0];
-  args.softcap = op.floats[1];
+  args.scale = op.floats[k_attention_scale];
+  args.softcap = op.floats[k_attention_softcap];
   args.q = matrix(op.inputs[0]);
   args.k = matrix(op.inputs[1]);
   args.v = matrix(op.inputs[2]);

@@ -136,7 +136,9 @@ class Fuser {
     Instruction& attention = list_[static_cast<size_t>(number)];
     for (int32_t i : {0, 1}) {
       if (attention.plain.inputs[i] != in.outputs[0]) continue;
-      if (attention.plain.ints[i] != in.ints[0] || attention.plain.ints[2] != in.ints[1]) continue;
+      if (attention.plain.ints[i] != in.ints[k_rope_heads] ||
+          attention.plain.ints[k_attention_head_dim] != in.ints[k_rope_head_dim])
+        continue;
       attention.plain.inputs[i] = in.inputs[0];
       attention.rotations[static_cast<size_t>(i)] = {in.weights[0], in.weights[1]};
       prepend(attention, i == 0 ? kAttend : kWrite, rope);

@@ -13,10 +13,16 @@ namespace edge {
 
 namespace {
 
+// More values than this in one buffer, of which only hostile plans have so many, and nothing in it
+// is written in place: looking at all of them for each instruction would take too long.
+constexpr size_t kMostViews = 64;
+
 // A buffer, and the instructions between which something lives in it.
 struct Buffer {
   Rows rows;
   Lifetime lifetime;
+  std::vector<int32_t> values;  // that lie in it, and may still be read
+  size_t forget_at = kMostViews;
 };
 
 class Translator {
@@ -72,8 +78,9 @@ class Translator {
   void join(int32_t value, int32_t buffer, int32_t column) {
     buffer_of(value) = buffer;
     column_of(value) = column;
-    Lifetime& lifetime = buffers_[static_cast<size_t>(buffer)].lifetime;
-    lifetime.last = std::max(lifetime.last, last_use(value));
+    Buffer& joined = buffers_[static_cast<size_t>(buffer)];
+    joined.lifetime.last = std::max(joined.lifetime.last, last_use(value));
+    joined.values.push_back(value);
   }
 
   void new_buffer(int32_t value, int32_t born) {
@@ -81,7 +88,7 @@ class Translator {
     // An odd number of cache lines, so that a column of many rows does not fall into few cache
     // sets.
     const int64_t width = (round_up(v.width, kLanes) / kLanes | 1) * kLanes;
-    buffers_.push_back({static_cast<Rows>(v.rows), {width, born, born}});
+    buffers_.push_back({static_cast<Rows>(v.rows), {width, born, born}, {}});
     join(value, static_cast<int32_t>(buffers_.size()) - 1, 0);
   }
 
@@ -120,34 +127,35 @@ class Translator {
   bool may_write_in_place(int32_t i) {
     if (trace_) return false;
     const edge_instruction& in = instruction(i);
-    switch (static_cast<OpCode>(in.op)) {
-      case OpCode::linear:
-        if (in.input_count < 2 || in.inputs[0] == in.inputs[1]) return false;
-        break;
-      case OpCode::attention:
-      case OpCode::rms_norm:
-      case OpCode::rope:
-      case OpCode::silu:
-      case OpCode::gelu:
-      case OpCode::mul:
-      case OpCode::add:
-      case OpCode::scale:
-      case OpCode::softcap:
-      case OpCode::silu_mul:
-      case OpCode::gelu_mul:
-        break;
-      default:
-        return false;
+    const auto code = static_cast<OpCode>(in.op);
+    if (code == OpCode::linear) {
+      if (in.input_count < 2 || in.inputs[0] == in.inputs[1]) return false;
+    } else if (in.op < kOpCount && !kRules[in.op].in_place) {
+      return false;  // what fusion made may always
     }
     const int32_t x = overwritten(in);
     if (last_use(x) != i) return false;
     const int32_t begin = column_of(x), end = begin + source_.values[x].width;
-    for (int32_t v = kInputCount; v < source_.value_count; ++v) {
-      if (v == x || buffer_of(v) != buffer_of(x) || last_use(v) < i) continue;
+    Buffer& buffer = buffers_[static_cast<size_t>(buffer_of(x))];
+    forget_unread(buffer, i);
+    if (buffer.values.size() > kMostViews) return false;
+    for (int32_t v : buffer.values) {
+      if (v == x || last_use(v) < i) continue;
       const int32_t other = column_of(v);
       if (other < end && begin < other + source_.values[v].width) return false;
     }
     return true;
+  }
+
+  // Forgets the values of a buffer that nobody reads from instruction `i` on, once they have
+  // doubled.
+  void forget_unread(Buffer& buffer, int32_t i) {
+    std::vector<int32_t>& values = buffer.values;
+    if (values.size() < buffer.forget_at) return;
+    values.erase(
+        std::remove_if(values.begin(), values.end(), [&](int32_t v) { return last_use(v) < i; }),
+        values.end());
+    buffer.forget_at = std::max(kMostViews, 2 * values.size());
   }
 
   void lay_out(Program& program) {
@@ -200,10 +208,10 @@ class Translator {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
     }
     if (op.code == OpCode::attention) {
-      op.state = in.state;
-      op.kv = states_[static_cast<size_t>(in.state)];
-      op.group = source_.states[in.state].group;
-      op.window = source_.states[in.state].window;
+      op.state = in.states[0];
+      op.kv = states_[static_cast<size_t>(in.states[0])];
+      op.group = source_.states[in.states[0]].group;
+      op.window = source_.states[in.states[0]].window;
       op.rotate_q = rotation(list_[static_cast<size_t>(i)].rotations[0]);
       op.rotate_k = rotation(list_[static_cast<size_t>(i)].rotations[1]);
     }

@@ -10,29 +10,11 @@
 #include <vector>
 
 #include "core/dispatch.h"
+#include "core/generated/ops.h"
 #include "edge_llm.h"
 
 namespace edge {
 
-// Operator codes of program/ops.py, and what fusion makes of them.
-enum class OpCode : int32_t {
-  embedding,
-  linear,
-  rms_norm,
-  rope,
-  attention,
-  silu,
-  gelu,
-  mul,
-  add,
-  scale,
-  split,
-  select_rows,
-  softcap,
-  silu_mul,  // silu or gelu of the first input, times the second
-  gelu_mul,
-};
-constexpr int32_t kOpCount = 13;  // of a program file
 constexpr int32_t kMaxContext = 1 << 24;
 
 enum class Rows : int32_t { tokens, wanted };  // T or R
@@ -71,8 +53,8 @@ struct Op {
   Parts instructions;
   Rows rows{};  // of the outputs
   int32_t input_count = 0, output_count = 0;
-  std::array<Place, 6> inputs{};  // index inputs (tokens, rows, ...) stay empty
-  std::array<Place, 4> outputs{};
+  std::array<Place, EDGE_MAX_INPUTS> inputs{};  // index inputs (tokens, rows, ...) stay empty
+  std::array<Place, EDGE_MAX_OUTPUTS> outputs{};
   PackedWeight weight;                    // linear, embedding
   std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin
   int32_t table_cols = 0;                 // rope
@@ -87,8 +69,8 @@ struct Op {
   int32_t window = 0;  // of the state
   KvState kv;
   Rotation rotate_q, rotate_k;  // attention
-  std::array<int32_t, 4> ints{};
-  std::array<float, 2> floats{};
+  std::array<int32_t, EDGE_MAX_INTS> ints{};
+  std::array<float, EDGE_MAX_FLOATS> floats{};
 };
 
 // How the workers share operators over T rows. Operators over R rows, of which there are few, are

@@ -57,24 +57,18 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
   switch (op.code) {
     case OpCode::linear:
       return part == kMultiply ? kLanes : 0;
-    case OpCode::silu:
-    case OpCode::gelu:
-    case OpCode::mul:
-    case OpCode::add:
-    case OpCode::scale:
-    case OpCode::softcap:
+    case OpCode::select_rows:
     case OpCode::silu_mul:
     case OpCode::gelu_mul:
-    case OpCode::select_rows:
       return kLanes;
     case OpCode::rms_norm:
-      return one_row ? op.ints[0] : 0;
+      return one_row ? op.ints[k_rms_norm_size] : 0;
     case OpCode::rope:
-      return one_row ? op.ints[1] : 0;
+      return one_row ? op.ints[k_rope_head_dim] : 0;
     case OpCode::attention:
-      return one_row && part == kWrite ? op.ints[2] : 0;
+      return one_row && part == kWrite ? op.ints[k_attention_head_dim] : 0;
     default:
-      return 0;
+      return kRules[static_cast<int32_t>(op.code)].elementwise ? kLanes : 0;
   }
 }
 
@@ -126,7 +120,7 @@ class Pending {
  public:
   // Whether a phase that does this needs a barrier first.
   bool add(const std::vector<Access>& accesses) {
-    bool barrier = false;
+    bool barrier = list_.size() > kMostPending;
     for (const Access& a : accesses) {
       for (const Access& b : list_) barrier = barrier || conflict(a, b);
     }
@@ -136,6 +130,10 @@ class Pending {
   }
 
  private:
+  // A barrier more costs little where so much happened without one, and every phase is compared
+  // with all that is pending.
+  static constexpr size_t kMostPending = 256;
+
   std::vector<Access> list_;
 };
 

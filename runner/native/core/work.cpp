@@ -56,12 +56,12 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
     case OpCode::linear:
       return run_linear(op, part, rows, worker);
     case OpCode::rms_norm:
-      return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[0], op.floats[0], output(),
-                                    team);
+      return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[k_rms_norm_size],
+                                    op.floats[k_rms_norm_eps], output(), team);
     case OpCode::rope:
       return kernels_.rope.rope(input(), batch_->positions + rows.begin, op.vectors[0],
-                                op.vectors[1], op.table_cols, op.ints[0], op.ints[1], output(),
-                                team);
+                                op.vectors[1], op.table_cols, op.ints[k_rope_heads],
+                                op.ints[k_rope_head_dim], output(), team);
     case OpCode::attention:
       return run_attention(op, part, rows, worker);
     case OpCode::split: {
@@ -141,34 +141,21 @@ void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
     const Matrix x = matrix(op.inputs[0]);
     return elementwise.select_rows(part_of(x, {0, x.rows}, columns), batch_->rows, y, alone);
   }
-  const Matrix x = operand(op.inputs[0]);
+  ElementwiseArgs args;
+  args.x = operand(op.inputs[0]);
+  if (op.input_count > 1) args.y = operand(op.inputs[1]);
+  args.number = op.floats[0];
+  args.out = y;
   switch (op.code) {
-    case OpCode::silu:
-      elementwise.silu(x, y, alone);
-      break;
-    case OpCode::gelu:
-      elementwise.gelu(x, y, alone);
-      break;
-    case OpCode::mul:
-      elementwise.mul(x, operand(op.inputs[1]), y, alone);
-      break;
-    case OpCode::silu_mul:
-      elementwise.silu_mul(x, operand(op.inputs[1]), y, alone);
-      break;
-    case OpCode::gelu_mul:
-      elementwise.gelu_mul(x, operand(op.inputs[1]), y, alone);
-      break;
-    case OpCode::add:
-      elementwise.add(x, operand(op.inputs[1]), y, alone);
-      break;
-    case OpCode::scale:
-      elementwise.scale(x, op.floats[0], y, alone);
-      break;
-    case OpCode::softcap:
-      elementwise.softcap(x, op.floats[0], y, alone);
-      break;
+#define EDGE_CASE(name) \
+  case OpCode::name:    \
+    return elementwise.name(args, alone);
+    EDGE_ELEMENTWISE(EDGE_CASE)
+    EDGE_CASE(silu_mul)
+    EDGE_CASE(gelu_mul)
+#undef EDGE_CASE
     default:
-      break;
+      return;
   }
 }
 

@@ -1,19 +1,27 @@
-// Elementwise operators. y may be x (in place). Workers split the rows, or the columns of one row.
+// Elementwise operators. The output may be an input (in place). Workers split the rows, or the
+// columns of one row.
 #pragma once
 
+#include "core/generated/ops.h"
 #include "core/kernel.h"
 
 namespace edge {
 
+struct ElementwiseArgs {
+  Matrix x, y;          // y: of operators with two inputs
+  float number = 0.0f;  // factor or cap
+  Matrix out;
+};
+
+using ElementwiseKernel = void (*)(const ElementwiseArgs& args, Worker worker);
+
 struct ElementwiseKernels {
-  void (*silu)(Matrix x, Matrix y, Worker worker);  // x / (1 + exp(-x))
-  void (*gelu)(Matrix x, Matrix y, Worker worker);  // tanh approximation, arXiv 1606.08415
-  void (*mul)(Matrix a, Matrix b, Matrix y, Worker worker);
-  void (*silu_mul)(Matrix a, Matrix b, Matrix y, Worker worker);  // silu(a) * b
-  void (*gelu_mul)(Matrix a, Matrix b, Matrix y, Worker worker);
-  void (*add)(Matrix a, Matrix b, Matrix y, Worker worker);
-  void (*scale)(Matrix x, float factor, Matrix y, Worker worker);
-  void (*softcap)(Matrix x, float cap, Matrix y, Worker worker);  // cap * tanh(x / cap)
+  // One for each elementwise operator of the table, which says what it computes.
+#define EDGE_MEMBER(name) ElementwiseKernel name;
+  EDGE_ELEMENTWISE(EDGE_MEMBER)
+#undef EDGE_MEMBER
+  ElementwiseKernel silu_mul;  // silu(x) * y
+  ElementwiseKernel gelu_mul;
   // y[i] = x[rows[i]]
   void (*select_rows)(Matrix x, const int32_t* rows, Matrix y, Worker worker);
 };

@@ -25,10 +25,10 @@ inline void each_group(Matrix y, Worker worker, Body body) {
 }
 
 template <class V, class Function>
-inline void map(Matrix x, Matrix y, Worker worker, Function function) {
-  each_group(y, worker, [=](int64_t row, int32_t column, int32_t count) {
-    const float* from = x.row(row) + column;
-    float* to = y.row(row) + column;
+inline void map(const ElementwiseArgs& args, Worker worker, Function function) {
+  each_group(args.out, worker, [=](int64_t row, int32_t column, int32_t count) {
+    const float* from = args.x.row(row) + column;
+    float* to = args.out.row(row) + column;
     if (count == kLanes) {
       function(V::load(from)).store(to);
     } else {
@@ -38,10 +38,10 @@ inline void map(Matrix x, Matrix y, Worker worker, Function function) {
 }
 
 template <class V, class Function>
-inline void combine(Matrix a, Matrix b, Matrix y, Worker worker, Function function) {
-  each_group(y, worker, [=](int64_t row, int32_t column, int32_t count) {
-    const float *left = a.row(row) + column, *right = b.row(row) + column;
-    float* to = y.row(row) + column;
+inline void combine(const ElementwiseArgs& args, Worker worker, Function function) {
+  each_group(args.out, worker, [=](int64_t row, int32_t column, int32_t count) {
+    const float *left = args.x.row(row) + column, *right = args.y.row(row) + column;
+    float* to = args.out.row(row) + column;
     if (count == kLanes) {
       function(V::load(left), V::load(right)).store(to);
     } else {
@@ -51,44 +51,46 @@ inline void combine(Matrix a, Matrix b, Matrix y, Worker worker, Function functi
 }
 
 template <class V>
-void silu(Matrix x, Matrix y, Worker worker) {
-  map<V>(x, y, worker, [](V a) { return silu_of(a); });
+void silu(const ElementwiseArgs& args, Worker worker) {
+  map<V>(args, worker, [](V x) { return silu_of(x); });
 }
 
 template <class V>
-void gelu(Matrix x, Matrix y, Worker worker) {
-  map<V>(x, y, worker, [](V a) { return gelu_of(a); });
+void gelu(const ElementwiseArgs& args, Worker worker) {
+  map<V>(args, worker, [](V x) { return gelu_of(x); });
 }
 
 template <class V>
-void silu_mul(Matrix a, Matrix b, Matrix y, Worker worker) {
-  combine<V>(a, b, y, worker, [](V gate, V up) { return silu_of(gate) * up; });
+void silu_mul(const ElementwiseArgs& args, Worker worker) {
+  combine<V>(args, worker, [](V gate, V up) { return silu_of(gate) * up; });
 }
 
 template <class V>
-void gelu_mul(Matrix a, Matrix b, Matrix y, Worker worker) {
-  combine<V>(a, b, y, worker, [](V gate, V up) { return gelu_of(gate) * up; });
+void gelu_mul(const ElementwiseArgs& args, Worker worker) {
+  combine<V>(args, worker, [](V gate, V up) { return gelu_of(gate) * up; });
 }
 
 template <class V>
-void mul(Matrix a, Matrix b, Matrix y, Worker worker) {
-  combine<V>(a, b, y, worker, [](V left, V right) { return left * right; });
+void mul(const ElementwiseArgs& args, Worker worker) {
+  combine<V>(args, worker, [](V left, V right) { return left * right; });
 }
 
 template <class V>
-void add(Matrix a, Matrix b, Matrix y, Worker worker) {
-  combine<V>(a, b, y, worker, [](V left, V right) { return left + right; });
+void add(const ElementwiseArgs& args, Worker worker) {
+  combine<V>(args, worker, [](V left, V right) { return left + right; });
 }
 
 template <class V>
-void scale(Matrix x, float factor, Matrix y, Worker worker) {
-  map<V>(x, y, worker, [=](V a) { return a * V::broadcast(factor); });
+void scale(const ElementwiseArgs& args, Worker worker) {
+  const float factor = args.number;
+  map<V>(args, worker, [=](V x) { return x * V::broadcast(factor); });
 }
 
 template <class V>
-void softcap(Matrix x, float cap, Matrix y, Worker worker) {
-  map<V>(x, y, worker,
-         [=](V a) { return hyperbolic_tangent(a / V::broadcast(cap)) * V::broadcast(cap); });
+void softcap(const ElementwiseArgs& args, Worker worker) {
+  const float cap = args.number;
+  map<V>(args, worker,
+         [=](V x) { return hyperbolic_tangent(x / V::broadcast(cap)) * V::broadcast(cap); });
 }
 
 template <class V>
@@ -101,8 +103,9 @@ void select_rows(Matrix x, const int32_t* rows, Matrix y, Worker worker) {
 
 template <class V>
 constexpr ElementwiseKernels elementwise_kernels() {
-  return {silu<V>, gelu<V>,  mul<V>,     silu_mul<V>,   gelu_mul<V>,
-          add<V>,  scale<V>, softcap<V>, select_rows<V>};
+#define EDGE_KERNEL(name) name<V>,
+  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>, gelu_mul<V>, select_rows<V>};
+#undef EDGE_KERNEL
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "edge_ops.h"
+
 #if defined(_WIN32)
 #define EDGE_API __declspec(dllexport)
 #else
@@ -18,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 7
+#define EDGE_ABI_VERSION 8
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -28,16 +30,16 @@ typedef enum edge_status {
   EDGE_INTERNAL = 4
 } edge_status;
 
-// Operator codes: program/ops.py. Slots that an operator does not use are -1 (indices) or 0.
+// `op` is an edge_op. Slots that an operator does not use are -1 (indices) or 0.
 typedef struct edge_instruction {
   int32_t op;
   int32_t input_count, output_count;
-  int32_t inputs[6];
-  int32_t outputs[4];
-  int32_t weights[2];
-  int32_t state;
-  int32_t ints[4];
-  float floats[2];
+  int32_t inputs[EDGE_MAX_INPUTS];
+  int32_t outputs[EDGE_MAX_OUTPUTS];
+  int32_t weights[EDGE_MAX_WEIGHTS];
+  int32_t states[EDGE_MAX_STATES];
+  int32_t ints[EDGE_MAX_INTS];
+  float floats[EDGE_MAX_FLOATS];
 } edge_instruction;
 
 typedef struct edge_value {

@@ -7,36 +7,34 @@ weights and states, whatever else it computes. Form (types, unknown keys) is `se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import NoReturn
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.documents import Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
-from edge_llm.program.ops import OPS
+from edge_llm.program.ops import (
+    MAX_HEAD_DIM,
+    MAX_HEADS,
+    MAX_OUTPUTS,
+    MAX_WIDTH,
+    OPS,
+    Operand,
+    OpSpec,
+    Relation,
+)
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import (
     INPUT_NAMES,
-    POSITIONS,
-    ROWS,
-    SEQUENCES,
-    TOKENS,
     Instruction,
     Plan,
-    Rows,
     State,
     Value,
     Weight,
 )
 
 MAX_COUNT = 65536  # values, weights, states, instructions
-MAX_WIDTH = 2**22  # columns of a value
 MAX_SIZE = 2**24  # rows and columns of a weight (tables have a row per position)
 MAX_CONTEXT = 2**24
-MAX_HEADS = 1024
-MAX_HEAD_DIM = 256
-MAX_OUTPUTS = 4  # of one instruction: the ABI's array
 
 _FORMATS = frozenset(WEIGHT_FORMATS.values())
 _INPUTS = (Value("T", 1, "i32"), Value("T", 1, "i32"), Value("T", 1, "i32"), Value("R", 1, "i32"))
@@ -100,202 +98,140 @@ def check_documents(documents: Documents, plan: Plan) -> None:
 
 
 class _Checker:
-    """The rules of one instruction."""
+    """The rules of the operator table, for one instruction."""
 
     def __init__(self, plan: Plan, instruction: Instruction, path: str) -> None:
         self._plan = plan
         self._instruction = instruction
         self._path = path
+        self._known: dict[str, int] = {"context": plan.context, "vocab": plan.vocab}
+        self._rows: str | None = None  # what "r" stands for
 
     def check(self, defined: list[bool]) -> None:
-        """Checks the instruction; ``defined`` says which values exist so far, and is updated."""
+        """Check the instruction; ``defined`` says which values exist so far, and is updated."""
         op = self._instruction
         spec = OPS.get(op.op)
         if spec is None:
             self._fail("unknown operator")
         self._count("inputs", len(op.inputs), len(spec.inputs))
         self._count("weights", len(op.weights), len(spec.weights))
-        if spec.outputs is not None:
-            self._count("outputs", len(op.outputs), spec.outputs)
+        if spec.output is not None:
+            self._count("outputs", len(op.outputs), 1)
         self._bounded("outputs (count)", len(op.outputs), 1, MAX_OUTPUTS)
-        self._check_attributes(dict(spec.attributes))
+        self._check_attributes(spec)
+        self._check_state(spec)
+        for operand, number in zip(spec.inputs, op.inputs, strict=True):
+            self._check_input(operand, number, defined)
+        for operand, number in zip(spec.weights, op.weights, strict=True):
+            self._check_weight(operand, number)
+        for number in op.outputs:
+            self._bounded("output", number, 0, len(self._plan.values) - 1)
+            if defined[number]:
+                self._fail(f"value {number} is computed twice")
+            defined[number] = True
+        self._check_outputs(spec)
+        for left, relation, right in spec.where:
+            self._check_relation(left, relation, right)
 
-        last = len(self._plan.values) - 1
-        for index in op.inputs:
-            self._bounded("input", index, 0, last)
-            if not defined[index]:
-                self._fail(f"reads value {index} before it is computed")
-        for name, number in zip(spec.weights, op.weights, strict=True):
-            absent = -1 if name.endswith("?") else 0
-            self._bounded(f"weight {name}", number, absent, len(self._plan.weights) - 1)
-        self._bounded(
-            "state", op.state, *((0, len(self._plan.states) - 1) if spec.state else (-1, -1))
-        )
-        for index in op.outputs:
-            self._bounded("output", index, 0, last)
-            if defined[index]:
-                self._fail(f"value {index} is computed twice")
-            defined[index] = True
-        _RULES[op.op](self)
-
-    # --- operators -------------------------------------------------------------------------------
-
-    def embedding(self) -> None:
-        self._graph_input(0, TOKENS)
-        rows, width = self._matrix(0)
-        if rows < self._plan.vocab:
-            self._fail(f"the table has {rows} rows for a vocabulary of {self._plan.vocab}")
-        self._output("T", width)
-
-    def linear(self) -> None:
-        x = self._x()
-        n, k = self._matrix(0)
-        if k != x.width:
-            self._fail(f"the weight is [{n}, {k}], the input {_shape(x)}")
-        if self._instruction.weights[1] >= 0 and self._raw(1) != (n,):
-            self._fail(f"the bias is {list(self._raw(1))}, expected [{n}]")
-        self._output(x.rows, n)
-
-    def rms_norm(self) -> None:
-        x = self._x()
-        size = self._int("size", 1, MAX_WIDTH)
-        if x.width % size:
-            self._fail(f"size {size} does not divide the width of {_shape(x)}")
-        if self._raw(0) != (size,):
-            self._fail(f"the weight is {list(self._raw(0))}, expected [{size}]")
-        if not 0.0 < self._float("eps") <= 1.0:
-            self._fail("eps: expected more than 0, at most 1")
-        self._output(x.rows, x.width)
-
-    def rope(self) -> None:
-        x = self._x()
-        self._graph_input(1, POSITIONS)
-        if x.rows != "T":
-            self._fail(f"the input is {_shape(x)}, expected T rows")
-        head_dim = self._int("head_dim", 2, MAX_HEAD_DIM)
-        self._heads("heads", x, head_dim)
-        table = self._raw(0)
-        if len(table) != 2 or self._raw(1) != table:
-            self._fail(f"cos is {list(table)}, sin {list(self._raw(1))}, expected both [P, d]")
-        if table[0] < self._plan.context:
-            self._fail(f"the tables have {table[0]} rows for a context of {self._plan.context}")
-        if 2 * table[1] > head_dim:
-            self._fail(f"the tables rotate {2 * table[1]} columns of a head of {head_dim}")
-        self._output("T", x.width)
-
-    def attention(self) -> None:
-        q, k, v = (self._f32(index) for index in range(3))
-        self._graph_input(3, POSITIONS)
-        self._graph_input(4, SEQUENCES)
-        head_dim = self._int("head_dim", 1, MAX_HEAD_DIM)
-        heads = self._heads("heads", q, head_dim)
-        kv_heads = self._heads("kv_heads", k, head_dim)
-        if heads % kv_heads:
-            self._fail(f"{kv_heads} kv_heads do not divide {heads} heads")
-        if q.rows != "T" or k.rows != "T" or v != k:
-            self._fail(
-                f"q, k, v are {_shape(q)}, {_shape(k)}, {_shape(v)}: expected T rows, k like v"
-            )
-        state = self._plan.states[self._instruction.state]
-        if (state.heads, state.k_dim) != (kv_heads, head_dim):
-            self._fail(f"the state {state.name!r} has other heads")
-        if self._float("scale") <= 0.0:
-            self._fail("scale: expected more than 0")
-        if self._float("softcap") < 0.0:
-            self._fail("softcap: expected 0 (none) or more")
-        self._output("T", q.width)
-
-    def same(self) -> None:
-        x = self._x()
-        self._output(x.rows, x.width)
-
-    def pair(self) -> None:
-        x, y = self._x(), self._f32(1)
-        if x != y:
-            self._fail(f"the operands are {_shape(x)} and {_shape(y)}")
-        self._output(x.rows, x.width)
-
-    def softcap(self) -> None:
-        if self._float("cap") <= 0.0:
-            self._fail("cap: expected more than 0")
-        self.same()
-
-    def split(self) -> None:
-        x = self._x()
-        parts = [self._plan.values[index] for index in self._instruction.outputs]
-        if any(part.rows != x.rows or part.dtype != "f32" for part in parts):
-            self._fail(f"an output differs from {_shape(x)} in more than its width")
-        if sum(part.width for part in parts) != x.width:
-            self._fail(f"the outputs' widths do not add up to that of {_shape(x)}")
-
-    def select_rows(self) -> None:
-        x = self._x()
-        self._graph_input(1, ROWS)
-        if x.rows != "T":
-            self._fail(f"the input is {_shape(x)}, expected T rows")
-        self._output("R", x.width)
-
-    # --- operands --------------------------------------------------------------------------------
-
-    def _f32(self, index: int) -> Value:
-        value = self._plan.values[self._instruction.inputs[index]]
-        if value.dtype != "f32":
-            self._fail(f"input {index} is {_shape(value)}, expected f32")
-        return value
-
-    def _x(self) -> Value:
-        return self._f32(0)
-
-    def _graph_input(self, index: int, number: int) -> None:
-        got = self._instruction.inputs[index]
-        if got != number:
-            self._fail(f"input {index} is value {got}, expected {number} ({INPUT_NAMES[number]})")
-
-    def _output(self, rows: Rows, width: int) -> None:
-        got, expected = self._plan.values[self._instruction.outputs[0]], Value(rows, width)
-        if got != expected:
-            self._fail(f"the output is {_shape(got)}, expected {_shape(expected)}")
-
-    def _weight(self, index: int) -> Weight:
-        return self._plan.weights[self._instruction.weights[index]]
-
-    def _matrix(self, index: int) -> tuple[int, int]:
-        weight = self._weight(index)
-        if not weight.format.is_panel:
-            self._fail(f"{weight.name} is {weight.format.name}, expected packed panels")
-        return weight.shape[0], weight.shape[1]
-
-    def _raw(self, index: int) -> tuple[int, ...]:
-        weight = self._weight(index)
-        if weight.format.is_panel:
-            self._fail(f"{weight.name} is {weight.format.name}, expected raw_f32")
-        return weight.shape
-
-    def _heads(self, name: str, x: Value, head_dim: int) -> int:
-        heads = self._int(name, 1, MAX_HEADS)
-        if heads * head_dim != x.width:
-            self._fail(f"{heads} {name} of {head_dim} do not make up {_shape(x)}")
-        return heads
-
-    # --- attributes ------------------------------------------------------------------------------
-
-    def _check_attributes(self, kinds: Mapping[str, str]) -> None:
+    def _check_attributes(self, spec: OpSpec) -> None:
         attributes = self._instruction.attributes
-        if attributes.keys() != kinds.keys():
-            self._fail(f"attributes {sorted(attributes)}, expected {sorted(kinds)}")
-        for name, value in attributes.items():
-            if kinds[name] == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-                self._fail(f"{name}: expected an integer")
-            if not (math.isfinite(value) and abs(value) <= 2.0**127):
-                self._fail(f"{name}: expected a finite float32")
+        names = [attribute.name for attribute in spec.attributes]
+        if attributes.keys() != set(names):
+            self._fail(f"attributes {sorted(attributes)}, expected {sorted(names)}")
+        for attribute in spec.attributes:
+            value = attributes[attribute.name]
+            if attribute.kind == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+                self._fail(f"{attribute.name}: expected an integer")
+            if not math.isfinite(value):
+                self._fail(f"{attribute.name}: expected a finite float32")
+            self._bounded(attribute.name, value, attribute.low, attribute.high)
+            if attribute.above and value == attribute.low:
+                self._fail(f"{attribute.name}: expected more than {attribute.low}")
+            if attribute.kind == "int":
+                self._known[attribute.name] = int(value)
 
-    def _int(self, name: str, low: int, high: int) -> int:
-        value = self._instruction.attributes[name]
-        self._bounded(name, value, low, high)
-        return int(value)
+    def _check_state(self, spec: OpSpec) -> None:
+        number, states = self._instruction.state, self._plan.states
+        self._bounded("state", number, *((0, len(states) - 1) if spec.state else (-1, -1)))
+        if spec.state:
+            state = states[number]
+            for name in ("heads", "k_dim", "v_dim"):
+                self._known[f"state.{name}"] = getattr(state, name)
 
-    def _float(self, name: str) -> float:
-        return float(self._instruction.attributes[name])
+    def _check_input(self, operand: Operand, number: int, defined: list[bool]) -> None:
+        self._bounded(f"input {operand.name}", number, 0, len(self._plan.values) - 1)
+        if not defined[number]:
+            self._fail(f"reads value {number} before it is computed")
+        if operand.kind == "index":
+            expected = INPUT_NAMES.index(operand.name)
+            if number != expected:
+                self._fail(f"input {operand.name} is value {number}, expected {expected}")
+            return
+        self._check_value(f"input {operand.name}", self._plan.values[number], operand.dims)
+
+    def _check_weight(self, operand: Operand, number: int) -> None:
+        absent = -1 if operand.optional else 0
+        self._bounded(f"weight {operand.name}", number, absent, len(self._plan.weights) - 1)
+        if number < 0:
+            return
+        weight = self._plan.weights[number]
+        if weight.format.is_panel != (operand.kind == "panel"):
+            wanted = "packed panels" if operand.kind == "panel" else "raw_f32"
+            self._fail(f"{weight.name} is {weight.format.name}, expected {wanted}")
+        same = len(weight.shape) == len(operand.dims) and all(
+            self._is(dim, size) for dim, size in zip(operand.dims, weight.shape, strict=True)
+        )
+        if not same:
+            got = f"weight {operand.name} is {list(weight.shape)}"
+            self._fail(f"{got}, expected {self._expected(operand.dims)}")
+
+    def _check_outputs(self, spec: OpSpec) -> None:
+        values = [self._plan.values[number] for number in self._instruction.outputs]
+        if spec.output is not None:
+            self._check_value("the output", values[0], spec.output)
+            return
+        for value in values:
+            self._check_value("an output", value, ("r", str(value.width)))
+        width = self._plan.values[self._instruction.inputs[0]].width
+        if sum(value.width for value in values) != width:
+            self._fail(f"the outputs' widths do not add up to {width}")
+
+    def _check_value(self, what: str, value: Value, dims: tuple[str, ...]) -> None:
+        rows, width = dims
+        if rows == "r":
+            rows = self._rows = self._rows or value.rows
+        if value.dtype != "f32" or value.rows != rows or not self._is(width, value.width):
+            self._fail(f"{what} is {_shape(value)}, expected f32{self._expected((rows, width))}")
+
+    def _check_relation(self, left: str, relation: Relation, right: str) -> None:
+        a, b = self._number(left), self._number(right)
+        holds = {"==": a == b, "<=": a <= b, "divides": b % a == 0}[relation]
+        if not holds:
+            self._fail(f"{left} is {a}, {right} {b}: expected {left} {relation} {right}")
+
+    # --- patterns --------------------------------------------------------------------------------
+
+    def _is(self, pattern: str, size: int) -> bool:
+        """Compare a size with its pattern; a new variable takes the size."""
+        if pattern not in self._known and pattern.isidentifier():
+            self._known[pattern] = size
+        return self._number(pattern) == size
+
+    def _number(self, pattern: str) -> int:
+        return math.prod(
+            int(name) if name.isdecimal() else self._known[name] for name in pattern.split("*")
+        )
+
+    def _expected(self, dims: tuple[str, ...]) -> str:
+        known = {"T", "R"}
+        return f"[{', '.join(d if d in known else self._worded(d) for d in dims)}]"
+
+    def _worded(self, pattern: str) -> str:
+        try:
+            number = self._number(pattern)
+        except KeyError:
+            return pattern
+        return str(number) if pattern.isdecimal() else f"{pattern} = {number}"
 
     def _count(self, name: str, got: int, expected: int) -> None:
         if got != expected:
@@ -306,25 +242,6 @@ class _Checker:
 
     def _fail(self, problem: str) -> NoReturn:
         _fail(self._path, problem)
-
-
-_RULES: Mapping[str, Callable[[_Checker], None]] = MappingProxyType(
-    {
-        "embedding": _Checker.embedding,
-        "linear": _Checker.linear,
-        "rms_norm": _Checker.rms_norm,
-        "rope": _Checker.rope,
-        "attention": _Checker.attention,
-        "silu": _Checker.same,
-        "gelu": _Checker.same,
-        "mul": _Checker.pair,
-        "add": _Checker.pair,
-        "scale": _Checker.same,
-        "split": _Checker.split,
-        "select_rows": _Checker.select_rows,
-        "softcap": _Checker.softcap,
-    }
-)
 
 
 def _check_values(values: tuple[Value, ...]) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_llm.program.ops import OPS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Instruction, Plan, State, Weight
-
-_GATHERS = ("embedding", "rope")  # they read a row or two of their tables for each token
 
 
 def kv_row_bytes(head_dim: int, dtype: str) -> int:
@@ -31,7 +30,7 @@ def weight_bytes(plan: Plan) -> int:
     return sum(
         _bytes(plan.weights[index])
         for instruction in plan.instructions
-        if instruction.op not in _GATHERS
+        if OPS[instruction.op].cost != "gather"
         for index in instruction.weights
         if index >= 0
     )
@@ -52,7 +51,7 @@ def kv_reader(plan: Plan, kv_dtype: str) -> Callable[[int], int]:
     """Return `kv_bytes` of one plan, prepared for being called at every step."""
     by_window: dict[int, int] = {}  # bytes of one position, of all layers with that window
     for instruction in plan.instructions:
-        if instruction.op == "attention":
+        if OPS[instruction.op].cost == "attention":
             state = plan.states[instruction.state]
             by_window[state.window] = by_window.get(state.window, 0) + position_bytes(
                 state, kv_dtype
@@ -85,7 +84,7 @@ def attention_operations(plan: Plan, tokens: int, depth: int = 0) -> int:
     return sum(
         _operations(plan, instruction, tokens, depth, 0)
         for instruction in plan.instructions
-        if instruction.op == "attention"
+        if OPS[instruction.op].cost == "attention"
     )
 
 
@@ -112,8 +111,9 @@ def instruction_cost(
     ``depth`` cached ones, with ``rows`` rows of logits and a cache of ``kv_dtype``. A weight counts
     once a step, an embedding its rows, attention the tokens that it writes and, once, all that any
     of them sees."""
+    spec = OPS[instruction.op]
     operations = _operations(plan, instruction, tokens, depth, rows)
-    if instruction.op == "attention":
+    if spec.cost == "attention":
         state = plan.states[instruction.state]
         seen = depth + tokens
         if state.window:
@@ -125,7 +125,7 @@ def instruction_cost(
         if index < 0:
             continue
         weight = plan.weights[index]
-        if instruction.op in _GATHERS:
+        if spec.cost == "gather":
             size += count * (_bytes(weight) // weight.shape[0])
         else:
             size += _bytes(weight)
@@ -133,10 +133,11 @@ def instruction_cost(
 
 
 def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, rows: int) -> int:
-    if instruction.op == "linear":
+    cost = OPS[instruction.op].cost
+    if cost == "product":
         n, k = plan.weights[instruction.weights[0]].shape
         return 2 * n * k * (tokens if plan.values[instruction.outputs[0]].rows == "T" else rows)
-    if instruction.op == "attention":
+    if cost == "attention":
         heads = int(instruction.attributes["heads"])
         head_dim = int(instruction.attributes["head_dim"])
         window = plan.states[instruction.state].window

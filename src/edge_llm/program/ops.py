@@ -1,8 +1,16 @@
-"""The closed operator set of the plan: the one table that export, core, oracle and checks share.
+"""The closed operator set of the plan: the one place that says what an operator is.
 
-Every activation is a float32 matrix ``[T, width]`` or ``[R, width]``. Heads are folded into the
-width; operators that care carry ``heads`` and ``head_dim`` as attributes. Operators are unfused:
-fusion is the business of the backend that runs them.
+Read here: the checks of plans (`check.py`), the cost of a step (`cost.py`), the form of files
+(`serialize.py`). Generated from here by ``make operators``: the core's enumeration, the sizes of
+the ABI's arrays, the rules that the core checks plans by, and the table in docs/program-format.md.
+
+Operators are unfused: fusion is the business of the backend that runs them. Every activation is a
+float32 matrix ``[T, width]`` or ``[R, width]``; heads are folded into the width.
+
+Shapes are patterns. The first dimension of a value is ``T``, ``R``, or ``r`` (either, the same in
+the whole instruction). Other dimensions are products of numbers and names: an attribute, a field
+of the state (``state.heads``), a fact of the plan (``context``, ``vocab``), or else a variable,
+which takes the first size that it meets.
 """
 
 from __future__ import annotations
@@ -12,64 +20,201 @@ from types import MappingProxyType
 from typing import Literal
 
 AttributeKind = Literal["int", "float"]
+# index: an int32 input of the method, of the same name. panel: a matrix in panels of 16 rows.
+# raw: plain float32 numbers.
+OperandKind = Literal["value", "index", "panel", "raw"]
+Relation = Literal["==", "<=", "divides"]
+# small: nothing that counts. product: 2 n k operations a row, the weight once a step. gather: a row
+# of each weight for each token. attention: 4 heads head_dim operations for each position that a
+# token sees, whose keys and values are read.
+CostKind = Literal["small", "product", "gather", "attention"]
+
+# Array sizes of an instruction in the native ABI.
+MAX_INPUTS, MAX_OUTPUTS, MAX_WEIGHTS, MAX_STATES, MAX_INTS, MAX_FLOATS = 8, 4, 6, 2, 8, 4
+
+MAX_WIDTH = 2**22  # columns of a value
+MAX_HEADS = 1024
+MAX_HEAD_DIM = 256
+_MOST = 2.0**127  # of a float attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An input, a weight or an output; ``dims`` are patterns. An optional weight may be absent."""
+
+    name: str
+    kind: OperandKind
+    dims: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A number of an instruction, from ``low`` to ``high``; not ``low`` itself where ``above``."""
+
+    name: str
+    kind: AttributeKind
+    low: float
+    high: float
+    above: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpSpec:
     """One operator.
 
-    ``code`` is its number in the native ABI. ``inputs`` and ``weights`` name the operands in
-    order (a trailing ``?`` marks one that may be absent, index -1). ``outputs`` is their number;
-    None means one or more. ``attributes`` gives names and kinds in the order of the native ABI
-    (ints and floats are numbered apart).
+    Attributes:
+        code: its number in the native ABI, and its place in the table.
+        meaning: what it computes, for people.
+        inputs, weights: operands in their order.
+        output: the shape of the one output; None: one or more outputs with the rows of the first
+            input, whose widths add up to its width.
+        attributes: in the order of the native ABI, which numbers ints and floats apart.
+        where: what else holds between sizes.
+        state: the kind of state that it reads and writes, if any.
+        cost: what counts of its work.
+        elementwise: all operands have one shape, and each output depends on its own place alone.
+        in_place: the output may take the place of the first input.
     """
 
     code: int
-    inputs: tuple[str, ...]
-    weights: tuple[str, ...] = ()
-    outputs: int | None = 1
-    state: bool = False
-    attributes: tuple[tuple[str, AttributeKind], ...] = ()
+    meaning: str
+    inputs: tuple[Operand, ...]
+    weights: tuple[Operand, ...] = ()
+    output: tuple[str, str] | None = ("r", "w")
+    attributes: tuple[Attribute, ...] = ()
+    where: tuple[tuple[str, Relation, str], ...] = ()
+    state: Literal["kv"] | None = None
+    cost: CostKind = "small"
+    elementwise: bool = False
+    in_place: bool = False
 
+
+def _value(name: str, rows: str, width: str) -> Operand:
+    return Operand(name, "value", (rows, width))
+
+
+def _index(name: str) -> Operand:
+    return Operand(name, "index")
+
+
+def _panel(name: str, n: str, k: str) -> Operand:
+    return Operand(name, "panel", (n, k))
+
+
+def _raw(name: str, *dims: str, optional: bool = False) -> Operand:
+    return Operand(name, "raw", dims, optional)
+
+
+def _int(name: str, low: int, high: int) -> Attribute:
+    return Attribute(name, "int", low, high)
+
+
+def _positive(name: str, high: float = _MOST) -> Attribute:
+    return Attribute(name, "float", 0.0, high, above=True)
+
+
+def _elementwise(
+    code: int, meaning: str, *names: str, attribute: Attribute | None = None
+) -> OpSpec:
+    return OpSpec(
+        code,
+        meaning,
+        tuple(_value(name, "r", "w") for name in names),
+        attributes=() if attribute is None else (attribute,),
+        elementwise=True,
+        in_place=True,
+    )
+
+
+_HEAD_DIM = _int("head_dim", 1, MAX_HEAD_DIM)
 
 OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
     {
-        # y[t] = table[tokens[t]]
-        "embedding": OpSpec(0, ("tokens",), ("table",)),
-        # y = x @ weight.T + bias; integer weights quantize each row of x to int8 first
-        "linear": OpSpec(1, ("x",), ("weight", "bias?")),
-        # per run of `size` columns: y = x / sqrt(mean(x^2) + eps) * weight[size]
-        "rms_norm": OpSpec(2, ("x",), ("weight",), attributes=(("size", "int"), ("eps", "float"))),
-        # half-split rotation of the first 2d columns of each head; tables are [P, d]
+        "embedding": OpSpec(
+            0,
+            "row `tokens[t]` of the table",
+            (_index("tokens"),),
+            (_panel("table", "n", "w"),),
+            ("T", "w"),
+            where=(("vocab", "<=", "n"),),
+            cost="gather",
+        ),
+        "linear": OpSpec(
+            1,
+            "`x @ weight.T + bias`; integer weights quantize each row of x to int8 first",
+            (_value("x", "r", "k"),),
+            (_panel("weight", "n", "k"), _raw("bias", "n", optional=True)),
+            ("r", "n"),
+            cost="product",
+        ),
+        "rms_norm": OpSpec(
+            2,
+            "per run of `size` columns: `x / sqrt(mean(x^2) + eps) * weight`",
+            (_value("x", "r", "w"),),
+            (_raw("weight", "size"),),
+            attributes=(_int("size", 1, MAX_WIDTH), _positive("eps", 1.0)),
+            where=(("size", "divides", "w"),),
+            in_place=True,
+        ),
         "rope": OpSpec(
             3,
-            ("x", "positions"),
-            ("cos", "sin"),
-            attributes=(("heads", "int"), ("head_dim", "int")),
+            "half-split rotation of the first 2d columns of each head by row `positions[t]`",
+            (_value("x", "T", "heads*head_dim"), _index("positions")),
+            (_raw("cos", "p", "d"), _raw("sin", "p", "d")),
+            ("T", "heads*head_dim"),
+            (_int("heads", 1, MAX_HEADS), _int("head_dim", 2, MAX_HEAD_DIM)),
+            where=(("context", "<=", "p"), ("2*d", "<=", "head_dim")),
+            cost="gather",
+            in_place=True,
         ),
-        # writes k, v at (sequence, position), then causal attention within the sequence
         "attention": OpSpec(
             4,
-            ("q", "k", "v", "positions", "sequences"),
-            state=True,
-            attributes=(
-                ("heads", "int"),
-                ("kv_heads", "int"),
-                ("head_dim", "int"),
-                ("scale", "float"),
-                ("softcap", "float"),  # 0: none; else scores = cap * tanh(scores / cap)
+            "writes k, v at (sequence, position), then causal attention within the sequence over "
+            "the last `window` positions of the state; softcap 0: none, else scores are "
+            "`cap * tanh(score / cap)`",
+            (
+                _value("q", "T", "heads*head_dim"),
+                _value("k", "T", "kv_heads*head_dim"),
+                _value("v", "T", "kv_heads*head_dim"),
+                _index("positions"),
+                _index("sequences"),
             ),
+            output=("T", "heads*head_dim"),
+            attributes=(
+                _int("heads", 1, MAX_HEADS),
+                _int("kv_heads", 1, MAX_HEADS),
+                _HEAD_DIM,
+                _positive("scale"),
+                Attribute("softcap", "float", 0.0, _MOST),
+            ),
+            where=(
+                ("kv_heads", "==", "state.heads"),
+                ("head_dim", "==", "state.k_dim"),
+                ("head_dim", "==", "state.v_dim"),
+                ("kv_heads", "divides", "heads"),
+            ),
+            state="kv",
+            cost="attention",
+            in_place=True,
         ),
-        "silu": OpSpec(5, ("x",)),
-        "gelu": OpSpec(6, ("x",)),  # tanh approximation
-        "mul": OpSpec(7, ("x", "y")),
-        "add": OpSpec(8, ("x", "y")),
-        "scale": OpSpec(9, ("x",), attributes=(("factor", "float"),)),
-        # consecutive column slices; the widths of the outputs add up to that of x
-        "split": OpSpec(10, ("x",), outputs=None),
-        # y[r] = x[rows[r]]
-        "select_rows": OpSpec(11, ("x", "rows")),
-        "softcap": OpSpec(12, ("x",), attributes=(("cap", "float"),)),
+        "silu": _elementwise(5, "`x / (1 + e^-x)`", "x"),
+        "gelu": _elementwise(6, "the tanh approximation", "x"),
+        "mul": _elementwise(7, "`x * y`", "x", "y"),
+        "add": _elementwise(8, "`x + y`", "x", "y"),
+        "scale": _elementwise(
+            9, "`x * factor`", "x", attribute=Attribute("factor", "float", -_MOST, _MOST)
+        ),
+        "split": OpSpec(
+            10,
+            "1 to 4 consecutive column slices, whose widths add up to that of x",
+            (_value("x", "r", "w"),),
+            output=None,
+        ),
+        "select_rows": OpSpec(
+            11, "`y[r] = x[rows[r]]`", (_value("x", "T", "w"), _index("rows")), output=("R", "w")
+        ),
+        "softcap": _elementwise(12, "`cap * tanh(x / cap)`", "x", attribute=_positive("cap")),
     }
 )
 

@@ -187,7 +187,7 @@ def _instruction(value: Any, path: str) -> Instruction:
 
 
 def _attributes(op: str, value: Any, path: str) -> dict[str, Attribute]:
-    kinds = dict(OPS[op].attributes)
+    kinds = {attribute.name: attribute.kind for attribute in OPS[op].attributes}
     record = fields(value, path, tuple(kinds))
     return {
         name: as_int(record[name], f"{path}.{name}")

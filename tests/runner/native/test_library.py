@@ -51,7 +51,7 @@ def test_instruction_slots_hold_every_operator() -> None:
     slots = dict(native.Instruction._fields_)  # type: ignore[arg-type]
     sizes = {name: getattr(slots[name], "_length_", 0) for name in slots}
     for spec in OPS.values():
-        kinds = [kind for _, kind in spec.attributes]
+        kinds = [attribute.kind for attribute in spec.attributes]
         assert len(spec.inputs) <= sizes["inputs"]
         assert len(spec.weights) <= sizes["weights"]
         assert kinds.count("int") <= sizes["ints"]

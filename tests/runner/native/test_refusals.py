@@ -173,14 +173,20 @@ BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
         "computed twice",
     ),
     "weight missing": (lambda p: _replace_instruction(p, "linear", weights=(-1,)), "weight"),
-    "wrong weight": (lambda p: _replace_instruction(p, "linear", weights=(0,)), "not a matrix"),
+    "wrong weight": (
+        lambda p: _replace_instruction(p, "linear", weights=(0,)),
+        "not a matrix in panels",
+    ),
     "weight of nothing": (
         lambda p: _replace_instruction(p, "silu", weights=(99,)),
         r"\(silu\): a weight is missing",
     ),
     "no state": (lambda p: _replace_instruction(p, "attention", state=-1), "state is missing"),
     "state out of range": (lambda p: _replace_instruction(p, "attention", state=9), "state"),
-    "too long a context": (lambda p: dataclasses.replace(p, context=193), "tables do not fit"),
+    "too long a context": (
+        lambda p: dataclasses.replace(p, context=193),
+        "a size is too small for another",
+    ),
     "vocab": (lambda p: dataclasses.replace(p, vocab=74), r"not \[R, vocab\]"),
     "no output": (lambda p: dataclasses.replace(p, output=0), "not a computed value"),
     "narrow value": (
@@ -191,7 +197,7 @@ BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
                 for i, v in enumerate(p.values)
             ),
         ),
-        r"\(embedding\): the table does not fit",
+        r"\(embedding\): the output has another width",
     ),
 }
 

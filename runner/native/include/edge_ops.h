@@ -1,0 +1,25 @@
+// Generated from src/edge_llm/program/ops.py by tools/operators.py: change it there.
+#pragma once
+
+#define EDGE_MAX_INPUTS 8
+#define EDGE_MAX_OUTPUTS 4
+#define EDGE_MAX_WEIGHTS 6
+#define EDGE_MAX_STATES 2
+#define EDGE_MAX_INTS 8
+#define EDGE_MAX_FLOATS 4
+
+typedef enum edge_op {
+  EDGE_OP_EMBEDDING = 0,
+  EDGE_OP_LINEAR = 1,
+  EDGE_OP_RMS_NORM = 2,
+  EDGE_OP_ROPE = 3,
+  EDGE_OP_ATTENTION = 4,
+  EDGE_OP_SILU = 5,
+  EDGE_OP_GELU = 6,
+  EDGE_OP_MUL = 7,
+  EDGE_OP_ADD = 8,
+  EDGE_OP_SCALE = 9,
+  EDGE_OP_SPLIT = 10,
+  EDGE_OP_SELECT_ROWS = 11,
+  EDGE_OP_SOFTCAP = 12,
+} edge_op;
