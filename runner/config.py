@@ -41,7 +41,7 @@ class RunnerConfig:
             raise ConfigError(f"threads is {self.threads}, expected 0 (automatic) or more")
         if self.context is not None and self.context < 1:
             raise ConfigError(f"context is {self.context}, expected at least 1")
-        if self.kv_dtype is not None and self.kv_dtype not in KV_DTYPES:
+        if self.kv_dtype is not None and self.kv_dtype not in tuple(KV_DTYPES):
             raise ConfigError(
                 f"kv_dtype is {self.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"
             )

@@ -62,7 +62,7 @@ def backend(name: str) -> Backend:
         ConfigError: there is none of that name.
         MissingDependencyError: its library is not installed.
     """
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ConfigError(f"backend is {name!r}, expected one of: {', '.join(BACKENDS)}")
     try:
         return cast(Backend, importlib.import_module(BACKENDS[name]))

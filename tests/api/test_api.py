@@ -266,6 +266,11 @@ def test_options_that_cannot_be_honoured(tiny_program, tmp_path) -> None:
         edge_llm.load(path, backend="cuda")
     with pytest.raises(ConfigError, match="threads"):
         edge_llm.load(path, threads=-1)
+    for wrong in (None, 5, [path]):
+        with pytest.raises(ConfigError, match="path"):
+            edge_llm.load(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="backend"):
+            edge_llm.load(path, backend=wrong)  # type: ignore[arg-type]
     with pytest.raises(CapacityError, match="page"):
         edge_llm.load(path, kv_budget=1)
     with pytest.raises(ProgramError):
@@ -319,6 +324,6 @@ def test_context_and_cache_are_limits_of_loading(tiny_program) -> None:
 def test_limits_beyond_the_program_are_refused(tiny_program) -> None:
     with pytest.raises(ConfigError, match="context is 257, the program allows at most 256"):
         edge_llm.load(tiny_program(), context=257)
-    for options in ({"context": 0}, {"context": "8"}, {"kv_dtype": "f8"}, {"kv_dtype": 16}):
+    for options in ({"context": 0}, {"context": "8"}, {"kv_dtype": "f8"}, {"kv_dtype": ["f16"]}):
         with pytest.raises(ConfigError, match=next(iter(options))):
             edge_llm.load(tiny_program(), **options)

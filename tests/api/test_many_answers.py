@@ -104,6 +104,43 @@ def test_options_of_a_chat_are_known_too(llm: edge_llm.LLM) -> None:
         run(lambda: llm.achat(MESSAGES, **wrong))
 
 
+@pytest.mark.parametrize(
+    ("messages", "options", "match"),
+    [
+        (None, {}, "type NoneType"),
+        ("hi", {}, "type str"),
+        (5, {}, "type int"),
+        (MESSAGES, {"chat_template_kwargs": [1]}, "a mapping"),
+        (MESSAGES, {"chat_template_kwargs": {1: 1}}, "a mapping"),
+        (MESSAGES, {"chat_template_kwargs": {"tools": []}}, "cannot set tools"),
+        (MESSAGES, {"chat_template_kwargs": {"messages": []}}, "cannot set messages"),
+    ],
+)
+def test_conversations_of_wrong_types_are_typed_errors(
+    llm: edge_llm.LLM, messages: Any, options: dict[str, Any], match: str
+) -> None:
+    for call in (
+        lambda: llm.chat(messages, **options),
+        lambda: run(lambda: llm.achat(messages, **options)),
+    ):
+        with pytest.raises(RequestError, match=match):
+            call()
+
+
+def test_other_calls_with_wrong_types_are_typed_errors(llm: edge_llm.LLM) -> None:
+    wrong: Any = None
+    calls: list[Callable[[], Any]] = [
+        lambda: llm.logits(wrong),
+        lambda: llm.logits("abc"),  # type: ignore[arg-type]
+        lambda: llm.prompt_logprobs([1, 2], top="x"),  # type: ignore[arg-type]
+        lambda: llm.submit([1], {"temperature": 0}, print),  # type: ignore[arg-type]
+        lambda: llm.default_params(foo=1),
+    ]
+    for call in calls:
+        with pytest.raises(RequestError):
+            call()
+
+
 def test_a_prompt_without_end_is_too_long(llm: edge_llm.LLM) -> None:
     with pytest.raises(ContextLengthError, match="256"):
         llm.generate(itertools.repeat(1))

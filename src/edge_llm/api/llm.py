@@ -14,9 +14,12 @@ from edge_llm.api.prompts import (
     Message,
     Prompt,
     Prompts,
+    checked_messages,
+    checked_variables,
     encode_prompt,
     is_several,
     jobs_of,
+    token_ids_of,
 )
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
@@ -131,20 +134,25 @@ class LLM:
         of the template.
 
         Raises:
+            RequestError: the messages are not a list.
             TemplateError: there is no template, or it rejects the messages.
             TokenizerError: a text is not Unicode (lone surrogates).
         """
         from edge_llm.tokenizers.chat.encode import encode_chat
 
         return encode_chat(
-            self.tokenizer, self.require_chat_template(), messages, tools=tools, **kwargs
+            self.tokenizer,
+            self.require_chat_template(),
+            checked_messages(messages),
+            tools=tools,
+            **kwargs,
         )
 
     def submit(
         self, prompt_ids: Iterable[int], params: SamplingParams | None, on_event: EventCallback
     ) -> Request:
         """Queue a prompt without waiting; see `Engine.submit`."""
-        return self.engine.submit(prompt_ids, params or self.default_params(), on_event)
+        return self.engine.submit(prompt_ids, self._params(params, {}), on_event)
 
     @overload
     def generate(
@@ -378,7 +386,7 @@ class LLM:
             ContextLengthError: more tokens than the context.
             RequestError, CapacityError, GenerationError: as `Engine.submit_logits`.
         """
-        return collect_logits(self.engine, token_ids, chunk)
+        return collect_logits(self.engine, token_ids_of(token_ids, self.context), chunk)
 
     def prompt_logprobs(
         self, token_ids: Iterable[int], top: int = 0
@@ -421,7 +429,7 @@ class LLM:
     ) -> list[Job]:
         sampling = dict(options)
         tools = sampling.pop("tools", None)
-        variables = sampling.pop("chat_template_kwargs", None) or {}
+        variables = checked_variables(sampling.pop("chat_template_kwargs", None))
         params = self._params(params, sampling)
         ids = self.encode_chat(messages, tools=tools, **variables)
         return jobs_of(self.tokenizer, [ids], params, n, answers=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -83,6 +84,8 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
     """Open a program file and start an engine on it, with options that were read before. Raises as
     `load`."""
     module = find_backend(backend)
+    if not isinstance(path, str | PathLike):
+        raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
     program = Program.open(path, huge_pages=config.huge_pages == "auto")
     tokenizer = _beside(lambda: _tokenizer(program))
     try:

@@ -37,7 +37,6 @@ def is_several(prompt: Prompt | Prompts) -> bool:
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Any, context: int) -> list[int]:
     """Return the ids of a text (with BOS where the tokenizer wants one), or token ids as they are.
-    Of an iterator at most ``context + 1`` are read: more never fit.
 
     Raises:
         RequestError: neither text nor whole numbers.
@@ -45,16 +44,53 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Any, context: int) -> list[int]:
     """
     if isinstance(prompt, str):
         return tokenizer.encode(prompt)
-    if isinstance(prompt, bytes | bytearray) or not isinstance(prompt, Iterable):
+    return token_ids_of(prompt, context)
+
+
+def token_ids_of(ids: Any, context: int) -> list[int]:
+    """Return token ids as a list. Of an iterator at most ``context + 1`` are read: more never fit.
+
+    Raises:
+        RequestError: these are not whole numbers.
+    """
+    if isinstance(ids, str | bytes | bytearray) or not isinstance(ids, Iterable):
         raise RequestError(
-            f"a prompt is of type {type(prompt).__name__}, expected text or token ids",
-            param="prompt",
+            f"a prompt is of type {type(ids).__name__}, expected text or token ids", param="prompt"
         )
-    sized = isinstance(prompt, Sequence) or hasattr(prompt, "__len__")
+    sized = hasattr(ids, "__len__")
     try:
-        return [index(token) for token in (prompt if sized else islice(prompt, context + 1))]
+        return [index(token) for token in (ids if sized else islice(ids, context + 1))]
     except TypeError as exc:
         raise RequestError(f"a prompt of token ids: {exc}", param="prompt") from exc
+
+
+def checked_messages(messages: Any) -> Sequence[Message]:
+    """Return the messages of a conversation.
+
+    Raises:
+        RequestError: they are not a list; what a message is, the template decides.
+    """
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
+        raise RequestError(
+            f"messages are of type {type(messages).__name__}, expected a list", param="messages"
+        )
+    return messages
+
+
+def checked_variables(variables: Any) -> dict[str, Any]:
+    """Return ``chat_template_kwargs`` as keyword arguments.
+
+    Raises:
+        RequestError: they are not a mapping of names, or name what the call itself sets.
+    """
+    param = "chat_template_kwargs"
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+        raise RequestError(f"{param}: expected a mapping of names to values", param=param)
+    if taken := {"messages", "tools"} & variables.keys():
+        raise RequestError(f"{param} cannot set {min(taken)}, which the call sets", param=param)
+    return dict(variables)
 
 
 def jobs_of(
