@@ -38,8 +38,8 @@ struct Avx512Vnni {
       v = _mm512_dpbusd_epi32(v, weights.v, _mm512_set1_epi32(word));
     }
     void add_pairs(Words a, Words b) { v = _mm512_dpwssd_epi32(v, a.v, b.v); }
+    void add_scaled(Words a, Words b) { v = _mm512_add_epi32(v, _mm512_mullo_epi32(a.v, b.v)); }
     Words upper() const { return {_mm512_slli_epi32(v, 16)}; }
-    Words times(int16_t n) const { return {_mm512_mullo_epi16(v, _mm512_set1_epi16(n))}; }
     Words operator|(Words other) const { return {_mm512_or_si512(v, other.v)}; }
     Words operator+(Words other) const { return {_mm512_add_epi32(v, other.v)}; }
     Lanes lanes() const { return {_mm512_cvtepi32_ps(v)}; }

@@ -64,11 +64,11 @@ struct AvxVnni {
       lo = _mm256_dpwssd_avx_epi32(lo, a.lo, b.lo);
       hi = _mm256_dpwssd_avx_epi32(hi, a.hi, b.hi);
     }
-    Words upper() const { return {_mm256_slli_epi32(lo, 16), _mm256_slli_epi32(hi, 16)}; }
-    Words times(int16_t n) const {
-      const __m256i all = _mm256_set1_epi16(n);
-      return {_mm256_mullo_epi16(lo, all), _mm256_mullo_epi16(hi, all)};
+    void add_scaled(Words a, Words b) {
+      lo = _mm256_add_epi32(lo, _mm256_mullo_epi32(a.lo, b.lo));
+      hi = _mm256_add_epi32(hi, _mm256_mullo_epi32(a.hi, b.hi));
     }
+    Words upper() const { return {_mm256_slli_epi32(lo, 16), _mm256_slli_epi32(hi, 16)}; }
     Words operator|(Words other) const {
       return {_mm256_or_si256(lo, other.lo), _mm256_or_si256(hi, other.hi)};
     }

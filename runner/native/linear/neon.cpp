@@ -22,8 +22,8 @@ RowScale measure_row(const float* x, int32_t k) {
   return row_scale(-max(-low), max(high), finite.bits() == 0xffffu);
 }
 
-// Row `i` of x into its tile.
-void quantize_row(const Matrix& x, int64_t i, const QuantizedRows& rows) {
+// Row `i` of x into its tile, for weights of `format`.
+void quantize_row(const Matrix& x, int64_t i, WeightFormat format, const QuantizedRows& rows) {
   const int64_t first = i / kNeonTile * kNeonTile;
   const int64_t height = std::min<int64_t>(kNeonTile, x.rows - first);
   int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
@@ -34,6 +34,7 @@ void quantize_row(const Matrix& x, int64_t i, const QuantizedRows& rows) {
   const Lanes inverse = Lanes::broadcast(row.inverse);
   const Lanes zero = Lanes::broadcast(static_cast<float>(row.zero));
   const Lanes bias = Lanes::broadcast(kIntegerBias);  // rounds to an integer
+  int32_t sum = 0;
   for (int64_t k = 0; k < rows.depth; k += kLanes) {
     const auto count = static_cast<int32_t>(std::clamp<int64_t>(x.cols - k, 0, kLanes));
     int8_t bytes[kLanes] = {};
@@ -44,6 +45,12 @@ void quantize_row(const Matrix& x, int64_t i, const QuantizedRows& rows) {
       std::fill(bytes + count, bytes + kLanes, int8_t{0});
     }
     for (int32_t j = 0; j < 4; ++j) std::memcpy(q + (k + 4 * j) * height, bytes + 4 * j, 4);
+    if (format.minimum == MinimumType::none) continue;
+    sum += vaddlvq_s8(vld1q_s8(bytes));
+    if ((k + kLanes) % format.group == 0) {
+      store_sum(rows, format, first, height, i, k / format.group, sum);
+      sum = 0;
+    }
   }
 }
 
@@ -150,9 +157,8 @@ void multiply_float(const LinearArgs& args, Share panels) {
 }  // namespace
 
 void prepare_neon(const LinearArgs& args, Share mine) {
-  if (args.weight.format.code == Code::u4) return linear_scalar.prepare(args, mine);
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
-  for (int64_t i = mine.begin; i < mine.end; ++i) quantize_row(args.x, i, rows);
+  for (int64_t i = mine.begin; i < mine.end; ++i) quantize_row(args.x, i, args.weight.format, rows);
 }
 
 void multiply_float_neon(const LinearArgs& args, Share panels) {

@@ -4,11 +4,13 @@
 //   void add(low, high, x)   8 k: `low` are the first four k of the panel's rows, 4 rows a vector,
 //                            `high` the next four; x is [2][M][4]
 //   int32x4_t of(m, j)       the sums of row m of x with the rows 4 j .. 4 j + 3 of the panel
-// Sums are int32 and exact. A nibble q + 8 becomes 16 q by flipping its upper bit, so a group's sum
-// comes out sixteenfold, at most 128 * 128 * 128 = 2^21, and the conversion to float divides again.
+// Sums are int32 and exact. Of int4 a nibble q + 8 becomes 16 q by flipping its upper bit, so a
+// group's sum comes out sixteenfold, at most 128 * 128 * 128 = 2^21, and the conversion to float
+// divides again. Unsigned codes are what they are.
 #include <arm_neon.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "linear/neon.h"
 
@@ -29,45 +31,135 @@ inline int8x16_t load_words(const int8_t* x) {
   }
 }
 
-// Adds one group's products with M rows of x to totals[M][16].
-template <template <int> class Sums, int M, int G>
-inline void add_group(const uint8_t* w, const int8_t* x, float* totals) {
-  const uint8x16_t flip = vdupq_n_u8(0x88), upper = vdupq_n_u8(0xF0);
-  Sums<M> sums;
+// Adds the products of one group's codes with M rows of x.
+template <class F, template <int> class Sums, int M>
+inline void add_codes(const uint8_t* w, const int8_t* x, Sums<M>& sums) {
+  const uint8x16_t flip = vdupq_n_u8(0x88), upper = vdupq_n_u8(0xF0), lower = vdupq_n_u8(0x0F);
 #pragma GCC unroll 4
-  for (int c = 0; c < G / 8; ++c, w += 64, x += 8 * M) {
+  for (int c = 0; c < F::kGroup / 8; ++c, w += 64, x += 8 * M) {
     int8x16_t low[4], high[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const uint8x16_t pairs = veorq_u8(vld1q_u8(w + 16 * j), flip);
-      low[j] = vreinterpretq_s8_u8(vshlq_n_u8(pairs, 4));
-      high[j] = vreinterpretq_s8_u8(vandq_u8(pairs, upper));
+      const uint8x16_t pairs = vld1q_u8(w + 16 * j);
+      if (F::kMinimum == MinimumType::none) {
+        const uint8x16_t flipped = veorq_u8(pairs, flip);
+        low[j] = vreinterpretq_s8_u8(vshlq_n_u8(flipped, 4));
+        high[j] = vreinterpretq_s8_u8(vandq_u8(flipped, upper));
+      } else {
+        low[j] = vreinterpretq_s8_u8(vandq_u8(pairs, lower));
+        high[j] = vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4));
+      }
     }
     sums.add(low, high, x);
   }
+}
+
+// Vectors of the rows 4 j .. 4 j + 3 of a panel.
+inline float32x4_t load_halves(const uint8_t* data, int j) {
+  const uint16x4_t bits = vld1_u16(reinterpret_cast<const uint16_t*>(data) + 4 * j);
+  return vcvt_f32_f16(vreinterpret_f16_u16(bits));
+}
+inline uint16x4_t widen_bytes(const uint8_t* data, int j) {
+  uint32_t four;
+  std::memcpy(&four, data + 4 * j, 4);
+  return vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+}
+
+// Adds one group to totals[M][16], or, of byte scales, to the integers scaled[M][16]. `tail` is the
+// group's, `zeros` its zero points, `x` the sums of x over it.
+template <class F, template <int> class Sums, int M>
+inline void end_group(const uint8_t* tail, const uint8_t* zeros, const float* x,
+                      const Sums<M>& sums, int32_t* scaled, float* totals) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    const float16x4_t half =
-        vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(w) + 4 * j));
-    const float32x4_t scales = vcvt_f32_f16(half);
+    if constexpr (F::kMinimum == MinimumType::q8) {
+      const int32x4_t scales = vreinterpretq_s32_u32(vmovl_u16(widen_bytes(tail, j)));
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) {
-      float* total = totals + m * kLanes + 4 * j;
-      vst1q_f32(total, vfmaq_f32(vld1q_f32(total), scales, vcvtq_n_f32_s32(sums.of(m, j), 4)));
+      for (int m = 0; m < M; ++m) {
+        int32_t* to = scaled + m * kLanes + 4 * j;
+        vst1q_s32(to, vmlaq_s32(vld1q_s32(to), sums.of(m, j), scales));
+      }
+    } else {
+      const float32x4_t scales = load_halves(tail, j);
+      float32x4_t minima = vdupq_n_f32(0.0f);
+      if (F::kMinimum == MinimumType::f16) minima = load_halves(tail + 2 * kLanes, j);
+      if (F::kMinimum == MinimumType::zero) {
+        minima = vnegq_f32(vcvtq_f32_u32(vmovl_u16(widen_bytes(zeros, j))));
+      }
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) {
+        float* to = totals + m * kLanes + 4 * j;
+        float32x4_t total = vld1q_f32(to);
+        if (F::kMinimum == MinimumType::none) {
+          total = vfmaq_f32(total, scales, vcvtq_n_f32_s32(sums.of(m, j), 4));
+        } else {
+          float32x4_t value = vcvtq_f32_s32(sums.of(m, j));
+          const float32x4_t sum = vdupq_n_f32(x[m]);
+          // Integers below 2^24, exact in floats.
+          if (F::kMinimum == MinimumType::zero) value = vfmaq_f32(value, minima, sum);
+          total = vfmaq_f32(total, scales, value);
+          if (F::kMinimum == MinimumType::f16) total = vfmaq_f32(total, minima, sum);
+        }
+        vst1q_f32(to, total);
+      }
     }
   }
 }
 
-template <template <int> class Sums, int G>
-struct Int4 {
+// Adds a frame of byte scales to totals[M][16].
+template <class F, int M>
+inline void end_frame(const uint8_t* frame, const float* x, const int32_t* scaled, float* totals) {
+  const int16_t* sums = reinterpret_cast<const int16_t*>(x);  // of two groups side by side
+  const uint8_t* minima = frame + F::kFrames.header + F::kFrames.codes() + kLanes;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const float32x4_t factors = load_halves(frame, j);
+    const float32x4_t minimum_factors = vnegq_f32(load_halves(frame + 2 * kLanes, j));
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+      int32x4_t lifted = vdupq_n_s32(0);
+#pragma GCC unroll 8
+      for (int g = 0; g < F::kFrames.together; ++g) {
+        const uint16x4_t wide = widen_bytes(minima + g * F::kFrames.group_bytes(), j);
+        const int16_t sum = sums[(g / 2 * M + m) * 2 + g % 2];
+        lifted = vmlal_n_s16(lifted, vreinterpret_s16_u16(wide), sum);
+      }
+      float* to = totals + m * kLanes + 4 * j;
+      const float32x4_t sum = vcvtq_f32_s32(vld1q_s32(scaled + m * kLanes + 4 * j));
+      const float32x4_t total = vfmaq_f32(vld1q_f32(to), factors, sum);
+      vst1q_f32(to, vfmaq_f32(total, minimum_factors, vcvtq_f32_s32(lifted)));
+    }
+  }
+}
+
+// 4-bit codes in groups. `sums` are those of x, of the tile.
+template <template <int> class Sums, class F>
+struct Grouped {
   template <int M>
-  static void total(const uint8_t* w, const int8_t* x, int64_t depth, float* totals) {
+  static void total(const uint8_t* w, const int8_t* x, const float* sums, int64_t depth,
+                    float* totals) {
+    constexpr Frames kFrames = F::kFrames;
     std::fill(totals, totals + M * kLanes, 0.0f);
-    for (int64_t k = 0; k < depth; k += G) {
-      for (int line = 0; line < G * 8; line += 64) __builtin_prefetch(w + 1024 + line);
-      add_group<Sums, M, G>(w, x, totals);
-      w += G / kBlock * kInt4BlockBytes + kInt4ScaleBytes;
-      x += G * M;
+    for (int64_t left = depth / F::kGroup; left > 0; left -= kFrames.together) {
+      const uint8_t* const frame = w;
+      w += kFrames.header;
+      int32_t scaled[M * kLanes] = {};
+      const int groups = static_cast<int>(std::min<int64_t>(left, kFrames.together));
+      for (int g = 0; g < groups; ++g) {
+        constexpr int kBytes = kFrames.group_bytes();
+        for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(w + 1024 + line);
+        Sums<M> products;
+        add_codes<F, Sums, M>(w, x, products);
+        w += kFrames.codes();
+        end_group<F, Sums, M>(w, frame + g * kLanes, sums, products, scaled, totals);
+        w += kFrames.tail;
+        x += F::kGroup * M;
+        if (F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero) sums += M;
+      }
+      if constexpr (F::kMinimum == MinimumType::q8) {
+        end_frame<F, M>(frame, sums, scaled, totals);
+        sums += kFrames.together / 2 * M;
+      }
     }
   }
 };
@@ -75,7 +167,7 @@ struct Int4 {
 template <template <int> class Sums>
 struct Int8 {
   template <int M>
-  static void total(const uint8_t* w, const int8_t* x, int64_t depth, float* totals) {
+  static void total(const uint8_t* w, const int8_t* x, const float*, int64_t depth, float* totals) {
     Sums<M> sums;
     for (int64_t k = 0; k < depth; k += 8, w += 2 * kInt8WordBytes, x += 8 * M) {
       __builtin_prefetch(w + 1024);
@@ -102,29 +194,32 @@ struct Int8 {
 };
 
 template <class Format>
-void total_tile(int32_t height, const uint8_t* w, const int8_t* x, int64_t depth, float* totals) {
+void total_tile(int32_t height, const uint8_t* w, const int8_t* x, const float* sums, int64_t depth,
+                float* totals) {
   static_assert(kNeonTile == 4, "one case per tile height");
   switch (height) {
     case 1:
-      return Format::template total<1>(w, x, depth, totals);
+      return Format::template total<1>(w, x, sums, depth, totals);
     case 2:
-      return Format::template total<2>(w, x, depth, totals);
+      return Format::template total<2>(w, x, sums, depth, totals);
     case 3:
-      return Format::template total<3>(w, x, depth, totals);
+      return Format::template total<3>(w, x, sums, depth, totals);
     default:
-      return Format::template total<4>(w, x, depth, totals);
+      return Format::template total<4>(w, x, sums, depth, totals);
   }
 }
 
 template <class Format>
 void multiply_quantized(const LinearArgs& args, Share panels) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
+  const int64_t words = sum_words(args.weight.format, rows.depth);
   alignas(64) float totals[kNeonTile * kLanes];
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const uint8_t* data = panel_data(args.weight, panel);
     for (int32_t first = 0; first < args.x.rows; first += kNeonTile) {
       const int32_t height = std::min(kNeonTile, args.x.rows - first);
-      total_tile<Format>(height, data, rows.q + first * rows.depth, rows.depth, totals);
+      total_tile<Format>(height, data, rows.q + first * rows.depth, rows.sums + first * words,
+                         rows.depth, totals);
       for (int32_t m = 0; m < height; ++m) {
         finish_row_neon(args, rows, panel, first + m, totals + m * kLanes);
       }
@@ -135,18 +230,12 @@ void multiply_quantized(const LinearArgs& args, Share panels) {
 template <template <int> class Sums>
 void multiply(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
-  switch (args.weight.format.code) {
-    case Code::i4:
-      return args.weight.format.group == 32   ? multiply_quantized<Int4<Sums, 32>>(args, panels)
-             : args.weight.format.group == 64 ? multiply_quantized<Int4<Sums, 64>>(args, panels)
-                                              : multiply_quantized<Int4<Sums, 128>>(args, panels);
-    case Code::u4:
-      return linear_scalar.multiply(args, worker);
-    case Code::i8:
-      return multiply_quantized<Int8<Sums>>(args, panels);
-    default:
-      return multiply_float_neon(args, panels);
-  }
+  if (!is_quantized(args.weight.format)) return multiply_float_neon(args, panels);
+  visit_groups(args.weight.format, [&](auto groups) {
+    using F = decltype(groups);
+    using Format = std::conditional_t<F::kGroup == 0, Int8<Sums>, Grouped<Sums, F>>;
+    multiply_quantized<Format>(args, panels);
+  });
 }
 
 template <template <int> class Sums>

@@ -72,7 +72,7 @@ struct Ends<S, F, M, P, MinimumType::none> {
   static constexpr bool kStarts = true;
   Totals<S, M, P> totals;
 
-  void open(float* memory) {
+  void open(float* memory, int32_t*) {
     totals.memory = memory;
     totals.fill(S::Lanes::broadcast(0.0f));
   }
@@ -132,24 +132,21 @@ struct Ends<S, F, M, P, MinimumType::zero> : Ends<S, F, M, P, MinimumType::none>
   }
 };
 
-// Byte scales and minima. vpdpwssd multiplies the low 16 bits of a lane, signed, by a scale and
-// adds them up over a frame. A sum of (q - 7) x over 32 k lies within [-32 * 8 * 128, 32 * 8 *
-// 127], which just fits; (q - 8) x would not. What that leaves out, 7 * scale * sum(x), is added
-// with the sums of x two groups at a time, as the minima are.
+// Byte scales and minima: integers up to the end of a frame (scalar.cpp says why they fit).
+// vpdpwssd adds the sums of x over two groups times their minima, at most 2 * 255 * 2^12.
 template <class S, class F, int M, int P>
 struct Ends<S, F, M, P, MinimumType::q8> {
   using V = typename S::Lanes;
   using Words = typename S::Words;
-  static constexpr bool kStarts = true;
+  static constexpr bool kStarts = false;
   static constexpr int kPairs = F::kFrames.together / 2;
   float* totals;
-  alignas(64) int32_t memory[M * P * kLanes];
   Tile<Words, int32_t, M, P, (M * P <= S::kTotals)> scaled;
 
-  void open(float* to) {
+  void open(float* to, int32_t* integers) {
     totals = to;
     for (int i = 0; i < M * P; ++i) V::broadcast(0.0f).store(totals + i * kLanes);
-    scaled.memory = memory;
+    scaled.memory = integers;
     scaled.fill(Words::broadcast(0));
   }
   void group(const VnniOperands& in, const uint8_t*, int, const Sums<S, M, P>& sums) {
@@ -159,7 +156,7 @@ struct Ends<S, F, M, P, MinimumType::q8> {
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         Words total = scaled.get(m, p);
-        total.add_pairs(sums.of(m, p), scales);
+        total.add_scaled(sums.of(m, p), scales);
         scaled.set(m, p, total);
       }
     }
@@ -170,25 +167,22 @@ struct Ends<S, F, M, P, MinimumType::q8> {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const uint8_t* panel = frame + p * in.panel_stride;
-      Words scales[kPairs], minima[kPairs];
+      Words minima[kPairs];
 #pragma GCC unroll 4
       for (int j = 0; j < kPairs; ++j) {
         const uint8_t *even = panel + kTail + j * kStep, *odd = even + kStep / 2;
-        scales[j] = (Words::widen(even) | Words::widen(odd).upper()).times(kSuperOffset);
         minima[j] = Words::widen(even + kLanes) | Words::widen(odd + kLanes).upper();
       }
       const V factors = V::load(halves(panel)), minimum_factors = -V::load(halves(panel) + kLanes);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
-        Words total = scaled.get(m, p), lifted = Words::broadcast(0);
+        Words lifted = Words::broadcast(0);
 #pragma GCC unroll 4
         for (int j = 0; j < kPairs; ++j) {
-          const Words sums = Words::repeat(in.sums + j * M + m);
-          total.add_pairs(sums, scales[j]);
-          lifted.add_pairs(sums, minima[j]);
+          lifted.add_pairs(Words::repeat(in.sums + j * M + m), minima[j]);
         }
         float* to = totals + (m * P + p) * kLanes;
-        const V y = fma(factors, total.lanes(), V::load(to));
+        const V y = fma(factors, scaled.get(m, p).lanes(), V::load(to));
         fma(minimum_factors, lifted.lanes(), y).store(to);
       }
     }
@@ -202,8 +196,10 @@ template <class S, class F, int M, int P>
 EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
   constexpr int kBytes = F::kFrames.group_bytes();
   constexpr Frames kFrames = F::kFrames;
+  // Beside `ends`: in it, what points to it would keep all of it out of registers.
+  alignas(64) int32_t integers[F::kMinimum == MinimumType::q8 ? M * P * kLanes : 1];
   Ends<S, F, M, P> ends;
-  ends.open(totals);
+  ends.open(totals, integers);
   for (int64_t left = in.depth / F::kGroup; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
     if constexpr (P == 1 && kFrames.header > 0) fetch_ahead<M>(frame);

@@ -7,9 +7,9 @@
 //   Lanes         16 floats
 //   Words         16 int32: load(data), broadcast(int32), repeat(word in memory), widen(16 uint8),
 //                 store(data), +, |, lanes() as floats; 64 bytes: low_nibbles(), high_nibbles(),
-//                 plus_128(); 32 int16: upper() (the lower half of each word moved up), times(n),
-//                 add_pairs(a, b), which adds the two products of each word; and add(weights, x),
-//                 which adds the products of unsigned weights with the four k at x
+//                 plus_128(); upper(): the lower half of each word moved up; add_scaled(a, b),
+//                 which adds the products of int32, add_pairs(a, b), of int16, two a word, and
+//                 add(weights, x), of unsigned weights with the four k at x
 //   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
 //                 memory as one stream
 //   kTileRows, kTilePanels   a tile when there are more rows
@@ -39,13 +39,9 @@ struct WordStarts {
   }
 };
 
-// What a code counts less in the sums: SuperEnds says why 7.
-constexpr int32_t kSuperOffset = 7;
-
 inline WordStarts starts_of(WeightFormat format, int64_t depth) {
   if (format.code == Code::i8) return {depth, 128};
   if (format.code == Code::i4) return {format.group, 8};
-  if (format.minimum == MinimumType::q8) return {format.group, kSuperOffset};
   return {0, 0};
 }
 
