@@ -1,6 +1,6 @@
 """Decode with and without n-gram speculation: a text that quotes its prompt, and one that does not.
 
-    python benchmarks/speculation.py [--model smollm2-135m] [--tokens 192] [--rounds 5] [--threads 0]
+    python benchmarks/speculation.py [--model smollm2-135m] [--tokens 192] [--rounds 5]
 
 Both ways take turns on one loaded program; the best round of each counts. The tokens are the same
 both ways, or the script fails.

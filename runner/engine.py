@@ -51,7 +51,8 @@ class Engine:
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
         self._executor = executor
-        sizes = tuple(map(GroupSize, limits.blocks))
+        windows = facts.windows or (0,) * len(limits.blocks)
+        sizes = tuple(map(GroupSize, limits.blocks, windows))
         self._pool = BlockPool(sizes, facts.block_size, limits.max_tokens)
         self._scheduler = Scheduler(
             self._pool,

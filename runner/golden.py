@@ -101,6 +101,7 @@ def _engine(program: Program, golden: Golden, threads: int) -> Engine:
             context=plan.context,
             vocab=plan.vocab,
             block_size=registry.backend("native").block_size(),
+            windows=tuple(group.window for group in plan.groups),
         ),
     )
 

@@ -1,20 +1,22 @@
-"""How much memory the KV pages may take."""
+"""How much memory the blocks of states may take."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_llm.errors import CapacityError
 from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.executor import StateGroup
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container around this process."""
+    """Return the bytes of memory of this machine, or of the container around this process."""
     total = _installed_memory()
     for name in _CGROUP_LIMITS:
         try:
@@ -35,7 +37,7 @@ def _installed_memory() -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes that could be taken now without swapping, where the system says so."""
+    """Return the bytes that could be taken now without swapping, where the system says so."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -47,22 +49,52 @@ def available_memory() -> int | None:
     return None
 
 
-def page_count(config: RunnerConfig, context: int, page_tokens: int, page_bytes: int) -> int:
-    """KV pages for ``config``: what ``kv_budget`` pays for; without one, ``max_sequences``
-    half-full contexts but at least one whole, in at most a quarter of the machine's memory.
+def block_counts(
+    config: RunnerConfig, context: int, block_size: int, groups: Sequence[StateGroup]
+) -> tuple[int, ...]:
+    """Return how many blocks each group of states gets from one budget: what ``kv_budget`` pays
+    for; without one, ``max_sequences`` half-full contexts but at least one whole, in at most a
+    quarter of the machine's memory. Each gets its share of what a half-full context takes.
 
     Raises:
-        CapacityError: not even one page fits.
+        CapacityError: not even one block of each group fits.
     """
-    whole = -(-context // page_tokens)
+
+    def needed(group: StateGroup, blocks: int) -> int:
+        """Blocks that a sequence of ``blocks`` full blocks holds at a time."""
+        if not group.window:
+            return blocks
+        return min(blocks, -(-(group.window - 1 + config.step_tokens) // block_size) + 1)
+
+    whole = -(-context // block_size)
+    wanted = [config.max_sequences * needed(group, -(-whole // 2)) for group in groups]
     if config.kv_budget is None:
         budget = machine_memory() // 4
-        count = min(max(whole, config.max_sequences * -(-whole // 2)), budget // page_bytes)
+        most = [max(needed(g, whole), n) for g, n in zip(groups, wanted, strict=True)]
     else:
         budget = config.kv_budget
-        count = min(budget // page_bytes, config.max_sequences * whole)
-    if count < 1:
+        most = [config.max_sequences * needed(group, whole) for group in groups]
+    counts = _shares(budget, wanted, most, [group.block_bytes for group in groups])
+    if counts and min(counts) < 1:
+        size = sum(group.block_bytes for group in groups)
         raise CapacityError(
-            f"the KV budget is {budget} bytes, one page of {page_tokens} tokens takes {page_bytes}"
+            f"the KV budget is {budget} bytes, one block of {block_size} tokens takes {size}"
         )
-    return count
+    return tuple(counts)
+
+
+def _shares(budget: int, wanted: list[int], most: list[int], sizes: list[int]) -> list[int]:
+    """Divide ``budget`` bytes in proportion to ``wanted`` counts of blocks of ``sizes`` bytes, of
+    each at most ``most``; what one does not take is divided among the rest."""
+    counts = list(most)
+    rest = set(range(len(wanted)))
+    while rest:
+        total = sum(wanted[i] * sizes[i] for i in rest)
+        full = {i for i in rest if wanted[i] * budget // total >= most[i]}
+        if not full:
+            for i in rest:
+                counts[i] = wanted[i] * budget // total
+            break
+        budget -= sum(most[i] * sizes[i] for i in full)
+        rest -= full
+    return counts

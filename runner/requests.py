@@ -22,7 +22,8 @@ _GREEDY = SamplingParams(temperature=0.0)
 class EngineFacts:
     """What the engine has to know of a program: sizes in tokens, the program's ``stop_ids``,
     ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
-    which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is)."""
+    which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
+    ``windows``: of each group of states (0: none; empty: no group has one)."""
 
     context: int
     vocab: int
@@ -30,6 +31,7 @@ class EngineFacts:
     stop_ids: frozenset[int] = frozenset()
     read_bytes: Callable[[list[int]], int] = lambda depths: 0
     sampleable: int | None = None
+    windows: tuple[int, ...] = ()
 
 
 class Request:

@@ -223,7 +223,7 @@ def test_an_answer_is_clipped_to_the_context(llm: edge_llm.LLM) -> None:
     assert answer.finish_reason == "length"
 
 
-def test_a_closed_stream_gives_its_pages_back(llm: edge_llm.LLM) -> None:
+def test_a_closed_stream_gives_its_blocks_back(llm: edge_llm.LLM) -> None:
     params = greedy(200, ignore_eos=True)
     started = llm.stream("Once upon a time", params)
     next(started)
@@ -271,7 +271,7 @@ def test_options_that_cannot_be_honoured(tiny_program, tmp_path) -> None:
             edge_llm.load(wrong)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="backend"):
             edge_llm.load(path, backend=wrong)  # type: ignore[arg-type]
-    with pytest.raises(CapacityError, match="page"):
+    with pytest.raises(CapacityError, match="block"):
         edge_llm.load(path, kv_budget=1)
     with pytest.raises(ProgramError):
         edge_llm.load(tmp_path / "missing.edge")

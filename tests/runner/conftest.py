@@ -27,9 +27,12 @@ from edge_llm.runner.sampling import SamplingParams
 
 
 class FakeExecutor:
-    def __init__(self, limits: Limits, block_size: int = 4) -> None:
+    def __init__(
+        self, limits: Limits, block_size: int = 4, windows: tuple[int, ...] = (0,)
+    ) -> None:
         self.limits = limits
-        self.pages = np.full((limits.blocks[0], block_size), -1, np.int32)
+        self.windows = windows  # of the groups; the first has none
+        self.pages = [np.full((count, block_size), -1, np.int32) for count in limits.blocks]
         self.block_size = block_size
         self.batches: list[Batch] = []
         self.before_step: Callable[[], None] = lambda: None
@@ -46,9 +49,10 @@ class FakeExecutor:
         for token, position, sequence in zip(
             batch.tokens, batch.positions, batch.sequences, strict=True
         ):
-            page = batch.block_tables[0][sequence, position // self.block_size]
-            assert page >= 0
-            self.pages[page, position % self.block_size] = token
+            for pages, table in zip(self.pages, batch.block_tables, strict=True):
+                page = table[sequence, position // self.block_size]
+                assert page >= 0
+                pages[page, position % self.block_size] = token
         ids, logprobs, errors, logits = [], [], [], []
         for row, sampler in zip(batch.rows, batch.samplers, strict=True):
             prefix = self._prefix(batch, int(row))
@@ -84,13 +88,21 @@ class FakeExecutor:
 
     def _prefix(self, batch: Batch, row: int) -> tuple[int, ...]:
         end = int(batch.positions[row]) + 1
-        table = batch.block_tables[0][batch.sequences[row]]
-        prefix = self.pages[table[: -(-end // self.block_size)]].reshape(-1)[:end]
-        assert (prefix >= 0).all()  # nothing is read that was not written
-        return tuple(prefix.tolist())
+        count = -(-end // self.block_size)
+        whole: list[int] = []
+        for window, pages, tables in zip(self.windows, self.pages, batch.block_tables, strict=True):
+            begin = max(end - window, 0) if window else 0
+            first = begin // self.block_size  # what is before is not read
+            table = tables[batch.sequences[row]][first:count]
+            assert (table >= 0).all()
+            read = pages[table].reshape(-1)[begin - first * self.block_size :][: end - begin]
+            assert (read >= 0).all()  # nothing is read that was not written
+            whole = whole or read.tolist()
+            assert read.tolist() == whole[begin:]
+        return tuple(whole)
 
     def copy_block(self, group: int, source: int, target: int) -> None:
-        self.pages[target] = self.pages[source]
+        self.pages[group][target] = self.pages[group][source]
 
     def read_value(self, value: int) -> Float32:
         raise NativeError("nothing to read")
@@ -166,7 +178,8 @@ class Bench:
     def __init__(
         self,
         *,
-        pages: int = 64,
+        pages: int | tuple[int, ...] = 64,
+        windows: tuple[int, ...] = (0,),
         block_size: int = 4,
         max_sequences: int = 4,
         step_tokens: int = 16,
@@ -178,10 +191,10 @@ class Bench:
             max_tokens=step_tokens,
             max_rows=max_rows or step_tokens,
             max_sequences=max_sequences,
-            blocks=(pages,),
+            blocks=(pages,) if isinstance(pages, int) else pages,
             kv_dtype="f16",
         )
-        self.executor = FakeExecutor(limits, block_size)
+        self.executor = FakeExecutor(limits, block_size, windows)
         self.engine = Engine(
             self.executor,
             EngineFacts(
@@ -190,6 +203,7 @@ class Bench:
                 block_size=block_size,
                 stop_ids=frozenset(stop_ids),
                 read_bytes=lambda depths: 1000 + sum(depths),
+                windows=windows,
             ),
         )
 

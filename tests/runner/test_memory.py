@@ -5,6 +5,7 @@ import pytest
 from edge_llm.errors import CapacityError
 from edge_llm.runner import memory
 from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.executor import StateGroup
 
 
 @pytest.fixture
@@ -16,23 +17,42 @@ def test_the_memory_of_this_machine_is_known() -> None:
     assert memory.machine_memory() > 2**26
 
 
+def counts(config: RunnerConfig, *groups: StateGroup) -> tuple[int, ...]:
+    return memory.block_counts(config, 1000, 64, groups)
+
+
 @pytest.mark.usefixtures("megabyte_machine")
 @pytest.mark.parametrize(
-    ("sequences", "budget", "page_bytes", "expected"),
+    ("sequences", "budget", "block_bytes", "expected"),
     [
-        (8, None, 100, 8 * 8),  # half-full contexts of 16 pages
+        (8, None, 100, 8 * 8),  # half-full contexts of 16 blocks
         (1, None, 100, 16),  # never less than one context
         (8, None, 10_000, 25),  # a quarter of the machine
         (8, 1_000, 100, 10),
         (2, 10_000_000, 100, 32),  # more than all sequences can fill is of no use
     ],
 )
-def test_page_count(sequences: int, budget: int | None, page_bytes: int, expected: int) -> None:
+def test_one_group(sequences: int, budget: int | None, block_bytes: int, expected: int) -> None:
     config = RunnerConfig(max_sequences=sequences, kv_budget=budget)
-    assert memory.page_count(config, 1000, 64, page_bytes) == expected
+    assert counts(config, StateGroup(0, block_bytes)) == (expected,)
 
 
 @pytest.mark.usefixtures("megabyte_machine")
-def test_a_budget_below_one_page_is_refused() -> None:
+def test_groups_share_one_budget() -> None:
+    groups = StateGroup(0, 100), StateGroup(65, 300)  # the second holds 64 + 32 positions: 3 blocks
+    small = RunnerConfig(max_sequences=4, step_tokens=32, kv_budget=3_400)
+    assert counts(small, *groups) == (16, 6)  # half of what half-full contexts take
+    assert counts(RunnerConfig(max_sequences=4, step_tokens=32), *groups) == (32, 12)
+    large = RunnerConfig(max_sequences=4, step_tokens=32, kv_budget=10**6)
+    assert counts(large, *groups) == (64, 12)
+    between = RunnerConfig(max_sequences=4, step_tokens=32, kv_budget=8_600)
+    assert counts(between, *groups) == (50, 12)  # what the window cannot use goes to the other
+    assert counts(large) == ()
+
+
+@pytest.mark.usefixtures("megabyte_machine")
+def test_a_budget_below_one_block_is_refused() -> None:
     with pytest.raises(CapacityError, match="99 bytes"):
-        memory.page_count(RunnerConfig(kv_budget=99), 1000, 64, 100)
+        counts(RunnerConfig(kv_budget=99), StateGroup(0, 100))
+    with pytest.raises(CapacityError, match="199 bytes, one block of 64 tokens takes 200"):
+        counts(RunnerConfig(kv_budget=199), StateGroup(0, 100), StateGroup(64, 100))

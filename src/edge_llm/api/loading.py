@@ -19,7 +19,7 @@ from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.executor import Limits
-from edge_llm.runner.memory import page_count
+from edge_llm.runner.memory import block_counts
 from edge_llm.runner.requests import EngineFacts
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
         kv_dtype = config.kv_dtype or program.documents.model.kv_dtype
         context = _context(config, plan)
         groups = module.groups(plan, kv_dtype)
-        block_bytes = sum(group.block_bytes for group in groups)
         weights: Weights | None = None
         if config.huge_pages == "copy":
             weights = in_huge_pages({w.tensor: program.weight_data(w) for w in plan.weights})
@@ -108,7 +107,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
                     max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
                 ),
                 max_sequences=config.max_sequences,
-                blocks=(page_count(config, context, page_tokens, block_bytes),) * len(groups),
+                blocks=block_counts(config, context, page_tokens, groups),
                 kv_dtype=kv_dtype,
                 context=context,
                 threads=config.threads,
@@ -124,6 +123,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
             stop_ids=frozenset(program.documents.generation.stop_ids),
             read_bytes=lambda depths: read + sum(map(kv, depths)),
             sampleable=program.documents.tokenizer.size,
+            windows=tuple(group.window for group in groups),
         )
         engine = Engine(executor, facts)
         try:
