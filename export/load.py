@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_llm import catalogue
-from edge_llm.errors import ConfigError
+from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.export.sources import Sources
 from edge_llm.export.template import read_chat_template
@@ -68,6 +68,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         tokenizer = _tokenizer(checkpoint.tokenizer)
         tables = tables_of(tokenizer.json)
         notes.extend(tokenizer.notes)
+        _check_rows(tokenizer.facts, checkpoint)
     sources.add(checkpoint.sources)
     if recipe.chat_template is not None:
         file = Path(recipe.chat_template).expanduser()
@@ -82,6 +83,10 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         notes.append(f"context {context} of the model's {trained} tokens")
     notes += context_notes(checkpoint.config, context)
     name, generation = checkpoint.name, checkpoint.generation
+    end = tokenizer.facts.eos_id
+    if end is not None and end not in generation.stop_ids:
+        generation = replace(generation, stop_ids=(*generation.stop_ids, end))
+        notes.append(f"stop ids: {end} added, which the tokenizer ends texts with")
     model = catalogue.identify(recipe.model)
     if model is not None:
         name, generation = model.name, replace(generation, **model.sampling)
@@ -104,6 +109,20 @@ def _tokenizer(source: TokenizerSource) -> TokenizerDocument:
     if isinstance(source, TokenizerDirectory):
         return from_directory(source.path)
     return from_gguf(source.values)
+
+
+def _check_rows(facts: TokenizerFacts, checkpoint: Checkpoint) -> None:
+    """
+    Raises:
+        CheckpointError: tokens without a row in the embedding table.
+    """
+    rows = checkpoint.config.vocab_size
+    if facts.size > rows:
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint.name} has {facts.size} tokens, expected at most the "
+            f"{rows} rows of its embedding table (vocab_size)",
+            hint="the tokenizer belongs to another model, or the table was not made larger with it",
+        )
 
 
 def _template_note(file: Path, tokenizer: TokenizerDocument) -> str:

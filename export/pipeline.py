@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend, get_backend
 from edge_llm.export.graph import (
     Progress,
@@ -54,7 +55,13 @@ def export(
         NativeError, CapacityError: there is no native core to verify with, or it failed.
         GenerationError: the program computes logits that are not finite.
     """
-    return _Export(recipe, progress or _silent).run(output)
+    try:
+        return _Export(recipe, progress or _silent).run(output)
+    except MemoryError as exc:
+        raise ExportError(
+            f"the machine is out of memory{f': {exc}' if str(exc) else ''}",
+            hint="--dry-run tells how much an export needs; other programs may hold the rest",
+        ) from exc
 
 
 def _silent(stage: str, done: int, total: int) -> None:

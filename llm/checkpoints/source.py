@@ -17,6 +17,7 @@ from edge_llm.program.integers import Integers
 
 Shape = tuple[int, ...]
 MAX_LINES = 100  # of an error
+HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Checkpoint:
 def check_parameters(
     config: DecoderConfig, got: Mapping[str, Shape], where: str, problems: list[str]
 ) -> dict[str, Shape]:
-    """The parameters that ``config`` asks for; ``got`` must hold exactly those.
+    """Return the parameters that ``config`` asks for; ``got`` must hold exactly those.
 
     ``problems`` are lines found before, which go into the same error.
 
@@ -108,5 +109,18 @@ def check_parameters(
     if lines:
         listing = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
         more = f"\n  and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
-        raise CheckpointError(f"{where} does not hold a {config.model_type} model:{listing}{more}")
+        raise CheckpointError(
+            f"{where} does not hold a {config.model_type} model:{listing}{more}",
+            hint=_no_head(config, got),
+        )
     return expected
+
+
+def _no_head(config: DecoderConfig, got: Mapping[str, Shape]) -> str | None:
+    """A hint where the table could stand in for the head that is missing."""
+    if config.tie_word_embeddings or HEAD in got or TABLE not in got:
+        return None
+    return (
+        f"{HEAD} is missing, and the config's tie_word_embeddings is false: set it to true if "
+        f"{TABLE} is meant to serve as the head, else add the tensor"
+    )

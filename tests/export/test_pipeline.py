@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_llm.errors import CheckpointError, ConfigError, ExportError, QualityGateError, SourceError
+from edge_llm.export.load import load
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import load_recipe, recipe_names
+from edge_llm.export.recipe import Recipe, load_recipe, recipe_names
 from edge_llm.program.file import Program
 from edge_llm.runner.golden import check_golden
 
@@ -170,6 +174,42 @@ def test_an_older_file_stays_until_the_new_one_is_done(
     with pytest.raises(QualityGateError):
         export(recipe, output=path)
     assert path.read_bytes() == b"older"
+
+
+def test_stop_ids_of_the_tokenizers_config_alone(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "source")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [256]}')
+    loaded = load(Recipe(model=str(folder)))
+    assert loaded.generation.stop_ids == (256, 258)
+    assert "stop ids: 258 added, which the tokenizer ends texts with" in loaded.notes
+
+
+def test_a_tokenizer_with_more_tokens_than_rows(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "source")
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    some = tokenizer["added_tokens"][-1]
+    tokenizer["added_tokens"] += [
+        some | {"id": number, "content": f"<|extra_{number}|>"} for number in range(265, 289)
+    ]
+    path.write_text(json.dumps(tokenizer))
+    message = "the tokenizer of source has 289 tokens, expected at most the 288 rows"
+    with pytest.raises(CheckpointError, match=message):
+        export(Recipe(model=str(folder)), output=tmp_path / "x.edge")
+    assert not (tmp_path / "x.edge").exists()
+
+
+def test_a_machine_without_memory(
+    tiny_checkpoint: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*arguments: Any, **settings: Any) -> None:
+        raise MemoryError("Unable to allocate 9.31 GiB")
+
+    monkeypatch.setattr(import_module("edge_llm.export.pipeline"), "pack", exhausted)
+    recipe = Recipe(model=str(tiny_checkpoint("llama")))
+    with pytest.raises(ExportError, match=r"out of memory: Unable to allocate 9\.31 GiB"):
+        export(recipe, output=tmp_path / "x.edge")
+    assert not list(tmp_path.iterdir())
 
 
 def test_refusals(tiny_checkpoint: Tiny, tmp_path: Path) -> None:

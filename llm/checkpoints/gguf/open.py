@@ -38,6 +38,7 @@ STOP_TOKENS = (
     "<|eom_id|>",
     "<|end_of_text|>",
 )
+NO_TOKEN = 2**32 - 1
 CONTROL_TOKEN = 3  # in tokenizer.ggml.token_type
 SAMPLING_KEYS = {
     "temperature": "temp",
@@ -99,7 +100,11 @@ def open_gguf(path: Path) -> Checkpoint:
             str(path),
         ),
         tokenizer=TokenizerMetadata(
-            {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+            {
+                key: value
+                for key, value in metadata.items()
+                if key.startswith("tokenizer.") and not _is_no_token(key, value)
+            }
         ),
         sources=tuple(part.path for part in model.parts),
         unread_config_keys=(),  # an unknown key of the architecture is an error
@@ -123,10 +128,16 @@ def _parameter_name(name: str, family: Family[Any]) -> str:
     return name if inner is None else f"model.layers.{block[1]}.{inner}"
 
 
+def _is_no_token(key: str, value: object) -> bool:
+    """Whether an id is llama.cpp's -1, as the unsigned number that files hold."""
+    return key.endswith("_token_id") and value == NO_TOKEN
+
+
 def _stop_ids(metadata: Mapping[str, object], vocab: int) -> tuple[int, ...]:
     ids: list[int] = []
     for key in STOP_KEYS:
-        ids += token_ids(metadata.get(key), vocab, key)
+        if not _is_no_token(key, metadata.get(key)):
+            ids += token_ids(metadata.get(key), vocab, key)
     tokens, kinds = (metadata.get(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type"))
     if isinstance(tokens, list) and isinstance(kinds, list):
         ids += [

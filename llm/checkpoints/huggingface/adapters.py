@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
-from edge_llm.llm.checkpoints.detached import detached
+from edge_llm.llm.checkpoints.detached import detached, same_values
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors, open_tensor_file
 from edge_llm.llm.checkpoints.source import Checkpoint, Shape
@@ -55,6 +55,7 @@ _PRODUCT = 2**22  # elements of B A at a time
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 Number = TypeVar("Number", int, float)
 
+PREFIX = "base_model.model."
 # suffixes of the pair (A, B); the second is an embedding's
 LINEAR_PAIR = (".lora_A.weight", ".lora_B.weight")
 EMBEDDING_PAIR = (".lora_embedding_A", ".lora_embedding_B")
@@ -118,7 +119,8 @@ def with_adapters(
         path = Path(folder).expanduser()
         config_path, tensors = path / CONFIG, _open_weights(path)
         scaling, base = _read_config(config_path)
-        found = _deltas(path, tensors, scaling, weight, checkpoint.shapes, shared)
+        copies = _base_copies(path, tensors, checkpoint, tied)
+        found = _deltas(path, tensors, scaling, weight, checkpoint.shapes, shared, copies)
         for name, delta in found.items():
             deltas.setdefault(name, []).append(delta)
         sources += [config_path, path / WEIGHTS]
@@ -219,6 +221,30 @@ def _exception(exceptions: Mapping[str, Number], module: str, usual: Number) -> 
     return usual
 
 
+def _base_copies(
+    path: Path, tensors: Tensors, checkpoint: Checkpoint, tied: Mapping[str, str]
+) -> set[str]:
+    """Return the tensors that repeat weights of the model: PEFT stores those of embedding and head
+    beside their adapters.
+
+    Raises:
+        CheckpointError: one holds other values, those of another model or trained ones.
+    """
+    copies: set[str] = set()
+    for name in tensors.entries:
+        parameter = name.removeprefix(PREFIX).replace(".base_layer.", ".")
+        parameter = tied.get(parameter, parameter)
+        if parameter in checkpoint.shapes:
+            if not same_values(tensors.view(name), checkpoint.tensor(parameter)):
+                raise CheckpointError(
+                    f"{path} holds {shorten(name)}, whose values differ from {parameter} of "
+                    f"{checkpoint.name}, expected the same: it was trained on another model, or "
+                    "trained that matrix as a whole, which is not supported"
+                )
+            copies.add(name)
+    return copies
+
+
 def _deltas(
     path: Path,
     tensors: Tensors,
@@ -226,20 +252,21 @@ def _deltas(
     weight: float,
     shapes: Mapping[str, Shape],
     shared: set[str],
+    copies: set[str],
 ) -> dict[str, _Delta]:
-    """Parameter -> what the adapter adds to it.
+    """Return what the adapter adds to each parameter; ``copies`` are tensors that add nothing.
 
     Raises:
         CheckpointError: listing every tensor that fits no parameter."""
     lines: list[str] = []
     found: dict[str, _Delta] = {}
-    left = set(tensors.entries)
+    left = set(tensors.entries) - copies
     for pair in (LINEAR_PAIR, EMBEDDING_PAIR):
         for a in [name for name in tensors.entries if name.endswith(pair[0])]:
             stem = a.removesuffix(pair[0])
             b = stem + pair[1]
             left -= {a, b}
-            module = stem.removeprefix("base_model.model.")
+            module = stem.removeprefix(PREFIX)
             name, rank = f"{module}.weight", scaling.rank_of(module)
             shape = shapes.get(name)
             if shape is None or len(shape) != 2:

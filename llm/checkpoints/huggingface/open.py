@@ -71,13 +71,19 @@ def open_huggingface(path: Path) -> Checkpoint:
         matrix = quantized.matrices.get(name)
         return tensors.view(name) if matrix is None else matrix.values()
 
-    if config.tie_word_embeddings:
-        # Some writers store the shared table under both names.
-        for name, source in shared_parameters(config).items():
-            if name in shapes and source in shapes:
-                if not same_values(read(name), read(source)):
-                    problems.append(f"tied: {name} differs from {source}, expected the same values")
+    notes = [*tensors.notes, *quantized.notes()]
+    for name, source in shared_parameters(config).items():
+        if name in shapes and source in shapes:
+            # Some writers store the shared table under both names; what differs is no shared one.
+            if same_values(read(name), read(source)):
                 del shapes[name]
+            else:
+                values["tie_word_embeddings"] = False
+                config, unread = read_config(values, str(config_path))
+                notes.append(
+                    f"config: tie_word_embeddings is true, but the stored {name} differs from "
+                    f"{source}: the stored one is used"
+                )
     generation_path = path / "generation_config.json"
     names = ("config.json", "generation_config.json", INDEX, "README.md", *TOKENIZER_FILES)
     return Checkpoint(
@@ -100,7 +106,7 @@ def open_huggingface(path: Path) -> Checkpoint:
             **{name: entry.dtype for name, entry in tensors.entries.items() if name in shapes},
             **quantized.stored_as(),
         },
-        notes=quantized.notes(),
+        notes=tuple(notes),
     )
 
 

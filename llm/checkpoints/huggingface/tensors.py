@@ -58,10 +58,11 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Tensors:
     """The tensors of a folder by name; ``missing`` has a line for each that the index names and
-    the shards lack."""
+    the shards lack, ``notes`` say which of several files were taken."""
 
     entries: Mapping[str, Entry]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def paths(self) -> list[Path]:
@@ -117,7 +118,8 @@ def open_tensors(path: Path) -> Tensors:
     Raises:
         CheckpointError: no weights, a missing or damaged file.
     """
-    return _entries(_tensor_files(path))
+    files, notes = _tensor_files(path)
+    return _entries(files, notes)
 
 
 def open_tensor_file(path: Path) -> Tensors:
@@ -129,8 +131,8 @@ def open_tensor_file(path: Path) -> Tensors:
     return _entries(dict.fromkeys(_names(path), path))
 
 
-def _tensor_files(path: Path) -> dict[str, Path]:
-    """Tensor name -> the file that holds it."""
+def _tensor_files(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Return the file that holds each tensor, and what is to be said about the choice."""
     if (path / INDEX).is_file():
         weight_map = read_json_object(path / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
@@ -143,21 +145,26 @@ def _tensor_files(path: Path) -> dict[str, Path]:
                     "expected the name of a .safetensors file beside the index"
                 )
         shards = {file: path / file for file in sorted(set(weight_map.values()))}
+        if (path / WHOLE).is_file() and WHOLE not in shards:
+            return dict.fromkeys(_names(path / WHOLE), path / WHOLE), (
+                f"weights: those of {WHOLE}; {INDEX} beside it names other files, which are not "
+                "read",
+            )
         missing = [str(shard) for shard in shards.values() if not shard.is_file()]
         if missing:
             more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
             raise CheckpointError(
                 f"{path / INDEX} names files that are missing: {missing[:10]}{more}"
             )
-        return {name: shards[file] for name, file in weight_map.items()}
+        return {name: shards[file] for name, file in weight_map.items()}, ()
     if (path / WHOLE).is_file():
-        return dict.fromkeys(_names(path / WHOLE), path / WHOLE)
+        return dict.fromkeys(_names(path / WHOLE), path / WHOLE), ()
     pickled = sorted(entry.name for entry in path.glob("*") if entry.suffix in (".bin", ".pth"))
     got = f"; got {', '.join(pickled)}, which is never unpickled" if pickled else ""
     raise CheckpointError(f"{path} has no weights: expected {WHOLE} or {INDEX}{got}")
 
 
-def _entries(files: Mapping[str, Path]) -> Tensors:
+def _entries(files: Mapping[str, Path], notes: tuple[str, ...] = ()) -> Tensors:
     """The tensors ``files`` names, each with its file."""
     holdings = {path: _file_entries(path) for path in dict.fromkeys(files.values())}
     entries: dict[str, Entry] = {}
@@ -167,7 +174,7 @@ def _entries(files: Mapping[str, Path]) -> Tensors:
             entries[name] = holdings[path][name]
         else:
             missing.append(f"missing: {shorten(name)} in {path.name}, where the index puts it")
-    return Tensors(entries, tuple(missing))
+    return Tensors(entries, tuple(missing), notes)
 
 
 def _file_entries(path: Path) -> dict[str, Entry]:

@@ -205,6 +205,34 @@ def test_metadata_beyond_the_least(tiny_checkpoint: Factory, make_gguf: Factory)
     assert made.config.rms_norm_eps == 1e-6  # stored as float32, read as the decimal it stands for
 
 
+def test_keys_as_llama_cpp_reads_them(tiny_checkpoint: Factory, make_gguf: Factory) -> None:
+    """One value for each layer, all equal; -1 as no token; the scaling's key of the first files."""
+    folder = tiny_checkpoint("qwen2", num_hidden_layers=3)
+    source = open_checkpoint(make_gguf(folder))
+
+    def arrays(writer: gguf.GGUFWriter) -> None:
+        for key in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
+            value = writer.kv_data[0].pop(f"qwen2.{key}").value
+            writer.add_array(f"qwen2.{key}", [value] * 3)
+
+    assert open_checkpoint(make_gguf(folder, edit=arrays)).config == source.config
+
+    def no_end(writer: gguf.GGUFWriter) -> None:
+        writer.kv_data[0].pop("tokenizer.ggml.eos_token_id")
+        writer.add_eos_token_id(2**32 - 1)
+
+    made = open_checkpoint(make_gguf(folder, edit=no_end))
+    assert made.generation.stop_ids == (256, 258)  # control tokens that are known to end a turn
+    assert isinstance(made.tokenizer, TokenizerMetadata)
+    assert "tokenizer.ggml.eos_token_id" not in made.tokenizer.values
+
+    for factor, expected in ((2.0, LinearScaling(2.0)), (0.0, None)):
+        path = make_gguf(
+            folder, edit=lambda w, f=factor: w.add_float32("qwen2.rope.scale_linear", f)
+        )
+        assert open_checkpoint(path).config.rope_parameters.scaling == expected
+
+
 REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str]] = {
     "unknown key of the architecture": (
         lambda w: w.add_float32("qwen2.logit_scale", 0.5),

@@ -28,7 +28,12 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 
 
 def write_adapter(
-    folder: Path, family: str = "llama", *, seed: int = 0, **config: Any
+    folder: Path,
+    family: str = "llama",
+    *,
+    seed: int = 0,
+    base_weights: bool = False,
+    **config: Any,
 ) -> dict[str, torch.Tensor]:
     """A random adapter of the tiny model of ``family`` (fixtures_checkpoints) as peft saves it;
     returns the parameters with the adapter merged by peft."""
@@ -41,7 +46,7 @@ def write_adapter(
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
         model.peft_config["default"].base_model_name_or_path = "base/model"
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, save_embedding_layers=base_weights)
         merged = model.merge_and_unload()
     return dict(merged.named_parameters())
 
@@ -84,6 +89,27 @@ def test_merged_weights_are_those_of_peft(case: str, tiny_checkpoint: Tiny, tmp_
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+
+
+BASE = "base_model.model.model.embed_tokens.base_layer.weight"
+
+
+def test_base_weights_that_peft_stores_beside(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    expected = write_adapter(
+        tmp_path / "lora", base_weights=True, target_modules=["q_proj", "embed_tokens", "lm_head"]
+    )
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    assert BASE in load_file(path)
+    plain = open_checkpoint(tiny_checkpoint("llama"))
+    merged = with_adapters(plain, [(tmp_path / "lora", 1.0)])
+    for name in (QUERY, "model.embed_tokens.weight", "lm_head.weight"):
+        got = tensor_of(merged, name)
+        assert torch.allclose(got, expected[name].detach(), rtol=1e-5, atol=1e-6), name
+    tensors = load_file(path)
+    tensors[BASE][3, 5] += 1
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"differ from model\.embed_tokens\.weight of"):
+        with_adapters(plain, [(tmp_path / "lora", 1.0)])
 
 
 def test_several_with_weights(tiny_checkpoint: Tiny, tmp_path: Path) -> None:

@@ -109,9 +109,54 @@ def test_tied_table_stored_twice(folder: Path) -> None:
 
     edit_tensors(folder, double)
     assert "lm_head.weight" not in open_checkpoint(folder).shapes
-    edit_tensors(folder, lambda tensors: tensors["lm_head.weight"].add_(1))
-    with pytest.raises(CheckpointError, match=r"tied: lm_head\.weight differs from"):
+
+
+def test_a_head_that_differs_from_the_tied_table_is_used(folder: Path) -> None:
+    def part(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+
+    edit_tensors(folder, part)
+    checkpoint = open_checkpoint(folder)
+    assert not checkpoint.config.tie_word_embeddings
+    head, table = (
+        tensor_of(checkpoint, name) for name in ("lm_head.weight", "model.embed_tokens.weight")
+    )
+    assert torch.equal(head, table + 1)
+    assert checkpoint.notes == (
+        "config: tie_word_embeddings is true, but the stored lm_head.weight differs from "
+        "model.embed_tokens.weight: the stored one is used",
+    )
+
+
+def test_no_head_and_no_tied_table(folder: Path) -> None:
+    edit_json(folder / "config.json", tie_word_embeddings=False)
+    with pytest.raises(CheckpointError, match=r"missing: lm_head\.weight") as error:
         open_checkpoint(folder)
+    assert "tie_word_embeddings is false" in str(error.value.hint)
+    assert "lm_head.weight is missing" in str(error.value.hint)
+    edit_tensors(folder, lambda tensors: tensors.update({"more": torch.zeros(1)}))
+    edit_json(folder / "config.json", tie_word_embeddings=True)
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(folder)
+    assert error.value.hint is None
+
+
+def test_a_whole_file_beside_an_index_of_other_files(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    shard = "model-00001-of-00001.safetensors"
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / shard)
+    index = {"weight_map": dict.fromkeys(tensors, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    checkpoint = open_checkpoint(folder)
+    assert all(torch.equal(tensor_of(checkpoint, name), tensors[name]) for name in tensors)
+    assert checkpoint.notes == (
+        "weights: those of model.safetensors; model.safetensors.index.json beside it names other "
+        "files, which are not read",
+    )
+    (folder / "model.safetensors").unlink()
+    checkpoint = open_checkpoint(folder)
+    assert all(torch.equal(tensor_of(checkpoint, name), tensors[name] + 1) for name in tensors)
+    assert checkpoint.notes == ()
 
 
 def test_stored_rope_tables_are_ignored(folder: Path) -> None:
