@@ -8,7 +8,6 @@ tokens become text, stop strings and control tokens go, and figures are brought 
 
 from __future__ import annotations
 
-import asyncio
 import queue
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -87,6 +86,8 @@ class AsyncInbox:
     """An inbox whose reader runs on the event loop that is running now."""
 
     def __init__(self) -> None:
+        import asyncio  # here: a program that only blocks starts faster without
+
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Item] = asyncio.Queue()
 

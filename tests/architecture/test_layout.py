@@ -60,6 +60,14 @@ def test_import_is_light() -> None:
     assert run_python(code) == "False False"
 
 
+def test_blocking_programs_load_no_event_loop() -> None:
+    code = (
+        "import sys; from edge_llm import api; from edge_llm.cli import run; "
+        "print('asyncio' in sys.modules)"
+    )
+    assert run_python(code) == "False"
+
+
 def test_no_module_has_two_names() -> None:
     code = (
         "import sys, collections\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -449,17 +448,22 @@ class LLM:
             return stream.completions()
 
     async def _awhole(self, jobs: Callable[[], list[Job]]) -> list[Completion]:
-        # Texts are encoded in a thread: a long one would hold up the loop.
-        generation = Generation(self.submit, await asyncio.to_thread(jobs), AsyncInbox())
+        generation = await self._begin(jobs)
         try:
             return await generation.completions()
         finally:
             generation.close()
 
     async def _apieces(self, jobs: Callable[[], list[Job]]) -> AsyncGenerator[Piece]:
-        generation = Generation(self.submit, await asyncio.to_thread(jobs), AsyncInbox())
+        generation = await self._begin(jobs)
         try:
             while (piece := await generation.next()) is not None:
                 yield piece
         finally:
             generation.close()
+
+    async def _begin(self, jobs: Callable[[], list[Job]]) -> Generation:
+        import asyncio  # here: a program that only blocks starts faster without
+
+        # Texts are encoded in a thread: a long one would hold up the loop.
+        return Generation(self.submit, await asyncio.to_thread(jobs), AsyncInbox())
