@@ -19,30 +19,46 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
 
-# Fields that would change the answer and are not built yet, and the values that ask for nothing.
+# Options that would change the answer and are not built yet, and the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
+        "add_generation_prompt": (None, True),
         "audio": (None,),
+        "bad_words": (None, []),
+        "cache_prompt": (None, True),
+        "chat_template": (None, ""),
+        "choice": (None, []),
+        "continue_final_message": (None, False),
         "dry_multiplier": (None, 0),
+        "dynatemp_range": (None, 0),
+        "echo": (None, False),  # of chats; the legacy route has a field for it
         "function_call": (None, "none", "auto"),
         "functions": (None, []),
         "grammar": (None, ""),
-        "guided_choice": (None,),
+        "guided_choice": (None, []),
         "guided_grammar": (None, ""),
         "guided_json": (None,),
         "guided_regex": (None, ""),
+        "id_slot": (None, -1),
+        "json_schema": (None,),
+        "logit_processors": (None, []),
+        "logits_processors": (None, []),
         "min_tokens": (None, 0),
         "mirostat": (None, 0),
         "modalities": (None, ["text"]),
         "prediction": (None,),
+        "prompt_logprobs": (None,),
         "reasoning_effort": (None, "none"),
+        "regex": (None, ""),
         "response_format": (None, {"type": "text"}),
         "stop_token_ids": (None, []),
         "structured_outputs": (None,),
         "suffix": (None, ""),
+        "thinking_budget": (None,),
         "tool_calls": (None, []),
         "tool_choice": (None, "none", "auto"),
         "tools": (None, []),
+        "truncate_prompt_tokens": (None,),
         "typical_p": (None, 1),
         "use_beam_search": (None, False),
         "web_search_options": (None,),
@@ -134,7 +150,7 @@ def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
         if name in _UNSUPPORTED:
             if value not in _UNSUPPORTED[name]:
                 raise invalid(
-                    f"'{safe}' is not supported by this server.", safe, "unsupported_value"
+                    f"'{safe}' is not supported by this server.", safe, "unsupported_parameter"
                 )
         elif name not in _NO_EFFECT:
             yield safe

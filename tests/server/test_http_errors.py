@@ -87,7 +87,7 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
         "messages[0].tool_calls",
-        "unsupported_value",
+        "unsupported_parameter",
     ),
     ({"temperature": "hot"}, "temperature", "invalid_type"),
     ({"temperature": True}, "temperature", "invalid_type"),
@@ -136,13 +136,33 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"repetition_penalty": 11}, "repetition_penalty", "decimal_above_max_value"),
     ({"ignore_eos": 1}, "ignore_eos", "invalid_type"),
     # of later versions: refused, never ignored
-    ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
-    ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
-    ({"audio": {}}, "audio", "unsupported_value"),
-    ({"modalities": ["text", "audio"]}, "modalities", "unsupported_value"),
-    ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_value"),
-    ({"guided_json": {}}, "guided_json", "unsupported_value"),
+    ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
+    ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+    ({"audio": {}}, "audio", "unsupported_parameter"),
+    ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
+    ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
+    ({"guided_json": {}}, "guided_json", "unsupported_parameter"),
+    *(
+        ({name: value}, name, "unsupported_parameter")
+        for name, value in {
+            "add_generation_prompt": False,
+            "bad_words": ["x"],
+            "cache_prompt": False,
+            "chat_template": "{{ x }}",
+            "choice": ["a", "b"],
+            "continue_final_message": True,
+            "dynatemp_range": 0.5,
+            "echo": True,
+            "id_slot": 2,
+            "json_schema": {},
+            "logit_processors": ["x"],
+            "prompt_logprobs": 1,
+            "regex": "a+",
+            "thinking_budget": 10,
+            "truncate_prompt_tokens": 5,
+        }.items()
+    ),
 ]
 
 
@@ -196,7 +216,7 @@ LEGACY_FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"max_tokens": -1, "echo": True}, "max_tokens", "integer_below_min_value"),
     ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
     ({"best_of": 2}, "best_of", "unsupported_value"),
-    ({"suffix": "end"}, "suffix", "unsupported_value"),
+    ({"suffix": "end"}, "suffix", "unsupported_parameter"),
     ({"temperature": 5}, "temperature", "decimal_above_max_value"),
     ({"stream_options": {}}, "stream_options", None),
 ]
