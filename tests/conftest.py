@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = [
     "fixtures_assets",
     "fixtures_checkpoints",
@@ -10,3 +12,7 @@ pytest_plugins = [
     "fixtures_meta",
     "fixtures_programs",
 ]
+
+# No test looks at the clock: a machine that is busy, or a core that checks itself, is slow.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
