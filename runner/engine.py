@@ -246,9 +246,10 @@ class Engine:
             with self._ending(sequence, "constraint"):
                 part.masks = constraint.masks(part.draft)
                 check_masks(part.masks, len(part.draft), self.facts.vocab)
-                part.draft = part.draft[: len(part.masks) - 1]
+                if part.draft:
+                    step.draft(part, part.draft[: len(part.masks) - 1])
             if sequence not in self._live:
-                del step.slices[sequence]
+                step.drop(sequence)
 
     @contextmanager
     def _ending(self, sequence: Sequence, name: str) -> Iterator[None]:

@@ -54,6 +54,7 @@ class BlockPool:
         self.block_size = block_size
         self.groups = tuple(GroupBlocks(size.blocks, block_size) for size in sizes)
         self._windows = tuple(size.window for size in sizes)
+        self._slides = any(self._windows)
         self._step_tokens = step_tokens
         # The group that looks back furthest: what is there is what may be resumed at.
         self._furthest = max(self.groups, key=self._reach)
@@ -125,10 +126,10 @@ class BlockPool:
             parent = chain[index - 1] if index else ROOT
             part = tokens[index * size : min(last, end)]
             digest = chain[index] if last <= end else None
-            for group, table in zip(self.groups, tables, strict=True):
-                group.record(table[index], parent, part, digest)
-        for group, table, window in zip(self.groups, tables, self._windows, strict=True):
-            if window:
+            for number, group in enumerate(self.groups):
+                group.record(tables[number][index], parent, part, digest)
+        if self._slides:
+            for group, table, window in zip(self.groups, tables, self._windows, strict=True):
                 self._slide(group, table, self._needed(end, window))
 
     def _slide(self, group: GroupBlocks, table: list[int], begin: int) -> None:

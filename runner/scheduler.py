@@ -51,24 +51,34 @@ class Slice:
 
 @dataclass(slots=True)
 class Step:
-    """``copies`` (group, source block, target block) come first, in order; then the slices."""
+    """``copies`` (group, source block, target block) come first, in order; then the slices.
+    ``tokens`` are the positions that are computed in all of them; ``rows`` those that they may
+    want: all of a sequence that wants every row, else one, and one for each token of a draft."""
 
     copies: list[tuple[int, int, int]] = field(default_factory=list)
     slices: dict[Sequence, Slice] = field(default_factory=dict)
+    tokens: int = 0
+    rows: int = 0
 
-    @property
-    def tokens(self) -> int:
-        """Positions that are computed in all slices."""
-        return sum(part.tokens for part in self.slices.values())
+    def add(self, sequence: Sequence, kind: SliceKind, count: int) -> None:
+        """Add the next ``count`` known tokens of ``sequence``."""
+        self.slices[sequence] = Slice(kind, count)
+        self.tokens += count
+        self.rows += count if sequence.every_row else 1
 
-    @property
-    def rows(self) -> int:
-        """Rows that the slices may want: all of a sequence that wants every row, else one, and one
-        for each token of a draft."""
-        return sum(
-            (part.count if sequence.every_row else 1) + len(part.draft)
-            for sequence, part in self.slices.items()
-        )
+    def draft(self, part: Slice, draft: Ids[int]) -> None:
+        """Put ``draft``, and no other, behind the last accepted token of a slice of this step."""
+        more = len(draft) - len(part.draft)
+        self.tokens += more
+        self.rows += more
+        part.kind, part.draft = "verify" if draft else "decode", draft
+
+    def drop(self, sequence: Sequence) -> None:
+        """Leave ``sequence`` out, if it is part of this step."""
+        part = self.slices.pop(sequence, None)
+        if part is not None:
+            self.tokens -= part.tokens
+            self.rows -= (part.count if sequence.every_row else 1) + len(part.draft)
 
 
 class Scheduler:
@@ -107,8 +117,7 @@ class Scheduler:
         for sequence in list(self.running):
             if sequence.decoding:
                 self._add_slice(step, sequence)
-        if any(sequence.draft for sequence in step.slices):
-            self._add_drafts(step)
+        self._add_drafts(step)
         for sequence in list(self.running):
             if not sequence.decoding and sequence in self.running:
                 self._add_slice(step, sequence)
@@ -133,10 +142,9 @@ class Scheduler:
     def _room(self, step: Step, sequence: Sequence) -> tuple[int, int] | None:
         """Return the tokens and rows that the step can still take of ``sequence``, None if it is
         full."""
-        rows = step.rows
         budget = self._budget if sequence.chunk is None else self._step_tokens
-        tokens = budget - step.tokens
-        return (tokens, self._max_rows - rows) if tokens > 0 and rows < self._max_rows else None
+        tokens, rows = budget - step.tokens, self._max_rows - step.rows
+        return (tokens, rows) if tokens > 0 and rows > 0 else None
 
     def _add_slice(self, step: Step, sequence: Sequence) -> None:
         room = self._room(step, sequence)
@@ -147,23 +155,26 @@ class Scheduler:
         if sequence.every_row:
             count = min(count, rows, count if sequence.chunk is None else sequence.chunk)
         if self._grow(sequence, sequence.computed + count, step):
-            step.slices[sequence] = Slice("decode" if sequence.decoding else "prefill", count)
+            step.add(sequence, "decode" if sequence.decoding else "prefill", count)
 
     def _add_drafts(self, step: Step) -> None:
         """Put drafts behind the tokens of sequences that decode, as far as there is room."""
+        drafted = [sequence for sequence in step.slices if sequence.draft]
+        if not drafted:
+            return
         tokens = self._budget - step.tokens
         rows = self._max_rows - step.rows
         if self.waiting or len(step.slices) < len(self.running):
             tokens, rows = tokens // 2, rows // 2
-        for sequence, part in step.slices.items():
+        for sequence in drafted:
+            part = step.slices[sequence]
             room = min(len(sequence.draft), tokens, rows)
             while room > 0 and not self._pool.grow(
                 sequence.tables, sequence.computed + part.count + room
             ):
                 room -= 1
             if room > 0:
-                part.kind = "verify"
-                part.draft = sequence.draft[:room]
+                step.draft(part, sequence.draft[:room])
                 tokens, rows = tokens - room, rows - room
 
     def _grow(self, sequence: Sequence, tokens: int, step: Step) -> bool:
@@ -172,7 +183,7 @@ class Scheduler:
         while not self._pool.grow(sequence.tables, tokens):
             youngest = self.running[-1]
             self._preempt(youngest)
-            step.slices.pop(youngest, None)
+            step.drop(youngest)
             if youngest is sequence:
                 return False
         return True
