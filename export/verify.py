@@ -29,7 +29,7 @@ from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
-from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, StepResult
+from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, Segment, StepResult
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.tokenizers.tokenizer import tokenizer_of
 
@@ -191,17 +191,6 @@ def _prompt_limit(context: int) -> int:
     return max(_positions(context) // 2, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """The next ``tokens`` of text number ``text``, from position ``first``; a row per sampler, for
-    the last of them."""
-
-    text: int
-    first: int
-    tokens: Sequence[int]
-    samplers: Sequence[RowSampler | None]
-
-
 class _Runner:
     """An executor with one sequence per text."""
 
@@ -224,7 +213,7 @@ class _Runner:
                     prompt_length=len(prompts[index]),
                 )
                 unseen = texts[index][computed[index] :]
-                pieces.append(_Piece(index, computed[index], unseen, [sampler]))
+                pieces.append(Segment(unseen, [sampler], computed[index], index))
                 computed[index] = len(texts[index])
             result = self._step(pieces)
             for index, token, error in zip(active, result.ids, result.errors, strict=True):
@@ -235,32 +224,14 @@ class _Runner:
 
     def logits(self, index: int, text: Sequence[int]) -> Float32:
         """Logits of every position of ``text``, [n, vocab]."""
-        logits = self._step([_Piece(index, 0, text, [None] * len(text))]).logits
+        logits = self._step([Segment(text, [None] * len(text), sequence=index)]).logits
         assert logits is not None  # the batch wants them
         return logits
 
-    def _step(self, pieces: Sequence[_Piece]) -> StepResult:
-        counts = [len(piece.tokens) for piece in pieces]
-        ends = np.cumsum(counts)
+    def _step(self, pieces: Sequence[Segment]) -> StepResult:
+        wanted = any(sampler is None for piece in pieces for sampler in piece.samplers)
         return self._executor.step(
-            Batch(
-                tokens=np.concatenate([np.array(piece.tokens, np.int32) for piece in pieces]),
-                positions=np.concatenate(
-                    [np.arange(p.first, p.first + len(p.tokens), dtype=np.int32) for p in pieces]
-                ),
-                sequences=np.repeat(np.arange(len(pieces), dtype=np.int32), counts),
-                rows=np.concatenate(
-                    [
-                        np.arange(end - len(piece.samplers), end, dtype=np.int32)
-                        for piece, end in zip(pieces, ends, strict=True)
-                    ]
-                ),
-                block_tables=tuple(
-                    table[[piece.text for piece in pieces]] for table in self._block_tables
-                ),
-                samplers=[sampler for piece in pieces for sampler in piece.samplers],
-                want_logits=any(sampler is None for piece in pieces for sampler in piece.samplers),
-            )
+            Batch.of(*pieces, block_tables=self._block_tables, want_logits=wanted)
         )
 
 

@@ -12,7 +12,7 @@ from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
-from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits, RowSampler
+from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits, RowSampler, Segment
 from edge_llm.runner.quality import (
     Comparison,
     Float64,
@@ -60,7 +60,7 @@ class Reader:
                 RowSampler(_SCORER, 0, 0, _NO_HISTORY, 0, target=target)
                 for target in ids[begin + 1 : end + 1][rows].tolist()
             ]
-            result = self._executor.step(self._batch(ids, begin, end, rows, samplers))
+            result = self._executor.step(self._batch(ids, begin, end, samplers))
             for position, (found, error) in enumerate(
                 zip(result.logprobs, result.errors, strict=True), max(begin, first)
             ):
@@ -78,7 +78,7 @@ class Reader:
             NativeError: the core failed.
         """
         for begin, end, rows in self._steps(ids, first):
-            batch = self._batch(ids, begin, end, rows, [None] * len(rows), want_logits=True)
+            batch = self._batch(ids, begin, end, [None] * len(rows), want_logits=True)
             result = self._executor.step(batch)
             if len(rows) and result.logits is not None:
                 yield result.logits
@@ -94,20 +94,12 @@ class Reader:
         ids: Int32,
         begin: int,
         end: int,
-        rows: Int32,
         samplers: Sequence[RowSampler | None],
         *,
         want_logits: bool = False,
     ) -> Batch:
-        return Batch(
-            tokens=ids[begin:end],
-            positions=np.arange(begin, end, dtype=np.int32),
-            sequences=np.zeros(end - begin, np.int32),
-            rows=rows,
-            block_tables=self._tables,
-            samplers=samplers,
-            want_logits=want_logits,
-        )
+        piece = Segment(ids[begin:end], samplers, begin)
+        return Batch.of(piece, block_tables=self._tables, want_logits=want_logits)
 
 
 @contextmanager

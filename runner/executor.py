@@ -32,6 +32,17 @@ class RowSampler:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """The next ``tokens`` of one sequence in a step, from position ``first``. The last tokens have
+    a row each in ``samplers``; ``sequence`` is the sequence's row of the block tables."""
+
+    tokens: Sequence[int] | Int32
+    samplers: Sequence[RowSampler | None] = ()
+    first: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One step. Tokens of one sequence are contiguous, positions ascend; ``sequences`` indexes the
     rows of each of ``block_tables``, one a group of the plan's states ([S, n] int32, all of one
@@ -45,6 +56,31 @@ class Batch:
     block_tables: tuple[Int32, ...]
     samplers: Sequence[RowSampler | None]
     want_logits: bool = False
+
+    @classmethod
+    def of(
+        cls, *segments: Segment, block_tables: tuple[Int32, ...], want_logits: bool = False
+    ) -> Batch:
+        """Put segments one after another; ``block_tables`` may have rows of other sequences too."""
+        counts = [len(segment.tokens) for segment in segments]
+        ends = np.cumsum(counts)
+        rows = [
+            np.arange(end - len(segment.samplers), end, dtype=np.int32)
+            for segment, end in zip(segments, ends, strict=True)
+        ]
+        positions = [
+            np.arange(segment.first, segment.first + count, dtype=np.int32)
+            for segment, count in zip(segments, counts, strict=True)
+        ]
+        return cls(
+            tokens=np.concatenate([np.asarray(segment.tokens, np.int32) for segment in segments]),
+            positions=np.concatenate(positions),
+            sequences=np.repeat(np.arange(len(segments), dtype=np.int32), counts),
+            rows=np.concatenate(rows),
+            block_tables=tuple(table[[s.sequence for s in segments]] for table in block_tables),
+            samplers=[sampler for segment in segments for sampler in segment.samplers],
+            want_logits=want_logits,
+        )
 
     @property
     def sequence_count(self) -> int:

@@ -14,8 +14,10 @@ from edge_llm.errors import RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import native, registry
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
-from edge_llm.runner.executor import Batch, Limits, RowSampler
+from edge_llm.runner.executor import Batch, Limits, RowSampler, Segment
 from edge_llm.runner.sampling import SamplingParams
+
+_NO_HISTORY = np.empty(0, np.int32)
 
 
 @contextmanager
@@ -88,17 +90,6 @@ class Measure:
         return time.perf_counter() - start
 
     def _step(self, begin: int, count: int, *, sample: bool) -> None:
-        positions = np.arange(begin, begin + count, dtype=np.int32)
-        tokens = (positions * 7919 + 1) % self._size
-        rows = np.array([count - 1] if sample else [], dtype=np.int32)
-        sampler = RowSampler(self._greedy, 0, 0, np.empty(0, dtype=np.int32), 0)
-        self.executor.step(
-            Batch(
-                tokens=tokens.astype(np.int32),
-                positions=positions,
-                sequences=np.zeros(count, dtype=np.int32),
-                rows=rows,
-                block_tables=self._tables,
-                samplers=[sampler] if sample else [],
-            )
-        )
+        tokens = ((np.arange(begin, begin + count) * 7919 + 1) % self._size).tolist()
+        samplers = [RowSampler(self._greedy, 0, 0, _NO_HISTORY, 0)] if sample else []
+        self.executor.step(Batch.of(Segment(tokens, samplers, begin), block_tables=self._tables))

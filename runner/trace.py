@@ -18,7 +18,7 @@ from edge_llm.errors import RequestError
 from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends import registry
-from edge_llm.runner.executor import Batch, Executor, Float32, Limits
+from edge_llm.runner.executor import Batch, Executor, Float32, Limits, Segment
 
 TOLERANCE = 1e-3  # of the standard deviation of an output; rounding alone stays far below
 _TOKENS = 32  # of the prompt, where the program has no golden ones
@@ -78,13 +78,8 @@ def trace(
         threads=threads,
         trace=True,
     )
-    batch = Batch(
-        tokens=np.array(token_ids, np.int32),
-        positions=np.arange(count, dtype=np.int32),
-        sequences=np.zeros(count, np.int32),
-        rows=np.arange(count, dtype=np.int32),
-        block_tables=registry.block_tables(plan, 1, blocks),
-        samplers=[None] * count,
+    batch = Batch.of(
+        Segment(token_ids, [None] * count), block_tables=registry.block_tables(plan, 1, blocks)
     )
     executors: list[Executor] = []
     try:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from fixtures_checkpoints import VOCAB, reference_model
 from torch import nn
@@ -25,7 +24,7 @@ from edge_llm.program.file import Program
 from edge_llm.program.integers import Integers
 from edge_llm.program.pack import unpack_integers
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
-from edge_llm.runner.executor import Batch, Limits
+from edge_llm.runner.executor import Batch, Limits, Segment
 
 Step = Callable[..., torch.Tensor]
 
@@ -170,19 +169,13 @@ def running(program: Program) -> Iterator[Step]:
     )
 
     def step(*pieces: tuple[int, int, torch.Tensor]) -> torch.Tensor:
-        counts = [len(tokens) for _, _, tokens in pieces]
         result = executor.step(
-            Batch(
-                tokens=np.concatenate([tokens.numpy() for _, _, tokens in pieces]).astype(np.int32),
-                positions=np.concatenate(
-                    [np.arange(first, first + len(tokens)) for _, first, tokens in pieces]
-                ).astype(np.int32),
-                sequences=np.repeat([sequence for sequence, _, _ in pieces], counts).astype(
-                    np.int32
+            Batch.of(
+                *(
+                    Segment(tokens.numpy(), [None] * len(tokens), first, sequence)
+                    for sequence, first, tokens in pieces
                 ),
-                rows=np.arange(sum(counts), dtype=np.int32),
                 block_tables=block_tables(program.plan, 2, blocks),
-                samplers=[None] * sum(counts),
                 want_logits=True,
             )
         )

@@ -12,7 +12,7 @@ from edge_llm.native import isa
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
-from edge_llm.runner.executor import Batch, Limits, RowSampler
+from edge_llm.runner.executor import Batch, Limits, RowSampler, Segment
 from edge_llm.runner.sampling import SamplingParams
 
 GREEDY = RowSampler(SamplingParams(temperature=0), 0, 0, np.empty(0, np.int32), 0)
@@ -61,17 +61,10 @@ class EdgeLlm:
             self._step(ids, sample=self._held + count == end)
 
     def _step(self, ids: list[int], *, sample: bool) -> int:
-        count = len(ids)
-        batch = Batch(
-            tokens=np.array(ids, np.int32),
-            positions=np.arange(self._held, self._held + count, dtype=np.int32),
-            sequences=np.zeros(count, np.int32),
-            rows=np.array([count - 1] if sample else [], np.int32),
-            block_tables=self._tables,
-            samplers=[GREEDY] if sample else [],
-        )
+        piece = Segment(ids, [GREEDY] if sample else [], self._held)
+        batch = Batch.of(piece, block_tables=self._tables)
         result = self._executor.step(batch)
-        self._held += count
+        self._held += len(ids)
         return int(result.ids[0]) if sample else -1
 
 
