@@ -59,28 +59,29 @@ class ConfigReader:
         self._problems: list[str] = []
 
     def get(self, key: str) -> object | None:
-        """The raw value, marked as read; None when absent."""
+        """Return the raw value, marked as read; None when absent."""
         self._used.add(key)
         return self._values.get(key)
 
     def absent(self, key: str) -> bool:
-        """Not there at all: for the few keys where ``null`` differs from the default."""
+        """Return whether it is not there at all: for the few keys where ``null`` differs from the
+        default."""
         return key not in self._values
 
     def problem(self, message: str) -> None:
-        """Records one line of the final error, once: some keys are asked for twice."""
+        """Record one line of the final error, once: some keys are asked for twice."""
         if message not in self._problems:
             self._problems.append(message)
 
     def require(self, condition: bool, message: str) -> None:
-        """Records a relation that does not hold; silent once placeholders are in play."""
+        """Record a relation that does not hold; silent once placeholders are in play."""
         if not condition and not self._problems:
             self.problem(message)
 
     def integer(
         self, key: str, default: int | None = None, *, low: int = 1, high: int = MAX_SIZE
     ) -> int:
-        """An integer within [low, high]; without a default it must be there."""
+        """Return an integer within [low, high]; without a default it must be there."""
         value = self.get(key)
         if value is None and default is not None:
             return default
@@ -90,7 +91,7 @@ class ConfigReader:
         return low
 
     def positive(self, key: str, default: float | None = None) -> float:
-        """A number above zero; without a default it must be there."""
+        """Return a number above zero; without a default it must be there."""
         value = self.get(key)
         if value is None and default is not None:
             return default
@@ -100,7 +101,7 @@ class ConfigReader:
         return 1.0
 
     def divisors(self, key: str) -> tuple[float, ...]:
-        """A list of numbers above zero; it must be there."""
+        """Return a list of numbers above zero; it must be there."""
         value = self.get(key)
         if isinstance(value, list) and value and all(is_positive(item) for item in value):
             return tuple(float(item) for item in value)
@@ -108,7 +109,7 @@ class ConfigReader:
         return ()
 
     def flag(self, key: str, default: bool) -> bool:
-        """A boolean."""
+        """Return a boolean."""
         value = self.get(key)
         if value is None:
             return default
@@ -118,7 +119,7 @@ class ConfigReader:
         return default
 
     def neutral(self, key: str, expected: object) -> None:
-        """A key that could change the computation: absent, or at the one value honoured."""
+        """Check a key that could change the computation: absent, or at the one value honoured."""
         value = self.get(key)
         if value is None:
             return
@@ -126,13 +127,13 @@ class ConfigReader:
             self._mismatch(key, f"{expected!r}, the only value supported")
 
     def absorb(self, inner: ConfigReader, key: str) -> None:
-        """Takes over the problems of the object at ``key``, whose every key must have been read."""
+        """Take over the problems of the object at ``key``, whose every key must have been read."""
         self._problems += [f"{key}.{problem}" for problem in inner._problems]
         for name in sorted(set(inner._values) - inner._used):
             self.problem(f"{key}.{name}: got {shorten(inner._values[name])}, a key not supported")
 
     def finish(self, harmless: Iterable[str] = ()) -> tuple[str, ...]:
-        """The keys that nothing has read and that are not known to be harmless.
+        """Return the keys that nothing has read and that are not known to be harmless.
 
         Raises:
             ConfigError: listing every problem.
@@ -150,22 +151,22 @@ class ConfigReader:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """An int that is not a bool."""
+    """Return whether it is an int and no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """An int or float that is not a bool."""
+    """Return whether it is an int or float and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_positive(value: object) -> TypeGuard[int | float]:
-    """A number from ``MIN_NUMBER`` to ``MAX_NUMBER``; NaN is none."""
+    """Return whether it is a number from ``MIN_NUMBER`` to ``MAX_NUMBER``, which NaN is not."""
     return is_number(value) and MIN_NUMBER <= value <= MAX_NUMBER
 
 
 def shorten(value: object) -> str:
-    """``repr`` of an untrusted value, cut to a length fit for an error message."""
+    """Return ``repr`` of an untrusted value, cut to a length fit for an error message."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # deep nesting; integers of too many digits

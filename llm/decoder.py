@@ -1,4 +1,4 @@
-"""What all decoders' configs have in common: what others ask of them, and the keys they share."""
+"""The facts that others ask of any decoder's config, and the config keys that most share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionShape:
-    """What one layer's attention computes. ``window`` is the number of tokens that a token sees,
+    """The facts of one layer's attention. ``window`` is the number of tokens that a token sees,
     its own included (0: all before); ``scale`` multiplies the products of queries and keys (None:
     head_dim ** -0.5); without ``rope`` there is no rotation."""
 
@@ -27,8 +27,8 @@ class AttentionShape:
 
 
 class DecoderConfig(Protocol):
-    """What export, planner and reports ask of the config of any family, by the names that Hugging
-    Face gives to these facts. Sizes are numbers of elements, ``max_position_embeddings`` is the
+    """The facts that export, planner and reports ask of the config of any family, by the names that
+    Hugging Face gives to them. Sizes are numbers of elements, ``max_position_embeddings`` is the
     longest context in tokens; with ``tie_word_embeddings`` the head uses the embedding table."""
 
     model_type: ClassVar[str]

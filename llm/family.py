@@ -1,4 +1,4 @@
-"""What the registry knows of a model family."""
+"""The type of a model family, and the names that GGUF files give to what families share."""
 
 from __future__ import annotations
 

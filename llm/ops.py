@@ -41,7 +41,7 @@ def to_cache(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def from_cache(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What ``to_cache`` kept: (..., D) in ``dtype``."""
+    """Return what ``to_cache`` kept: (..., D) in ``dtype``."""
     if rows.dtype != torch.int8:
         return rows.to(dtype)
     scale = rows[..., -_SCALE_BYTES:].contiguous().view(torch.float32)

@@ -59,8 +59,8 @@ def build_model(
     slots: int = 1,
     device: torch.device | str = "meta",
 ) -> nn.Module:
-    """The module of ``config`` with KV caches [slots, context, kv_heads, head_dim] (int8: with 4
-    more columns, the bytes of a row's scale).
+    """Return the module of ``config`` with KV caches [slots, context, kv_heads, head_dim] (int8:
+    with 4 more columns, the bytes of a row's scale).
 
     On ``meta`` nothing is allocated. Elsewhere buffers have their values and parameters (float32)
     have none: see ``load_model``. Constant buffers are those of ``constants``.
@@ -101,7 +101,7 @@ def context_notes(config: DecoderConfig, context: int) -> list[str]:
 
 
 def tied_parameters(model: nn.Module) -> dict[str, str]:
-    """The module's own declaration: parameter -> the parameter whose values it shares."""
+    """Return the module's own declaration: parameter -> the parameter whose values it shares."""
     declared = model.tied_parameters
     if not isinstance(declared, dict):
         raise TypeError(f"{type(model).__name__}.tied_parameters is not a dict")
@@ -114,7 +114,7 @@ def shared_parameters(config: DecoderConfig) -> dict[str, str]:
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter that a checkpoint holds: all but the tied ones."""
+    """Return name and shape of every parameter that a checkpoint holds: all but the tied ones."""
     model = build_model(config, context=1, kv_dtype=torch.float32)
     tied = tied_parameters(model)
     return {

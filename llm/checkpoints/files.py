@@ -12,7 +12,7 @@ MAX_BYTES = 16 * 2**20
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text of at most MAX_BYTES.
+    """Return UTF-8 text of at most MAX_BYTES.
 
     Raises:
         CheckpointError: unreadable, too large, or not UTF-8.
@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, object]:
-    """A JSON object.
+    """Return a JSON object.
 
     Raises:
         CheckpointError: unreadable, not JSON, or not an object.

@@ -18,7 +18,7 @@ _NUMBERS = {
 
 
 def token_ids(value: object, vocab: int, where: str) -> tuple[int, ...]:
-    """The ids of an ``eos_token_id``: null, one integer, or a list of them.
+    """Return the ids of an ``eos_token_id``: null, one integer, or a list of them.
 
     Raises:
         CheckpointError: anything else, or an id outside the vocabulary.
@@ -37,7 +37,8 @@ def token_ids(value: object, vocab: int, where: str) -> tuple[int, ...]:
 def generation_defaults(
     values: Mapping[str, object], stop_ids: tuple[int, ...], where: str
 ) -> GenerationDefaults:
-    """Sampling defaults by the names of transformers' generation_config; null counts as absent.
+    """Return sampling defaults by the names of transformers' generation_config; null counts as
+    absent.
 
     ``do_sample: false`` asks for greedy decoding, which is temperature 0.
 

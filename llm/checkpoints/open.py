@@ -19,7 +19,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens and checks a Hugging Face folder, one in Meta's layout, or a GGUF model: its file,
+    """Open and check a Hugging Face folder, one in Meta's layout, or a GGUF model: its file,
     one of its parts, or a folder with no other.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an opened checkpoint is, whatever its file format."""
+"""An opened checkpoint, whatever its file format."""
 
 from __future__ import annotations
 

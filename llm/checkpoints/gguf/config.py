@@ -125,8 +125,8 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
 
 
 def _given(model: GGUFModel, architecture: str) -> dict[str, object]:
-    """The keys of the architecture, without its name. What stands there once for each layer, always
-    the same, counts as one value."""
+    """Return the keys of the architecture, without its name. What stands there once for each layer,
+    always the same, counts as one value."""
     prefix = f"{architecture}."
     return {
         key.removeprefix(prefix): _single(value)
@@ -144,8 +144,8 @@ def _single(value: object) -> object:
 def _rope(
     model: GGUFModel, given: dict[str, object], values: dict[str, object]
 ) -> dict[str, object]:
-    """Hugging Face's ``rope_parameters``; takes the keys that it reads out of ``given``, and gives
-    ``values`` the length before scaling."""
+    """Return Hugging Face's ``rope_parameters``; takes the keys that it reads out of ``given``, and
+    gives ``values`` the length before scaling."""
     rope: dict[str, object] = {"rope_theta": given.pop("rope.freq_base", None)}
     rotated, head_dim = given.pop("rope.dimension_count", None), values["head_dim"]
     if is_integer(rotated) and is_integer(head_dim) and 0 < rotated != head_dim > 0:
@@ -179,14 +179,15 @@ def _rope(
 
 
 def _decimals(model: GGUFModel, name: str) -> list[float] | None:
-    """A table as the shortest decimals of its float32 numbers, which are what it was made from."""
+    """Return a table as the shortest decimals of its float32 numbers, which are what it was made
+    from."""
     if name not in model:
         return None
     return [float(str(value)) for value in _table(model, name)]
 
 
 def _table(model: GGUFModel, name: str) -> NDArray[np.float32]:
-    """A rope table.
+    """Return a rope table.
 
     Raises:
         CheckpointError: it cannot be decoded, or holds what no table does.
@@ -206,7 +207,7 @@ def _table(model: GGUFModel, name: str) -> NDArray[np.float32]:
 def _attention_factor(
     model: GGUFModel, given: object, original: object, values: Mapping[str, object]
 ) -> dict[str, object]:
-    """LongRoPE's attention factor, where the file says another than LongRoPE's own, beyond
+    """Return LongRoPE's attention factor, where the file says another than LongRoPE's own, beyond
     float32's rounding.
 
     Raises:
@@ -227,7 +228,8 @@ def _attention_factor(
 def _divided(
     model: GGUFModel, kind: object, rope: Mapping[str, object], head_dim: object, rotated: object
 ) -> dict[str, object]:
-    """Llama 3's scaling, which is stored as its outcome: one divisor for each rotary frequency.
+    """Return Llama 3's scaling, which is stored as its outcome: one divisor for each rotary
+    frequency.
 
     Where they are those of the rule that Llama 3.1 and 3.2 share, the rule is taken, whose tables
     are free of the rounding of the divisors."""

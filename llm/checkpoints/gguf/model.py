@@ -28,7 +28,8 @@ MAX_PARTS = 1024
 
 
 def first_parts(paths: list[Path]) -> list[Path]:
-    """One path for each model: of parts whose names belong together the first that is there."""
+    """Return one path for each model: of parts whose names belong together the first that is
+    there."""
     models: dict[tuple[str, ...], Path] = {}
     for path in sorted(paths):
         part = PART_NAME.fullmatch(path.name)
@@ -48,7 +49,7 @@ class GGUFModel:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending and the number of the part."""
+        """Return the file's name without its ending and the number of the part."""
         part = PART_NAME.fullmatch(self.path.name) if len(self.parts) > 1 else None
         return part[1] if part else self.path.stem
 
@@ -56,15 +57,16 @@ class GGUFModel:
         return name in self.owners
 
     def entry(self, name: str) -> TensorEntry:
-        """Where and what a tensor is."""
+        """Return the directory's entry of a tensor."""
         return self.owners[name].tensors[name]
 
     def shape(self, name: str) -> Shape:
-        """A tensor's shape, outermost first."""
+        """Return a tensor's shape, outermost first."""
         return self.entry(name).shape
 
     def problem(self, name: str) -> str | None:
-        """Why a tensor cannot be decoded: an unknown type, or bytes that are not all there."""
+        """Return why a tensor cannot be decoded (an unknown type, or bytes that are not all there),
+        or None."""
         entry, end = self.entry(name), len(self.owners[name].data)
         block = BLOCK_FORMATS.get(entry.type)
         if block is None:
@@ -84,7 +86,7 @@ class GGUFModel:
         return None
 
     def decode(self, name: str) -> Array:
-        """A tensor in its own float type, or in float32 where it is quantized."""
+        """Return a tensor in its own float type, or in float32 where it is quantized."""
         entry = self.entry(name)
         return BLOCK_FORMATS[entry.type].decode(self._blocks(name)).reshape(entry.shape)
 
@@ -118,7 +120,7 @@ class GGUFModel:
 
 
 def read_gguf_model(path: Path) -> GGUFModel:
-    """The model that a file is, or is a part of.
+    """Return the model that a file is, or is a part of.
 
     Raises:
         CheckpointError: a damaged file, or parts that are missing or do not belong together.

@@ -50,7 +50,7 @@ SAMPLING_KEYS = {
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Opens and checks a model given its file or any of its parts; tensors are decoded later, one
+    """Open and check a model given its file or any of its parts; tensors are decoded later, one
     at a time.
 
     Raises:
@@ -120,7 +120,7 @@ def open_gguf(path: Path) -> Checkpoint:
 
 
 def _parameter_name(name: str, family: Family[Any]) -> str:
-    """The parameter's name in the module; an unknown name stays, and is left over."""
+    """Return the parameter's name in the module; an unknown name stays, and is left over."""
     block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     if block is None:
         return TENSOR_NAMES.get(name, name)
@@ -129,7 +129,7 @@ def _parameter_name(name: str, family: Family[Any]) -> str:
 
 
 def _is_no_token(key: str, value: object) -> bool:
-    """Whether an id is llama.cpp's -1, as the unsigned number that files hold."""
+    """Return whether an id is llama.cpp's -1, as the unsigned number that files hold."""
     return key.endswith("_token_id") and value == NO_TOKEN
 
 

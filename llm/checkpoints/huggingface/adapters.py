@@ -63,7 +63,7 @@ EMBEDDING_PAIR = (".lora_embedding_A", ".lora_embedding_B")
 
 @dataclass(frozen=True, slots=True)
 class _Scaling:
-    """How much an adapter counts: alpha and rank, with exceptions by the end of a module's name."""
+    """The weight of an adapter: alpha and rank, with exceptions by the end of a module's name."""
 
     rank: int
     alpha: float
@@ -82,7 +82,7 @@ class _Scaling:
 
 @dataclass(frozen=True, slots=True)
 class _Delta:
-    """What one adapter adds to one parameter: ``factor`` times B A."""
+    """The change that one adapter makes to one parameter: ``factor`` times B A."""
 
     tensors: Tensors
     a: str
@@ -103,7 +103,7 @@ class _Delta:
 def with_adapters(
     checkpoint: Checkpoint, adapters: Sequence[tuple[str | Path, float]]
 ) -> Checkpoint:
-    """``checkpoint`` with LoRA adapters (folder, weight) merged into what it reads. Adapted
+    """Return ``checkpoint`` with LoRA adapters (folder, weight) merged into what it reads. Adapted
     parameters come in float32; their integers, if the checkpoint holds some, no longer count.
 
     Raises:
@@ -160,7 +160,7 @@ def _open_weights(path: Path) -> Tensors:
 
 
 def _read_config(path: Path) -> tuple[_Scaling, str | None]:
-    """How an adapter scales, and the name of the model that it was trained on."""
+    """Return how an adapter scales, and the name of the model that it was trained on."""
     values = read_json_object(path)
     reader = ConfigReader(values, str(path))
     kind = reader.get("peft_type")
@@ -193,8 +193,8 @@ def _read_config(path: Path) -> tuple[_Scaling, str | None]:
 
 
 def _patterns(reader: ConfigReader, key: str) -> dict[str, int | float]:
-    """Exceptions by module: names, or ends of names behind a dot; regular expressions beyond that
-    are refused, since a hostile one never ends."""
+    """Return exceptions by module: names, or ends of names behind a dot; regular expressions beyond
+    that are refused, since a hostile one never ends."""
     value = reader.get(key)
     if not value:
         return {}
@@ -213,7 +213,7 @@ def _patterns(reader: ConfigReader, key: str) -> dict[str, int | float]:
 
 
 def _exception(exceptions: Mapping[str, Number], module: str, usual: Number) -> Number:
-    """The first that names ``module`` or its end; ``^`` means the whole name."""
+    """Return the first that names ``module`` or its end; ``^`` means the whole name."""
     for pattern, value in exceptions.items():
         name = pattern.removeprefix("^")
         if module == name or (name == pattern and module.endswith(f".{name}")):

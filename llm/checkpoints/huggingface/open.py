@@ -41,7 +41,7 @@ TOKENIZER_FILES = (
 
 
 def open_huggingface(path: Path) -> Checkpoint:
-    """Opens and checks a folder; tensors are read later, one at a time.
+    """Open and check a folder; tensors are read later, one at a time.
 
     Raises:
         CheckpointError: a file that is missing or damaged, or tensors that do not fit the config.
@@ -113,7 +113,8 @@ def open_huggingface(path: Path) -> Checkpoint:
 def _plain_shapes(
     tensors: Tensors, pieces: Collection[str], problems: list[str]
 ) -> dict[str, Shape]:
-    """Shapes of the tensors that are parameters themselves; a line for each of another dtype."""
+    """Return the shapes of the tensors that are parameters themselves; ``problems`` gets a line for
+    each of another dtype."""
     shapes: dict[str, Shape] = {}
     for name, entry in tensors.entries.items():
         if name not in pieces:
@@ -127,7 +128,7 @@ def _plain_shapes(
 
 
 def _generation(path: Path, config: Mapping[str, object], vocab: int) -> GenerationDefaults:
-    """generation_config.json where there is one; the config's eos ids where it names none."""
+    """Return what generation_config.json says, with the config's eos ids where it names none."""
     values = read_json_object(path) if path.is_file() else {}
     stop_ids = token_ids(values.get("eos_token_id"), vocab, f"{path}: eos_token_id")
     stop_ids = stop_ids or token_ids(config.get("eos_token_id"), vocab, "config eos_token_id")
@@ -135,7 +136,7 @@ def _generation(path: Path, config: Mapping[str, object], vocab: int) -> Generat
 
 
 def _license(path: Path) -> str | None:
-    """The ``license`` of a model card's front matter."""
+    """Return the ``license`` of a model card's front matter."""
     if not path.is_file():
         return None
     front = re.match(r"---\n(.*?)\n---", read_text(path), flags=re.DOTALL)

@@ -66,7 +66,7 @@ class Tensors:
 
     @property
     def paths(self) -> list[Path]:
-        """The files, sorted."""
+        """Return the files, sorted."""
         return sorted({entry.path for entry in self.entries.values()})
 
     def read(self, name: str) -> Array:
@@ -100,7 +100,7 @@ class Tensors:
         return data.view(dtype).reshape(entry.shape)
 
     def metadata(self) -> dict[str, str]:
-        """The headers' strings, of all files together.
+        """Return the headers' strings, of all files together.
 
         Raises:
             CheckpointError: a file can no longer be read.
@@ -113,7 +113,7 @@ class Tensors:
 
 
 def open_tensors(path: Path) -> Tensors:
-    """The tensors of a checkpoint folder; reads headers alone.
+    """Return the tensors of a checkpoint folder; reads headers alone.
 
     Raises:
         CheckpointError: no weights, a missing or damaged file.
@@ -123,7 +123,7 @@ def open_tensors(path: Path) -> Tensors:
 
 
 def open_tensor_file(path: Path) -> Tensors:
-    """The tensors of one file; reads its header alone.
+    """Return the tensors of one file; reads its header alone.
 
     Raises:
         CheckpointError: it is damaged or missing.
@@ -165,7 +165,7 @@ def _tensor_files(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
 
 
 def _entries(files: Mapping[str, Path], notes: tuple[str, ...] = ()) -> Tensors:
-    """The tensors ``files`` names, each with its file."""
+    """Return the tensors that ``files`` names, each with its file."""
     holdings = {path: _file_entries(path) for path in dict.fromkeys(files.values())}
     entries: dict[str, Entry] = {}
     missing: list[str] = []
@@ -178,8 +178,8 @@ def _entries(files: Mapping[str, Path], notes: tuple[str, ...] = ()) -> Tensors:
 
 
 def _file_entries(path: Path) -> dict[str, Entry]:
-    """The tensors of one file. The library has checked that they follow each other from the end of
-    the header to the end of the file."""
+    """Return the tensors of one file. The library has checked that they follow each other from the
+    end of the header to the end of the file."""
     entries: dict[str, Entry] = {}
     with _open(path) as file, path.open("rb") as raw:
         offset = 8 + int.from_bytes(raw.read(8), "little")

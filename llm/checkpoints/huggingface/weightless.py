@@ -15,15 +15,16 @@ _WEIGHTS = (".safetensors", ".bin", ".pth", ".gguf")
 
 
 def is_weightless(path: Path) -> bool:
-    """Whether ``path`` is a folder with a config.json and no file of weights."""
+    """Return whether ``path`` is a folder with a config.json and no file of weights."""
     return (path / "config.json").is_file() and not any(
         entry.suffix in _WEIGHTS for entry in path.iterdir()
     )
 
 
 def open_weightless(path: Path) -> Checkpoint:
-    """The checkpoint that config.json describes. Its parameters have names and shapes; reading
-    one is a CheckpointError. It has no sources to hash, and generation defaults are not read.
+    """Return the checkpoint that config.json describes. Its parameters have names and shapes;
+    reading one is a CheckpointError. It has no sources to hash, and generation defaults are not
+    read.
 
     Raises:
         CheckpointError: config.json is damaged.

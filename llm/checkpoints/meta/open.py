@@ -51,12 +51,12 @@ CODE_LLAMA_THETA = 1e6
 
 
 def is_meta_folder(path: Path) -> bool:
-    """Whether a folder is laid out as Meta's downloads are."""
+    """Return whether a folder is laid out as Meta's downloads are."""
     return (path / PARAMS).is_file() and any(path.glob(SHARDS))
 
 
 def open_meta(path: Path) -> Checkpoint:
-    """Opens and checks a folder; tensors are read later, one at a time.
+    """Open and check a folder; tensors are read later, one at a time.
 
     Raises:
         CheckpointError: a file that is missing or damaged, or tensors that do not fit params.json.
@@ -100,7 +100,7 @@ def open_meta(path: Path) -> Checkpoint:
 def _config(
     values: Mapping[str, object], tensors: Shards, where: Path
 ) -> tuple[DecoderConfig, list[str]]:
-    """Facts from params.json, from the shapes of tensors, and from the published models."""
+    """Return the facts of params.json, of the shapes of tensors, and of the published models."""
     for name in (EMBEDDING, "layers.0.feed_forward.w1.weight"):
         if name not in tensors or len(tensors.shape(name)) != 2:
             raise CheckpointError(f"{where.parent} has no matrix {name}")
@@ -166,7 +166,7 @@ def _scaled_rope(
 
 
 def _context(vocab: int, theta: float, scaled: bool, notes: list[str]) -> int:
-    """The context length of the generation that the facts belong to."""
+    """Return the context length of the generation that the facts belong to."""
     if scaled:
         generation, context = "Llama 3.1 and later (scaled rope)", 131072
     elif vocab == LLAMA3_VOCAB:
@@ -180,7 +180,7 @@ def _context(vocab: int, theta: float, scaled: bool, notes: list[str]) -> int:
 
 
 def _check_ffn(reader: ConfigReader, dim: int, ffn: int) -> None:
-    """Meta's rule for the width of the feed-forward layers, where its inputs are given."""
+    """Check Meta's rule for the width of the feed-forward layers, where its inputs are given."""
     multiple = reader.get("multiple_of")
     factor = reader.positive("ffn_dim_multiplier", 1.0)
     if multiple is None:

@@ -43,7 +43,7 @@ COMPARED = 2**24  # bytes at a time
 
 
 def open_shards(path: Path) -> Shards:
-    """The weights of a folder; tensors are read later, one at a time.
+    """Return the weights of a folder; tensors are read later, one at a time.
 
     Raises:
         CheckpointError: a shard is missing or damaged, or holds other tensors than the rest.
@@ -59,7 +59,7 @@ def open_shards(path: Path) -> Shards:
 
 
 def parameter_name(stored: str) -> str:
-    """The parameter's name in the module; an unknown name stays, and is left over."""
+    """Return the parameter's name in the module; an unknown name stays, and is left over."""
     if stored in OUTER_NAMES:
         return OUTER_NAMES[stored][0]
     inner = _within_layer(stored)
@@ -90,7 +90,7 @@ class Shards:
         return name in self._axes
 
     def names(self) -> list[str]:
-        """All but those that carry nothing."""
+        """Return all names but those that carry nothing."""
         return list(self._axes)
 
     def _axis(self, name: str) -> int | None:
@@ -125,7 +125,7 @@ class Shards:
         return self._files[0].tensors[name].shape
 
     def shape(self, name: str) -> Shape:
-        """The shape of the whole tensor."""
+        """Return the shape of the whole tensor."""
         axis, part = self._axes[name], self._part(name)
         if axis is None:
             return part
@@ -144,7 +144,7 @@ class Shards:
         return whole
 
     def equal(self, one: str, other: str) -> bool:
-        """Whether two tensors hold the same bytes, cut into shards in the same way."""
+        """Return whether two tensors hold the same bytes, cut into shards in the same way."""
         if (self._axes[one] or 0, self._part(one)) != (self._axes[other] or 0, self._part(other)):
             return False
         return all(_same(file.bytes_of(one), file.bytes_of(other)) for file in self._files)

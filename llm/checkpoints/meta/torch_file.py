@@ -62,7 +62,7 @@ class TorchFile:
     data: NDArray[np.uint8]
 
     def bytes_of(self, name: str) -> NDArray[np.uint8]:
-        """A tensor's bytes: a view of the file."""
+        """Return a tensor's bytes, as a view of the file."""
         entry = self.tensors[name]
         size = math.prod(entry.shape) * entry.dtype.itemsize
         return self.data[entry.offset : entry.offset + size]
@@ -74,7 +74,7 @@ class TorchFile:
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Reads the descriptions of a file's tensors and checks each against the file's size; the
+    """Read the descriptions of a file's tensors and checks each against the file's size; the
     tensors' bytes are not touched.
 
     Raises:
@@ -142,7 +142,7 @@ class _Bounded:
 
 
 def _extent(path: Path, data: NDArray[np.uint8], info: zipfile.ZipInfo) -> slice:
-    """Where a record's bytes are, from its own header and the directory."""
+    """Return where a record's bytes are, from its own header and the directory."""
     name, at = shorten(info.filename), info.header_offset
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise CheckpointError(f"{path}: {name} is compressed or encrypted, expected plain bytes")
@@ -183,7 +183,7 @@ class _Machine:
         self._memo: dict[int, object] = {}
 
     def run(self, raw: bytes) -> object:
-        """The value that the pickle describes.
+        """Return the value that the pickle describes.
 
         Raises:
             CheckpointError: an opcode, a name or a value that does not belong.
@@ -298,7 +298,7 @@ class _Machine:
 def _entry(
     storage: _Storage, offset: object, shape: tuple[object, ...], strides: tuple[object, ...]
 ) -> TensorEntry:
-    """A tensor of the storage, checked to be contiguous and inside."""
+    """Return a tensor of the storage, checked to be contiguous and inside."""
     sizes = [size for size in shape if is_integer(size) and 0 < size <= storage.size]
     if len(sizes) != len(shape) or len(shape) != len(strides) or len(shape) > MAX_RANK:
         raise CheckpointError("a tensor's shape does not fit its storage")

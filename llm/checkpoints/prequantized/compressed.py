@@ -85,12 +85,12 @@ def read_compressed(
 
 
 def _unset(settings: Mapping[str, object], key: str) -> object:
-    """The value, None where it is empty."""
+    """Return the value, None where it is empty."""
     return settings.get(key) or None
 
 
 def _scheme(settings: Mapping[str, object]) -> Mapping[str, object]:
-    """How weights are quantized, the same for every group of layers."""
+    """Return how weights are quantized, which must be the same for every group of layers."""
     groups = settings.get("config_groups")
     schemes = [
         group.get("weights")

@@ -155,7 +155,8 @@ def fitting_pieces(
     pieces: Pieces,
     problems: list[str],
 ) -> bool:
-    """Whether every piece of ``module`` is there as expected; a line for each that is not."""
+    """Return whether every piece of ``module`` is there as expected; ``problems`` gets a line for
+    each that is not."""
     found = [
         line
         for piece, (dtypes, shape) in pieces.items()
@@ -166,7 +167,7 @@ def fitting_pieces(
 
 
 def modules_with(tensors: Tensors, suffix: str) -> list[str]:
-    """Names of the modules that hold a tensor called ``suffix``, in order."""
+    """Return the names of the modules that hold a tensor called ``suffix``, in order."""
     return [name.removesuffix(suffix) for name in tensors.entries if name.endswith(suffix)]
 
 
@@ -184,7 +185,7 @@ def _misfit(
 
 
 def matrix_shape(tensors: Tensors, name: str) -> tuple[int, int]:
-    """The shape of a stored tensor that must have two dimensions and no empty one.
+    """Return the shape of a stored tensor that must have two dimensions and no empty one.
 
     Raises:
         CheckpointError: it has not.
@@ -196,7 +197,7 @@ def matrix_shape(tensors: Tensors, name: str) -> tuple[int, int]:
 
 
 def integer_setting(settings: Mapping[str, object], key: str, where: str) -> int:
-    """An integer of ``quantization_config``.
+    """Return an integer of ``quantization_config``.
 
     Raises:
         ConfigError: it is missing or of another type.

@@ -48,7 +48,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 
 
 def same_facts(one: Any, other: Any) -> bool:
-    """Whether two configs, maybe of two families, agree in all that both have."""
+    """Return whether two configs, maybe of two families, agree in all that both have."""
     first, second = asdict(one), asdict(other)
     return all(first[key] == second[key] for key in first.keys() & second.keys())
 
