@@ -17,7 +17,8 @@ from edge_llm.llm.checkpoints.generation import generation_defaults
 from edge_llm.program.check import check_documents
 from edge_llm.program.documents import GenerationDefaults
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.native_batch import SCALARS
+from edge_llm.runner.backends.native_batch import SCALARS, StepBuffers
+from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.sampling import (
     MAX_STOP_CHARACTERS,
     PARAMETERS,
@@ -164,6 +165,22 @@ def test_the_struct_of_the_core_has_these_parameters() -> None:
     assert {name: kind for name, kind, *_ in native.Sampler._fields_ if name not in run_time} == {
         name: kinds[PARAMETERS[name].kind] for name in SCALARS
     }
+
+
+def test_the_core_reads_biases_where_the_request_keeps_them() -> None:
+    """Many of them are prepared once a request, not copied at every token."""
+    params = SamplingParams(logit_bias=dict.fromkeys(range(49_000), 1.0))
+    limits = Limits(
+        max_tokens=1, max_rows=1, max_sequences=1, blocks=(1,), kv_dtype="f32", context=64
+    )
+    buffers = StepBuffers(limits, vocab=50_000, block_size=64)
+    one = np.zeros(1, np.int32)
+    sampler = RowSampler(params, seed=0, counter=0, history=one, prompt_length=1)
+    buffers.fill(Batch(one, one, one, one, (np.zeros((1, 1), np.int32),), [sampler]))
+    batch = native.Batch.from_address(buffers.address)
+    filled = native.Sampler.from_address(batch.samplers)
+    assert (filled.bias_ids, filled.bias_count) == params.bias_ids.buffer_info()
+    assert filled.bias_values == params.bias_values.buffer_info()[0]
 
 
 def test_a_program_recommends_parameters_within_their_ranges(tiny_program: Any) -> None:
