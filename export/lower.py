@@ -144,6 +144,9 @@ class _Lowering:
     def silu(self, node: Node) -> None:
         self._emit(node, "silu", self._only(node, "x"))
 
+    def sigmoid(self, node: Node) -> None:
+        self._emit(node, "sigmoid", self._only(node, "x"))
+
     def gelu(self, node: Node) -> None:
         if node.kwargs.get("approximate") != "tanh":
             raise self._unsupported(node, "only with the tanh approximation")
@@ -278,6 +281,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.rope.default: _Lowering.rope,
         torch.ops.edge.attention.default: _Lowering.attention,
         _ATEN.silu.default: _Lowering.silu,
+        _ATEN.sigmoid.default: _Lowering.sigmoid,
         _ATEN.gelu.default: _Lowering.gelu,
         _ATEN.mul.Tensor: _Lowering.mul,
         _ATEN.add.Tensor: _Lowering.add,

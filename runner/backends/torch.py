@@ -368,6 +368,7 @@ _OPERATORS: Mapping[str, _Operator] = {
     "rms_norm": _rms_norm,
     "rope": _rope,
     "silu": lambda plan, op, inputs, weights: [functional.silu(inputs[0])],
+    "sigmoid": lambda plan, op, inputs, weights: [torch.sigmoid(inputs[0])],
     "gelu": lambda plan, op, inputs, weights: [functional.gelu(inputs[0], approximate="tanh")],
     "mul": lambda plan, op, inputs, weights: [inputs[0] * inputs[1]],
     "add": lambda plan, op, inputs, weights: [inputs[0] + inputs[1]],

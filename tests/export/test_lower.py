@@ -182,6 +182,11 @@ def test_unsupported_operators_are_named(
     assert "edge.attention.default" in (caught.value.hint or "")
 
 
+def test_a_gate_by_sigmoid(lowered_toy: Lower) -> None:
+    plan = lowered_toy(Toy(lambda x: x * torch.sigmoid(x)), Recipe(scheme="fp32")).plan
+    assert [op.op for op in plan.instructions][1:3] == ["sigmoid", "mul"]
+
+
 def test_an_operator_that_the_backend_lacks(lowered_toy: Lower) -> None:
     from edge_llm.export.lower import lower
 

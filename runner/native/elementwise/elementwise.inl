@@ -56,6 +56,14 @@ void silu(const ElementwiseArgs& args, Worker worker) {
 }
 
 template <class V>
+void sigmoid(const ElementwiseArgs& args, Worker worker) {
+  map<V>(args, worker, [](V x) {
+    const V one = V::broadcast(1.0f);
+    return one / (one + exponential(-x));
+  });
+}
+
+template <class V>
 void gelu(const ElementwiseArgs& args, Worker worker) {
   map<V>(args, worker, [](V x) { return gelu_of(x); });
 }

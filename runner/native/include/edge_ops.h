@@ -22,4 +22,5 @@ typedef enum edge_op {
   EDGE_OP_SPLIT = 10,
   EDGE_OP_SELECT_ROWS = 11,
   EDGE_OP_SOFTCAP = 12,
+  EDGE_OP_SIGMOID = 13,
 } edge_op;

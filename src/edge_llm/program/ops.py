@@ -215,6 +215,7 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             11, "`y[r] = x[rows[r]]`", (_value("x", "T", "w"), _index("rows")), output=("R", "w")
         ),
         "softcap": _elementwise(12, "`cap * tanh(x / cap)`", "x", attribute=_positive("cap")),
+        "sigmoid": _elementwise(13, "`1 / (1 + e^-x)`", "x"),
     }
 )
 

@@ -22,6 +22,7 @@ def gelu(x: Float64) -> Float64:
 # name, attributes, meaning, relative error in units of 2^-24
 UNARY: list[tuple[str, dict[str, float], Callable[[Float64], Float64], float]] = [
     ("silu", {}, lambda x: x / (1 + np.exp(-x)), 8),
+    ("sigmoid", {}, lambda x: 1 / (1 + np.exp(-x)), 4),
     ("gelu", {}, gelu, 16),
     ("scale", {"factor": 0.3}, lambda x: x * np.float32(0.3), 1),
     ("softcap", {"cap": 3.0}, lambda x: 3 * np.tanh(x / 3), 6),
@@ -78,6 +79,7 @@ def test_unary(
     ("name", "attributes", "points", "wanted"),
     [
         ("silu", {}, [0.0, 1e4, -1e4, np.inf, 1e-40], [0.0, 1e4, 0.0, np.inf, 5e-41]),
+        ("sigmoid", {}, [0.0, 1e4, -1e4, np.inf, -np.inf], [0.5, 1.0, 0.0, 1.0, 0.0]),
         ("gelu", {}, [0.0, 1e4, -1e4, np.inf], [0.0, 1e4, 0.0, np.inf]),
         ("softcap", {"cap": 30.0}, [0.0, 1e9, -1e9, np.inf, -np.inf], [0.0, 30, -30, 30, -30]),
     ],

@@ -19,14 +19,15 @@ enum class OpCode : int32_t {
   split,
   select_rows,
   softcap,
+  sigmoid,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 13;  // of a program file
+constexpr int32_t kOpCount = 14;  // of a program file
 
 // X(name) for each operator that works element by element.
-#define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap)
+#define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
 
 // Places of attributes among an instruction's ints or floats.
 constexpr size_t k_rms_norm_size = 0;
@@ -116,6 +117,12 @@ constexpr OpRules kRules[kOpCount] = {
      0, {},
      0, {}},
     {"softcap", false, false, true, true,
+     1, {{OperandKind::value, false, 2, {}, {1, 12, -1}}},
+     0, {},
+     {OperandKind::value, false, 2, {}, {1, 12, -1}},
+     0, {},
+     0, {}},
+    {"sigmoid", false, false, true, true,
      1, {{OperandKind::value, false, 2, {}, {1, 12, -1}}},
      0, {},
      {OperandKind::value, false, 2, {}, {1, 12, -1}},
