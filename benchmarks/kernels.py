@@ -28,6 +28,7 @@ from edge_llm.program.formats import SUPER, WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.integers import Integers
 from edge_llm.program.pack import pack_float, pack_integers
 from edge_llm.program.plan import (
+    INPUTS,
     POSITIONS,
     ROWS,
     SEQUENCES,
@@ -35,8 +36,8 @@ from edge_llm.program.plan import (
     Instruction,
     Plan,
     State,
-    Value,
     Weight,
+    matrix,
 )
 from edge_llm.runner.backends.native import NativeExecutor, block_size, load
 from edge_llm.runner.backends.registry import block_tables, blocks_of
@@ -74,7 +75,7 @@ class Builder:
     """A plan with its weights, an operator at a time; every method returns a value's number."""
 
     def __init__(self) -> None:
-        self._values = [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
+        self._values = [*INPUTS]
         self._weights: list[Weight] = []
         self._states: list[State] = []
         self._instructions: list[Instruction] = []
@@ -109,15 +110,15 @@ class Builder:
 
     def select(self, x: int) -> int:
         number = self._op("select_rows", (x, ROWS), [self._values[x].width])[0]
-        self._values[number] = Value("R", self._values[number].width)
+        self._values[number] = matrix("R", self._values[number].width)
         return number
 
     def rows(self, x: int) -> None:
         """``x`` has a row for each wanted one."""
-        self._values[x] = Value("R", self._values[x].width)
+        self._values[x] = matrix("R", self._values[x].width)
 
     def plan(self, output: int, context: int) -> Plan:
-        return Plan(
+        return Plan.causal_lm(
             context=context,
             vocab=self._values[output].width,
             values=tuple(self._values),
@@ -144,7 +145,7 @@ class Builder:
         **attributes: float,
     ) -> tuple[int, ...]:
         first = len(self._values)
-        self._values += [Value("T", width) for width in widths]
+        self._values += [matrix("T", width) for width in widths]
         outputs = tuple(range(first, len(self._values)))
         self._instructions.append(Instruction(name, inputs, outputs, weights, state, attributes))
         return outputs

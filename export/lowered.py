@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_llm.program.plan import (
-    INPUT_NAMES,
+    INPUTS,
     Attribute,
     Instruction,
     Plan,
@@ -14,6 +14,7 @@ from edge_llm.program.plan import (
     State,
     Value,
     Weight,
+    matrix,
 )
 
 
@@ -30,9 +31,7 @@ class PlanBuilder:
     """Collects the pieces of a plan; values are numbered in the order in which they are made."""
 
     def __init__(self) -> None:
-        self.values: list[Value] = [
-            Value("R" if name == "rows" else "T", 1, "i32") for name in INPUT_NAMES
-        ]
+        self.values: list[Value] = [*INPUTS]
         self.parts: dict[str, tuple[str, ...]] = {}
         self._weights: dict[str, tuple[int, Weight]] = {}
         self._states: list[State] = []
@@ -63,7 +62,7 @@ class PlanBuilder:
     ) -> list[int]:
         """Adds an instruction with one new float value per entry of ``widths``; their numbers."""
         outputs = range(len(self.values), len(self.values) + len(widths))
-        self.values += [Value(rows, width) for width in widths]
+        self.values += [matrix(rows, width) for width in widths]
         self._instructions.append(
             Instruction(
                 op,
@@ -79,7 +78,7 @@ class PlanBuilder:
 
     def finish(self, *, context: int, vocab: int, output: int) -> Lowered:
         """The plan so far."""
-        plan = Plan(
+        plan = Plan.causal_lm(
             context=context,
             vocab=vocab,
             values=tuple(self.values),

@@ -12,7 +12,7 @@ from edge_llm import native
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
 from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS
-from edge_llm.program.plan import Instruction, Plan
+from edge_llm.program.plan import Instruction, Plan, Value
 from edge_llm.runner.executor import Limits
 
 _ALIGNMENT = 64
@@ -34,17 +34,17 @@ def native_program(
     plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
 ) -> native.Program:
     """The C form of a plan; it keeps its tables alive, but not ``weights``."""
-    values = (native.Value * len(plan.values))(
-        *(
-            native.Value(int(value.rows == "R"), value.width, int(value.dtype == "i32"))
-            for value in plan.values
-        )
-    )
+    method = plan.language_model
+    values = (native.Value * len(method.values))(*map(_value, method.values))
     table = (native.Weight * len(plan.weights))()
     for entry, weight in zip(table, plan.weights, strict=True):
         data = weights.get(weight.tensor)
         if data is None:
             raise NativeError(f"weight {weight.name} needs tensor {weight.tensor}, there is none")
+        if len(weight.shape) > 2:
+            raise NativeError(
+                f"weight {weight.name} is {list(weight.shape)}, expected a vector or a matrix"
+            )
         stored = weight.format
         entry.code = CODES.index(stored.code)
         entry.group = stored.group
@@ -107,6 +107,14 @@ def native_limits(limits: Limits) -> native.Limits:
         threads=limits.threads,
         trace=limits.trace,
     )
+
+
+def _value(value: Value) -> native.Value:
+    if not value.is_matrix:
+        raise NativeError(
+            f"a value is {value.dtype}{list(value.dims)}, expected a matrix of T or R rows"
+        )
+    return native.Value(int(value.rows == "R"), value.width, int(value.dtype == "i32"))
 
 
 def _instruction(instruction: Instruction) -> native.Instruction:

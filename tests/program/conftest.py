@@ -18,7 +18,7 @@ from edge_llm.program.documents import (
 )
 from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.pack import packed_bytes
-from edge_llm.program.plan import Instruction, Plan, State, Value, Weight
+from edge_llm.program.plan import INPUTS, Instruction, Plan, State, Value, Weight, matrix
 from edge_llm.program.writer import ProgramWriter
 
 VOCAB, DIM, CONTEXT, HEADS, HEAD_DIM, FFN = 96, 64, 128, 4, 16, 64
@@ -26,7 +26,7 @@ VOCAB, DIM, CONTEXT, HEADS, HEAD_DIM, FFN = 96, 64, 128, 4, 16, 64
 
 class PlanBuilder:
     def __init__(self) -> None:
-        self.values = [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
+        self.values = [*INPUTS]
         self.weights: list[Weight] = []
         self.instructions: list[Instruction] = []
 
@@ -52,7 +52,7 @@ class PlanBuilder:
 
 def make_plan() -> Plan:
     b = PlanBuilder()
-    hidden = Value("T", DIM)
+    hidden = matrix("T", DIM)
     table = b.weight("embed", "i8", VOCAB, DIM, tensor="head")
     x = b.op("embedding", (0,), hidden, weights=(table,))
     norm = b.weight("norm", "raw_f32", DIM)
@@ -60,8 +60,8 @@ def make_plan() -> Plan:
     width = (HEADS + 2 * 2) * HEAD_DIM
     qkv_weight = b.weight("qkv", "i4g32", width, DIM)
     qkv_bias = b.weight("qkv.bias", "raw_f32", width)
-    qkv = b.op("linear", (h,), Value("T", width), weights=(qkv_weight, qkv_bias))
-    kv = Value("T", 2 * HEAD_DIM)
+    qkv = b.op("linear", (h,), matrix("T", width), weights=(qkv_weight, qkv_bias))
+    kv = matrix("T", 2 * HEAD_DIM)
     q = b.op("split", (qkv,), hidden, kv, kv)
     cos = b.weight("cos", "raw_f32", CONTEXT, HEAD_DIM // 2)
     sin = b.weight("sin", "raw_f32", CONTEXT, HEAD_DIM // 2)
@@ -80,18 +80,18 @@ def make_plan() -> Plan:
         softcap=0.0,
     )
     x = b.op("add", (x, a), hidden)
-    up = b.op("linear", (x,), Value("T", FFN), weights=(b.weight("up", "f16", FFN, DIM), -1))
+    up = b.op("linear", (x,), matrix("T", FFN), weights=(b.weight("up", "f16", FFN, DIM), -1))
     gated = b.op(
         "mul",
-        (b.op("silu", (up,), Value("T", FFN)), b.op("gelu", (up,), Value("T", FFN))),
-        Value("T", FFN),
+        (b.op("silu", (up,), matrix("T", FFN)), b.op("gelu", (up,), matrix("T", FFN))),
+        matrix("T", FFN),
     )
     x = b.op("scale", (gated,), hidden, factor=0.5)
-    r = b.op("select_rows", (x, 3), Value("R", DIM))
+    r = b.op("select_rows", (x, 3), matrix("R", DIM))
     head = b.weight("head", "i8", VOCAB, DIM)
-    logits = b.op("linear", (r,), Value("R", VOCAB), weights=(head, -1))
-    output = b.op("softcap", (logits,), Value("R", VOCAB), cap=30.0)
-    return Plan(
+    logits = b.op("linear", (r,), matrix("R", VOCAB), weights=(head, -1))
+    output = b.op("softcap", (logits,), matrix("R", VOCAB), cap=30.0)
+    return Plan.causal_lm(
         context=CONTEXT,
         vocab=VOCAB,
         values=tuple(b.values),

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from plans import replace
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.check import check_documents, check_plan
+from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
-from edge_llm.program.plan import Instruction, Plan, State, Value, Weight
+from edge_llm.program.plan import Instruction, Method, Plan, State, Value, Weight, matrix
 
 
 def test_a_plan_with_every_operator_passes(parts: Any) -> None:
@@ -90,16 +91,29 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("plan.context", plan_field(context=2**24 + 1)),
     ("plan.vocab", plan_field(vocab=2**23)),
     ("the logits", plan_field(vocab=95)),
-    ("plan.output", plan_field(output=0)),
-    ("plan.output", plan_field(output=-1)),
-    ("plan.output", plan_field(output=10_000)),
+    ("outputs", plan_field(output=0)),
+    ("outputs", plan_field(output=-1)),
+    ("outputs", plan_field(output=10_000)),
+    ("outputs", plan_field(outputs=())),
+    ("outputs", plan_field(outputs=(20, 20))),
+    ("the first four", plan_field(inputs=(0, 1, 2))),
+    ("expected one or more", plan_field(methods={})),
+    (
+        "each once",
+        lambda p: replace(p, methods={"a": p.language_model, "b": p.language_model}),
+    ),
+    ("names no dimension", lambda p: replace(p, values=(*p.values, Value(("t", 4))))),
+    ("dims .count", lambda p: replace(p, values=(*p.values, Value(())))),
+    ("dims .count", lambda p: replace(p, values=(*p.values, Value((1, 2, 3, 4, 5))))),
+    ("expected f32.T or R", lambda p: replace(p, values=(*p.values, Value(("T", 3, 4))))),
+    ("expected f32.T or R", lambda p: replace(p, values=(*p.values, Value(("N", 4))))),
     ("the logits", plan_field(output=4)),
     ("the first four", plan_field(values=())),
-    ("the first four", lambda p: replace(p, values=(Value("T", 2, "i32"), *p.values[1:]))),
-    ("no instruction computes", lambda p: replace(p, values=(*p.values, Value("T", 1)))),
-    ("expected f32", lambda p: replace(p, values=(*p.values, Value("T", 1, "i32")))),
-    ("width", lambda p: replace(p, values=(*p.values, Value("T", 0)))),
-    ("width", lambda p: replace(p, values=(*p.values, Value("T", 2**22 + 1)))),
+    ("the first four", lambda p: replace(p, values=(Value(("T", 2), "i32"), *p.values[1:]))),
+    ("no instruction computes", lambda p: replace(p, values=(*p.values, matrix("T", 1)))),
+    ("expected f32", lambda p: replace(p, values=(*p.values, Value(("T", 1), "i32")))),
+    ("dims", lambda p: replace(p, values=(*p.values, matrix("T", 0)))),
+    ("dims", lambda p: replace(p, values=(*p.values, matrix("T", 2**22 + 1)))),
     ("count", lambda p: replace(p, values=p.values * 10_000)),
     ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State("b", 1, 8, 8)))),
     ("name is taken", lambda p: replace(p, states=p.states * 2)),
@@ -154,8 +168,8 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("input tokens is value 1, expected 0", rewire("embedding", 0, 1)),
     ("vocab <= n", weight("embed", tensor="e", shape=(80, 64))),
     ("expected packed panels", edit("embedding", weights=(1,))),
-    ("the output is", value("embedding", Value("T", 32))),
-    ("the output is", value("embedding", Value("R", 64))),
+    ("the output is", value("embedding", matrix("T", 32))),
+    ("the output is", value("embedding", matrix("R", 64))),
     ("weight weight is", weight("qkv", shape=(128, 32))),
     ("weight bias is", weight("qkv.bias", shape=(64,))),
     ("expected raw_f32", edit("linear", weights=(2, 0))),
@@ -187,12 +201,12 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("scale", edit("attention", a_scale=0.0)),
     ("softcap", edit("attention", a_softcap=-1.0)),
     ("input y is", rewire("add", 1, 6)),
-    ("an output is", value("split", Value("R", 64))),
-    ("do not add up", value("split", Value("T", 48))),
+    ("an output is", value("split", matrix("R", 64))),
+    ("do not add up", value("split", matrix("T", 48))),
     ("expected 1 to 4", edit("split", outputs=(7, 8, 9, 4, 5))),
     ("expected 1 to 4", edit("split", outputs=())),
     ("input rows is value 0, expected 3", rewire("select_rows", 1, 0)),
-    ("the output is", value("select_rows", Value("T", 64))),
+    ("the output is", value("select_rows", matrix("T", 64))),
     ("cap", edit("softcap", a_cap=0.0)),
 ]
 
@@ -205,13 +219,38 @@ def test_hostile_plans_are_refused(
         check_plan(change(parts.plan))
 
 
+def test_weights_may_be_stacks_of_matrices(parts: Any) -> None:
+    experts = Weight("experts", "experts", WEIGHT_FORMATS["i4g32"], (8, 40, 64))
+    plan = replace(parts.plan, weights=(*parts.plan.weights, experts))
+    check_plan(plan)
+    one = tensor_bytes(replace(experts, shape=(40, 64)))
+    assert tensor_bytes(experts) == 8 * one
+
+
+def test_methods_of_other_kinds_are_read_and_not_run(parts: Any) -> None:
+    """What their operators mean is not known; that values come before their readers is."""
+    pixels, classes = Value(("N", 3, 224, 224)), Value(("N", 10))
+    look = Instruction("linear", (0,), (1,), (0,))
+    method = Method("classify", (0,), (pixels, classes), (look,), (1,))
+    plan = replace(parts.plan, methods={"look": method, **parts.plan.methods})
+    check_plan(plan)
+    assert plan.language_model is parts.plan.language_model
+    late = replace(method, instructions=(replace(look, inputs=(1,)),))
+    with pytest.raises(ProgramError, match=r"methods\['look'\].* before it is computed"):
+        check_plan(replace(plan, methods={"look": late}))
+    alone = replace(plan, states=(), methods={"look": method})
+    check_plan(alone)
+    with pytest.raises(ProgramError, match=r"look \(classify\), expected one of kind causal_lm"):
+        _ = alone.instructions
+
+
 def test_rows_are_selected_once(parts: Any) -> None:
     plan = parts.plan
     index, select = find(plan, "select_rows")
     again = replace(select, inputs=(select.outputs[0], 3), outputs=(len(plan.values),))
     hostile = replace(
         plan,
-        values=(*plan.values, Value("R", 64)),
+        values=(*plan.values, matrix("R", 64)),
         instructions=(*plan.instructions[: index + 1], again, *plan.instructions[index + 1 :]),
     )
     with pytest.raises(ProgramError, match=r"expected f32\[T"):
@@ -223,15 +262,15 @@ def test_query_heads_are_a_multiple_of_key_heads(parts: Any) -> None:
     b = parts.plan
     index, split = find(b, "split")
     values = list(b.values)
-    values[split.outputs[0]], values[split.outputs[1]] = Value("T", 32), Value("T", 48)
-    values[split.outputs[2]] = Value("T", 48)
+    values[split.outputs[0]], values[split.outputs[1]] = matrix("T", 32), matrix("T", 48)
+    values[split.outputs[2]] = matrix("T", 48)
     attention = find(b, "attention")[1]
     new = replace(
         attention,
         inputs=(split.outputs[0], split.outputs[1], split.outputs[2], 1, 2),
         attributes=attention.attributes | {"heads": 2, "kv_heads": 3},
     )
-    values[attention.outputs[0]] = Value("T", 32)
+    values[attention.outputs[0]] = matrix("T", 32)
     hostile = replace(
         b,
         values=tuple(values),

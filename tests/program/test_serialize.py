@@ -59,19 +59,42 @@ def test_json_takes_paired_surrogates_and_escaped_backslashes() -> None:
     assert parse_json('"\\ud83d\\ude00 \\\\ud800"', "document") == "\U0001f600 \\ud800"
 
 
+def lm(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the one method."""
+    method: dict[str, Any] = plan["methods"]["causal_lm"]
+    return method
+
+
 PLAN_EDITS: list[tuple[str, Edit]] = [
-    ("plan: missing output", lambda p: p.pop("output")),
+    ("plan: missing methods", lambda p: p.pop("methods")),
     ("plan: unknown key 'extra'", lambda p: p.update(extra=1)),
     ("plan.context: expected an integer", lambda p: p.update(context=True)),
     ("plan.context: expected an integer", lambda p: p.update(context=1.0)),
     ("plan.vocab is out of range", lambda p: p.update(vocab=2**31)),
-    ("plan.values: expected a list", lambda p: p.update(values={})),
-    ("plan.values: 65537 entries", lambda p: p.update(values=[0] * 65537)),
-    (r"plan.values\[0\]: expected an object", lambda p: p["values"].__setitem__(0, 1)),
-    (r"plan.values\[1\].rows", lambda p: p["values"][1].update(rows="S")),
-    (r"plan.values\[1\].rows", lambda p: p["values"][1].update(rows=["T"])),
-    (r"plan.values\[1\].dtype", lambda p: p["values"][1].update(dtype="f64")),
-    (r"plan.weights\[0\].shape: 3 entries", lambda p: p["weights"][0].update(shape=[1, 2, 3])),
+    ("values: expected a list", lambda p: lm(p).update(values={})),
+    ("values: 65537 entries", lambda p: lm(p).update(values=[0] * 65537)),
+    (r"values\[0\]: expected an object", lambda p: lm(p)["values"].__setitem__(0, 1)),
+    (r"values\[1\].dims: expected a list", lambda p: lm(p)["values"][1].update(dims="T")),
+    (r"values\[1\].dims: 5 entries", lambda p: lm(p)["values"][1].update(dims=[1] * 5)),
+    (
+        r"values\[1\].dims\[0\]: expected an integer",
+        lambda p: lm(p)["values"][1].update(dims=[None]),
+    ),
+    (r"plan.methods: expected an object", lambda p: p.update(methods=[])),
+    (r"plan.methods: 17 entries", lambda p: p.update(methods={str(i): {} for i in range(17)})),
+    (r"plan.methods\['causal_lm'\]: unknown key", lambda p: lm(p).update(more=1)),
+    (r"signature: got 'translate'", lambda p: lm(p).update(signature="translate")),
+    (r"outputs: 17 entries", lambda p: lm(p).update(outputs=[4] * 17)),
+    (r"values\[1\].dtype", lambda p: lm(p)["values"][1].update(dtype="f64")),
+    (
+        r"plan.weights\[0\].shape: 5 entries",
+        lambda p: p["weights"][0].update(shape=[1, 2, 3, 4, 5]),
+    ),
+    (r"plan.weights\[0\].format: expected an obj", lambda p: p["weights"][0].update(format="i8")),
+    (r"format.code: got 'i3'", lambda p: p["weights"][0]["format"].update(code="i3")),
+    (r"format.group: expected an", lambda p: p["weights"][0]["format"].update(group="32")),
+    (r"format.minimum: got None", lambda p: p["weights"][0]["format"].update(minimum=None)),
+    (r"format: unknown key 'bits'", lambda p: p["weights"][0]["format"].update(bits=4)),
     (r"plan.weights\[0\].name: expected a string", lambda p: p["weights"][0].update(name=None)),
     (r"plan.weights\[0\].name: 5000 char", lambda p: p["weights"][0].update(name="x" * 5000)),
     (r"plan.states\[0\]: missing v_dim", lambda p: p["states"][0].pop("v_dim")),
@@ -80,23 +103,23 @@ PLAN_EDITS: list[tuple[str, Edit]] = [
         lambda p: p["states"][0].update(kind="fold"),
     ),
     (r"plan.states\[0\].kind: got 'x'", lambda p: p["states"][0].update(kind="x")),
-    (r"plan.instructions\[0\].op: unknown", lambda p: p["instructions"][0].update(op="exec")),
-    (r"plan.instructions\[0\].inputs: 17", lambda p: p["instructions"][0].update(inputs=[0] * 17)),
+    (r"instructions\[0\].op: unknown", lambda p: lm(p)["instructions"][0].update(op="exec")),
+    (r"instructions\[0\].inputs: 17", lambda p: lm(p)["instructions"][0].update(inputs=[0] * 17)),
     (
         r"instructions\[1\].attributes: missing",
-        lambda p: p["instructions"][1].update(attributes={}),
+        lambda p: lm(p)["instructions"][1].update(attributes={}),
     ),
     (
         r"instructions\[1\].attributes.eps: expected a number",
-        lambda p: p["instructions"][1]["attributes"].update(eps="1"),
+        lambda p: lm(p)["instructions"][1]["attributes"].update(eps="1"),
     ),
     (
         r"instructions\[1\].attributes.eps does not fit",
-        lambda p: p["instructions"][1]["attributes"].update(eps=1e300),
+        lambda p: lm(p)["instructions"][1]["attributes"].update(eps=1e300),
     ),
     (
         r"instructions\[1\].attributes: unknown key",
-        lambda p: p["instructions"][1]["attributes"].update(code=1),
+        lambda p: lm(p)["instructions"][1]["attributes"].update(code=1),
     ),
 ]
 

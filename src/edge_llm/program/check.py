@@ -7,9 +7,11 @@ weights and states, whatever else it computes. Form (types, unknown keys) is `se
 from __future__ import annotations
 
 import math
+import re
 from typing import NoReturn
 
 from edge_llm.errors import ProgramError
+from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.documents import Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.ops import (
@@ -22,14 +24,16 @@ from edge_llm.program.ops import (
     OpSpec,
     Relation,
 )
-from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import (
     INPUT_NAMES,
+    INPUTS,
     Instruction,
+    Method,
     Plan,
     State,
     Value,
     Weight,
+    matrix,
 )
 
 MAX_COUNT = 65536  # values, weights, states, instructions
@@ -37,7 +41,7 @@ MAX_SIZE = 2**24  # rows and columns of a weight (tables have a row per position
 MAX_CONTEXT = 2**24
 
 _FORMATS = frozenset(WEIGHT_FORMATS.values())
-_INPUTS = (Value("T", 1, "i32"), Value("T", 1, "i32"), Value("T", 1, "i32"), Value("R", 1, "i32"))
+_SYMBOL = re.compile(r"[A-Z][A-Za-z0-9_]{0,15}")
 
 
 def check_plan(plan: Plan) -> None:
@@ -48,28 +52,58 @@ def check_plan(plan: Plan) -> None:
     """
     _bounded("plan.context", plan.context, 1, MAX_CONTEXT)
     _bounded("plan.vocab", plan.vocab, 1, MAX_WIDTH)
-    for name in ("values", "weights", "states", "instructions"):
+    for name in ("weights", "states"):
         _bounded(f"plan.{name} (count)", len(getattr(plan, name)), 0, MAX_COUNT)
-    _check_values(plan.values)
     _check_weights(plan.weights)
     _check_states(plan.states)
+    users = [0] * len(plan.states)
+    for name, method in plan.methods.items():
+        _check_method(plan, method, f"plan.methods[{name!r}]", users)
+    kinds = [method.signature for method in plan.methods.values()]
+    if not kinds or len(set(kinds)) != len(kinds):
+        _fail(
+            "plan.methods", f"kinds {', '.join(kinds) or '(none)'}, expected one or more, each once"
+        )
+    for index, count in enumerate(users):
+        if count != 1:
+            _fail(f"plan.states[{index}]", f"used by {count} instructions, expected exactly one")
 
-    defined = [index < len(INPUT_NAMES) for index in range(len(plan.values))]
-    state_users = [0] * len(plan.states)
-    for index, instruction in enumerate(plan.instructions):
-        _Checker(plan, instruction, f"plan.instructions[{index}] ({instruction.op})").check(defined)
-        if instruction.state >= 0:
-            state_users[instruction.state] += 1
-    for index, users in enumerate(state_users):
-        if users != 1:
-            _fail(f"plan.states[{index}]", f"used by {users} instructions, expected exactly one")
+
+def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> None:
+    """Check one method; ``users`` counts the instructions that use each state.
+
+    What operators mean is checked of the kind that can be run; of others, that every value is
+    computed once, before it is read.
+    """
+    values, runnable = method.values, method.signature == "causal_lm"
+    for name in ("values", "instructions"):
+        _bounded(f"{path}.{name} (count)", len(getattr(method, name)), 0, MAX_COUNT)
+    _check_values(method, path)
+    defined = [False] * len(values)
+    for number in method.inputs:
+        _bounded(f"{path}.inputs", number, 0, len(values) - 1)
+        defined[number] = True
+    for index, instruction in enumerate(method.instructions):
+        where = f"{path}.instructions[{index}] ({instruction.op})"
+        checker = _Checker(plan, method, instruction, where)
+        if runnable:
+            checker.check_counts()
+        checker.check_order(defined)
+        if runnable:
+            checker.check_operands()
+        if 0 <= instruction.state < len(users):
+            users[instruction.state] += 1
     if not all(defined):
-        _fail(f"plan.values[{defined.index(False)}]", "no instruction computes it")
-
-    _bounded("plan.output", plan.output, len(INPUT_NAMES), len(plan.values) - 1)
-    logits = plan.values[plan.output]
-    if logits != Value("R", plan.vocab, "f32"):
-        _fail("plan.output", f"is {_shape(logits)}, expected f32[R, {plan.vocab}] (the logits)")
+        _fail(f"{path}.values[{defined.index(False)}]", "no instruction computes it")
+    for number in method.outputs:
+        _bounded(f"{path}.outputs", number, 0, len(values) - 1)
+    if not runnable:
+        return
+    if len(method.outputs) != 1 or method.outputs[0] in method.inputs:
+        _fail(f"{path}.outputs", f"is {list(method.outputs)}, expected one computed value")
+    logits = values[method.outputs[0]]
+    if logits != matrix("R", plan.vocab):
+        _fail(f"{path}.outputs", f"is {_shape(logits)}, expected f32[R, {plan.vocab}] (the logits)")
 
 
 def check_documents(documents: Documents, plan: Plan) -> None:
@@ -100,15 +134,29 @@ def check_documents(documents: Documents, plan: Plan) -> None:
 class _Checker:
     """The rules of the operator table, for one instruction."""
 
-    def __init__(self, plan: Plan, instruction: Instruction, path: str) -> None:
+    def __init__(self, plan: Plan, method: Method, instruction: Instruction, path: str) -> None:
         self._plan = plan
+        self._values = method.values
         self._instruction = instruction
         self._path = path
         self._known: dict[str, int] = {"context": plan.context, "vocab": plan.vocab}
         self._rows: str | None = None  # what "r" stands for
 
-    def check(self, defined: list[bool]) -> None:
-        """Check the instruction; ``defined`` says which values exist so far, and is updated."""
+    def check_order(self, defined: list[bool]) -> None:
+        """Check that values are computed once, and before they are read; ``defined`` says which
+        exist so far, and is updated."""
+        for number in self._instruction.inputs:
+            self._bounded("input", number, 0, len(self._values) - 1)
+            if not defined[number]:
+                self._fail(f"reads value {number} before it is computed")
+        for number in self._instruction.outputs:
+            self._bounded("output", number, 0, len(self._values) - 1)
+            if defined[number]:
+                self._fail(f"value {number} is computed twice")
+            defined[number] = True
+
+    def check_counts(self) -> None:
+        """Check that the operands and attributes are those of the operator."""
         op = self._instruction
         spec = OPS.get(op.op)
         if spec is None:
@@ -120,15 +168,15 @@ class _Checker:
         self._bounded("outputs (count)", len(op.outputs), 1, MAX_OUTPUTS)
         self._check_attributes(spec)
         self._check_state(spec)
+
+    def check_operands(self) -> None:
+        """Check the kinds and shapes of the operands."""
+        op = self._instruction
+        spec = OPS[op.op]
         for operand, number in zip(spec.inputs, op.inputs, strict=True):
-            self._check_input(operand, number, defined)
+            self._check_input(operand, number)
         for operand, number in zip(spec.weights, op.weights, strict=True):
             self._check_weight(operand, number)
-        for number in op.outputs:
-            self._bounded("output", number, 0, len(self._plan.values) - 1)
-            if defined[number]:
-                self._fail(f"value {number} is computed twice")
-            defined[number] = True
         self._check_outputs(spec)
         for left, relation, right in spec.where:
             self._check_relation(left, relation, right)
@@ -158,16 +206,13 @@ class _Checker:
             for name in ("heads", "k_dim", "v_dim"):
                 self._known[f"state.{name}"] = getattr(state, name)
 
-    def _check_input(self, operand: Operand, number: int, defined: list[bool]) -> None:
-        self._bounded(f"input {operand.name}", number, 0, len(self._plan.values) - 1)
-        if not defined[number]:
-            self._fail(f"reads value {number} before it is computed")
+    def _check_input(self, operand: Operand, number: int) -> None:
         if operand.kind == "index":
             expected = INPUT_NAMES.index(operand.name)
             if number != expected:
                 self._fail(f"input {operand.name} is value {number}, expected {expected}")
             return
-        self._check_value(f"input {operand.name}", self._plan.values[number], operand.dims)
+        self._check_value(f"input {operand.name}", self._values[number], operand.dims)
 
     def _check_weight(self, operand: Operand, number: int) -> None:
         absent = -1 if operand.optional else 0
@@ -186,13 +231,13 @@ class _Checker:
             self._fail(f"{got}, expected {self._expected(operand.dims)}")
 
     def _check_outputs(self, spec: OpSpec) -> None:
-        values = [self._plan.values[number] for number in self._instruction.outputs]
+        values = [self._values[number] for number in self._instruction.outputs]
         if spec.output is not None:
             self._check_value("the output", values[0], spec.output)
             return
         for value in values:
             self._check_value("an output", value, ("r", str(value.width)))
-        width = self._plan.values[self._instruction.inputs[0]].width
+        width = self._values[self._instruction.inputs[0]].width
         if sum(value.width for value in values) != width:
             self._fail(f"the outputs' widths do not add up to {width}")
 
@@ -200,7 +245,7 @@ class _Checker:
         rows, width = dims
         if rows == "r":
             rows = self._rows = self._rows or value.rows
-        if value.dtype != "f32" or value.rows != rows or not self._is(width, value.width):
+        if value.dtype != "f32" or value.dims[0] != rows or not self._is(width, value.width):
             self._fail(f"{what} is {_shape(value)}, expected f32{self._expected((rows, width))}")
 
     def _check_relation(self, left: str, relation: Relation, right: str) -> None:
@@ -244,17 +289,22 @@ class _Checker:
         _fail(self._path, problem)
 
 
-def _check_values(values: tuple[Value, ...]) -> None:
-    if values[: len(_INPUTS)] != _INPUTS:
-        _fail(
-            "plan.values",
-            f"the first four must be i32[T, 1] three times and i32[R, 1]: {INPUT_NAMES}",
-        )
-    for index, value in enumerate(values[len(_INPUTS) :], len(_INPUTS)):
-        path = f"plan.values[{index}]"
-        if value.dtype != "f32" or value.rows not in ("T", "R"):
-            _fail(path, f"is {_shape(value)}, expected f32 with T or R rows")
-        _bounded(f"{path}.width", value.width, 1, MAX_WIDTH)
+def _check_values(method: Method, path: str) -> None:
+    if method.signature == "causal_lm":
+        count = len(INPUTS)
+        if method.inputs != tuple(range(count)) or method.values[:count] != INPUTS:
+            _fail(f"{path}.values", f"the first four must be the inputs {INPUT_NAMES}, int32")
+    for index, value in enumerate(method.values):
+        where = f"{path}.values[{index}]"
+        _bounded(f"{where}.dims (count)", len(value.dims), 1, 4)
+        for dim in value.dims:
+            if isinstance(dim, int):
+                _bounded(f"{where}.dims", dim, 1, MAX_WIDTH)
+            elif _SYMBOL.fullmatch(dim) is None:
+                _fail(where, f"{dim!r} names no dimension")
+        runs = value.dtype == "f32" and len(value.dims) == 2 and value.is_matrix
+        if method.signature == "causal_lm" and index >= len(INPUTS) and not runs:
+            _fail(where, f"is {_shape(value)}, expected f32[T or R, width]")
 
 
 def _check_weights(weights: tuple[Weight, ...]) -> None:
@@ -267,14 +317,14 @@ def _check_weights(weights: tuple[Weight, ...]) -> None:
         names.add(weight.name)
         if weight.format not in _FORMATS:
             _fail(path, f"no such format: {weight.format}")
-        ranks = (2,) if weight.format.is_panel else (1, 2)
+        ranks = (2, 3, 4) if weight.format.is_panel else (1, 2, 3, 4)
         if len(weight.shape) not in ranks:
             _fail(path, f"shape {list(weight.shape)} does not suit {weight.format.name}")
         for size in weight.shape:
             _bounded(f"{path}.shape", size, 1, MAX_SIZE)
         if weight.format.is_panel:
             try:
-                packed_bytes(weight.format, *weight.shape)
+                tensor_bytes(weight)
             except ProgramError as exc:  # what only the packed layout knows: groups divide K
                 _fail(path, str(exc))
         if not weight.tensor or weight.tensor.startswith("_pad."):
@@ -298,7 +348,7 @@ def _check_states(states: tuple[State, ...]) -> None:
 
 
 def _shape(value: Value) -> str:
-    return f"{value.dtype}[{value.rows}, {value.width}]"
+    return f"{value.dtype}[{', '.join(map(str, value.dims))}]"
 
 
 def _bounded(path: str, value: float, low: float, high: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 from edge_llm.program.ops import OPS
 from edge_llm.program.pack import packed_bytes
@@ -28,7 +29,7 @@ def position_bytes(state: State, kv_dtype: str) -> int:
 def weight_bytes(plan: Plan) -> int:
     """Bytes of weights that one decode step reads, however few tokens it holds."""
     return sum(
-        _bytes(plan.weights[index])
+        tensor_bytes(plan.weights[index])
         for instruction in plan.instructions
         if OPS[instruction.op].cost != "gather"
         for index in instruction.weights
@@ -38,7 +39,7 @@ def weight_bytes(plan: Plan) -> int:
 
 def stored_bytes(plan: Plan) -> int:
     """Bytes of all weights in the file; one that two names share counts once."""
-    return sum(_bytes(weight) for weight in {w.tensor: w for w in plan.weights}.values())
+    return sum(tensor_bytes(weight) for weight in {w.tensor: w for w in plan.weights}.values())
 
 
 def kv_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
@@ -126,9 +127,9 @@ def instruction_cost(
             continue
         weight = plan.weights[index]
         if spec.cost == "gather":
-            size += count * (_bytes(weight) // weight.shape[0])
+            size += count * (tensor_bytes(weight) // weight.shape[0])
         else:
-            size += _bytes(weight)
+            size += tensor_bytes(weight)
     return Cost(size, operations)
 
 
@@ -149,11 +150,14 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
     return 0
 
 
-def _bytes(weight: Weight) -> int:
+def tensor_bytes(weight: Weight) -> int:
+    """Return the size of a weight in the file: its matrices one after the other, or float32
+    numbers.
+
+    Raises:
+        ProgramError: the format cannot hold such a shape.
+    """
     if not weight.format.is_panel:
-        size = 4
-        for extent in weight.shape:
-            size *= extent
-        return size
-    n, k = weight.shape
-    return packed_bytes(weight.format, n, k)
+        return 4 * prod(weight.shape)
+    *stack, n, k = weight.shape
+    return prod(stack) * packed_bytes(weight.format, n, k)

@@ -27,8 +27,8 @@ from edge_llm.program.container import (
     documents_digest,
     header_bytes,
 )
+from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.documents import Documents
-from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Plan, Weight
 from edge_llm.program.serialize import PREFIX, documents_from_metadata, plan_from_text
 from edge_llm.program.strict import as_object, as_str, fields, parse_json
@@ -232,7 +232,7 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
     """
     for weight in plan.weights:
         panels = weight.format.is_panel
-        size = (packed_bytes(weight.format, *weight.shape),) if panels else weight.shape
+        size = (tensor_bytes(weight),) if panels else weight.shape
         _expect(tensors, TensorSpec(weight.tensor, "U8" if panels else "F32", size))
     tokenizer = tensors.get(TOKENIZER)
     if tokenizer is None or tokenizer.dtype != "U8" or len(tokenizer.shape) != 1:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast, get_args
 
+from edge_llm.errors import ProgramError
 from edge_llm.program.formats import WeightFormat
 
 Rows = Literal["T", "R"]
+Dim = int | str
+Dtype = Literal["f32", "i32"]
+# What the runner does with a method. Only "causal_lm" is run today.
+Signature = Literal["causal_lm", "embed", "encode_image", "classify", "draft"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+SIGNATURES: tuple[Signature, ...] = get_args(Signature)
 Attribute = int | float
 StateKind = Literal["kv", "fold"]  # no backend runs "fold" yet
 
@@ -21,11 +29,39 @@ _LAYER = re.compile(r"\blayers\.(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A matrix ``[T or R, width]`` of ``dtype``; the four inputs have width 1 and dtype i32."""
+    """An array of rank 1 to 4. A dimension is a number, or the name of one that changes from step
+    to step (``T`` tokens, ``R`` wanted rows, ``N`` images)."""
 
-    rows: Rows
-    width: int
-    dtype: Literal["f32", "i32"] = "f32"
+    dims: tuple[Dim, ...]
+    dtype: Dtype = "f32"
+
+    @property
+    def is_matrix(self) -> bool:
+        """Tell whether this is a matrix ``[T or R, width]``, or a vector ``[T or R]``."""
+        return (
+            len(self.dims) in (1, 2)
+            and self.dims[0] in ("T", "R")
+            and all(isinstance(dim, int) for dim in self.dims[1:])
+        )
+
+    @property
+    def rows(self) -> Rows:
+        """What the rows of a matrix are."""
+        return cast(Rows, self.dims[0])
+
+    @property
+    def width(self) -> int:
+        """The columns of a matrix; 1 for a vector."""
+        return cast(int, self.dims[1]) if len(self.dims) == 2 else 1
+
+
+def matrix(rows: Rows, width: int) -> Value:
+    """Return a float32 matrix ``[rows, width]``."""
+    return Value((rows, width))
+
+
+# What every causal language model is given, by the names above.
+INPUTS = (Value(("T",), "i32"), Value(("T",), "i32"), Value(("T",), "i32"), Value(("R",), "i32"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +114,74 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
+class Method:
+    """One thing that a program computes. ``inputs`` and ``outputs`` are value numbers; of a
+    "causal_lm" values 0 to 3 are the inputs, and the output is the logits ``[R, vocab]``."""
+
+    signature: Signature
+    inputs: tuple[int, ...]
+    values: tuple[Value, ...]
+    instructions: tuple[Instruction, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole program. ``values[0:4]`` are the inputs; ``output`` is the logits ``[R, vocab]``."""
+    """A whole program: methods by name, which share weights and states."""
 
     context: int
     vocab: int
-    values: tuple[Value, ...]
     weights: tuple[Weight, ...]
     states: tuple[State, ...]
-    instructions: tuple[Instruction, ...]
-    output: int
+    methods: Mapping[str, Method]
+
+    @classmethod
+    def causal_lm(
+        cls,
+        *,
+        context: int,
+        vocab: int,
+        values: tuple[Value, ...],
+        weights: tuple[Weight, ...],
+        states: tuple[State, ...],
+        instructions: tuple[Instruction, ...],
+        output: int,
+    ) -> Plan:
+        """Make a plan of one method, a causal language model."""
+        inputs = tuple(range(len(INPUT_NAMES)))
+        method = Method("causal_lm", inputs, values, instructions, (output,))
+        return cls(context, vocab, weights, states, {method.signature: method})
+
+    @property
+    def language_model(self) -> Method:
+        """The method that a runner generates text with.
+
+        Raises:
+            ProgramError: there is none.
+        """
+        for method in self.methods.values():
+            if method.signature == "causal_lm":
+                return method
+        kinds = ", ".join(f"{name} ({m.signature})" for name, m in self.methods.items())
+        raise ProgramError(
+            f"the program has the methods {kinds or '(none)'}, expected one of kind causal_lm, "
+            "the only one that this version runs"
+        )
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The values of `language_model`."""
+        return self.language_model.values
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """The instructions of `language_model`."""
+        return self.language_model.instructions
+
+    @property
+    def output(self) -> int:
+        """The number of the logits ``[R, vocab]`` of `language_model`."""
+        return self.language_model.outputs[0]
 
     @property
     def groups(self) -> tuple[Group, ...]:

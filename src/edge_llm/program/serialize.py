@@ -21,7 +21,18 @@ from edge_llm.program.documents import (
 )
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES, WeightFormat
 from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS
-from edge_llm.program.plan import Attribute, Instruction, Plan, State, Value, Weight
+from edge_llm.program.plan import (
+    DTYPES,
+    SIGNATURES,
+    Attribute,
+    Dim,
+    Instruction,
+    Method,
+    Plan,
+    State,
+    Value,
+    Weight,
+)
 from edge_llm.program.strict import (
     as_bool,
     as_choice,
@@ -39,6 +50,7 @@ PREFIX = "edge_llm."
 
 # More than any model needs, few enough that a hostile file cannot cost much.
 MAX_STOP_IDS = 64
+MAX_METHODS = 16
 MAX_TEMPLATE = 256 * 1024
 
 
@@ -48,11 +60,9 @@ def plan_to_text(plan: Plan) -> str:
         {
             "context": plan.context,
             "vocab": plan.vocab,
-            "values": [asdict(value) for value in plan.values],
             "weights": [asdict(weight) for weight in plan.weights],
             "states": [asdict(state) for state in plan.states],
-            "instructions": [asdict(instruction) for instruction in plan.instructions],
-            "output": plan.output,
+            "methods": {name: asdict(method) for name, method in plan.methods.items()},
         }
     )
 
@@ -66,18 +76,14 @@ def plan_from_text(text: str) -> Plan:
     record = fields(
         parse_json(text, "plan"),
         "plan",
-        ("context", "vocab", "values", "weights", "states", "instructions", "output"),
+        ("context", "vocab", "weights", "states", "methods"),
     )
     return Plan(
         context=as_int(record["context"], "plan.context"),
         vocab=as_int(record["vocab"], "plan.vocab"),
-        values=as_list(record["values"], "plan.values", _value, limit=MAX_COUNT),
         weights=as_list(record["weights"], "plan.weights", _weight, limit=MAX_COUNT),
         states=as_list(record["states"], "plan.states", _state, limit=MAX_COUNT),
-        instructions=as_list(
-            record["instructions"], "plan.instructions", _instruction, limit=MAX_COUNT
-        ),
-        output=as_int(record["output"], "plan.output"),
+        methods=_methods(record["methods"]),
     )
 
 
@@ -123,14 +129,43 @@ def _document(metadata: Mapping[str, str], name: str) -> Json:
     return as_object(parse_json(text, name), name)
 
 
+def _methods(value: Any) -> dict[str, Method]:
+    record = as_object(value, "plan.methods")
+    if len(record) > MAX_METHODS:
+        raise ProgramError(
+            f"plan.methods: {len(record)} entries, at most {MAX_METHODS} are allowed"
+        )
+    return {
+        as_str(name, "plan.methods"): _method(method, f"plan.methods[{name!r:.64}]")
+        for name, method in record.items()
+    }
+
+
+def _method(value: Any, path: str) -> Method:
+    record = fields(value, path, ("signature", "inputs", "values", "instructions", "outputs"))
+    return Method(
+        signature=as_choice(record["signature"], f"{path}.signature", SIGNATURES),
+        inputs=as_list(record["inputs"], f"{path}.inputs", as_int, limit=16),
+        values=as_list(record["values"], f"{path}.values", _value, limit=MAX_COUNT),
+        instructions=as_list(
+            record["instructions"], f"{path}.instructions", _instruction, limit=MAX_COUNT
+        ),
+        outputs=as_list(record["outputs"], f"{path}.outputs", as_int, limit=16),
+    )
+
+
 def _value(value: Any, path: str) -> Value:
-    record = fields(value, path, ("rows", "width", "dtype"))
-    rows, dtype = record["rows"], record["dtype"]
-    if rows not in ("T", "R"):
-        raise ProgramError(f"{path}.rows: expected 'T' or 'R'")
-    if dtype not in ("f32", "i32"):
-        raise ProgramError(f"{path}.dtype: expected 'f32' or 'i32'")
-    return Value(rows=rows, width=as_int(record["width"], f"{path}.width"), dtype=dtype)
+    record = fields(value, path, ("dims", "dtype"))
+    return Value(
+        dims=as_list(record["dims"], f"{path}.dims", _dim, limit=4),
+        dtype=as_choice(record["dtype"], f"{path}.dtype", DTYPES),
+    )
+
+
+def _dim(value: Any, path: str) -> Dim:
+    if isinstance(value, str):
+        return as_str(value, path, limit=16)
+    return as_int(value, path)
 
 
 def _weight(value: Any, path: str) -> Weight:
@@ -139,7 +174,7 @@ def _weight(value: Any, path: str) -> Weight:
         name=as_str(record["name"], f"{path}.name"),
         tensor=as_str(record["tensor"], f"{path}.tensor"),
         format=_format(record["format"], f"{path}.format"),
-        shape=as_list(record["shape"], f"{path}.shape", as_int, limit=2),
+        shape=as_list(record["shape"], f"{path}.shape", as_int, limit=4),
     )
 
 

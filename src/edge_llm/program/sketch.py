@@ -12,7 +12,17 @@ from typing import Any, Literal
 from edge_llm.errors import ExportError, SourceError
 from edge_llm.program.cost import stored_bytes
 from edge_llm.program.formats import RAW_F32, WeightFormat
-from edge_llm.program.plan import ROWS, TOKENS, Instruction, Plan, Rows, State, Value, Weight
+from edge_llm.program.plan import (
+    INPUTS,
+    ROWS,
+    TOKENS,
+    Instruction,
+    Plan,
+    Rows,
+    State,
+    Weight,
+    matrix,
+)
 
 # Of the files that exports make: room that headers keep, bytes of it for each layer, and bytes of
 # tokenizer for each token.
@@ -79,13 +89,13 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
     Raises:
         ExportError: a matrix that no int4 group divides.
     """
-    values = [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
+    values = [*INPUTS]
     weights: list[Weight] = []
     instructions: list[Instruction] = []
     matrices = 0
 
     def emit(op: str, number: int, width: int, rows: Rows, state: int = -1, **facts: int) -> None:
-        values.append(Value(rows, width))
+        values.append(matrix(rows, width))
         used = () if state >= 0 else (number,)
         outputs = (len(values) - 1,)
         instructions.append(Instruction(op, (TOKENS,), outputs, used, state, dict(facts)))
@@ -143,7 +153,7 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
     emit("rms_norm", len(weights) - 1, shape.dim, "T")
     for name in ("cos", "sin"):
         weights.append(Weight(name, name, RAW_F32, (context, shape.rotary_dim // 2)))
-    return Plan(
+    return Plan.causal_lm(
         context=context,
         vocab=shape.vocab,
         values=tuple(values),

@@ -20,6 +20,7 @@ from edge_llm.native import library_path
 from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.pack import pack_float
 from edge_llm.program.plan import (
+    INPUTS,
     POSITIONS,
     ROWS,
     SEQUENCES,
@@ -31,6 +32,7 @@ from edge_llm.program.plan import (
     State,
     Value,
     Weight,
+    matrix,
 )
 from edge_llm.runner.backends.native import NativeExecutor, block_size, load
 from edge_llm.runner.executor import Batch, Limits, RowSampler, StepResult
@@ -51,9 +53,7 @@ class PlanBuilder:
 
     context: int = 256
     kv_dtype: str = "f32"
-    values: list[Value] = field(
-        default_factory=lambda: [Value("T", 1, "i32")] * 3 + [Value("R", 1, "i32")]
-    )
+    values: list[Value] = field(default_factory=lambda: [*INPUTS])
     weights: list[Weight] = field(default_factory=list)
     tensors: dict[str, Bytes] = field(default_factory=dict)
     states: list[State] = field(default_factory=list)
@@ -97,7 +97,7 @@ class PlanBuilder:
         width = first.width if width is None else width
         widths = [width] if isinstance(width, int) else list(width)
         number = len(self.values)
-        self.values += [Value(rows or first.rows, w) for w in widths]
+        self.values += [matrix(rows or first.rows, w) for w in widths]
         outputs = tuple(range(number, len(self.values)))
         self.instructions.append(
             Instruction(name, inputs, outputs, weights, state, dict(attributes), "test")
@@ -161,7 +161,7 @@ class PlanBuilder:
         """The plan whose logits are ``output``; one that has a row per token is selected first."""
         if self.values[output].rows == "T":
             output = self.select(output)
-        return Plan(
+        return Plan.causal_lm(
             context=self.context,
             vocab=self.values[output].width,
             values=tuple(self.values),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 from numpy.typing import NDArray
+from plans import replace
 from toy_transformer import CONTEXT, TOKENS, VOCAB, Toy, toy_sampler
 
 from edge_llm import native
@@ -156,7 +157,7 @@ def _replace_instruction(plan: Plan, op: str, **changes: Any) -> Plan:
     index = next(i for i, instruction in enumerate(plan.instructions) if instruction.op == op)
     instructions = list(plan.instructions)
     instructions[index] = dataclasses.replace(instructions[index], **changes)
-    return dataclasses.replace(plan, instructions=tuple(instructions))
+    return replace(plan, instructions=tuple(instructions))
 
 
 BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
@@ -184,16 +185,16 @@ BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "no state": (lambda p: _replace_instruction(p, "attention", state=-1), "state is missing"),
     "state out of range": (lambda p: _replace_instruction(p, "attention", state=9), "state"),
     "too long a context": (
-        lambda p: dataclasses.replace(p, context=193),
+        lambda p: replace(p, context=193),
         "a size is too small for another",
     ),
-    "vocab": (lambda p: dataclasses.replace(p, vocab=74), r"not \[R, vocab\]"),
-    "no output": (lambda p: dataclasses.replace(p, output=0), "not a computed value"),
+    "vocab": (lambda p: replace(p, vocab=74), r"not \[R, vocab\]"),
+    "no output": (lambda p: replace(p, output=0), "not a computed value"),
     "narrow value": (
-        lambda p: dataclasses.replace(
+        lambda p: replace(
             p,
             values=tuple(
-                dataclasses.replace(v, width=16) if i == p.instructions[0].outputs[0] else v
+                replace(v, dims=("T", 16)) if i == p.instructions[0].outputs[0] else v
                 for i, v in enumerate(p.values)
             ),
         ),
