@@ -251,3 +251,12 @@ def test_a_stream_blocks_without_a_loop(llm: edge_llm.LLM) -> None:
     stream = llm.stream("x", **OPTIONS)
     assert isinstance(stream, Stream)
     assert stream.completions()[0].text == llm.generate("x", **OPTIONS).text
+
+
+def test_speculation_changes_no_piece(llm: edge_llm.LLM) -> None:
+    prompt = "one two three one two three one two"
+    plain = list(llm.stream(prompt, n=2, **OPTIONS))
+    drafted = list(llm.stream(prompt, n=2, speculation="ngram", **OPTIONS))
+    for choice in (0, 1):
+        pieces = [(p.text, p.token_ids) for p in plain if p.choice == choice]
+        assert [(p.text, p.token_ids) for p in drafted if p.choice == choice] == pieces
