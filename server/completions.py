@@ -19,7 +19,7 @@ from edge_llm.server.errors import invalid, translate
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, top_of
 from edge_llm.server.schemas import CompletionRequest
-from edge_llm.server.service import Service
+from edge_llm.server.service import Model, Service
 from edge_llm.server.validation import check_sampling, validate
 from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
         _check(request)
         model = service.model(request.model)
         try:
-            prompts = await asyncio.to_thread(_encode, model.tokenizer, request.prompt)
+            prompts = await asyncio.to_thread(_encode, model, request.prompt)
             jobs = sampling_jobs(
                 model,
                 request,
@@ -178,8 +178,13 @@ def _check(request: CompletionRequest) -> None:
         raise invalid("'best_of' is not supported beyond 'n'.", "best_of", "unsupported_value")
 
 
-def _encode(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-    return [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+def _encode(model: Model, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+    return [
+        model.tokenizer.encode(prompt, token_limit=model.context)
+        if isinstance(prompt, str)
+        else prompt
+        for prompt in prompts
+    ]
 
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:

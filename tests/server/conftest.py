@@ -29,7 +29,7 @@ END = 257  # the engine stops here; such ids give no event
 class ByteTokenizer:
     """One id per byte, and one special token."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, token_limit: int | None = None) -> list[int]:
         return list(text.encode())
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -29,10 +29,10 @@ def encode_chat(
     tokenizer: Tokenizer,
     template: ChatTemplate,
     messages: Sequence[Message],
+    token_limit: int | None = None,
     /,
     tools: Sequence[Message] | None = None,
     add_generation_prompt: bool = True,
-    token_limit: int | None = None,
     **kwargs: Any,
 ) -> list[int]:
     """Return the token ids of a rendered conversation.

@@ -135,6 +135,8 @@ class LLM:
         Raises:
             RequestError: the messages are not a list.
             TemplateError: there is no template, or it rejects the messages.
+            ContextLengthError: the conversation cannot fit the context, however it is cut into
+                tokens; one that is not refused here may still be too long.
             TokenizerError: a text is not Unicode (lone surrogates).
         """
         from edge_llm.tokenizers.chat.encode import encode_chat
@@ -143,6 +145,7 @@ class LLM:
             self.tokenizer,
             self.require_chat_template(),
             checked_messages(messages),
+            self.context,
             tools=tools,
             **kwargs,
         )

@@ -39,11 +39,12 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Any, context: int) -> list[int]:
     """Return the ids of a text (with BOS where the tokenizer wants one), or token ids as they are.
 
     Raises:
+        ContextLengthError: a text that cannot fit the context, however it is cut into tokens.
         RequestError: neither text nor whole numbers.
         TokenizerError: the text is not Unicode (lone surrogates).
     """
     if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(prompt, token_limit=context)
     return token_ids_of(prompt, context)
 
 

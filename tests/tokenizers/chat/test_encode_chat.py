@@ -272,13 +272,13 @@ def test_a_prompt_beyond_the_limit_of_tokens(
 ) -> None:
     # The longest token, <|im_start|>, has 12 bytes.
     with pytest.raises(ContextLengthError) as caught:
-        encode_chat(byte_tokenizer, template, chat("a" * 5000), token_limit=100)
+        encode_chat(byte_tokenizer, template, chat("a" * 5000), 100)
     assert caught.value.context == 100
     assert 300 < caught.value.prompt_tokens < 500
     assert caught.value.at_least
     assert "at least" in str(caught.value)
     short = chat("a" * 1000)
-    assert encode_chat(byte_tokenizer, template, short, token_limit=100) == encode_chat(
+    assert encode_chat(byte_tokenizer, template, short, 100) == encode_chat(
         byte_tokenizer, template, short
     )
 
@@ -288,6 +288,6 @@ def test_a_prompt_is_bounded_while_it_is_written(byte_tokenizer: Tokenizer) -> N
         "{% for i in range(90000) %}{{ 'a' * 1000000 }}{% endfor %}", bos="", eos=""
     )
     with pytest.raises(ContextLengthError):
-        encode_chat(byte_tokenizer, template, chat(""), token_limit=1000)
+        encode_chat(byte_tokenizer, template, chat(""), 1000)
     with pytest.raises(TokenizerError, match="can be encoded at once"):
         encode_chat(byte_tokenizer, template, chat(""))
