@@ -92,11 +92,6 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         name, generation = model.name, replace(generation, **model.sampling)
     elif origin := catalogue.commit_of(path):  # the folder's own name is a commit's there
         name = origin["repository"].partition("/")[2]
-    eos = tokenizer.facts.eos_id
-    if eos is not None and eos not in generation.stop_ids:
-        # Other files of a checkpoint often name the EOS of raw text alone: a chat would not end.
-        generation = replace(generation, stop_ids=(*generation.stop_ids, eos))
-        notes.append(f"the tokenizer's EOS {eos} ends a turn too")
     return Loaded(
         name,
         sources.guard(checkpoint),

@@ -17,7 +17,7 @@ _CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 
 
 def token_to_bytes(token: str) -> bytes:
-    """The bytes that a vocabulary entry stands for. An entry with a character outside the
+    """Return the bytes that a vocabulary entry stands for. An entry with a character outside the
     alphabet cannot come from bytes; it stands for its own text."""
     try:
         return bytes(map(BYTE_OF.__getitem__, token))
@@ -26,5 +26,5 @@ def token_to_bytes(token: str) -> bytes:
 
 
 def bytes_to_token(data: bytes) -> str:
-    """How a vocabulary writes some bytes."""
+    """Return how a vocabulary writes some bytes."""
     return data.decode("latin-1").translate(_CHARACTER_OF)

@@ -26,7 +26,7 @@ _DROPPING_CUTTERS = {"Split", "Punctuation"}  # where their behaviour is "Remove
 
 
 class TextLength:
-    """How long a text may be, and how many tokens it makes at least.
+    """Bounds on how long a text may be, and on how few tokens it can make.
 
     Args:
         document: a parsed ``tokenizer.json``.

@@ -1,4 +1,4 @@
-"""How a vocabulary spells text, read from the decoder of a ``tokenizer.json``.
+"""Spellings of text in a vocabulary, read from the decoder of a ``tokenizer.json``.
 
 Known are the byte-level alphabet, and SentencePiece's spelling: ``▁`` for a space, ``<0x0A>`` for
 a byte, and a first space that belongs to the spelling and not to the text.
@@ -22,7 +22,8 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """
+    """A way to spell text.
+
     Attributes:
         bytes_of: the bytes of a token of the vocabulary.
         added_bytes_of: those of an added token.
@@ -37,7 +38,8 @@ class Spelling:
 
 
 def spelling_of(tokenizer: hf.Tokenizer) -> Spelling:
-    """
+    """Return the spelling that a decoder tells.
+
     Raises:
         TokenizerError: a decoder that is neither byte-level nor SentencePiece's.
     """
@@ -65,14 +67,14 @@ def spelling_of(tokenizer: hf.Tokenizer) -> Spelling:
 
 
 def _steps(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The decoder as a flat list."""
+    """Return the decoder as a flat list."""
     if state["type"] != "Sequence":
         return [state]
     return [step for inner in state["decoders"] for step in _steps(inner)]
 
 
 def _is_strip(rest: list[tuple[str, dict[str, Any]]]) -> bool:
-    """Whether what follows is nothing, or cuts one space off the beginning."""
+    """Return whether what follows is nothing, or cuts one space off the beginning."""
     wanted = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     return not rest or [step for _, step in rest] == [wanted]
 

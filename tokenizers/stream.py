@@ -21,7 +21,7 @@ class TextDecoder:
         self._first = all(map(tokenizer.is_special, after))
 
     def push(self, token_id: int) -> str:
-        """The text that the next id settles; may be empty, and is for special ids."""
+        """Return the text that the next id settles; may be empty, and is for special ids."""
         if self._tokenizer.is_special(token_id):
             return ""
         data = self._tokenizer.token_bytes(token_id)
@@ -36,5 +36,5 @@ class TextDecoder:
         return self._tokenizer.token_bytes(token_id).decode(errors="replace")
 
     def finish(self) -> str:
-        """U+FFFD for half a character at the end."""
+        """Return U+FFFD for half a character at the end."""
         return self._decoder.decode(b"", final=True)

@@ -76,11 +76,11 @@ class Tokenizer:
         return {self._added[i].content: i for i in sorted(self._special_ids)}
 
     def is_special(self, token_id: int) -> bool:
-        """Whether the id is a control token, which never gives text."""
+        """Return whether the id is a control token, which never gives text."""
         return token_id in self._special_ids
 
     def token_text(self, token_id: int | None) -> str | None:
-        """The token as the vocabulary writes it; ``None`` for an id without a token."""
+        """Return the token as the vocabulary writes it; ``None`` for an id without a token."""
         if token_id is None or token_id < 0:
             return None
         if self._merger is not None:
@@ -88,7 +88,7 @@ class Tokenizer:
         return self._hf.id_to_token(token_id)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes of a token, which may be part of a character. Special tokens give
+        """Return the UTF-8 bytes of a token, which may be part of a character. Special tokens give
         their text; an id without a token gives nothing."""
         known = self._bytes.get(token_id)
         if known is None:
@@ -119,8 +119,8 @@ class Tokenizer:
         return longest
 
     def first_bytes(self, token_id: int) -> bytes:
-        """`token_bytes` of a token that begins a text, without a space that only its spelling
-        has."""
+        """Return `token_bytes` of a token that begins a text, without a space that only its
+        spelling has."""
         return self._spelling.first(self.token_bytes(token_id))
 
     def encode(
@@ -205,8 +205,8 @@ class Tokenizer:
     def decode(
         self, ids: Iterable[int], skip_specials: bool = True, *, continues: bool = False
     ) -> str:
-        """The text of some ids. Bytes that are not UTF-8 become U+FFFD; those beside them stay,
-        where the library spoils the whole run of SentencePiece's byte tokens.
+        """Return the text of some ids. Bytes that are not UTF-8 become U+FFFD; those beside them
+        stay, where the library spoils the whole run of SentencePiece's byte tokens.
 
         Args:
             continues: the text goes on from another one, so its first space is kept.
@@ -224,7 +224,7 @@ class Tokenizer:
 
 
 def tokenizer_of(program: Program) -> Tokenizer:
-    """The tokenizer of a program file: by its tables, which load fast, else by its JSON.
+    """Return the tokenizer of a program file: by its tables, which load fast, else by its JSON.
 
     Raises:
         TokenizerError: the tokenizer cannot be used.
@@ -263,7 +263,7 @@ def _read(data: bytes) -> tuple[hf.Tokenizer, float]:
 
 @contextmanager
 def library_errors(complaint: str) -> Generator[None]:
-    """Translates what the library raises: bare ``Exception``, and for some damaged tokenizers a
+    """Translate what the library raises: bare ``Exception``, and for some damaged tokenizers a
     panic, which is no ``Exception`` at all and can only be told by its name.
 
     Raises:
@@ -280,7 +280,7 @@ def library_errors(complaint: str) -> Generator[None]:
 def _without_prefix(
     cut: hf.pre_tokenizers.PreTokenizer | None,
 ) -> hf.pre_tokenizers.PreTokenizer | None:
-    """The same pre-tokenizer for text that is not the beginning; ``None`` where it makes no
+    """Return the same pre-tokenizer for text that is not the beginning; ``None`` where it makes no
     difference."""
     if isinstance(cut, Metaspace) and cut.prepend_scheme == "first":
         return Metaspace(replacement=cut.replacement, prepend_scheme="never", split=cut.split)

@@ -1,4 +1,4 @@
-"""What a chat template may build: limits on each value and on all of them together.
+"""Limits on what a chat template may build: on each value and on all of them together.
 
 C code holds the interpreter, so a time limit does not end it: an operation whose result would be
 huge is refused before it is computed. Sizes are in characters, or roughly the bytes of what is no
@@ -44,12 +44,12 @@ _spent = threading.local()
 
 
 def start_counting() -> None:
-    """Begins a rendering, in its own thread."""
+    """Begin a rendering, in its own thread."""
     _spent.size = 0
 
 
 def spend(size: int, what: str) -> None:
-    """Counts something that is about to be built.
+    """Count something that is about to be built.
 
     Raises:
         SecurityError: it, or all so far, is too large.
@@ -61,7 +61,7 @@ def spend(size: int, what: str) -> None:
 
 
 def weigh(value: Any, what: str) -> int:
-    """The size of a value written out.
+    """Return the size of a value written out.
 
     Raises:
         SecurityError: it is too large.
@@ -83,26 +83,27 @@ def weigh(value: Any, what: str) -> int:
 
 
 def size_of(value: Any) -> int:
-    """The size of a text, or of a container without the content of its items."""
+    """Return the size of a text, or of a container without the content of its items."""
     if isinstance(value, str | bytes):
         return len(value)
     return _ITEM * len(value) if isinstance(value, Sized) else 0
 
 
 def count_of(value: Any) -> int:
-    """A whole number without its sign; 0 for anything else."""
+    """Return a whole number without its sign; 0 for anything else."""
     return abs(value) if isinstance(value, int) else 0
 
 
 def formatted(text: str, values: Any) -> int:
-    """At least the characters that the widths in ``text % values`` ask for."""
+    """Return at least the characters that the widths in ``text % values`` ask for."""
     widths = re.findall(r"%[^a-zA-Z%]*", text)
     stars = values if isinstance(values, tuple) else (values,)
     return sum(_digits(width) + ("*" in width) * sum(map(count_of, stars)) for width in widths)
 
 
 def check_operator(operator: str, left: Any, right: Any) -> None:
-    """
+    """Count what an operator of a template would build.
+
     Raises:
         SecurityError: the result of ``left operator right`` would be too large.
     """
@@ -124,7 +125,8 @@ def check_operator(operator: str, left: Any, right: Any) -> None:
 
 
 def check_call(called: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """
+    """Count what a call of a template would build.
+
     Raises:
         SecurityError: what is called is no business of a template, or would build too much.
     """
@@ -156,7 +158,7 @@ def check_call(called: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
 
 
 def replaced(text: str, old: Any = "", new: Any = "") -> int:
-    """The characters of ``text.replace(old, new)``, or more."""
+    """Return the characters of ``text.replace(old, new)``, or more."""
     return len(text) + text.count(str(old)) * len(str(new))
 
 
@@ -169,5 +171,5 @@ def _pieces(text: str, name: str, arguments: list[Any]) -> int:
 
 
 def _digits(text: str) -> int:
-    """The sum of the numbers in a text, each cut where it is beyond any limit."""
+    """Return the sum of the numbers in a text, each cut where it is beyond any limit."""
     return sum(int(digits) for digits in re.findall(r"\d{1,9}", text))

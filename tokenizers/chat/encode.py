@@ -13,7 +13,7 @@ from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
 class _Controls(NamedTuple):
-    """What conversations of one template and tokenizer have in common: the tokenizer with the
+    """The part that conversations of one template and tokenizer share: the tokenizer with the
     template's control tokens, and what is hidden of theirs in the conversation."""
 
     owner: Tokenizer

@@ -18,7 +18,7 @@ MAX_PRECISION = 100
 
 
 def bounded(name: str, work: Filter) -> Filter:
-    """The filter, refusing what only a bomb asks for, before it is computed."""
+    """Return the filter, refusing what only a bomb asks for, before it is computed."""
     what = f"a filter {name!r}"
     # Some filters want the environment first; jinja2 marks that on the function.
     first = 0 if getattr(work, "jinja_pass_arg", None) is None else 1
@@ -39,7 +39,7 @@ def bounded(name: str, work: Filter) -> Filter:
 
 
 def _estimate(name: str, value: Any, others: list[Any], what: str) -> int:
-    """At least the size of a filter's result.
+    """Return at least the size of a filter's result.
 
     Raises:
         SecurityError: an argument that is too large whatever the value.
@@ -72,7 +72,7 @@ def to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """``tojson`` as ``transformers`` has it: nothing is escaped for HTML."""
+    """Return ``tojson`` as ``transformers`` has it: nothing is escaped for HTML."""
     step = bounds.count_of(indent) or bounds.size_of(indent)
     if step > MAX_INDENT:
         raise SecurityError(f"an indent of {step} is too large")
@@ -89,7 +89,7 @@ def to_json(
 
 
 def _depth(value: Any) -> int:
-    """How deep containers lie in each other."""
+    """Return how deep containers lie in each other."""
     depth, level = 0, [value]
     while level:
         depth += 1
@@ -104,19 +104,19 @@ def _depth(value: Any) -> int:
 
 
 def _join(values: tuple[Any, ...]) -> str:
-    """``a ~ b``."""
+    """Return ``a ~ b``."""
     bounds.spend(bounds.weigh(values, "'~'"), "'~'")
     return "".join(map(str, values))
 
 
 def _slice(value: Any, start: Any, stop: Any, step: Any) -> Any:
-    """``value[start:stop:step]``."""
+    """Return ``value[start:stop:step]``."""
     bounds.spend(bounds.size_of(value), "a slice")
     return value[start:stop:step]
 
 
 def _value(value: Any) -> Any:
-    """A list, tuple or dictionary that the template has written down."""
+    """Return a list, tuple or dictionary that the template has written down."""
     bounds.weigh(value, "a list")
     return value
 

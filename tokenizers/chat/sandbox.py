@@ -33,7 +33,7 @@ class TemplateTimeoutError(Exception):
 
 
 class ToolPlace(Enum):
-    """Where a template looks for tools."""
+    """The places in which a template looks for tools."""
 
     NONE = auto()
     TOOLS = auto()
@@ -42,8 +42,8 @@ class ToolPlace(Enum):
 
 
 class TemplateFacts(NamedTuple):
-    """Where a template looks for tools; the names by which it looks things up; the texts that it
-    looks for in others."""
+    """Facts of a template: the place in which it looks for tools; the names by which it looks
+    things up; the texts that it looks for in others."""
 
     tools: ToolPlace
     names: frozenset[str]
@@ -59,8 +59,9 @@ class TextLengthError(SecurityError):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """What ``transformers`` gives a template: its whitespace rules, loop controls, ``generation``
-    blocks, JSON that is not escaped for HTML, ``raise_exception`` and ``strftime_now``.
+    """The environment that ``transformers`` gives a template: its whitespace rules, loop controls,
+    ``generation`` blocks, JSON that is not escaped for HTML, ``raise_exception`` and
+    ``strftime_now``.
 
     Unlike there, what a template builds is bounded (`bounds.py`), and a few filters and methods
     are missing that no template of a model needs.
@@ -85,7 +86,8 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals["strftime_now"] = _strftime_now
 
     def compile_bounded(self, source: str) -> Template:
-        """
+        """Return the compiled template, with the operators bounded that the sandbox does not see.
+
         Raises:
             jinja2.TemplateError: the source is not a template.
         """
@@ -116,18 +118,18 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
-        """Joins the text of a macro, or of a block that is assigned or filtered."""
+        """Join the text of a macro, or of a block that is assigned or filtered."""
         parts = list(parts)
         bounds.spend(sum(map(len, parts)), "a block")
         return "".join(parts)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuses an operation whose result would be huge, before it is computed."""
+        """Refuse an operation whose result would be huge, before it is computed."""
         bounds.check_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N805 (jinja2's names, which no keyword of a template can be)
-        """Refuses a call whose result would be huge."""
+        """Refuse a call whose result would be huge."""
         bounds.check_call(__obj, arguments, named)
         result = super().call(__context, __obj, *arguments, **named)
         if isinstance(result, dict | list | tuple):
@@ -157,8 +159,8 @@ def render_bounded(template: Template, context: dict[str, Any], most: int) -> st
 
 
 def run_within(seconds: float, work: Callable[[], _T]) -> _T:
-    """The result of ``work``, computed in a thread of its own, which is told to end when its time
-    is up: an exception can be sent to another thread, and no other can be hit by it.
+    """Return the result of ``work``, computed in a thread of its own, which is told to end when its
+    time is up: an exception can be sent to another thread, and no other can be hit by it.
 
     Raises:
         TemplateTimeoutError: it took longer.
@@ -268,7 +270,7 @@ def _filter(name: str, value: nodes.Expr, arguments: Sequence[nodes.Expr] = ()) 
 
 
 def _finalize(value: Any) -> Any:
-    """What is written out."""
+    """Return what is written out."""
     bounds.weigh(value, "an expression")
     return value
 

@@ -23,12 +23,12 @@ class Built(NamedTuple):
 
 
 def control_token(text: str) -> hf.AddedToken:
-    """A token that plain text never gives."""
+    """Return a token that plain text never gives."""
     return hf.AddedToken(text, special=True, normalized=False)
 
 
 def place(vocabulary: dict[str, int], added: Mapping[int, hf.AddedToken]) -> None:
-    """Gives every added token its id in the vocabulary; the library numbers them by it.
+    """Give every added token its id in the vocabulary; the library numbers them by it.
 
     Raises:
         TokenizerError: the text has another id, or the id another text, or it is no id.

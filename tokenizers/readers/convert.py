@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer files -> the one ``tokenizer.json`` that a program holds."""
+"""Convert a checkpoint's tokenizer files to the one ``tokenizer.json`` that a program holds."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "
 
 @dataclass(frozen=True, slots=True)
 class TokenizerDocument:
-    """What goes into a program file: the bytes of a Hugging Face ``tokenizer.json``, the facts
-    beside it, and the chat template if the source has one; and notes for the report."""
+    """The parts of a program file that come from a tokenizer: the bytes of a Hugging Face
+    ``tokenizer.json``, the facts beside it, and the chat template if the source has one; and notes
+    for the report."""
 
     json: bytes
     facts: TokenizerFacts
@@ -151,7 +152,7 @@ def _gguf_id(metadata: Mapping[str, object], name: str, tokenizer: hf.Tokenizer)
 
 
 def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
-    """A ``tokenizer.json``, with the tokens that only the files beside it list."""
+    """Return a ``tokenizer.json``, with the tokens that only the files beside it list."""
     data = read_bytes(file)
     tokenizer = parse(data)
     spelling_of(tokenizer)
@@ -183,7 +184,7 @@ def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
 
 
 def _build(path: Path, folder: Folder) -> Built:
-    """The tokenizer of a folder without ``tokenizer.json``."""
+    """Return the tokenizer of a folder without ``tokenizer.json``."""
     files = [path / "tokenizer.model"]
     if not files[0].is_file():
         files = sorted(path.glob("*.tiktoken"))
@@ -207,7 +208,7 @@ def _build(path: Path, folder: Folder) -> Built:
 def _make_special(
     tokenizer: hf.Tokenizer, name: str, folder: Folder, default: str | None
 ) -> int | None:
-    """The id of a token that the config names by its text, marked special."""
+    """Return the id of a token that the config names by its text, marked special."""
     token = folder.config.get(name, default)
     text = token.get("content") if isinstance(token, dict) else token
     if text is None:

@@ -1,4 +1,4 @@
-"""What stands beside a tokenizer in a Hugging Face folder: config, listed tokens, template."""
+"""The files beside a tokenizer in a Hugging Face folder: config, listed tokens, template."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Folder:
 
 
 def read_folder(path: Path) -> Folder:
-    """
+    """Return what stands beside a tokenizer.
+
     Raises:
         TokenizerError: files that are damaged or too large.
     """
@@ -39,7 +40,7 @@ def read_folder(path: Path) -> Folder:
 
 
 def read_bytes(file: Path, limit: int = MAX_TOKENIZER_BYTES) -> bytes:
-    """A whole file of at most ``limit`` bytes.
+    """Return a whole file of at most ``limit`` bytes.
 
     Raises:
         TokenizerError: it cannot be read, or is larger.
@@ -56,7 +57,7 @@ def read_bytes(file: Path, limit: int = MAX_TOKENIZER_BYTES) -> bytes:
 
 
 def _added_tokens(file: Path) -> dict[int, hf.AddedToken]:
-    """The older list: text to id, without what kind of token it is."""
+    """Return the older list: text to id, without what kind of token it is."""
     values = _read_json(file)
     if not all(isinstance(i, int) and _is_text(text) for text, i in values.items()):
         raise TokenizerError(f"{file}: expected texts with their ids")
@@ -64,7 +65,7 @@ def _added_tokens(file: Path) -> dict[int, hf.AddedToken]:
 
 
 def _listed_tokens(config: Mapping[str, Any]) -> dict[int, hf.AddedToken]:
-    """The entries of ``added_tokens_decoder``."""
+    """Return the entries of ``added_tokens_decoder``."""
     listed = config.get("added_tokens_decoder") or {}
     try:
         return {
@@ -83,8 +84,8 @@ def _listed_tokens(config: Mapping[str, Any]) -> dict[int, hf.AddedToken]:
 
 
 def _template(path: Path, config: Mapping[str, Any]) -> str | None:
-    """The chat template: its own file if there is one, else the config's (where a list of named
-    templates has one called ``default``)."""
+    """Return the chat template: its own file if there is one, else the config's (where a list of
+    named templates has one called ``default``)."""
     file = path / "chat_template.jinja"
     if file.is_file():
         return _decode(file)
@@ -99,7 +100,7 @@ def _template(path: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
+    """Return a JSON object; empty where there is no such file."""
     if not file.is_file():
         return {}
     try:
@@ -119,5 +120,6 @@ def _decode(file: Path) -> str:
 
 
 def _is_text(text: str) -> bool:
-    """No lone surrogates, which JSON can hold and the library cannot."""
+    """Return whether a text is free of lone surrogates, which JSON can hold and the library
+    cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 def build_bpe(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
-    """The tokenizer, and whether its kind puts BOS before raw text.
+    """Return the tokenizer, and whether its kind puts BOS before raw text.
 
     Raises:
         TokenizerError: keys missing or damaged, or an unknown pre-tokenizer, by name.
@@ -54,7 +54,7 @@ def build_bpe(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
 
 
 def build_spm(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
-    """The tokenizer, and whether its kind puts BOS before raw text.
+    """Return the tokenizer, and whether its kind puts BOS before raw text.
 
     Raises:
         TokenizerError: keys missing or damaged.
@@ -69,7 +69,7 @@ def build_spm(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
 
 
 def _tokens(metadata: Mapping[str, object]) -> tuple[list[str], list[int]]:
-    """Text and type of every id that has a token."""
+    """Return text and type of every id that has a token."""
     tokens = _list(metadata, "tokens", str)
     types = _list(metadata, "token_type", int)
     if len(types) != len(tokens):
@@ -79,8 +79,8 @@ def _tokens(metadata: Mapping[str, object]) -> tuple[list[str], list[int]]:
 
 
 def _end(tokens: list[str], types: list[int]) -> int:
-    """How many ids have a token: converters fill the vocabulary up to the rows of the embedding,
-    older ones without marking what they filled in as unused."""
+    """Return how many ids have a token: converters fill the vocabulary up to the rows of the
+    embedding, older ones without marking what they filled in as unused."""
     end = len(tokens)
     while end and (types[end - 1] == UNUSED or tokens[end - 1] == f"[PAD{end - 1}]"):
         end -= 1

@@ -15,7 +15,7 @@ MAX_MERGES = 2**21
 
 
 def rebuild_merges(ranks: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a third, best first.
+    """Return every pair of tokens that makes a third, best first.
 
     The order is that of ``ranks`` (low before high) for the token that a pair makes, then of the
     left part, then of the right one, as ``transformers`` orders them.

@@ -1,4 +1,4 @@
-"""How byte-level tokenizers cut text into words before merging, by the published names.
+"""Rules by which byte-level tokenizers cut text into words before merging, by published name.
 
 The names are those of ``tokenizer.ggml.pre`` in GGUF files. Where llama.cpp approximates the
 authors' pattern, the authors' stands here.
@@ -28,7 +28,8 @@ _QWEN35 = (
 
 
 def _cased(ending: str, digits: str) -> str:
-    """Words that change from upper to lower case at most once, as o200k and Tekken have them."""
+    """Return a pattern of words that change from upper to lower case at most once (o200k,
+    Tekken)."""
     upper, lower = (rf"[\p{{L{case}}}\p{{Lm}}\p{{Lo}}\p{{M}}]" for case in ("u}\\p{Lt", "l"))
     head = r"[^\r\n\p{L}\p{N}]?"
     return (
@@ -49,7 +50,8 @@ _HAN_AND_HANGUL = r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How text is cut before merging: each pattern cuts the pieces that the one before it left.
+    """Rules by which text is cut before merging: each pattern cuts the pieces that the one before
+    it left.
 
     Attributes:
         whole_words: a piece that is a token is taken as it is, without merging.
@@ -63,7 +65,7 @@ class Rules:
     adds_bos: bool = False
 
     def apply(self, tokenizer: hf.Tokenizer) -> None:
-        """Sets normalizer and pre-tokenizer of a byte-level tokenizer."""
+        """Set normalizer and pre-tokenizer of a byte-level tokenizer."""
         if self.nfc:
             tokenizer.normalizer = normalizers.NFC()
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -109,7 +111,8 @@ _RULES = {
 
 
 def rules_of(name: object) -> Rules:
-    """
+    """Return the rules of a published name.
+
     Raises:
         TokenizerError: a name that is not known.
     """

@@ -41,7 +41,7 @@ def build_sentencepiece(
     *,
     prefix_first_only: bool | None = None,
 ) -> hf.Tokenizer:
-    """The tokenizer of a vocabulary, with the tokens that the checkpoint lists beside it.
+    """Return the tokenizer of a vocabulary, with the tokens that the checkpoint lists beside it.
 
     Args:
         prefix_first_only: text after a special token gets no space of its own (``legacy`` false
@@ -96,7 +96,7 @@ def build_sentencepiece(
 
 
 def _ranks(pieces: Pieces) -> dict[str, float]:
-    """The pieces that text is joined to, by the order in which that happens."""
+    """Return the pieces that text is joined to, by the order in which that happens."""
     joined = [
         (-score, token_id, text)
         for token_id, (text, score, kind) in enumerate(
@@ -108,7 +108,7 @@ def _ranks(pieces: Pieces) -> dict[str, float]:
 
 
 def _set_spaces(tokenizer: hf.Tokenizer, prefix: bool, first_only: bool) -> None:
-    """What writes spaces as ``▁``, and back."""
+    """Set what writes spaces as ``▁``, and back."""
     if prefix and first_only:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
             replacement=SPACE, prepend_scheme="first", split=False

@@ -25,7 +25,7 @@ _Value = int | bytes
 
 
 def read_pieces(data: bytes) -> Pieces:
-    """The vocabulary of a ``tokenizer.model``.
+    """Return the vocabulary of a ``tokenizer.model``.
 
     Raises:
         TokenizerError: a damaged file, or a kind of model that is not supported, by name.
@@ -66,7 +66,7 @@ def read_pieces(data: bytes) -> Pieces:
             raise TokenizerError(f"SentencePiece models with {name} are not supported")
 
     def named(number: int, default: int) -> str | None:
-        """The piece of an id in the file; negative ids stand for none."""
+        """Return the piece of an id in the file; negative ids stand for none."""
         token_id = _int(trainer.get(number, default))
         return texts[token_id] if 0 <= token_id < len(texts) else None
 
@@ -81,12 +81,12 @@ def read_pieces(data: bytes) -> Pieces:
 
 
 def _message(value: _Value) -> dict[int, _Value]:
-    """The last value of each field that may matter; what no one reads takes no memory."""
+    """Return the last value of each field that may matter; what no one reads takes no memory."""
     return {number: inner for number, inner in _fields(_bytes(value)) if number < _FIELDS}
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
-    """Number and value of every field; those of no fixed meaning come as bytes."""
+    """Return number and value of every field; those of no fixed meaning come as bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -110,7 +110,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """An integer of up to 64 bits, seven to the byte, low ones first, and where it ends."""
+    """Return an integer of up to 64 bits, seven to the byte, low ones first, and where it ends."""
     value = 0
     for shift in range(0, 64, 7):
         if at >= len(data):

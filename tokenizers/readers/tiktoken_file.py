@@ -26,8 +26,8 @@ MAX_LINE = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What goes with a file: the rules of ``patterns``, and the special tokens from the first free
-    id on. ``spares`` follow them where the checkpoint lists no tokens of its own."""
+    """The parts that a file lacks: the rules of ``patterns``, and the special tokens from the first
+    free id on. ``spares`` follow them where the checkpoint lists no tokens of its own."""
 
     model: str
     rules: str
@@ -68,13 +68,13 @@ _LAYOUTS = {
 
 
 def is_tiktoken(data: bytes) -> bool:
-    """Whether a file begins with a token in base64 and its rank."""
+    """Return whether a file begins with a token in base64 and its rank."""
     line = data[:MAX_LINE].partition(b"\n")[0].split()
     return len(line) == 2 and line[1].isdigit() and _decoded(line[0]) is not None
 
 
 def build_tiktoken(data: bytes, listed: Mapping[int, hf.AddedToken]) -> Built:
-    """The tokenizer of a file, with the tokens that the checkpoint lists beside it; these go
+    """Return the tokenizer of a file, with the tokens that the checkpoint lists beside it; these go
     before special tokens of the same id or text.
 
     Raises:

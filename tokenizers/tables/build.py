@@ -27,8 +27,8 @@ _FIRST_HASH, _PRIME, _MIX = 0xCBF29CE484222325, 0x100000001B3, 0x9E3779B97F4A7C1
 
 
 def tables_of(data: bytes) -> dict[str, Array]:
-    """The tensors of a ``tokenizer.json`` as the library writes it, by name; none for one that only
-    the library can run.
+    """Return the tensors of a ``tokenizer.json`` as the library writes it, by name; none for one
+    that only the library can run.
 
     Raises:
         TokenizerError: the library cannot read it.
@@ -77,14 +77,14 @@ def _byte_tokens() -> list[str]:
 
 
 def _is_byte_level(step: Mapping[str, Any] | None) -> bool:
-    """Whether words end up in the byte-level alphabet."""
+    """Return whether words end up in the byte-level alphabet."""
     while step is not None and step["type"] == "Sequence":
         step = step["pretokenizers"][-1] if step["pretokenizers"] else None
     return step is not None and step["type"] == "ByteLevel"
 
 
 def _skeleton(document: Mapping[str, Any]) -> tuple[bytes, list[int]]:
-    """The skeleton, and the true id of each of its ids."""
+    """Return the skeleton, and the true id of each of its ids."""
     model, added = document["model"], document["added_tokens"]
     vocabulary: dict[str, int] = model["vocab"]
     names = {text for text in vocabulary if len(text) == 1}
@@ -113,14 +113,14 @@ def _skeleton(document: Mapping[str, Any]) -> tuple[bytes, list[int]]:
 
 
 def _texts(document: Mapping[str, Any]) -> list[bytes]:
-    """What the vocabulary writes for each id; nothing for one without a token."""
+    """Return what the vocabulary writes for each id; nothing for one without a token."""
     texts: dict[int, str] = {i: text for text, i in document["model"]["vocab"].items()}
     texts |= {token["id"]: token["content"] for token in document["added_tokens"]}
     return [texts.get(token_id, "").encode() for token_id in range(1 + max(texts))]
 
 
 def _merges(merges: Sequence[Sequence[str]], vocabulary: Mapping[str, int]) -> Array:
-    """A hash table of (left, right, rank, result)."""
+    """Return a hash table of (left, right, rank, result)."""
     ranks = {
         (left, right): rank for rank, (left, right) in enumerate(merges)
     }  # the last one counts
@@ -136,14 +136,14 @@ def _merges(merges: Sequence[Sequence[str]], vocabulary: Mapping[str, int]) -> A
 
 
 def _words(vocabulary: Mapping[str, int]) -> Array:
-    """A hash table of the ids of words that are taken as they are."""
+    """Return a hash table of the ids of words that are taken as they are."""
     words = [text.encode() for text in vocabulary if BYTE_OF.keys() >= set(text)]
     ids = [i for text, i in vocabulary.items() if BYTE_OF.keys() >= set(text)]
     return _hashed(_mixed(_hash_texts(words)), np.array(ids, np.int32)[:, None])[:, 0]
 
 
 def _hash_texts(texts: Sequence[bytes]) -> _Hashes:
-    """FNV-1a of each."""
+    """Return FNV-1a of each."""
     lengths = np.array([len(text) for text in texts])
     order = np.argsort(-lengths, kind="stable")
     data = np.frombuffer(b"".join(texts), np.uint8).astype(np.uint64)
@@ -163,8 +163,8 @@ def _mixed(hashes: _Hashes) -> _Hashes:
 
 
 def _hashed(hashes: _Hashes, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-    """``rows`` where a search finds them: each in the first free slot from its home on, those of
-    lower homes first, so that none is far away. Empty slots are -1."""
+    """Return ``rows`` where a search finds them: each in the first free slot from its home on,
+    those of lower homes first, so that none is far away. Empty slots are -1."""
     slots = int(len(rows) / _LOAD) + 1
     while True:
         homes = ((hashes >> np.uint64(32)) * np.uint64(slots) >> np.uint64(32)).astype(np.int64)

@@ -66,7 +66,7 @@ class Merger:
         )
 
     def id_of(self, unit: int) -> int:
-        """The token's id of an id of the skeleton.
+        """Return the token's id of an id of the skeleton.
 
         Raises:
             TokenizerError: the skeleton has more ids than the tables.
@@ -76,7 +76,7 @@ class Merger:
         return int(self._units[unit])
 
     def text(self, token_id: int) -> str | None:
-        """The token as the vocabulary writes it; ``None`` for an id without a token."""
+        """Return the token as the vocabulary writes it; ``None`` for an id without a token."""
         if not 0 <= token_id < self._size:
             return None
         begin, end = self._offsets[token_id : token_id + 2].tolist()
@@ -87,7 +87,7 @@ class Merger:
         return np.diff(self._offsets)
 
     def merge(self, units: Sequence[int], words: Sequence[int]) -> Merged:
-        """Merges each word: units that have the same number in ``words`` as their neighbours.
+        """Merge each word: units that have the same number in ``words`` as their neighbours.
 
         Raises:
             NativeError: units that the tables do not have.
@@ -108,8 +108,8 @@ class Merger:
         return Merged(*(values[: merged.value].tolist() for values in found))
 
     def _cut(self, units: Sequence[int], words: Sequence[int]) -> array[int]:
-        """Numbers of words. SentencePiece's whole text is one; cut before its spaces the tokens are
-        the same, and much sooner found."""
+        """Return numbers of words. SentencePiece's whole text is one; cut before its spaces the
+        tokens are the same, and much sooner found."""
         if self._space is None or len(units) < _LONG:
             return array("I", words)
         spaces = np.array(units, np.uint32) == self._space
@@ -118,7 +118,7 @@ class Merger:
         return array("I", np.cumsum(begins, dtype=np.uint32).tobytes())
 
     def _find_space(self) -> int | None:
-        """The unit of ``▁``, if no token has one after another character."""
+        """Return the unit of ``▁``, if no token has one after another character."""
         texts, length = self._texts, len(_SPACE)
         begins = self._offsets[self._units]
         alike = np.flatnonzero(self._offsets[self._units + 1] - begins == length)
@@ -136,7 +136,8 @@ class Merger:
 
 
 def _check_texts(texts: NDArray[np.uint8], offsets: NDArray[np.int32], size: int) -> None:
-    """
+    """Check the texts of the tokens.
+
     Raises:
         TokenizerError: offsets of another number of texts, or that cut characters.
     """
@@ -152,7 +153,8 @@ def _check_texts(texts: NDArray[np.uint8], offsets: NDArray[np.int32], size: int
 
 
 def _check_ids(name: str, ids: NDArray[np.int32], lowest: int, size: int) -> None:
-    """
+    """Check a table of ids.
+
     Raises:
         TokenizerError: ids without a place in the vocabulary.
     """
