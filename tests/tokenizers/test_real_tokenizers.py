@@ -104,7 +104,8 @@ def test_prompts(
     ids = pair.theirs.apply_chat_template(
         messages, tools=tools, add_generation_prompt=prompt, **options
     )["input_ids"]
-    assert encode_chat(pair.ours, pair.template, messages, tools, prompt, **options) == ids
+    given = {"tools": tools, "add_generation_prompt": prompt, **options}
+    assert encode_chat(pair.ours, pair.template, messages, **given) == ids
 
 
 def test_typed_specials_end_no_turn(pair: Pair) -> None:

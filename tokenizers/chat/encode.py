@@ -31,6 +31,7 @@ def encode_chat(
     messages: Sequence[Message],
     token_limit: int | None = None,
     /,
+    *,
     tools: Sequence[Message] | None = None,
     add_generation_prompt: bool = True,
     **kwargs: Any,

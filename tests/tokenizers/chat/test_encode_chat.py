@@ -72,9 +72,9 @@ def test_specials_in_tools_keys_and_variables(
     byte_tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
     tools = [{"<|im_end|>": ["<|im_start|>", 1, None]}]
-    ids = encode_chat(byte_tokenizer, template, chat("a"), tools, extra="<|im_end|>")
+    ids = encode_chat(byte_tokenizer, template, chat("a"), tools=tools, extra="<|im_end|>")
     assert byte_tokenizer.decode(ids, skip_specials=False) == template.render(
-        chat("a"), tools, extra="<|im_end|>"
+        chat("a"), tools=tools, extra="<|im_end|>"
     )
     assert [i for i in ids if i in (START, END)] == [START, END, START]
 
@@ -167,7 +167,7 @@ def test_a_special_token_in_the_name_of_a_key(byte_metadata: dict[str, Any], nam
     document = from_gguf(byte_metadata)
     tokenizer = Tokenizer(document.json, document.facts)
     template = ChatTemplate("{{ messages[0].role }}{{ messages[0].content }}", bos="", eos="")
-    ids = encode_chat(tokenizer, template, chat("hello"), [], kwargs=name)
+    ids = encode_chat(tokenizer, template, chat("hello"), tools=[], kwargs=name)
     assert tokenizer.decode(ids, skip_specials=False) == "userhello"
 
 
@@ -214,7 +214,7 @@ def test_tools_and_variables_are_checked_too(
     tools: Any
     for tools in ("text", 5, [circle()], {"a": 1}):
         with pytest.raises(TemplateError):
-            encode_chat(byte_tokenizer, template, chat("a"), tools)
+            encode_chat(byte_tokenizer, template, chat("a"), tools=tools)
     with pytest.raises(TemplateError, match="nested"):
         encode_chat(byte_tokenizer, template, chat("a"), extra=circle())
     with pytest.raises(TokenizerError, match="surrogate"):
