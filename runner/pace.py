@@ -1,5 +1,5 @@
 """How many prompt tokens a step may take, so that nobody waits long for it to end: a running
-sequence for its next token, a cancelled one for its pages."""
+sequence for its next token, a cancelled one for its blocks."""
 
 from __future__ import annotations
 

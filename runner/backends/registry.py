@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, MissingDependencyError
 from edge_llm.program.file import Program
+from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
 from edge_llm.runner.executor import Executor, Int32, Limits, StateGroup
 
@@ -86,10 +87,20 @@ def open_executor(
     not to be read from the file.
 
     Raises:
-        ConfigError, MissingDependencyError: as `backend`, and as its ``load``.
+        ConfigError: a longer context than the program's, an unknown KV type, or as `backend` and
+            its ``load``.
+        MissingDependencyError: as `backend`.
         NativeError: the backend refuses the program.
         CapacityError: the memory for ``limits`` cannot be had.
     """
+    if not 0 <= limits.context <= program.plan.context:
+        raise ConfigError(
+            f"context is {limits.context}, the program allows at most {program.plan.context}"
+        )
+    if limits.kv_dtype not in KV_DTYPES:
+        raise ConfigError(
+            f"kv_dtype is {limits.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"
+        )
     return backend(name).load(
         program.plan,
         {weight.tensor: program.weight_data(weight) for weight in program.plan.weights}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge_llm.errors import ConfigError, MissingDependencyError
+from edge_llm.program.file import Program
 from edge_llm.runner.backends import native
-from edge_llm.runner.backends.registry import BACKENDS, backend
+from edge_llm.runner.backends.registry import BACKENDS, backend, open_executor
+from edge_llm.runner.executor import Limits
 
 
 def test_backends_are_modules_with_the_three_functions() -> None:
@@ -22,6 +28,23 @@ def test_backends_are_modules_with_the_three_functions() -> None:
 def test_unknown_backend_names_the_known() -> None:
     with pytest.raises(ConfigError, match="'tpu', expected one of: native, torch"):
         backend("tpu")
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"context": 257}, "context is 257, the program allows at most 256"),
+        ({"context": -1}, "context is -1"),
+        ({"kv_dtype": "f64"}, "kv_dtype is 'f64', expected one of: f32, f16, i8"),
+    ],
+)
+def test_limits_beyond_the_program_are_refused(
+    tiny_program: Callable[..., Path], name: str, change: dict[str, Any], message: str
+) -> None:
+    limits = Limits(max_tokens=8, max_rows=8, max_sequences=1, blocks=(4,), kv_dtype="f16")
+    with Program.open(tiny_program()) as program, pytest.raises(ConfigError, match=message):
+        open_executor(program, dataclasses.replace(limits, **change), name=name)
 
 
 def test_absent_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
