@@ -11,6 +11,11 @@ namespace edge {
 namespace {
 
 template <class F>
+constexpr int kSpan = F::kGroup < 64 ? F::kGroup : 64;  // k that are summed in 16 bits
+template <class F>
+constexpr int kSpans = F::kGroup / kSpan<F>;  // at most 2
+
+template <class F>
 constexpr bool kStarted = F::kMinimum == MinimumType::none || F::kGroup > kBlock;
 
 // What a zero point is subtracted from: sums that start from -8 * sum(x) are those of q - 8.
@@ -145,34 +150,53 @@ struct RowTotals {
   }
 };
 
-// Adds the dot products of a group.
+// Pins where a sum is used, because gcc otherwise widens all sums of a tile ahead and spills them.
+inline __m256i in_order(__m256i sums) {
+  asm volatile("" : "+x"(sums));
+  return sums;
+}
+
+// Adds a group, whose sums in 16-bit halves are `sums` over its last span of k, and widened
+// `before` over the span before that, if there is one. Of byte scales into the integers `scaled`.
 template <class F, int M, bool Packed>
 inline void end_group(const GroupOperands& in, const uint8_t* frame, int g,
-                      const __m256i (&dots)[M][2], RowTotals<M>& totals) {
-  constexpr int kSpan = F::kGroup < 64 ? F::kGroup : 64;
+                      const __m256i (&sums)[M][2], const __m256i (&before)[M][2],
+                      int32_t (&scaled)[M * kLanes], RowTotals<M>& totals) {
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    const __m256 scale = Packed ? packed_scale<F>(in.w, h) : load_floats(in.w + 32 * h);
-    __m256 minimum;
-    if (F::kMinimum != MinimumType::none) {
-      minimum =
-          Packed ? packed_minimum<F>(in.w, frame, g, h) : load_floats(in.w + kVectorBytes + 32 * h);
-    }
+    if constexpr (kSuperScales<F>) {
+      // Scales multiply where the halves are added: 2 * 30720 * 255 fits 32 bits.
+      const __m256i scale = Packed ? packed_super_scale(in.w, h) : load_bytes(in.w + 32 * h);
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      __m256i dot = dots[m][h];
-      if (kStarted<F> && kSpan > kBlock) {
-        dot = _mm256_add_epi32(dot, _mm256_set1_epi32(2 * kSpanOffset * (F::kGroup / kSpan)));
+      for (int m = 0; m < M; ++m) {
+        __m256i* to = reinterpret_cast<__m256i*>(scaled + m * kLanes + 8 * h);
+        const __m256i dot = _mm256_madd_epi16(in_order(sums[m][h]), scale);
+        _mm256_store_si256(to, g ? _mm256_add_epi32(load_bytes(to), dot) : dot);
       }
-      __m256 value = _mm256_cvtepi32_ps(dot), total = totals.get(m, h);
-      if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
-        value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
+    } else {
+      const __m256 scale = Packed ? packed_scale<F>(in.w, h) : load_floats(in.w + 32 * h);
+      __m256 minimum;
+      if (F::kMinimum != MinimumType::none) {
+        minimum = Packed ? packed_minimum<F>(in.w, frame, g, h)
+                         : load_floats(in.w + kVectorBytes + 32 * h);
       }
-      total = _mm256_fmadd_ps(scale, value, total);
-      if (F::kMinimum == MinimumType::f16) {
-        total = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), total);
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        __m256i dot = _mm256_madd_epi16(in_order(sums[m][h]), _mm256_set1_epi16(1));
+        if (kSpans<F> > 1) dot = _mm256_add_epi32(dot, before[m][h]);
+        if (kStarted<F> && kSpan<F> > kBlock) {
+          dot = _mm256_add_epi32(dot, _mm256_set1_epi32(2 * kSpanOffset * kSpans<F>));
+        }
+        __m256 value = _mm256_cvtepi32_ps(dot), total = totals.get(m, h);
+        if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
+          value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
+        }
+        total = _mm256_fmadd_ps(scale, value, total);
+        if (F::kMinimum == MinimumType::f16) {
+          total = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), total);
+        }
+        totals.set(m, h, total);
       }
-      totals.set(m, h, total);
     }
   }
 }
@@ -215,9 +239,7 @@ inline void end_frame(const GroupOperands& in, const uint8_t* frame,
 template <class F, int M, bool Packed>
 EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
   constexpr Frames kFrames = F::kFrames;
-  constexpr int kSpan = F::kGroup < 64 ? F::kGroup : 64;
-  constexpr int kSpans = F::kGroup / kSpan;
-  constexpr int kSpanBytes = Packed ? kSpan * 8 : kSpan * kLanes;
+  constexpr int kSpanBytes = Packed ? kSpan<F> * 8 : kSpan<F> * kLanes;
   RowTotals<M> totals(memory);
   for (int64_t left = in.groups; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
@@ -227,9 +249,9 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
     const int groups = static_cast<int>(std::min<int64_t>(left, kFrames.together));
 #pragma GCC unroll 1
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
-      __m256i dots[M][2];
+      __m256i before[M][2];
 #pragma GCC unroll 2
-      for (int span = 0; span < kSpans; ++span) {
+      for (int span = 0; span < kSpans<F>; ++span) {
         __m256i sums[M][2];
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
@@ -237,35 +259,25 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
         }
         if (Packed) {
           for (int line = 0; line < kSpanBytes; line += 64) fetch_ahead<M>(in.w + line);
-          sum_packed<M, kSpan / kBlock>(in.w, in.x, sums);
+          sum_packed<M, kSpan<F> / kBlock>(in.w, in.x, sums);
         } else {
-          sum_bytes<M, kSpan / kBlock>(in.w, in.x, sums);
+          sum_bytes<M, kSpan<F> / kBlock>(in.w, in.x, sums);
         }
         in.w += kSpanBytes;
-        in.x += kSpan * M;
+        in.x += kSpan<F> * M;
         if (kStarted<F>) in.starts += M;
-        // Byte scales multiply where the halves are added: 2 * 30720 * 255 fits 32 bits.
+        if (span + 1 == kSpans<F>) {
+          end_group<F, M, Packed>(in, frame, g, sums, before, scaled, totals);
+          continue;
+        }
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
-          for (int h = 0; h < 2; ++h) {
-            const __m256i factor = !kSuperScales<F> ? _mm256_set1_epi16(1)
-                                   : Packed         ? packed_super_scale(in.w, h)
-                                                    : load_bytes(in.w + 32 * h);
-            const __m256i wide = _mm256_madd_epi16(sums[m][h], factor);
-            if (kSuperScales<F>) {
-              __m256i* to = reinterpret_cast<__m256i*>(scaled + m * kLanes + 8 * h);
-              _mm256_store_si256(to, g ? _mm256_add_epi32(load_bytes(to), wide) : wide);
-            } else {
-              dots[m][h] = span ? _mm256_add_epi32(dots[m][h], wide) : wide;
-            }
-          }
+          before[m][0] = _mm256_madd_epi16(sums[m][0], _mm256_set1_epi16(1));
+          before[m][1] = _mm256_madd_epi16(sums[m][1], _mm256_set1_epi16(1));
         }
       }
-      if constexpr (!kSuperScales<F>) {
-        end_group<F, M, Packed>(in, frame, g, dots, totals);
-        if (F::kMinimum != MinimumType::none) in.sums += M;
-      }
       in.w += Packed ? kFrames.tail : kNumberBytes<F>;
+      if (F::kMinimum != MinimumType::none && !kSuperScales<F>) in.sums += M;
     }
     if constexpr (kSuperScales<F>) {
       end_frame<F, M, Packed>(in, frame, scaled, totals);
