@@ -219,11 +219,17 @@ def test_unknown_cache_dtype_is_refused(
         run_plan(toy.tensors, toy.plan)
 
 
-def test_groups_must_divide_the_columns(plan_builder: Any, run_plan: Any) -> None:
+@pytest.mark.parametrize(
+    ("fmt", "k", "panel"),
+    [("i4g64", 96, 3 * 256 + 32 + 64), ("u4g64z", 96, 3 * 256 + 64 + 64), ("u4g32k", 128, 0)],
+)
+def test_groups_must_divide_the_columns(
+    plan_builder: Any, run_plan: Any, fmt: str, k: int, panel: int
+) -> None:
     builder = plan_builder()
-    x = builder.activations(np.ones((2, 96), np.float32))
-    # The size that 1 1/2 groups round down to.
-    weight = builder.packed(np.zeros(3 * 256 + 32 + 64, np.uint8), "i4g64", 16, 96)
+    x = builder.activations(np.ones((2, k), np.float32))
+    # The size that 1 1/2 groups round down to; half a frame of byte scales has no size at all.
+    weight = builder.packed(np.zeros(panel or 64 + 4 * 288 + 64, np.uint8), fmt, 16, k)
     with pytest.raises(NativeError, match="no multiple of its group"):
         run_plan(builder, builder.linear(x, weight))
 
