@@ -9,7 +9,7 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
   using V = typename S::Lanes;
   using Words = typename S::Words;
   Sums<S, M, P> sums;
-  sums.start(in.starts);
+  sums.template start<true>(in.starts);
   for (int64_t k = 0; k < in.depth; k += 16) {
 #pragma GCC unroll 4
     for (int step = 0; step < 4; ++step, in.w += kInt8WordBytes, in.x += 4 * M) {

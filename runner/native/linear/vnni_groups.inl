@@ -208,7 +208,7 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
 #pragma GCC unroll 1
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
       Sums<S, M, P> sums;
-      sums.start(ends.kStarts ? in.starts : nullptr);
+      sums.template start<Ends<S, F, M, P>::kStarts>(in.starts);
       if constexpr (P == 1) {
 #pragma GCC unroll 20
         for (int line = 0; line < kBytes; line += 64) fetch_ahead<M>(in.w + line);

@@ -64,13 +64,14 @@ struct Sums {
   static constexpr int kChains = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
   Words sums[kChains][M][P];
 
-  // `starts` null: from 0.
+  // From words for each row, or from 0.
+  template <bool FromWords>
   void start(const int32_t* starts) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        sums[0][m][p] = Words::broadcast(starts ? starts[m] : 0);
+        sums[0][m][p] = Words::broadcast(FromWords ? starts[m] : 0);
 #pragma GCC unroll 4
         for (int c = 1; c < kChains; ++c) sums[c][m][p] = Words::broadcast(0);
       }
