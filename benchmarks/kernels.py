@@ -92,7 +92,7 @@ class Builder:
         ]
 
     def attention(self, qkv: int, heads: int, kv_heads: int, head_dim: int) -> int:
-        """Of a value that holds queries, keys and values side by side."""
+        """Make a value that holds queries, keys and values side by side."""
         widths = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
         q, k, v = self._op("split", (qkv,), widths)
         self._states.append(State(f"state.{len(self._states)}", kv_heads, head_dim, head_dim))

@@ -1,4 +1,4 @@
-"""What quantization costs: perplexity of programs and of eager torchao with the same integers.
+"""The cost of quantization: perplexity of programs and of eager torchao with the same integers.
 
     python benchmarks/quality.py CHECKPOINT TEXT [--windows 20] [--rules affine,signed,hqq]
 

@@ -18,7 +18,7 @@ _FIGURES = ("kl", "max_kl", "top1", "cosine")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is compared: a program, or what a dry run says of one. Sizes in bytes."""
+    """One side of a comparison: a program, or what a dry run says of one. Sizes in bytes."""
 
     name: str
     file_bytes: int
@@ -39,7 +39,7 @@ def program_subject(program: Program) -> Subject:
 
 
 def planned_subject(document: Mapping[str, Any]) -> Subject:
-    """What `dry_run` returned."""
+    """Return what `dry_run` returned."""
     return Subject(
         f"{document['model']} (planned)",
         document["file"]["bytes"],

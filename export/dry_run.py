@@ -1,4 +1,4 @@
-"""What an export would make, and what it would take: everything but the weights.
+"""The outcome and the cost of an export before it is made: everything but the weights.
 
 The model is traced as for an export, so a model or recipe that cannot be exported is refused here
 too; no tensor is read and nothing is written.

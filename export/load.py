@@ -23,10 +23,10 @@ from edge_llm.tokenizers.tables.build import Array, tables_of
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is known before any weight is read. ``name`` is the model's, ``tables`` the tensors that
-    the tokenizer loads fast from, ``context`` the program's limit in tokens; ``sources`` are the
-    files read, which ``checkpoint`` watches; ``notes`` says what was settled on the way.
-    ``weightless``: there are no weights to read."""
+    """The facts that are known before any weight is read. ``name`` is the model's, ``tables`` the
+    tensors that the tokenizer loads fast from, ``context`` the program's limit in tokens;
+    ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says what was settled on
+    the way. ``weightless``: there are no weights to read."""
 
     name: str
     checkpoint: Checkpoint

@@ -14,11 +14,11 @@ _POSITIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of the program's logits with eager ones, over ``positions``. ``kl`` (nats) and ``cosine`` are
-    means, ``max_kl`` and ``min_cosine`` the worst position. ``top1`` is the share of positions with
-    the same likeliest id; ``top1_near`` counts those too where eager's choice leads the program's
-    by at most NEAR; ``top1_margin`` is the largest such lead, ``max_error`` the largest difference
-    of a logit: all three in standard deviations of the position's logits."""
+    """A comparison of the program's logits with eager ones, over ``positions``. ``kl`` (nats) and
+    ``cosine`` are means, ``max_kl`` and ``min_cosine`` the worst position. ``top1`` is the share of
+    positions with the same likeliest id; ``top1_near`` counts those too where eager's choice leads
+    the program's by at most NEAR; ``top1_margin`` is the largest such lead, ``max_error`` the
+    largest difference of a logit: all three in standard deviations of the position's logits."""
 
     positions: int
     kl: float

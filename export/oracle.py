@@ -1,4 +1,4 @@
-"""What a recipe stands for in eager PyTorch: its numbers, tried without exporting anything."""
+"""A recipe in eager PyTorch: its numbers, tried without exporting anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export did, for people and for the file: every weight accounted for."""
+"""The report of an export, for people and for the file: every weight accounted for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Outcome = Literal["unchanged", "exact", "rounded"]
 
 @dataclass(frozen=True, slots=True)
 class WeightRow:
-    """What became of one parameter.
+    """The fate of one parameter.
 
     Attributes:
         name: the parameter's.

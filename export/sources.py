@@ -26,7 +26,7 @@ class Identity:
 
 
 def identity(path: Path) -> Identity:
-    """Of the file behind ``path`` (links are followed).
+    """The facts of the file behind ``path`` (links are followed).
 
     Raises:
         OSError: there is none.

@@ -1,4 +1,4 @@
-"""What we use of torchao, imported without its notices.
+"""The parts of torchao that we use, imported without its notices.
 
 At import it logs every compiled extension that this machine cannot load and deprecations inside
 itself; none of that concerns an export, which uses its tensor class alone.

@@ -1,4 +1,4 @@
-"""What a request may be held to: which tokens can follow, decided by something outside the engine.
+"""Constraints: which tokens can follow in a request, decided by something outside the engine.
 
 The engine knows no grammar. Before a row is sampled it asks for the row's mask; along a draft it
 asks for the masks of the whole path at once. What was accepted is told afterwards, once.

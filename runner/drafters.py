@@ -1,4 +1,4 @@
-"""What proposes tokens that may follow, for the model to check several in one step.
+"""Drafters: they propose tokens that may follow, for the model to check several in one step.
 
 A draft never changes a result: a row behind a proposed token counts only if the token before it is
 what the sampler has drawn, with the same random number that it would have drawn without a draft.

@@ -1,4 +1,4 @@
-"""What the engine tells about a request.
+"""The events of a request, as the engine tells them.
 
 Callbacks run on the engine's thread and must not block.
 """

@@ -120,9 +120,9 @@ class StateGroup:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an executor reserves at load: T, R and sequences of a step, blocks of each group of the
-    plan's states, the type of the KV cache (a key of ops.KV_DTYPES), positions of a sequence (0:
-    the program's), threads (0: physical cores), and whether every value of a step can be read
+    """The reservations of an executor at load: T, R and sequences of a step, blocks of each group
+    of the plan's states, the type of the KV cache (a key of ops.KV_DTYPES), positions of a sequence
+    (0: the program's), threads (0: physical cores), and whether every value of a step can be read
     back."""
 
     max_tokens: int

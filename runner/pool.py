@@ -26,7 +26,7 @@ class GroupSize:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What the cache has of a prompt.
+    """The part of a prompt that the cache has.
 
     Attributes:
         tokens: how many positions need not be computed.

@@ -20,7 +20,7 @@ from edge_llm.program.plan import Plan, layer_of
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What the workers do between two moments of a step: part ``work`` ("": all) of the
+    """The workers' task between two moments of a step: part ``work`` ("": all) of the
     ``instructions`` (numbers in the plan; none for sampling). ``barrier``: they wait for each
     other first."""
 

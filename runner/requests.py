@@ -20,7 +20,7 @@ _GREEDY = SamplingParams(temperature=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What the engine has to know of a program: sizes in tokens, the program's ``stop_ids``,
+    """The engine's facts about a program: sizes in tokens, the program's ``stop_ids``,
     ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
     which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
     ``windows``: of each group of states (0: none; empty: no group has one)."""

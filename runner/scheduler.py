@@ -35,7 +35,7 @@ SliceKind = Literal["prefill", "decode", "verify"]
 
 @dataclass(slots=True)
 class Slice:
-    """What a step computes of one sequence: its next ``count`` known tokens, then ``draft``.
+    """The part of a sequence that a step computes: its next ``count`` known tokens, then ``draft``.
     ``masks`` says which ids the rows that sample may choose, from the first on (empty: all)."""
 
     kind: SliceKind

@@ -1,4 +1,4 @@
-"""What a request is while it runs."""
+"""A request while it runs."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _TOKENS = 32  # of the prompt, where the program has no golden ones
 
 
 class Oracle(Protocol):
-    """What the torch backend's executor can do besides running steps."""
+    """The abilities of the torch backend's executor besides running steps."""
 
     def run_instruction(
         self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch

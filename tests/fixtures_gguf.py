@@ -171,7 +171,7 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], 
 
 
 def llama3_divisors(config: dict[str, Any]) -> NDArray[np.float32]:
-    """What the converter stores for llama3 scaling: divisors of the base frequencies."""
+    """Return what the converter stores for llama3 scaling: divisors of the base frequencies."""
     rope, dim = config["rope_parameters"], head_dim(config)
     base = rope["rope_theta"] ** -(np.arange(0, dim, 2, dtype=np.float64) / dim)
     wavelength = 2 * np.pi / base

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as PyTorch's tensors."""
+"""The contents of a checkpoint, as PyTorch's tensors."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class NativeExecutor:
 
     @property
     def limits(self) -> Limits:
-        """What was reserved; ``threads`` is the number that runs."""
+        """Return what was reserved; ``threads`` is the number that runs."""
         return self._limits
 
     def step(self, batch: Batch) -> StepResult:
@@ -148,7 +148,7 @@ class NativeExecutor:
         native.check(self._library.edge_profile_start(self._open(), steps))
 
     def phases(self, *, wanted: bool) -> list[Phase]:
-        """What the workers do in a step, in order; ``wanted``: one that wants rows."""
+        """Return what the workers do in a step, in order; ``wanted``: one that wants rows."""
         model, count = self._open(), ctypes.c_int32()
         phases = self._library.edge_profile_phases
         native.check(phases(model, wanted, None, 0, ctypes.byref(count)))

@@ -152,7 +152,7 @@ class StepBuffers:
         return array.ctypes.data
 
     def result(self, batch: Batch, logits: Float32 | None) -> StepResult:
-        """What the core left for the rows of ``batch``."""
+        """Return what the core left for the rows of ``batch``."""
         count = len(batch.rows)
         if not any(sampler is not None for sampler in batch.samplers):
             none: list[None] = [None] * count

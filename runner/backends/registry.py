@@ -30,7 +30,7 @@ BACKENDS: MappingProxyType[str, str] = MappingProxyType(
 
 
 class Backend(Protocol):
-    """What a backend's module offers."""
+    """The functions of a backend's module."""
 
     def load(
         self,

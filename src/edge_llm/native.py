@@ -317,8 +317,8 @@ def measure_cores(cpus: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What ``threads`` threads reach together on this machine: bytes read from memory a second, and
-    int8 multiplications plus additions a second with the instruction set ``isa``."""
+    """The rates that ``threads`` threads reach together on this machine: bytes read from memory a
+    second, and int8 multiplications plus additions a second with the instruction set ``isa``."""
 
     threads: int
     isa: str

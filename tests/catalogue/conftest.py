@@ -44,7 +44,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def package() -> Package:
-    """What the catalogue would say about the wheel."""
+    """Return what the catalogue would say about the wheel."""
     return Package(
         name="edge-llm-toy",
         version="1.0",

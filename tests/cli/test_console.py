@@ -1,4 +1,4 @@
-"""What the verbs print on the way."""
+"""The output of the verbs on the way."""
 
 from __future__ import annotations
 

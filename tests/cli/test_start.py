@@ -1,4 +1,4 @@
-"""What a verb imports before it does anything: the rest would delay the first token."""
+"""The imports of a verb before it does anything: the rest would delay the first token."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def folder(tiny_checkpoint: Tiny, tmp_path: Path) -> Path:
 
 
 def integers_of(program: Program) -> dict[str, Integers]:
-    """What the file holds for each matrix of integers, by parameter."""
+    """Return what the file holds for each matrix of integers, by parameter."""
     weights = {weight.tensor: weight for weight in program.plan.weights}
     begin: dict[str, int] = {}
     found = {}

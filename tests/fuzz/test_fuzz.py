@@ -32,7 +32,7 @@ Reports = dict[str, Any]
 
 
 def run_worker(*targets: str, seeds: Path, scratch: Path, first: int, count: int) -> Reports:
-    """What the worker reports of each target."""
+    """Return what the worker reports of each target."""
     command = [sys.executable, str(HERE / "worker.py"), *targets, f"--seeds={seeds}"]
     command += [f"--scratch={scratch}", f"--first={first}", f"--count={count}", f"--jobs={JOBS}"]
     reports: Reports = json.loads(

@@ -129,7 +129,8 @@ def _start(stretch: Stretch, seeds: Path, keep: bool) -> None:
 
 
 def _ended(stretch: Stretch, report: Report) -> bool:
-    """Whether the child is done, in one way or another; ``first`` is then what is left to do."""
+    """Tell whether the child is done, in one way or another; ``first`` is then what is left to
+    do."""
     process, status = os.waitpid(stretch.process, os.WNOHANG)
     at = struct.unpack("q", stretch.progress[:8])[0]
     if process == 0:

@@ -1,4 +1,5 @@
-"""What torch.export sees of each family: the operators that lowering knows, and no other."""
+"""The graph of each family as torch.export sees it: the operators that lowering knows, and no
+other."""
 
 from __future__ import annotations
 

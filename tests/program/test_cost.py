@@ -1,4 +1,4 @@
-"""What a step costs, counted by hand."""
+"""The cost of a step, counted by hand."""
 
 from __future__ import annotations
 

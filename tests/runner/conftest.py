@@ -161,7 +161,7 @@ class Listener:
 
     @property
     def scores(self) -> tuple[TokenLogprobs | None, ...]:
-        """Of the prompt: one event, before any token."""
+        """Return the scores of the prompt: one event, before any token."""
         first, *rest = self.events
         assert isinstance(first, PromptEvent)
         assert not any(isinstance(event, PromptEvent) for event in rest)
@@ -229,7 +229,7 @@ class Bench:
         raise AssertionError(f"not done after {steps} steps")
 
     def solo(self, prompt: list[int], max_tokens: int, **params: object) -> list[int]:
-        """What a request gives when it runs alone on a fresh engine with plenty of pages."""
+        """Return what a request gives when it runs alone on a fresh engine with plenty of pages."""
         bench = Bench(block_size=self.executor.block_size, context=self.engine.facts.context)
         listener, _ = bench.submit(prompt, max_tokens, **params)
         bench.run()

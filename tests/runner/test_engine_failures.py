@@ -1,4 +1,4 @@
-"""What goes wrong in a step, and the engine's thread: nobody hangs, nobody else suffers."""
+"""Failures in a step and of the engine's thread: nobody hangs, nobody else suffers."""
 
 from __future__ import annotations
 

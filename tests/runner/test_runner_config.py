@@ -1,4 +1,4 @@
-"""What the options of the engine refuse."""
+"""The refusals of the engine's options."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def scheduler(blocks: int = 32, max_sequences: int = 4, step_tokens: int = 8, ma
 
 
 def advance(policy: Scheduler, step: Step) -> None:
-    """What the engine does after a step: token 0 follows every finished prompt."""
+    """Return what the engine does after a step: token 0 follows every finished prompt."""
     for item, part in step.slices.items():
         policy.commit(item, item.computed + part.count)
         if item.remaining == 0 and not item.want_logits:

@@ -1,4 +1,4 @@
-"""What clients send and peers accept with a meaning."""
+"""Fields that clients send and peers accept with a meaning."""
 
 from __future__ import annotations
 

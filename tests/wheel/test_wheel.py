@@ -54,7 +54,7 @@ class Installed:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``make wheel`` makes."""
+    """Return what ``make wheel`` makes."""
     output = tmp_path_factory.mktemp("dist")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "wheel.py"), "--output", str(output)],

@@ -1,4 +1,4 @@
-"""What a plan must satisfy before a backend sees it.
+"""The checks of a plan before a backend sees it.
 
 The native core trusts all of this: a plan that passes reads and writes only inside its own values,
 weights and states, whatever else it computes. Form (types, unknown keys) is `serialize.py`'s part.

@@ -1,4 +1,4 @@
-"""What a step costs: bytes read and operations done, from the plan alone.
+"""The cost of a step: bytes read and operations done, from the plan alone.
 
 Figures count what the arithmetic needs: every packed weight once per step, one row of an embedding
 per token, and the KV entries that attention reads. They are the numerators of GB/s and GOP/s.

@@ -39,7 +39,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """What the checkpoint's authors recommend; ``stop_ids`` end a turn."""
+    """The recommendations of the checkpoint's authors; ``stop_ids`` end a turn."""
 
     stop_ids: tuple[int, ...]
     temperature: float = 1.0

@@ -59,7 +59,7 @@ _NUMPY: Mapping[str, np.dtype[Any]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """What the program answered when it was exported. P prompts; -1 pads short rows at the end.
+    """The program's answers when it was exported. P prompts; -1 pads short rows at the end.
 
     ``tokens`` [P, n] int32: prompts. ``next`` [P, m] int32: their greedy continuations.
     ``top_ids`` [P, k] int32 and ``top_logits`` [P, k] float32: the likeliest ids at the last
@@ -210,7 +210,7 @@ class Program:
         self._verify(self.tensors)
 
     def _unread(self) -> set[str]:
-        """What the run time needs tables instead of."""
+        """Return what the run time needs tables instead of."""
         return {TOKENIZER} if self.tokenizer_tables else set()
 
     def _bytes(self, name: str) -> NDArray[np.uint8]:

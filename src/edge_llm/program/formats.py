@@ -1,4 +1,4 @@
-"""What a stored weight looks like: one small type for recipe, export, file, oracle, cost and core.
+"""The form of a stored weight: one small type for recipe, export, file, oracle, cost and core.
 
 A weight in groups stands for ``scale * code + minimum`` along each row, with one scale and minimum
 for every ``group`` columns:

@@ -77,7 +77,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an instruction remembers of every position of a sequence: keys ``[heads, k_dim]`` and
+    """The memory of an instruction for every position of a sequence: keys ``[heads, k_dim]`` and
     values ``[heads, v_dim]`` of kind "kv". Only the last ``window`` positions are read again; 0:
     all. The type of the stored numbers is a limit of loading."""
 

@@ -74,7 +74,7 @@ class Rates:
 
 
 def measured_rates(isa: str, bytes_per_second: float, int8_per_second: float) -> Rates:
-    """Of a machine whose float rate was not measured."""
+    """Return the rates of a machine whose float rate was not measured."""
     share = FLOAT_SHARES.get(isa, FLOAT_SHARES[_OTHER])
     return Rates(isa, bytes_per_second, int8_per_second, share * int8_per_second)
 
@@ -93,7 +93,8 @@ def decode_seconds(plan: Plan, rates: Rates, depth: int, kv_dtype: str) -> float
 def prefill_seconds(
     plan: Plan, rates: Rates, tokens: int, *, step_tokens: int, depth: int = 0
 ) -> float:
-    """Of a prompt of ``tokens`` after ``depth`` cached ones, at most ``step_tokens`` in a step."""
+    """Return the seconds of a prompt of ``tokens`` after ``depth`` cached ones, at most
+    ``step_tokens`` in a step."""
     use = rates.efficiency
     steps = -(-tokens // step_tokens)
     attention = attention_operations(plan, tokens, depth)

@@ -89,7 +89,7 @@ def in_chunks(runner: Any, tokens: Sequence[int], chunk: int, sequence: int = 0)
 
 
 def cached(shape: Shape, x: Float32) -> NDArray[np.float64]:
-    """What the cache keeps of rows [..., head_dim]."""
+    """Return what the cache keeps of rows [..., head_dim]."""
     if shape.dtype != "i8":
         return x.astype(np.float16 if shape.dtype == "f16" else np.float32).astype(np.float64)
     scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)

@@ -1,4 +1,4 @@
-"""What a loaded model takes of memory before and while it runs."""
+"""The memory that a loaded model takes before and while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the core refuses: plans and batches that reach into foreign memory, limits out of range."""
+"""The refusals of the core: plans and batches that reach into foreign memory, limits out of
+range."""
 
 from __future__ import annotations
 

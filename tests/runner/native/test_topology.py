@@ -52,7 +52,7 @@ def count(program: Path, tmp_path: Path, sure: list[bool]) -> Count:
 
 @pytest.fixture
 def sure() -> list[bool]:
-    """Whether the files of the last machine that was counted leave no doubt."""
+    """Tell whether the files of the last machine that was counted leave no doubt."""
     return []
 
 
