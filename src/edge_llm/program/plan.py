@@ -46,7 +46,7 @@ class Value:
 
     @property
     def rows(self) -> Rows:
-        """What the rows of a matrix are."""
+        """Return what the rows of a matrix are."""
         return cast(Rows, self.dims[0])
 
     @property
