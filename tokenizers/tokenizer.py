@@ -191,7 +191,8 @@ class Tokenizer:
 
     @property
     def has_normalized_specials(self) -> bool:
-        """Whether other texts than its own become a special token, once they are normalized."""
+        """Tell whether other texts than its own become a special token, once they are
+        normalized."""
         return any(token.special and token.normalized for token in self._added.values())
 
     def _encode(self, text: str, specials: bool, continues: bool) -> hf.Encoding:
