@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from edge_llm.llm.config import ConfigReader, shorten
+from edge_llm.llm.config import ConfigReader, is_integer, shorten
 from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
 from edge_llm.llm.family import GGUF_BLOCK, Family
 from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
@@ -80,8 +80,8 @@ def _read_rotates(reader: ConfigReader) -> Callable[[int], bool]:
     if (
         isinstance(flags, list)
         and all(flag in (0, 1) for flag in flags)
-        and isinstance(layers, int)
-        and len(flags) >= layers
+        and is_integer(layers)
+        and len(flags) >= layers > 0
     ):
         return lambda layer: bool(flags[layer])
     reader.problem(

@@ -180,6 +180,10 @@ def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
             {"model_type": "smollm3", "no_rope_layers": [1]},
             ["no_rope_layers: got [1], expected 0 or 1 for each of the 2 layers"],
         ),
+        (
+            {"model_type": "smollm3", "no_rope_layers": [], "num_hidden_layers": 0},
+            ["no_rope_layers: got [], expected", "num_hidden_layers: got 0, expected an integer"],
+        ),
         ({"model_type": "mistral", "layer_types": ["full_attention"] * 2}, ["layer_types: got ["]),
         ({"model_type": "mistral", "sliding_window": 0}, ["sliding_window: got 0, expected an"]),
         ({"model_type": "mistral", "hidden_act": "gelu"}, ["hidden_act: got 'gelu', expected"]),
