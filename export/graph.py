@@ -20,7 +20,8 @@ from edge_llm.export.parameters import stored_formats
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
-from edge_llm.export.recipe import DEFAULT_GROUP_SIZE, Recipe
+from edge_llm.export.recipe import Recipe
+from edge_llm.export.schemes import DEFAULT_GROUP_SIZE
 from edge_llm.export.trace import trace
 from edge_llm.export.verify import golden_shapes
 from edge_llm.llm.ops import CACHE_DTYPES

@@ -17,7 +17,7 @@ from torch import nn
 
 from edge_llm.export.eager import torchao_tensor
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import load_recipe
+from edge_llm.export.recipe_file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
 from edge_llm.program.file import Program

@@ -11,7 +11,7 @@ import torch
 
 import edge_llm
 from edge_llm.export.oracle import eager_model
-from edge_llm.export.recipe import load_recipe
+from edge_llm.export.recipe_file import load_recipe
 from edge_llm.export.verify import eager_logits
 from edge_llm.program.file import Program
 from edge_llm.runner.evaluation import evaluate, open_reader

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.cli.terminate import terminate_as_interrupt
     from edge_llm.export.compare import compare
     from edge_llm.export.pipeline import export
-    from edge_llm.export.recipe import load_recipe
+    from edge_llm.export.recipe_file import load_recipe
     from edge_llm.export.report import summary
 
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either

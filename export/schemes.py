@@ -1,0 +1,31 @@
+"""Schemes: which format the weights of each kind of layer get, by one name for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from edge_llm.program.formats import WEIGHT_FORMATS
+
+Kind = Literal["linear", "embedding", "head"]
+
+# Names of the formats that weights can be quantized or rounded to.
+FORMATS = tuple(
+    name for name, form in WEIGHT_FORMATS.items() if form.is_panel and form.minimum == "none"
+)
+# Format per kind of layer; "i4" stands for i4g32, i4g64 or i4g128 by the group size.
+SCHEMES: Mapping[str, Mapping[Kind, str]] = MappingProxyType(
+    {
+        "8da4w": {"linear": "i4", "embedding": "i8", "head": "i8"},
+        "8da8w": {"linear": "i8", "embedding": "i8", "head": "i8"},
+        "fp16": {"linear": "f16", "embedding": "f16", "head": "f16"},
+        "bf16": {"linear": "bf16", "embedding": "bf16", "head": "bf16"},
+        "fp32": {"linear": "f32", "embedding": "f32", "head": "f32"},
+    }
+)
+# Weights that a scheme treats apart where they are quantized here: pattern of names -> format.
+# v_proj is 3 % of the weights of a small model, and 29 % of what it loses in int4.
+EXCEPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType({"8da4w": {"*.v_proj.weight": "i8"}})
+GROUP_SIZES = (32, 64, 128)
+DEFAULT_GROUP_SIZE = 32
