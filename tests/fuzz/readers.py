@@ -208,7 +208,7 @@ def read_request(folder: Path) -> None:
     from edge_llm.server.body import read_json
     from edge_llm.server.errors import ApiError
     from edge_llm.server.schemas import ChatRequest, CompletionRequest
-    from edge_llm.server.validation import validate
+    from edge_llm.server.validation import check_sampling, validate
 
     (file,) = folder.iterdir()
     data = file.read_bytes()
@@ -223,6 +223,7 @@ def read_request(folder: Path) -> None:
     try:
         body = _finished(read_json(request, 2**20))
         checked, ignored = validate(kind, body, strict=False)
+        check_sampling(checked, least_tokens=0)
         json.dumps(ignored).encode()
     except ApiError as exc:
         refusal = exc
