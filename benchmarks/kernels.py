@@ -387,7 +387,9 @@ def gemm_verdict(rows: list[dict[str, Any]], arithmetic: float, bar: float) -> s
     shares = [
         row["operations"] / row["seconds"] / arithmetic
         for row in rows
-        if row["kernel"] == "linear" and row["size"] == max(MANY) and row["what"] != "i8"
+        if row["kernel"] == "linear"
+        and row["size"] == max(MANY)
+        and FORMATS[row["what"]].code == "i4"
     ]
     if not shares:
         return ""
