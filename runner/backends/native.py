@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm import native
+from edge_llm import abi, native
 from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
@@ -42,7 +42,7 @@ def block_size() -> int:
 def groups(plan: Plan, kv_dtype: str) -> tuple[StateGroup, ...]:
     """Return the groups of this plan's states in a cache of ``kv_dtype``."""
     groups = plan.groups
-    program = native.Program()
+    program = abi.Program()
     program.state_count = len(plan.states)
     program.states = native_states(plan)
     sizes = (ctypes.c_uint64 * len(groups))()
@@ -152,7 +152,7 @@ class NativeExecutor:
         model, count = self._open(), ctypes.c_int32()
         phases = self._library.edge_profile_phases
         native.check(phases(model, wanted, None, 0, ctypes.byref(count)))
-        table = (native.Phase * count.value)()
+        table = (abi.Phase * count.value)()
         native.check(phases(model, wanted, table, count.value, ctypes.byref(count)))
         return [
             Phase(
@@ -165,7 +165,7 @@ class NativeExecutor:
 
     def profiled_step(self, number: int) -> StepTimes:
         """Step ``number`` of those recorded since `start_profile`."""
-        model, step = self._open(), native.ProfileStep()
+        model, step = self._open(), abi.ProfileStep()
         read = self._library.edge_profile_read
         native.check(read(model, number, ctypes.byref(step), None, 0))
         stamps = np.empty((step.threads, step.phases, 2), np.int64)

@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 
-from edge_llm import native
+from edge_llm import abi
 from edge_llm.errors import NativeError
 from edge_llm.runner.backends.reference_sampler import NON_FINITE, NONE_ALLOWED
 from edge_llm.runner.executor import (
@@ -41,13 +41,13 @@ class StepBuffers:
         self._tables = np.full(
             (len(limits.blocks), limits.max_sequences * self._stride), -1, np.int32
         )
-        self._samplers = (native.Sampler * max(limits.max_rows, 1))()
-        self._samples = (native.Sample * max(limits.max_rows, 1))()
+        self._samplers = (abi.Sampler * max(limits.max_rows, 1))()
+        self._samples = (abi.Sample * max(limits.max_rows, 1))()
         # The same records for numpy, to read a whole column at once.
         self._sample_view = np.ctypeslib.as_array(self._samples)
         self._params: list[SamplingParams | None] = [None] * limits.max_rows
         self._borrowed: list[object] = []  # what the samplers' pointers point at
-        batch = native.Batch()
+        batch = abi.Batch()
         batch.block_stride = self._stride
         batch.tokens = self._tokens.ctypes.data
         batch.positions = self._positions.ctypes.data
@@ -178,7 +178,7 @@ def _wants_logprobs(sampler: RowSampler | None) -> bool:
     return sampler is not None and sampler.params.top_logprobs is not None
 
 
-def _logprobs(sample: native.Sample) -> TokenLogprobs | None:
+def _logprobs(sample: abi.Sample) -> TokenLogprobs | None:
     if sample.status != 0:
         return None
     count = sample.top_count

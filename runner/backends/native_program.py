@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm import native
+from edge_llm import abi
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
 from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS
@@ -32,11 +32,11 @@ def aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def native_program(
     plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
-) -> native.Program:
+) -> abi.Program:
     """The C form of a plan; it keeps its tables alive, but not ``weights``."""
     method = plan.language_model
-    values = (native.Value * len(method.values))(*map(_value, method.values))
-    table = (native.Weight * len(plan.weights))()
+    values = (abi.Value * len(method.values))(*map(_value, method.values))
+    table = (abi.Weight * len(plan.weights))()
     for entry, weight in zip(table, plan.weights, strict=True):
         data = weights.get(weight.tensor)
         if data is None:
@@ -56,10 +56,10 @@ def native_program(
         entry.data = data.ctypes.data
         entry.bytes = data.size
     states = native_states(plan)
-    instructions = (native.Instruction * len(plan.instructions))(
+    instructions = (abi.Instruction * len(plan.instructions))(
         *(_instruction(instruction) for instruction in plan.instructions)
     )
-    return native.Program(
+    return abi.Program(
         plan.context,
         plan.vocab,
         sampleable,
@@ -75,12 +75,12 @@ def native_program(
     )
 
 
-def native_states(plan: Plan) -> ctypes.Array[native.State]:
+def native_states(plan: Plan) -> ctypes.Array[abi.State]:
     """Return the states of a plan, each with the number of its group."""
     group_of = {number: g for g, group in enumerate(plan.groups) for number in group.states}
-    return (native.State * len(plan.states))(
+    return (abi.State * len(plan.states))(
         *(
-            native.State(
+            abi.State(
                 STATE_KINDS[state.kind],
                 state.heads,
                 state.k_dim,
@@ -93,10 +93,10 @@ def native_states(plan: Plan) -> ctypes.Array[native.State]:
     )
 
 
-def native_limits(limits: Limits) -> native.Limits:
+def native_limits(limits: Limits) -> abi.Limits:
     """Return the C form of limits; it keeps its array alive."""
     blocks = (ctypes.c_int32 * len(limits.blocks))(*limits.blocks)
-    return native.Limits(
+    return abi.Limits(
         max_tokens=limits.max_tokens,
         max_rows=limits.max_rows,
         max_sequences=limits.max_sequences,
@@ -109,17 +109,17 @@ def native_limits(limits: Limits) -> native.Limits:
     )
 
 
-def _value(value: Value) -> native.Value:
+def _value(value: Value) -> abi.Value:
     if not value.is_matrix:
         raise NativeError(
             f"a value is {value.dtype}{list(value.dims)}, expected a matrix of T or R rows"
         )
-    return native.Value(int(value.rows == "R"), value.width, int(value.dtype == "i32"))
+    return abi.Value(int(value.rows == "R"), value.width, int(value.dtype == "i32"))
 
 
-def _instruction(instruction: Instruction) -> native.Instruction:
+def _instruction(instruction: Instruction) -> abi.Instruction:
     spec = OPS[instruction.op]
-    out = native.Instruction(
+    out = abi.Instruction(
         op=spec.code,
         input_count=len(instruction.inputs),
         output_count=len(instruction.outputs),

@@ -11,12 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "edge_llm"
 
-BASE = {"errors", "program", "native"}
+BASE = {"errors", "program", "native", "abi"}
 
 # part -> our parts it may import anywhere, and third-party packages it may import anywhere
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "program": (BASE, {"numpy"}),
+    "abi": (BASE, set()),
     "native": (BASE, set()),
     "catalogue": ({"errors", "catalogue"}, set()),
     "llm": (BASE | {"llm"}, {"torch", "safetensors", "numpy"}),

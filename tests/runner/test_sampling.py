@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_llm import native
+from edge_llm import abi
 from edge_llm.errors import CheckpointError, ProgramError, RequestError
 from edge_llm.llm.checkpoints.generation import generation_defaults
 from edge_llm.program.check import check_documents
@@ -160,9 +160,9 @@ def test_names_and_aliases_are_unique() -> None:
 def test_the_struct_of_the_core_has_these_parameters() -> None:
     run_time = {"sample", "seed", "counter", "history", "history_length", "prompt_length"}
     run_time |= {"bias_ids", "bias_values", "bias_count", "allowed", "target"}
-    assert PARAMETERS["top_logprobs"].high == native.MAX_LOGPROBS
+    assert PARAMETERS["top_logprobs"].high == abi.MAX_LOGPROBS
     kinds = {"integer": ctypes.c_int32, "number": ctypes.c_float}
-    assert {name: kind for name, kind, *_ in native.Sampler._fields_ if name not in run_time} == {
+    assert {name: kind for name, kind, *_ in abi.Sampler._fields_ if name not in run_time} == {
         name: kinds[PARAMETERS[name].kind] for name in SCALARS
     }
 
@@ -177,8 +177,8 @@ def test_the_core_reads_biases_where_the_request_keeps_them() -> None:
     one = np.zeros(1, np.int32)
     sampler = RowSampler(params, seed=0, counter=0, history=one, prompt_length=1)
     buffers.fill(Batch(one, one, one, one, (np.zeros((1, 1), np.int32),), [sampler]))
-    batch = native.Batch.from_address(buffers.address)
-    filled = native.Sampler.from_address(batch.samplers)
+    batch = abi.Batch.from_address(buffers.address)
+    filled = abi.Sampler.from_address(batch.samplers)
     assert (filled.bias_ids, filled.bias_count) == params.bias_ids.buffer_info()
     assert filled.bias_values == params.bias_values.buffer_info()[0]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.native import BPE_PROBES
+from edge_llm.abi import BPE_PROBES
 from edge_llm.tokenizers.bytelevel import BYTE_OF
 from edge_llm.tokenizers.tokenizer import parse
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm import native
+from edge_llm import abi, native
 from edge_llm.errors import TokenizerError
 
 _SPACE = "▁".encode()
@@ -54,7 +54,7 @@ class Merger:
         self._space = self._find_space()
         self._merge = native.library().edge_bpe_merge
         self._arrays = (merges, words)  # whose memory the core reads, as that of the others
-        self._tables = native.Bpe(
+        self._tables = abi.Bpe(
             unit_count=len(self._units),
             merge_rows=len(merges),
             word_rows=0 if words is None else len(words),

@@ -1,4 +1,4 @@
-// The C ABI of the native core. Called through ctypes once per step; src/edge_llm/native.py mirrors
+// The C ABI of the native core. Called through ctypes once per step; src/edge_llm/abi.py mirrors
 // every struct. All pointers are borrowed for the duration of the call, except the data of weights,
 // which must outlive the model. Every function returns an edge_status; edge_last_error()
 // (thread-local) says what went wrong. Python has checked the plan (program/check.py); the core

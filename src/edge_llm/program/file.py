@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.abi import BPE_PROBES
 from edge_llm.errors import ProgramError
-from edge_llm.native import BPE_PROBES
 from edge_llm.program.check import check_documents, check_plan
 from edge_llm.program.container import (
     DIGESTS_KEY,

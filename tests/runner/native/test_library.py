@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_llm import native
+from edge_llm import abi, native
 from edge_llm.errors import NativeError
 from edge_llm.program.ops import OPS
 
@@ -33,7 +33,7 @@ def test_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_abi_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "ABI_VERSION", 999)
+    monkeypatch.setattr(abi, "ABI_VERSION", 999)
     with pytest.raises(NativeError, match="expected 999") as caught:
         native.open_library(native.library_path())
     assert caught.value.hint is not None
@@ -48,7 +48,7 @@ def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_instruction_slots_hold_every_operator() -> None:
-    slots = dict(native.Instruction._fields_)  # type: ignore[arg-type]
+    slots = dict(abi.Instruction._fields_)  # type: ignore[arg-type]
     sizes = {name: getattr(slots[name], "_length_", 0) for name in slots}
     for spec in OPS.values():
         kinds = [attribute.kind for attribute in spec.attributes]
