@@ -12,16 +12,16 @@ from typing import Any
 
 from edge_llm.errors import SourceError
 from edge_llm.export.backends.registry import Backend, get_backend
-from edge_llm.export.graph import Progress, Traced, documents, tensor_specs, trace_model
-from edge_llm.export.load import Loaded, load
+from edge_llm.export.lowering.graph import Progress, Traced, documents, tensor_specs, trace_model
 from edge_llm.export.meter import Meter, anonymous_bytes
+from edge_llm.export.origin.load import Loaded, load
+from edge_llm.export.origin.provenance import provenance
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
-from edge_llm.export.parameters import shared, stored_formats
-from edge_llm.export.provenance import provenance
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report, formats_lines, megabytes, notes_lines
-from edge_llm.export.verify import verified_positions
-from edge_llm.export.weights import CHUNK_ELEMENTS
+from edge_llm.export.verification.verify import verified_positions
+from edge_llm.export.weights.parameters import shared, stored_formats
+from edge_llm.export.weights.prepared import CHUNK_ELEMENTS
 from edge_llm.llm.registry import constants
 from edge_llm.program.cost import kv_bytes, weight_bytes
 from edge_llm.program.draft import program_bytes

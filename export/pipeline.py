@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend, get_backend
-from edge_llm.export.graph import (
+from edge_llm.export.lowering.graph import (
     Progress,
     Traced,
     default_path,
@@ -21,14 +21,14 @@ from edge_llm.export.graph import (
     tensor_specs,
     trace_model,
 )
-from edge_llm.export.load import Loaded, load
 from edge_llm.export.meter import Meter
-from edge_llm.export.pack import pack
-from edge_llm.export.parameters import Parameters, parameters_of
-from edge_llm.export.provenance import provenance
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.origin.load import Loaded, load
+from edge_llm.export.origin.provenance import provenance
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
-from edge_llm.export.verify import check_gate, verify
+from edge_llm.export.verification.verify import check_gate, verify
+from edge_llm.export.weights.pack import pack
+from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.llm.registry import constants
 from edge_llm.program.documents import Documents
 from edge_llm.program.file import TOKENIZER

@@ -53,7 +53,7 @@ def tiny_program(
 
 def _export(source: Path, quant: str, factory: pytest.TempPathFactory) -> Path:
     import edge_llm
-    from edge_llm.export.recipe_file import load_recipe
+    from edge_llm.export.recipes.file import load_recipe
 
     recipe = load_recipe(quant, model=str(source))
     return edge_llm.export(recipe, output=factory.mktemp("smollm2") / f"smollm2-{quant}.edge")

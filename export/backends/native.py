@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.export.weights import FloatWeight, PreparedWeight
+from edge_llm.export.weights.prepared import FloatWeight, PreparedWeight
 from edge_llm.program import pack as panels
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.ops import OPS

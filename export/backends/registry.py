@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError
-from edge_llm.export.weights import PreparedWeight
+from edge_llm.export.weights.prepared import PreparedWeight
 from edge_llm.program.formats import WeightFormat
 
 

@@ -17,9 +17,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-import edge_llm.export.eager  # noqa: F401  # registers stored_as
+import edge_llm.export.verification.eager  # noqa: F401  # registers stored_as
 from edge_llm.errors import ExportError
-from edge_llm.export.scales import INT4_RANGE
+from edge_llm.export.weights.scales import INT4_RANGE
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 
 _ATEN = torch.ops.aten

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge_llm.export.lowered import Lowered, PlanBuilder
+from edge_llm.export.lowering.lowered import Lowered, PlanBuilder
 from edge_llm.program.ops import MAX_OUTPUTS
 from edge_llm.program.plan import INPUT_NAMES, Plan, Weight
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edge_llm.export.lowered import Lowered
+from edge_llm.export.lowering.lowered import Lowered
 
 
 def tie(lowered: Lowered, tied: Mapping[str, str]) -> Lowered:

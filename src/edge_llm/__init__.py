@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
     )
     from edge_llm.export.pipeline import export
-    from edge_llm.export.recipe import Recipe
+    from edge_llm.export.recipes.recipe import Recipe
     from edge_llm.runner.sampling import SamplingParams
 
 __version__ = "0.1.0"
@@ -65,7 +65,7 @@ _HOMES = {
     "TemplateError": "edge_llm.errors",
     "TokenizerError": "edge_llm.errors",
     "UnsupportedOperatorError": "edge_llm.errors",
-    "Recipe": "edge_llm.export.recipe",
+    "Recipe": "edge_llm.export.recipes.recipe",
     "SamplingParams": "edge_llm.runner.sampling",
 }
 

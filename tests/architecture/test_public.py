@@ -40,7 +40,7 @@ def test_names_without_a_home_are_errors() -> None:
 
 def test_export_is_the_function_whatever_was_imported_first() -> None:
     code = (
-        "from edge_llm.export.recipe import Recipe\n"
+        "from edge_llm.export.recipes.recipe import Recipe\n"
         "from edge_llm.export import pipeline\n"
         "import edge_llm\n"
         "assert edge_llm.export is pipeline.export\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_llm.export.lower import _RULES
+from edge_llm.export.lowering.lower import _RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding-a-model.md").read_text(encoding="utf-8")

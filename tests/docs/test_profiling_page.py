@@ -9,7 +9,7 @@ import pytest
 
 from edge_llm import catalogue
 from edge_llm.catalogue.devices import find_device
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.recipes.file import load_recipe
 from edge_llm.program.predict import EFFICIENCIES, Rates, prefill_seconds
 from edge_llm.program.sketch import shape_of_published, sketch
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.eager import quantize_meta
-from edge_llm.export.formats import assign_formats
-from edge_llm.export.lower import lower
-from edge_llm.export.lowered import Lowered
+from edge_llm.export.lowering.lower import lower
+from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.export.lowering.trace import trace
 from edge_llm.export.passes.fold import fold
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.trace import trace
+from edge_llm.export.recipes.formats import assign_formats
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.verification.eager import quantize_meta
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model, read_config
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 import edge_llm
 from edge_llm.cli.main import main
 from edge_llm.errors import ConfigError
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model
 from edge_llm.program.file import Program

@@ -11,9 +11,9 @@ import pytest
 
 import edge_llm
 from edge_llm import catalogue
-from edge_llm.export.load import load
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.origin.load import load
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.runner.golden import check_golden
 
 ENTRIES = {entry.name: entry for entry in catalogue.list_models()}

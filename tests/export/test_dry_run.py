@@ -11,11 +11,11 @@ import pytest
 
 from edge_llm.errors import CheckpointError, ConfigError, SourceError
 from edge_llm.export.dry_run import describe, dry_run
-from edge_llm.export.lowered import Lowered
+from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.checkpoints.source import Checkpoint
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.file import Program

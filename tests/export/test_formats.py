@@ -10,8 +10,8 @@ from torch import nn
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.formats import Assignment, assign_formats
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipes.formats import Assignment, assign_formats
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model
 from edge_llm.program.formats import WEIGHT_FORMATS

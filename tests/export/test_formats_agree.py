@@ -11,7 +11,7 @@ import pytest
 from fixtures_checkpoints import LLAMA3_ROPE
 
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.program.file import Program
 
 Factory = Callable[..., Path]

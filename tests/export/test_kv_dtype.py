@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import edge_llm
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.recipes.file import load_recipe
 from edge_llm.program.file import Program
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from edge_llm.errors import ExportError, UnsupportedOperatorError
-from edge_llm.export.lowered import Lowered
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.trace import trace
+from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.export.lowering.trace import trace
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.check import check_plan
 from edge_llm.program.plan import Plan, State
@@ -188,7 +188,7 @@ def test_a_gate_by_sigmoid(lowered_toy: Lower) -> None:
 
 
 def test_an_operator_that_the_backend_lacks(lowered_toy: Lower) -> None:
-    from edge_llm.export.lower import lower
+    from edge_llm.export.lowering.lower import lower
 
     model = Toy(functional.silu)
     with pytest.raises(UnsupportedOperatorError, match=r"aten\.silu"):

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import edge_llm
-from edge_llm.export.oracle import eager_model
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.verification.oracle import eager_model
 from edge_llm.program.file import Program
 
 Tiny = Callable[..., Path]

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from edge_llm.errors import ExportError
 from edge_llm.export import weights as weights_module
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.lowered import Lowered
-from edge_llm.export.pack import pack
-from edge_llm.export.parameters import Parameters
+from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.passes.merge import merge
-from edge_llm.export.quantize import quantize
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow
+from edge_llm.export.weights.pack import pack
+from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.quantize import quantize
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS

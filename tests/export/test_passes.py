@@ -9,14 +9,14 @@ import torch
 
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.eager import quantize_meta
-from edge_llm.export.formats import assign_formats
-from edge_llm.export.lowered import Lowered
+from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.export.lowering.trace import trace
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import joined_name, merge
 from edge_llm.export.passes.tie import tie
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.trace import trace
+from edge_llm.export.recipes.formats import assign_formats
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.verification.eager import quantize_meta
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model
 from edge_llm.program.check import check_plan

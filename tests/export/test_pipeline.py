@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edge_llm.errors import CheckpointError, ConfigError, ExportError, QualityGateError, SourceError
-from edge_llm.export.load import load
+from edge_llm.export.origin.load import load
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.recipe_file import load_recipe, recipe_names
+from edge_llm.export.recipes.file import load_recipe, recipe_names
+from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.program.file import Program
 from edge_llm.runner.golden import check_golden
 

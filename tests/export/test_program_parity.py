@@ -14,8 +14,8 @@ import pytest
 from fixtures_checkpoints import YARN_ROPE
 from parity import PROGRAM_CONTEXT, PROGRAM_LENGTH, check_fp32_program, check_quantized_program
 
-from edge_llm.export.load import load
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.origin.load import load
+from edge_llm.export.recipes.file import load_recipe
 
 Tiny = Callable[..., Path]
 

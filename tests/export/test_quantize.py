@@ -9,9 +9,9 @@ from torchao.quantization import IntxUnpackedToInt8Tensor
 from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
 
 from edge_llm.errors import ExportError
-from edge_llm.export.eager import torchao_tensor
-from edge_llm.export.quantize import quantize
-from edge_llm.export.weights import FloatWeight, PreparedWeight, row_chunks
+from edge_llm.export.verification.eager import torchao_tensor
+from edge_llm.export.weights.prepared import FloatWeight, PreparedWeight, row_chunks
+from edge_llm.export.weights.quantize import quantize
 from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.integers import Integers
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge_llm.errors import ConfigError
-from edge_llm.export.recipe import Gate, Recipe
-from edge_llm.export.recipe_file import load_recipe, recipe_names
-from edge_llm.export.schemes import SCHEMES
+from edge_llm.export.recipes.file import load_recipe, recipe_names
+from edge_llm.export.recipes.recipe import Gate, Recipe
+from edge_llm.export.recipes.schemes import SCHEMES
 
 
 def test_there_is_a_recipe_for_each_scheme() -> None:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_llm.export.meter import Meter, anonymous_bytes
-from edge_llm.export.metrics import Comparison
 from edge_llm.export.report import WeightRow, build_report, summary
+from edge_llm.export.verification.metrics import Comparison
 
 ROWS = [
     WeightRow("embed.weight", "embed.weight", "i8", (16, 32), 640, 44.0),

@@ -10,10 +10,10 @@ import pytest
 
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.graph import trace_model
-from edge_llm.export.load import load
+from edge_llm.export.lowering.graph import trace_model
 from edge_llm.export.meter import Meter
-from edge_llm.export.recipe_file import load_recipe
+from edge_llm.export.origin.load import load
+from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.registry import FAMILIES
 from edge_llm.llm.sizes import shape_of
 from edge_llm.program import cost

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from edge_llm.errors import CheckpointError, ConfigError, ExportError
-from edge_llm.export.load import load
-from edge_llm.export.parameters import Matrix, Parameters
+from edge_llm.export.origin.load import load
+from edge_llm.export.origin.sources import Sources
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.recipe_file import load_recipe
-from edge_llm.export.sources import Sources
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WeightFormat
 

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 
 import edge_llm
 from edge_llm.errors import ExportError
-from edge_llm.export.oracle import eager_model
-from edge_llm.export.parameters import Parameters, parameters_of
 from edge_llm.export.pipeline import export
-from edge_llm.export.recipe import Recipe
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.verification.oracle import eager_model
+from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat

@@ -182,7 +182,7 @@ def prepare_template() -> None:
 
 
 def read_recipe(folder: Path) -> None:
-    from edge_llm.export.recipe_file import load_recipe
+    from edge_llm.export.recipes.file import load_recipe
 
     recipe = load_recipe(folder / "recipe.yaml")
     recipe.format_for("model.layers.0.self_attn.q_proj.weight", "linear")
@@ -191,7 +191,7 @@ def read_recipe(folder: Path) -> None:
 
 
 def prepare_recipe() -> None:
-    import edge_llm.export.recipe  # noqa: F401
+    import edge_llm.export.recipes.recipe  # noqa: F401
 
 
 # --- HTTP -----------------------------------------------------------------------------------------

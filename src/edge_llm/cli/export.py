@@ -13,7 +13,7 @@ from edge_llm.cli.programs import require_export_extra
 
 if TYPE_CHECKING:
     from edge_llm.export.compare import Subject
-    from edge_llm.export.recipe import Recipe
+    from edge_llm.export.recipes.recipe import Recipe
 
 
 def add_parser(verbs: Any) -> None:
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.cli.terminate import terminate_as_interrupt
     from edge_llm.export.compare import compare
     from edge_llm.export.pipeline import export
-    from edge_llm.export.recipe_file import load_recipe
+    from edge_llm.export.recipes.file import load_recipe
     from edge_llm.export.report import summary
 
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either

@@ -11,7 +11,7 @@ from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.catalogue.devices import Device
-    from edge_llm.export.recipe import Recipe
+    from edge_llm.export.recipes.recipe import Recipe
     from edge_llm.program.plan import Plan
     from edge_llm.program.predict import Rates
     from edge_llm.program.sketch import Shape
@@ -69,8 +69,8 @@ def predict(wanted: Wanted, devices: Sequence[str], threads: int) -> dict[str, A
 def plan_model(wanted: Wanted) -> Planned:
     """Return the plan of the model that is meant; raises as `predict`."""
     from edge_llm import catalogue
-    from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT
-    from edge_llm.export.recipe_file import load_recipe
+    from edge_llm.export.recipes.file import load_recipe
+    from edge_llm.export.recipes.recipe import DEFAULT_CONTEXT_LIMIT
     from edge_llm.program.sketch import file_bytes, sketch
 
     program = _program_named(wanted.model)

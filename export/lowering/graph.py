@@ -10,20 +10,20 @@ from typing import Any
 
 from edge_llm import catalogue
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.eager import quantize_meta
-from edge_llm.export.formats import Assignment, assign_formats
-from edge_llm.export.load import Loaded
-from edge_llm.export.lower import lower
-from edge_llm.export.lowered import Lowered
+from edge_llm.export.lowering.lower import lower
+from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.export.lowering.trace import trace
 from edge_llm.export.meter import Meter
-from edge_llm.export.parameters import stored_formats
+from edge_llm.export.origin.load import Loaded
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.schemes import DEFAULT_GROUP_SIZE
-from edge_llm.export.trace import trace
-from edge_llm.export.verify import golden_shapes
+from edge_llm.export.recipes.formats import Assignment, assign_formats
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
+from edge_llm.export.verification.eager import quantize_meta
+from edge_llm.export.verification.verify import golden_shapes
+from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters
 from edge_llm.program.container import TensorSpec

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
-from edge_llm.export.quantize import quantize
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.weights import PreparedWeight
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.weights.prepared import PreparedWeight
+from edge_llm.export.weights.quantize import quantize
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_llm.errors import ConfigError
-from edge_llm.export.schemes import (
+from edge_llm.export.recipes.schemes import (
     DEFAULT_GROUP_SIZE,
     EXCEPTIONS,
     FORMATS,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.formats import assign_formats
-from edge_llm.export.load import load
-from edge_llm.export.parameters import parameters_of
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.streamed import streamed_model
+from edge_llm.export.origin.load import load
+from edge_llm.export.recipes.formats import assign_formats
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.verification.streamed import streamed_model
+from edge_llm.export.weights.parameters import parameters_of
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters
 

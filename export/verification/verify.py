@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import GenerationError, QualityGateError
-from edge_llm.export.metrics import Comparison, compare_logits
-from edge_llm.export.parameters import Parameters
-from edge_llm.export.recipe import Gate
-from edge_llm.export.streamed import streamed_model
+from edge_llm.export.recipes.recipe import Gate
+from edge_llm.export.verification.metrics import Comparison, compare_logits
+from edge_llm.export.verification.streamed import streamed_model
+from edge_llm.export.weights.parameters import Parameters
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.program.file import Program

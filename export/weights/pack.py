@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.lowered import Lowered
-from edge_llm.export.parameters import Parameters
+from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.report import WeightRow
-from edge_llm.export.weights import row_chunks
+from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.plan import Weight
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 
 from edge_llm.errors import ExportError
-from edge_llm.export.scales import INT4_RANGE, int4_scales
-from edge_llm.export.weights import FloatWeight, PreparedWeight
+from edge_llm.export.weights.prepared import FloatWeight, PreparedWeight
+from edge_llm.export.weights.scales import INT4_RANGE, int4_scales
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.export.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
-from edge_llm.export.sources import Sources
-from edge_llm.export.template import read_chat_template
+from edge_llm.export.origin.sources import Sources
+from edge_llm.export.origin.template import read_chat_template
+from edge_llm.export.recipes.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
 from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
 from edge_llm.llm.checkpoints.open import open_checkpoint

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_llm.export.eager import integer_linear
-from edge_llm.export.parameters import Parameters
-from edge_llm.export.weights import row_chunks
+from edge_llm.export.verification.eager import integer_linear
+from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import build_model, constants
 from edge_llm.program.formats import WeightFormat

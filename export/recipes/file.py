@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from edge_llm.errors import ConfigError
-from edge_llm.export.recipe import Gate, Recipe
+from edge_llm.export.recipes.recipe import Gate, Recipe
 from edge_llm.llm.config import shorten
 
 MAX_CHARACTERS = 2**15  # of a YAML file, whose parser takes half a second for that

@@ -18,8 +18,8 @@ from torch.fx import Node
 
 import edge_llm.llm.ops  # noqa: F401  # registers torch.ops.edge
 from edge_llm.errors import UnsupportedOperatorError
-from edge_llm.export.lowered import Lowered, PlanBuilder
-from edge_llm.export.source import model_source
+from edge_llm.export.lowering.lowered import Lowered, PlanBuilder
+from edge_llm.export.lowering.source import model_source
 from edge_llm.program.formats import RAW_F32, WeightFormat
 from edge_llm.program.plan import INPUT_NAMES, Attribute, Rows, State, Weight
 

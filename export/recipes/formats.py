@@ -11,8 +11,8 @@ from torch import nn
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.recipe import Recipe
-from edge_llm.export.schemes import GROUP_SIZES, Kind
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.recipes.schemes import GROUP_SIZES, Kind
 from edge_llm.program.formats import WeightFormat
 
 HEAD = "lm_head"

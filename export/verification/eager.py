@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_llm.export.torchao import (
+from edge_llm.export.weights.torchao import (
     ActivationQuantization,
     IntxUnpackedToInt8Tensor,
     rounded_activations,
