@@ -39,7 +39,7 @@ from edge_llm.program.plan import (
     Weight,
     matrix,
 )
-from edge_llm.runner.backends.native import NativeExecutor, block_size, load
+from edge_llm.runner.backends.native import NativeExecutor, load
 from edge_llm.runner.backends.registry import block_tables, blocks_of
 from edge_llm.runner.executor import Batch, Limits, RowSampler
 from edge_llm.runner.profile import Row, Run, StepTimes, summarize
@@ -169,11 +169,11 @@ class Bench:
         self.executor: NativeExecutor = load(
             plan, builder.tensors, sampleable=plan.vocab, limits=limits
         )
-        self._tables = block_tables(plan, 1, -(-plan.context // block_size()))
+        self._tables = block_tables(limits.blocks)
 
     def step(self, tokens: int, depth: int, sampler: SamplingParams | None = None) -> float:
         count = np.arange(depth, depth + tokens, dtype=np.int32)
-        row = [] if sampler is None else [RowSampler(sampler, 1, 0, np.empty(0, np.int32), 0)]
+        row = [] if sampler is None else [RowSampler(sampler, seed=1)]
         batch = Batch(
             tokens=np.zeros(tokens, np.int32),
             positions=count,

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.registry import blocks_of, open_executor
+from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits, RowSampler, Segment
 from edge_llm.runner.quality import (
@@ -27,7 +27,6 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 _LOGITS_BYTES = 32 * 1024 * 1024  # bounds the logits of one step
 _SCORER = SamplingParams(temperature=0.0, top_logprobs=0)
-_NO_HISTORY = np.empty(0, np.int32)
 
 
 class Reader:
@@ -42,8 +41,7 @@ class Reader:
         self.context = context
         self.vocab = vocab
         self._executor = executor
-        blocks = max(executor.limits.blocks, default=0)
-        self._tables = (np.arange(blocks, dtype=np.int32)[None, :],) * len(executor.limits.blocks)
+        self._tables = block_tables(executor.limits.blocks)
         self._rows = min(executor.limits.max_tokens, executor.limits.max_rows)
 
     def losses(self, ids: Int32, first: int) -> Float64:
@@ -57,7 +55,7 @@ class Reader:
         losses: list[float] = []
         for begin, end, rows in self._steps(ids, first):
             samplers = [
-                RowSampler(_SCORER, 0, 0, _NO_HISTORY, 0, target=target)
+                RowSampler(_SCORER, target=target)
                 for target in ids[begin + 1 : end + 1][rows].tolist()
             ]
             result = self._executor.step(self._batch(ids, begin, end, samplers))

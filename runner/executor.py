@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ from edge_llm.runner.sampling import SamplingParams
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
+_NO_HISTORY = np.empty(0, np.int32)
+
 
 @dataclass(frozen=True, slots=True)
 class RowSampler:
@@ -23,10 +25,10 @@ class RowSampler:
     sampled: the row's result is that id, with its log-probability."""
 
     params: SamplingParams
-    seed: int
-    counter: int
-    history: Int32
-    prompt_length: int
+    seed: int = 0
+    counter: int = 0
+    history: Int32 = field(default_factory=lambda: _NO_HISTORY)
+    prompt_length: int = 0
     allowed: NDArray[np.uint32] | None = None
     target: int = -1
 

@@ -17,8 +17,6 @@ from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Limits, RowSampler, Segment
 from edge_llm.runner.sampling import SamplingParams
 
-_NO_HISTORY = np.empty(0, np.int32)
-
 
 @contextmanager
 def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
@@ -63,7 +61,7 @@ class Measure:
         self.plan = program.plan
         self.executor = executor
         self.step_tokens = executor.limits.max_tokens
-        self._tables = registry.block_tables(self.plan, 1, max(executor.limits.blocks, default=0))
+        self._tables = registry.block_tables(executor.limits.blocks)
         self._size = program.documents.tokenizer.size
         self._greedy = SamplingParams(temperature=0)
 
@@ -91,5 +89,5 @@ class Measure:
 
     def _step(self, begin: int, count: int, *, sample: bool) -> None:
         tokens = ((np.arange(begin, begin + count) * 7919 + 1) % self._size).tolist()
-        samplers = [RowSampler(self._greedy, 0, 0, _NO_HISTORY, 0)] if sample else []
+        samplers = [RowSampler(self._greedy)] if sample else []
         self.executor.step(Batch.of(Segment(tokens, samplers, begin), block_tables=self._tables))

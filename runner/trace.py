@@ -68,19 +68,17 @@ def trace(
     count = len(token_ids)
     if not 1 <= count <= plan.context:
         raise RequestError(f"a trace takes 1 to {plan.context} tokens, got {count}")
-    blocks = -(-count // registry.backend("native").block_size())
+    blocks = registry.blocks_of(plan, count)
     limits = Limits(
         max_tokens=count,
         max_rows=count,
         max_sequences=1,
-        blocks=(blocks,) * len(plan.groups),
+        blocks=blocks,
         kv_dtype=program.documents.model.kv_dtype,
         threads=threads,
         trace=True,
     )
-    batch = Batch.of(
-        Segment(token_ids, [None] * count), block_tables=registry.block_tables(plan, 1, blocks)
-    )
+    batch = Batch.of(Segment(token_ids, [None] * count), block_tables=registry.block_tables(blocks))
     executors: list[Executor] = []
     try:
         for name in ("torch", "native"):

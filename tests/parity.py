@@ -175,7 +175,7 @@ def running(program: Program) -> Iterator[Step]:
                     Segment(tokens.numpy(), [None] * len(tokens), first, sequence)
                     for sequence, first, tokens in pieces
                 ),
-                block_tables=block_tables(program.plan, 2, blocks),
+                block_tables=block_tables(executor.limits.blocks, 2),
                 want_logits=True,
             )
         )

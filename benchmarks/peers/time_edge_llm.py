@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from worker import serve, timed, token_ids
 
 import edge_llm
@@ -15,7 +14,7 @@ from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.executor import Batch, Limits, RowSampler, Segment
 from edge_llm.runner.sampling import SamplingParams
 
-GREEDY = RowSampler(SamplingParams(temperature=0), 0, 0, np.empty(0, np.int32), 0)
+GREEDY = RowSampler(SamplingParams(temperature=0))
 
 
 class EdgeLlm:
@@ -35,7 +34,7 @@ class EdgeLlm:
         )
         self.version = f"{edge_llm.__version__} ({isa()})"
         self.vocab = program.plan.vocab
-        self._tables = block_tables(program.plan, 1, blocks[0])
+        self._tables = block_tables(blocks)
         self._held = 0
 
     def fill(self, depth: int) -> None:

@@ -252,7 +252,7 @@ def _runner(program: Program, backend: str) -> Iterator[_Runner]:
         name=backend,
     )
     try:
-        yield _Runner(executor, registry.block_tables(plan, texts, blocks))
+        yield _Runner(executor, registry.block_tables(executor.limits.blocks, texts))
     finally:
         executor.close()
 

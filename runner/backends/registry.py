@@ -116,8 +116,7 @@ def blocks_of(plan: Plan, positions: int, *, name: str = "native") -> tuple[int,
     return (-(-positions // backend(name).block_size()),) * len(plan.groups)
 
 
-def block_tables(plan: Plan, sequences: int, blocks: int) -> tuple[Int32, ...]:
-    """Return tables that give each of ``sequences`` sequences ``blocks`` blocks of its own, for
-    each group: [sequences, blocks] int32."""
-    table = np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks)
-    return (table,) * len(plan.groups)
+def block_tables(blocks: tuple[int, ...], sequences: int = 1) -> tuple[Int32, ...]:
+    """Return tables that divide the ``blocks`` of each group among ``sequences`` sequences:
+    [sequences, blocks / sequences] int32 each."""
+    return tuple(np.arange(count, dtype=np.int32).reshape(sequences, -1) for count in blocks)

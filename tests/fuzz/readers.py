@@ -27,13 +27,13 @@ def read_program(folder: Path) -> None:
             max_tokens=8,
             max_rows=8,
             max_sequences=1,
-            blocks=(2,) * len(program.plan.groups),
+            blocks=(2 if program.plan.context > 64 else 1,) * len(program.plan.groups),
             kv_dtype=program.documents.model.kv_dtype,
             threads=1,
         )
         executor = open_executor(program, limits)
         sampler = RowSampler(SamplingParams(), 1, 1, np.zeros(1, np.int32), 1)
-        tables = block_tables(program.plan, 1, 2 if program.plan.context > 64 else 1)
+        tables = block_tables(limits.blocks)
         try:
             for position, count in ((0, min(5, program.plan.context)), (1, 1)):
                 if position >= program.plan.context:
