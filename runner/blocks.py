@@ -29,6 +29,12 @@ def extend_chain(chain: list[bytes], tokens: Tokens, block_size: int) -> None:
         chain.append(blake2b(parent + part.tobytes(), digest_size=32).digest())
 
 
+def window_blocks(window: int, step_tokens: int, block_size: int) -> int:
+    """Return the most blocks that a sequence holds at a time in a group whose states look back
+    ``window`` positions: those of the window and of a step, wherever they begin in a block."""
+    return -(-(window - 1 + step_tokens) // block_size) + 1
+
+
 @dataclass(slots=True)
 class _Block:
     references: int = 0

@@ -31,7 +31,7 @@ from edge_llm.runner.events import (
 )
 from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.pace import Pace
-from edge_llm.runner.pool import BlockPool, GroupSize
+from edge_llm.runner.pool import BlockPool
 from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.scheduler import Scheduler, Slice, Step
@@ -52,8 +52,7 @@ class Engine:
         self.max_rows = min(limits.max_rows, limits.max_tokens)
         self._executor = executor
         windows = facts.windows or (0,) * len(limits.blocks)
-        sizes = tuple(map(GroupSize, limits.blocks, windows))
-        self._pool = BlockPool(sizes, facts.block_size, limits.max_tokens)
+        self._pool = BlockPool(limits.blocks, windows, facts.block_size, limits.max_tokens)
         self._scheduler = Scheduler(
             self._pool,
             max_sequences=limits.max_sequences,

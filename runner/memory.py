@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_llm.errors import CapacityError
+from edge_llm.runner.blocks import window_blocks
 from edge_llm.runner.config import RunnerConfig
 from edge_llm.runner.executor import StateGroup
 
@@ -64,7 +65,7 @@ def block_counts(
         """Blocks that a sequence of ``blocks`` full blocks holds at a time."""
         if not group.window:
             return blocks
-        return min(blocks, -(-(group.window - 1 + config.step_tokens) // block_size) + 1)
+        return min(blocks, window_blocks(group.window, config.step_tokens, block_size))
 
     whole = -(-context // block_size)
     wanted = [config.max_sequences * needed(group, -(-whole // 2)) for group in groups]

@@ -8,20 +8,14 @@ where all groups can: with a window, only the last rows before that place have t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_llm.runner.blocks import ROOT, GroupBlocks, Tokens, extend_chain
+from edge_llm.runner.blocks import ROOT, GroupBlocks, Tokens, extend_chain, window_blocks
 from edge_llm.runner.statistics import CacheUse
 
 NO_BLOCK = -1  # in a table: behind the window
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSize:
-    """How many blocks a group has, and the positions that its states look back (0: all)."""
-
-    blocks: int
-    window: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +43,22 @@ class BlockPool:
     A *table* is the list of one sequence's blocks in one group, by position; a sequence has one a
     group, all of one length."""
 
-    def __init__(self, sizes: tuple[GroupSize, ...], block_size: int, step_tokens: int) -> None:
-        """Own blocks of ``block_size`` positions for steps of up to ``step_tokens`` tokens."""
+    def __init__(
+        self, blocks: Sequence[int], windows: Sequence[int], block_size: int, step_tokens: int
+    ) -> None:
+        """Own so many ``blocks`` of each group, of ``block_size`` positions each, for states that
+        look back so many positions as ``windows`` says (0: all), and for steps of up to
+        ``step_tokens`` tokens."""
         self.block_size = block_size
-        self.groups = tuple(GroupBlocks(size.blocks, block_size) for size in sizes)
-        self._windows = tuple(size.window for size in sizes)
-        self._slides = any(self._windows)
-        self._step_tokens = step_tokens
+        self.groups = tuple(GroupBlocks(count, block_size) for count in blocks)
+        self._windows = tuple(windows)
+        # The most blocks that a sequence of any length holds of each group; None: without bound.
+        self._most_held = tuple(
+            window_blocks(window, step_tokens, block_size) if window else None for window in windows
+        )
         # The group that looks back furthest: what is there is what may be resumed at.
-        self._furthest = max(self.groups, key=self._reach)
-
-    def _reach(self, group: GroupBlocks) -> float:
-        return self._windows[self.groups.index(group)] or float("inf")
+        reach = [window or math.inf for window in windows]
+        self._furthest = self.groups[reach.index(max(reach))]
 
     @property
     def count(self) -> int:
@@ -82,7 +80,7 @@ class BlockPool:
         """The positions that one sequence can have when it runs alone; None: without bound."""
         bounds = [
             group.count * self.block_size
-            for group, most in zip(self.groups, self._most_held(None), strict=True)
+            for group, most in zip(self.groups, self._most_held, strict=True)
             if most is None or group.count < most
         ]
         return min(bounds, default=None)
@@ -128,8 +126,8 @@ class BlockPool:
             digest = chain[index] if last <= end else None
             for number, group in enumerate(self.groups):
                 group.record(tables[number][index], parent, part, digest)
-        if self._slides:
-            for group, table, window in zip(self.groups, tables, self._windows, strict=True):
+        for group, table, window in zip(self.groups, tables, self._windows, strict=True):
+            if window:
                 self._slide(group, table, self._needed(end, window))
 
     def _slide(self, group: GroupBlocks, table: list[int], begin: int) -> None:
@@ -249,18 +247,5 @@ class BlockPool:
         return [max(self._reserved(number, tokens) - own, 0) for number, own in enumerate(held)]
 
     def _reserved(self, number: int, tokens: int) -> int:
-        most = self._most_held(tokens)[number]
-        if most is None:
-            raise AssertionError("a number of tokens needs a number of blocks")
-        return most
-
-    def _most_held(self, tokens: int | None) -> list[int | None]:
-        """Return how many blocks of each group a sequence of ``tokens`` positions (None: of any
-        length) holds at a time; None: without bound."""
-        whole = None if tokens is None else self.blocks_for(tokens)
-        most: list[int | None] = []
-        for window in self._windows:
-            sliding = self.blocks_for(window - 1 + self._step_tokens) + 1 if window else None
-            known = [bound for bound in (whole, sliding) if bound is not None]
-            most.append(min(known, default=None))
-        return most
+        whole, most = self.blocks_for(tokens), self._most_held[number]
+        return whole if most is None else min(whole, most)

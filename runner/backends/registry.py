@@ -95,7 +95,8 @@ def open_executor(
     """
     if not 0 <= limits.context <= program.plan.context:
         raise ConfigError(
-            f"context is {limits.context}, the program allows at most {program.plan.context}"
+            f"context is {limits.context}, the program allows at most {program.plan.context}",
+            hint=f"export it again with --context {limits.context}",
         )
     if limits.kv_dtype not in KV_DTYPES:
         raise ConfigError(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from edge_llm.runner.blocks import extend_chain
-from edge_llm.runner.pool import NO_BLOCK, BlockPool, GroupSize, Prefix
+from edge_llm.runner.pool import NO_BLOCK, BlockPool, Prefix
 
 SIZE = 4
 STEP = 8  # tokens of a step
@@ -17,8 +17,7 @@ Tables = list[list[int]]
 
 
 def make(*blocks: int, windows: tuple[int, ...] = (0,)) -> BlockPool:
-    sizes = tuple(GroupSize(n, window) for n, window in zip(blocks, windows, strict=True))
-    return BlockPool(sizes, SIZE, STEP)
+    return BlockPool(blocks, windows, SIZE, STEP)
 
 
 def chain_of(tokens: list[int]) -> list[bytes]:

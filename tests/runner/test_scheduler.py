@@ -6,7 +6,7 @@ from array import array
 
 import pytest
 
-from edge_llm.runner.pool import BlockPool, GroupSize
+from edge_llm.runner.pool import BlockPool
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.scheduler import Scheduler, Step
 from edge_llm.runner.sequence import Sequence
@@ -33,7 +33,7 @@ def sequence(
 
 
 def scheduler(blocks: int = 32, max_sequences: int = 4, step_tokens: int = 8, max_rows: int = 8):
-    pool = BlockPool((GroupSize(blocks),), SIZE, step_tokens)
+    pool = BlockPool([blocks], [0], SIZE, step_tokens)
     return pool, Scheduler(
         pool, max_sequences=max_sequences, step_tokens=step_tokens, max_rows=max_rows
     )

@@ -12,7 +12,6 @@ from edge_llm.api.llm import LLM
 from edge_llm.errors import ConfigError
 from edge_llm.program.cost import kv_reader, weight_bytes
 from edge_llm.program.file import Program
-from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.backends.registry import open_executor
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
@@ -90,9 +89,9 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
-        page_tokens = module.block_size()
+        block_size = module.block_size()
         kv_dtype = config.kv_dtype or program.documents.model.kv_dtype
-        context = _context(config, plan)
+        context = config.context or plan.context
         groups = module.groups(plan, kv_dtype)
         weights: Weights | None = None
         if config.huge_pages == "copy":
@@ -107,7 +106,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
                     max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
                 ),
                 max_sequences=config.max_sequences,
-                blocks=block_counts(config, context, page_tokens, groups),
+                blocks=block_counts(config, context, block_size, groups),
                 kv_dtype=kv_dtype,
                 context=context,
                 threads=config.threads,
@@ -119,7 +118,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
         facts = EngineFacts(
             context=context,
             vocab=plan.vocab,
-            block_size=page_tokens,
+            block_size=block_size,
             stop_ids=frozenset(program.documents.generation.stop_ids),
             read_bytes=lambda depths: read + sum(map(kv, depths)),
             sampleable=program.documents.tokenizer.size,
@@ -134,15 +133,6 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
     except BaseException:
         program.close()
         raise
-
-
-def _context(config: RunnerConfig, plan: Plan) -> int:
-    if config.context is not None and config.context > plan.context:
-        raise ConfigError(
-            f"context is {config.context}, the program allows at most {plan.context}",
-            hint=f"export it again with --context {config.context}",
-        )
-    return config.context or plan.context
 
 
 def _tokenizer(program: Program) -> Tokenizer:

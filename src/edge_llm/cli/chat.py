@@ -129,7 +129,7 @@ class Conversation:
                 if piece.stats:
                     self.last_stats = piece.stats.summary()
         except KeyboardInterrupt:
-            pieces.close()  # cancels the sequence; its pages come back
+            pieces.close()  # cancels the sequence; its blocks come back
             say("\n(stopped)")
         else:
             print()
