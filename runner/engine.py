@@ -8,12 +8,13 @@ such thread: there every call is refused, and nothing waits for it.
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from collections.abc import Sequence as Ids
 from contextlib import contextmanager
+from itertools import takewhile
 
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
 from edge_llm.runner.batch import build_batch
@@ -229,12 +230,12 @@ class Engine:
                 draft = drafter.propose(sequence.tokens, most) if most > 0 else ()
                 sequence.draft = self._usable(sequence, draft[:most])
 
-    def _usable(self, sequence: Sequence, draft: Ids[int]) -> Ids[int]:
+    def _usable(self, sequence: Sequence, draft: Iterable[int]) -> list[int]:
         """Return the beginning of ``draft`` that can be computed: nothing follows a stop id."""
-        for index, token in enumerate(draft):
-            if token in sequence.stop_ids or not 0 <= token < self.facts.vocab:
-                return draft[:index]
-        return draft
+        tokens = map(operator.index, draft)
+        return list(
+            takewhile(lambda t: t not in sequence.stop_ids and 0 <= t < self.facts.vocab, tokens)
+        )
 
     def _constrain(self, step: Step) -> None:
         """Get the masks of the rows that sample, and cut drafts where they are not allowed."""

@@ -24,6 +24,7 @@ from edge_llm.runner.answer import (
     ShowSpecials,
     joined,
 )
+from edge_llm.runner.constraints import Constraint
 from edge_llm.runner.events import ErrorEvent, Event, EventCallback
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.stops import StopScanner, StopStrings
@@ -33,14 +34,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One answer to generate: what it continues, and how. ``decoder`` and ``parser`` have a state
-    and serve one job; without a parser, control tokens are hidden unless ``params`` says
-    otherwise."""
+    """One answer to generate: what it continues, and how. ``decoder``, ``parser`` and
+    ``constraint`` have a state and serve one job; without a parser, control tokens are hidden
+    unless ``params`` says otherwise, and without a constraint anything may be sampled."""
 
     prompt_ids: Sequence[int]
     params: SamplingParams
     decoder: Decoder
     parser: Parser | None = None
+    constraint: Constraint | None = None
 
 
 class Handle(Protocol):
@@ -53,7 +55,13 @@ class Submit(Protocol):
     """`Engine.submit`, or what does as it does."""
 
     def __call__(
-        self, prompt_ids: Iterable[int], params: SamplingParams, on_event: EventCallback, /
+        self,
+        prompt_ids: Iterable[int],
+        params: SamplingParams,
+        on_event: EventCallback,
+        /,
+        *,
+        constraint: Constraint | None,
     ) -> Handle: ...
 
 
@@ -129,19 +137,29 @@ class Generation:
                 parser = job.parser or (None if params.skip_special_tokens else ShowSpecials())
                 self._answers.append(Answer(choice, job.decoder, parser, scanner))
                 on_event = partial(_tell, inbox, choice)
-                self._handles.append(submit(job.prompt_ids, params, on_event))
+                self._handles.append(
+                    submit(job.prompt_ids, params, on_event, constraint=job.constraint)
+                )
         except BaseException:
             self.cancel()
             raise
         self._running = len(self._answers)
 
     async def next(self) -> Piece | None:
-        """Return the next piece of any answer, None after the last.
+        """Return the next piece of any answer, None after the last. An error, and whatever else
+        ends the waiting, ends all answers.
 
         Raises:
             EdgeLLMError: an answer failed.
             Exception: what `fail` was given.
         """
+        try:
+            return await self._next()
+        except BaseException:
+            self.close()
+            raise
+
+    async def _next(self) -> Piece | None:
         while self._running:
             item = await self._inbox.get()
             if isinstance(item, Exception):
@@ -177,9 +195,10 @@ class Generation:
             handle.cancel()
 
     def close(self) -> None:
-        """Cancel what still runs, and end the reading."""
-        self._running = 0
-        self.cancel()
+        """Cancel what still runs, and end the reading; more than once is fine."""
+        if self._running:
+            self._running = 0
+            self.cancel()
 
 
 def _tell(inbox: Inbox, choice: int, event: Event) -> None:
@@ -233,7 +252,4 @@ class Stream:
         except StopIteration as done:
             result: _T = done.value
             return result
-        except BaseException:
-            self.close()
-            raise
         raise AssertionError("an inbox that blocks has suspended")

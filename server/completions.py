@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edge_llm.api.prompts import encode_prompt
 from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.sampling import MAX_CHOICES
@@ -179,12 +180,7 @@ def _check(request: CompletionRequest) -> None:
 
 
 def _encode(model: Model, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-    return [
-        model.tokenizer.encode(prompt, token_limit=model.context)
-        if isinstance(prompt, str)
-        else prompt
-        for prompt in prompts
-    ]
+    return [encode_prompt(model.tokenizer, prompt, model.context) for prompt in prompts]
 
 
 def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from edge_llm.runner.events import EventCallback
-from edge_llm.runner.generation import Handle
+from edge_llm.runner.generation import Submit
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -29,9 +28,8 @@ class Model(Protocol):
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> list[int]: ...
 
-    def submit(
-        self, prompt_ids: Iterable[int], params: SamplingParams, on_event: EventCallback, /
-    ) -> Handle: ...
+    @property
+    def submit(self) -> Submit: ...
 
 
 class Abortable(Protocol):

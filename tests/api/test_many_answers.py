@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 import edge_llm
+from edge_llm.api.prompts import jobs_of
 from edge_llm.errors import ContextLengthError, RequestError
-from edge_llm.runner.generation import Stream
+from edge_llm.runner.constraints import AllowedSequences
+from edge_llm.runner.generation import AsyncInbox, Generation, Job, Stream
+from edge_llm.tokenizers.stream import TextDecoder
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 PROMPTS = ["Once upon a time", "The sky", "x"]
@@ -251,6 +254,35 @@ def test_a_stream_blocks_without_a_loop(llm: edge_llm.LLM) -> None:
     stream = llm.stream("x", **OPTIONS)
     assert isinstance(stream, Stream)
     assert stream.completions()[0].text == llm.generate("x", **OPTIONS).text
+
+
+def test_a_job_brings_what_it_may_say(llm: edge_llm.LLM) -> None:
+    allowed = [(5, 6, 7), (5, 8)]
+    ids = llm.tokenizer.encode("x")
+    (end,) = llm.program.documents.generation.stop_ids[:1]
+    jobs = [
+        Job(
+            ids,
+            llm.default_params(temperature=2.0, seed=seed),
+            TextDecoder(llm.tokenizer),
+            constraint=AllowedSequences(allowed, end_ids=[end], vocab=llm.engine.facts.vocab),
+        )
+        for seed in range(8)
+    ]
+    answers = Stream(llm.submit, jobs).completions()
+    assert {answer.token_ids for answer in answers} == set(allowed)
+
+
+def test_a_generation_that_failed_has_ended(llm: edge_llm.LLM) -> None:
+    async def check() -> None:
+        jobs = jobs_of(llm.tokenizer, [[1, 2]], llm.default_params(**OPTIONS), 2)
+        generation = Generation(llm.submit, jobs, AsyncInbox())
+        generation.fail(ZeroDivisionError())
+        with pytest.raises(ZeroDivisionError):
+            await generation.completions()
+        assert await generation.next() is None
+
+    asyncio.run(check())
 
 
 def test_speculation_changes_no_piece(llm: edge_llm.LLM) -> None:

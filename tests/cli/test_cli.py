@@ -83,7 +83,7 @@ def test_inspect(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "tiny-8da4w", "--json"]) == 0
     document = json_of(capsys)
     assert document["model"]["family"] == "llama"
-    assert document["plan"]["instructions"][0]["op"] == "embedding"
+    assert next(iter(document["plan"]["methods"].values()))["instructions"][0]["op"] == "embedding"
 
 
 def test_dry_run_and_compare(

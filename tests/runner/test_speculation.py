@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,6 +206,26 @@ def test_a_failing_constraint_ends_its_request(bench, place: str, alone: bool) -
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 def test_a_failing_drafter_ends_its_request(bench, place: str, error: type[BaseException]) -> None:
     check_failing(bench, False, drafter=Failing(place, error))
+
+
+@pytest.mark.parametrize("kind", [np.array, tuple])
+def test_a_draft_is_any_sequence_of_whole_numbers(bench, kind: Callable[[list[int]], Any]) -> None:
+    class Guesses:
+        def propose(self, tokens: Sequence[int], most: int) -> Any:
+            return kind([1, 2, 3])
+
+        def accept(self, drafted: int, accepted: int) -> None:
+            assert 0 < drafted <= 3
+
+    busy = bench()
+    events: list[Event] = []
+    params = SamplingParams(temperature=0.0, max_tokens=20)
+    busy.engine.submit([1, 2, 3], params, events.append, drafter=Guesses())
+    neighbour, _ = busy.submit([4, 5, 6], 8)
+    busy.run()
+    ids = [event.id for event in events if isinstance(event, TokenEvent)]
+    assert ids == busy.solo([1, 2, 3], 20)
+    assert neighbour.ids == busy.solo([4, 5, 6], 8)
 
 
 def check_failing(bench, alone: bool, **brought: Failing) -> None:

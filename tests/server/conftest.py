@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
+from edge_llm.runner.constraints import Constraint
 from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.sampling import SamplingParams
@@ -92,8 +93,11 @@ class FakeModel:
         prompt_ids: Iterable[int],
         params: SamplingParams | None,
         on_event: Callable[[Event], None],
+        *,
+        constraint: Constraint | None = None,
     ) -> FakeRequest:
         assert params is not None
+        assert constraint is None
         request = FakeRequest(list(prompt_ids), params)
         if len(request.prompt) + (params.max_tokens != 0) > self.context:
             raise ContextLengthError(self.context, len(request.prompt), param="prompt")

@@ -23,6 +23,7 @@ from edge_llm.api.prompts import (
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
 from edge_llm.runner.answer import Completion, Piece
+from edge_llm.runner.constraints import Constraint
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import EventCallback
 from edge_llm.runner.executor import Float32, TokenLogprobs
@@ -151,10 +152,16 @@ class LLM:
         )
 
     def submit(
-        self, prompt_ids: Iterable[int], params: SamplingParams | None, on_event: EventCallback
+        self,
+        prompt_ids: Iterable[int],
+        params: Params,
+        on_event: EventCallback,
+        *,
+        constraint: Constraint | None = None,
     ) -> Request:
         """Queue a prompt without waiting; see `Engine.submit`."""
-        return self.engine.submit(prompt_ids, self._params(params, {}), on_event)
+        params = self._params(params, {})
+        return self.engine.submit(prompt_ids, params, on_event, constraint=constraint)
 
     @overload
     def generate(

@@ -16,9 +16,7 @@ from edge_llm.cli.programs import (
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from edge_llm.api import LLM, Piece
+    from edge_llm.api import LLM, Stream
 
 
 def add_parser(verbs: Any) -> None:
@@ -47,34 +45,28 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.api import load
 
     with load(path, max_sequences=1, **loading_options(arguments)) as llm:
-        text: list[str] = []
-        token_ids: list[int] = []
-        last: Piece | None = None
-        for piece in _pieces(llm, prompt, arguments):
-            text.append(piece.text)
-            token_ids.extend(piece.token_ids)
-            if not arguments.json:
-                sys.stdout.write(piece.text)
-                sys.stdout.flush()
-            last = piece
-    assert last is not None  # a stream ends with a piece that says why
-    if arguments.json:
-        print_json(
-            {
-                "text": "".join(text),
-                "token_ids": token_ids,
-                "finish_reason": last.finish_reason,
-                "stats": last.stats.as_dict() if last.stats else None,
-            }
-        )
-        return 0
-    sys.stdout.write("\n")
-    if last.stats:
-        say(last.stats.summary())
+        pieces = _stream(llm, prompt, arguments)
+        if arguments.json:
+            answer = pieces.completions()[0]
+            print_json(
+                {
+                    "text": answer.text,
+                    "token_ids": answer.token_ids,
+                    "finish_reason": answer.finish_reason,
+                    "stats": answer.stats.as_dict(),
+                }
+            )
+            return 0
+        for piece in pieces:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+            if piece.stats:
+                sys.stdout.write("\n")
+                say(piece.stats.summary())
     return 0
 
 
-def _pieces(llm: LLM, prompt: str, arguments: argparse.Namespace) -> Iterator[Piece]:
+def _stream(llm: LLM, prompt: str, arguments: argparse.Namespace) -> Stream:
     params = sampling_params(llm, arguments)
     if arguments.raw:
         return llm.stream(prompt, params)
