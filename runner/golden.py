@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import EdgeLLMError, ProgramError
+from edge_llm.errors import ProgramError
 from edge_llm.program.file import Golden, Program
 from edge_llm.runner.backends import registry
 from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, TokenEvent
+from edge_llm.runner.events import Event, TokenEvent
 from edge_llm.runner.executor import Limits
-from edge_llm.runner.logits import collect_logits
+from edge_llm.runner.logits import collect_logits, run_to_end
 from edge_llm.runner.requests import EngineFacts
 from edge_llm.runner.sampling import SamplingParams
 
@@ -56,27 +54,14 @@ def _check_prompt(engine: Engine, golden: Golden, index: int, name: str) -> None
 
 
 def _continue(engine: Engine, prompt: list[int], count: int) -> list[int]:
-    if count == 0:
-        return []
     ids: list[int] = []
-    errors: list[EdgeLLMError] = []
-    done = threading.Event()
 
-    def on_event(event: Event) -> None:
-        match event:
-            case TokenEvent(token):
-                ids.append(token)
-            case ErrorEvent(error):
-                errors.append(error)
-                done.set()
-            case FinishEvent():
-                done.set()
+    def take(event: Event) -> None:
+        if isinstance(event, TokenEvent):
+            ids.append(event.id)
 
     params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
-    engine.submit(prompt, params, on_event)
-    done.wait()
-    if errors:
-        raise errors[0]
+    run_to_end(lambda on_event: engine.submit(prompt, params, on_event), take)
     return ids
 
 

@@ -1,45 +1,53 @@
-"""Teacher-forced evaluation: the logits of every position, as one blocking call."""
+"""Requests as blocking calls, and the logits of every position by one."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
+import queue
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from edge_llm.errors import EdgeLLMError
 from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, LogitsEvent
+from edge_llm.runner.events import ErrorEvent, Event, EventCallback, FinishEvent, LogitsEvent
 from edge_llm.runner.executor import Float32
+from edge_llm.runner.requests import Request
 
 
 def collect_logits(engine: Engine, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
-    """Logits [n, vocab] of ``token_ids``. Runs on the engine's thread beside whatever else it does;
-    not to be called from there.
+    """Return the logits [n, vocab] of ``token_ids``. The engine goes on with whatever else it does;
+    not to be called from its thread.
 
     Raises:
         EdgeLLMError: as :meth:`Engine.submit_logits`, or the evaluation failed.
     """
     ids = list(token_ids)
     logits = np.empty((len(ids), engine.facts.vocab), np.float32)
-    done = threading.Event()
-    errors: list[EdgeLLMError] = []
+
+    def take(event: Event) -> None:
+        if isinstance(event, LogitsEvent):
+            logits[event.start : event.start + len(event.logits)] = event.logits
+
+    run_to_end(lambda on_event: engine.submit_logits(ids, on_event, chunk), take)
+    return logits
+
+
+def run_to_end(submit: Callable[[EventCallback], Request], take: EventCallback) -> None:
+    """Submit a request and wait for its end; ``take`` gets its events, on the engine's thread.
+
+    Raises:
+        EdgeLLMError: it was refused or failed.
+    """
+    ends: queue.SimpleQueue[FinishEvent | ErrorEvent] = queue.SimpleQueue()
 
     def on_event(event: Event) -> None:
-        match event:
-            case LogitsEvent(start, rows):
-                logits[start : start + len(rows)] = rows
-            case ErrorEvent(error):
-                errors.append(error)
-                done.set()
-            case FinishEvent():
-                done.set()
+        take(event)
+        if isinstance(event, FinishEvent | ErrorEvent):
+            ends.put(event)
 
-    request = engine.submit_logits(ids, on_event, chunk)
+    request = submit(on_event)
     try:
-        done.wait()
+        end = ends.get()
     finally:
         request.cancel()  # for an interrupt; no effect on what has ended
-    if errors:
-        raise errors[0]
-    return logits
+    if isinstance(end, ErrorEvent):
+        raise end.error

@@ -165,12 +165,7 @@ class LLM:
 
     @overload
     def generate(
-        self,
-        prompt: Prompt,
-        params: Params = None,
-        *,
-        n: None = None,
-        **options: Unpack[Options],
+        self, prompt: Prompt, params: Params = None, *, n: None = None, **options: Unpack[Options]
     ) -> Completion: ...
 
     @overload
@@ -180,21 +175,11 @@ class LLM:
 
     @overload
     def generate(
-        self,
-        prompt: Prompts,
-        params: Params = None,
-        *,
-        n: Count = None,
-        **options: Unpack[Options],
+        self, prompt: Prompts, params: Params = None, *, n: Count = None, **options: Unpack[Options]
     ) -> list[Completion]: ...
 
     def generate(
-        self,
-        prompt: Prompt | Prompts,
-        params: Params = None,
-        *,
-        n: Count = None,
-        **options: Unpack[Options],
+        self, prompt: Prompt | Prompts, params: Params = None, *, n: Count = None, **options: Any
     ) -> Completion | list[Completion]:
         """Return the whole continuation of a text or of token ids; of several prompts, or with
         ``n``, a list of them: ``n`` for each prompt, one prompt after the other. Arguments and
@@ -232,12 +217,7 @@ class LLM:
 
     @overload
     def agenerate(
-        self,
-        prompt: Prompt,
-        params: Params = None,
-        *,
-        n: None = None,
-        **options: Unpack[Options],
+        self, prompt: Prompt, params: Params = None, *, n: None = None, **options: Unpack[Options]
     ) -> Coroutine[Any, Any, Completion]: ...
 
     @overload
@@ -247,21 +227,11 @@ class LLM:
 
     @overload
     def agenerate(
-        self,
-        prompt: Prompts,
-        params: Params = None,
-        *,
-        n: Count = None,
-        **options: Unpack[Options],
+        self, prompt: Prompts, params: Params = None, *, n: Count = None, **options: Unpack[Options]
     ) -> Coroutine[Any, Any, list[Completion]]: ...
 
     async def agenerate(
-        self,
-        prompt: Prompt | Prompts,
-        params: Params = None,
-        *,
-        n: Count = None,
-        **options: Unpack[Options],
+        self, prompt: Prompt | Prompts, params: Params = None, *, n: Count = None, **options: Any
     ) -> Completion | list[Completion]:
         """Return what `generate` returns, from an event loop. Cancelling the task cancels the
         request."""
