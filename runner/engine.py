@@ -1,15 +1,13 @@
 """The engine: requests in, events out. One thread drives the executor; everybody else talks to it.
 
 A step is schedule, run, append, emit. Whatever goes wrong ends requests with an error event and
-gives their blocks back; the thread itself goes on until :meth:`Engine.stop`. A forked child has no
-such thread: there every call is refused, and nothing waits for it.
+gives their blocks back; the thread itself goes on until :meth:`Engine.stop`.
 """
 
 from __future__ import annotations
 
 import logging
 import operator
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -33,6 +31,7 @@ from edge_llm.runner.events import (
 from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.pace import Pace
 from edge_llm.runner.pool import BlockPool
+from edge_llm.runner.request_queue import RequestQueue
 from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.runner.scheduler import Scheduler, Slice, Step
@@ -62,16 +61,9 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._steps = 0
-        self._process = os.getpid()
+        self._queue = RequestQueue()
         self._live: dict[Sequence, None] = {}  # taken in, and not told their end yet
         self._thread: threading.Thread | None = None
-        self._wake = threading.Condition()
-        # Guarded by _wake:
-        self._inbox: list[Sequence] = []
-        self._arrivals = 0
-        self._attention = False  # something was cancelled
-        self._stopping = False
-        self._closed = False
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -82,11 +74,9 @@ class Engine:
         """End all requests with an error event, then the thread and the executor. The step that is
         running is waited for. From any thread; more than one call is fine. In a forked child it
         does nothing: the thread and its requests are the parent's."""
-        if os.getpid() != self._process:
+        if self._queue.forked:
             return
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
+        self._queue.close()
         if self._thread is None:
             self._shut_down(GenerationError("the engine was stopped"))
         elif self._thread is not threading.current_thread():
@@ -141,12 +131,10 @@ class Engine:
         Raises:
             GenerationError: the engine belongs to the process that was forked.
         """
-        self._check_process()
-        with self._wake:
-            waiting = len(self._inbox)
+        self._queue.check_process()
         return EngineStatistics(
             running=len(self._scheduler.running),
-            waiting=waiting + len(self._scheduler.waiting),
+            waiting=len(self._queue) + len(self._scheduler.waiting),
             blocks=self._pool.count,
             blocks_free=self._pool.available,
             blocks_cached=self._pool.cached,
@@ -178,47 +166,21 @@ class Engine:
                 raise
         return True
 
-    # ---- the inbox ----
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise GenerationError(
-                f"this engine runs in process {self._process} and this is process {os.getpid()}, "
-                "forked from it",
-                hint="load the program after the fork, or start processes by spawning",
-            )
-
     def _enqueue(self, sequence: Sequence) -> Request:
-        self._check_process()
-        with self._wake:
-            if self._stopping:
-                raise GenerationError("the engine was stopped")
-            sequence.arrival = self._arrivals
-            self._arrivals += 1
-            self._inbox.append(sequence)
-            self._wake.notify_all()
-        return Request(sequence, self._notice)
+        self._queue.put(sequence)
+        return Request(sequence, self._queue.notice)
 
-    def _notice(self) -> None:
-        if os.getpid() != self._process:
-            return  # the lock may have been held when the process was forked
-        with self._wake:
-            self._attention = True
-            self._wake.notify_all()
+    # ---- before a step ----
 
     def _take_in(self) -> None:
-        with self._wake:
-            arrived, self._inbox = self._inbox, []
-            attention, self._attention = self._attention, False
-            self._live.update(dict.fromkeys(arrived))
+        arrived, cancelled = self._queue.take()
+        self._live.update(dict.fromkeys(arrived))
         for sequence in arrived:
             self._scheduler.add(sequence)
-        if attention:
+        if cancelled:
             for sequence in list(self._live):
                 if sequence.cancelled:
                     self._finish(sequence, "cancelled")
-
-    # ---- before a step ----
 
     def _propose(self) -> None:
         for sequence in list(self._scheduler.running):
@@ -402,7 +364,7 @@ class Engine:
         except BaseException:  # also what is meant to end a thread or a process: this one is ours
             _log.exception("the callback of a request failed; the request is cancelled")
             sequence.cancelled = True
-            self._notice()
+            self._queue.notice()
 
     def _fail_all(self, error: BaseException) -> None:
         for sequence in list(self._live):
@@ -416,11 +378,9 @@ class Engine:
     def _run(self) -> None:
         error: BaseException = GenerationError("the engine was stopped")
         try:
-            while not self._stopping:
+            while not self._queue.closed:
                 if not self.step():
-                    with self._wake:
-                        while not (self._inbox or self._attention or self._stopping):
-                            self._wake.wait()
+                    self._queue.wait()
         except BaseException as fault:
             _log.critical("the engine's thread failed", exc_info=fault)
             error = fault
@@ -428,13 +388,9 @@ class Engine:
             self._shut_down(error)
 
     def _shut_down(self, error: BaseException) -> None:
-        with self._wake:
-            self._stopping = True
-            if self._closed:
-                return
-            self._closed = True
-            self._live.update(dict.fromkeys(self._inbox))
-            self._inbox.clear()
+        self._queue.close()
+        arrived, _ = self._queue.take()
+        self._live.update(dict.fromkeys(arrived))
         self._fail_all(error)
         self._executor.close()
 

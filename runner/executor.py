@@ -157,4 +157,4 @@ class Executor(Protocol):
         """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
 
     def close(self) -> None:
-        """Frees blocks and threads; the executor is unusable afterwards."""
+        """Free blocks and threads; more than once is fine. The executor is unusable afterwards."""

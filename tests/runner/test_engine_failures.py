@@ -105,7 +105,7 @@ def test_a_forked_child_is_refused_and_does_not_hang(bench) -> None:
     forked = bench()
     forked.engine.start()
     _, request = forked.submit([1, 2, 3])
-    with forked.engine._wake, warnings.catch_warnings():
+    with forked.engine._queue._changed, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that forking with threads is unwise
         child = os.fork()
         if child == 0:
