@@ -113,9 +113,11 @@ class Checker {
       check_input(rules.inputs[i], in.inputs[i], known);
     }
     for (int32_t i = 0; i < EDGE_MAX_WEIGHTS; ++i) {
-      // Also those that the operator does not use.
-      require(in.weights[i] < program_.weight_count, "a weight is missing");
-      if (i < rules.weight_count) check_weight(rules.weights[i], in.weights[i], known);
+      if (i < rules.weight_count) {
+        check_weight(rules.weights[i], in.weights[i], known);
+      } else {
+        require(in.weights[i] < 0, "a weight that it does not take");
+      }
     }
     int64_t total = 0;
     for (int32_t i = 0; i < in.output_count; ++i) {
@@ -161,7 +163,7 @@ class Checker {
 
   void check_weight(const OperandRule& rule, int32_t number, Known& known) const {
     if (number < 0 && rule.optional) return;
-    require(number >= 0, "a weight is missing");
+    require(number >= 0 && number < program_.weight_count, "a weight is missing");
     const edge_weight& weight = program_.weights[number];
     const bool raw = stored_format(weight).layout == Layout::raw;
     require(raw == (rule.kind == OperandKind::raw),

@@ -161,6 +161,10 @@ def _replace_instruction(plan: Plan, op: str, **changes: Any) -> Plan:
     return replace(plan, instructions=tuple(instructions))
 
 
+def _linear_weights(plan: Plan) -> tuple[int, ...]:
+    return next(i for i in plan.instructions if i.op == "linear").weights[:1]
+
+
 BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "input later": (
         lambda p: _replace_instruction(p, "rms_norm", inputs=(p.output,)),
@@ -181,7 +185,17 @@ BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     ),
     "weight of nothing": (
         lambda p: _replace_instruction(p, "silu", weights=(99,)),
-        r"\(silu\): a weight is missing",
+        r"\(silu\): a weight that it does not take",
+    ),
+    "second table": (
+        lambda p: _replace_instruction(
+            p, "embedding", weights=p.instructions[0].weights + _linear_weights(p)
+        ),
+        r"\(embedding\): a weight that it does not take",
+    ),
+    "more vectors than two": (
+        lambda p: _replace_instruction(p, "linear", weights=(*_linear_weights(p), -1, 0, 0, 0, 0)),
+        r"\(linear\): a weight that it does not take",
     ),
     "no state": (lambda p: _replace_instruction(p, "attention", state=-1), "state is missing"),
     "state out of range": (lambda p: _replace_instruction(p, "attention", state=9), "state"),
