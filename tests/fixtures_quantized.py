@@ -90,13 +90,18 @@ def awq(name: str, made: Quantized) -> dict[str, Array]:
     }
 
 
-def compressed(name: str, made: Quantized, *, bits: int = 4) -> dict[str, Array]:
+def compressed(
+    name: str, made: Quantized, *, bits: int = 4, symmetric: bool = True
+) -> dict[str, Array]:
     """compressed-tensors "pack-quantized"."""
-    return {
+    pieces = {
         f"{name}.weight_packed": words(made.q, bits),
         f"{name}.weight_scale": made.scales,
         f"{name}.weight_shape": np.array(made.q.shape, np.int64),
     }
+    if not symmetric:
+        pieces[f"{name}.weight_zero_point"] = words(made.zeros.T, bits).T
+    return pieces
 
 
 def requantized_folder(

@@ -2,13 +2,16 @@
 
 ``weight_packed`` [N, K * bits / 32] int32 holds consecutive k of one output in a word, each plus
 half the range; ``weight_scale`` [N, G]; ``weight_shape`` the two numbers N and K. Asymmetric ones
-have ``weight_zero_point`` [N * bits / 32, G], packed along N; those in order of their activations
-``weight_g_idx`` [K].
+have ``weight_zero_point`` [N * bits / 32, G], packed in the same way, but along N; those in order of
+their activations, which are refused, ``weight_g_idx`` [K].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.arrays import to_float32
@@ -48,7 +51,7 @@ def read_compressed(
         ("format", settings.get("format"), settings.get("format") == FORMAT, repr(FORMAT)),
         ("num_bits", bits, type(bits) is int and bits in BITS, f"one of {BITS}"),
         ("type", scheme.get("type"), scheme.get("type", "int") == "int", "'int'"),
-        ("symmetric", symmetric, symmetric is True, "true"),
+        ("symmetric", symmetric, type(symmetric) is bool, "true or false"),
         ("actorder", scheme.get("actorder"), scheme.get("actorder") in UNMOVED, "none"),
         ("kv_cache_scheme", _unset(settings, "kv_cache_scheme"), False, "none"),
         ("transform_config", _unset(settings, "transform_config"), False, "none"),
@@ -73,6 +76,8 @@ def read_compressed(
             "weight_scale": (FLOATS, (n, count)),
             "weight_shape": (("I64", "I32"), (2,)),
         }
+        if not symmetric:
+            pieces["weight_zero_point"] = (("I32",), (-(-n * bits // 32), count))
         if not fitting_pieces(tensors, module, pieces, problems):
             continue
         stated = tensors.read(f"{module}.weight_shape").tolist()
@@ -108,11 +113,15 @@ def _scheme(settings: Mapping[str, object]) -> Mapping[str, object]:
 def _matrix(
     tensors: Tensors, names: tuple[str, ...], shape: tuple[int, int], columns: int, bits: int
 ) -> StoredMatrix:
+    zeros: NDArray[np.int16] | None = None
+    if len(names) > 3:
+        zeros = unpack_words(tensors.read(names[3]), bits, 0)[: shape[0]].astype(np.int16)
+
     def read() -> Grid:
         q = unpack_words(tensors.read(names[0]), bits, 1)
-        return Grid(q, to_float32(tensors.read(names[1])))
+        return Grid(q, to_float32(tensors.read(names[1])), zeros)
 
     if bits != 4:
         return StoredMatrix(shape, names, read, None, f"{bits} bits")
     scales = tensors.read(names[1])
-    return StoredMatrix(shape, names, read, *integer_format(columns, None, scales))
+    return StoredMatrix(shape, names, read, *integer_format(columns, zeros, scales))

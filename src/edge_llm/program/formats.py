@@ -24,8 +24,8 @@ Code = Literal["f32", "f16", "bf16", "i8", "i4", "u4"]
 # f32, f16: one such number a group; q8: an unsigned byte a group, times an fp16 factor for each
 # SUPER columns.
 Scale = Literal["none", "f32", "f16", "q8"]
-# f16: one such number a group; q8: as the scale, subtracted; zero: an unsigned byte a group, a code
-# that stands for 0 (16 occurs: some checkpoints store it less one).
+# f16: one such number a group; q8: as the scale, subtracted; zero: an unsigned byte a group, the
+# code that stands for 0, which may be none of the codes.
 Minimum = Literal["none", "f16", "q8", "zero"]
 # panel: 16 rows side by side as `program.pack` lays them out; raw: plain little-endian numbers.
 Layout = Literal["panel", "raw"]

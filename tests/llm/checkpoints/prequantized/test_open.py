@@ -93,13 +93,14 @@ def awq_folder(make: Make, group: int, *, symmetric: bool) -> Made:
     return make(settings, encode)
 
 
-def compressed_folder(make: Make, group: int, bits: int = 4) -> Made:
+def compressed_folder(make: Make, group: int, bits: int = 4, *, symmetric: bool = True) -> Made:
     def encode(module: str, weight: Array) -> tuple[Quantized, dict[str, Array]]:
-        made = choose(weight, group, bits=bits)
-        return made, compressed(module, made, bits=bits)
+        made = choose(weight, group, bits=bits, symmetric=symmetric)
+        return made, compressed(module, made, bits=bits, symmetric=symmetric)
 
     settings = json.loads(json.dumps(PACKED))
-    settings["config_groups"]["group_0"]["weights"]["num_bits"] = bits
+    scheme = settings["config_groups"]["group_0"]["weights"]
+    scheme |= {"num_bits": bits, "symmetric": symmetric}
     return make(settings, encode)
 
 
@@ -193,9 +194,12 @@ def test_awq(make: Make, symmetric: bool, form: str) -> None:
     assert_taken_over(open_checkpoint(folder), chosen, form)
 
 
-@pytest.mark.parametrize(("group", "form"), [(32, "i4g32"), (-1, "i4g128")])
-def test_compressed_tensors(make: Make, group: int, form: str) -> None:
-    folder, chosen = compressed_folder(make, group)
+@pytest.mark.parametrize(
+    ("group", "symmetric", "form"),
+    [(32, True, "i4g32"), (-1, True, "i4g128"), (64, False, "u4g64z"), (-1, False, "u4g128z")],
+)
+def test_compressed_tensors(make: Make, group: int, symmetric: bool, form: str) -> None:
+    folder, chosen = compressed_folder(make, group, symmetric=symmetric)
     assert_taken_over(open_checkpoint(folder), chosen, form)
 
 
@@ -209,8 +213,9 @@ def test_scales_that_are_not_finite(make: Make) -> None:
         checkpoint.integers(DOWN)
 
 
-def test_compressed_tensors_in_8_bits(make: Make) -> None:
-    folder, chosen = compressed_folder(make, -1, bits=8)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_compressed_tensors_in_8_bits(make: Make, symmetric: bool) -> None:
+    folder, chosen = compressed_folder(make, -1, bits=8, symmetric=symmetric)
     checkpoint = open_checkpoint(folder)
     assert not checkpoint.integer_formats
     for name, made in chosen.items():
