@@ -96,7 +96,7 @@ def open_executor(
     if not 0 <= limits.context <= program.plan.context:
         raise ConfigError(
             f"context is {limits.context}, the program allows at most {program.plan.context}",
-            hint=f"export it again with --context {limits.context}",
+            hint=f"export it again with --context {limits.context}" if limits.context > 0 else None,
         )
     if limits.kv_dtype not in KV_DTYPES:
         raise ConfigError(

@@ -2,8 +2,8 @@
 
 ``weight_packed`` [N, K * bits / 32] int32 holds consecutive k of one output in a word, each plus
 half the range; ``weight_scale`` [N, G]; ``weight_shape`` the two numbers N and K. Asymmetric ones
-have ``weight_zero_point`` [N * bits / 32, G], packed in the same way, but along N; those in order of
-their activations, which are refused, ``weight_g_idx`` [K].
+have ``weight_zero_point`` [N * bits / 32, G], packed along N; those in order of their
+activations, which are refused, ``weight_g_idx`` [K].
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 // Paged, grouped-query, causal attention.
 //
-// A page holds kPageTokens positions of one sequence for all states of the program; a state's part
+// A block holds kBlockTokens positions of one sequence for all states of a group; a state's part
 // is
-//   kv_heads times: keys   [head_dim][kPageTokens]  (lanes are tokens: no horizontal sums)
-//                   values [kPageTokens][head_dim padded to 16]
+//   kv_heads times: keys   [head_dim][kBlockTokens]  (lanes are tokens: no horizontal sums)
+//                   values [kBlockTokens][head_dim padded to 16]
 // in f32, f16 or i8. `write` stores the step's keys and values; after a barrier `attend` reads all
-// of them back from the cache, in blocks at absolute multiples of kPageTokens, with an online
+// of them back from the cache, in blocks at absolute multiples of kBlockTokens, with an online
 // softmax whose sums run in 16 virtual lanes and one fixed tree. Masked positions are never read
 // into arithmetic.
 //
-// With i8, the float32 scales [kPageTokens] of a kv head's keys follow those keys, and those of its
-// values the values. A token's row x of one head is written once, as
+// With i8, the float32 scales [kBlockTokens] of a kv head's keys follow those keys, and those of
+// its values the values. A token's row x of one head is written once, as
 //   s = max|x| / 127, at least the smallest normal float32; NaN if some x is not finite
 //   q = round_half_even(clamp(x * (1 / s), -127, 127))
 // and one query row, scaled beforehand, computes in this order, each step rounded to float32:
@@ -29,7 +29,7 @@ enum class KvType : int32_t { f32, f16, i8 };
 struct KvState {
   int32_t kv_heads = 0, head_dim = 0;
   KvType type = KvType::f16;
-  uint64_t offset = 0;  // of this state inside a page
+  uint64_t offset = 0;  // of this state inside a block
 };
 
 // A rotary embedding (rope/rope.h) of each head that comes before all else; cos null: none.
@@ -47,17 +47,17 @@ struct AttentionArgs {
   Matrix q;              // [T, heads * head_dim]
   Matrix k, v;           // [T, kv_heads * head_dim]
   Rotation rotate_q, rotate_k;
-  Matrix out;                           // [T, heads * head_dim]; may be q
-  const int32_t* positions = nullptr;   // [T]
-  const int32_t* sequences = nullptr;   // [T]
-  const int32_t* page_table = nullptr;  // [.., page_stride]
-  int32_t page_stride = 0;
-  uint8_t* pages = nullptr;  // page p starts at pages + p * page_bytes
-  uint64_t page_bytes = 0;
+  Matrix out;                            // [T, heads * head_dim]; may be q
+  const int32_t* positions = nullptr;    // [T]
+  const int32_t* sequences = nullptr;    // [T]
+  const int32_t* block_table = nullptr;  // [.., block_stride]
+  int32_t block_stride = 0;
+  uint8_t* blocks = nullptr;  // block b starts at blocks + b * block_bytes
+  uint64_t block_bytes = 0;
   uint8_t* scratch = nullptr;  // scratch_bytes per worker, worker-major
 };
 
-// Bytes of one state in one page, a multiple of 64.
+// Bytes of one state in one block, a multiple of 64.
 uint64_t kv_state_bytes(int32_t kv_heads, int32_t head_dim, KvType type);
 
 struct AttentionKernels {

@@ -33,32 +33,32 @@ inline int64_t token_elements(int64_t columns) {
 
 template <class Element>
 inline Element* state_part(const AttentionArgs& args, int32_t sequence, int32_t block) {
-  int64_t page = args.page_table[int64_t(sequence) * args.page_stride + block];
-  return reinterpret_cast<Element*>(args.pages + page * args.page_bytes + args.state.offset);
+  int64_t id = args.block_table[int64_t(sequence) * args.block_stride + block];
+  return reinterpret_cast<Element*>(args.blocks + id * args.block_bytes + args.state.offset);
 }
 
 template <class Element>
 inline Element* keys_of(const KvState& state, Element* part, int32_t kv_head) {
   const int64_t keys = token_elements<Element>(state.head_dim);
   const int64_t values = token_elements<Element>(padded_dim(state));
-  return part + kv_head * (keys + values) * kPageTokens;
+  return part + kv_head * (keys + values) * kBlockTokens;
 }
 
 template <class Element>
 inline Element* values_of(const KvState& state, Element* part, int32_t kv_head) {
-  return keys_of(state, part, kv_head) + token_elements<Element>(state.head_dim) * kPageTokens;
+  return keys_of(state, part, kv_head) + token_elements<Element>(state.head_dim) * kBlockTokens;
 }
 
-// The scales [kPageTokens] behind a kv head's keys or values.
+// The scales [kBlockTokens] behind a kv head's keys or values.
 template <class Element>
 inline auto scales_behind(Element* elements, int64_t columns) {
   using Scale = std::conditional_t<std::is_const_v<Element>, const float, float>;
-  return reinterpret_cast<Scale*>(elements + columns * kPageTokens);
+  return reinterpret_cast<Scale*>(elements + columns * kBlockTokens);
 }
 
 template <class V>
 size_t scratch_bytes(const AttentionArgs& args) {
-  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kPageTokens + kLanes + 2);
+  return sizeof(float) * kQueryRows * (2 * padded_dim(args.state) + kBlockTokens + kLanes + 2);
 }
 
 template <class V>
@@ -103,8 +103,8 @@ inline const float* rotate_head(const Rotation& rotation, int32_t position, cons
 template <class V, class Element>
 void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head, float* rotated) {
   const KvState& state = args.state;
-  int32_t position = args.positions[token], slot = position % kPageTokens;
-  Element* part = state_part<Element>(args, args.sequences[token], position / kPageTokens);
+  int32_t position = args.positions[token], slot = position % kBlockTokens;
+  Element* part = state_part<Element>(args, args.sequences[token], position / kBlockTokens);
   const float* k =
       rotate_head<V>(args.rotate_k, position, args.k.row(token) + int64_t(kv_head) * state.head_dim,
                      state.head_dim, rotated);
@@ -127,7 +127,7 @@ void write_token(const AttentionArgs& args, int32_t token, int32_t kv_head, floa
         .store(values + i);  // the padding becomes zero
     Element column[kLanes];
     stored<V, Element>(V::load_first(k + i, count), inverse_k).store(column);
-    for (int32_t j = 0; j < count; ++j) keys[int64_t(i + j) * kPageTokens] = column[j];
+    for (int32_t j = 0; j < count; ++j) keys[int64_t(i + j) * kBlockTokens] = column[j];
   }
 }
 
@@ -172,7 +172,7 @@ struct Tile {
   int64_t stride;  // floats between rows of q and out: head_dim padded to 16
   float* q;        // [rows][stride], scaled
   float* out;      // [rows][stride]
-  float* weights;  // [rows][kPageTokens]: scores, then e^(score - maximum)
+  float* weights;  // [rows][kBlockTokens]: scores, then e^(score - maximum)
   float* totals;   // [rows][16]: sum of weights, in lanes
   float* maxima;   // [rows]
   float* factors;  // [rows]: the block's own maximum, then what the new maximum makes of the old
@@ -189,9 +189,9 @@ inline int32_t first_visible(const AttentionArgs& args, int32_t token) {
 }
 
 inline Visible visible(const AttentionArgs& args, int32_t token, int32_t block) {
-  int32_t begin = first_visible(args, token) - block * kPageTokens;
-  int32_t end = args.positions[token] + 1 - block * kPageTokens;
-  return {begin > 0 ? begin : 0, end < kPageTokens ? end : kPageTokens};
+  int32_t begin = first_visible(args, token) - block * kBlockTokens;
+  int32_t end = args.positions[token] + 1 - block * kBlockTokens;
+  return {begin > 0 ? begin : 0, end < kBlockTokens ? end : kBlockTokens};
 }
 
 template <class V>
@@ -223,11 +223,11 @@ struct Block {
 // The visible slots of a block as one mask for each vector of scores.
 template <class V>
 struct SlotMask {
-  static constexpr int kCount = kPageTokens / kLanes;
+  static constexpr int kCount = kBlockTokens / kLanes;
   typename V::Mask lanes[kCount];
   bool whole;
 
-  explicit SlotMask(Visible seen) : whole(seen.begin == 0 && seen.end == kPageTokens) {
+  explicit SlotMask(Visible seen) : whole(seen.begin == 0 && seen.end == kBlockTokens) {
     const auto clamp = [](int32_t lane) { return lane < 0 ? 0 : lane > kLanes ? kLanes : lane; };
     for (int32_t c = 0; c < kCount; ++c) {
       const int32_t slot = c * kLanes, end = clamp(seen.end - slot);
@@ -281,7 +281,7 @@ template <class V, class Element>
 void soften(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t rows,
             const SlotMask<V>& mask, const Block<Element>& memory) {
   for (int32_t row = first; row < first + rows; ++row) {
-    tile.factors[row] = cap_scores<V>(args, mask, memory, tile.weights + row * kPageTokens);
+    tile.factors[row] = cap_scores<V>(args, mask, memory, tile.weights + row * kBlockTokens);
   }
   const V one = V::broadcast(1.0f);
   for (int32_t row = first; row < first + rows; row += kLanes) {
@@ -294,7 +294,7 @@ void soften(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t 
   }
   for (int32_t row = first; row < first + rows; ++row) {
     const float factor = tile.factors[row];
-    weigh<V>(memory, tile.maxima[row], factor, tile.weights + row * kPageTokens,
+    weigh<V>(memory, tile.maxima[row], factor, tile.weights + row * kBlockTokens,
              tile.totals + row * kLanes);
     if (factor == 1.0f) continue;
     const V factors = V::broadcast(factor);
@@ -308,17 +308,17 @@ void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row,
                  Visible seen, const Block<Element>& block) {
   const float* q = tile.q + first_row * tile.stride;
   float* out = tile.out + first_row * tile.stride;
-  float* weights = tile.weights + first_row * kPageTokens;
+  float* weights = tile.weights + first_row * kBlockTokens;
   each_row_tile(rows, [&](int32_t row, auto count) {
     score_rows<V, Element, decltype(count)::value, kFetch>(
         q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
-        block.values, weights + row * kPageTokens);
+        block.values, weights + row * kBlockTokens);
   });
   if (kFetch) fetch<2048>(block.next_keys);  // as much as arrives during the softmax
   soften<V>(args, tile, first_row, rows, SlotMask<V>(seen), block);
   each_row_tile(rows, [&](int32_t row, auto count) {
     value_rows<V, Element, decltype(count)::value, kFetch>(
-        weights + row * kPageTokens, block.values, seen.begin, seen.end, tile.stride,
+        weights + row * kBlockTokens, block.values, seen.begin, seen.end, tile.stride,
         block.next_keys, out + row * tile.stride);
   });
 }
@@ -342,8 +342,8 @@ template <class V, class Element>
 void attend_tile(const AttentionArgs& args, const Tile& tile) {
   start<V>(args, tile);
   int32_t last = tile.first + tile.tokens - 1, sequence = args.sequences[tile.first];
-  int32_t begin = first_visible(args, tile.first) / kPageTokens;
-  int32_t end = args.positions[last] / kPageTokens + 1;
+  int32_t begin = first_visible(args, tile.first) / kBlockTokens;
+  int32_t end = args.positions[last] / kBlockTokens + 1;
   for (int32_t block = begin; block < end; ++block) {
     const Element* part = state_part<Element>(args, sequence, block);
     const Element* following =
@@ -393,7 +393,7 @@ void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int3
   tile.q = worker_scratch<V>(args, worker);
   tile.out = tile.q + kQueryRows * tile.stride;
   tile.weights = tile.out + kQueryRows * tile.stride;
-  tile.totals = tile.weights + kQueryRows * kPageTokens;
+  tile.totals = tile.weights + kQueryRows * kBlockTokens;
   tile.maxima = tile.totals + kQueryRows * kLanes;
   tile.factors = tile.maxima + kQueryRows;
   for (int32_t head = begin; head < end;) {

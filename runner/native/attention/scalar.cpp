@@ -8,7 +8,7 @@ uint64_t kv_state_bytes(int32_t kv_heads, int32_t head_dim, KvType type) {
   uint64_t row = type == KvType::f32   ? 4 * columns
                  : type == KvType::f16 ? 2 * columns
                                        : columns + 2 * sizeof(float);  // the scales
-  return row * uint64_t(kv_heads) * kPageTokens;
+  return row * uint64_t(kv_heads) * kBlockTokens;
 }
 
 const AttentionKernels attention_scalar = attention_kernels<scalar::Lanes>();

@@ -1,4 +1,4 @@
-// The two inner products of attention for one span of rows and one block of kPageTokens tokens, in
+// The two inner products of attention for one span of rows and one block of kBlockTokens tokens, in
 // register tiles. Each output is one chain of fused multiply-adds in ascending order, so its bits
 // do not depend on the tile that made it. Included by attention.inl.
 #include "core/kernel.h"
@@ -35,7 +35,7 @@ inline void score_tile(const float* q, int64_t q_stride, const Element* keys, in
     V key[kGroups];
 #pragma GCC unroll 8
     for (int c = 0; c < kGroups; ++c)
-      key[c] = V::load(keys + int64_t(i) * kPageTokens + c * kLanes);
+      key[c] = V::load(keys + int64_t(i) * kBlockTokens + c * kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       V query = V::broadcast(q[r * q_stride + i]);
@@ -46,7 +46,7 @@ inline void score_tile(const float* q, int64_t q_stride, const Element* keys, in
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int c = 0; c < kGroups; ++c) sums[r][c].store(scores + r * kPageTokens + c * kLanes);
+    for (int c = 0; c < kGroups; ++c) sums[r][c].store(scores + r * kBlockTokens + c * kLanes);
   }
 }
 
@@ -67,7 +67,7 @@ inline void value_tile(const float* weights, const Element* values, int32_t begi
     for (int c = 0; c < kGroups; ++c) value[c] = V::load(values + token * stride + c * kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      V weight = V::broadcast(weights[r * kPageTokens + token]);
+      V weight = V::broadcast(weights[r * kBlockTokens + token]);
 #pragma GCC unroll 8
       for (int c = 0; c < kGroups; ++c) sums[r][c] = fma(weight, value[c], sums[r][c]);
     }
@@ -90,7 +90,7 @@ constexpr int wide_groups(int rows, int most) {
 template <class V, class Element, int kRows, bool kFetch>
 void score_rows(const float* q, int64_t q_stride, const Element* keys, int32_t head_dim,
                 int32_t begin, int32_t end, const Element* ahead, float* scores) {
-  constexpr int kGroups = wide_groups<V>(kRows, kPageTokens / kLanes);
+  constexpr int kGroups = wide_groups<V>(kRows, kBlockTokens / kLanes);
   constexpr int32_t kStep = kGroups * kLanes;
   for (int32_t token = begin / kStep * kStep; token < end; token += kStep) {
     score_tile<V, Element, kRows, kGroups, kFetch>(
@@ -105,7 +105,7 @@ void value_columns(const float* weights, const Element* values, int32_t begin, i
                    int64_t stride, int64_t column, const Element* ahead, float* out) {
   for (; column + kGroups * kLanes <= stride; column += kGroups * kLanes) {
     value_tile<V, Element, kRows, kGroups, kFetch>(weights, values + column, begin, end, stride,
-                                                   ahead + column * kPageTokens, out + column);
+                                                   ahead + column * kBlockTokens, out + column);
   }
   if constexpr (kGroups > 1) {
     value_columns<V, Element, kRows, kGroups / 2, kFetch>(weights, values, begin, end, stride,

@@ -74,7 +74,7 @@ edge_status edge_measure_cores(int32_t cpus, int32_t* cores) {
   });
 }
 
-int32_t edge_block_size(void) { return edge::kPageTokens; }
+int32_t edge_block_size(void) { return edge::kBlockTokens; }
 
 edge_status edge_block_bytes(const edge_program* program, int32_t kv_dtype, uint64_t* bytes,
                              int32_t count) {

@@ -90,7 +90,7 @@ void Executor::check_positions(const edge_batch& batch) {
 void Executor::check_blocks(const edge_batch& batch, int32_t sequence, int32_t first,
                             int32_t last) {
   if (program_.groups.empty()) return;
-  const int32_t last_block = last / kPageTokens;
+  const int32_t last_block = last / kBlockTokens;
   if (last_block >= batch.block_stride) {
     fail(EDGE_INVALID, "batch: sequence %d needs %d blocks, the block tables hold %d", sequence,
          last_block + 1, batch.block_stride);
@@ -101,12 +101,12 @@ void Executor::check_blocks(const edge_batch& batch, int32_t sequence, int32_t f
     // Blocks that have slid out of the window may be gone.
     const int32_t oldest = window == 0 ? 0 : std::max(0, first - window + 1);
     auto* written = reinterpret_cast<uint64_t*>(written_[g].data());
-    for (int32_t b = oldest / kPageTokens; b <= last_block; ++b) {
+    for (int32_t b = oldest / kBlockTokens; b <= last_block; ++b) {
       if (table[b] < 0 || table[b] >= count) {
         fail(EDGE_INVALID, "batch: block %d of sequence %d in group %d is %d, expected 0 to %d", b,
              sequence, static_cast<int32_t>(g), table[b], count - 1);
       }
-      if (b < first / kPageTokens) continue;  // only read, so others may share it
+      if (b < first / kBlockTokens) continue;  // only read, so others may share it
       if (written[table[b]] == step_) {
         fail(EDGE_INVALID,
              "batch: block %d of sequence %d in group %d is %d, which this step writes already", b,

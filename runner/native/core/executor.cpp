@@ -158,15 +158,15 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   args.rotate_k = op.rotate_k;
   args.out = matrix(op.outputs[0]);
   const auto group = static_cast<size_t>(op.group);
-  args.pages = blocks_.empty() ? nullptr : blocks_[group].data();  // empty at load
-  args.page_bytes = program_.groups[group].block_bytes;
+  args.blocks = blocks_.empty() ? nullptr : blocks_[group].data();  // empty at load
+  args.block_bytes = program_.groups[group].block_bytes;
   args.scratch = attention_scratch_.data();
   if (batch_ != nullptr) {  // null at load, where only sizes are asked
     args.positions = batch_->positions;
     args.sequences = batch_->sequences;
     const int64_t table = int64_t{batch_->sequence_count} * batch_->block_stride;
-    args.page_table = batch_->block_tables + table * op.group;
-    args.page_stride = batch_->block_stride;
+    args.block_table = batch_->block_tables + table * op.group;
+    args.block_stride = batch_->block_stride;
   }
   return args;
 }

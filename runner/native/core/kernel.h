@@ -41,7 +41,7 @@ static inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-constexpr int32_t kLanes = 16;       // virtual float lanes of every reduction
-constexpr int32_t kPageTokens = 64;  // tokens of a KV page = block of attention
+constexpr int32_t kLanes = 16;        // virtual float lanes of every reduction
+constexpr int32_t kBlockTokens = 64;  // tokens of a block of the KV cache, and of attention
 
 }  // namespace edge

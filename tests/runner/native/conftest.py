@@ -180,13 +180,13 @@ class PlanBuilder:
 
 @dataclass
 class Runner:
-    """An executor over one plan, with pages handed out per sequence as a real engine would."""
+    """An executor over one plan, with blocks handed out per sequence as a real engine would."""
 
     executor: NativeExecutor
     plan: Plan
-    pages: dict[int, list[int]] = field(default_factory=dict)  # by sequence
+    blocks: dict[int, list[int]] = field(default_factory=dict)  # by sequence
     lengths: dict[int, int] = field(default_factory=dict)
-    _next_page: int = 0
+    _next_block: int = 0
 
     def batch(
         self,
@@ -208,10 +208,10 @@ class Runner:
             owners += [index] * len(ids)
             self._reserve(sequence, begin + len(ids))
         wanted = np.arange(len(flat)) if rows is None else np.array(rows)
-        width = max(len(self.pages[sequence]) for sequence in tokens)
+        width = max(len(self.blocks[sequence]) for sequence in tokens)
         tables = np.full((len(tokens), width), -1, np.int32)
         for index, sequence in enumerate(tokens):
-            tables[index, : len(self.pages[sequence])] = self.pages[sequence]
+            tables[index, : len(self.blocks[sequence])] = self.blocks[sequence]
         return Batch(
             tokens=np.array(flat, np.int32),
             positions=np.array(positions, np.int32),
@@ -248,10 +248,10 @@ class Runner:
         return self.executor.read_value(number)
 
     def _reserve(self, sequence: int, length: int) -> None:
-        pages = self.pages.setdefault(sequence, [])
-        while len(pages) * block_size() < length:
-            pages.append(self._next_page)
-            self._next_page += 1
+        blocks = self.blocks.setdefault(sequence, [])
+        while len(blocks) * block_size() < length:
+            blocks.append(self._next_block)
+            self._next_block += 1
 
 
 RunPlan = Callable[..., Runner]
@@ -280,7 +280,7 @@ def run_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPlan]:
         max_tokens: int = 512,
         max_rows: int = 512,
         max_sequences: int = 8,
-        pages: int = 32,
+        blocks: int = 32,
         sampleable: int | None = None,
     ) -> Runner:
         plan = output if isinstance(output, Plan) else builder.plan(output)
@@ -292,7 +292,7 @@ def run_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPlan]:
             max_tokens=max_tokens,
             max_rows=max_rows,
             max_sequences=max_sequences,
-            blocks=(pages,) * len(plan.groups),
+            blocks=(blocks,) * len(plan.groups),
             kv_dtype=builder.kv_dtype,
             threads=threads,
             trace=trace,

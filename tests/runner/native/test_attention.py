@@ -12,7 +12,7 @@ from bits import assert_same_bits
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
-TOKENS = 150  # three pages
+TOKENS = 150  # three blocks
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shap
 def test_what_is_masked_is_never_read(
     run_plan: Any, plan_builder: Any, dtype: str, window: int
 ) -> None:
-    """Pages full of NaN from an earlier sequence, and NaN in later tokens of the same step."""
+    """Blocks full of NaN from an earlier sequence, and NaN in later tokens of the same step."""
     shape = Shape(4, 2, 24, dtype, window)
     x = activations(shape)
     expected = start(run_plan, plan_builder, shape, x).logits(range(110))
@@ -153,7 +153,7 @@ def test_what_is_masked_is_never_read(
     broken[110:] = np.nan
     runner = start(run_plan, plan_builder, shape, broken)
     assert np.isnan(runner.logits([TOKENS - 1] * TOKENS)).all()
-    runner.pages[1] = runner.pages.pop(0)
+    runner.blocks[1] = runner.blocks.pop(0)
     for chunk in (TOKENS, 33):
         runner.lengths.clear()
         assert_same_bits(in_chunks(runner, range(TOKENS), chunk, sequence=1)[:110], expected)
@@ -186,15 +186,15 @@ def test_a_window_as_long_as_the_sequence_is_none(run_plan: Any, plan_builder: A
 
 
 @pytest.mark.parametrize("dtype", ["f16", "i8"])
-def test_copied_pages_hold_the_same_cache(run_plan: Any, plan_builder: Any, dtype: str) -> None:
+def test_copied_blocks_hold_the_same_cache(run_plan: Any, plan_builder: Any, dtype: str) -> None:
     shape = Shape(4, 2, 24, dtype)
     x = activations(shape)
-    runner = start(run_plan, plan_builder, shape, x, pages=6)
+    runner = start(run_plan, plan_builder, shape, x, blocks=6)
     runner.logits(range(100))
     expected = runner.logits(range(100, TOKENS))
-    for page in range(2):
-        runner.executor.copy_block(0, runner.pages[0][page], 3 + page)
-    runner.pages[1], runner.lengths[1] = [3, 4, 5], 100
+    for block in range(2):
+        runner.executor.copy_block(0, runner.blocks[0][block], 3 + block)
+    runner.blocks[1], runner.lengths[1] = [3, 4, 5], 100
     assert_same_bits(runner.logits(range(100, TOKENS), sequence=1), expected)
 
 

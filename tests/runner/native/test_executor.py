@@ -67,13 +67,13 @@ def test_a_step_without_rows_still_fills_the_cache(start: Any, expected: Float32
 def test_copied_block_continues_the_same(start: Any, expected: Float32) -> None:
     runner = start()
     runner.logits(TOKENS[:100])
-    runner.pages[1] = [runner.pages[0][0], 31]  # the first page shared, the second copied
-    runner.executor.copy_block(0, runner.pages[0][1], 31)
+    runner.blocks[1] = [runner.blocks[0][0], 31]  # the first block shared, the second copied
+    runner.executor.copy_block(0, runner.blocks[0][1], 31)
     runner.lengths[1] = 100
     assert_same_bits(runner.logits(TOKENS[100:], sequence=1), expected[100:])
-    for pages in [(-1, 0), (0, 32)]:
+    for blocks in [(-1, 0), (0, 32)]:
         with pytest.raises(NativeError, match="block"):
-            runner.executor.copy_block(0, *pages)
+            runner.executor.copy_block(0, *blocks)
 
 
 def test_trace_reads_values_of_the_last_step(toy: Toy, start: Any) -> None:

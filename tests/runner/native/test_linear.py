@@ -45,7 +45,7 @@ class Case:
         x = b.embedding(b.packed(_pack_any_float(self.x), "f32", *self.x.shape))
         weight = b.packed(self.data, self.fmt, *self.shape)
         bias = None if self.bias is None else b.raw(self.bias)
-        runner = self.run_plan(b, b.linear(x, weight, bias), pages=64, **options)
+        runner = self.run_plan(b, b.linear(x, weight, bias), blocks=64, **options)
         return lambda rows: np.asarray(runner.logits(rows))
 
     def rows(self) -> list[int]:

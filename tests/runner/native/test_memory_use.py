@@ -23,11 +23,11 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def test_pages_cost_memory_only_when_they_are_used(toy: Toy, start: Any) -> None:
-    reserved = 64 * 1024  # pages
+def test_blocks_cost_memory_only_when_they_are_used(toy: Toy, start: Any) -> None:
+    reserved = 64 * 1024  # blocks
     assert reserved * groups(toy.plan, "f32")[0].block_bytes > 512 * MIB
     before = resident()
-    runner = start(pages=reserved, threads=2)
+    runner = start(blocks=reserved, threads=2)
     assert resident() - before < 8 * MIB
     runner.logits(TOKENS)
     assert resident() - before < 16 * MIB
@@ -37,14 +37,14 @@ def test_pages_cost_memory_only_when_they_are_used(toy: Toy, start: Any) -> None
 
 
 def test_keys_and_values_may_lie_in_huge_pages(toy: Toy, start: Any) -> None:
-    pages = 48 * 1024
+    blocks = 48 * 1024
     before = advised()
     if before is None:
         pytest.skip("this kernel has no transparent huge pages")
-    start(pages=pages)
+    start(blocks=blocks)
     found = advised()
     assert found is not None
-    assert found - before >= pages * groups(toy.plan, "f32")[0].block_bytes
+    assert found - before >= blocks * groups(toy.plan, "f32")[0].block_bytes
 
 
 def advised() -> int | None:

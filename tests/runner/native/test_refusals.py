@@ -264,19 +264,19 @@ def _resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_untouched_pages_cost_no_memory(toy: Toy, start: Any, expected: Float32) -> None:
+def test_untouched_blocks_cost_no_memory(toy: Toy, start: Any, expected: Float32) -> None:
     before = _resident_bytes()
-    pages = 2**36 // groups(toy.plan, "f32")[0].block_bytes  # 64 GiB
-    runner = start(pages=pages)
+    blocks = 2**36 // groups(toy.plan, "f32")[0].block_bytes  # 64 GiB
+    runner = start(blocks=blocks)
     assert_same_bits(runner.logits(TOKENS), expected)
     assert _resident_bytes() - before < 2**26
 
 
-def test_pages_beyond_the_address_space_are_a_capacity_error(toy: Toy, run_plan: Any) -> None:
+def test_blocks_beyond_the_address_space_are_a_capacity_error(toy: Toy, run_plan: Any) -> None:
     large = State("large", 1024, 128, 128)  # 64 MiB a block
     plan = dataclasses.replace(toy.plan, states=(*toy.plan.states, large))
     with pytest.raises(CapacityError, match="KV blocks"):
-        run_plan(toy.tensors, plan, pages=2**31 - 1)
+        run_plan(toy.tensors, plan, blocks=2**31 - 1)
 
 
 def test_limits_say_what_runs(toy: Toy) -> None:

@@ -156,7 +156,7 @@ def rope(builder: Any, start: Any) -> Outputs:
 
 
 def attention(dtype: str, **options: Any) -> Callable[[Any, Any], Outputs]:
-    """Three pages in chunks; six query heads on two of keys and values, 24 columns each."""
+    """Three blocks in chunks; six query heads on two of keys and values, 24 columns each."""
     widths = [6 * 24, 2 * 24, 2 * 24]
 
     def run(builder: Any, start: Any) -> Outputs:
@@ -246,7 +246,7 @@ def test_prefill_decode_and_sampling(toy: Toy, start: Any) -> None:
 
 
 def _generate(runner: Any) -> Outputs:
-    """A prompt in two chunks, then twenty sampled tokens, over a page's end."""
+    """A prompt in two chunks, then twenty sampled tokens, over a block's end."""
     ids = TOKENS[:50]
     yield runner.logits(ids[:33])
     step = ids[33:]

@@ -194,7 +194,7 @@ def test_draws_follow_the_distribution(
         return sampler(seed=11, counter=counter, history=history, prompt_length=2, **params)
 
     builder = plan_builder(context=step * steps)
-    runner = run_plan(builder, builder.activations(np.tile(logits, (step, 1))), pages=64)
+    runner = run_plan(builder, builder.activations(np.tile(logits, (step, 1))), blocks=64)
     seen = np.zeros(vocab)
     for s in range(steps):
         rows = [row(s * step + r) for r in range(step)]

@@ -78,7 +78,7 @@ def test_sequences_of_one_step(plan_builder: Any, run_plan: Any) -> None:
     builder, output = block(plan_builder, "i4g32", merged=True)
     batch = {2: TOKENS[:150], 0: TOKENS[150:151], 5: TOKENS[151:400]}
     results = [
-        run_plan(builder, output, threads=threads, max_tokens=LENGTH, pages=64).step(batch).logits
+        run_plan(builder, output, threads=threads, max_tokens=LENGTH, blocks=64).step(batch).logits
         for threads in (1, 2, 4)
     ]
     assert_same_bits(results[1], results[0])
