@@ -35,8 +35,9 @@ class Parameter:
             within the range.
         part: who gives it its meaning: the "sampler" of the backends, the "engine", or the "text"
             of the generation loop.
+        default: what is taken where none is given; where it is None, None can also be given, and
+            means what ``meaning`` says.
         low, high: the range, both included unless ``above`` says that ``low`` is not.
-        optional: None is allowed, and means what ``meaning`` says.
         same: values that clients send for another one (-1 for "off").
         aliases: other names for it, of HTTP and of the Python API's keyword arguments.
         cli: the command line has an option for it.
@@ -51,7 +52,6 @@ class Parameter:
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
-    optional: bool = False
     choices: tuple[str, ...] = ()
     same: Mapping[Any, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Parameter:
         Raises:
             RequestError: it has the wrong type or is out of range.
         """
-        if value is None and self.optional:
+        if value is None and self.default is None:
             return None
         match self.kind:
             case "integer" | "number":
@@ -161,12 +161,7 @@ class SamplingParams:
 
     temperature: float = _declare(1.0, "number", "0 takes the likeliest token", low=0, high=2)
     top_k: int = _declare(
-        0,
-        "integer",
-        "keep the K likeliest tokens; 0: all",
-        low=0,
-        high=INT32_MAX,
-        same={-1: 0},
+        0, "integer", "keep the K likeliest tokens; 0: all", low=0, high=INT32_MAX, same={-1: 0}
     )
     top_p: float = _declare(
         1.0, "number", "keep the likeliest tokens of this total probability", low=0, high=1
@@ -188,11 +183,7 @@ class SamplingParams:
         aliases=("repeat_penalty",),
     )
     presence_penalty: float = _declare(
-        0.0,
-        "number",
-        "above 0, tokens of the answer become less likely",
-        low=-2,
-        high=2,
+        0.0, "number", "above 0, tokens of the answer become less likely", low=-2, high=2
     )
     frequency_penalty: float = _declare(
         0.0,
@@ -202,12 +193,7 @@ class SamplingParams:
         high=2,
     )
     logit_bias: Mapping[int, float] = _declare(
-        {},
-        "biases",
-        "what is added to the logits of some ids",
-        low=-100,
-        high=100,
-        cli=False,
+        {}, "biases", "what is added to the logits of some ids", low=-100, high=100, cli=False
     )
     seed: int | None = _declare(
         None,
@@ -215,7 +201,6 @@ class SamplingParams:
         "the same seed gives the same text",
         low=-(2**63),
         high=2**64 - 1,
-        optional=True,
         part="engine",
     )
     max_tokens: int | None = _declare(
@@ -224,7 +209,6 @@ class SamplingParams:
         "stop after this many tokens (default: at the context limit)",
         low=0,
         high=INT32_MAX,
-        optional=True,
         part="engine",
         aliases=("max_completion_tokens", "n_predict"),
     )
@@ -248,7 +232,6 @@ class SamplingParams:
         "ids that end the answer (default: the program's own)",
         low=0,
         high=INT32_MAX,
-        optional=True,
         part="engine",
         cli=False,
         http=False,
@@ -270,7 +253,6 @@ class SamplingParams:
         "log-probabilities of each token, and of so many of the likeliest at its place",
         low=0,
         high=MAX_TOP_LOGPROBS,
-        optional=True,
         cli=False,
         http=False,
     )
@@ -280,7 +262,6 @@ class SamplingParams:
         "likewise of the prompt's own tokens",
         low=0,
         high=MAX_TOP_LOGPROBS,
-        optional=True,
         part="engine",
         cli=False,
         http=False,
@@ -376,7 +357,7 @@ def choices_of(params: SamplingParams, n: Any = 1) -> list[SamplingParams]:
 
 
 _ANSWERS = Parameter(
-    name="n", kind="integer", part="text", meaning="answers", low=1, high=MAX_CHOICES
+    name="n", kind="integer", part="text", meaning="answers", default=1, low=1, high=MAX_CHOICES
 )
 
 
