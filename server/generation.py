@@ -21,16 +21,11 @@ class ClientGoneError(Exception):
 
 
 class ServedGeneration:
-    """The answers of one HTTP request. Use `start`, read `pieces`, and `close` in any case."""
+    """The answers of one HTTP request. Read `pieces`, and `close` in any case."""
 
-    def __init__(self, service: Service, model: Model, jobs: Sequence[Job]) -> None:
-        self._service = service
-        self._model = model
-        self._jobs = jobs
-        self._generation: Generation | None = None
-        self._watcher: asyncio.Task[None] | None = None
-
-    def start(self, receive: Receive) -> None:
+    def __init__(
+        self, service: Service, model: Model, jobs: Sequence[Job], receive: Receive
+    ) -> None:
         """Submit all jobs. From now on ``receive`` is watched for the client's hanging up, in every
         phase, reply begun or not.
 
@@ -38,11 +33,12 @@ class ServedGeneration:
             ApiError: 429 if too many requests run or wait.
             EdgeLLMError: the engine refused a job; none runs then.
         """
-        self._service.enter(self)
+        self._service = service
+        service.enter(self)
         try:
-            self._generation = Generation(self._model.submit, self._jobs, AsyncInbox())
+            self._generation = Generation(model.submit, jobs, AsyncInbox())
         except BaseException:
-            self._service.leave(self)
+            service.leave(self)
             raise
         self._watcher = asyncio.get_running_loop().create_task(self._watch(receive))
 
@@ -54,26 +50,22 @@ class ServedGeneration:
             ApiError: the server is stopping.
             ClientGoneError: the client hung up.
         """
-        while self._generation and (piece := await self._generation.next()):
+        while (piece := await self._generation.next()) is not None:
             yield piece
 
     def abort(self) -> None:
         """End it with an error."""
-        if self._generation is not None:
-            self._generation.fail(unavailable("The server is stopping."))
+        self._generation.fail(unavailable("The server is stopping."))
 
     def close(self) -> None:
         """Cancel what still runs and let go of everything; more than once is fine."""
-        if self._generation is not None:
-            self._generation.close()
+        self._generation.close()
         self._service.leave(self)
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._watcher.cancel()
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         # Here and not in the reader alone: a stream may be dropped before it is read at all.
-        if self._generation is not None:
-            self._generation.fail(ClientGoneError())
+        self._generation.fail(ClientGoneError())
         self._service.leave(self)

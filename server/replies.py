@@ -60,9 +60,10 @@ class Answer:
         shape: Shape,
         ignored: Sequence[str],
     ) -> None:
+        self._service = service
+        self._model = model
         self._jobs = jobs
         self._shape = shape
-        self._generation = ServedGeneration(service, model, jobs)
         self._tally = Tally(jobs, request.n or 1)
         self._stream = bool(request.stream)
         options = request.stream_options
@@ -82,26 +83,26 @@ class Answer:
             ApiError: it was refused or failed.
         """
         try:
-            self._generation.start(request.receive)
+            generation = ServedGeneration(self._service, self._model, self._jobs, request.receive)
         except Exception as exc:
             raise translate(exc, self._shape.prompt_field) from exc
         if self._stream:
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **self._headers}
             return StreamingResponse(
-                self._events(), media_type="text/event-stream", headers=headers
+                self._events(generation), media_type="text/event-stream", headers=headers
             )
         try:
-            return JSONResponse(await self._collect(), headers=self._headers)
+            return JSONResponse(await self._collect(generation), headers=self._headers)
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         except Exception as exc:
             raise translate(exc, self._shape.prompt_field) from exc
         finally:
-            self._generation.close()
+            generation.close()
 
-    async def _collect(self) -> dict[str, Any]:
+    async def _collect(self, generation: ServedGeneration) -> dict[str, Any]:
         choices: list[list[Piece]] = [[] for _ in self._jobs]
-        async for piece in self._generation.pieces():
+        async for piece in generation.pieces():
             choices[piece.choice].append(piece)
             self._tally.add(piece)
         return {
@@ -111,12 +112,12 @@ class Answer:
             "timings": self._tally.timings(),
         }
 
-    async def _events(self) -> AsyncGenerator[bytes]:
+    async def _events(self, generation: ServedGeneration) -> AsyncGenerator[bytes]:
         try:
             for choice in range(len(self._jobs)):
                 if (opening := self._shape.opening(choice)) is not None:
                     yield self._chunk([opening])
-            async for piece in self._generation.pieces():
+            async for piece in generation.pieces():
                 self._tally.add(piece)
                 if (grown := self._shape.grown(piece)) is not None:
                     last = {"timings": self._tally.timings()} if self._tally.complete else {}
@@ -130,7 +131,7 @@ class Answer:
             error = translate(exc, self._shape.prompt_field)
             yield b"event: error\n" + _event(error.body())
         finally:
-            self._generation.close()
+            generation.close()
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         usage = {"usage": None} if self._include_usage else {}
