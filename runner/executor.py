@@ -144,7 +144,7 @@ class Executor(Protocol):
     def limits(self) -> Limits: ...
 
     def step(self, batch: Batch) -> StepResult:
-        """Runs one step.
+        """Run one step.
 
         Raises:
             NativeError: the core refused the batch or failed.
@@ -154,7 +154,7 @@ class Executor(Protocol):
         """Copy a whole block of a group of states."""
 
     def read_value(self, value: int) -> Float32:
-        """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
+        """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
 
     def close(self) -> None:
         """Free blocks and threads; more than once is fine. The executor is unusable afterwards."""

@@ -17,7 +17,7 @@ from edge_llm.runner.sampling import SamplingParams
 
 
 def check_golden(program: Program, *, threads: int = 0) -> None:
-    """Runs the golden prompts on the native backend and compares the likeliest ids, their logits
+    """Run the golden prompts on the native backend and compare the likeliest ids, their logits
     and the greedy continuations, bit for bit. A program without a golden record passes.
 
     Raises:

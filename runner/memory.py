@@ -62,7 +62,7 @@ def block_counts(
     """
 
     def needed(group: StateGroup, blocks: int) -> int:
-        """Blocks that a sequence of ``blocks`` full blocks holds at a time."""
+        """Return the blocks that a sequence of ``blocks`` full blocks holds at a time."""
         if not group.window:
             return blocks
         return min(blocks, window_blocks(group.window, config.step_tokens, block_size))

@@ -18,7 +18,7 @@ class Pace:
         self.tokens = min(most, max(2 * LEAST_TOKENS, least))
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Notes that a step of ``tokens`` took ``seconds``. Half of the next budget is what was
+        """Note that a step of ``tokens`` took ``seconds``. Half of the next budget is what was
         known before: one slow step is often somebody else's doing."""
         if tokens < LEAST_TOKENS or seconds <= 0:
             return

@@ -100,7 +100,7 @@ class Profile:
 
     @property
     def waited(self) -> float:
-        """Seconds of waiting at barriers, all rows together."""
+        """Return the seconds of waiting at barriers, all rows together."""
         return sum(row.waited for row in self.rows)
 
     def by_operator(self) -> list[Row]:
@@ -121,8 +121,8 @@ PhasesOf = Callable[[StepTimes], Sequence[Phase]]
 
 
 def summarize(plan: Plan, runs: Sequence[Run], phases_of: PhasesOf, kv_dtype: str) -> Profile:
-    """The mean of the fastest tenth of equal runs, at least one: what disturbs a run makes it
-    slower, never faster.
+    """Return the mean of the fastest tenth of equal runs, at least one: what disturbs a run makes
+    it slower, never faster.
 
     ``phases_of(step)`` are the phases whose stamps the step has; ``kv_dtype`` is the cache's."""
     kept = sorted(runs, key=lambda run: run.nanoseconds)[: -(-len(runs) // 10)]
@@ -184,7 +184,7 @@ def phase_costs(
 
 
 def describe(plan: Plan, phase: Phase) -> tuple[str, int | None]:
-    """A phase's name, such as "linear quantize", and its layer."""
+    """Return a phase's name, such as "linear quantize", and its layer."""
     instructions = [plan.instructions[number] for number in phase.instructions]
     names = "+".join(instruction.op for instruction in instructions)
     layer = layer_of(plan, instructions[0]) if instructions else None
@@ -209,8 +209,8 @@ def trace_events(
     name: str,
     start: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """A run in the Trace Event Format (chrome://tracing, Perfetto): one row a worker, under process
-    number ``process`` called ``name``; it begins at ``start`` microseconds."""
+    """Return a run in the Trace Event Format (chrome://tracing, Perfetto): one row a worker, under
+    process number ``process`` called ``name``; it begins at ``start`` microseconds."""
     origin = run.steps[0].begin
 
     def event(kind: str, title: str, worker: int, begin: int, end: int) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def trace(
     *,
     threads: int = 0,
 ) -> list[TraceRow]:
-    """Runs a prompt (None: the first golden one) in one step on the native backend, and every
+    """Run a prompt (None: the first golden one) in one step on the native backend, and every
     instruction again on the torch backend with the same inputs.
 
     Raises:
@@ -90,7 +90,7 @@ def trace(
 
 
 def compare(plan: Plan, executor: Executor, oracle: Oracle, batch: Batch) -> list[TraceRow]:
-    """Runs ``batch`` on ``executor`` (loaded with ``limits.trace``) and each instruction again on
+    """Run ``batch`` on ``executor`` (loaded with ``limits.trace``) and each instruction again on
     ``oracle``. The batch must begin its sequences: only then both caches hold the same."""
     executor.step(batch)
     given = (batch.tokens, batch.positions, batch.sequences, batch.rows)

@@ -61,7 +61,7 @@ def load(
     sampleable: int,
     limits: Limits,
 ) -> NativeExecutor:
-    """Loads a plan. ``weights`` maps tensor names to their packed bytes; they are borrowed, not
+    """Load a plan. ``weights`` maps tensor names to their packed bytes; they are borrowed, not
     copied, when they start on a 64-byte boundary. Token ids from ``sampleable`` on are never
     sampled.
 
@@ -116,7 +116,7 @@ class NativeExecutor:
         return self._limits
 
     def step(self, batch: Batch) -> StepResult:
-        """Runs one step; see `Executor`."""
+        """Run one step; see `Executor`."""
         model = self._open()
         buffers = self._steps
         logits = buffers.fill(batch)
@@ -131,7 +131,7 @@ class NativeExecutor:
         native.check(self._library.edge_copy_block(self._open(), group, source, target))
 
     def read_value(self, value: int) -> Float32:
-        """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
+        """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
         model = self._open()
         if not 0 <= value < len(self._plan.values):
             raise NativeError(
@@ -143,7 +143,7 @@ class NativeExecutor:
         return out
 
     def start_profile(self, steps: int) -> None:
-        """Records the next ``steps`` steps, in memory that is taken now; 0 ends it and frees what
+        """Record the next ``steps`` steps, in memory that is taken now; 0 ends it and frees what
         was recorded."""
         native.check(self._library.edge_profile_start(self._open(), steps))
 
@@ -164,7 +164,7 @@ class NativeExecutor:
         ]
 
     def profiled_step(self, number: int) -> StepTimes:
-        """Step ``number`` of those recorded since `start_profile`."""
+        """Return step ``number`` of those recorded since `start_profile`."""
         model, step = self._open(), abi.ProfileStep()
         read = self._library.edge_profile_read
         native.check(read(model, number, ctypes.byref(step), None, 0))
@@ -173,7 +173,7 @@ class NativeExecutor:
         return StepTimes(step.tokens, step.rows, step.begin, step.end, stamps)
 
     def close(self) -> None:
-        """Frees blocks and threads; the executor is unusable afterwards."""
+        """Free blocks and threads; the executor is unusable afterwards."""
         model, self._model = self._model, None
         if model is not None:
             self._library.edge_free(model)

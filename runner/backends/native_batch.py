@@ -59,7 +59,7 @@ class StepBuffers:
         self.address = ctypes.addressof(batch)
 
     def fill(self, batch: Batch) -> Float32 | None:
-        """Copies ``batch`` in; returns the array that will receive the logits, if wanted."""
+        """Copy ``batch`` in; return the array that will receive the logits, if wanted."""
         tokens, rows, sequences = len(batch.tokens), len(batch.rows), batch.sequence_count
         _check_count("tokens", tokens, self._limits.max_tokens)
         _check_count("rows", rows, self._limits.max_rows)

@@ -19,7 +19,8 @@ _ALIGNMENT = 64
 
 
 def aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``data`` as contiguous bytes on a 64-byte boundary, copied only if it is not already."""
+    """Return ``data`` as contiguous bytes on a 64-byte boundary, copied only if it is not
+    already."""
     data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     if data.ctypes.data % _ALIGNMENT == 0:
         return data
@@ -33,7 +34,7 @@ def aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def native_program(
     plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
 ) -> abi.Program:
-    """The C form of a plan; it keeps its tables alive, but not ``weights``."""
+    """Return the C form of a plan; it keeps its tables alive, but not ``weights``."""
     method = plan.language_model
     values = (abi.Value * len(method.values))(*map(_value, method.values))
     table = (abi.Weight * len(plan.weights))()

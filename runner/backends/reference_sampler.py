@@ -81,8 +81,8 @@ def raw_logprobs(row: Float32, token: int, most: int, sampleable: int) -> TokenL
 
 
 def uniform(seed: int, counter: int) -> float:
-    """A number in [0, 1) with 53 random bits, a pure function of its arguments (below 2^64 each):
-    Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)."""
+    """Return a number in [0, 1) with 53 random bits, a pure function of its arguments (below 2^64
+    each): Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)."""
     key = [seed & _WORD, seed >> 32]
     state = [counter & _WORD, counter >> 32, 0, 0]
     for _ in range(10):

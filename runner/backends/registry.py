@@ -40,7 +40,7 @@ class Backend(Protocol):
         sampleable: int,
         limits: Limits,
     ) -> Executor:
-        """Makes an executor for ``plan``, which must have passed `check_plan`. ``weights`` maps
+        """Make an executor for ``plan``, which must have passed `check_plan`. ``weights`` maps
         tensor names to packed bytes ([bytes] uint8), which may be borrowed while it lives. Token
         ids from ``sampleable`` on are never sampled.
 
@@ -57,7 +57,7 @@ class Backend(Protocol):
 
 
 def backend(name: str) -> Backend:
-    """The backend called ``name``.
+    """Return the backend called ``name``.
 
     Raises:
         ConfigError: there is none of that name.

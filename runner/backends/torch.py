@@ -64,7 +64,7 @@ def load(
     limits: Limits,
     device: str | None = None,
 ) -> TorchExecutor:
-    """Unpacks ``weights`` (packed bytes by tensor name) onto ``device``: "cpu", "cuda", "mps", None
+    """Unpack ``weights`` (packed bytes by tensor name) onto ``device``: "cpu", "cuda", "mps", None
     for the best that is there. Token ids from ``sampleable`` on are never sampled.
 
     Raises:
@@ -92,7 +92,7 @@ class _Matrix:
     of_integers: bool = False  # activations are rounded to int8 for it
 
     def rows(self, index: Tensor | slice) -> Tensor:
-        """Some rows, dequantized: (n, K) float32."""
+        """Return some rows, dequantized: (n, K) float32."""
         values = self.values[index].float()
         if self.scales is None:
             return values
@@ -156,7 +156,7 @@ class TorchExecutor:
         return self._limits
 
     def step(self, batch: Batch) -> StepResult:
-        """Runs one step; see `Executor`."""
+        """Run one step; see `Executor`."""
         values = self._inputs(batch)
         with torch.inference_mode():
             for index, op in enumerate(self._plan.instructions):
@@ -173,7 +173,7 @@ class TorchExecutor:
     def run_instruction(
         self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch
     ) -> list[Float32]:
-        """Runs instruction ``index`` of the plan alone on ``inputs``, which need not be what this
+        """Run instruction ``index`` of the plan alone on ``inputs``, which need not be what this
         executor would compute itself. Attention writes to and reads from this executor's blocks.
 
         Returns:
@@ -191,14 +191,14 @@ class TorchExecutor:
                 cache[target] = cache[source]
 
     def read_value(self, value: int) -> Float32:
-        """Value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
+        """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
         if value not in self._trace:
             raise NativeError(f"value {value} cannot be read: not traced, or no step has run")
         array: Float32 = self._trace[value].float().cpu().numpy()
         return array
 
     def close(self) -> None:
-        """Frees weights and blocks."""
+        """Free weights and blocks."""
         for held in (self._weights, self._keys, self._values, self._trace):
             held.clear()
 
@@ -268,7 +268,8 @@ class TorchExecutor:
 
 
 def _to_cache(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows (..., D) as the cache keeps them; int8 as in runner/native/attention/attention.h."""
+    """Return rows (..., D) as the cache keeps them; int8 as in
+    runner/native/attention/attention.h."""
     if dtype != torch.int8:
         return x.to(dtype)
     scale = (x.abs().amax(dim=-1, keepdim=True) / 127).clamp(min=_SMALLEST_NORMAL)
@@ -320,7 +321,7 @@ def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights)
 
 
 def _fake_quantize(x: Tensor) -> Tensor:
-    """Each row as the int8 that the kernels use stands for: docs/quantization.md."""
+    """Return each row as the int8 that the kernels use stands for: docs/quantization.md."""
     high = x.amax(dim=1, keepdim=True).clamp(min=0)
     low = x.amin(dim=1, keepdim=True).clamp(max=0)
     scale = ((high - low) / 255).clamp(min=_SMALLEST_NORMAL)

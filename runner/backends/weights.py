@@ -25,8 +25,9 @@ _CHUNK = 16 * 1024 * 1024  # populated by one call
 
 
 def in_huge_pages(weights: Weights) -> Weights:
-    """A copy of ``weights`` in anonymous memory for which the kernel is asked for huge pages; the
-    same mapping where the memory that is free would not hold it, or huge pages do not exist."""
+    """Return a copy of ``weights`` in anonymous memory for which the kernel is asked for huge
+    pages; the same mapping where the memory that is free would not hold it, or huge pages do not
+    exist."""
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     sizes = [-(-data.size // _ALIGNMENT) * _ALIGNMENT for data in weights.values()]
     total = sum(sizes)
@@ -46,7 +47,7 @@ def in_huge_pages(weights: Weights) -> Weights:
 
 
 def prefault(weights: Weights) -> None:
-    """Maps the weights' pages in the background, so that the first step need not fault them in one
+    """Map the weights' pages in the background, so that the first step need not fault them in one
     by one. Does nothing where the system cannot, or where they would fill half of the memory."""
     total = sum(data.size for data in weights.values())
     if sys.platform != "linux" or not _WORTH_IT <= total <= machine_memory() // 2:
