@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def block_counts(
 ) -> tuple[int, ...]:
     """Return how many blocks each group of states gets from one budget: what ``kv_budget`` pays
     for; without one, ``max_sequences`` half-full contexts but at least one whole, in at most a
-    quarter of the machine's memory. Each gets its share of what a half-full context takes.
+    quarter of the machine's memory. Each gets its share of what a half-full context takes, but at
+    least what the longest sequence takes that the budget could hold alone.
 
     Raises:
         CapacityError: not even one block of each group fits.
@@ -75,9 +77,20 @@ def block_counts(
     else:
         budget = config.kv_budget
         most = [config.max_sequences * needed(group, whole) for group in groups]
-    counts = _shares(budget, wanted, most, [group.block_bytes for group in groups])
+    sizes = [group.block_bytes for group in groups]
+
+    def cost(blocks: int) -> int:
+        return sum(needed(g, blocks) * size for g, size in zip(groups, sizes, strict=True))
+
+    counts = _shares(budget, wanted, most, sizes)
+    longest = bisect_right(range(1, whole + 1), budget, key=cost)
+    least = [needed(group, longest) for group in groups]
+    if any(count < own for count, own in zip(counts, least, strict=True)):
+        more = [n - own for n, own in zip(most, least, strict=True)]
+        rest = _shares(budget - cost(longest), wanted, more, sizes)
+        counts = [own + n for own, n in zip(least, rest, strict=True)]
     if counts and min(counts) < 1:
-        size = sum(group.block_bytes for group in groups)
+        size = sum(sizes)
         raise CapacityError(
             f"the KV budget is {budget} bytes, one block of {block_size} tokens takes {size}"
         )

@@ -51,6 +51,16 @@ def test_groups_share_one_budget() -> None:
 
 
 @pytest.mark.usefixtures("megabyte_machine")
+def test_a_small_budget_holds_the_longest_sequence_that_it_can() -> None:
+    # By what half-full contexts take it would be 11 and 8 blocks, and then 4 and 3.
+    groups = StateGroup(0, 100), StateGroup(257, 100)
+    config = RunnerConfig(max_sequences=8, step_tokens=64, kv_budget=1_950)
+    assert counts(config, *groups) == (13, 6)
+    tight = RunnerConfig(max_sequences=8, step_tokens=64, kv_budget=850)
+    assert counts(tight, *groups) == (4, 4)
+
+
+@pytest.mark.usefixtures("megabyte_machine")
 def test_a_budget_below_one_block_is_refused() -> None:
     with pytest.raises(CapacityError, match="99 bytes"):
         counts(RunnerConfig(kv_budget=99), StateGroup(0, 100))
