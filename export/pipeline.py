@@ -31,8 +31,8 @@ from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.llm.registry import constants
 from edge_llm.program.documents import Documents
-from edge_llm.program.file import TOKENIZER
 from edge_llm.program.partial import check_target
+from edge_llm.program.tensors import TOKENIZER
 from edge_llm.program.writer import ProgramWriter
 
 

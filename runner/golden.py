@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.file import Golden, Program
+from edge_llm.program.file import Program
+from edge_llm.program.tensors import Golden
 from edge_llm.runner.backends import registry
 from edge_llm.runner.engine import Engine
 from edge_llm.runner.events import Event, TokenEvent

@@ -28,8 +28,8 @@ from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
-from edge_llm.program.file import TOKENIZER, TOKENIZER_TABLES
 from edge_llm.program.formats import RAW_F32
+from edge_llm.program.tensors import TOKENIZER, TOKENIZER_TABLES
 
 Progress = Callable[[str, int, int], None]
 

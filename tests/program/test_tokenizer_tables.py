@@ -12,7 +12,8 @@ import pytest
 
 from edge_llm.errors import ExportError, ProgramError
 from edge_llm.program.container import TensorSpec
-from edge_llm.program.file import TOKENIZER, TOKENIZER_TABLES, Program
+from edge_llm.program.file import Program
+from edge_llm.program.tensors import TOKENIZER, TOKENIZER_TABLES
 
 Tables = dict[str, Any]
 

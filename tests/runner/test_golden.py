@@ -9,7 +9,8 @@ import pytest
 
 import edge_llm
 from edge_llm.errors import ProgramError
-from edge_llm.program.file import Golden, Program
+from edge_llm.program.file import Program
+from edge_llm.program.tensors import Golden
 from edge_llm.runner.golden import check_golden
 
 

@@ -18,7 +18,7 @@ from edge_llm.program.container import (
     lay_out,
 )
 from edge_llm.program.documents import Documents
-from edge_llm.program.file import PLAN_KEY, check_tensors
+from edge_llm.program.file import PLAN_KEY
 from edge_llm.program.plan import Plan
 from edge_llm.program.serialize import (
     documents_from_metadata,
@@ -27,6 +27,7 @@ from edge_llm.program.serialize import (
     plan_to_text,
 )
 from edge_llm.program.strict import dump_json
+from edge_llm.program.tensors import check_tensors
 from edge_llm.program.version import FORMAT, FORMAT_KEY
 
 # Room that the header keeps for documents which grow while the tensors are written (the report).

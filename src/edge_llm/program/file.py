@@ -7,7 +7,6 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.abi import BPE_PROBES
 from edge_llm.errors import ProgramError
 from edge_llm.program.check import check_documents, check_plan
 from edge_llm.program.container import (
@@ -27,58 +25,23 @@ from edge_llm.program.container import (
     documents_digest,
     header_bytes,
 )
-from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.documents import Documents
 from edge_llm.program.plan import Plan, Weight
 from edge_llm.program.serialize import PREFIX, documents_from_metadata, plan_from_text
 from edge_llm.program.strict import as_object, as_str, fields, parse_json
+from edge_llm.program.tensors import (
+    GOLDEN,
+    TOKENIZER,
+    TOKENIZER_TABLES,
+    Golden,
+    check_golden,
+    check_tensors,
+)
 from edge_llm.program.version import check_version
 
 PLAN_KEY = PREFIX + "plan"
-TOKENIZER = "tokenizer.json"
-MAX_TOKENIZER = 128 * 1024 * 1024  # bytes
-
-# What lets a tokenizer load without its JSON: dtype and dimensions by name. All or none are there,
-# but for the last.
-TOKENIZER_TABLES: Mapping[str, tuple[str, int]] = MappingProxyType(
-    {
-        "tokenizer.skeleton": ("U8", 1),
-        "tokenizer.units": ("I32", 1),
-        "tokenizer.offsets": ("I32", 1),
-        "tokenizer.texts": ("U8", 1),
-        "tokenizer.merges": ("I32", 2),
-        "tokenizer.words": ("I32", 1),
-    }
-)
-_OPTIONAL_TABLES = {"tokenizer.words"}
-
 _NUMPY: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"U8": np.dtype("<u1"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """The program's answers when it was exported. P prompts; -1 pads short rows at the end.
-
-    ``tokens`` [P, n] int32: prompts. ``next`` [P, m] int32: their greedy continuations.
-    ``top_ids`` [P, k] int32 and ``top_logits`` [P, k] float32: the likeliest ids at the last
-    position of each prompt, best first.
-    """
-
-    tokens: NDArray[np.int32]
-    next: NDArray[np.int32]
-    top_ids: NDArray[np.int32]
-    top_logits: NDArray[np.float32]
-
-
-GOLDEN: Mapping[str, str] = MappingProxyType(
-    {
-        "golden.tokens": "I32",
-        "golden.next": "I32",
-        "golden.top_ids": "I32",
-        "golden.top_logits": "F32",
-    }
 )
 
 
@@ -117,7 +80,8 @@ class Program:
         check_tensors(self.plan, self.tensors)
         self._digests = _digests(self._header)
         self._verify(sorted(self.tensors.keys() - _packed(self.plan) - self._unread()))
-        _check_golden(self.golden, self.plan.vocab)
+        if (golden := self.golden) is not None:
+            check_golden(golden, self.plan.vocab)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, huge_pages: bool = True) -> Program:
@@ -224,69 +188,6 @@ class Program:
                 raise ProgramError(f"tensor {name!r} is damaged (its digest differs)")
 
 
-def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
-    """Checks that the stored tensors are the ones that plan and reader expect.
-
-    Raises:
-        ProgramError: a tensor is missing, or has another dtype or size.
-    """
-    for weight in plan.weights:
-        panels = weight.format.is_panel
-        size = (tensor_bytes(weight),) if panels else weight.shape
-        _expect(tensors, TensorSpec(weight.tensor, "U8" if panels else "F32", size))
-    tokenizer = tensors.get(TOKENIZER)
-    if tokenizer is None or tokenizer.dtype != "U8" or len(tokenizer.shape) != 1:
-        raise ProgramError(f"tensor {TOKENIZER!r}: expected U8 bytes")
-    if tokenizer.nbytes > MAX_TOKENIZER:
-        raise ProgramError(f"tensor {TOKENIZER!r}: {tokenizer.nbytes} bytes are too many")
-    _check_tables(tensors)
-    present = [tensors[name] for name in GOLDEN if name in tensors]
-    if present and len(present) != len(GOLDEN):
-        raise ProgramError("the golden record is incomplete")
-    for spec in present:
-        if spec.dtype != GOLDEN[spec.name] or len(spec.shape) != 2:
-            raise ProgramError(
-                f"tensor {spec.name!r}: expected {GOLDEN[spec.name]}, two dimensions"
-            )
-        if spec.shape[0] != present[0].shape[0]:
-            raise ProgramError(f"tensor {spec.name!r}: another number of prompts")
-    if present and present[2].shape != present[3].shape:
-        raise ProgramError("golden.top_ids and golden.top_logits differ in shape")
-
-
-def _check_tables(tensors: Mapping[str, TensorSpec]) -> None:
-    present = TOKENIZER_TABLES.keys() & tensors.keys()
-    if present and (missing := TOKENIZER_TABLES.keys() - _OPTIONAL_TABLES - present):
-        raise ProgramError(f"tensor {min(missing)!r} is missing beside {min(present)!r}")
-    for name in sorted(present):
-        spec, (dtype, dimensions) = tensors[name], TOKENIZER_TABLES[name]
-        if spec.dtype != dtype or len(spec.shape) != dimensions:
-            raise ProgramError(
-                f"tensor {name!r} is {spec.dtype}{list(spec.shape)}, "
-                f"expected {dtype}, dimensions: {dimensions}"
-            )
-        if spec.nbytes > MAX_TOKENIZER:
-            raise ProgramError(f"tensor {name!r}: {spec.nbytes} bytes are too many")
-    for name, columns in (("tokenizer.merges", 4), ("tokenizer.words", 1)):
-        shape = tensors[name].shape if name in present else (BPE_PROBES + 1, columns)
-        if shape[0] <= BPE_PROBES or shape[1:] not in ((), (columns,)):
-            raise ProgramError(
-                f"tensor {name!r} has shape {list(shape)}, "
-                f"expected more than {BPE_PROBES} rows of {columns}"
-            )
-
-
-def _expect(tensors: Mapping[str, TensorSpec], expected: TensorSpec) -> None:
-    got = tensors.get(expected.name)
-    if got is None:
-        raise ProgramError(f"tensor {expected.name!r} is missing")
-    if got != expected:
-        raise ProgramError(
-            f"tensor {expected.name!r} is {got.dtype}{list(got.shape)}, "
-            f"expected {expected.dtype}{list(expected.shape)}"
-        )
-
-
 def _packed(plan: Plan) -> set[str]:
     return {weight.tensor for weight in plan.weights if weight.format.is_panel}
 
@@ -309,17 +210,3 @@ def _digests(header: Header) -> dict[str, str]:
     if record["documents"] != documents_digest(header.metadata):
         raise ProgramError("the metadata is damaged (its digest differs)")
     return {name: as_str(value, f"digests.tensors[{name!r}]") for name, value in tensors.items()}
-
-
-def _check_golden(golden: Golden | None, vocab: int) -> None:
-    if golden is None:
-        return
-    for name, ids in (
-        ("tokens", golden.tokens),
-        ("next", golden.next),
-        ("top_ids", golden.top_ids),
-    ):
-        if ids.min() < -1 or ids.max() >= vocab:
-            raise ProgramError(f"golden.{name}: an id outside the vocabulary of {vocab}")
-    if not np.isfinite(golden.top_logits).all():
-        raise ProgramError("golden.top_logits: not finite")

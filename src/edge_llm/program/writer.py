@@ -16,9 +16,9 @@ from edge_llm.errors import ExportError
 from edge_llm.program.container import LENGTH_BYTES, TensorSpec, pad_header
 from edge_llm.program.documents import Documents
 from edge_llm.program.draft import Draft
-from edge_llm.program.file import GOLDEN
 from edge_llm.program.partial import PartialFile
 from edge_llm.program.plan import Plan
+from edge_llm.program.tensors import GOLDEN
 
 
 class ProgramWriter:
