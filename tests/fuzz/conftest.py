@@ -36,6 +36,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": SMALL | {"tie_word_embeddings": True},
     "smollm3": SMALL | {"num_hidden_layers": 2},
 }
+# A layer that sees everything, and one with a window: two groups of states.
+TWO_GROUPS: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "use_sliding_window": True,
+    "sliding_window": 3,
+    "max_window_layers": 1,
+}
 QUANTS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "IQ4_NL")
 SUPER_BLOCKS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
 
@@ -52,12 +59,13 @@ def seeds(
         folder.mkdir(parents=True)
         return folder
 
-    for scheme, family, kv_dtype in (
-        ("8da4w", "llama", "f16"),
-        ("fp16", "phi3", "i8"),
-        ("8da8w", "qwen3", "f32"),
+    for scheme, family, kv_dtype, more in (
+        ("8da4w", "llama", "f16", {}),
+        ("fp16", "phi3", "i8", {}),
+        ("8da8w", "qwen3", "f32", {}),
+        ("fp16", "qwen2", "f16", TWO_GROUPS),
     ):
-        program = tiny_program(scheme, family, kv_dtype, **FAMILIES[family])
+        program = tiny_program(scheme, family, kv_dtype, **(FAMILIES[family] | more))
         for target in ("program", "core"):
             shutil.copyfile(program, new(target, family) / "input.edge")
 

@@ -17,8 +17,8 @@ from mutations import NUMBERS, mutate_number
 
 CHANGES = "changes.json"
 # The counts of the program's tables may only shrink.
-COUNTS = ("value_count", "weight_count", "state_count", "instruction_count")
-KEPT = ("data", "bytes", "values", "weights", "states", "instructions")
+COUNTS = ("value_count", "weight_count", "state_count", "instruction_count", "group_count")
+KEPT = ("data", "bytes", "values", "weights", "states", "instructions", "blocks", "threads")
 BATCH = ("tokens", "positions", "sequences", "rows", "block_tables")
 
 
@@ -26,7 +26,7 @@ def make_core(random: Random, seeds: Path, folder: Path) -> None:
     """Changes as [table, place in it from 0 to 1, field from 0 to 1, seed of the new value]."""
     source = random.choice(sorted(seeds.iterdir()))
     os.link(source / "input.edge", folder / "input.edge")
-    tables = ("program", "values", "weights", "states", *("instructions",) * 5, "batch")
+    tables = ("program", "limits", "values", "weights", "states", *("instructions",) * 5, "batch")
     changes = [
         [random.choice(tables), random.random(), random.random(), random.randrange(2**32)]
         for _ in range(min(6, 1 + int(random.expovariate(0.8))))
@@ -37,7 +37,7 @@ def make_core(random: Random, seeds: Path, folder: Path) -> None:
 def read_core(folder: Path) -> None:
     from edge_llm.program.file import Program
     from edge_llm.runner.backends import native
-    from edge_llm.runner.backends.native_program import native_program
+    from edge_llm.runner.backends.native_program import native_limits, native_program
     from edge_llm.runner.executor import Batch, Limits
 
     changes = json.loads((folder / CHANGES).read_bytes()) if (folder / CHANGES).exists() else []
@@ -45,9 +45,9 @@ def read_core(folder: Path) -> None:
         weights = {weight.tensor: file.weight_data(weight) for weight in file.plan.weights}
         aligned = {name: native.aligned(data.copy()) for name, data in weights.items()}
         program = native_program(file.plan, aligned, file.documents.tokenizer.size)
-        places = [change for change in changes if change[0] != "batch"]
-        for table, place, field, seed in places:
-            _change(program, table, place, field, Random(seed))
+        for table, place, field, seed in changes:
+            if table not in ("batch", "limits"):
+                _change(program, table, place, field, Random(seed))
         # The buffers of a step have the sizes that the plan asks for.
         plan = replace(file.plan, context=program.context, vocab=program.vocab)
         limits = Limits(
@@ -58,7 +58,14 @@ def read_core(folder: Path) -> None:
             kv_dtype="f16",
             threads=1,
         )
-        with mock.patch.object(native, "native_program", return_value=program):
+        stored = native_limits(replace(limits, context=max(plan.context, 1)))
+        for table, place, field, seed in changes:
+            if table == "limits":
+                _change(stored, table, place, field, Random(seed))
+        with (
+            mock.patch.object(native, "native_program", return_value=program),
+            mock.patch.object(native, "native_limits", return_value=stored),
+        ):
             executor = native.load(plan, aligned, sampleable=program.sampleable, limits=limits)
         try:
             batch: dict[str, Any] = {
@@ -87,7 +94,7 @@ def prepare_core() -> None:
 
 def _change(program: Any, table: str, place: float, field: float, random: Random) -> None:
     """A number in one of the program's tables becomes another."""
-    if table == "program":
+    if table in ("program", "limits"):
         entry = program
     else:
         count = getattr(program, f"{table.removesuffix('s')}_count")
