@@ -82,7 +82,7 @@ def native_states(plan: Plan) -> ctypes.Array[abi.State]:
     return (abi.State * len(plan.states))(
         *(
             abi.State(
-                STATE_KINDS[state.kind],
+                STATE_KINDS.index(state.kind),
                 state.heads,
                 state.k_dim,
                 state.v_dim,

@@ -121,6 +121,10 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("k_dim", lambda p: replace(p, states=(State("kv", 2, 512, 512),))),
     ("v_dim", lambda p: replace(p, states=(State("kv", 2, 16, 8),))),
     ("window", lambda p: replace(p, states=(State("kv", 2, 16, 16, -1),))),
+    (
+        "is of kind fold, expected kv",
+        lambda p: replace(p, states=(State("kv", 2, 16, 16, kind="fold"),)),
+    ),
     ("kv_heads == state.heads", lambda p: replace(p, states=(State("kv", 4, 8, 8),))),
     # weights
     ("name is taken", lambda p: replace(p, weights=(*p.weights, p.weights[0]))),

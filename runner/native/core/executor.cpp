@@ -60,7 +60,7 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   row_counts_[0] = limits.max_tokens;
   row_counts_[1] = limits.max_rows;
   for (int32_t i = 0; i < 2; ++i) {
-    const auto width = static_cast<uint64_t>(program_.arena_widths[i]);
+    const auto width = static_cast<uint64_t>(program_.arena_widths[static_cast<size_t>(i)]);
     arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
                              "the activations of a step");
   }

@@ -1,8 +1,7 @@
 // A program as the executor runs it: instructions bound to buffers, cut into phases.
 //
-// Translation happens once, at load. Instructions are fused (fuse.h), splits become views,
-// operators that allow it write in place, and every buffer gets an offset; none of this changes a
-// bit of the results.
+// Translation happens once, at load. Instructions are fused (fuse.h) and their values placed
+// (place.h); none of this changes a bit of the results.
 #pragma once
 
 #include <array>
@@ -104,7 +103,7 @@ struct Program {
   std::vector<Phase> phases;       // of a step that wants rows
   std::vector<Phase> bare_phases;  // of one that wants none
   Place logits;
-  int64_t arena_widths[2] = {0, 0};  // floats per row, by Rows
+  std::array<int64_t, 2> arena_widths{};  // floats per row, by Rows
 };
 
 // The groups of the states; in a block they lie one after the other. Looks at nothing but them.

@@ -203,6 +203,8 @@ class _Checker:
         self._bounded("state", number, *((0, len(states) - 1) if spec.state else (-1, -1)))
         if spec.state:
             state = states[number]
+            if state.kind != spec.state:
+                self._fail(f"state {state.name} is of kind {state.kind}, expected {spec.state}")
             for name in ("heads", "k_dim", "v_dim"):
                 self._known[f"state.{name}"] = getattr(state, name)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 AttributeKind = Literal["int", "float"]
 # index: an int32 input of the method, of the same name. panel: a matrix in panels of 16 rows.
@@ -28,6 +28,10 @@ Relation = Literal["==", "<=", "divides"]
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
 # token sees, whose keys and values are read.
 CostKind = Literal["small", "product", "gather", "attention"]
+
+# What a state remembers: program/plan.py. Nothing runs "fold" yet.
+StateKind = Literal["kv", "fold"]
+STATE_KINDS: tuple[StateKind, ...] = get_args(StateKind)  # places are numbers in the native ABI
 
 # Array sizes of an instruction in the native ABI.
 MAX_INPUTS, MAX_OUTPUTS, MAX_WEIGHTS, MAX_STATES, MAX_INTS, MAX_FLOATS = 8, 4, 6, 2, 8, 4
@@ -84,7 +88,7 @@ class OpSpec:
     output: tuple[str, str] | None = ("r", "w")
     attributes: tuple[Attribute, ...] = ()
     where: tuple[tuple[str, Relation, str], ...] = ()
-    state: Literal["kv"] | None = None
+    state: StateKind | None = None
     cost: CostKind = "small"
     elementwise: bool = False
     in_place: bool = False
@@ -218,9 +222,6 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         "sigmoid": _elementwise(13, "`1 / (1 + e^-x)`", "x"),
     }
 )
-
-# Kinds of states: program/plan.py.
-STATE_KINDS: MappingProxyType[str, int] = MappingProxyType({"kv": 0, "fold": 1})
 
 # KV caches. With "i8" each token has one float32 scale per kv head for its key, and one for its
 # value.

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.formats import WeightFormat
+from edge_llm.program.ops import StateKind
 
 Rows = Literal["T", "R"]
 Dim = int | str
@@ -18,7 +19,6 @@ Signature = Literal["causal_lm", "embed", "encode_image", "classify", "draft"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 SIGNATURES: tuple[Signature, ...] = get_args(Signature)
 Attribute = int | float
-StateKind = Literal["kv", "fold"]  # no backend runs "fold" yet
 
 # Values 0..3 of every plan are the int32 inputs of the graph contract.
 TOKENS, POSITIONS, SEQUENCES, ROWS = range(4)

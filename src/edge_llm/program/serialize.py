@@ -190,7 +190,7 @@ def _format(value: Any, path: str) -> WeightFormat:
 
 
 def _state(value: Any, path: str) -> State:
-    kind = as_choice(as_object(value, path).get("kind"), f"{path}.kind", tuple(STATE_KINDS))
+    kind = as_choice(as_object(value, path).get("kind"), f"{path}.kind", STATE_KINDS)
     if kind != "kv":
         raise ProgramError(f"{path}.kind: {kind!r} cannot be run yet, expected 'kv'")
     record = fields(value, path, ("name", "heads", "k_dim", "v_dim", "window", "kind"))
