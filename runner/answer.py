@@ -66,7 +66,7 @@ class Decoder(Protocol):
         """Return how a control token is written, None for other tokens."""
 
     def finish(self) -> str:
-        """Return what half a character at the end becomes."""
+        """Return what half a character becomes whose end does not come; what follows begins anew."""
 
 
 class Parser(Protocol):
@@ -138,7 +138,8 @@ class Answer:
         if parser is None:
             text = self._decoder.push(token)
         elif (special := self._decoder.special(token)) is not None:
-            text = parser.special(token, special)
+            # Half a character before it belongs to the text before it.
+            text = parser.text(self._decoder.finish()) + parser.special(token, special)
         else:
             text = parser.text(self._decoder.push(token))
         return self._piece(self._scan(text))

@@ -14,21 +14,30 @@ from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.statistics import RequestClock
 from edge_llm.runner.stops import StopScanner, StopStrings
 
-THINK, ANSWER = 300, 301
+THINK, ANSWER, HALF = 300, 301, 302
 SPECIAL = {THINK: "<think>", ANSWER: "</think>"}
 
 
 class Letters:
-    """One token a character."""
+    """One token a character, but HALF, which is only the beginning of one."""
+
+    def __init__(self) -> None:
+        self._held = ""
 
     def push(self, token_id: int) -> str:
-        return "" if token_id in SPECIAL else chr(token_id)
+        if token_id in SPECIAL:
+            return ""
+        if token_id == HALF:
+            self._held = "?"
+            return ""
+        return self.finish() + chr(token_id)
 
     def special(self, token_id: int) -> str | None:
         return SPECIAL.get(token_id)
 
     def finish(self) -> str:
-        return ""
+        held, self._held = self._held, ""
+        return held
 
 
 class Thoughts:
@@ -75,6 +84,12 @@ def test_control_tokens_reach_the_parser_before_they_are_hidden() -> None:
     assert whole(tokens, parser=parser).text == "aso."
     assert parser.hidden == "<think>why</think>"
     assert whole(tokens).text == "awhyso"
+
+
+def test_half_a_character_stays_before_the_control_token_that_cuts_it() -> None:
+    parser = Thoughts()
+    assert whole([THINK, *ids("why"), HALF, ANSWER, *ids("so")], parser=parser).text == "so."
+    assert parser.hidden == "<think>why?</think>"
 
 
 def test_stop_strings_are_looked_for_in_what_is_shown() -> None:
