@@ -66,7 +66,7 @@ class Decoder(Protocol):
         """Return how a control token is written, None for other tokens."""
 
     def finish(self) -> str:
-        """Return what half a character becomes whose end does not come; what follows begins anew."""
+        """Return what half a character becomes whose end does not come. Text may follow."""
 
 
 class Parser(Protocol):

@@ -24,7 +24,7 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
         for group, table in enumerate(sequence.tables):
             block_tables[group, index, : len(table)] = table
         first = sequence.computed
-        path = np.array(sequence.tokens + array("i", part.draft), np.int32)
+        path = np.frombuffer(sequence.tokens + array("i", part.draft), np.int32)
         samplers = _samplers(sequence, path, part)
         segments.append(Segment(path[first : first + part.tokens], samplers, first, index))
     return Batch.of(

@@ -64,21 +64,19 @@ class Batch:
         cls, *segments: Segment, block_tables: tuple[Int32, ...], want_logits: bool = False
     ) -> Batch:
         """Put segments one after another; ``block_tables`` may have rows of other sequences too."""
-        counts = [len(segment.tokens) for segment in segments]
-        ends = np.cumsum(counts)
-        rows = [
-            np.arange(end - len(segment.samplers), end, dtype=np.int32)
-            for segment, end in zip(segments, ends, strict=True)
-        ]
-        positions = [
-            np.arange(segment.first, segment.first + count, dtype=np.int32)
-            for segment, count in zip(segments, counts, strict=True)
-        ]
+        owners: list[int] = []
+        positions: list[int] = []
+        rows: list[int] = []
+        for index, segment in enumerate(segments):
+            count = len(segment.tokens)
+            owners += [index] * count
+            positions += range(segment.first, segment.first + count)
+            rows += range(len(owners) - len(segment.samplers), len(owners))
         return cls(
             tokens=np.concatenate([np.asarray(segment.tokens, np.int32) for segment in segments]),
-            positions=np.concatenate(positions),
-            sequences=np.repeat(np.arange(len(segments), dtype=np.int32), counts),
-            rows=np.concatenate(rows),
+            positions=np.array(positions, np.int32),
+            sequences=np.array(owners, np.int32),
+            rows=np.array(rows, np.int32),
             block_tables=tuple(table[[s.sequence for s in segments]] for table in block_tables),
             samplers=[sampler for segment in segments for sampler in segment.samplers],
             want_logits=want_logits,
