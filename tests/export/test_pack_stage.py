@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
-from edge_llm.export import weights as weights_module
+from edge_llm.export.weights import prepared as weights_module
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.passes.merge import merge
