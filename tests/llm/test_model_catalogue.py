@@ -246,7 +246,9 @@ def test_facts_follow_from_the_config(name: str) -> None:
         "model_type": config.model_type,
         "max_position_embeddings": config.max_position_embeddings,
     }
-    stated, unread = read_config(facts["config"] | sizes, name)
+    told = dict(facts["config"])
+    assert told.pop("fused_qkv", False) == shape_of(config).fused_qkv
+    stated, unread = read_config(told | sizes, name)
     assert unread == ()
     assert shape_of(stated) == shape_of(config)
     shapes = parameter_shapes(config)
