@@ -8,6 +8,7 @@ tokens become text, stop strings and control tokens go, and figures are brought 
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from edge_llm.errors import GenerationError
 from edge_llm.runner.answer import (
     Answer,
     Completion,
@@ -122,6 +124,7 @@ class Generation:
             EdgeLLMError: as `Engine.submit`.
         """
         self._inbox = inbox
+        self._process = os.getpid()
         self._answers: list[Answer] = []
         self._handles: list[Handle] = []
         self._running = 0
@@ -151,6 +154,7 @@ class Generation:
 
         Raises:
             EdgeLLMError: an answer failed.
+            GenerationError: it was begun in the process that this one was forked from.
             Exception: what `fail` was given.
         """
         try:
@@ -160,6 +164,11 @@ class Generation:
             raise
 
     async def _next(self) -> Piece | None:
+        if os.getpid() != self._process:  # no engine's thread is here to fill the inbox
+            raise GenerationError(
+                f"this answer was begun in process {self._process} and this is process "
+                f"{os.getpid()}, forked from it"
+            )
         while self._running:
             item = await self._inbox.get()
             if isinstance(item, Exception):

@@ -108,8 +108,8 @@ def evaluation(
     if len(tokens) > facts.context:
         raise ContextLengthError(facts.context, len(tokens), param="token_ids")
     _check_capacity(len(tokens), facts.context if positions is None else positions)
-    if chunk is not None and not 1 <= chunk <= max_rows:
-        raise RequestError(f"chunk is {chunk}, expected 1 to {max_rows}", param="chunk")
+    if chunk is not None and not (type(chunk) is int and 1 <= chunk <= max_rows):
+        raise RequestError(f"chunk is {chunk!r}, expected 1 to {max_rows}", param="chunk")
     return Sequence(
         tokens=tokens,
         prompt_length=len(tokens),
@@ -125,6 +125,10 @@ def evaluation(
 
 
 def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
+    if not isinstance(token_ids, Iterable):
+        raise RequestError(
+            f"a prompt is of type {type(token_ids).__name__}, expected token ids", param="prompt"
+        )
     tokens = array("i")
     for index, token in enumerate(token_ids):  # ids stay out of messages: servers repeat no prompts
         try:

@@ -74,7 +74,7 @@ class Parameter:
                     raise self._wrong_type(value, "True or False")
                 return value
             case "name":
-                if value not in self.choices:
+                if not isinstance(value, str) or value not in self.choices:
                     raise self._wrong_type(value, f"one of {', '.join(self.choices)}")
                 return value
             case "strings":
@@ -93,7 +93,10 @@ class Parameter:
         if isinstance(value, Integral):
             value = int(value)
         else:
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:  # a fraction larger than any float
+                value = math.inf if value > 0 else -math.inf
             if whole:
                 if not value.is_integer():  # nor are NaN and infinities
                     raise self._wrong_type(value, expected)

@@ -68,8 +68,11 @@ class TextLength:
 
         Raises:
             ContextLengthError: it cannot be encoded in ``token_limit`` tokens.
-            TokenizerError: it is not Unicode (lone surrogates), or too long to be encoded at all.
+            TokenizerError: it is no text, not Unicode (lone surrogates), or too long to be encoded
+                at all.
         """
+        if not isinstance(text, str):
+            raise TokenizerError(f"the text is of type {type(text).__name__}, expected str")
         self.check_characters(len(text), token_limit)
         try:
             size = len(text.encode())

@@ -186,7 +186,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "requantize": (lambda value: isinstance(value, bool), "true or false"),
         "context": (
             lambda value: value is None or (type(value) is int and 0 < value <= MAX_CONTEXT),
-            "a number of tokens above 0, or nothing",
+            f"1 to {MAX_CONTEXT} tokens, or nothing",
         ),
         "kv_dtype": _one_of(tuple(KV_DTYPES), or_none=True),
         "chat_template": (

@@ -77,6 +77,8 @@ WRONG: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((7,), {}, "type int"),
     (([1.5],), {}, "prompt"),
     (([1, "a"],), {}, "prompt"),
+    (([True],), {}, "prompt"),
+    (([[1], [2, True]],), {}, "prompt"),
     ((["a", 1],), {}, "type int"),
     (([],), {}, "no tokens"),
     (([[1], []],), {}, "no tokens"),
@@ -135,7 +137,10 @@ def test_other_calls_with_wrong_types_are_typed_errors(llm: edge_llm.LLM) -> Non
     calls: list[Callable[[], Any]] = [
         lambda: llm.logits(wrong),
         lambda: llm.logits("abc"),  # type: ignore[arg-type]
+        lambda: llm.logits([1, 2], chunk="x"),  # type: ignore[arg-type]
+        lambda: llm.logits([1, 2], chunk=1.0),  # type: ignore[arg-type]
         lambda: llm.prompt_logprobs([1, 2], top="x"),  # type: ignore[arg-type]
+        lambda: llm.submit(wrong, None, print),
         lambda: llm.submit([1], {"temperature": 0}, print),  # type: ignore[arg-type]
         lambda: llm.default_params(foo=1),
     ]

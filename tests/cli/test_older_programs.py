@@ -13,7 +13,7 @@ from edge_llm.cli import programs
 from edge_llm.cli.main import main
 from edge_llm.errors import ProgramError
 from edge_llm.program.file import Program
-from edge_llm.program.version import FORMAT, older_format
+from edge_llm.program.version import FORMAT, FORMAT_KEY, check_version, older_format
 
 DEFAULT = "smollm2-135m-8da4w"
 
@@ -61,6 +61,15 @@ def test_a_named_one_is_refused_with_the_command(
     source = tiny_checkpoint("llama")
     assert caught.value.hint is not None
     assert f"`edge-llm export --model {source} --quant fp32`" in caught.value.hint
+
+
+@pytest.mark.parametrize("model", ["\x1b[31m", 5, None])
+def test_the_command_is_whole_where_the_recipe_names_nothing_printable(model: object) -> None:
+    recipe = json.dumps({"model": model, "scheme": "fp32"})
+    with pytest.raises(ProgramError) as caught:
+        check_version({FORMAT_KEY: "1.2", "edge_llm.recipe": recipe})
+    assert caught.value.hint is not None
+    assert "`edge-llm export --model MODEL --quant fp32`" in caught.value.hint
 
 
 def test_the_newest_of_a_format_that_is_read(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import warnings
+from typing import cast
 
 import pytest
 from prompts import prompt
 
 from edge_llm.errors import GenerationError, NativeError
+from edge_llm.runner.answer import Decoder
+from edge_llm.runner.generation import Job, Stream
 from edge_llm.runner.sampling import SamplingParams
 
 # ---- failures ----
@@ -120,6 +124,31 @@ def test_a_forked_child_is_refused_and_does_not_hang(bench) -> None:
             os._exit(0 if refusals == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
     forked.engine.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_stream_that_a_forked_child_inherits_is_refused_and_does_not_hang() -> None:
+    class Silent:
+        """A request whose engine runs elsewhere."""
+
+        def cancel(self) -> None: ...
+
+    job = Job([1], SamplingParams(), decoder=cast(Decoder, None))
+    stream = Stream(lambda *_, **__: Silent(), [job])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # where it hangs
+        refusals = 0
+        for call in (stream.completions, lambda: next(stream)):
+            try:
+                call()
+            except GenerationError as error:
+                refusals += "forked" in str(error)
+        os._exit(0 if refusals == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    stream.close()
 
 
 def test_the_thread_serves_many_callers(bench) -> None:

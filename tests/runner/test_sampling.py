@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import math
 from dataclasses import fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ REFUSED: list[tuple[str, Any]] = [
     ("top_k", 1.5),
     ("top_k", 10**5000),
     ("top_p", [1]),
+    ("temperature", Fraction(10**400)),
+    ("top_k", Fraction(-(10**400))),
+    ("speculation", np.zeros(2)),
+    ("speculation", ["off"]),
     ("min_p", 1.1),
     ("repetition_penalty", 0),
     ("repetition_penalty", 10.1),

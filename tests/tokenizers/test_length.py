@@ -32,6 +32,12 @@ def refuse_to_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tokenizer, "_encode", lambda *_: pytest.fail("was encoded"))
 
 
+@pytest.mark.parametrize("text", [None, 5, b"bytes", ["a"]])
+def test_what_is_no_text_is_refused(byte_tokenizer: Tokenizer, text: Any) -> None:
+    with pytest.raises(TokenizerError, match="expected str"):
+        byte_tokenizer.encode(text)
+
+
 def test_the_bytes_of_a_token(byte_tokenizer: Tokenizer) -> None:
     assert byte_tokenizer.length.bytes_per_token == len("<|im_start|>")
     assert byte_tokenizer.length.least_tokens(25) == 3

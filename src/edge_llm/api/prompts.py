@@ -60,9 +60,15 @@ def token_ids_of(ids: Any, context: int) -> list[int]:
         )
     sized = hasattr(ids, "__len__")
     try:
-        return [index(token) for token in (ids if sized else islice(ids, context + 1))]
+        return [_id(token) for token in (ids if sized else islice(ids, context + 1))]
     except TypeError as exc:
         raise RequestError(f"a prompt of token ids: {exc}", param="prompt") from exc
+
+
+def _id(token: Any) -> int:
+    if isinstance(token, bool):  # which is a whole number to Python alone
+        raise TypeError("'bool' object cannot be interpreted as an integer")
+    return index(token)
 
 
 def checked_messages(messages: Any) -> Sequence[Message]:

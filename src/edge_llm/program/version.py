@@ -76,4 +76,6 @@ def _export_command(metadata: Mapping[str, str]) -> str:
         for option, value in named.items()
         if isinstance(value, str) and value.isprintable()
     ]
+    if not any(word.startswith("--model") for word in words):
+        words.insert(0, "--model MODEL")
     return " ".join(["edge-llm export", *words])

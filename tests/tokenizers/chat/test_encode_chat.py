@@ -178,6 +178,14 @@ def nested(depth: int) -> Any:
     return value
 
 
+def shared(depth: int) -> Any:
+    """Return lists that each hold the next one twice: small in memory, huge when written out."""
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
 def circle() -> Any:
     value: list[Any] = []
     value.append(value)
@@ -189,6 +197,9 @@ def circle() -> Any:
     [
         (chat(nested(100_000)), "nested more than"),
         (chat({"a": circle()}), "nested more than"),
+        (chat(shared(100)), "conversation is larger"),
+        (chat(shared(10)) * 10_000, "conversation is larger"),
+        (chat("x" * 2**20) * 100, "conversation is larger"),
         (chat({("a", "b"): 1}), "names in messages must be texts"),
         (chat({1.5: object()}), "must be JSON values"),
         (chat(b"bytes"), "must be JSON values"),
