@@ -19,7 +19,7 @@ from edge_llm.export.origin.provenance import provenance
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report, formats_lines, megabytes, notes_lines
-from edge_llm.export.verification.verify import verified_positions
+from edge_llm.export.verification.answers import verified_positions
 from edge_llm.export.weights.parameters import shared, stored_formats
 from edge_llm.export.weights.prepared import CHUNK_ELEMENTS
 from edge_llm.llm.registry import constants

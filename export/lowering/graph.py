@@ -21,8 +21,8 @@ from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
+from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.verification.eager import quantize_meta
-from edge_llm.export.verification.verify import golden_shapes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.ops import CACHE_DTYPES
 from edge_llm.llm.registry import build_model, tied_parameters

@@ -12,14 +12,10 @@ import torch
 
 from edge_llm.errors import QualityGateError
 from edge_llm.export.recipes.recipe import Gate, Recipe
+from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.verification.metrics import Comparison, compare_logits
 from edge_llm.export.verification.streamed import streamed_model
-from edge_llm.export.verification.verify import (
-    Verification,
-    check_gate,
-    eager_logits,
-    golden_shapes,
-)
+from edge_llm.export.verification.verify import Verification, check_gate, eager_logits
 from edge_llm.export.weights.parameters import parameters_of
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import load_model

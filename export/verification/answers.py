@@ -1,0 +1,175 @@
+"""The program's answers to fixed prompts: what is compared in the stage verify, and recorded in the
+file as its golden record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.errors import GenerationError
+from edge_llm.program.file import Program
+from edge_llm.runner.backends import registry
+from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, Segment, StepResult
+from edge_llm.runner.sampling import SamplingParams
+from edge_llm.tokenizers.tokenizer import tokenizer_of
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time, in a small village by the sea, there lived",
+    "def fibonacci(n):\n    ",
+    "To make bread you need flour, water, yeast and salt. First,",
+    "Q: What is 12 plus 30?\nA:",
+)
+POSITIONS = 64  # of each prompt with its continuation
+TOP = 16
+_GREEDY = SamplingParams(temperature=0.0)
+_PAD = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The ``prompts`` in tokens; ``texts``, each a prompt and what the program said next; and the
+    ``logits`` of every position of each text, [n, vocab] float32. ``context`` is the program's."""
+
+    context: int
+    prompts: Sequence[Sequence[int]]
+    texts: Sequence[Sequence[int]]
+    logits: Sequence[Float32]
+
+    def golden(self) -> Mapping[str, NDArray[Any]]:
+        """Return the file's golden tensors by name."""
+        shapes = {
+            name: shape
+            for name, (_, shape) in golden_shapes(self.context, self.logits[0].shape[1]).items()
+        }
+        tokens = np.full(shapes["golden.tokens"], _PAD, np.int32)
+        following = np.full(shapes["golden.next"], _PAD, np.int32)
+        top_ids = np.empty(shapes["golden.top_ids"], np.int32)
+        top_logits = np.empty(shapes["golden.top_logits"], np.float32)
+        for row, (prompt, text) in enumerate(zip(self.prompts, self.texts, strict=True)):
+            tokens[row, : len(prompt)] = prompt
+            following[row, : len(text) - len(prompt)] = text[len(prompt) :]
+            last = self.logits[row][len(prompt) - 1]
+            # stable, so that the lower id comes first among equals, as in greedy sampling
+            top_ids[row] = np.argsort(-last, kind="stable")[: top_ids.shape[1]]
+            top_logits[row] = last[top_ids[row]]
+        return {
+            "golden.tokens": tokens,
+            "golden.next": following,
+            "golden.top_ids": top_ids,
+            "golden.top_logits": top_logits,
+        }
+
+
+def verified_positions(context: int) -> int:
+    """How many logits rows `verify` compares."""
+    return len(PROMPTS) * _positions(context)
+
+
+def golden_shapes(context: int, vocab: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of the golden tensors, known before anything has run."""
+    count, length = len(PROMPTS), _prompt_limit(context)
+    top = min(TOP, vocab)
+    return {
+        "golden.tokens": ("I32", (count, length)),
+        "golden.next": ("I32", (count, max(_positions(context) - 1, 1))),
+        "golden.top_ids": ("I32", (count, top)),
+        "golden.top_logits": ("F32", (count, top)),
+    }
+
+
+def answers_of(program: Program, backend: str) -> Answers:
+    """Run the program on the prompts.
+
+    Raises:
+        NativeError, CapacityError: the run-time half of the backend is missing or failed.
+        GenerationError: the program computes logits that are not finite.
+    """
+    tokenizer, context = tokenizer_of(program), program.plan.context
+    prompts = [tokenizer.encode(text)[: _prompt_limit(context)] or [0] for text in PROMPTS]
+    with _runner(program, backend) as runner:
+        texts = runner.continue_greedily(prompts, _positions(context))
+        logits = [runner.logits(index, text) for index, text in enumerate(texts)]
+    return Answers(context, prompts, texts, logits)
+
+
+def _positions(context: int) -> int:
+    return min(POSITIONS, context)
+
+
+def _prompt_limit(context: int) -> int:
+    return max(_positions(context) // 2, 1)
+
+
+class _Runner:
+    """An executor with one sequence per text."""
+
+    def __init__(self, executor: Executor, block_tables: tuple[Int32, ...]) -> None:
+        self._executor = executor
+        self._block_tables = block_tables
+
+    def continue_greedily(self, prompts: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+        """Each prompt and what the program says next, ``length`` tokens in all."""
+        texts = [list(prompt) for prompt in prompts]
+        computed = [0] * len(texts)
+        while active := [index for index, text in enumerate(texts) if len(text) < length]:
+            pieces = []
+            for index in active:
+                sampler = RowSampler(
+                    params=_GREEDY,
+                    seed=0,
+                    counter=len(texts[index]) - len(prompts[index]),
+                    history=np.array(texts[index], np.int32),
+                    prompt_length=len(prompts[index]),
+                )
+                unseen = texts[index][computed[index] :]
+                pieces.append(Segment(unseen, [sampler], computed[index], index))
+                computed[index] = len(texts[index])
+            result = self._step(pieces)
+            for index, token, error in zip(active, result.ids, result.errors, strict=True):
+                if error is not None:
+                    raise GenerationError(f"the program fails on a fixed prompt: {error}")
+                texts[index].append(int(token))
+        return texts
+
+    def logits(self, index: int, text: Sequence[int]) -> Float32:
+        """Logits of every position of ``text``, [n, vocab]."""
+        logits = self._step([Segment(text, [None] * len(text), sequence=index)]).logits
+        assert logits is not None  # the batch wants them
+        return logits
+
+    def _step(self, pieces: Sequence[Segment]) -> StepResult:
+        wanted = any(sampler is None for piece in pieces for sampler in piece.samplers)
+        return self._executor.step(
+            Batch.of(*pieces, block_tables=self._block_tables, want_logits=wanted)
+        )
+
+
+@contextmanager
+def _runner(program: Program, backend: str) -> Iterator[_Runner]:
+    plan = program.plan
+    texts, length = len(PROMPTS), _positions(plan.context)
+    blocks = -(-length // registry.backend(backend).block_size())
+    executor = registry.open_executor(
+        program,
+        Limits(
+            max_tokens=texts * length,
+            max_rows=max(texts, length),
+            max_sequences=texts,
+            blocks=(texts * blocks,) * len(plan.groups),
+            kv_dtype=program.documents.model.kv_dtype,
+        ),
+        name=backend,
+    )
+    try:
+        yield _Runner(executor, registry.block_tables(executor.limits.blocks, texts))
+    finally:
+        executor.close()
