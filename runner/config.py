@@ -14,15 +14,12 @@ HUGE_PAGES = ("auto", "copy", "off")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
-    """The limits of loading.
+    """The limits of loading, which `edge_llm.load` describes. ``step_tokens`` bounds the wait
+    between two tokens of a running sequence too.
 
-    ``threads``: 0 takes the physical cores. ``context``: the most tokens of a sequence, None: what
-    the program allows. ``kv_dtype`` stores keys and values ("f32", "f16", "i8"), None: as the
-    program recommends. ``kv_budget``: bytes for KV blocks, None: enough for
-    ``max_sequences`` half-full contexts, at most a quarter of the machine's memory. ``step_tokens``
-    bounds the tokens of one step, and so the wait between two tokens of a running sequence.
-    ``huge_pages``: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
-    into such pages at load if memory allows, "off" does neither."""
+    Raises:
+        ConfigError: a value of the wrong type or out of range.
+    """
 
     threads: int = 0
     context: int | None = None

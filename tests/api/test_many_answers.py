@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import numpy as np
 import pytest
 
 import edge_llm
@@ -31,7 +32,9 @@ def test_a_list_of_prompts_is_each_of_them(llm: edge_llm.LLM) -> None:
     together = llm.generate(PROMPTS, **OPTIONS)
     assert [answer.token_ids for answer in together] == alone
     ids = [llm.tokenizer.encode(prompt) for prompt in PROMPTS]
-    assert [answer.token_ids for answer in llm.generate(ids, **OPTIONS)] == alone
+    for kind in (list, np.array):
+        answers = llm.generate([kind(item) for item in ids], **OPTIONS)
+        assert [answer.token_ids for answer in answers] == alone
     assert llm.generate(["x"], **OPTIONS)[0].token_ids == alone[2]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from operator import index
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 from edge_llm.errors import RequestError
 from edge_llm.runner.generation import Job
@@ -26,13 +26,15 @@ class ChatOptions(SamplingOptions, total=False):
     chat_template_kwargs: Mapping[str, Any] | None
 
 
-def is_several(prompt: Prompt | Prompts) -> bool:
+def is_several(prompt: Any) -> bool:
     """Return whether these are prompts and not one: a list of texts or of lists of ids."""
-    return (
-        isinstance(prompt, list | tuple)
-        and len(prompt) > 0
-        and not isinstance(prompt[0], SupportsIndex)
-    )
+    if not isinstance(prompt, list | tuple) or not prompt:
+        return False
+    try:
+        index(prompt[0])  # arrays and tensors have this method too, for those of one number
+    except TypeError:
+        return True
+    return False
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Any, context: int) -> list[int]:
