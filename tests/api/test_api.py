@@ -324,6 +324,12 @@ def test_context_and_cache_are_limits_of_loading(tiny_program) -> None:
 def test_limits_beyond_the_program_are_refused(tiny_program) -> None:
     with pytest.raises(ConfigError, match="context is 257, the program allows at most 256"):
         edge_llm.load(tiny_program(), context=257)
-    for options in ({"context": 0}, {"context": "8"}, {"kv_dtype": "f8"}, {"kv_dtype": ["f16"]}):
+    for options in (
+        {"context": 0},
+        {"context": 10**30},
+        {"context": "8"},
+        {"kv_dtype": "f8"},
+        {"kv_dtype": ["f16"]},
+    ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             edge_llm.load(tiny_program(), **options)

@@ -106,7 +106,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
                     max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
                 ),
                 max_sequences=config.max_sequences,
-                blocks=block_counts(config, context, block_size, groups),
+                blocks=block_counts(config, min(context, plan.context), block_size, groups),
                 kv_dtype=kv_dtype,
                 context=context,
                 threads=config.threads,
