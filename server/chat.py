@@ -15,7 +15,7 @@ from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, top_of
+from edge_llm.server.replies import Reply, finite, sampling_jobs, token_name, top_of
 from edge_llm.server.schemas import ChatMessage, ChatRequest
 from edge_llm.server.service import Service
 from edge_llm.server.validation import check_sampling, validate
@@ -46,7 +46,7 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
         except Exception as exc:
             raise translate(exc, "messages") from exc
         shape = ChatShape(model.tokenizer, logprobs=bool(request.logprobs))
-        return await Answer(service, model, request, jobs, shape, ignored).respond(http)
+        return await Reply(service, model, request, jobs, shape, ignored).respond(http)
 
     return router
 

@@ -18,7 +18,7 @@ from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.replies import Answer, finite, sampling_jobs, token_name, top_of
+from edge_llm.server.replies import Reply, finite, sampling_jobs, token_name, top_of
 from edge_llm.server.schemas import CompletionRequest
 from edge_llm.server.service import Model, Service
 from edge_llm.server.validation import check_sampling, validate
@@ -55,7 +55,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
             for _ in range(request.n or 1)
         ]
         shape = CompletionShape(model.tokenizer, echoes, logprobs=request.logprobs)
-        return await Answer(service, model, request, jobs, shape, ignored).respond(http)
+        return await Reply(service, model, request, jobs, shape, ignored).respond(http)
 
     return router
 

@@ -48,7 +48,7 @@ class Shape(Protocol):
         """Return a reply's choice from all its pieces."""
 
 
-class Answer:
+class Reply:
     """One HTTP reply to one generating request."""
 
     def __init__(
