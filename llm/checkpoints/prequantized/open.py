@@ -81,6 +81,11 @@ def read_quantized(
     except ConfigError as exc:
         raise ConfigError(f"{where}: {exc}", hint=exc.hint) from exc
     pieces = {piece for matrix in matrices.values() for piece in matrix.pieces}
+    problems += [
+        f"stored twice: {shorten(name)}, as it is and in {shorten(matrix.pieces[0])}"
+        for name, matrix in matrices.items()
+        if name in tensors.entries and name not in pieces
+    ]
     # Some writers give every quantized linear a bias, of zeros where the model has none.
     for name in matrices:
         bias = f"{name.removesuffix('.weight')}.bias"

@@ -357,3 +357,12 @@ def test_group_indices_out_of_range(make: Make) -> None:
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="got groups 0 to 99, expected 0 to 7"):
         open_checkpoint(folder)
+
+
+def test_a_matrix_that_is_stored_twice(make: Make) -> None:
+    folder, _ = gptq_folder(make, 32)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[DOWN] = torch.zeros(128, 256)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"stored twice: '{DOWN}', as it is and in"):
+        open_checkpoint(folder)
