@@ -183,8 +183,8 @@ def _rows(loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend) -> l
 def _export_peaks(
     loaded: Loaded, traced: Traced, recipe: Recipe, largest: int
 ) -> dict[str, int] | None:
-    """About the anonymous memory of an export: this process, which has traced the same graph, and
-    what packing the largest tensor and comparing logits take."""
+    """Return about the anonymous memory of an export: this process, which has traced the same
+    graph, and what packing the largest tensor and comparing logits take."""
     now = anonymous_bytes()
     if now is None:
         return None

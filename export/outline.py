@@ -50,9 +50,9 @@ def describe_outline(document: dict[str, Any]) -> str:
 
 
 def activation_bytes(plan: Plan, *, tokens: int, rows: int) -> int:
-    """About the bytes of activations in a step of ``tokens`` tokens and ``rows`` rows of logits:
-    values while they are needed (slices share, elementwise operators work in place), and one
-    linear's input in int8."""
+    """Return about the bytes of activations in a step of ``tokens`` tokens and ``rows`` rows of
+    logits: values while they are needed (slices share, elementwise operators work in place), and
+    one linear's input in int8."""
     counts = {"T": tokens, "R": rows}
     widths = {"T": 0, "R": 0}
     for kind in widths:

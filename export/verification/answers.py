@@ -70,7 +70,7 @@ class Answers:
 
 
 def verified_positions(context: int) -> int:
-    """How many logits rows `verify` compares."""
+    """Return how many rows of logits the stage verify compares."""
     return len(PROMPTS) * _positions(context)
 
 

@@ -21,7 +21,8 @@ _OK, _OUT_OF_MEMORY = 0, 2
 
 
 def library_path() -> Path:
-    """Where the native library is, or should be: ``EDGE_LLM_NATIVE``, else inside the package."""
+    """Return where the native library is, or should be: ``EDGE_LLM_NATIVE``, else inside the
+    package."""
     override = os.environ.get(LIBRARY_VARIABLE)
     if override:
         return Path(override)
@@ -99,8 +100,9 @@ def default_threads() -> int:
 
 
 def measure_cores(cpus: int) -> int:
-    """How many of ``cpus`` logical CPUs have a core of their own: half of them, if arithmetic in as
-    many threads takes each of them much longer than alone, else all. Takes about 3 ms.
+    """Return how many of ``cpus`` logical CPUs have a core of their own: half of them, if
+    arithmetic in as many threads takes each of them much longer than alone, else all. Takes about
+    3 ms.
 
     Raises:
         NativeError: ``cpus`` is not 1 to 1024.

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
-from edge_llm.export.weights import prepared as weights_module
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow
+from edge_llm.export.weights import prepared as weights_module
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.quantize import quantize

@@ -74,7 +74,7 @@ class Draft:
         return encode_header(self.entries, metadata)
 
     def data_begin(self, documents: Documents, digests: Mapping[str, str]) -> int:
-        """Where the tensors begin: after this header, and room for it to grow.
+        """Return where the tensors begin: after this header, and room for it to grow.
 
         Raises:
             ExportError: the documents are not valid, or too large.

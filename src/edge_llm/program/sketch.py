@@ -50,8 +50,8 @@ class Shape:
 
 
 def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
-    """From keys of a published config.json (the catalogue's ``config``). A ``sliding_window`` is
-    that of every layer.
+    """Return the sizes in a published config.json (the catalogue's ``config``). A
+    ``sliding_window`` is that of every layer.
 
     Raises:
         SourceError: a key is missing.
@@ -174,7 +174,7 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
 
 
 def file_bytes(plan: Plan) -> int:
-    """About the size of the program file: its weights to the byte, header and tokenizer as they
-    usually are."""
+    """Return about the size of the program file: its weights to the byte, header and tokenizer as
+    they usually are."""
     layers = len(plan.states)
     return stored_bytes(plan) + _HEADER + layers * _HEADER_LAYER + plan.vocab * _TOKENIZER_TOKEN
