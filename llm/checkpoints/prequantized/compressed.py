@@ -21,6 +21,7 @@ from edge_llm.llm.checkpoints.prequantized.matrix import (
     Grid,
     Pieces,
     StoredMatrix,
+    check_settings,
     fitting_pieces,
     integer_format,
     matrix_shape,
@@ -44,23 +45,20 @@ def read_compressed(
         ConfigError: another format, or groups of layers that are quantized in different ways.
         CheckpointError: a tensor that cannot be read.
     """
-    where = "quantization_config"
     scheme = _scheme(settings)
     bits, symmetric = scheme.get("num_bits"), scheme.get("symmetric", True)
-    for key, value, ok, expected in (
-        ("format", settings.get("format"), settings.get("format") == FORMAT, repr(FORMAT)),
-        ("num_bits", bits, type(bits) is int and bits in BITS, f"one of {BITS}"),
-        ("type", scheme.get("type"), scheme.get("type", "int") == "int", "'int'"),
-        ("symmetric", symmetric, type(symmetric) is bool, "true or false"),
-        ("actorder", scheme.get("actorder"), scheme.get("actorder") in UNMOVED, "none"),
-        ("kv_cache_scheme", _unset(settings, "kv_cache_scheme"), False, "none"),
-        ("transform_config", _unset(settings, "transform_config"), False, "none"),
-    ):
-        if not ok and not (key.endswith(("_scheme", "_config")) and value is None):
-            raise ConfigError(
-                f"{where}: {key}: got {shorten(value)}, expected {expected}",
-                hint="use the original checkpoint: export quantizes it itself",
-            )
+    unset = {key: settings.get(key) or None for key in ("kv_cache_scheme", "transform_config")}
+    check_settings(
+        (
+            ("format", settings.get("format"), settings.get("format") == FORMAT, repr(FORMAT)),
+            ("num_bits", bits, type(bits) is int and bits in BITS, f"one of {BITS}"),
+            ("type", scheme.get("type"), scheme.get("type", "int") == "int", "'int'"),
+            ("symmetric", symmetric, type(symmetric) is bool, "true or false"),
+            ("actorder", scheme.get("actorder"), scheme.get("actorder") in UNMOVED, "none"),
+            *((key, value, value is None, "none") for key, value in unset.items()),
+        ),
+        hint="use the original checkpoint: export quantizes it itself",
+    )
     assert isinstance(bits, int)
     matrices: dict[str, StoredMatrix] = {}
     for module in modules_with(tensors, PACKED):
@@ -87,11 +85,6 @@ def read_compressed(
         names = tuple(f"{module}.{piece}" for piece in pieces)
         matrices[f"{module}.weight"] = _matrix(tensors, names, (n, k), k // count, bits)
     return matrices
-
-
-def _unset(settings: Mapping[str, object], key: str) -> object:
-    """Return the value, None where it is empty."""
-    return settings.get(key) or None
 
 
 def _scheme(settings: Mapping[str, object]) -> Mapping[str, object]:

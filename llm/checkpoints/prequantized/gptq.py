@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.matrix import (
@@ -24,6 +24,7 @@ from edge_llm.llm.checkpoints.prequantized.matrix import (
     Grid,
     Pieces,
     StoredMatrix,
+    check_settings,
     fitting_pieces,
     integer_format,
     integer_setting,
@@ -31,7 +32,6 @@ from edge_llm.llm.checkpoints.prequantized.matrix import (
     modules_with,
     unpack_words,
 )
-from edge_llm.llm.config import shorten
 
 GPTQ_FORMATS = ("gptq", "gptq_v2")
 GPTQ_BITS = (2, 4, 8)
@@ -47,23 +47,22 @@ def read_gptq(
         ConfigError: a variant that is not supported.
         CheckpointError: a tensor that cannot be read.
     """
-    where = "quantization_config"
-    bits = integer_setting(settings, "bits", where)
-    size = integer_setting(settings, "group_size", where)
+    bits = integer_setting(settings, "bits")
+    size = integer_setting(settings, "group_size")
     variant = settings.get("checkpoint_format") or "gptq"
     dynamic = settings.get("dynamic") or {}
     excluded_only = isinstance(dynamic, Mapping) and all(
         str(pattern).startswith("-:") for pattern in dynamic
     )
-    for key, value, ok, expected in (
-        ("bits", bits, bits in GPTQ_BITS, f"one of {GPTQ_BITS}"),
-        ("group_size", size, size == -1 or size > 0, "-1 or a number above 0"),
-        ("checkpoint_format", variant, variant in GPTQ_FORMATS, f"one of {GPTQ_FORMATS}"),
-        ("pack_dtype", settings.get("pack_dtype"), _is_int32(settings), "int32"),
-        ("dynamic", dynamic, excluded_only, "exclusions (-:PATTERN) alone"),
-    ):
-        if not ok:
-            raise ConfigError(f"{where}: {key}: got {shorten(value)}, expected {expected}")
+    check_settings(
+        (
+            ("bits", bits, bits in GPTQ_BITS, f"one of {GPTQ_BITS}"),
+            ("group_size", size, size == -1 or size > 0, "-1 or a number above 0"),
+            ("checkpoint_format", variant, variant in GPTQ_FORMATS, f"one of {GPTQ_FORMATS}"),
+            ("pack_dtype", settings.get("pack_dtype"), _is_int32(settings), "int32"),
+            ("dynamic", dynamic, excluded_only, "exclusions (-:PATTERN) alone"),
+        )
+    )
 
     matrices: dict[str, StoredMatrix] = {}
     for module in modules_with(tensors, ".qweight"):
@@ -147,17 +146,16 @@ def read_awq(
         ConfigError: a variant that is not supported.
         CheckpointError: a tensor that cannot be read.
     """
-    where = "quantization_config"
-    bits = integer_setting(settings, "bits", where)
-    size = integer_setting(settings, "group_size", where)
+    bits = integer_setting(settings, "bits")
+    size = integer_setting(settings, "group_size")
     version = settings.get("version", "gemm")
-    for key, value, ok, expected in (
-        ("bits", bits, bits == 4, "4"),
-        ("group_size", size, size == -1 or size > 0, "-1 or a number above 0"),
-        ("version", version, str(version).lower() == "gemm", "'gemm'"),
-    ):
-        if not ok:
-            raise ConfigError(f"{where}: {key}: got {shorten(value)}, expected {expected}")
+    check_settings(
+        (
+            ("bits", bits, bits == 4, "4"),
+            ("group_size", size, size == -1 or size > 0, "-1 or a number above 0"),
+            ("version", version, str(version).lower() == "gemm", "'gemm'"),
+        )
+    )
     matrices: dict[str, StoredMatrix] = {}
     for module in modules_with(tensors, ".qweight"):
         k, words = matrix_shape(tensors, f"{module}.qweight")

@@ -6,7 +6,7 @@ common: when such a matrix has four bits that an export can take over, and what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -196,7 +196,20 @@ def matrix_shape(tensors: Tensors, name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def integer_setting(settings: Mapping[str, object], key: str, where: str) -> int:
+def check_settings(facts: Iterable[tuple[str, object, bool, str]], hint: str | None = None) -> None:
+    """Check settings of ``quantization_config``: key, value, whether it is supported, and what is.
+
+    Raises:
+        ConfigError: the first that is not; with the ``hint``.
+    """
+    for key, value, supported, expected in facts:
+        if not supported:
+            raise ConfigError(
+                f"quantization_config: {key}: got {shorten(value)}, expected {expected}", hint=hint
+            )
+
+
+def integer_setting(settings: Mapping[str, object], key: str) -> int:
     """Return an integer of ``quantization_config``.
 
     Raises:
@@ -204,5 +217,5 @@ def integer_setting(settings: Mapping[str, object], key: str, where: str) -> int
     """
     value = settings.get(key)
     if not is_integer(value):
-        raise ConfigError(f"{where}: {key}: got {shorten(value)}, expected an integer")
+        raise ConfigError(f"quantization_config: {key}: got {shorten(value)}, expected an integer")
     return value
