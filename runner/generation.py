@@ -101,12 +101,8 @@ class AsyncInbox:
         self._items: asyncio.Queue[Item] = asyncio.Queue()
 
     def put(self, item: Item) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
-        except RuntimeError:
-            # The loop was closed under a request that still ran: nobody is left to tell.
-            if not self._loop.is_closed():
-                raise
+        # Fails where the loop was closed under a request that still ran, which ends it.
+        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def get(self) -> Item:
         return await self._items.get()

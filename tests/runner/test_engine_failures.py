@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from prompts import prompt
 
 from edge_llm.errors import GenerationError, NativeError
 from edge_llm.runner.answer import Decoder
-from edge_llm.runner.generation import Job, Stream
+from edge_llm.runner.generation import AsyncInbox, Generation, Job, Stream
 from edge_llm.runner.sampling import SamplingParams
 
 # ---- failures ----
@@ -102,6 +103,20 @@ def test_a_dying_thread_ends_all_requests_and_refuses_more(
     assert dying.executor.closed
     with pytest.raises(GenerationError, match="stopped"):
         dying.submit([1, 2, 3])
+
+
+def test_a_request_whose_event_loop_was_closed_is_cancelled(bench) -> None:
+    async def inbox() -> AsyncInbox:
+        return AsyncInbox()
+
+    loop = asyncio.new_event_loop()
+    unread = loop.run_until_complete(inbox())
+    loop.close()
+    orphaned = bench()
+    job = Job([1, 2, 3], SamplingParams(max_tokens=100), cast(Decoder, None))
+    Generation(orphaned.engine.submit, [job], unread)
+    orphaned.run()
+    assert len(orphaned.executor.batches) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
