@@ -106,6 +106,8 @@ def _rules(name: str, spec: OpSpec) -> str:
                 sources.append(_FIRST_FACT + _FACTS.index(factor))
             else:
                 sources.append(_FIRST_VARIABLE + variables.setdefault(factor, len(variables)))
+        if len(sources) > 2:
+            raise ValueError(f"{name}: {text} has more names than the core multiplies")
         first, second = (*sources, -1, -1)[:2]
         return f"{{{constant}, {first}, {second}}}"
 

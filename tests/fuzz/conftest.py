@@ -159,7 +159,7 @@ def _make_ggufs(tiny: Tiny, llama: Path, new: Callable[[str, str], Path]) -> Non
 
 
 def _make_quantized(llama: Path, new: Callable[[str, str], Path]) -> None:
-    """Return what each method writes; torchao's by hand, as its tensors are those of the
+    """Write what each method writes; torchao's by hand, as its tensors are those of the
     checkpoint."""
     int4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
     methods: dict[str, tuple[dict[str, Any], Callable[[str, Quantized], dict[str, Array]]]] = {
