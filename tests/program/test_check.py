@@ -232,7 +232,7 @@ def test_weights_may_be_stacks_of_matrices(parts: Any) -> None:
 
 
 def test_methods_of_other_kinds_are_read_and_not_run(parts: Any) -> None:
-    """Return what their operators mean is not known; that values come before their readers is."""
+    """The meaning of their operators is not known; that values come before their readers is."""
     pixels, classes = Value(("N", 3, 224, 224)), Value(("N", 10))
     look = Instruction("linear", (0,), (1,), (0,))
     method = Method("classify", (0,), (pixels, classes), (look,), (1,))
