@@ -3,7 +3,8 @@
 // Panel layouts are specified in docs/program-format.md and made by program/pack.py.
 // Integer weights: each row of x is quantized to int8 (asymmetric, per row; shared numerics in
 // docs/quantization.md), dots are exact integers, and
-//   y[n] = s_x * fma(-zp, rowconst[n], sum_g s_w[n,g] * dot_g)   groups ascending, one fma each.
+//   y[n] = s_x * fma(-zp, rowconst[n], sum_g s_w[n,g] * dot_g)   groups ascending, one fma each;
+// formats with minima or zero points add those in the order that docs/quantization.md gives.
 // Float weights: y[n] = fma over k ascending, float32 accumulator. Then + bias. So a result does
 // not depend on the number of rows, the tile, the worker count or the instruction set.
 #pragma once
