@@ -41,8 +41,8 @@ from edge_llm.program.plan import (
 )
 from edge_llm.runner.backends.native import NativeExecutor, load
 from edge_llm.runner.backends.registry import block_tables, blocks_of
+from edge_llm.runner.evaluation.profile import Row, Run, StepTimes, summarize
 from edge_llm.runner.executor import Batch, Limits, RowSampler
-from edge_llm.runner.profile import Row, Run, StepTimes, summarize
 from edge_llm.runner.sampling import SamplingParams
 
 Bytes = NDArray[np.uint8]

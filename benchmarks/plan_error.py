@@ -14,7 +14,7 @@ from pathlib import Path
 from edge_llm import native
 from edge_llm.catalogue import find_program
 from edge_llm.program.predict import Rates, decode_seconds, measured_rates, prefill_seconds
-from edge_llm.runner.measure import Measure, loaded
+from edge_llm.runner.evaluation.measure import Measure, loaded
 
 PROMPT, DEPTHS, DECODED = 512, (0, 1024), 32
 

@@ -20,7 +20,7 @@ from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.verification.oracle import eager_model
 from edge_llm.program.file import Program
-from edge_llm.runner.evaluation import evaluate, open_reader
+from edge_llm.runner.evaluation.evaluation import evaluate, open_reader
 from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 CONTEXT = 1024

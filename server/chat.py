@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.options import ServerOptions

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_llm.api.prompts import encode_prompt
-from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_json
 from edge_llm.server.errors import invalid, translate

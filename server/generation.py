@@ -1,6 +1,6 @@
 """A generating request on the server: counted in, watched for a client that hangs up, counted out.
 
-The generation itself is `edge_llm.runner.generation`.
+The generation itself is `edge_llm.runner.generation.loop`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from starlette.types import Receive
 
-from edge_llm.runner.answer import Piece
-from edge_llm.runner.generation import AsyncInbox, Generation, Job
+from edge_llm.runner.generation.answer import Piece
+from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job
 from edge_llm.server.errors import unavailable
 from edge_llm.server.service import Model, Service
 

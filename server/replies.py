@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from edge_llm.api.prompts import jobs_of
-from edge_llm.runner.answer import Piece
 from edge_llm.runner.executor import TokenLogprobs
-from edge_llm.runner.generation import Job
+from edge_llm.runner.generation.answer import Piece
+from edge_llm.runner.generation.loop import Job
 from edge_llm.server.errors import translate
 from edge_llm.server.generation import ClientGoneError, ServedGeneration
 from edge_llm.server.schemas import Sampling

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from edge_llm.runner.generation import Submit
+from edge_llm.runner.generation.loop import Submit
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_llm.runner.answer import Piece
-from edge_llm.runner.generation import Job
-from edge_llm.runner.statistics import RequestStatistics
+from edge_llm.runner.engine.statistics import RequestStatistics
+from edge_llm.runner.generation.answer import Piece
+from edge_llm.runner.generation.loop import Job
 
 
 class Tally:

@@ -26,8 +26,8 @@ from edge_llm.runner.backends.native_program import (
     native_states,
 )
 from edge_llm.runner.backends.weights import prefault
+from edge_llm.runner.evaluation.profile import Phase, StepTimes
 from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult
-from edge_llm.runner.profile import Phase, StepTimes
 
 # Threads that wait for each other at barriers crawl when they far outnumber the processors; a few
 # too many are fine, so that results can be compared across thread counts on a small machine.

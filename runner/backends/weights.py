@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.runner.memory import available_memory, machine_memory
+from edge_llm.runner.engine.memory import available_memory, machine_memory
 
 Weights = Mapping[str, NDArray[np.uint8]]
 

@@ -238,7 +238,8 @@ def test_a_closed_stream_gives_its_blocks_back(llm: edge_llm.LLM) -> None:
 
 def test_close_ends_what_runs_and_refuses_more(tiny_program) -> None:
     llm = edge_llm.load(tiny_program())
-    running = llm.stream("Once", greedy(200, ignore_eos=True))
+    # more choices than this machine could finish before the next line
+    running = llm.stream("Once", greedy(200, ignore_eos=True), n=64)
     next(running)
     llm.close()
     llm.close()

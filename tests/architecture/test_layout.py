@@ -48,7 +48,7 @@ def test_the_run_time_loads_no_torch() -> None:
         "import sys, edge_llm\n"
         "from edge_llm import api, catalogue\n"
         "from edge_llm.cli import main\n"
-        "from edge_llm.runner import engine\n"
+        "from edge_llm.runner.engine import engine\n"
         "from edge_llm.server import app, run\n"
         "print([name for name in ('torch', 'torchao', 'transformers') if name in sys.modules])"
     )

@@ -14,7 +14,7 @@ from edge_llm import catalogue
 from edge_llm.export.origin.load import load
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.runner.golden import check_golden
+from edge_llm.runner.evaluation.golden import check_golden
 
 ENTRIES = {entry.name: entry for entry in catalogue.list_models()}
 

@@ -19,7 +19,7 @@ from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe, recipe_names
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.program.file import Program
-from edge_llm.runner.golden import check_golden
+from edge_llm.runner.evaluation.golden import check_golden
 
 Tiny = Callable[..., Path]
 FAMILIES = ("llama", "qwen2", "qwen3")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from prompts import VOCAB
 
 from edge_llm.errors import NativeError
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import (
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.events import (
     ErrorEvent,
     Event,
     FinishEvent,
@@ -21,8 +21,8 @@ from edge_llm.runner.events import (
     PromptEvent,
     TokenEvent,
 )
+from edge_llm.runner.engine.requests import EngineFacts, Request
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult, TokenLogprobs
-from edge_llm.runner.requests import EngineFacts, Request
 from edge_llm.runner.sampling import SamplingParams
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_llm.runner.answer import Answer, Completion, Piece, joined
-from edge_llm.runner.events import FinishEvent, LogitsEvent, TokenEvent
+from edge_llm.runner.engine.events import FinishEvent, LogitsEvent, TokenEvent
+from edge_llm.runner.engine.statistics import RequestClock
 from edge_llm.runner.executor import TokenLogprobs
-from edge_llm.runner.statistics import RequestClock
-from edge_llm.runner.stops import StopScanner, StopStrings
+from edge_llm.runner.generation.answer import Answer, Completion, Piece, joined
+from edge_llm.runner.generation.stops import StopScanner, StopStrings
 
 THINK, ANSWER, HALF = 300, 301, 302
 SPECIAL = {THINK: "<think>", ANSWER: "</think>"}

@@ -15,10 +15,10 @@ import edge_llm
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.native import block_size
 from edge_llm.runner.backends.registry import open_executor
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import Event, FinishEvent, TokenEvent
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.events import Event, FinishEvent, TokenEvent
+from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Batch, Executor, Float32, Limits, StepResult
-from edge_llm.runner.requests import EngineFacts
 from edge_llm.runner.sampling import SamplingParams
 
 SCHEMES = (("fp32", None), ("fp32", "i8"), ("fp16", None), ("8da8w", None), ("8da4w", "i8"))
@@ -73,7 +73,7 @@ def test_beside_three_others(program: Path, expected: Float32) -> None:
 def test_sampled_rows_with_neighbours_cache_hits_and_preemption(
     program: Path, expected: Float32, monkeypatch: pytest.MonkeyPatch, step_tokens: int
 ) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     split = 140  # ends inside the third page
     with recorded(program, step_tokens=step_tokens, pages=4) as recorder:
         for ids in (IDS[:split], IDS[:100], IDS, *OTHERS, IDS[:split]):

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from edge_llm.runner.blocks import extend_chain
-from edge_llm.runner.pool import NO_BLOCK, BlockPool, Prefix
+from edge_llm.runner.engine.blocks import extend_chain
+from edge_llm.runner.engine.pool import NO_BLOCK, BlockPool, Prefix
 
 SIZE = 4
 STEP = 8  # tokens of a step

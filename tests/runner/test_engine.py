@@ -36,7 +36,7 @@ def test_another_seed_is_another_text(bench) -> None:
 
 
 def test_preempted_is_as_undisturbed(bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     tight = bench(pages=10)
     requests = [(prompt(i, 6), 24) for i in range(4)]
     options = {"temperature": 1.0, "seed": 3}
@@ -92,7 +92,7 @@ def test_equal_prompts_at_once_share_their_pages(bench) -> None:
 
 
 def test_many_random_requests_in_few_pages(bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 4)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 4)
     random_source = random.Random(0)
     busy = bench(pages=14, max_sequences=3, step_tokens=7)
     pending = []

@@ -14,8 +14,8 @@ import pytest
 from prompts import prompt
 
 from edge_llm.errors import GenerationError, NativeError
-from edge_llm.runner.answer import Decoder
-from edge_llm.runner.generation import AsyncInbox, Generation, Job, Stream
+from edge_llm.runner.generation.answer import Decoder
+from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job, Stream
 from edge_llm.runner.sampling import SamplingParams
 
 # ---- failures ----

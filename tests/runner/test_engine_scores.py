@@ -13,7 +13,7 @@ from edge_llm.errors import (
     NativeError,
     RequestError,
 )
-from edge_llm.runner.logits import collect_logits
+from edge_llm.runner.evaluation.logits import collect_logits
 
 # ---- log-probabilities of a prompt ----
 
@@ -70,7 +70,7 @@ def test_a_scored_prompt_fills_the_cache_but_needs_every_token(bench, expected_l
 def test_a_preempted_prompt_is_scored_once(
     bench, expected_logits, monkeypatch: pytest.MonkeyPatch, requests: list[tuple[list[int], int]]
 ) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     tight = bench(pages=12, step_tokens=5)
     listeners = [tight.submit(ids, count, prompt_logprobs=0)[0] for ids, count in requests]
     tight.run()

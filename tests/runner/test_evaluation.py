@@ -11,8 +11,8 @@ import pytest
 import edge_llm
 from edge_llm.errors import RequestError
 from edge_llm.program.file import Program
-from edge_llm.runner import evaluation
-from edge_llm.runner.evaluation import Reader, evaluate, open_reader
+from edge_llm.runner.evaluation import evaluation
+from edge_llm.runner.evaluation.evaluation import Reader, evaluate, open_reader
 
 TinyProgram = Callable[..., Path]
 WINDOW, WINDOWS = 48, 3

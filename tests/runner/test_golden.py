@@ -11,7 +11,7 @@ import edge_llm
 from edge_llm.errors import ProgramError
 from edge_llm.program.file import Program
 from edge_llm.program.tensors import Golden
-from edge_llm.runner.golden import check_golden
+from edge_llm.runner.evaluation.golden import check_golden
 
 
 @pytest.fixture(scope="module")

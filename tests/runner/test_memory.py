@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from edge_llm.errors import CapacityError
-from edge_llm.runner import memory
 from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.engine import memory
 from edge_llm.runner.executor import StateGroup
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge_llm.runner.pace import LEAST_TOKENS, STEP_SECONDS, Pace
+from edge_llm.runner.engine.pace import LEAST_TOKENS, STEP_SECONDS, Pace
 
 
 def settled(rate: float, least: int = 8, most: int = 256) -> int:

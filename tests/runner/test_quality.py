@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_llm.runner.quality import (
+from edge_llm.runner.evaluation.quality import (
     Comparison,
     compare_rows,
     summarize,

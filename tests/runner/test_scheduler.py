@@ -6,11 +6,11 @@ from array import array
 
 import pytest
 
-from edge_llm.runner.pool import BlockPool
+from edge_llm.runner.engine.pool import BlockPool
+from edge_llm.runner.engine.scheduler import Scheduler, Step
+from edge_llm.runner.engine.sequence import Sequence
+from edge_llm.runner.engine.statistics import RequestClock
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.scheduler import Scheduler, Step
-from edge_llm.runner.sequence import Sequence
-from edge_llm.runner.statistics import RequestClock
 
 SIZE = 4
 
@@ -59,7 +59,7 @@ def distinct(start: int, count: int) -> list[int]:
 
 def test_the_policy_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; import edge_llm.runner.scheduler; "
+        "import sys; import edge_llm.runner.engine.scheduler; "
         "sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -121,7 +121,7 @@ def test_who_waits_longest_is_not_overtaken() -> None:
 
 
 def test_the_youngest_gives_its_blocks_when_they_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     pool, policy = scheduler(blocks=4)
     old, young = sequence(0, distinct(0, 4), 12), sequence(1, distinct(50, 4), 12)
     policy.add(old)
@@ -224,7 +224,7 @@ def test_a_prompt_of_one_token_is_a_prefill() -> None:
 
 
 def test_what_is_computed_again_is_a_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     _, policy = scheduler(blocks=4)
     old, young = sequence(0, distinct(0, 4), 12), sequence(1, distinct(50, 4), 12)
     policy.add(old)
@@ -267,7 +267,7 @@ def test_drafts_leave_half_of_the_room_to_prompts() -> None:
 
 
 def test_drafts_preempt_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     pool, policy = scheduler(blocks=3)
     first, second = decoding(policy, 2)
     first.draft = second.draft = distinct(7, 6)

@@ -16,12 +16,12 @@ import pytest
 from edge_llm.errors import GenerationError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.native import block_size, load
-from edge_llm.runner.constraints import AllowedSequences, Constraint, Mask, mask_of
-from edge_llm.runner.drafters import MOST_TOKENS, Drafter, DraftLength, NgramDrafter
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
+from edge_llm.runner.engine.constraints import AllowedSequences, Constraint, Mask, mask_of
+from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, DraftLength, NgramDrafter
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
+from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Limits
-from edge_llm.runner.requests import EngineFacts
 from edge_llm.runner.sampling import SamplingParams
 
 CONTEXT, VOCAB, STOP = 256, 288, 7
@@ -150,7 +150,7 @@ def run(engine: Engine, requests: list[Asked], *, speculate: bool) -> None:
 def test_a_thousand_requests_give_the_same_with_and_without(
     tiny_program: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     requests = [asked(seed) for seed in range(1000)]
     path = tiny_program("8da8w")
     with engine_on(path, blocks=40) as engine:

@@ -14,8 +14,8 @@ from prompts import prompt
 import edge_llm
 from edge_llm.runner.backends.native import block_size
 from edge_llm.runner.backends.native import groups as groups_of
+from edge_llm.runner.engine.pool import NO_BLOCK
 from edge_llm.runner.executor import Float32
-from edge_llm.runner.pool import NO_BLOCK
 from edge_llm.runner.sampling import SamplingParams
 
 WINDOW = 6
@@ -40,7 +40,7 @@ def test_a_long_answer_holds_no_more_than_its_window(bench) -> None:
 def test_many_random_requests_in_few_blocks(
     bench, monkeypatch: pytest.MonkeyPatch, speculation: str
 ) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     source = random.Random(0)
     busy = bench(
         pages=(16, 15, 13), windows=(0, WINDOW, 3), max_sequences=3, step_tokens=9, max_rows=9
@@ -118,7 +118,7 @@ def test_the_bits_do_not_depend_on_what_is_given_back(mixed: Mixed, threads: int
 def test_text_with_cache_hits_preemption_and_speculation(
     mixed: Mixed, speculation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_llm.runner.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
     params = SamplingParams(temperature=0.3, seed=5, max_tokens=60, ignore_eos=True, top_logprobs=2)
     prompts = [TOKENS[:90], TOKENS[:140], [*TOKENS[:90], *TOKENS[:40]], TOKENS[20:160]]
     with edge_llm.load(mixed.path, threads=1, max_sequences=1) as llm:

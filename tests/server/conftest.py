@@ -13,11 +13,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
-from edge_llm.runner.constraints import Constraint
-from edge_llm.runner.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
+from edge_llm.runner.engine.constraints import Constraint
+from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
+from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.statistics import RequestStatistics
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.run import Stop, address, bind, run

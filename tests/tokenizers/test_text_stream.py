@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_llm.program.documents import TokenizerFacts
-from edge_llm.runner.answer import Answer
-from edge_llm.runner.events import FinishEvent, TokenEvent
-from edge_llm.runner.statistics import RequestClock
-from edge_llm.runner.stops import StopScanner, StopStrings
+from edge_llm.runner.engine.events import FinishEvent, TokenEvent
+from edge_llm.runner.engine.statistics import RequestClock
+from edge_llm.runner.generation.answer import Answer
+from edge_llm.runner.generation.stops import StopScanner, StopStrings
 from edge_llm.tokenizers.bytelevel import BYTE_OF
 from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_gguf
 from edge_llm.tokenizers.stream import TextDecoder

@@ -95,7 +95,7 @@ def test_tag_is_what_the_library_needs(wheel: Path, installed: Installed) -> Non
 
 def test_runs_without_pytorch(installed: Installed) -> None:
     script = (
-        "import edge_llm, edge_llm.runner.engine, edge_llm.server.app, importlib.util, sys;"
+        "import edge_llm, edge_llm.runner.engine.engine, edge_llm.server.app, importlib.util, sys;"
         "from edge_llm import native;"
         "assert importlib.util.find_spec('torch') is None and 'torch' not in sys.modules;"
         "print(edge_llm.__version__, native.isa())"

@@ -21,17 +21,17 @@ from edge_llm.api.prompts import (
 )
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
-from edge_llm.runner.answer import Completion, Piece
-from edge_llm.runner.constraints import Constraint
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import EventCallback
+from edge_llm.runner.engine.constraints import Constraint
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.events import EventCallback
+from edge_llm.runner.engine.requests import Request
+from edge_llm.runner.engine.statistics import EngineStatistics
+from edge_llm.runner.evaluation.logits import collect_logits
 from edge_llm.runner.executor import Float32, TokenLogprobs
-from edge_llm.runner.generation import AsyncInbox, Generation, Job, Stream
-from edge_llm.runner.logits import collect_logits
-from edge_llm.runner.requests import Request
+from edge_llm.runner.generation.answer import Completion, Piece
+from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job, Stream
 from edge_llm.runner.sampling import SamplingOptions as Options
 from edge_llm.runner.sampling import SamplingParams, canonical
-from edge_llm.runner.statistics import EngineStatistics
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
     from edge_llm.tokenizers.chat.template import ChatTemplate

@@ -16,10 +16,10 @@ from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.backends.registry import open_executor
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
-from edge_llm.runner.engine import Engine
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.memory import block_counts
+from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Limits
-from edge_llm.runner.memory import block_counts
-from edge_llm.runner.requests import EngineFacts
 
 if TYPE_CHECKING:
     from edge_llm.tokenizers.tokenizer import Tokenizer

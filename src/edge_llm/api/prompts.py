@@ -8,7 +8,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.errors import RequestError
-from edge_llm.runner.generation import Job
+from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingOptions, SamplingParams, choices_of
 
 if TYPE_CHECKING:

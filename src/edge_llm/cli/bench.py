@@ -145,7 +145,7 @@ def bench(
     Raises:
         RequestError: a depth and a length do not fit the program's context.
     """
-    from edge_llm.runner.measure import loaded
+    from edge_llm.runner.evaluation.measure import loaded
 
     start = time.perf_counter()
     longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)

@@ -13,7 +13,7 @@ from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.program.file import Program
-    from edge_llm.runner.quality import Divergence, Estimate, Quality
+    from edge_llm.runner.evaluation.quality import Divergence, Estimate, Quality
 
 
 def add_parser(verbs: Any) -> None:
@@ -58,7 +58,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from edge_llm.catalogue import find_program
     from edge_llm.program.file import Program
-    from edge_llm.runner.evaluation import evaluate, open_reader
+    from edge_llm.runner.evaluation.evaluation import evaluate, open_reader
 
     try:
         text = Path(arguments.text).read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.native import Ceilings
-    from edge_llm.runner.measure import Measure
-    from edge_llm.runner.profile import PhasesOf, Profile, Row, Run
+    from edge_llm.runner.evaluation.measure import Measure
+    from edge_llm.runner.evaluation.profile import PhasesOf, Profile, Row, Run
 
 DECODE_STEPS = 8  # for each run that --repeat asks for: they are short
 
@@ -24,7 +24,7 @@ DECODE_STEPS = 8  # for each run that --repeat asks for: they are short
 def run_profile(arguments: argparse.Namespace, path: Path) -> int:
     """Profile every thread count, depth and prompt; print text or JSON, and write files."""
     from edge_llm import native
-    from edge_llm.runner.measure import loaded
+    from edge_llm.runner.evaluation.measure import loaded
 
     progress = Progress()
     prompts = [tokens for tokens in arguments.prompt_tokens if tokens]
@@ -65,7 +65,7 @@ def profiled(
     """Return the profile of steps that put ``tokens`` tokens after ``depth`` cached ones, again and
     again (one token is decoded, and run more often), and the function that gives the phases of its
     steps."""
-    from edge_llm.runner.profile import Run, StepTimes, summarize
+    from edge_llm.runner.evaluation.profile import Run, StepTimes, summarize
 
     executor = measure.executor
     work = measure.decode if tokens == 1 else measure.prefill
@@ -167,7 +167,7 @@ def _cells(row: Row, profile: Profile, limits: Ceilings) -> tuple[object, ...]:
 
 def _total(profile: Profile) -> Row:
     """Return one row for all of a run, waits included."""
-    from edge_llm.runner.profile import Row
+    from edge_llm.runner.evaluation.profile import Row
 
     return Row(
         "all",
@@ -183,7 +183,7 @@ def _total(profile: Profile) -> Row:
 def _events(
     measure: Measure, profile: Profile, phases_of: PhasesOf, kind: str, process: int
 ) -> list[dict[str, Any]]:
-    from edge_llm.runner.profile import trace_events
+    from edge_llm.runner.evaluation.profile import trace_events
 
     name = f"{kind} {profile.tokens} after {profile.depth}, {profile.threads} threads"
     run: Run = profile.typical

@@ -30,7 +30,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from edge_llm.catalogue import find_program
     from edge_llm.program.file import Program
-    from edge_llm.runner.golden import check_golden
+    from edge_llm.runner.evaluation.golden import check_golden
 
     with Program.open(find_program(arguments.file)) as program:
         program.verify_digests()
@@ -50,7 +50,7 @@ def _trace(program: Any, threads: int) -> None:
     from edge_llm.cli.programs import require_export_extra
 
     require_export_extra()
-    from edge_llm.runner.trace import trace
+    from edge_llm.runner.evaluation.trace import trace
 
     rows = trace(program, threads=threads)
     lines = [

@@ -12,9 +12,9 @@ import edge_llm
 from edge_llm.errors import ConfigError, RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import torch as torch_backend
+from edge_llm.runner.evaluation.trace import TraceRow, trace
 from edge_llm.runner.executor import Limits
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.trace import TraceRow, trace
 
 IDS = np.random.default_rng(0).integers(0, 256, 100).tolist()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_llm.runner.backends import weights
-from edge_llm.runner.memory import available_memory, machine_memory
+from edge_llm.runner.engine.memory import available_memory, machine_memory
 
 
 def some_weights() -> dict[str, np.ndarray[tuple[int], np.dtype[np.uint8]]]:

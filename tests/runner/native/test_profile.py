@@ -15,7 +15,7 @@ from toy_transformer import TOKENS, Toy
 from edge_llm import native
 from edge_llm.errors import NativeError
 from edge_llm.program.cost import instruction_cost
-from edge_llm.runner.profile import Phase, Run, StepTimes, summarize, trace_events
+from edge_llm.runner.evaluation.profile import Phase, Run, StepTimes, summarize, trace_events
 
 Float32 = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_llm.errors import CapacityError
-from edge_llm.runner.blocks import window_blocks
 from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.engine.blocks import window_blocks
 from edge_llm.runner.executor import StateGroup
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

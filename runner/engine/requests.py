@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_llm.errors import CapacityError, ContextLengthError, RequestError
-from edge_llm.runner.events import EventCallback
+from edge_llm.runner.engine.events import EventCallback
+from edge_llm.runner.engine.sequence import Sequence
+from edge_llm.runner.engine.statistics import RequestClock
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.sequence import Sequence
-from edge_llm.runner.statistics import RequestClock
 
 _GREEDY = SamplingParams(temperature=0.0)
 

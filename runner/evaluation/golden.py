@@ -9,11 +9,11 @@ from edge_llm.errors import ProgramError
 from edge_llm.program.file import Program
 from edge_llm.program.tensors import Golden
 from edge_llm.runner.backends import registry
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import Event, TokenEvent
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.events import Event, TokenEvent
+from edge_llm.runner.engine.requests import EngineFacts
+from edge_llm.runner.evaluation.logits import collect_logits, run_to_end
 from edge_llm.runner.executor import Limits
-from edge_llm.runner.logits import collect_logits, run_to_end
-from edge_llm.runner.requests import EngineFacts
 from edge_llm.runner.sampling import SamplingParams
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 
 from edge_llm.errors import GenerationError
-from edge_llm.runner.sequence import Sequence
+from edge_llm.runner.engine.sequence import Sequence
 
 
 class RequestQueue:

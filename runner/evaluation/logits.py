@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from edge_llm.runner.engine import Engine
-from edge_llm.runner.events import ErrorEvent, Event, EventCallback, FinishEvent, LogitsEvent
+from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback, FinishEvent, LogitsEvent
+from edge_llm.runner.engine.requests import Request
 from edge_llm.runner.executor import Float32
-from edge_llm.runner.requests import Request
 
 
 def collect_logits(engine: Engine, token_ids: Iterable[int], chunk: int | None = None) -> Float32:

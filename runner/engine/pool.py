@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_llm.runner.blocks import ROOT, GroupBlocks, Tokens, extend_chain, window_blocks
-from edge_llm.runner.statistics import CacheUse
+from edge_llm.runner.engine.blocks import ROOT, GroupBlocks, Tokens, extend_chain, window_blocks
+from edge_llm.runner.engine.statistics import CacheUse
 
 NO_BLOCK = -1  # in a table: behind the window
 

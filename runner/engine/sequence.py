@@ -7,13 +7,13 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_llm.runner.engine.statistics import CacheUse, RequestClock
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.statistics import CacheUse, RequestClock
 
 if TYPE_CHECKING:
-    from edge_llm.runner.constraints import Constraint
-    from edge_llm.runner.drafters import Drafter
-    from edge_llm.runner.events import EventCallback
+    from edge_llm.runner.engine.constraints import Constraint
+    from edge_llm.runner.engine.drafters import Drafter
+    from edge_llm.runner.engine.events import EventCallback
     from edge_llm.runner.executor import TokenLogprobs
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from edge_llm.runner.events import Event, FinishEvent, FinishReason, PromptEvent, TokenEvent
+from edge_llm.runner.engine.events import Event, FinishEvent, FinishReason, PromptEvent, TokenEvent
+from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import TokenLogprobs
-from edge_llm.runner.statistics import RequestStatistics
-from edge_llm.runner.stops import StopScanner
+from edge_llm.runner.generation.stops import StopScanner
 
 
 @dataclass(frozen=True, slots=True)

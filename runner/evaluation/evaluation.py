@@ -12,8 +12,7 @@ from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
-from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits, RowSampler, Segment
-from edge_llm.runner.quality import (
+from edge_llm.runner.evaluation.quality import (
     Comparison,
     Float64,
     Quality,
@@ -21,6 +20,7 @@ from edge_llm.runner.quality import (
     summarize,
     summarize_comparison,
 )
+from edge_llm.runner.executor import Batch, Executor, Float32, Int32, Limits, RowSampler, Segment
 from edge_llm.runner.sampling import SamplingParams
 
 Progress: TypeAlias = Callable[[int, int], None]

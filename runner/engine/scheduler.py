@@ -18,12 +18,12 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from edge_llm.runner.blocks import extend_chain
-from edge_llm.runner.pool import BlockPool
-from edge_llm.runner.sequence import Sequence
+from edge_llm.runner.engine.blocks import extend_chain
+from edge_llm.runner.engine.pool import BlockPool
+from edge_llm.runner.engine.sequence import Sequence
 
 if TYPE_CHECKING:
-    from edge_llm.runner.constraints import Mask
+    from edge_llm.runner.engine.constraints import Mask
 
 RESERVE_TOKENS = 512
 

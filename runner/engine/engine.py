@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from itertools import takewhile
 
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
-from edge_llm.runner.batch import build_batch
-from edge_llm.runner.constraints import Constraint, check_masks
-from edge_llm.runner.drafters import MOST_TOKENS, Drafter, NgramDrafter
-from edge_llm.runner.events import (
+from edge_llm.runner.engine.batch import build_batch
+from edge_llm.runner.engine.constraints import Constraint, check_masks
+from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, NgramDrafter
+from edge_llm.runner.engine.events import (
     ErrorEvent,
     Event,
     EventCallback,
@@ -28,15 +28,15 @@ from edge_llm.runner.events import (
     PromptEvent,
     TokenEvent,
 )
+from edge_llm.runner.engine.pace import Pace
+from edge_llm.runner.engine.pool import BlockPool
+from edge_llm.runner.engine.request_queue import RequestQueue
+from edge_llm.runner.engine.requests import EngineFacts, Request, evaluation, generation
+from edge_llm.runner.engine.scheduler import Scheduler, Slice, Step
+from edge_llm.runner.engine.sequence import Sequence
+from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.executor import Executor, StepResult
-from edge_llm.runner.pace import Pace
-from edge_llm.runner.pool import BlockPool
-from edge_llm.runner.request_queue import RequestQueue
-from edge_llm.runner.requests import EngineFacts, Request, evaluation, generation
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.scheduler import Scheduler, Slice, Step
-from edge_llm.runner.sequence import Sequence
-from edge_llm.runner.statistics import EngineStatistics
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_llm.errors import EdgeLLMError
+from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import Float32, TokenLogprobs
-from edge_llm.runner.statistics import RequestStatistics
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_llm.runner.engine.scheduler import Slice
+from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Batch, Int32, RowSampler, Segment
-from edge_llm.runner.scheduler import Slice
-from edge_llm.runner.sequence import Sequence
 
 
 def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:

@@ -16,7 +16,9 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from edge_llm.errors import GenerationError
-from edge_llm.runner.answer import (
+from edge_llm.runner.engine.constraints import Constraint
+from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback
+from edge_llm.runner.generation.answer import (
     Answer,
     Completion,
     Decoder,
@@ -25,10 +27,8 @@ from edge_llm.runner.answer import (
     ShowSpecials,
     joined,
 )
-from edge_llm.runner.constraints import Constraint
-from edge_llm.runner.events import ErrorEvent, Event, EventCallback
+from edge_llm.runner.generation.stops import StopScanner, StopStrings
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.runner.stops import StopScanner, StopStrings
 
 _T = TypeVar("_T")
 
