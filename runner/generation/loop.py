@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from edge_llm.errors import GenerationError
+from edge_llm.errors import GenerationError, RequestError
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback
 from edge_llm.runner.generation.answer import (
@@ -211,11 +212,12 @@ def _tell(inbox: Inbox, choice: int, event: Event) -> None:
 
 class Stream:
     """A generation whose reader blocks: an iterator of pieces, and a context manager. Closing it,
-    or letting go of it, cancels what still runs."""
+    from any thread, or letting go of it cancels what still runs. One thread at a time reads it."""
 
     def __init__(self, submit: Submit, jobs: Iterable[Job]) -> None:
         """Submit all jobs. Raises as `Generation`."""
         self._generation = Generation(submit, jobs, BlockingInbox())
+        self._reading = threading.Lock()
 
     def __iter__(self) -> Stream:
         return self
@@ -245,10 +247,19 @@ class Stream:
             self.close()
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine whose inbox blocks where others suspend."""
+        """Run a coroutine whose inbox blocks where others suspend.
+
+        Raises:
+            RequestError: another thread is waiting; both would wait for the last piece.
+        """
+        if not self._reading.acquire(blocking=False):
+            coroutine.close()
+            raise RequestError("the stream is being read by another thread")
         try:
             coroutine.send(None)
         except StopIteration as done:
             result: _T = done.value
             return result
+        finally:
+            self._reading.release()
         raise AssertionError("an inbox that blocks has suspended")

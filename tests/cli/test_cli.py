@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -51,6 +52,18 @@ def test_run_prints_the_answer_alone(program: Path, capsys: pytest.CaptureFixtur
     assert len(document["token_ids"]) <= 8
     assert document["finish_reason"] in ("stop", "length")
     assert document["stats"]["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize("typed", [["-"], ["hello", "--system", "\udcff"], ["\udcff"]])
+def test_run_refuses_bytes_that_are_no_text(
+    typed: list[str],
+    program: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\udcffb"))
+    assert main(["run", *typed]) == 1
+    assert capsys.readouterr().err.startswith("error: what was typed is not valid text")
 
 
 def test_run_with_the_template_differs_from_raw(

@@ -8,14 +8,22 @@ import os
 import signal
 import threading
 import warnings
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from prompts import prompt
 
-from edge_llm.errors import GenerationError, NativeError
+from edge_llm.errors import GenerationError, NativeError, RequestError
 from edge_llm.runner.generation.answer import Decoder
-from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job, Stream
+from edge_llm.runner.generation.loop import (
+    AsyncInbox,
+    BlockingInbox,
+    Generation,
+    Item,
+    Job,
+    Stream,
+)
 from edge_llm.runner.sampling import SamplingParams
 
 # ---- failures ----
@@ -164,6 +172,37 @@ def test_a_stream_that_a_forked_child_inherits_is_refused_and_does_not_hang() ->
         os._exit(0 if refusals == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
     stream.close()
+
+
+def test_two_threads_that_read_one_stream_do_not_hang() -> None:
+    class Watched(BlockingInbox):
+        async def get(self) -> Item:
+            waiting.set()
+            return await super().get()
+
+    job = Job([1], SamplingParams(), decoder=cast(Decoder, None))
+    stream = Stream(lambda *_, **__: SimpleNamespace(cancel=lambda: None), [job])
+    waiting, inbox, results = threading.Event(), Watched(), []
+    stream._generation._inbox = inbox
+
+    def read() -> None:
+        try:
+            next(stream)
+        except GenerationError as error:
+            results.append(str(error))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    waiting.wait()
+    # Where this waits instead of refusing, the error ends one of the two, and the other hangs.
+    timer = threading.Timer(10, lambda: [inbox.put(GenerationError("late")) for _ in range(2)])
+    timer.start()
+    with pytest.raises(RequestError, match="another thread"):
+        next(stream)
+    timer.cancel()
+    inbox.put(GenerationError("the end"))
+    reader.join()
+    assert results == ["the end"]
 
 
 def test_the_thread_serves_many_callers(bench) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_llm.cli.console import say
+from edge_llm.cli.console import check_text, say
 from edge_llm.cli.programs import (
     add_loading_arguments,
     add_model_argument,
@@ -16,7 +16,7 @@ from edge_llm.cli.programs import (
     resolve_program,
 )
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
-from edge_llm.errors import EdgeLLMError, RequestError
+from edge_llm.errors import EdgeLLMError
 
 if TYPE_CHECKING:
     from edge_llm.api import LLM
@@ -79,7 +79,7 @@ class Conversation:
     """The history and the commands that act on it."""
 
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None) -> None:
-        _check_text(system or "")
+        check_text(system or "")
         self.llm = llm
         self.params = params
         self.system = system
@@ -96,7 +96,7 @@ class Conversation:
         Raises:
             EdgeLLMError: the line is no text, or cannot be answered; nothing has changed then.
         """
-        _check_text(line)
+        check_text(line)
         command, _, rest = line.strip().partition(" ")
         match command:
             case "/help":
@@ -147,11 +147,3 @@ class Conversation:
             say(f"error: cannot write {name}: {error.strerror}")
         else:
             say(f"(saved {len(self.messages)} messages to {name})")
-
-
-def _check_text(text: str) -> None:
-    """Refuse bytes that are no text: they come as lone surrogates, which no encoder takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        raise RequestError("what was typed is not valid text in this terminal's encoding") from exc

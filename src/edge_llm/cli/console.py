@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from edge_llm.errors import RequestError
+
 
 def say(message: str = "") -> None:
     """One line for a person, on stderr."""
@@ -16,6 +18,19 @@ def say(message: str = "") -> None:
 def print_json(document: Any) -> None:
     """Print the one JSON document of ``--json``, on stdout."""
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def check_text(text: str) -> None:
+    """Check what a person has typed or piped: bytes that are no text come as lone surrogates, which
+    no encoder takes.
+
+    Raises:
+        RequestError: it is no text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise RequestError("what was typed is not valid text in this terminal's encoding") from exc
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

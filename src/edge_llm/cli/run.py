@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edge_llm.cli.console import print_json, say
+from edge_llm.cli.console import check_text, print_json, say
 from edge_llm.cli.programs import (
     add_loading_arguments,
     add_model_argument,
@@ -40,6 +40,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    check_text(prompt)
+    check_text(arguments.system or "")
     path = resolve_program(arguments.model)
 
     from edge_llm.api import load
