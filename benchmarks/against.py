@@ -45,6 +45,7 @@ overrides: {"*.v_proj.*": i4g32}
 scale_rule: affine
 gate: null
 verify: false
+requantize: true
 """
 BAR = 0.97  # of the older commit's speed
 QUICK = ("decode, empty cache", "prefill 512")
