@@ -1,6 +1,6 @@
 """Quantizes a float16 GGUF through llama.cpp's API, with its defaults.
 
-python quantize_llama_cpp.py IN.gguf OUT.gguf q4_0|q4_k_m
+python quantize_llama_cpp.py IN.gguf OUT.gguf q4_0|q4_1|q4_k_s|q4_k_m
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ import sys
 
 import llama_cpp
 
-FILE_TYPES = {"q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0", "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
+FILE_TYPES = {
+    "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    "q4_1": "LLAMA_FTYPE_MOSTLY_Q4_1",
+    "q4_k_s": "LLAMA_FTYPE_MOSTLY_Q4_K_S",
+    "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+}
 
 
 def main() -> None:
