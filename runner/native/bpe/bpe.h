@@ -1,6 +1,6 @@
 // Byte-pair merging with tables that are read where they lie in the program file; the tokenizer's
-// library has cut the text before. docs/program-format.md has the tables, tokenizers/tables/build.py
-// makes them, tokenizers/tables/merger.py has checked them.
+// library has cut the text before. docs/program-format.md has the tables,
+// tokenizers/tables/build.py makes them, tokenizers/tables/merger.py has checked them.
 #pragma once
 
 #include "edge_llm.h"
