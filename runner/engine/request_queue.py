@@ -1,4 +1,4 @@
-"""What other threads tell the engine's: a new request, a cancellation, the wish to stop."""
+"""The way to the engine's thread: new requests, cancellations, the wish to stop."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ class PoolMachine(RuleBasedStateMachine):
         return tables
 
     def check(self, found: Prefix, tokens: list[int]) -> None:
-        """What every window needs is there, and holds what it should."""
+        """The blocks that every window needs are there, and hold the right tokens."""
         for group, (table, window) in enumerate(zip(found.tables, self.windows, strict=True)):
             first = max(found.tokens - window + 1, 0) // SIZE if window else 0
             for index, block in enumerate(table):
