@@ -26,7 +26,8 @@ class RequestStatistics:
     token; ``time_to_first_token``: both. ``decode_*``: over the tokens after the first.
     ``decode_gb_per_second``: weights and KV bytes (1e9) that its decode steps read, neighbours'
     included, over the time of those steps. ``drafted_tokens`` were proposed and computed ahead, and
-    ``accepted_tokens`` of them were what the model then sampled."""
+    ``accepted_tokens`` of them were what the model then sampled. ``reasoning_tokens`` of the answer
+    were thinking, where a parser tells that apart."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -41,6 +42,7 @@ class RequestStatistics:
     decode_gb_per_second: float
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def as_dict(self) -> dict[str, int | float | str]:
         """Return the fields by name, for JSON."""

@@ -1,7 +1,7 @@
 """One answer: from the events of its request to the pieces of its text.
 
-Tokens become text, control tokens go to the parser or nowhere, the text ends before a stop string,
-and the figures count what was sampled until then.
+Tokens become text, control tokens go to the parser or nowhere, the content ends before a stop
+string, and the figures count what was sampled until then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from edge_llm.parsed import Parsed, Parser, ToolCall, ToolCallDelta, whole_calls
 from edge_llm.runner.engine.events import Event, FinishEvent, FinishReason, PromptEvent, TokenEvent
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import TokenLogprobs
@@ -22,16 +23,19 @@ class Piece:
     """A part of an answer.
 
     Attributes:
-        text: the next characters; may be empty, since half a character, or what may become a stop
-            string, is held back.
+        text: the next characters of the content; may be empty, since half a character, or what may
+            become a stop string, is held back.
         token_ids: the tokens whose text begins in ``text`` or was empty.
         logprobs: one entry for each of ``token_ids``, if asked for.
-        finish_reason: "stop" or "length" in the last piece of an answer, else None.
+        finish_reason: "stop", "length" or "tool_calls" (it ended by itself and has calls) in the
+            last piece of an answer, else None.
         stats: the figures of the answer, in its last piece.
         prompt_logprobs: if asked for, in a piece before the first token: one entry for each token
             of the prompt, None for the first.
         choice: which answer this is a part of, where there are several: the prompts one after
             the other, ``n`` answers each.
+        reasoning: the next characters of a thinking block, which come before ``text``.
+        tool_calls: parts of tool calls, which come after ``text``.
     """
 
     text: str
@@ -41,12 +45,14 @@ class Piece:
     stats: RequestStatistics | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     choice: int = 0
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer: ``token_ids`` and ``logprobs`` end where the text ends, while
-    ``stats.completion_tokens`` counts the tokens of a stop string too."""
+    """A whole answer: content, reasoning and tool calls. ``token_ids`` and ``logprobs`` end where
+    the text ends, while ``stats.completion_tokens`` counts the tokens of a stop string too."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -54,6 +60,8 @@ class Completion:
     finish_reason: str
     stats: RequestStatistics
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Decoder(Protocol):
@@ -69,33 +77,25 @@ class Decoder(Protocol):
         """Return what half a character becomes whose end does not come. Text may follow."""
 
 
-class Parser(Protocol):
-    """Decides what one answer shows. It sees all text and every control token, in order."""
-
-    def text(self, text: str) -> str:
-        """Return what to show after the next characters."""
-
-    def special(self, token_id: int, text: str) -> str:
-        """Return what to show after a control token that is written ``text``."""
-
-    def finish(self) -> str:
-        """Return what was held back, at the end of the answer."""
-
-
 class ShowSpecials:
-    """A parser that shows control tokens as they are written."""
+    """A parser for which all is content, control tokens as they are written included."""
 
-    def text(self, text: str) -> str:
+    reasoning = False
+
+    def text(self, text: str) -> Parsed:
         """Return the text."""
-        return text
+        return Parsed(text)
 
-    def special(self, token_id: int, text: str) -> str:
+    def special(self, token_id: int, text: str) -> Parsed:
         """Return how the token is written."""
-        return text
+        return Parsed(text)
 
-    def finish(self) -> str:
+    def finish(self) -> Parsed:
         """Return nothing: nothing was held back."""
-        return ""
+        return NOTHING
+
+
+NOTHING = Parsed()
 
 
 class Answer:
@@ -109,6 +109,8 @@ class Answer:
         self._parser = parser
         self._scanner = scanner
         self._sampled = 0
+        self._reasoned = 0  # tokens of thinking blocks, with the marks that end them
+        self._called = False
         self._scanned = 0  # characters that went into the scanner
         self._settled = 0  # characters that came out
         # Tokens that wait for their text to settle, and where it begins.
@@ -136,27 +138,41 @@ class Answer:
         self._waiting.append((self._scanned, token, logprobs))
         parser = self._parser
         if parser is None:
-            text = self._decoder.push(token)
-        elif (special := self._decoder.special(token)) is not None:
+            return self._piece(Parsed(self._scan(self._decoder.push(token))))
+        self._reasoned += parser.reasoning
+        if (special := self._decoder.special(token)) is not None:
             # Half a character before it belongs to the text before it.
-            text = parser.text(self._decoder.finish()) + parser.special(token, special)
+            parsed = _parse(parser, self._decoder.finish()) + parser.special(token, special)
         else:
-            text = parser.text(self._decoder.push(token))
-        return self._piece(self._scan(text))
+            parsed = _parse(parser, self._decoder.push(token))
+        return self._piece(self._scanned_part(parsed))
 
     def _finish(self, reason: FinishReason, stats: RequestStatistics) -> Piece:
         text = self._decoder.finish()
+        parsed = Parsed(text)
         if self._parser is not None:
-            text = self._parser.text(text) + self._parser.finish()
-        text = self._scan(text)
+            parsed = _parse(self._parser, text) + self._parser.finish()
+        parsed = self._scanned_part(parsed)
         if not self.stopped:
-            text += self._scanner.finish()
+            parsed = replace(parsed, content=parsed.content + self._scanner.finish())
+        called = self._called or bool(parsed.tool_calls)
         return self._piece(
-            text,
+            parsed,
             last=not self.stopped,
-            finish_reason="stop" if self.stopped else reason,
-            stats=replace(stats, completion_tokens=self._sampled),
+            finish_reason="tool_calls"
+            if called and reason == "stop"
+            else "stop"
+            if self.stopped
+            else reason,
+            stats=replace(stats, completion_tokens=self._sampled, reasoning_tokens=self._reasoned),
         )
+
+    def _scanned_part(self, parsed: Parsed) -> Parsed:
+        """Return what a parser told, with its content cut before a stop string; nothing follows
+        one."""
+        if parsed.content:
+            parsed = replace(parsed, content=self._scan(parsed.content))
+        return replace(parsed, tool_calls=()) if self.stopped else parsed
 
     def _scan(self, text: str) -> str:
         self._scanned += len(text)
@@ -164,14 +180,16 @@ class Answer:
 
     def _piece(
         self,
-        text: str,
+        parsed: Parsed,
         *,
         last: bool = False,
-        finish_reason: FinishReason | None = None,
+        finish_reason: str | None = None,
         stats: RequestStatistics | None = None,
     ) -> Piece:
-        """Return a piece of ``text`` with the tokens that begin in it; all, if it is the last."""
-        self._settled += len(text)
+        """Return a piece of what was parsed, with the tokens that begin in its content; all, if it
+        is the last."""
+        self._called = self._called or bool(parsed.tool_calls)
+        self._settled += len(parsed.content)
         tokens: list[int] = []
         logprobs: list[TokenLogprobs] = []
         waiting = self._waiting
@@ -181,23 +199,33 @@ class Answer:
             if scores is not None:
                 logprobs.append(scores)
         return Piece(
-            text,
+            parsed.content,
             tuple(tokens),
             tuple(logprobs) if logprobs else None,
             finish_reason,
             stats,
             choice=self._choice,
+            reasoning=parsed.reasoning,
+            tool_calls=parsed.tool_calls,
         )
+
+
+def _parse(parser: Parser, text: str) -> Parsed:
+    return parser.text(text) if text else NOTHING
 
 
 def joined(pieces: Iterable[Piece]) -> Completion:
     """Return the whole of an answer from all its pieces."""
     text: list[str] = []
+    reasoning: list[str] = []
+    calls: list[ToolCallDelta] = []
     token_ids: list[int] = []
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     for piece in pieces:
         text.append(piece.text)
+        reasoning.append(piece.reasoning)
+        calls.extend(piece.tool_calls)
         token_ids.extend(piece.token_ids)
         if piece.logprobs is not None:
             logprobs = logprobs or []
@@ -212,5 +240,7 @@ def joined(pieces: Iterable[Piece]) -> Completion:
                 piece.finish_reason,
                 piece.stats,
                 prompt_logprobs,
+                "".join(reasoning),
+                whole_calls(calls),
             )
     raise AssertionError("an answer ends with a piece that says why")

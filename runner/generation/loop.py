@@ -17,13 +17,13 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from edge_llm.errors import GenerationError, RequestError
+from edge_llm.parsed import Parser
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback
 from edge_llm.runner.generation.answer import (
     Answer,
     Completion,
     Decoder,
-    Parser,
     Piece,
     ShowSpecials,
     joined,

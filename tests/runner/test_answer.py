@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_llm.runner.engine.events import FinishEvent, LogitsEvent, TokenEvent
+from edge_llm.parsed import Parsed, ToolCall, ToolCallDelta
+from edge_llm.runner.engine.events import FinishEvent, FinishReason, LogitsEvent, TokenEvent
 from edge_llm.runner.engine.statistics import RequestClock
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Answer, Completion, Piece, joined
@@ -41,32 +42,40 @@ class Letters:
 
 
 class Thoughts:
-    """Hides what is between two control tokens, and marks them."""
+    """Takes what is between two control tokens for reasoning; a bar begins a call of its own."""
 
     def __init__(self) -> None:
-        self.hidden = ""
-        self._thinking = False
+        self.reasoning = False
+        self._calls = -1
 
-    def text(self, text: str) -> str:
-        if self._thinking:
-            self.hidden += text
-            return ""
-        return text
+    def text(self, text: str) -> Parsed:
+        if self.reasoning:
+            return Parsed(reasoning=text)
+        if text == "|":
+            self._calls += 1
+            return Parsed(tool_calls=(ToolCallDelta(self._calls, "name"),))
+        if self._calls >= 0:
+            return Parsed(tool_calls=(ToolCallDelta(self._calls, arguments=text),))
+        return Parsed(text)
 
-    def special(self, token_id: int, text: str) -> str:
-        self.hidden += text
-        self._thinking = token_id == THINK
-        return ""
+    def special(self, token_id: int, text: str) -> Parsed:
+        self.reasoning = token_id == THINK
+        return Parsed()
 
-    def finish(self) -> str:
-        return "."
+    def finish(self) -> Parsed:
+        return Parsed(".")
 
 
-def answer(tokens: list[int], stop: tuple[str, ...] = (), parser: Any = None) -> list[Piece]:
+def answer(
+    tokens: list[int],
+    stop: tuple[str, ...] = (),
+    parser: Any = None,
+    reason: FinishReason = "length",
+) -> list[Piece]:
     made = Answer(2, Letters(), parser, StopScanner(StopStrings(stop)))
     stats = RequestClock(0.0).statistics(5, 0, "empty", 99)
     events = [TokenEvent(token, TokenLogprobs(-token, ())) for token in tokens]
-    pieces = [made.take(event) for event in [*events, FinishEvent("length", stats)]]
+    pieces = [made.take(event) for event in [*events, FinishEvent(reason, stats)]]
     return [piece for piece in pieces if piece is not None]
 
 
@@ -78,18 +87,41 @@ def ids(text: str) -> list[int]:
     return [ord(character) for character in text]
 
 
-def test_control_tokens_reach_the_parser_before_they_are_hidden() -> None:
-    parser = Thoughts()
+def test_a_parser_sees_control_tokens_and_takes_the_answer_apart() -> None:
     tokens = [*ids("a"), THINK, *ids("why"), ANSWER, *ids("so")]
-    assert whole(tokens, parser=parser).text == "aso."
-    assert parser.hidden == "<think>why</think>"
+    completion = whole(tokens, parser=Thoughts())
+    assert (completion.text, completion.reasoning) == ("aso.", "why")
+    assert completion.stats.reasoning_tokens == 4  # with the token that ends it
+    assert completion.token_ids == tuple(tokens)
     assert whole(tokens).text == "awhyso"
 
 
+def test_calls_are_told_in_parts_and_are_why_an_answer_ended() -> None:
+    pieces = answer(ids("a|x1|2"), parser=Thoughts(), reason="stop")
+    deltas = [delta for piece in pieces for delta in piece.tool_calls]
+    assert deltas == [
+        ToolCallDelta(0, "name"),
+        ToolCallDelta(0, arguments="x"),
+        ToolCallDelta(0, arguments="1"),
+        ToolCallDelta(1, "name"),
+        ToolCallDelta(1, arguments="2"),
+    ]
+    assert joined(pieces).tool_calls == (ToolCall("name", "x1"), ToolCall("name", "2"))
+    assert pieces[-1].finish_reason == "tool_calls"
+    assert answer(ids("a|x"), parser=Thoughts())[-1].finish_reason == "length"
+    assert answer(ids("a"), parser=Thoughts(), reason="stop")[-1].finish_reason == "stop"
+
+
+def test_stop_strings_act_on_content_alone_and_nothing_follows_one() -> None:
+    tokens = [THINK, *ids("so"), ANSWER, *ids("also|x")]
+    completion = whole(tokens, ("so",), Thoughts())
+    assert (completion.text, completion.reasoning) == ("al", "so")
+    assert (completion.tool_calls, completion.finish_reason) == ((), "stop")
+
+
 def test_half_a_character_stays_before_the_control_token_that_cuts_it() -> None:
-    parser = Thoughts()
-    assert whole([THINK, *ids("why"), HALF, ANSWER, *ids("so")], parser=parser).text == "so."
-    assert parser.hidden == "<think>why?</think>"
+    completion = whole([THINK, *ids("why"), HALF, ANSWER, *ids("so")], parser=Thoughts())
+    assert (completion.reasoning, completion.text) == ("why?", "so.")
 
 
 def test_stop_strings_are_looked_for_in_what_is_shown() -> None:

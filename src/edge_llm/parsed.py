@@ -1,0 +1,78 @@
+"""The parts of an answer, as parsers tell them: content, reasoning and tool calls.
+
+Parsers (`tokenizers/output/`) know how models write these; the generation loop hands their parts on
+without knowing it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A whole call: the function's name, and the arguments as the text of a JSON object (or of
+    what the model wrote instead of one)."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A part of a call.
+
+    Attributes:
+        index: which call of the answer, from 0.
+        name: the function, in the first delta of a call alone.
+        arguments: the next characters of the arguments' JSON text.
+    """
+
+    index: int
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The meaning of the next characters of an answer, in the order reasoning, content, calls."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def __add__(self, later: Parsed) -> Parsed:
+        """Return the parts of both, one after the other."""
+        return Parsed(
+            self.content + later.content,
+            self.reasoning + later.reasoning,
+            self.tool_calls + later.tool_calls,
+        )
+
+
+class Parser(Protocol):
+    """Takes one answer apart. It sees all text and every control token, in order."""
+
+    @property
+    def reasoning(self) -> bool:
+        """True while what comes next belongs to a thinking block."""
+
+    def text(self, text: str) -> Parsed:
+        """Return what the next characters settle."""
+
+    def special(self, token_id: int, text: str) -> Parsed:
+        """Return what a control token settles that is written ``text``."""
+
+    def finish(self) -> Parsed:
+        """Return what was held back, at the end of the answer."""
+
+
+def whole_calls(deltas: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    """Return the calls that some deltas make, by their indices."""
+    names: dict[int, str] = {}
+    arguments: dict[int, list[str]] = {}
+    for delta in deltas:
+        names.setdefault(delta.index, delta.name or "")
+        arguments.setdefault(delta.index, []).append(delta.arguments)
+    return tuple(ToolCall(names[index], "".join(arguments[index])) for index in sorted(names))
