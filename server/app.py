@@ -6,15 +6,16 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from edge_llm.server.chat import chat_router
-from edge_llm.server.completions import completions_router
 from edge_llm.server.errors import (
     ApiError,
     api_error_response,
     bug_response,
     http_error_response,
 )
-from edge_llm.server.models import models_router
+from edge_llm.server.health import health_router
+from edge_llm.server.openai.chat import chat_router
+from edge_llm.server.openai.completions import completions_router
+from edge_llm.server.openai.models import models_router
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.security import Gate
 from edge_llm.server.service import Service
@@ -32,7 +33,9 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
             Exception: bug_response,
         },
     )
-    app.include_router(models_router(service))
-    app.include_router(chat_router(service, options))
-    app.include_router(completions_router(service, options))
+    app.include_router(health_router(service))
+    for prefix in ("/v1", ""):  # some clients are given the address without it
+        app.include_router(models_router(service), prefix=prefix)
+        app.include_router(chat_router(service, options), prefix=prefix)
+        app.include_router(completions_router(service, options), prefix=prefix)
     return Gate(app, options)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI clients know them: one body, one place where each status is decided.
+"""Errors as clients know them: one place where each status is decided, and each dialect's body.
 
 Clients retry 408, 409, 429 and 5xx, so what would fail again is a 4xx. Messages never repeat what
 the request said.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -52,20 +53,42 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
 
-    def body(self) -> dict[str, Any]:
-        """Return the JSON body: all four keys, whatever the case."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.kind,
-                "param": self.param,
-                "code": self.code,
-                **self.extra,
-            }
-        }
+    def response(self, path: str) -> JSONResponse:
+        """Return the reply to a request of ``path``."""
+        return JSONResponse(error_body(self, path), self.status, self.headers)
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status, self.headers)
+
+def error_body(error: ApiError, path: str = "") -> dict[str, Any]:
+    """Return the JSON body of an error in the dialect of a route: OpenAI's unless ``path`` says
+    otherwise."""
+    if path.startswith("/api/"):  # Ollama
+        return {"error": error.message}
+    if path.startswith("/v1/messages"):  # Anthropic
+        kind = _ANTHROPIC.get(error.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.kind,
+            "param": error.param,
+            "code": error.code,
+            **error.extra,
+        }
+    }
+
+
+# Anthropic's names by status; what is not here is an invalid_request_error.
+_ANTHROPIC: Mapping[int, str] = MappingProxyType(
+    {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+        500: "api_error",
+        503: "overloaded_error",
+    }
+)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -134,24 +157,25 @@ def translate(error: Exception, param: str) -> ApiError:
 async def api_error_response(request: Request, error: Exception) -> JSONResponse:
     """Handle ApiError, for FastAPI."""
     assert isinstance(error, ApiError)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def http_error_response(request: Request, error: Exception) -> JSONResponse:
     """Handle what routing raises, for FastAPI: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
+    path = request.url.path
     if error.status_code == 404:
-        return ApiError(404, "Unknown request URL.", code="unknown_url").response()
+        return ApiError(404, "Unknown request URL.", code="unknown_url").response(path)
     if error.status_code == 405:
         return ApiError(
             405, "This method is not allowed on this URL.", headers=error.headers
-        ).response()
-    return ApiError(error.status_code, "The request cannot be served.").response()
+        ).response(path)
+    return ApiError(error.status_code, "The request cannot be served.").response(path)
 
 
 async def bug_response(request: Request, error: Exception) -> JSONResponse:
     """Handle everything else, for FastAPI."""
-    return bug().response()
+    return bug().response(request.url.path)
 
 
 def _sentence(error: EdgeLLMError) -> str:

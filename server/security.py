@@ -59,7 +59,7 @@ class Gate:
             self._check(scope)
             await self._app(scope, receive, reply)
         except ApiError as error:
-            await error.response()(scope, receive, reply)
+            await error.response(scope["path"])(scope, receive, reply)
         except ClientDisconnect:  # before its request was read
             pass
         except Exception:

@@ -207,8 +207,8 @@ def read_request(folder: Path) -> None:
     from edge_llm.errors import RequestError
     from edge_llm.server.body import read_json
     from edge_llm.server.errors import ApiError
-    from edge_llm.server.schemas import ChatRequest, CompletionRequest
-    from edge_llm.server.validation import check_sampling, validate
+    from edge_llm.server.openai.schemas import ChatRequest, CompletionRequest
+    from edge_llm.server.requests.validation import check_sampling, validate
 
     (file,) = folder.iterdir()
     data = file.read_bytes()
@@ -246,6 +246,6 @@ def prepare_request() -> None:
     import logging
 
     import edge_llm.server.body
-    import edge_llm.server.validation  # noqa: F401
+    import edge_llm.server.requests.validation  # noqa: F401
 
     logging.disable()

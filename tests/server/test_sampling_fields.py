@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_llm.runner.sampling import PARAMETERS
-from edge_llm.server.schemas import ChatRequest, CompletionRequest
+from edge_llm.server.openai.schemas import ChatRequest, CompletionRequest
 
 CHAT = {"model": "fake-model", "messages": [{"role": "user", "content": "hi"}]}
 LEGACY = {"model": "fake-model", "prompt": "hi"}
@@ -98,3 +98,14 @@ def test_legacy_logprobs_end_where_the_text_ends(client: Any, model: Any) -> Non
     choice = client.post("/v1/completions", json=body).json()["choices"][0]
     assert choice["text"] == "".join(choice["logprobs"]["tokens"]) == "Hello"
     assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("prefix", ["/v1", ""])
+@pytest.mark.parametrize(("path", "body"), [("/chat/completions", CHAT), ("/completions", LEGACY)])
+def test_a_missing_model_is_the_served_one(
+    client: Any, prefix: str, path: str, body: dict[str, Any]
+) -> None:
+    rest = {name: value for name, value in body.items() if name != "model"}
+    response = client.post(prefix + path, json=rest)
+    assert response.status_code == 200, response.text
+    assert response.json()["model"] == "fake-model"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,14 @@ from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_json
-from edge_llm.server.errors import invalid, translate
+from edge_llm.server.errors import invalid
+from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
+from edge_llm.server.openai.schemas import CompletionRequest
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.replies import Reply, finite, sampling_jobs, token_name, top_of
-from edge_llm.server.schemas import CompletionRequest
+from edge_llm.server.reply import Prepared, Reply
+from edge_llm.server.requests.jobs import sampling_jobs
+from edge_llm.server.requests.validation import check_sampling, validate
 from edge_llm.server.service import Model, Service
-from edge_llm.server.validation import check_sampling, validate
 from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -31,14 +32,17 @@ DEFAULT_MAX_TOKENS = 16  # of the legacy API
 def completions_router(service: Service, options: ServerOptions) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/completions", response_model=None)
+    @router.post("/completions", response_model=None)
     async def completions(http: Request) -> Response:
         body = await read_json(http, options.max_body)
         request, ignored = validate(CompletionRequest, body, strict=options.strict)
         _check(request)
         model = service.model(request.model)
-        try:
-            prompts = await asyncio.to_thread(_encode, model, request.prompt)
+        n = request.n or 1
+        choices = len(request.prompt) * n
+
+        def prepare() -> Prepared:
+            prompts = _encode(model, request.prompt)
             jobs = sampling_jobs(
                 model,
                 request,
@@ -47,15 +51,23 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 top_logprobs=request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
-        except Exception as exc:
-            raise translate(exc, "prompt") from exc
-        echoes = [
-            Echo(ids, _text(model.tokenizer, prompt) if request.echo else "")
-            for ids, prompt in zip(prompts, request.prompt, strict=True)
-            for _ in range(request.n or 1)
-        ]
-        shape = CompletionShape(model.tokenizer, echoes, logprobs=request.logprobs)
-        return await Reply(service, model, request, jobs, shape, ignored).respond(http)
+            echoes = [
+                Echo(ids, _text(model.tokenizer, prompt) if request.echo else "")
+                for ids, prompt in zip(prompts, request.prompt, strict=True)
+                for _ in range(n)
+            ]
+            writer = CompletionWriter(model.tokenizer, echoes, logprobs=request.logprobs)
+            return Prepared(jobs, Choices(writer, request, model.name, choices), n)
+
+        return await Reply(
+            service=service,
+            model=model,
+            choices=choices,
+            stream=bool(request.stream),
+            prompt_field="prompt",
+            prepare=prepare,
+            ignored=ignored,
+        ).respond(http)
 
     return router
 
@@ -68,14 +80,13 @@ class Echo:
     text: str
 
 
-class CompletionShape:
-    """Writes choices as text; see `replies.Shape`. ``echoes`` come before each choice's text, with
+class CompletionWriter:
+    """Writes choices as text; see `ChoiceWriter`. ``echoes`` come before each choice's text, with
     its own log-probabilities. ``logprobs``: how many alternatives, None: none at all."""
 
     prefix = "cmpl"
     whole = "text_completion"
     part = "text_completion"
-    prompt_field = "prompt"
 
     def __init__(
         self, tokenizer: Tokenizer, echoes: Sequence[Echo], *, logprobs: int | None

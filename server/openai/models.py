@@ -1,4 +1,4 @@
-"""``GET /v1/models``, ``GET /v1/models/{id}`` and ``GET /health``."""
+"""``GET /v1/models`` and ``GET /v1/models/{id}``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,11 @@ def models_router(service: Service) -> APIRouter:
             "context_length": model.context,
         }
 
-    @router.get("/health", response_model=None)
-    async def health() -> dict[str, Any]:
-        service.model()
-        return {"status": "ok"}
-
-    @router.get("/v1/models", response_model=None)
+    @router.get("/models", response_model=None)
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [describe(service.model())]}
 
-    @router.get("/v1/models/{name:path}", response_model=None)
+    @router.get("/models/{name:path}", response_model=None)
     async def get_model(name: str) -> dict[str, Any]:
         return describe(service.model(name))
 

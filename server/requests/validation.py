@@ -13,75 +13,13 @@ from pydantic import BaseModel, ValidationError
 from edge_llm.errors import RequestError
 from edge_llm.runner.sampling import NAMES, PARAMETERS
 from edge_llm.server.errors import ApiError, invalid, translate
-from edge_llm.server.schemas import Sampling
+from edge_llm.server.requests.sampling import Generating
+from edge_llm.server.requests.unsupported import NO_EFFECT, UNSUPPORTED
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
 
-# Options that would change the answer and are not built yet, and the values that ask for nothing.
-_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
-    {
-        "add_generation_prompt": (None, True),
-        "audio": (None,),
-        "bad_words": (None, []),
-        "cache_prompt": (None, True),
-        "chat_template": (None, ""),
-        "choice": (None, []),
-        "continue_final_message": (None, False),
-        "dry_multiplier": (None, 0),
-        "dynatemp_range": (None, 0),
-        "echo": (None, False),  # of chats; the legacy route has a field for it
-        "function_call": (None, "none", "auto"),
-        "functions": (None, []),
-        "grammar": (None, ""),
-        "guided_choice": (None, []),
-        "guided_grammar": (None, ""),
-        "guided_json": (None,),
-        "guided_regex": (None, ""),
-        "id_slot": (None, -1),
-        "json_schema": (None,),
-        "logit_processors": (None, []),
-        "logits_processors": (None, []),
-        "min_tokens": (None, 0),
-        "mirostat": (None, 0),
-        "modalities": (None, ["text"]),
-        "prediction": (None,),
-        "prompt_logprobs": (None,),
-        "reasoning_effort": (None, "none"),
-        "regex": (None, ""),
-        "response_format": (None, {"type": "text"}),
-        "stop_token_ids": (None, []),
-        "structured_outputs": (None,),
-        "suffix": (None, ""),
-        "thinking_budget": (None,),
-        "tool_calls": (None, []),
-        "tool_choice": (None, "none", "auto"),
-        "tools": (None, []),
-        "truncate_prompt_tokens": (None,),
-        "typical_p": (None, 1),
-        "use_beam_search": (None, False),
-        "web_search_options": (None,),
-        "xtc_probability": (None, 0),
-    }
-)
-# Fields for a provider's books, and those that clients send back from earlier replies.
-_NO_EFFECT = frozenset(
-    {
-        "annotations",
-        "include_obfuscation",
-        "metadata",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "refusal",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-        "verbosity",
-    }
-)
 MAX_NAMED = 16
 
 # What pydantic calls a wrong type -> what was expected.
@@ -121,7 +59,7 @@ def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[
     return request, ignored[:MAX_NAMED]
 
 
-def check_sampling(request: Sampling, *, least_tokens: int) -> None:
+def check_sampling(request: Generating, *, least_tokens: int) -> None:
     """Check what the fields that all generating routes share mean together.
 
     Args:
@@ -147,12 +85,12 @@ def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
     """Yield the paths of fields without a meaning here, in safe characters."""
     for name, value in (model.model_extra or {}).items():
         safe = prefix + re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64]
-        if name in _UNSUPPORTED:
-            if value not in _UNSUPPORTED[name]:
+        if name in UNSUPPORTED:
+            if value not in UNSUPPORTED[name]:
                 raise invalid(
                     f"'{safe}' is not supported by this server.", safe, "unsupported_parameter"
                 )
-        elif name not in _NO_EFFECT:
+        elif name not in NO_EFFECT:
             yield safe
     for name in type(model).model_fields:
         value = getattr(model, name)

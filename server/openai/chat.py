@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,28 +12,32 @@ from starlette.responses import Response
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.body import read_json
-from edge_llm.server.errors import invalid, translate
+from edge_llm.server.errors import invalid
+from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
+from edge_llm.server.openai.schemas import ChatMessage, ChatRequest
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.replies import Reply, finite, sampling_jobs, token_name, top_of
-from edge_llm.server.schemas import ChatMessage, ChatRequest
+from edge_llm.server.reply import Prepared, Reply
+from edge_llm.server.requests.jobs import sampling_jobs
+from edge_llm.server.requests.validation import check_sampling, validate
 from edge_llm.server.service import Service
-from edge_llm.server.validation import check_sampling, validate
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
 def chat_router(service: Service, options: ServerOptions) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", response_model=None)
+    @router.post("/chat/completions", response_model=None)
     async def chat_completions(http: Request) -> Response:
         body = await read_json(http, options.max_body)
         request, ignored = validate(ChatRequest, body, strict=options.strict)
         _check(request)
         model = service.model(request.model)
-        messages = [_message(message) for message in request.messages]
-        try:
-            ids = await asyncio.to_thread(
-                model.encode_chat, messages, **(request.chat_template_kwargs or {})
+        n = request.n or 1
+
+        def prepare() -> Prepared:
+            ids = model.encode_chat(
+                [_message(message) for message in request.messages],
+                **(request.chat_template_kwargs or {}),
             )
             jobs = sampling_jobs(
                 model,
@@ -43,21 +46,28 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
                 answers=True,
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             )
-        except Exception as exc:
-            raise translate(exc, "messages") from exc
-        shape = ChatShape(model.tokenizer, logprobs=bool(request.logprobs))
-        return await Reply(service, model, request, jobs, shape, ignored).respond(http)
+            writer = ChatWriter(model.tokenizer, logprobs=bool(request.logprobs))
+            return Prepared(jobs, Choices(writer, request, model.name, n), n)
+
+        return await Reply(
+            service=service,
+            model=model,
+            choices=n,
+            stream=bool(request.stream),
+            prompt_field="messages",
+            prepare=prepare,
+            ignored=ignored,
+        ).respond(http)
 
     return router
 
 
-class ChatShape:
-    """Writes choices as chat messages; see `replies.Shape`."""
+class ChatWriter:
+    """Writes choices as chat messages; see `ChoiceWriter`."""
 
     prefix = "chatcmpl"
     whole = "chat.completion"
     part = "chat.completion.chunk"
-    prompt_field = "messages"
 
     def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
         self._tokenizer = tokenizer

@@ -1,0 +1,139 @@
+"""One HTTP reply to one generating request, streamed or whole, in whatever dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from edge_llm.runner.generation.answer import Piece
+from edge_llm.runner.generation.loop import Job
+from edge_llm.server.errors import ApiError, translate
+from edge_llm.server.generation import ClientGoneError, ServedGeneration
+from edge_llm.server.service import Model, Service
+from edge_llm.server.tally import Tally
+
+IGNORED_HEADER = "x-edge-llm-ignored"
+CLIENT_GONE = 499  # nobody reads it; the log does
+
+
+class Shape(Protocol):
+    """The way in which a dialect writes the answers to one request. One object a reply."""
+
+    media_type: str  # of a stream
+
+    def begin(self) -> Iterable[bytes]:
+        """Return what a stream begins with."""
+
+    def piece(self, piece: Piece, tally: Tally) -> Iterable[bytes]:
+        """Return what a stream says of a piece; ``tally`` knows it already."""
+
+    def end(self, tally: Tally) -> Iterable[bytes]:
+        """Return what a stream ends with."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """Return how a stream says that it failed; it ends there."""
+
+    def collected(self, choices: Sequence[Sequence[Piece]], tally: Tally) -> dict[str, Any]:
+        """Return a whole reply, from all pieces of each choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that can begin: its jobs, ``n`` for each prompt, and how its answers are
+    written."""
+
+    jobs: Sequence[Job]
+    shape: Shape
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One reply.
+
+    Attributes:
+        choices: how many answers there will be.
+        stream: answer in parts.
+        prompt_field: the part of the request that holds the prompt, for errors.
+        prepare: makes the jobs; called in a thread, since texts are encoded in it. It may raise
+            whatever `translate` knows.
+        ignored: names of fields that have no meaning here.
+    """
+
+    service: Service
+    model: Model
+    choices: int
+    stream: bool
+    prompt_field: str
+    prepare: Callable[[], Prepared]
+    ignored: Sequence[str] = ()
+
+    async def respond(self, request: Request) -> Response:
+        """Run the request; errors before a stream begins are raised.
+
+        Raises:
+            ApiError: it was refused or failed.
+        """
+        try:
+            prepared = await asyncio.to_thread(self.prepare)
+            generation = ServedGeneration(self.service, self.model, prepared.jobs, request.receive)
+        except Exception as exc:
+            raise translate(exc, self.prompt_field) from exc
+        ignored = {IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {}
+        if self.stream:
+            headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **ignored}
+            return StreamingResponse(
+                self._events(generation, prepared),
+                media_type=prepared.shape.media_type,
+                headers=headers,
+            )
+        try:
+            return JSONResponse(await _collect(generation, prepared), headers=ignored)
+        except ClientGoneError:
+            return Response(status_code=CLIENT_GONE)
+        except Exception as exc:
+            raise translate(exc, self.prompt_field) from exc
+        finally:
+            generation.close()
+
+    async def _events(
+        self, generation: ServedGeneration, prepared: Prepared
+    ) -> AsyncGenerator[bytes]:
+        shape, tally = prepared.shape, Tally(prepared.jobs, prepared.n)
+        try:
+            for part in shape.begin():
+                yield part
+            async for piece in generation.pieces():
+                tally.add(piece)
+                for part in shape.piece(piece, tally):
+                    yield part
+            for part in shape.end(tally):
+                yield part
+        except ClientGoneError:
+            return
+        except Exception as exc:
+            yield shape.failed(translate(exc, self.prompt_field))
+        finally:
+            generation.close()
+
+
+async def _collect(generation: ServedGeneration, prepared: Prepared) -> dict[str, Any]:
+    tally = Tally(prepared.jobs, prepared.n)
+    choices: list[list[Piece]] = [[] for _ in prepared.jobs]
+    async for piece in generation.pieces():
+        choices[piece.choice].append(piece)
+        tally.add(piece)
+    return prepared.shape.collected(choices, tally)
+
+
+def event(data: dict[str, Any], name: str | None = None) -> bytes:
+    """Return a server-sent event."""
+    # ASCII: some clients end lines at U+2028 and its like, which JSON allows inside strings.
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"

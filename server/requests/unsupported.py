@@ -1,0 +1,71 @@
+"""Fields without a meaning here: those that would change the answer, and those that would not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+# Options that would change the answer and are not built yet, and the values that ask for nothing.
+UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "add_generation_prompt": (None, True),
+        "audio": (None,),
+        "bad_words": (None, []),
+        "cache_prompt": (None, True),
+        "chat_template": (None, ""),
+        "choice": (None, []),
+        "continue_final_message": (None, False),
+        "dry_multiplier": (None, 0),
+        "dynatemp_range": (None, 0),
+        "echo": (None, False),  # of chats; the legacy route has a field for it
+        "function_call": (None, "none", "auto"),
+        "functions": (None, []),
+        "grammar": (None, ""),
+        "guided_choice": (None, []),
+        "guided_grammar": (None, ""),
+        "guided_json": (None,),
+        "guided_regex": (None, ""),
+        "id_slot": (None, -1),
+        "json_schema": (None,),
+        "logit_processors": (None, []),
+        "logits_processors": (None, []),
+        "min_tokens": (None, 0),
+        "mirostat": (None, 0),
+        "modalities": (None, ["text"]),
+        "prediction": (None,),
+        "prompt_logprobs": (None,),
+        "reasoning_effort": (None, "none"),
+        "regex": (None, ""),
+        "response_format": (None, {"type": "text"}),
+        "stop_token_ids": (None, []),
+        "structured_outputs": (None,),
+        "suffix": (None, ""),
+        "thinking_budget": (None,),
+        "tool_calls": (None, []),
+        "tool_choice": (None, "none", "auto"),
+        "tools": (None, []),
+        "truncate_prompt_tokens": (None,),
+        "typical_p": (None, 1),
+        "use_beam_search": (None, False),
+        "web_search_options": (None,),
+        "xtc_probability": (None, 0),
+    }
+)
+# Fields for a provider's books, and those that clients send back from earlier replies.
+NO_EFFECT = frozenset(
+    {
+        "annotations",
+        "include_obfuscation",
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "refusal",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+        "verbosity",
+    }
+)
