@@ -20,13 +20,23 @@ class Constraint(Protocol):
     """Decides what a request may sample. One object serves one request; all calls come from the
     engine's thread, one at a time. An error that it raises ends its request alone."""
 
+    @property
+    def finished(self) -> bool:
+        """True if nothing can follow what was accepted: the answer is complete, and ends even
+        where no id would say so. Nothing else is called from then on."""
+
     def masks(self, path: Sequence[int]) -> list[Mask]:
         """Return the mask of the next row, then that of the row after each token of ``path``.
 
         The list has 1 to ``len(path) + 1`` entries; it ends before the first token of the path
-        that is not allowed. Tokens of the path are proposed, not accepted: the call leaves the
-        constraint as it was, so that whoever walks the path to know its masks goes back.
+        that is not allowed, and before one after which nothing can follow. Tokens of the path are
+        proposed, not accepted: the call leaves the constraint as it was, so that whoever walks the
+        path to know its masks goes back.
         """
+
+    def forced(self) -> Sequence[int]:
+        """Return tokens that come next whatever the model says, as far as they are known at little
+        cost; none is fine. They are proposed as a draft, so that they take one step together."""
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Take in tokens that were sampled and now follow those accepted before. An id that ends
@@ -40,28 +50,46 @@ class AllowedSequences:
         self, sequences: Iterable[Sequence[int]], *, end_ids: Iterable[int], vocab: int
     ) -> None:
         """Allow the ids ``end_ids`` where one of ``sequences`` is complete."""
-        self._sequences = [tuple(sequence) for sequence in sequences]
+        self._sequences = list(dict.fromkeys(tuple(sequence) for sequence in sequences))
         self._end_ids = tuple(end_ids)
         self._vocab = vocab
         self._accepted: tuple[int, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """See `Constraint.finished`."""
+        return self._going_on(self._accepted) == [self._accepted]
 
     def masks(self, path: Sequence[int]) -> list[Mask]:
         """See `Constraint.masks`."""
         masks: list[Mask] = []
         for length in range(len(path) + 1):
-            following = self._following((*self._accepted, *path[:length]))
-            masks.append(mask_of(following, self._vocab))
-            if length < len(path) and path[length] not in following:
+            begun = (*self._accepted, *path[:length])
+            going_on = self._going_on(begun)
+            if not going_on or (masks and going_on == [begun]):
                 break
+            masks.append(mask_of(self._following(begun), self._vocab))
         return masks
+
+    def forced(self) -> Sequence[int]:
+        """See `Constraint.forced`."""
+        begun = list(self._accepted)
+        while len(following := self._following(tuple(begun))) == 1:
+            if (token := following.pop()) in self._end_ids:
+                break
+            begun.append(token)
+        return begun[len(self._accepted) :]
 
     def accept(self, tokens: Sequence[int]) -> None:
         """See `Constraint.accept`."""
         self._accepted += tuple(tokens)
 
+    def _going_on(self, begun: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return [item for item in self._sequences if item[: len(begun)] == begun]
+
     def _following(self, begun: tuple[int, ...]) -> set[int]:
         size = len(begun)
-        going_on = [item for item in self._sequences if item[:size] == begun]
+        going_on = self._going_on(begun)
         following = {item[size] for item in going_on if len(item) > size}
         if any(len(item) == size for item in going_on):
             following.update(self._end_ids)

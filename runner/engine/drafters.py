@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
+from edge_llm.runner.engine.constraints import Constraint
+
 MOST_TOKENS = 16  # of a draft
 _LOOKED_AT = 16  # earlier places with the same last two tokens
 _LONGEST_MATCH = 32  # tokens that are compared
@@ -117,3 +119,26 @@ class NgramDrafter:
                 break
             place = self._older[place]
         return best
+
+
+class ForcedDrafter:
+    """Proposes what a constraint leaves no choice about; elsewhere it asks another drafter."""
+
+    def __init__(self, constraint: Constraint, other: Drafter | None) -> None:
+        self._constraint = constraint
+        self._other = other
+        self._asked: Drafter | None = None  # whose draft is under way
+
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """See `Drafter.propose`."""
+        self._asked = None
+        forced = self._constraint.forced()
+        if forced or self._other is None:
+            return forced
+        self._asked = self._other
+        return self._other.propose(tokens, most)
+
+    def accept(self, drafted: int, accepted: int) -> None:
+        """See `Drafter.accept`."""
+        if self._asked is not None:
+            self._asked.accept(drafted, accepted)

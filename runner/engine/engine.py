@@ -17,7 +17,7 @@ from itertools import takewhile
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
 from edge_llm.runner.engine.batch import build_batch
 from edge_llm.runner.engine.constraints import Constraint, check_masks
-from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, NgramDrafter
+from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, ForcedDrafter, NgramDrafter
 from edge_llm.runner.engine.events import (
     ErrorEvent,
     Event,
@@ -92,8 +92,9 @@ class Engine:
         drafter: Drafter | None = None,
     ) -> Request:
         """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
-        time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled;
-        ``drafter`` proposes what may come next (None: what ``params.speculation`` asks for).
+        time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled,
+        and ends the answer with "stop" once it has finished; ``drafter`` proposes what may come
+        next (None: what ``params.speculation`` asks for).
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
@@ -102,10 +103,11 @@ class Engine:
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
-        sequence.constraint = constraint
-        sequence.drafter = (
-            NgramDrafter() if drafter is None and params.speculation == "ngram" else drafter
-        )
+        if drafter is None and params.speculation == "ngram":
+            drafter = NgramDrafter()
+        if constraint is not None:
+            drafter = ForcedDrafter(constraint, drafter)
+        sequence.constraint, sequence.drafter = constraint, drafter
         return self._enqueue(sequence)
 
     def submit_logits(
@@ -206,6 +208,10 @@ class Engine:
             if constraint is None or part.count < sequence.remaining or not sequence.samples:
                 continue
             with self._ending(sequence, "constraint"):
+                if constraint.finished:  # before anything was sampled: the empty answer is the one
+                    self._finish(sequence, "stop")
+                    step.drop(sequence)
+                    continue
                 part.masks = constraint.masks(part.draft)
                 check_masks(part.masks, len(part.draft), self.facts.vocab)
                 if part.draft:
@@ -327,15 +333,19 @@ class Engine:
             self._scheduler.rewind(sequence)
         if isinstance(ending, GenerationError):
             self._end(sequence, ErrorEvent(ending))
-        elif ending is not None:
+        elif ending == "stop":
             self._finish(sequence, ending)
         else:
             self._tell(sequence, part, tokens, right)
+            if ending == "length" and sequence in self._live:
+                self._finish(sequence, ending)
 
     def _tell(self, sequence: Sequence, part: Slice, tokens: list[int], right: int) -> None:
         if sequence.constraint is not None:
             with self._ending(sequence, "constraint"):
                 sequence.constraint.accept(tokens)
+                if sequence.constraint.finished:
+                    self._finish(sequence, "stop")
         if sequence.drafter is not None and part.draft and sequence in self._live:
             with self._ending(sequence, "drafter"):
                 sequence.drafter.accept(len(part.draft), right)

@@ -180,6 +180,15 @@ class Failing:
         if place == self.place:
             raise self.error("a bug")
 
+    @property
+    def finished(self) -> bool:
+        self.fail("finished")
+        return False
+
+    def forced(self) -> list[int]:
+        self.fail("forced")
+        return []
+
     def masks(self, path: Sequence[int]) -> list[Mask]:
         self.fail("masks")
         if self.place == "shape":
@@ -196,7 +205,7 @@ class Failing:
         return [1, 2, 3]
 
 
-@pytest.mark.parametrize("place", ["masks", "accept", "shape", "count"])
+@pytest.mark.parametrize("place", ["masks", "accept", "finished", "forced", "shape", "count"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_failing_constraint_ends_its_request(bench, place: str, alone: bool) -> None:
     check_failing(bench, alone, constraint=Failing(place))
@@ -270,11 +279,54 @@ def test_masks_end_where_a_path_is_not_allowed() -> None:
         bits = [np.unpackbits(mask.view(np.uint8), bitorder="little") for mask in masks]
         return [np.flatnonzero(row).tolist() for row in bits]
 
-    assert ids(held.masks([1, 2, 3])) == [[1], [2, 4], [3], [9]]
+    assert ids(held.masks([1, 2, 3])) == [[1], [2, 4], [3]]  # nothing follows the 3
     assert ids(held.masks([1, 3, 3])) == [[1], [2, 4]]
     held.accept([1])
-    assert ids(held.masks([4])) == [[2, 4], [9]]
+    assert ids(held.masks([4])) == [[2, 4]]
     assert ids(held.masks([])) == [[2, 4]]
+    assert not held.finished
+    held.accept([4])
+    assert held.finished
+
+
+def ran(held, constraint: Constraint, **params: Any) -> list[Event]:
+    """Return the events of one request under ``constraint``, alone on an engine."""
+    events: list[Event] = []
+    held.engine.submit([5, 6, 7, 8], SamplingParams(**params), events.append, constraint=constraint)
+    held.run()
+    return events
+
+
+@pytest.mark.parametrize("speculation", ["off", "ngram"])
+@pytest.mark.parametrize("most", [4, 40])
+def test_an_answer_ends_where_nothing_can_follow(bench, speculation: str, most: int) -> None:
+    held = AllowedSequences([(5, 6, 7, 8)], end_ids=[], vocab=97)
+    *tokens, last = ran(bench(), held, max_tokens=most, speculation=speculation)
+    assert [token.id for token in tokens if isinstance(token, TokenEvent)] == [5, 6, 7, 8]
+    assert isinstance(last, FinishEvent)
+    assert last.reason == "stop"
+
+
+def test_the_empty_answer_is_an_answer(bench) -> None:
+    (last,) = ran(bench(), AllowedSequences([()], end_ids=[], vocab=97))
+    assert isinstance(last, FinishEvent)
+    assert last.reason == "stop"
+
+
+def test_an_answer_that_is_cut_short_says_so(bench) -> None:
+    held = AllowedSequences([(5, 6, 7, 8)], end_ids=[96], vocab=97)
+    last = ran(bench(stop_ids=(96,)), held, max_tokens=3)[-1]
+    assert isinstance(last, FinishEvent)
+    assert last.reason == "length"
+
+
+def test_what_is_forced_takes_one_step(bench) -> None:
+    busy = bench()
+    held = AllowedSequences([(5, 6, 7, 8, 9, 1, 2)], end_ids=[], vocab=97)
+    events = ran(busy, held, max_tokens=20)
+    assert len(busy.executor.batches) == 2  # the prompt with the first token, and the rest
+    assert isinstance(events[-1], FinishEvent)
+    assert events[-1].stats.accepted_tokens == 5
 
 
 # ---- drafts ----
