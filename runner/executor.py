@@ -14,7 +14,7 @@ from edge_llm.runner.sampling import SamplingParams
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
-_NO_HISTORY = np.empty(0, np.int32)
+_NO_IDS = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class RowSampler:
     params: SamplingParams
     seed: int = 0
     counter: int = 0
-    history: Int32 = field(default_factory=lambda: _NO_HISTORY)
+    history: Int32 = field(default_factory=lambda: _NO_IDS)
     prompt_length: int = 0
     allowed: NDArray[np.uint32] | None = None
     target: int = -1
@@ -36,12 +36,14 @@ class RowSampler:
 @dataclass(frozen=True, slots=True)
 class Segment:
     """The next ``tokens`` of one sequence in a step, from position ``first``. The last tokens have
-    a row each in ``samplers``; ``sequence`` is the sequence's row of the block tables."""
+    a row each in ``samplers``; of the last ``hidden`` the hidden states are wanted; ``sequence`` is
+    the sequence's row of the block tables."""
 
     tokens: Sequence[int] | Int32
     samplers: Sequence[RowSampler | None] = ()
     first: int = 0
     sequence: int = 0
+    hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Batch:
     """One step. Tokens of one sequence are contiguous, positions ascend; ``sequences`` indexes the
     rows of each of ``block_tables``, one a group of the plan's states ([S, n] int32, all of one
     shape; -1 where there is no block: unused, or behind the group's window); ``rows`` ([R]) indexes
-    ``tokens`` ([T]); ``samplers`` has R entries, None where only logits are wanted."""
+    ``tokens`` ([T]); ``samplers`` has R entries, None where only logits are wanted. ``hidden_rows``
+    ([H]) are the tokens whose hidden states are wanted, apart from ``rows``."""
 
     tokens: Int32
     positions: Int32
@@ -58,6 +61,7 @@ class Batch:
     block_tables: tuple[Int32, ...]
     samplers: Sequence[RowSampler | None]
     want_logits: bool = False
+    hidden_rows: Int32 = field(default_factory=lambda: _NO_IDS)
 
     @classmethod
     def of(
@@ -67,11 +71,13 @@ class Batch:
         owners: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
+        hidden: list[int] = []
         for index, segment in enumerate(segments):
             count = len(segment.tokens)
             owners += [index] * count
             positions += range(segment.first, segment.first + count)
             rows += range(len(owners) - len(segment.samplers), len(owners))
+            hidden += range(len(owners) - segment.hidden, len(owners))
         return cls(
             tokens=np.concatenate([np.asarray(segment.tokens, np.int32) for segment in segments]),
             positions=np.array(positions, np.int32),
@@ -80,6 +86,7 @@ class Batch:
             block_tables=tuple(table[[s.sequence for s in segments]] for table in block_tables),
             samplers=[sampler for segment in segments for sampler in segment.samplers],
             want_logits=want_logits,
+            hidden_rows=np.array(hidden, np.int32),
         )
 
     @property
@@ -101,12 +108,14 @@ class TokenLogprobs:
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """``ids`` [R]: the sampled ids, -1 where none was. ``errors`` [R]: None, or why that row could
-    not be sampled. ``logits`` [R, vocab] float32 if the batch wanted them."""
+    not be sampled. ``logits`` [R, vocab] float32 if the batch wanted them, ``hidden`` [H, width]
+    float32 likewise."""
 
     ids: Int32
     logprobs: Sequence[TokenLogprobs | None]
     errors: Sequence[str | None]
     logits: Float32 | None
+    hidden: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

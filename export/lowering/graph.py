@@ -15,6 +15,7 @@ from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.lowering.trace import trace
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
+from edge_llm.export.passes.embed import embed
 from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
@@ -86,7 +87,7 @@ def trace_model(
         )
     with meter.stage("passes"):
         lowered = merge(lowered, row_multiple=backend.row_multiple)
-        lowered = tie(lowered, tied)
+        lowered = embed(tie(lowered, tied))
     return Traced(
         lowered,
         assignment,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_llm import abi, native
 from edge_llm.errors import ConfigError, NativeError
+from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.native_batch import StepBuffers
@@ -107,7 +108,13 @@ class NativeExecutor:
         )
         self._model = model
         self._step = self._library.edge_step
-        self._steps = StepBuffers(self._limits, vocab=plan.vocab, block_size=block_size())
+        tail = hidden_tail(plan)
+        self._steps = StepBuffers(
+            self._limits,
+            vocab=plan.vocab,
+            block_size=block_size(),
+            hidden_width=0 if tail is None else tail.width,
+        )
         self._rows = {"T": 0, "R": 0}  # of the last step
 
     @property
@@ -119,12 +126,12 @@ class NativeExecutor:
         """Run one step; see `Executor`."""
         model = self._open()
         buffers = self._steps
-        logits = buffers.fill(batch)
+        logits, hidden = buffers.fill(batch)
         status = self._step(model, buffers.address)
         if status != 0:
             native.check(status)
         self._rows = {"T": len(batch.tokens), "R": len(batch.rows)}
-        return buffers.result(batch, logits)
+        return replace(buffers.result(batch, logits), hidden=hidden)
 
     def copy_block(self, group: int, source: int, target: int) -> None:
         """Copy a whole block of a group of states."""

@@ -30,14 +30,19 @@ _FAILURES = {1: NON_FINITE, 2: NONE_ALLOWED}  # by edge_sample.status
 class StepBuffers:
     """The C batch and the arrays behind its pointers, filled in place for every step."""
 
-    def __init__(self, limits: Limits, *, vocab: int, block_size: int) -> None:
+    def __init__(
+        self, limits: Limits, *, vocab: int, block_size: int, hidden_width: int = 0
+    ) -> None:
+        """``hidden_width``: of the program's hidden states; 0: it gives none."""
         self._limits = limits
         self._vocab = vocab
+        self._hidden_width = hidden_width
         self._stride = -(-limits.context // block_size)
         self._tokens = np.zeros(limits.max_tokens, np.int32)
         self._positions = np.zeros(limits.max_tokens, np.int32)
         self._sequences = np.zeros(limits.max_tokens, np.int32)
         self._rows = np.zeros(max(limits.max_rows, 1), np.int32)
+        self._hidden_rows = np.zeros(limits.max_tokens, np.int32)
         self._tables = np.full(
             (len(limits.blocks), limits.max_sequences * self._stride), -1, np.int32
         )
@@ -53,13 +58,15 @@ class StepBuffers:
         batch.positions = self._positions.ctypes.data
         batch.sequences = self._sequences.ctypes.data
         batch.rows = self._rows.ctypes.data
+        batch.hidden_rows = self._hidden_rows.ctypes.data
         batch.block_tables = self._tables.ctypes.data
         batch.samples = ctypes.addressof(self._samples)
         self._batch = batch
         self.address = ctypes.addressof(batch)
 
-    def fill(self, batch: Batch) -> Float32 | None:
-        """Copy ``batch`` in; return the array that will receive the logits, if wanted."""
+    def fill(self, batch: Batch) -> tuple[Float32 | None, Float32 | None]:
+        """Copy ``batch`` in; return the arrays that will receive the logits and the hidden states,
+        if wanted."""
         tokens, rows, sequences = len(batch.tokens), len(batch.rows), batch.sequence_count
         _check_count("tokens", tokens, self._limits.max_tokens)
         _check_count("rows", rows, self._limits.max_rows)
@@ -73,6 +80,7 @@ class StepBuffers:
         self._sequences[:tokens] = batch.sequences
         self._rows[:rows] = batch.rows
         self._fill_tables(batch.block_tables, sequences)
+        hidden = self._fill_hidden(batch)
         target = self._batch
         target.tokens_count, target.rows_count, target.sequence_count = tokens, rows, sequences
         self._borrowed.clear()
@@ -86,10 +94,23 @@ class StepBuffers:
         target.samplers = ctypes.addressof(self._samplers) if sampling else None
         if not batch.want_logits:
             target.logits = None
-            return None
+            return None, hidden
         logits = np.empty((rows, self._vocab), np.float32)
         target.logits = logits.ctypes.data
-        return logits
+        return logits, hidden
+
+    def _fill_hidden(self, batch: Batch) -> Float32 | None:
+        count, target = len(batch.hidden_rows), self._batch
+        target.hidden_count, target.hidden = count, None
+        if count == 0:
+            return None
+        _check_count("hidden rows", count, self._limits.max_tokens)
+        if self._hidden_width == 0:
+            raise NativeError("batch: hidden states are wanted, which the program does not give")
+        self._hidden_rows[:count] = batch.hidden_rows
+        hidden = np.empty((count, self._hidden_width), np.float32)
+        target.hidden = hidden.ctypes.data
+        return hidden
 
     def _fill_tables(self, tables: tuple[Int32, ...], sequences: int) -> None:
         """Copy the block tables in, one after the other without a gap."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_llm import abi
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
+from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS
 from edge_llm.program.plan import Instruction, Plan, Value
 from edge_llm.runner.executor import Limits
@@ -35,8 +36,14 @@ def native_program(
     plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
 ) -> abi.Program:
     """Return the C form of a plan; it keeps its tables alive, but not ``weights``."""
-    method = plan.language_model
-    values = (abi.Value * len(method.values))(*map(_value, method.values))
+    tail = hidden_tail(plan)
+    all_values, all_instructions = plan.values, plan.instructions
+    if tail is not None:
+        all_values, all_instructions = (
+            all_values + tail.values,
+            all_instructions + tail.instructions,
+        )
+    values = (abi.Value * len(all_values))(*map(_value, all_values))
     table = (abi.Weight * len(plan.weights))()
     for entry, weight in zip(table, plan.weights, strict=True):
         data = weights.get(weight.tensor)
@@ -57,14 +64,13 @@ def native_program(
         entry.data = data.ctypes.data
         entry.bytes = data.size
     states = native_states(plan)
-    instructions = (abi.Instruction * len(plan.instructions))(
-        *(_instruction(instruction) for instruction in plan.instructions)
-    )
+    instructions = (abi.Instruction * len(all_instructions))(*map(_instruction, all_instructions))
     return abi.Program(
         plan.context,
         plan.vocab,
         sampleable,
         plan.output,
+        -1 if tail is None else tail.output,
         len(values),
         len(table),
         len(states),

@@ -18,6 +18,7 @@ from torch.nn import functional
 from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes, position_bytes
 from edge_llm.program.formats import RAW_F32
+from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -147,7 +148,11 @@ class TorchExecutor:
         self._last_use = {
             number: index for index, op in enumerate(plan.instructions) for number in op.inputs
         }
-        for number in (*range(len(INPUT_NAMES)), plan.output):
+        self._tail = hidden_tail(plan)
+        kept = [*range(len(INPUT_NAMES)), plan.output]
+        if self._tail is not None:
+            kept += [self._tail.output, *(n for op in self._tail.instructions for n in op.inputs)]
+        for number in kept:
             self._last_use[number] = len(plan.instructions)  # never freed
         self._trace: dict[int, Tensor] = {}
 
@@ -166,9 +171,21 @@ class TorchExecutor:
                     for number in set(op.inputs):
                         if self._last_use[number] == index:
                             del values[number]
-        self._trace = values if self._limits.trace else {}
+            self._trace = dict(values) if self._limits.trace else {}
+            hidden = self._hidden(values, batch) if len(batch.hidden_rows) else None
         logits: Float32 = values[self._plan.output].float().cpu().numpy()
-        return sample_rows(logits, batch.samplers, self._sampleable, batch.want_logits)
+        result = sample_rows(logits, batch.samplers, self._sampleable, batch.want_logits)
+        return replace(result, hidden=hidden)
+
+    def _hidden(self, values: dict[int, Tensor], batch: Batch) -> Float32:
+        """Return the hidden states of the wanted tokens, [H, width]."""
+        if self._tail is None:
+            raise NativeError("batch: hidden states are wanted, which the program does not give")
+        for op in self._tail.instructions:
+            outputs = self._run(op, [values[number] for number in op.inputs], batch)
+            values.update(zip(op.outputs, outputs, strict=True))
+        states: Float32 = values[self._tail.output].float().cpu().numpy()
+        return states[batch.hidden_rows]
 
     def run_instruction(
         self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch

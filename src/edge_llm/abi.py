@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 8
+ABI_VERSION = 9
 MAX_LOGPROBS = 20
 
 
@@ -70,6 +70,7 @@ class Program(Structure):
         ("vocab", c_int32),
         ("sampleable", c_int32),
         ("output", c_int32),
+        ("hidden", c_int32),
         ("value_count", c_int32),
         ("weight_count", c_int32),
         ("state_count", c_int32),
@@ -144,6 +145,9 @@ class Batch(Structure):
         ("samplers", c_void_p),
         ("samples", c_void_p),
         ("logits", c_void_p),
+        ("hidden_count", c_int32),
+        ("hidden_rows", c_void_p),
+        ("hidden", c_void_p),
     ]
 
 

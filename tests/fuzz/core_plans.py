@@ -19,7 +19,7 @@ CHANGES = "changes.json"
 # The counts of the program's tables may only shrink.
 COUNTS = ("value_count", "weight_count", "state_count", "instruction_count", "group_count")
 KEPT = ("data", "bytes", "values", "weights", "states", "instructions", "blocks", "threads")
-BATCH = ("tokens", "positions", "sequences", "rows", "block_tables")
+BATCH = ("tokens", "positions", "sequences", "rows", "hidden_rows", "block_tables")
 
 
 def make_core(random: Random, seeds: Path, folder: Path) -> None:
@@ -68,11 +68,14 @@ def read_core(folder: Path) -> None:
         ):
             executor = native.load(plan, aligned, sampleable=program.sampleable, limits=limits)
         try:
+            hidden = program.values[program.hidden].width if program.hidden >= 0 else 0
+            executor._steps._hidden_width = hidden
             batch: dict[str, Any] = {
                 "tokens": np.zeros(5, np.int32),
                 "positions": np.arange(5, dtype=np.int32),
                 "sequences": np.zeros(5, np.int32),
                 "rows": np.arange(5, dtype=np.int32),
+                "hidden_rows": np.arange(5, dtype=np.int32),
                 "block_tables": np.zeros((len(plan.groups), 1, 1), np.int32),
             }
             for table, place, field, seed in changes:

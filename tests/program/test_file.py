@@ -15,6 +15,7 @@ import safetensors
 from edge_llm.errors import ExportError, ProgramError
 from edge_llm.program.container import TensorSpec, documents_digest
 from edge_llm.program.file import Program
+from edge_llm.program.version import FORMAT
 from edge_llm.program.writer import ProgramWriter
 
 Record = dict[str, Any]
@@ -55,7 +56,7 @@ def test_a_program_needs_no_golden_record(parts: Any, tmp_path: Path) -> None:
 
 def test_the_public_reader_opens_it(parts: Any, program_path: Path) -> None:
     with safetensors.safe_open(program_path, framework="numpy") as file:
-        assert file.metadata()["edge_llm.format"] == "2.0"
+        assert file.metadata()["edge_llm.format"] == FORMAT
         for spec, data in parts.tensors.items():
             assert np.array_equal(file.get_tensor(spec.name), data)
 

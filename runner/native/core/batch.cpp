@@ -19,6 +19,17 @@ void require_pointer(const char* name, const void* pointer) {
   if (pointer == nullptr) fail(EDGE_INVALID, "batch: %s is null", name);
 }
 
+// `name`: what one of the `count` rows is.
+void require_rows(const char* name, const int32_t* rows, int32_t count, int32_t tokens) {
+  require_pointer("rows", rows);
+  for (int32_t r = 0; r < count; ++r) {
+    if (rows[r] < 0 || rows[r] >= tokens) {
+      fail(EDGE_INVALID, "batch: %s %d is token %d, expected 0 to %d", name, r, rows[r],
+           tokens - 1);
+    }
+  }
+}
+
 void require_ids(const char* name, const int32_t* ids, int32_t count, int32_t limit, int32_t row) {
   bool inside = true;  // no early exit: the loop stays vectorized
   for (int32_t i = 0; i < count; ++i)
@@ -43,17 +54,22 @@ void Executor::check_batch(const edge_batch& batch) {
     }
   }
   check_positions(batch);
+  check_hidden(batch);
   if (batch.rows_count == 0) return;
-  require_pointer("rows", batch.rows);
-  for (int32_t r = 0; r < batch.rows_count; ++r) {
-    if (batch.rows[r] < 0 || batch.rows[r] >= batch.tokens_count) {
-      fail(EDGE_INVALID, "batch: row %d is token %d, expected 0 to %d", r, batch.rows[r],
-           batch.tokens_count - 1);
-    }
-  }
+  require_rows("row", batch.rows, batch.rows_count, batch.tokens_count);
   if (batch.samplers == nullptr) return;
   require_pointer("samples", batch.samples);
   for (int32_t r = 0; r < batch.rows_count; ++r) check_sampler(batch.samplers[r], r);
+}
+
+void Executor::check_hidden(const edge_batch& batch) const {
+  require_count("hidden_count", batch.hidden_count, 0, batch.tokens_count);
+  if (batch.hidden_count == 0) return;
+  if (program_.hidden.stride == 0) {
+    fail(EDGE_INVALID, "batch: hidden states are wanted, which the program does not give");
+  }
+  require_pointer("hidden", batch.hidden);
+  require_rows("hidden row", batch.hidden_rows, batch.hidden_count, batch.tokens_count);
 }
 
 void Executor::check_positions(const edge_batch& batch) {

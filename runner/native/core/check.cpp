@@ -54,6 +54,11 @@ class Checker {
             "the output is not a computed value");
     const edge_value& output = value(program_.output);
     require(output.rows == 1 && output.width == program_.vocab, "the output is not [R, vocab]");
+    if (program_.hidden == -1) return;
+    require(program_.hidden >= kInputCount && program_.hidden < program_.value_count &&
+                defined_[static_cast<size_t>(program_.hidden)],
+            "the hidden states are not a computed value");
+    require(value(program_.hidden).rows == 0, "the hidden states are not [T, width]");
   }
 
  private:

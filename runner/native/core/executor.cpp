@@ -131,11 +131,13 @@ void Executor::step(const edge_batch& batch) {
 }
 
 const std::vector<Phase>& Executor::phases() const {
-  return batch_->rows_count > 0 ? program_.phases : program_.bare_phases;
+  const bool hidden = batch_->hidden_count > 0;
+  return (batch_->rows_count > 0 ? program_.phases : program_.bare_phases)[hidden];
 }
 
 bool Executor::finishes() const {
-  return batch_->rows_count > 0 && (batch_->logits != nullptr || batch_->samplers != nullptr);
+  return batch_->hidden_count > 0 ||
+         (batch_->rows_count > 0 && (batch_->logits != nullptr || batch_->samplers != nullptr));
 }
 
 Matrix Executor::matrix(const Place& place) const {
@@ -210,7 +212,7 @@ void Executor::read_value(int32_t value, float* out, uint64_t count) const {
 void Executor::profile(int32_t steps) {
   profile_ = nullptr;
   if (steps == 0) return;
-  const auto phases = static_cast<int32_t>(program_.phases.size()) + 1;
+  const auto phases = static_cast<int32_t>(program_.phases[true].size()) + 1;
   profile_ = std::make_unique<Profile>(steps, phases, limits_.threads);
 }
 
@@ -229,7 +231,7 @@ int32_t Executor::describe_phases(bool wanted, edge_phase* phases, int32_t capac
     }
     ++count;
   };
-  for (const Phase& phase : wanted ? program_.phases : program_.bare_phases) {
+  for (const Phase& phase : (wanted ? program_.phases : program_.bare_phases)[false]) {
     const Op& op = program_.ops[static_cast<size_t>(phase.op)];
     add(phase.work, op.instructions[static_cast<size_t>(phase.part)], phase.barrier[0]);
   }

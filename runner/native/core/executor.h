@@ -33,6 +33,7 @@ class Executor {
 
  private:
   void check_batch(const edge_batch& batch);
+  void check_hidden(const edge_batch& batch) const;
   void check_positions(const edge_batch& batch);
   void check_blocks(const edge_batch& batch, int32_t sequence, int32_t first, int32_t last);
   void check_sampler(const edge_sampler& sampler, int32_t row) const;
@@ -45,6 +46,7 @@ class Executor {
   const std::vector<Phase>& phases() const;  // of the running step
   bool finishes() const;                     // it has rows to copy out or to sample
   void finish_rows(Worker worker) const;
+  void copy_hidden(Worker worker) const;
   void sample_rows(Worker worker) const;
 
   int32_t row_count(Rows rows) const { return row_counts_[static_cast<int32_t>(rows)]; }

@@ -23,6 +23,7 @@ class Fuser {
       }
     }
     users(program.output).push_back(kResult);
+    if (program.hidden >= 0) users(program.hidden).push_back(kResult);
   }
 
   std::vector<Instruction> run() {
@@ -40,7 +41,7 @@ class Fuser {
   }
 
  private:
-  static constexpr int32_t kResult = -1;  // the user of the program's output
+  static constexpr int32_t kResult = -1;  // the user of what the program gives
 
   static OpCode code_of(const Instruction& instruction) {
     return static_cast<OpCode>(instruction.plain.op);

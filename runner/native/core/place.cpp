@@ -57,6 +57,7 @@ class Placer {
       }
     }
     last_use(source_.output) = count_;
+    if (source_.hidden >= 0) last_use(source_.hidden) = count_;
   }
 
   void join(int32_t value, int32_t buffer, int32_t column) {

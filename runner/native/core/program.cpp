@@ -14,10 +14,37 @@ namespace edge {
 
 namespace {
 
+// The instructions that lead to `value` (-1: none) or, with `attention`, to what attention writes.
+std::vector<bool> leading_to(const edge_program& source, const std::vector<Instruction>& list,
+                             int32_t value, bool attention) {
+  std::vector<bool> wanted(static_cast<size_t>(source.value_count), false);
+  std::vector<bool> leading(list.size(), false);
+  if (value >= 0) wanted[static_cast<size_t>(value)] = true;
+  for (size_t i = list.size(); i-- > 0;) {
+    const edge_instruction& in = list[i].plain;
+    bool leads = attention && static_cast<OpCode>(in.op) == OpCode::attention;
+    for (int32_t o = 0; o < in.output_count; ++o) {
+      leads = leads || wanted[static_cast<size_t>(in.outputs[o])];
+    }
+    if (!leads) continue;
+    leading[i] = true;
+    for (int32_t n = 0; n < in.input_count; ++n) wanted[static_cast<size_t>(in.inputs[n])] = true;
+  }
+  return leading;
+}
+
+std::vector<bool> only_for_hidden(const edge_program& source,
+                                  const std::vector<Instruction>& list) {
+  std::vector<bool> only = leading_to(source, list, source.hidden, false);
+  const std::vector<bool> others = leading_to(source, list, source.output, true);
+  for (size_t i = 0; i < only.size(); ++i) only[i] = only[i] && !others[i];
+  return only;
+}
+
 class Translator {
  public:
   Translator(const edge_program& source, const std::vector<Instruction>& list, KvType type)
-      : source_(source), type_(type), list_(list) {}
+      : source_(source), type_(type), list_(list), for_hidden_(only_for_hidden(source, list)) {}
 
   Program run(Placement placement) {
     Program program;
@@ -33,6 +60,7 @@ class Translator {
       if (!placement.is_view[static_cast<size_t>(i)]) append_op(program, i);
     }
     program.logits = program.values[static_cast<size_t>(source_.output)];
+    if (source_.hidden >= 0) program.hidden = program.values[static_cast<size_t>(source_.hidden)];
     return program;
   }
 
@@ -58,6 +86,7 @@ class Translator {
     std::copy(std::begin(in.ints), std::end(in.ints), op.ints.begin());
     std::copy(std::begin(in.floats), std::end(in.floats), op.floats.begin());
     bind_weights(op, list_[static_cast<size_t>(i)]);
+    op.for_hidden = for_hidden_[static_cast<size_t>(i)];
     op.prepared = op.code == OpCode::linear && is_prepared(i);
     if (op.code == OpCode::embedding) {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
@@ -79,6 +108,8 @@ class Translator {
     int32_t before = i - 1;
     while (before >= 0 && static_cast<OpCode>(instruction(before).op) != OpCode::linear) --before;
     if (before < 0 || instruction(before).inputs[0] != instruction(i).inputs[0]) return false;
+    if (for_hidden_[static_cast<size_t>(before)] && !for_hidden_[static_cast<size_t>(i)])
+      return false;
     const Instruction &a = list_[static_cast<size_t>(before)], &b = list_[static_cast<size_t>(i)];
     return a.norm == b.norm && a.eps == b.eps &&
            stored_format(source_.weights[a.plain.weights[0]]) ==
@@ -140,7 +171,8 @@ class Translator {
   const edge_program& source_;
   const KvType type_;
   const std::vector<Instruction>& list_;
-  std::vector<KvState> states_;  // by number
+  const std::vector<bool> for_hidden_;  // by place in the list
+  std::vector<KvState> states_;         // by number
 };
 
 }  // namespace
@@ -162,8 +194,10 @@ Program translate(const edge_program& source, const Kernels& kernels, KvType typ
   check_program(source);
   const std::vector<Instruction> list = trace ? unfused(source) : fuse(source, kernels);
   Program program = Translator(source, list, type).run(place(source, list, !trace));
-  program.phases = schedule(program.ops, kernels, true);
-  program.bare_phases = schedule(program.ops, kernels, false);
+  for (const bool hidden : {false, true}) {
+    program.phases[hidden] = schedule(program.ops, kernels, true, hidden);
+    program.bare_phases[hidden] = schedule(program.ops, kernels, false, hidden);
+  }
   return program;
 }
 

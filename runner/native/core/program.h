@@ -59,6 +59,7 @@ struct Op {
   int32_t table_cols = 0;                 // rope
   const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first
   float eps = 0.0f;                       // of that norm
+  bool for_hidden = false;                // nothing but the hidden states needs it
   Epilogue epilogue = Epilogue::none;     // linear; add: its second input is the residual
   const uint8_t* up = nullptr;            // gated linear
   const float* up_bias = nullptr;         // gated linear
@@ -100,9 +101,10 @@ struct Program {
   std::vector<StateGroup> groups;
   std::vector<Place> values;  // by value number
   std::vector<Op> ops;
-  std::vector<Phase> phases;       // of a step that wants rows
-  std::vector<Phase> bare_phases;  // of one that wants none
+  // Of a step that wants rows, and of one that wants none; each without and with hidden states.
+  std::array<std::vector<Phase>, 2> phases, bare_phases;
   Place logits;
+  Place hidden;                           // its stride is 0 if there is none
   std::array<int64_t, 2> arena_widths{};  // floats per row, by Rows
 };
 

@@ -144,11 +144,13 @@ bool is_split_by_rows(const Op& op, int32_t part, Split split) {
   return split == Split::rows && op.rows == Rows::tokens && !attends;
 }
 
-std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows) {
+std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
+                            bool hidden) {
   std::vector<Phase> phases;
   std::array<Pending, 3> pending;  // by Split
   for (size_t i = 0; i < ops.size(); ++i) {
     if (ops[i].rows == Rows::wanted && !wanted_rows) continue;
+    if (ops[i].for_hidden && !hidden) continue;
     const Op& op = ops[i];
     const bool quantized =
         op.code == OpCode::linear && kernels.linear.scratch_bytes(op.weight, 1) > 0;

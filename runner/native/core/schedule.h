@@ -7,8 +7,10 @@
 
 namespace edge {
 
-// With `wanted_rows` false, operators over [R, ...] are left out.
-std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows);
+// With `wanted_rows` false, operators over [R, ...] are left out; without `hidden` those that only
+// the hidden states need.
+std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
+                            bool hidden);
 
 // Whether a worker does this part of an operator for its rows alone: share(T, 1, worker).
 bool is_split_by_rows(const Op& op, int32_t part, Split split);

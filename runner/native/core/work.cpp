@@ -160,6 +160,8 @@ void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
 }
 
 void Executor::finish_rows(Worker worker) const {
+  if (batch_->hidden_count > 0) copy_hidden(worker);
+  if (batch_->rows_count == 0) return;
   if (batch_->logits != nullptr) {
     const Matrix logits = matrix(program_.logits);
     const Share columns = share(logits.cols, kLanes, worker);
@@ -169,6 +171,15 @@ void Executor::finish_rows(Worker worker) const {
     }
   }
   if (batch_->samplers != nullptr) sample_rows(worker);
+}
+
+void Executor::copy_hidden(Worker worker) const {
+  const Matrix hidden = matrix(program_.hidden);
+  const Share rows = share(batch_->hidden_count, 1, worker);
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    std::memcpy(batch_->hidden + r * hidden.cols, hidden.row(batch_->hidden_rows[r]),
+                sizeof(float) * static_cast<size_t>(hidden.cols));
+  }
 }
 
 void Executor::sample_rows(Worker worker) const {

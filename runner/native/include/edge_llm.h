@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 8
+#define EDGE_ABI_VERSION 9
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -68,6 +68,7 @@ typedef struct edge_program {
   int32_t context, vocab;
   int32_t sampleable;  // token ids at and above this are never sampled
   int32_t output;      // value number of the logits
+  int32_t hidden;      // value number of the hidden states, [T, width]; -1: it gives none
   int32_t value_count, weight_count, state_count, instruction_count;
   const edge_value* values;
   const edge_weight* weights;
@@ -135,6 +136,10 @@ typedef struct edge_batch {
   const edge_sampler* samplers;  // [R]
   edge_sample* samples;          // [R]
   float* logits;                 // null, or [R, vocab]
+  // Tokens whose hidden states are wanted, apart from `rows`; only then are they computed.
+  int32_t hidden_count;
+  const int32_t* hidden_rows;  // [hidden_count], indices into the flat batch
+  float* hidden;               // [hidden_count, width]
 } edge_batch;
 
 #define EDGE_MAX_PHASE_INSTRUCTIONS 8

@@ -84,6 +84,7 @@ def _overview(program: Program) -> str:
         ("stop ids", ", ".join(map(str, generation.stop_ids))),
         ("tokenizer", f"{tokenizer.size} tokens, add_bos {tokenizer.add_bos}"),
         ("chat template", "yes" if program.documents.chat_template else "no"),
+        ("methods", ", ".join(plan.methods)),
         ("operators", ", ".join(f"{count} {op}" for op, count in counts.most_common())),
     ]
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)

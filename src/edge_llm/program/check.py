@@ -14,6 +14,7 @@ from edge_llm.errors import ProgramError
 from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.documents import Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.ops import (
     MAX_HEAD_DIM,
     MAX_HEADS,
@@ -40,6 +41,7 @@ MAX_COUNT = 65536  # values, weights, states, instructions
 MAX_SIZE = 2**24  # rows and columns of a weight (tables have a row per position)
 MAX_CONTEXT = 2**24
 
+_RUNNABLE = ("causal_lm", "embed")  # kinds of methods
 _FORMATS = frozenset(WEIGHT_FORMATS.values())
 _SYMBOL = re.compile(r"[A-Z][A-Za-z0-9_]{0,15}")
 
@@ -58,7 +60,9 @@ def check_plan(plan: Plan) -> None:
     _check_states(plan.states)
     users = [0] * len(plan.states)
     for name, method in plan.methods.items():
-        _check_method(plan, method, f"plan.methods[{name!r}]", users)
+        own = [0] * len(plan.states)
+        _check_method(plan, method, f"plan.methods[{name!r}]", own)
+        users = list(map(max, users, own))  # methods share states
     kinds = [method.signature for method in plan.methods.values()]
     if not kinds or len(set(kinds)) != len(kinds):
         _fail(
@@ -66,7 +70,11 @@ def check_plan(plan: Plan) -> None:
         )
     for index, count in enumerate(users):
         if count != 1:
-            _fail(f"plan.states[{index}]", f"used by {count} instructions, expected exactly one")
+            _fail(
+                f"plan.states[{index}]",
+                f"used by {count} instructions of a method, expected exactly one",
+            )
+    hidden_tail(plan)
 
 
 def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> None:
@@ -75,7 +83,7 @@ def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> No
     What operators mean is checked of the kind that can be run; of others, that every value is
     computed once, before it is read.
     """
-    values, runnable = method.values, method.signature == "causal_lm"
+    values, runnable = method.values, method.signature in _RUNNABLE
     for name in ("values", "instructions"):
         _bounded(f"{path}.{name} (count)", len(getattr(method, name)), 0, MAX_COUNT)
     _check_values(method, path)
@@ -101,9 +109,12 @@ def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> No
         return
     if len(method.outputs) != 1 or method.outputs[0] in method.inputs:
         _fail(f"{path}.outputs", f"is {list(method.outputs)}, expected one computed value")
-    logits = values[method.outputs[0]]
-    if logits != matrix("R", plan.vocab):
-        _fail(f"{path}.outputs", f"is {_shape(logits)}, expected f32[R, {plan.vocab}] (the logits)")
+    output = values[method.outputs[0]]
+    if method.signature == "embed":
+        if output != matrix("R", output.width):
+            _fail(f"{path}.outputs", f"is {_shape(output)}, expected f32[R, width]")
+    elif output != matrix("R", plan.vocab):
+        _fail(f"{path}.outputs", f"is {_shape(output)}, expected f32[R, {plan.vocab}] (the logits)")
 
 
 def check_documents(documents: Documents, plan: Plan) -> None:
@@ -292,7 +303,8 @@ class _Checker:
 
 
 def _check_values(method: Method, path: str) -> None:
-    if method.signature == "causal_lm":
+    runnable = method.signature in _RUNNABLE
+    if runnable:
         count = len(INPUTS)
         if method.inputs != tuple(range(count)) or method.values[:count] != INPUTS:
             _fail(f"{path}.values", f"the first four must be the inputs {INPUT_NAMES}, int32")
@@ -305,7 +317,7 @@ def _check_values(method: Method, path: str) -> None:
             elif _SYMBOL.fullmatch(dim) is None:
                 _fail(where, f"{dim!r} names no dimension")
         runs = value.dtype == "f32" and len(value.dims) == 2 and value.is_matrix
-        if method.signature == "causal_lm" and index >= len(INPUTS) and not runs:
+        if runnable and index >= len(INPUTS) and not runs:
             _fail(where, f"is {_shape(value)}, expected f32[T or R, width]")
 
 

@@ -14,7 +14,7 @@ from edge_llm.program.ops import StateKind
 Rows = Literal["T", "R"]
 Dim = int | str
 Dtype = Literal["f32", "i32"]
-# What the runner does with a method. Only "causal_lm" is run today.
+# What the runner does with a method. Only "causal_lm" and "embed" are run today.
 Signature = Literal["causal_lm", "embed", "encode_image", "classify", "draft"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 SIGNATURES: tuple[Signature, ...] = get_args(Signature)
@@ -116,7 +116,8 @@ class Instruction:
 @dataclass(frozen=True, slots=True)
 class Method:
     """One thing that a program computes. ``inputs`` and ``outputs`` are value numbers; of a
-    "causal_lm" values 0 to 3 are the inputs, and the output is the logits ``[R, vocab]``."""
+    "causal_lm" and an "embed" values 0 to 3 are the inputs. The output is the logits ``[R, vocab]``
+    of the one, and of the other the hidden states ``[R, width]`` that the head reads."""
 
     signature: Signature
     inputs: tuple[int, ...]
@@ -159,14 +160,23 @@ class Plan:
         Raises:
             ProgramError: there is none.
         """
-        for method in self.methods.values():
-            if method.signature == "causal_lm":
-                return method
+        method = self._method("causal_lm")
+        if method is not None:
+            return method
         kinds = ", ".join(f"{name} ({m.signature})" for name, m in self.methods.items())
         raise ProgramError(
             f"the program has the methods {kinds or '(none)'}, expected one of kind causal_lm, "
-            "the only one that this version runs"
+            "which every program that this version runs must have"
         )
+
+    @property
+    def embed(self) -> Method | None:
+        """The method that computes hidden states; None if there is none."""
+        return self._method("embed")
+
+    def _method(self, signature: Signature) -> Method | None:
+        found = (m for m in self.methods.values() if m.signature == signature)
+        return next(found, None)
 
     @property
     def values(self) -> tuple[Value, ...]:

@@ -14,7 +14,7 @@ from edge_llm.program.serialize import PREFIX
 
 FORMAT_KEY = PREFIX + "format"
 FORMAT_MAJOR = 2
-FORMAT = f"{FORMAT_MAJOR}.0"
+FORMAT = f"{FORMAT_MAJOR}.1"
 _RECIPE_KEY = PREFIX + "recipe"
 _SHOWN = 200  # characters of what a file says
 
