@@ -58,6 +58,8 @@ class Tally:
             "prompt_tokens_per_second": max(s.prefill_tokens_per_second for s in all_stats),
             "decode_tokens_per_second": decoded / decode_seconds if decode_seconds else 0.0,
             "decode_gb_per_second": max(stats.decode_gb_per_second for stats in all_stats),
+            "drafted_tokens": sum(stats.drafted_tokens for stats in all_stats),
+            "accepted_tokens": sum(stats.accepted_tokens for stats in all_stats),
         }
 
     def _cached_tokens(self) -> int:

@@ -52,11 +52,16 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
             echoes = [
-                Echo(ids, _text(model.tokenizer, prompt) if request.echo else "")
+                Echo(ids, prompt, shown=bool(request.echo))
                 for ids, prompt in zip(prompts, request.prompt, strict=True)
                 for _ in range(n)
             ]
-            writer = CompletionWriter(model.tokenizer, echoes, logprobs=request.logprobs)
+            writer = CompletionWriter(
+                model.tokenizer,
+                echoes,
+                logprobs=request.logprobs,
+                specials=not jobs[0].params.skip_special_tokens,
+            )
             return Prepared(jobs, Choices(writer, request, model.name, choices), n)
 
         return await Reply(
@@ -74,43 +79,74 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The prompt before a choice's text: its ids, and its text if that was asked for."""
+    """The prompt before a choice's text: its ids, what the request has of it, and whether it is to
+    be shown."""
 
     ids: Sequence[int]
-    text: str
+    prompt: str | list[int]
+    shown: bool
+
+    def text(self, tokenizer: Tokenizer) -> str:
+        """Return what is shown."""
+        if not self.shown:
+            return ""
+        return self.prompt if isinstance(self.prompt, str) else tokenizer.decode(self.prompt)
+
+    def offsets(self, tokenizer: Tokenizer) -> Iterable[int]:
+        """Yield where each token begins in what is shown: control tokens have text where the prompt
+        was written, but for a BOS that was not."""
+        written = isinstance(self.prompt, str)
+        offset = _Offset(tokenizer, 0, (), specials=written)
+        ids = iter(self.ids)
+        bos = tokenizer.facts.bos_id
+        if isinstance(self.prompt, str) and bos is not None and self.ids[:1] == [bos]:
+            added = not self.prompt.startswith(tokenizer.token_bytes(bos).decode())
+            if added and next(ids, None) is not None:
+                yield 0
+        yield from map(offset.advance, ids)
 
 
 class CompletionWriter:
     """Writes choices as text; see `ChoiceWriter`. ``echoes`` come before each choice's text, with
-    its own log-probabilities. ``logprobs``: how many alternatives, None: none at all."""
+    its own log-probabilities. ``logprobs``: how many alternatives, None: none at all. ``specials``:
+    control tokens of the answer are shown."""
 
     prefix = "cmpl"
     whole = "text_completion"
     part = "text_completion"
 
     def __init__(
-        self, tokenizer: Tokenizer, echoes: Sequence[Echo], *, logprobs: int | None
+        self,
+        tokenizer: Tokenizer,
+        echoes: Sequence[Echo],
+        *,
+        logprobs: int | None,
+        specials: bool,
     ) -> None:
         self._tokenizer = tokenizer
         self._echoes = echoes
+        self._texts = [echo.text(tokenizer) for echo in echoes]
         self._logprobs = logprobs
-        self._offsets = [_Offset(tokenizer, len(echo.text), echo.ids) for echo in echoes]
+        self._offsets = [
+            _Offset(tokenizer, len(text), echo.ids, specials=specials)
+            for echo, text in zip(echoes, self._texts, strict=True)
+        ]
 
     def opening(self, choice: int) -> dict[str, Any] | None:
-        echo = self._echoes[choice].text
+        echo = self._texts[choice]
         # With log-probabilities it comes when they do.
         return _choice(choice, echo, None, None) if echo and self._logprobs is None else None
 
     def grown(self, piece: Piece) -> dict[str, Any] | None:
         logprobs = self._legacy_logprobs(piece.choice, [piece])
         if piece.prompt_logprobs is not None:
-            return _choice(piece.choice, self._echoes[piece.choice].text, logprobs, None)
+            return _choice(piece.choice, self._texts[piece.choice], logprobs, None)
         if not (piece.text or piece.finish_reason or (logprobs and logprobs["tokens"])):
             return None
         return _choice(piece.choice, piece.text, logprobs, piece.finish_reason)
 
     def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
-        text = self._echoes[choice].text + "".join(piece.text for piece in pieces)
+        text = self._texts[choice] + "".join(piece.text for piece in pieces)
         logprobs = self._legacy_logprobs(choice, pieces)
         return _choice(choice, text, logprobs, pieces[-1].finish_reason)
 
@@ -148,25 +184,30 @@ class CompletionWriter:
         """Yield the tokens of prompt and answer, their log-probabilities, and where they begin."""
         for piece in pieces:
             if piece.prompt_logprobs is not None:
-                offset, ids = _Offset(self._tokenizer, 0, ()), self._echoes[choice].ids
-                for token, prompt_scores in zip(ids, piece.prompt_logprobs, strict=True):
-                    yield token, prompt_scores, offset.advance(token)
+                echo = self._echoes[choice]
+                yield from zip(
+                    echo.ids, piece.prompt_logprobs, echo.offsets(self._tokenizer), strict=True
+                )
             for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False):
                 yield token, scores, self._offsets[choice].advance(token)
 
 
 class _Offset:
-    """Tells where each token begins in the text, in characters, also where one is split. Special
-    tokens have no text."""
+    """Tells where each token begins in the text, in characters, also where one is split.
+    Control tokens have a text where ``specials`` are shown."""
 
-    def __init__(self, tokenizer: Tokenizer, start: int, after: Sequence[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, start: int, after: Sequence[int], *, specials: bool
+    ) -> None:
         self._characters = start
+        self._specials = specials
         self._text = TextDecoder(tokenizer, after=after)
 
     def advance(self, token: int) -> int:
         """Return the offset of a token which follows those before."""
         start = self._characters
-        self._characters += len(self._text.push(token))
+        special = self._text.special(token) if self._specials else None
+        self._characters += len(self._text.push(token) if special is None else special)
         return start
 
 
@@ -192,7 +233,3 @@ def _check(request: CompletionRequest) -> None:
 
 def _encode(model: Model, prompts: Sequence[str | list[int]]) -> list[list[int]]:
     return [encode_prompt(model.tokenizer, prompt, model.context) for prompt in prompts]
-
-
-def _text(tokenizer: Tokenizer, prompt: str | list[int]) -> str:
-    return prompt if isinstance(prompt, str) else tokenizer.decode(prompt)

@@ -54,22 +54,26 @@ class ChatRequest(Generating):
 
 
 def _prompts(value: Any) -> list[str | list[int]]:
-    """Return a list of prompts from one text, several, one list of token ids, or several."""
+    """Return a list of prompts from a text, token ids, or a list of either, also of both."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
         raise PydanticCustomError("prompt_type", "expected a string or an array")
     if not value:
         raise PydanticCustomError("too_short", "is empty")
-    if all(isinstance(item, str) for item in value):
+    prompts = value if isinstance(value[0], str | list) else [value]
+    return [_prompt(prompt) for prompt in prompts]
+
+
+def _prompt(value: Any) -> str | list[int]:
+    if isinstance(value, str):
         return value
-    prompts = value if isinstance(value[0], list) else [value]
-    if all(isinstance(prompt, list) for prompt in prompts):
-        prompts = [[whole(token) for token in prompt] for prompt in prompts]
-        if all(type(token) is int for prompt in prompts for token in prompt):
-            return prompts
+    if isinstance(value, list):
+        ids = [whole(token) for token in value]
+        if all(type(token) is int for token in ids):
+            return ids
     raise PydanticCustomError(
-        "prompt_type", "expected only strings, only token ids, or only arrays of token ids"
+        "prompt_type", "expected a string, token ids, or an array of strings and of token ids"
     )
 
 

@@ -54,6 +54,18 @@ def test_run_prints_the_answer_alone(program: Path, capsys: pytest.CaptureFixtur
     assert document["stats"]["prompt_tokens"] > 0
 
 
+def test_a_raw_prompt_may_have_control_tokens(
+    program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = []
+    for extra in (["--raw"], []):
+        for text in ("", "<|im_start|>"):
+            assert main(["run", f"{text}hello", "--max-tokens", "1", "--json", *extra]) == 0
+            counts.append(json_of(capsys)["stats"]["prompt_tokens"])
+    assert counts[1] == counts[0] + 1
+    assert counts[3] > counts[2] + 1  # in a chat, what is typed is text
+
+
 @pytest.mark.parametrize("typed", [["-"], ["hello", "--system", "\udcff"], ["\udcff"]])
 def test_run_refuses_bytes_that_are_no_text(
     typed: list[str],

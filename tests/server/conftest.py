@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
+from edge_llm.program.documents import TokenizerFacts
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.engine.statistics import RequestStatistics
@@ -30,8 +31,16 @@ END = 257  # the engine stops here; such ids give no event
 class ByteTokenizer:
     """One id per byte, and one special token."""
 
-    def encode(self, text: str, token_limit: int | None = None) -> list[int]:
-        return list(text.encode())
+    facts = TokenizerFacts(size=258, bos_id=None, eos_id=END, add_bos=False)
+
+    def encode(
+        self, text: str, *, specials: bool = False, token_limit: int | None = None
+    ) -> list[int]:
+        parts = text.split("<special>") if specials else [text]
+        ids = list(parts[0].encode())
+        for part in parts[1:]:
+            ids += [SPECIAL, *part.encode()]
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         return b"".join(self.token_bytes(i) for i in ids if i < 256).decode(errors="replace")
@@ -144,6 +153,8 @@ class FakeModel:
                 prefill_tokens_per_second=100.0,
                 decode_tokens_per_second=50.0,
                 decode_gb_per_second=5.0,
+                drafted_tokens=5,
+                accepted_tokens=3,
             )
             on_event(FinishEvent(reason, stats))  # type: ignore[arg-type]
         request.ended.set()

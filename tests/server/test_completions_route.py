@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -178,6 +179,38 @@ def test_special_tokens_take_no_room_in_the_text(client: Any, model: Any) -> Non
     assert body["text"] == "bca"
     assert body["logprobs"]["tokens"] == ["<special>", "b", "c", "<special>", "a"]
     assert body["logprobs"]["text_offset"] == [0, 0, 1, 2, 2]
+
+
+def test_a_text_may_have_control_tokens(client: Any, model: Any) -> None:
+    model.answer = [256, 97]
+    body = {"prompt": ["a<special>b", [97, 256, 98]], "echo": True, "logprobs": 0}
+    written, ids = ask(client, **body)["choices"]
+    assert [request.prompt for request in model.requests] == [[97, 256, 98]] * 2
+    assert (written["text"], ids["text"]) == ("a<special>ba", "aba")
+    assert written["logprobs"]["text_offset"] == [0, 1, 10, 11, 11]
+    assert ids["logprobs"]["text_offset"] == [0, 1, 1, 2, 2]
+    shown = ask(client, **(body | {"skip_special_tokens": False, "prompt": "<special>"}))
+    assert shown["choices"][0]["text"] == "<special><special>a"
+    assert shown["choices"][0]["logprobs"]["text_offset"] == [0, 9, 18]
+
+
+def test_a_bos_that_nobody_wrote_has_no_text(
+    client: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        model.tokenizer, "facts", replace(model.tokenizer.facts, bos_id=256, add_bos=True)
+    )
+    plain = model.tokenizer.encode
+    monkeypatch.setattr(model.tokenizer, "encode", lambda text, **how: [256, *plain(text, **how)])
+    for prompt, offsets in (("ab", [0, 0, 1]), ("<special>b", [0, 9])):
+        body = ask(client, prompt=prompt, echo=True, logprobs=0, max_tokens=0)
+        choice = body["choices"][0]
+        assert (choice["text"], choice["logprobs"]["text_offset"]) == (prompt, offsets)
+
+
+def test_the_timings_count_drafts(client: Any) -> None:
+    timings = ask(client, prompt=["a", "b"])["timings"]
+    assert (timings["drafted_tokens"], timings["accepted_tokens"]) == (10, 6)
 
 
 def test_best_of_may_equal_n(client: Any) -> None:

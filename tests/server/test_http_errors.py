@@ -205,7 +205,7 @@ LEGACY_FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"prompt": 3}, "prompt", "invalid_type"),
     ({"prompt": ["a", 3]}, "prompt", "invalid_type"),
     ({"prompt": [1, True]}, "prompt", "invalid_type"),
-    ({"prompt": [[1], "a"]}, "prompt", "invalid_type"),
+    ({"prompt": [[1], "a", 3]}, "prompt", "invalid_type"),
     ({"prompt": ""}, "prompt", None),
     ({"prompt": [999]}, "prompt", None),
     ({"prompt": ["a"] * 129}, "n", "integer_above_max_value"),

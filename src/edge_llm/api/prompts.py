@@ -38,16 +38,22 @@ def is_several(prompt: Any) -> bool:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Any, context: int) -> list[int]:
-    """Return the ids of a text (with BOS where the tokenizer wants one), or token ids as they are.
+    """Return the ids of a text, or token ids as they are. Control tokens that are written in a
+    text are those tokens; BOS comes first where the tokenizer wants one and the text does not begin
+    with it. ``Tokenizer.encode`` gives the ids of a text that is all text.
 
     Raises:
         ContextLengthError: a text that cannot fit the context, however it is cut into tokens.
         RequestError: neither text nor whole numbers.
         TokenizerError: the text is not Unicode (lone surrogates).
     """
-    if isinstance(prompt, str):
-        return tokenizer.encode(prompt, token_limit=context)
-    return token_ids_of(prompt, context)
+    if not isinstance(prompt, str):
+        return token_ids_of(prompt, context)
+    ids = tokenizer.encode(prompt, specials=True, token_limit=context)
+    bos = tokenizer.facts.bos_id
+    if tokenizer.facts.add_bos and ids[:2] == [bos, bos]:  # one was written, one is ours
+        del ids[0]
+    return ids
 
 
 def token_ids_of(ids: Any, context: int) -> list[int]:
