@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
-from edge_llm.runner.generation.loop import Submit
+from edge_llm.api.chat import ChatCall
+from edge_llm.runner.generation.loop import Job, Submit
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -26,7 +27,9 @@ class Model(Protocol):
 
     def default_params(self, **overrides: Any) -> SamplingParams: ...
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> list[int]: ...
+    def chat_jobs(
+        self, call: ChatCall, params: SamplingParams, n: int | None = None
+    ) -> list[Job]: ...
 
     @property
     def submit(self) -> Submit: ...

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edge_llm.api.chat import ChatCall
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.body import read_json
@@ -17,7 +18,7 @@ from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
 from edge_llm.server.openai.schemas import ChatMessage, ChatRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
-from edge_llm.server.requests.jobs import sampling_jobs
+from edge_llm.server.requests.params import sampling_params
 from edge_llm.server.requests.validation import check_sampling, validate
 from edge_llm.server.service import Service
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -35,17 +36,13 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
         n = request.n or 1
 
         def prepare() -> Prepared:
-            ids = model.encode_chat(
-                [_message(message) for message in request.messages],
-                **(request.chat_template_kwargs or {}),
+            call = ChatCall(
+                messages=[_message(message) for message in request.messages],
+                template_variables=request.chat_template_kwargs or {},
             )
-            jobs = sampling_jobs(
-                model,
-                request,
-                [ids],
-                answers=True,
-                top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-            )
+            top = (request.top_logprobs or 0) if request.logprobs else None
+            params = sampling_params(model, request, top_logprobs=top)
+            jobs = model.chat_jobs(call, params, n)
             writer = ChatWriter(model.tokenizer, logprobs=bool(request.logprobs))
             return Prepared(jobs, Choices(writer, request, model.name, n), n)
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_llm.api.prompts import encode_prompt
+from edge_llm.api.prompts import encode_prompt, jobs_of
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.sampling import MAX_CHOICES
@@ -20,7 +20,7 @@ from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
 from edge_llm.server.openai.schemas import CompletionRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
-from edge_llm.server.requests.jobs import sampling_jobs
+from edge_llm.server.requests.params import sampling_params
 from edge_llm.server.requests.validation import check_sampling, validate
 from edge_llm.server.service import Model, Service
 from edge_llm.tokenizers.stream import TextDecoder
@@ -43,14 +43,14 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
 
         def prepare() -> Prepared:
             prompts = _encode(model, request.prompt)
-            jobs = sampling_jobs(
+            params = sampling_params(
                 model,
                 request,
-                prompts,
                 max_tokens=request.sampling().get("max_tokens", DEFAULT_MAX_TOKENS),
                 top_logprobs=request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
+            jobs = jobs_of(model.tokenizer, prompts, params, n)
             echoes = [
                 Echo(ids, prompt, shown=bool(request.echo))
                 for ids, prompt in zip(prompts, request.prompt, strict=True)

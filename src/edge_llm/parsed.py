@@ -1,13 +1,24 @@
-"""The parts of an answer, as parsers tell them: content, reasoning and tool calls.
+"""The parts of a chat beside its text: tools, and what an answer consists of, as parsers tell it.
 
-Parsers (`tokenizers/output/`) know how models write these; the generation loop hands their parts on
-without knowing it.
+Parsers (`tokenizers/output/`) know how models write reasoning and calls; the generation loop hands
+the parts on without knowing it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call. ``parameters`` is a JSON schema of the object that it
+    takes; an empty one takes any object."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from edge_llm.api.chat import ChatCall
+from edge_llm.api.prompts import jobs_of
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
+from edge_llm.parsed import Parser
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import TokenLogprobs
+from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
@@ -82,20 +86,23 @@ class FakeModel:
         self.gate = threading.Event()
         self.gate.set()
         self.requests: list[FakeRequest] = []
-        self.template_variables: dict[str, Any] = {}
+        self.calls: list[ChatCall] = []
+        self.parser: Callable[[], Parser] | None = None  # of chats
         self.closed = False
 
     def default_params(self, **overrides: Any) -> SamplingParams:
         return SamplingParams(**{"temperature": 0.5, "top_k": 7, **overrides})
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> list[int]:
-        self.template_variables = kwargs
-        if messages[0]["content"] == "reject me":
+    def chat_jobs(self, call: ChatCall, params: SamplingParams, n: int | None = None) -> list[Job]:
+        self.calls.append(call)
+        first = call.messages[0]["content"]
+        if first == "reject me":
             raise TemplateError("the template rejects the messages")
-        if messages[0]["content"] == "break":
+        if first == "break":
             raise ZeroDivisionError("a bug")
-        text = "".join(f"{m['role']}:{m['content']}\n" for m in messages)
-        return self.tokenizer.encode(text)
+        text = "".join(f"{m['role']}:{m['content']}\n" for m in call.messages)
+        jobs = jobs_of(self.tokenizer, [self.tokenizer.encode(text)], params, n, answers=True)  # type: ignore[arg-type]
+        return [replace(job, parser=self.parser() if self.parser else None) for job in jobs]
 
     def submit(
         self,

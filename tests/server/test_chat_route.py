@@ -246,10 +246,10 @@ def test_one_failed_choice_ends_the_others(client: Any, model: Any, service: Any
 def test_variables_of_the_template(client: Any, model: Any) -> None:
     variables = {"enable_thinking": False, "custom_tools": [{"name": "f"}], "self": 1, "http": None}
     ask(client, chat_template_kwargs=variables)
-    assert model.template_variables == variables
+    assert model.calls[-1].template_variables == variables
     for nothing in ({}, None):
         ask(client, chat_template_kwargs=nothing)
-        assert model.template_variables == {}
+        assert model.calls[-1].template_variables == {}
 
 
 @pytest.mark.parametrize(

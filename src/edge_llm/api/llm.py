@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from edge_llm.api.chat import ChatCall
 from edge_llm.api.prompts import (
     ChatOptions,
     Message,
@@ -144,6 +145,16 @@ class LLM:
             tools=tools,
             **kwargs,
         )
+
+    def chat_jobs(self, call: ChatCall, params: SamplingParams, n: int | None = None) -> list[Job]:
+        """Return the jobs of ``n`` answers (None: one) to a chat.
+
+        Raises:
+            RequestError: an option that this model cannot honour, or ``n`` is not 1 to 128.
+            TemplateError, ContextLengthError, TokenizerError: as `encode_chat`.
+        """
+        ids = self.encode_chat(call.messages, **call.template_variables)
+        return jobs_of(self.tokenizer, [ids], params, n, answers=True)
 
     def submit(
         self,
