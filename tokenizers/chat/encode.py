@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from edge_llm.tokenizers.chat.continuation import (
+    check_continued,
+    cut_at_mark,
+    with_end_marked,
+)
 from edge_llm.tokenizers.chat.conversation import plain, plain_list, with_reasoning
 from edge_llm.tokenizers.chat.mask import Finder, Mask
 from edge_llm.tokenizers.chat.template import ChatTemplate, Message
@@ -34,6 +39,7 @@ def encode_chat(
     *,
     tools: Sequence[Message] | None = None,
     add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
     **kwargs: Any,
 ) -> list[int]:
     """Return the token ids of a rendered conversation.
@@ -66,14 +72,20 @@ def encode_chat(
         template.names,
     )
     view = controls.tokenizer
+    hidden = mask.hide_messages(plain_messages)
+    if continue_final_message:
+        check_continued(plain_messages)
+        hidden = with_end_marked(hidden, mask.end)
     text = template.render_within(
         view.length,
         token_limit,
-        mask.hide_messages(plain_messages),
+        hidden,
         mask.hide(plain_tools),
-        add_generation_prompt,
+        add_generation_prompt and not continue_final_message,
         {name: mask.hide(value) for name, value in variables.items()},
     )
+    if continue_final_message:
+        text = cut_at_mark(text, mask.end)
     view.length.check(text, token_limit)
     ids, marks = view.encode_marked(text)
     if not mask.used:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import cached_property
 from typing import Any
 
 from edge_llm.errors import TemplateError
@@ -64,8 +65,8 @@ class Mask:
         strings = list(_strings(given))
         heads = sorted({text[at] for text in strings for at in finder.begins(text)})
         self.used = bool(heads)
-        free = _free_characters([*strings, source, *names]) if heads else iter(())
-        self._stand_in = dict(zip(heads, free, strict=False))
+        self._free = _free_characters([*strings, source, *names])
+        self._stand_in = dict(zip(heads, self._free, strict=False))
         if len(self._stand_in) < len(heads):
             raise TemplateError("the messages leave no character free to stand in for a special")
         shown: dict[str, str] = {}
@@ -74,6 +75,18 @@ class Mask:
             shown |= {hidden: head, _escaped(hidden): _escaped(head)}
         self._shown = shown
         self._hidden = re.compile("|".join(map(re.escape, shown)) or r"(?!)")
+
+    @cached_property
+    def end(self) -> str:
+        """The character that marks the end of a text: found nowhere else, and hiding nothing.
+
+        Raises:
+            TemplateError: there is none left.
+        """
+        mark = next(self._free, None)
+        if mark is None:
+            raise TemplateError("the messages leave no character free to mark an end")
+        return mark
 
     def hide(self, value: Any) -> Any:
         """Return the same structure with every text masked."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_llm.errors import ContextLengthError, TemplateError, TokenizerError
+from edge_llm.errors import ContextLengthError, RequestError, TemplateError, TokenizerError
 from edge_llm.tokenizers.chat.encode import encode_chat
 from edge_llm.tokenizers.chat.mask import Finder, Mask
 from edge_llm.tokenizers.chat.template import ChatTemplate
@@ -302,3 +302,31 @@ def test_a_prompt_is_bounded_while_it_is_written(byte_tokenizer: Tokenizer) -> N
         encode_chat(byte_tokenizer, template, chat(""), 1000)
     with pytest.raises(TokenizerError, match="can be encoded at once"):
         encode_chat(byte_tokenizer, template, chat(""))
+
+
+def test_an_answer_is_continued_right_behind_its_text(
+    byte_tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    chat = [{"role": "user", "content": "Say x"}, {"role": "assistant", "content": "x <|im_end|> "}]
+    ids = encode_chat(byte_tokenizer, template, chat, continue_final_message=True)
+    text = byte_tokenizer.decode(ids, skip_specials=False)
+    assert text == "<|im_start|>user\nSay x<|im_end|>\n<|im_start|>assistant\nx <|im_end|> "
+    assert (ids.count(START), ids.count(END)) == (2, 1)  # typed text stays text
+    reasoning = [chat[0], {"role": "assistant", "content": "", "reasoning_content": "Hm"}]
+    with pytest.raises(TemplateError, match="leaves out"):
+        encode_chat(byte_tokenizer, template, reasoning, continue_final_message=True)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "f"}}]},
+    ],
+)
+def test_what_cannot_be_continued(
+    byte_tokenizer: Tokenizer, template: ChatTemplate, last: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestError, match="continued"):
+        encode_chat(byte_tokenizer, template, [last], continue_final_message=True)

@@ -301,3 +301,18 @@ def test_specials_that_somebody_typed_are_text(family: Family) -> None:
         assert list(filter(tokenizer.is_special, ids)) == list(
             filter(tokenizer.is_special, harmless)
         )
+
+
+def test_an_answer_that_has_begun(family: Family) -> None:
+    theirs = AutoTokenizer.from_pretrained(family.path)
+    for begun in ("The capital", '{"name": "', "Two\n", "a <|im_end|>"):
+        chat: Chat = [
+            {"role": "user", "content": "Go on."},
+            {"role": "assistant", "content": begun},
+        ]
+        ids = encode_chat(family.tokenizer, family.template, chat, continue_final_message=True)
+        text = family.tokenizer.decode(ids, skip_specials=False)
+        # theirs leaves out white space at the end, as the template may
+        expected = theirs.apply_chat_template(chat, tokenize=False, continue_final_message=True)
+        assert text.rstrip() == expected.rstrip()
+        assert text.endswith(begun)
