@@ -26,7 +26,8 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
         first = sequence.computed
         path = np.frombuffer(sequence.tokens + array("i", part.draft), np.int32)
         samplers = _samplers(sequence, path, part)
-        segments.append(Segment(path[first : first + part.tokens], samplers, first, index))
+        hidden = sequence.hidden_rows(part.count)
+        segments.append(Segment(path[first : first + part.tokens], samplers, first, index, hidden))
     return Batch.of(
         *segments,
         block_tables=tuple(block_tables),

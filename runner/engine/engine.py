@@ -14,11 +14,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 
+import numpy as np
+
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
+from edge_llm.program.documents import PoolingKind
 from edge_llm.runner.engine.batch import build_batch
 from edge_llm.runner.engine.constraints import Constraint, check_masks
 from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, ForcedDrafter, NgramDrafter
 from edge_llm.runner.engine.events import (
+    EmbeddingEvent,
     ErrorEvent,
     Event,
     EventCallback,
@@ -30,8 +34,9 @@ from edge_llm.runner.engine.events import (
 )
 from edge_llm.runner.engine.pace import Pace
 from edge_llm.runner.engine.pool import BlockPool
+from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.request_queue import RequestQueue
-from edge_llm.runner.engine.requests import EngineFacts, Request, evaluation, generation
+from edge_llm.runner.engine.requests import EngineFacts, Request, embedding, evaluation, generation
 from edge_llm.runner.engine.scheduler import Scheduler, Slice, Step
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.engine.statistics import EngineStatistics
@@ -50,6 +55,7 @@ class Engine:
         limits = executor.limits
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
+        self.max_sequences = limits.max_sequences
         self._executor = executor
         windows = facts.windows or (0,) * len(limits.blocks)
         self._pool = BlockPool(limits.blocks, windows, facts.block_size, limits.max_tokens)
@@ -125,6 +131,22 @@ class Engine:
         """
         return self._enqueue(
             evaluation(token_ids, chunk, on_event, self.facts, self._pool.capacity, self.max_rows)
+        )
+
+    def submit_embedding(
+        self, token_ids: Iterable[int], pooling: PoolingKind, on_event: EventCallback
+    ) -> Request:
+        """Queue a text of which one vector is wanted: an EmbeddingEvent, and a FinishEvent.
+
+        Raises:
+            ProgramError: the program gives no hidden states.
+            ContextLengthError: more tokens than the context.
+            CapacityError: the KV blocks can never hold them.
+            RequestError: no tokens, one that is no id of the vocabulary, or no such pooling.
+            GenerationError: the engine was stopped, or belongs to the process that was forked.
+        """
+        return self._enqueue(
+            embedding(token_ids, pooling, on_event, self.facts, self._pool.capacity)
         )
 
     def stats(self) -> EngineStatistics:
@@ -248,11 +270,15 @@ class Engine:
             for sequence in decoding:
                 sequence.clock.decode_step_seconds += now - started
                 sequence.clock.decode_step_bytes += read
-        row = 0
+        row = hidden = 0
         for sequence, part in step.slices.items():
             first, rows = sequence.computed, range(row, row + sequence.rows(part.count))
             row = rows.stop + len(part.draft)
+            states = sequence.hidden_rows(part.count)
+            hidden += states
             self._scheduler.commit(sequence, first + part.count)
+            if sequence.pooling is not None:
+                self._append_states(sequence, sequence.pooling, result, hidden - states, hidden)
             self._append_rows(sequence, part, first, result, rows, now)
 
     def _append_rows(
@@ -274,13 +300,28 @@ class Engine:
             if error is not None:
                 self._end(sequence, ErrorEvent(GenerationError(error)))
                 return
-        if sequence.remaining:
+        if sequence.remaining or sequence not in self._live:
             return
         if sequence.samples:
             self._append_tokens(sequence, part, result, rows[-1], now)
         else:
             sequence.clock.token(now)
             self._finish(sequence, "length")
+
+    def _append_states(
+        self, sequence: Sequence, pooling: Pooling, result: StepResult, begin: int, end: int
+    ) -> None:
+        """Take in the hidden states from ``begin`` to ``end`` of the step's."""
+        if end > begin:
+            if result.hidden is None:
+                raise AssertionError("the executor returned no hidden states")
+            pooling.add(result.hidden[begin:end])
+        if sequence.remaining == 0:
+            vector = pooling.vector()
+            if np.isfinite(vector).all():
+                self._emit(sequence, EmbeddingEvent(vector))
+            else:
+                self._end(sequence, ErrorEvent(GenerationError("the hidden states are not finite")))
 
     def _append_scores(
         self, sequence: Sequence, first: int, result: StepResult, rows: range

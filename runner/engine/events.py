@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_llm.errors import EdgeLLMError
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import Float32, TokenLogprobs
@@ -42,6 +45,13 @@ class LogitsEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingEvent:
+    """The pooled hidden states of a text, [width] float64, at its natural length."""
+
+    vector: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class FinishEvent:
     """The last event of a request that did not fail."""
 
@@ -56,5 +66,5 @@ class ErrorEvent:
     error: EdgeLLMError
 
 
-Event = TokenEvent | PromptEvent | LogitsEvent | FinishEvent | ErrorEvent
+Event = TokenEvent | PromptEvent | LogitsEvent | EmbeddingEvent | FinishEvent | ErrorEvent
 EventCallback = Callable[[Event], None]

@@ -9,8 +9,10 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edge_llm.errors import CapacityError, ContextLengthError, RequestError
+from edge_llm.errors import CapacityError, ContextLengthError, ProgramError, RequestError
+from edge_llm.program.documents import POOLING_KINDS, PoolingKind
 from edge_llm.runner.engine.events import EventCallback
+from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.engine.statistics import RequestClock
 from edge_llm.runner.sampling import SamplingParams
@@ -23,7 +25,8 @@ class EngineFacts:
     """The engine's facts about a program: sizes in tokens, the program's ``stop_ids``,
     ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
     which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
-    ``windows``: of each group of states (0: none; empty: no group has one)."""
+    ``windows``: of each group of states (0: none; empty: no group has one). ``hidden_states``:
+    the program gives them, for embeddings."""
 
     context: int
     vocab: int
@@ -32,6 +35,7 @@ class EngineFacts:
     read_bytes: Callable[[list[int]], int] = lambda depths: 0
     sampleable: int | None = None
     windows: tuple[int, ...] = ()
+    hidden_states: bool = False
 
 
 class Request:
@@ -121,6 +125,38 @@ def evaluation(
         clock=RequestClock(time.perf_counter()),
         want_logits=True,
         chunk=chunk,
+    )
+
+
+def embedding(
+    token_ids: Iterable[int],
+    pooling: PoolingKind,
+    on_event: EventCallback,
+    facts: EngineFacts,
+    positions: int | None,
+) -> Sequence:
+    """Return a sequence whose result is one vector, in a pool as for `generation`. Raises as
+    Engine.submit_embedding."""
+    if not facts.hidden_states:
+        raise ProgramError("the program has no method that gives hidden states")
+    if pooling not in POOLING_KINDS:
+        raise RequestError(
+            f"pooling is {pooling!r}, expected one of: {', '.join(POOLING_KINDS)}", param="pooling"
+        )
+    tokens = _checked(token_ids, facts.vocab)
+    if len(tokens) > facts.context:
+        raise ContextLengthError(facts.context, len(tokens), param="input")
+    _check_capacity(len(tokens), facts.context if positions is None else positions)
+    return Sequence(
+        tokens=tokens,
+        prompt_length=len(tokens),
+        limit=len(tokens),
+        params=_GREEDY,
+        seed=0,
+        stop_ids=frozenset(),
+        on_event=on_event,
+        clock=RequestClock(time.perf_counter()),
+        pooling=Pooling(pooling),
     )
 
 

@@ -206,7 +206,7 @@ class Scheduler:
             return False
         pool = self._pool
         # The last token is always computed: its logits are wanted.
-        limit = 0 if sequence.every_row else len(sequence.tokens) - 1
+        limit = 0 if sequence.whole else len(sequence.tokens) - 1
         prefix = pool.match(sequence.tokens, sequence.chain, limit)
         promised = [pool.lacking(other.tables, self._reserved(other)) for other in self.running]
         if not pool.admits(prefix, self._reserved(sequence), promised):
@@ -230,7 +230,7 @@ class Scheduler:
     def _will_be_cached(self, sequence: Sequence) -> bool:
         """Return True if the first block that the cache lacks is being computed by a running
         sequence: then waiting costs less than computing it twice."""
-        if sequence.every_row:
+        if sequence.whole:
             return False
         index = next((i for i, d in enumerate(sequence.chain) if not self._pool.has(d)), None)
         if index is None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_llm.runner.engine.constraints import Constraint
     from edge_llm.runner.engine.drafters import Drafter
     from edge_llm.runner.engine.events import EventCallback
+    from edge_llm.runner.engine.pooling import Pooling
     from edge_llm.runner.executor import TokenLogprobs
 
 
@@ -26,7 +27,8 @@ class Sequence:
     ``len(tokens)``. ``chain``: digests of the full blocks. ``draft`` are tokens that may follow,
     proposed for the next step. With ``want_logits`` nothing is sampled: the logits of every token
     are the result, and ``chunk`` bounds the tokens of a step. With ``scorer`` the prompt's own
-    tokens are scored, as it says: ``scores`` are those of the tokens from the second on."""
+    tokens are scored, as it says: ``scores`` are those of the tokens from the second on. With
+    ``pooling`` nothing is sampled either: the result is a vector of the hidden states."""
 
     tokens: array[int]
     prompt_length: int
@@ -39,6 +41,7 @@ class Sequence:
     want_logits: bool = False
     chunk: int | None = None
     scorer: SamplingParams | None = None
+    pooling: Pooling | None = None
     constraint: Constraint | None = None
     drafter: Drafter | None = None
     arrival: int = -1  # the engine numbers requests
@@ -62,6 +65,8 @@ class Sequence:
         self.computed = 0
         self.decoding = False
         self.draft = ()
+        if self.pooling is not None:
+            self.pooling.forget()
 
     @property
     def remaining(self) -> int:
@@ -87,6 +92,16 @@ class Sequence:
     def every_row(self) -> bool:
         """True if each token computed now has a row that is wanted, not the last one alone."""
         return self.want_logits or (self.scorer is not None and not self.completion_length)
+
+    @property
+    def whole(self) -> bool:
+        """True if every token must be computed: none may come from the prefix cache."""
+        return self.every_row or (self.pooling is not None and self.pooling.kind == "mean")
+
+    def hidden_rows(self, count: int) -> int:
+        """Return of how many of the next ``count`` known tokens, the last so many, the hidden
+        states are wanted."""
+        return 0 if self.pooling is None else self.pooling.rows(count, self.remaining)
 
     def rows(self, count: int) -> int:
         """Return how many rows are wanted of the next ``count`` known tokens: the last so many."""

@@ -135,7 +135,7 @@ class Generation:
                 )
                 parser = job.parser or (None if params.skip_special_tokens else ShowSpecials())
                 self._answers.append(Answer(choice, job.decoder, parser, scanner))
-                on_event = partial(_tell, inbox, choice)
+                on_event = partial(tell, inbox, choice)
                 self._handles.append(
                     submit(job.prompt_ids, params, on_event, constraint=job.constraint)
                 )
@@ -206,7 +206,8 @@ class Generation:
             self.cancel()
 
 
-def _tell(inbox: Inbox, choice: int, event: Event) -> None:
+def tell(inbox: Inbox, choice: int, event: Event) -> None:
+    """Leave an event of one choice in an inbox; for `functools.partial`."""
     inbox.put((choice, event))
 
 

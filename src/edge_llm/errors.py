@@ -82,7 +82,8 @@ class RequestError(EdgeLLMError):
 
 class ContextLengthError(RequestError):
     """The prompt does not fit the program's context of ``context`` tokens; it has
-    ``prompt_tokens``, or more where ``at_least`` says that they were not counted to the end."""
+    ``prompt_tokens``, or more where ``at_least`` says that they were not counted to the end.
+    ``what`` is the part of a request that they are of."""
 
     def __init__(
         self,
@@ -91,11 +92,12 @@ class ContextLengthError(RequestError):
         *,
         param: str | None = None,
         at_least: bool = False,
+        what: str = "messages",
     ) -> None:
         super().__init__(
-            f"This model's maximum context length is {context} tokens. However, your messages "
+            f"This model's maximum context length is {context} tokens. However, your {what} "
             f"resulted in {'at least ' if at_least else ''}{prompt_tokens} tokens. "
-            "Please reduce the length of the messages.",
+            f"Please reduce the length of the {what}.",
             param=param,
         )
         self.context = context

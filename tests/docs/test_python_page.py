@@ -12,13 +12,14 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 def test_the_snippets_run(tiny_program: Any, capsys: Any) -> None:
     names: dict[str, Any] = {"path": tiny_program()}
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     try:
         for snippet in snippets:
             exec(compile(snippet, str(PAGE), "exec"), names)
         assert [type(answer).__name__ for answer in names["answers"]] == ["Completion"] * 2
         assert len(names["drafts"]) == 3
         assert names["params"].stop == ("\n\n",)
+        assert names["scores"].shape == (2,)
     finally:
         names["llm"].close()
 

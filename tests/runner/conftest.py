@@ -14,6 +14,7 @@ from prompts import VOCAB
 from edge_llm.errors import NativeError
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.events import (
+    EmbeddingEvent,
     ErrorEvent,
     Event,
     FinishEvent,
@@ -84,7 +85,12 @@ class FakeExecutor:
             logprobs,
             errors,
             np.array(logits, np.float32).reshape(-1, VOCAB) if batch.want_logits else None,
+            self._hidden(batch) if len(batch.hidden_rows) else None,
         )
+
+    def _hidden(self, batch: Batch) -> Float32:
+        """Hidden states here are logits."""
+        return np.stack([logits_after(self._prefix(batch, int(row))) for row in batch.hidden_rows])
 
     def _prefix(self, batch: Batch, row: int) -> tuple[int, ...]:
         end = int(batch.positions[row]) + 1
@@ -168,6 +174,14 @@ class Listener:
         return first.logprobs
 
     @property
+    def vector(self) -> NDArray[np.float64]:
+        """Return the vector of an embedding, which has one event before its end."""
+        vector, end = self.events
+        assert isinstance(vector, EmbeddingEvent)
+        assert isinstance(end, FinishEvent)
+        return vector.vector
+
+    @property
     def logits(self) -> list[LogitsEvent]:
         return [event for event in self.events if isinstance(event, LogitsEvent)]
 
@@ -204,6 +218,7 @@ class Bench:
                 stop_ids=frozenset(stop_ids),
                 read_bytes=lambda depths: 1000 + sum(depths),
                 windows=windows,
+                hidden_states=True,
             ),
         )
 
@@ -217,6 +232,10 @@ class Bench:
             listener,
         )
         return listener, request
+
+    def embed(self, text: list[int], pooling: str = "mean") -> tuple[Listener, Request]:
+        listener = Listener()
+        return listener, self.engine.submit_embedding(text, pooling, listener)
 
     def run(self, steps: int = 10_000) -> None:
         """Steps until nothing is left to do."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from edge_llm.api.chat import ChatCall
+from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType, embed_job
 from edge_llm.api.prompts import (
     ChatOptions,
     Message,
@@ -21,6 +22,7 @@ from edge_llm.api.prompts import (
     token_ids_of,
 )
 from edge_llm.errors import RequestError, TemplateError
+from edge_llm.program.documents import PoolingKind
 from edge_llm.program.file import Program
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.engine import Engine
@@ -30,7 +32,8 @@ from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.evaluation.logits import collect_logits
 from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.generation.answer import Completion, Piece
-from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job, Stream
+from edge_llm.runner.generation.loop import AsyncInbox, Generation, Inbox, Job, Stream
+from edge_llm.runner.generation.vectors import Vectors, blocking
 from edge_llm.runner.sampling import SamplingOptions as Options
 from edge_llm.runner.sampling import SamplingParams, canonical
 
@@ -389,6 +392,89 @@ class LLM:
         if logprobs is None:
             raise AssertionError("the engine ended a request without what it asked for")
         return logprobs
+
+    def embed(
+        self,
+        texts: Prompt | Prompts,
+        *,
+        pooling: PoolingKind | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        input_type: InputType | None = None,
+        prompt: str = "",
+    ) -> Float32:
+        """Return a vector for a text or its token ids, or for each of a list: [n, width] float32. A
+        vector depends on its text alone, whatever else runs.
+
+        Args:
+            pooling: "last" (the hidden state of the last token) or "mean" (of all); None takes what
+                the program recommends, "mean" where it says nothing.
+            normalize: give every vector the length 1.
+            dimensions: keep so many numbers of each, 1 to the width.
+            input_type: "query" or "document" puts in front what the program recommends for it.
+            prompt: text in front of every text, such as an instruction.
+
+        Raises:
+            ProgramError: the program was exported without the method; the hint has the command.
+            ContextLengthError: a text is longer than the context; ``param`` says which.
+            RequestError: an empty text, or an argument that cannot be honoured.
+            TokenizerError: a text is not Unicode (lone surrogates).
+            CapacityError: the KV budget can never hold a text.
+            GenerationError, NativeError: a text failed while it ran.
+        """
+        call = EmbedCall(
+            texts=texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            input_type=input_type,
+            prompt=prompt,
+        )
+        job = self.embed_job(call)
+        return job.finish(blocking(lambda inbox: self.vectors(job, inbox)))
+
+    async def aembed(
+        self,
+        texts: Prompt | Prompts,
+        *,
+        pooling: PoolingKind | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        input_type: InputType | None = None,
+        prompt: str = "",
+    ) -> Float32:
+        """Return what `embed` returns, from an event loop. Cancelling the task cancels the
+        request."""
+        import asyncio
+
+        call = EmbedCall(
+            texts=texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            input_type=input_type,
+            prompt=prompt,
+        )
+        job = await asyncio.to_thread(self.embed_job, call)
+        vectors = self.vectors(job, AsyncInbox())
+        try:
+            return job.finish(await vectors.collect())
+        finally:
+            vectors.close()
+
+    def embed_job(self, call: EmbedCall) -> EmbedJob:
+        """Check and encode what `embed` is asked. Raises as it does, but for what fails while it
+        runs."""
+        return embed_job(self.program, self.tokenizer, self.context, call)
+
+    def vectors(self, job: EmbedJob, inbox: Inbox) -> Vectors:
+        """Submit the texts of a job. Raises as `Engine.submit_embedding`."""
+        return Vectors(
+            lambda ids, on_event: self.engine.submit_embedding(ids, job.pooling, on_event),
+            job.ids,
+            inbox,
+            most=2 * self.engine.max_sequences,
+        )
 
     def stats(self) -> EngineStatistics:
         """Return what the engine is doing now."""

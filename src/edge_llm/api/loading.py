@@ -123,6 +123,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
             read_bytes=lambda depths: read + sum(map(kv, depths)),
             sampleable=program.documents.tokenizer.size,
             windows=tuple(group.window for group in groups),
+            hidden_states=plan.embed is not None,
         )
         engine = Engine(executor, facts)
         try:

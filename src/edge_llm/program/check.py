@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.cost import tensor_bytes
-from edge_llm.program.documents import Documents
+from edge_llm.program.documents import RERANK_FIELDS, Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.ops import (
@@ -130,6 +130,12 @@ def check_documents(documents: Documents, plan: Plan) -> None:
     _bounded("tokenizer.size", tokenizer.size, 1, plan.vocab)
     ids = {"tokenizer.bos_id": tokenizer.bos_id, "tokenizer.eos_id": tokenizer.eos_id}
     ids |= {f"generation.stop_ids[{i}]": id_ for i, id_ in enumerate(generation.stop_ids)}
+    if documents.embedding is not None:
+        ids["embedding.end_id"] = documents.embedding.end_id
+    if documents.rerank is not None:
+        ids |= {"rerank.yes_id": documents.rerank.yes_id, "rerank.no_id": documents.rerank.no_id}
+        for name in RERANK_FIELDS:
+            _bounded(f"rerank.template ({name})", documents.rerank.template.count(name), 1, 1)
     for name, id_ in ids.items():
         if id_ is not None:
             _bounded(name, id_, 0, plan.vocab - 1)

@@ -13,10 +13,13 @@ from typing import Any
 from edge_llm.errors import ProgramError
 from edge_llm.program.check import MAX_COUNT
 from edge_llm.program.documents import (
+    POOLING_KINDS,
     Documents,
+    EmbeddingFacts,
     GenerationDefaults,
     Json,
     ModelFacts,
+    RerankFacts,
     TokenizerFacts,
 )
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES, WeightFormat
@@ -97,6 +100,9 @@ def documents_to_metadata(documents: Documents) -> dict[str, str]:
         PREFIX + "report": dump_json(documents.report),
         PREFIX + "provenance": dump_json(documents.provenance),
     }
+    for name, facts in (("embedding", documents.embedding), ("rerank", documents.rerank)):
+        if facts is not None:
+            metadata[PREFIX + name] = dump_json(asdict(facts))
     if documents.chat_template is not None:
         metadata[PREFIX + "chat_template"] = documents.chat_template
     return metadata
@@ -116,6 +122,8 @@ def documents_from_metadata(metadata: Mapping[str, str]) -> Documents:
         tokenizer=_tokenizer(_document(metadata, "tokenizer")),
         generation=_generation(_document(metadata, "generation")),
         chat_template=template,
+        embedding=_embedding(metadata),
+        rerank=_rerank(metadata),
         recipe=_document(metadata, "recipe"),
         report=_document(metadata, "report"),
         provenance=_document(metadata, "provenance"),
@@ -256,6 +264,33 @@ def _tokenizer(record: Json) -> TokenizerFacts:
         bos_id=optional_id("bos_id"),
         eos_id=optional_id("eos_id"),
         add_bos=as_bool(record["add_bos"], "tokenizer.add_bos"),
+    )
+
+
+def _embedding(metadata: Mapping[str, str]) -> EmbeddingFacts | None:
+    if PREFIX + "embedding" not in metadata:
+        return None
+    record = _document(metadata, "embedding")
+    fields(record, "embedding", ("pooling", "end_id", "query", "document"))
+    end_id = record["end_id"]
+    return EmbeddingFacts(
+        pooling=as_choice(record["pooling"], "embedding.pooling", POOLING_KINDS),
+        end_id=None if end_id is None else as_int(end_id, "embedding.end_id", 0),
+        query=as_str(record["query"], "embedding.query"),
+        document=as_str(record["document"], "embedding.document"),
+    )
+
+
+def _rerank(metadata: Mapping[str, str]) -> RerankFacts | None:
+    if PREFIX + "rerank" not in metadata:
+        return None
+    record = _document(metadata, "rerank")
+    fields(record, "rerank", ("template", "instruction", "yes_id", "no_id"))
+    return RerankFacts(
+        template=as_str(record["template"], "rerank.template"),
+        instruction=as_str(record["instruction"], "rerank.instruction"),
+        yes_id=as_int(record["yes_id"], "rerank.yes_id", 0),
+        no_id=as_int(record["no_id"], "rerank.no_id", 0),
     )
 
 

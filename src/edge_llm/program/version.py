@@ -38,7 +38,7 @@ def check_version(metadata: Mapping[str, str]) -> None:
         f"format version {version[:32]}; this edge-llm reads {FORMAT_MAJOR}.x",
         hint="upgrade edge-llm, which is older than the file"
         if major > FORMAT_MAJOR
-        else f"export the model again: `{_export_command(metadata)}`",
+        else f"export the model again: `{export_command(_recipe(metadata))}`",
     )
 
 
@@ -64,12 +64,11 @@ def _major(version: str) -> int | None:
     return int(major) if dot and whole else None
 
 
-def _export_command(metadata: Mapping[str, str]) -> str:
-    """Return what exports a program again, as far as its recipe says it."""
+def export_command(recipe: Any) -> str:
+    """Return what exports a program again, as far as its ``recipe`` says it."""
     try:
-        recipe: Any = json.loads(metadata[_RECIPE_KEY])
         named = {"--model": recipe["model"], "--quant": recipe["scheme"]}
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError):
         named = {"--model": "MODEL"}
     words = [
         f"{option} {shlex.quote(value[:_SHOWN])}"
@@ -79,3 +78,10 @@ def _export_command(metadata: Mapping[str, str]) -> str:
     if not any(word.startswith("--model") for word in words):
         words.insert(0, "--model MODEL")
     return " ".join(["edge-llm export", *words])
+
+
+def _recipe(metadata: Mapping[str, str]) -> Any:
+    try:
+        return json.loads(metadata[_RECIPE_KEY])
+    except (KeyError, ValueError, RecursionError):
+        return None
