@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
@@ -12,13 +12,18 @@ import numpy as np
 import tokenizers as hf
 from tokenizers.pre_tokenizers import Metaspace
 
-from edge_llm.errors import TokenizerError
+from edge_llm.errors import ContextLengthError, TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.program.file import Program
 from edge_llm.tokenizers.growth import check_growth
 from edge_llm.tokenizers.length import TextLength
+from edge_llm.tokenizers.pieces import PIECE, Cutter, checkpoint
 from edge_llm.tokenizers.spelling import spelling_of
 from edge_llm.tokenizers.tables.merger import Merged, Merger
+
+
+# From so many characters on the library is asked in the way that lets other threads run meanwhile.
+_BUSY = 2**12
 
 
 class Mark(NamedTuple):
@@ -59,6 +64,7 @@ class Tokenizer:
         self._switch = threading.Lock()
         self._cut = self._hf.pre_tokenizer
         self._cut_within = _without_prefix(self._cut)
+        self._cutter: Cutter | None = None
 
     @property
     def size(self) -> int:
@@ -140,8 +146,8 @@ class Tokenizer:
                 anything is that a user typed.
             continues: the text comes after a special token of the same prompt, so that a space
                 which only the beginning of a prompt gets is left out.
-            token_limit: refuse, before it is encoded, a text that makes more tokens in any case;
-                one that is not refused may still have more.
+            token_limit: refuse a text that makes more tokens, before it is encoded or after a
+                part of it; one that is not refused may still have more.
 
         Raises:
             ContextLengthError: the text cannot be encoded in ``token_limit`` tokens.
@@ -149,22 +155,41 @@ class Tokenizer:
                 (`length.py`), or ``add_bos`` without a BOS token.
         """
         self.length.check(text, token_limit)
-        encoding = self._encode(text, specials, continues)
-        ids = encoding.ids if self._merger is None else _merged(self._merger, encoding).ids
+        ids: list[int] = []
+        for piece in self._pieces(text):
+            _go_on(ids, token_limit)
+            ids += self._ids(piece, specials, continues)
+            continues = True
         if self.facts.add_bos if add_bos is None else add_bos:
             if self.facts.bos_id is None:
                 raise TokenizerError("add_bos was asked for, but the tokenizer has no BOS token")
             ids.insert(0, self.facts.bos_id)
         return ids
 
-    def encode_marked(self, text: str) -> tuple[list[int], list[Mark]]:
+    def encode_marked(
+        self, text: str, token_limit: int | None = None
+    ) -> tuple[list[int], list[Mark]]:
         """Return ``encode`` with special tokens read and no BOS, and where those tokens are.
 
         Raises:
-            TokenizerError: as `encode`.
+            ContextLengthError, TokenizerError: as `encode`.
         """
-        self.length.check(text)
-        encoding = self._encode(text, True, False)
+        self.length.check(text, token_limit)
+        ids: list[int] = []
+        marks: list[Mark] = []
+        begin = 0
+        for piece in self._pieces(text):
+            _go_on(ids, token_limit)
+            more, found = self._marked(piece, begin > 0)
+            marks += [
+                Mark(at + len(ids), start + begin, end + begin) for at, start, end in found
+            ]
+            ids += more
+            begin += len(piece)
+        return ids, marks
+
+    def _marked(self, text: str, continues: bool) -> tuple[list[int], list[Mark]]:
+        encoding = self._encode(text, True, continues)
         if self._merger is None:
             ids, ends = encoding.ids, None
         else:
@@ -195,13 +220,40 @@ class Tokenizer:
         normalized."""
         return any(token.special and token.normalized for token in self._added.values())
 
+    def _pieces(self, text: str) -> Iterator[str]:
+        """Yield the parts of a text whose ids one after another are those of the whole."""
+        if len(text) <= PIECE:
+            return iter((text,))
+        if self._cutter is None:
+            with self._switch:
+                document = json.loads(self._hf.to_str())
+            self._cutter = Cutter(
+                document["added_tokens"],
+                lambda part, continues: self._ids(part, False, continues),
+                None if self._cut is None else self._count_words,
+                lambda: map(self._find_bytes, range(self.size)),
+            )
+        return self._cutter.pieces(text, PIECE)
+
+    def _count_words(self, text: str) -> int:
+        normalizer = self._hf.normalizer
+        text = text if normalizer is None else normalizer.normalize_str(text)
+        assert self._cut is not None
+        return len(self._cut.pre_tokenize_str(text))
+
+    def _ids(self, text: str, specials: bool, continues: bool) -> list[int]:
+        encoding = self._encode(text, specials, continues)
+        return encoding.ids if self._merger is None else _merged(self._merger, encoding).ids
+
     def _encode(self, text: str, specials: bool, continues: bool) -> hf.Encoding:
         with self._switch:
             self._hf.encode_special_tokens = not specials
             if self._cut_within is not None:
                 self._hf.pre_tokenizer = self._cut_within if continues else self._cut
             with library_errors("the tokenizer cannot encode the text"):
-                return self._hf.encode(text, add_special_tokens=False)
+                if len(text) < _BUSY:
+                    return self._hf.encode(text, add_special_tokens=False)
+                return self._hf.encode_batch([text], add_special_tokens=False)[0]
 
     def decode(
         self, ids: Iterable[int], skip_specials: bool = True, *, continues: bool = False
@@ -222,6 +274,14 @@ class Tokenizer:
                 first, data = False, self.first_bytes(token_id)
             parts.append(data)
         return b"".join(parts).decode(errors="replace")
+
+
+def _go_on(ids: list[int], token_limit: int | None) -> None:
+    """Raise if the ids of the first pieces of a text are too many already, or nobody waits for
+    them any more."""
+    if token_limit is not None and len(ids) > token_limit:
+        raise ContextLengthError(token_limit, len(ids), at_least=True)
+    checkpoint()
 
 
 def tokenizer_of(program: Program) -> Tokenizer:

@@ -86,8 +86,7 @@ def encode_chat(
     )
     if continue_final_message:
         text = cut_at_mark(text, mask.end)
-    view.length.check(text, token_limit)
-    ids, marks = view.encode_marked(text)
+    ids, marks = view.encode_marked(text, token_limit)
     if not mask.used:
         return ids
     # What stands between two special tokens of the template is encoded on its own in any case,

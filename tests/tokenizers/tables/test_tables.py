@@ -108,6 +108,20 @@ def test_generated_texts(pair: Pair) -> None:
         compare(pair, text)
 
 
+def test_a_text_in_pieces(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["".join(mixed_texts(SHORT, seed=4)), " and so on,\n".join(mixed_texts(SHORT, seed=5))]
+    texts.append("<|im_start|>user x<|im_end|> one two <|eot_id|>three <s> four</s> five" * 20)
+    for tokenizer in pair:
+        for text in texts:
+            whole = tokenizer.encode(text), tokenizer.encode_marked(text)
+            with monkeypatch.context() as patch:
+                patch.setattr("edge_llm.tokenizers.tokenizer.PIECE", 3)
+                # What begins every text with a space would begin every piece with one.
+                whole_alone = '"Prepend"' in tokenizer._hf.to_str()
+                assert whole_alone or len(list(tokenizer._pieces(text))) > 10
+                assert (tokenizer.encode(text), tokenizer.encode_marked(text)) == whole
+
+
 @pytest.mark.slow
 def test_many_generated_texts(pair: Pair) -> None:
     for text in mixed_texts(LONG, seed=3):
