@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,9 @@ from starlette.requests import Request
 from edge_llm.server.errors import ApiError, invalid
 
 MAX_DEPTH = 64
+# Bytes from which on a body is parsed on a thread: others run meanwhile, as far as the parser lets
+# them.
+LONG_BODY = 2**17
 
 
 async def read_json(request: Request, max_body: int) -> dict[str, Any]:
@@ -23,6 +27,10 @@ async def read_json(request: Request, max_body: int) -> dict[str, Any]:
     if kind != "application/json":
         raise ApiError(415, "Send the request as 'Content-Type: application/json'.")
     data = await _read(request, max_body)
+    return _parsed(data) if len(data) < LONG_BODY else await asyncio.to_thread(_parsed, data)
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data.decode())
     except UnicodeDecodeError as exc:

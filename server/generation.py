@@ -1,4 +1,5 @@
-"""A generating request on the server: counted in, watched for a client that hangs up, counted out.
+"""A generating request on the server: counted in before its text is looked at, watched for a client
+that hangs up, counted out when its answers are complete.
 
 The generation itself is `edge_llm.runner.generation.loop`.
 """
@@ -6,41 +7,86 @@ The generation itself is `edge_llm.runner.generation.loop`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from starlette.types import Receive
 
+from edge_llm.runner.engine.events import ErrorEvent, FinishEvent
 from edge_llm.runner.generation.answer import Piece
-from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job
+from edge_llm.runner.generation.loop import Generation, Item, Job, Submit
 from edge_llm.server.errors import unavailable
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
+from edge_llm.tokenizers.pieces import interruptible
 
 
 class ClientGoneError(Exception):
     """The client hung up: nobody will read a reply."""
 
 
-class ServedGeneration:
-    """The answers of one HTTP request. Read `pieces`, and `close` in any case."""
+class HasJobs(Protocol):
+    """What is made of a request before it can begin."""
 
-    def __init__(
-        self, service: Service, model: Model, jobs: Sequence[Job], receive: Receive
-    ) -> None:
-        """Submit all jobs. From now on ``receive`` is watched for the client's hanging up, in every
-        phase, reply begun or not.
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """One for each answer."""
+
+
+Prepared = TypeVar("Prepared", bound=HasJobs)
+
+
+class ServedGeneration:
+    """The answers of one HTTP request. `start` it, read `pieces`, and `close` it in any case."""
+
+    def __init__(self, service: Service, choices: int, receive: Receive) -> None:
+        """Take a place for so many ``choices``. From now on ``receive`` is watched for the client's
+        hanging up, in every phase, reply begun or not.
 
         Raises:
-            ApiError: 429 if too many requests run or wait.
-            EdgeLLMError: the engine refused a job; none runs then.
+            ApiError: 429 if too many choices run or wait, 503 if the server is stopping.
         """
         self._service = service
-        service.enter(self)
+        service.enter(self, choices)
+        loop = asyncio.get_running_loop()
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+        self._generation: Generation | None = None
+        self._watcher = loop.create_task(self._watch(receive))
+
+    async def start(self, submit: Submit, prepare: Callable[[], Prepared]) -> Prepared:
+        """Return what ``prepare`` makes, with its jobs submitted. It runs on one of the few threads
+        that encode texts; when the client hangs up or the server stops it is left to itself, and
+        ends between two pieces of a text.
+
+        Raises:
+            ApiError: the server is stopping.
+            ClientGoneError: the client hung up.
+            Exception: what ``prepare`` raises, or the engine for a job; none runs then.
+        """
+        inbox = _Inbox(lambda: self._service.leave(self))
+
+        def work() -> tuple[Prepared, Generation]:
+            with interruptible(self._check):
+                self._check()
+                prepared = prepare()
+                self._check()
+                inbox.expect(len(prepared.jobs))
+                return prepared, Generation(submit, prepared.jobs, inbox)
+
+        working = asyncio.get_running_loop().run_in_executor(self._service.encoders, work)
+        failing = asyncio.ensure_future(self._failed.wait())
         try:
-            self._generation = Generation(model.submit, jobs, AsyncInbox())
-        except BaseException:
-            service.leave(self)
-            raise
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(receive))
+            waited: set[asyncio.Future[Any]] = {working, failing}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failing.cancel()
+            if not working.done():
+                working.cancel()  # which keeps it from beginning; else it ends by itself
+        if self._failure is not None:
+            working.add_done_callback(_let_go)
+            raise self._failure
+        prepared, self._generation = working.result()
+        return prepared
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """Yield the pieces of all answers, in the order in which they come.
@@ -50,22 +96,69 @@ class ServedGeneration:
             ApiError: the server is stopping.
             ClientGoneError: the client hung up.
         """
+        assert self._generation is not None
         while (piece := await self._generation.next()) is not None:
             yield piece
 
     def abort(self) -> None:
         """End it with an error."""
-        self._generation.fail(unavailable("The server is stopping."))
+        self._fail(unavailable("The server is stopping."))
 
     def close(self) -> None:
         """Cancel what still runs and let go of everything; more than once is fine."""
-        self._generation.close()
+        if self._generation is not None:
+            self._generation.close()
         self._service.leave(self)
         self._watcher.cancel()
+
+    def _check(self) -> None:
+        """Raise what has ended it, if anything has. From any thread."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = failure
+        self._failed.set()
+        if self._generation is not None:
+            self._generation.fail(failure)
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         # Here and not in the reader alone: a stream may be dropped before it is read at all.
-        self._generation.fail(ClientGoneError())
+        self._fail(ClientGoneError())
         self._service.leave(self)
+
+
+def _let_go(working: asyncio.Future[tuple[Any, Generation]]) -> None:
+    """End a generation that began when nobody waited for it any more."""
+    if not working.cancelled() and working.exception() is None:
+        working.result()[1].close()
+
+
+class _Inbox:
+    """An inbox that tells when the last answer has ended, read or not."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Item] = asyncio.Queue()
+        self._on_end = on_end
+        self._running = 0
+
+    def expect(self, answers: int) -> None:
+        """Say how many answers there will be, before there are any."""
+        self._running = answers
+
+    def put(self, item: Item) -> None:
+        # Fails where the loop was closed under a request that still ran, which ends it.
+        self._loop.call_soon_threadsafe(self._arrive, item)
+
+    async def get(self) -> Item:
+        return await self._items.get()
+
+    def _arrive(self, item: Item) -> None:
+        self._items.put_nowait(item)
+        if isinstance(item, tuple) and isinstance(item[1], FinishEvent | ErrorEvent):
+            self._running -= 1
+            if self._running == 0:
+                self._on_end()

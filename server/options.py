@@ -13,7 +13,7 @@ class ServerOptions:
     """``port`` 0 takes a free one. ``allowed_hosts`` are Host headers accepted besides the bound
     address and the names of this machine's loopback; ``allowed_origins`` browser origins
     ("https://host:port"; none by default). ``strict`` refuses unknown request parameters.
-    ``max_body`` bounds a request in bytes, ``max_requests`` those that run or wait at once,
+    ``max_body`` bounds a request in bytes, ``max_choices`` the answers that run or wait at once,
     ``drain_seconds`` how long a stopping server lets answers end."""
 
     host: str = "127.0.0.1"
@@ -24,7 +24,7 @@ class ServerOptions:
     allowed_origins: tuple[str, ...] = ()
     strict: bool = False
     max_body: int = 8 * 1024 * 1024
-    max_requests: int = 64
+    max_choices: int = 256
     drain_seconds: float = 10.0
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Job
@@ -80,19 +81,23 @@ class Reply:
         Raises:
             ApiError: it was refused or failed.
         """
+        generation = ServedGeneration(self.service, self.choices, request.receive)
         try:
-            prepared = await asyncio.to_thread(self.prepare)
-            generation = ServedGeneration(self.service, self.model, prepared.jobs, request.receive)
-        except Exception as exc:
-            raise translate(exc, self.prompt_field) from exc
+            prepared = await generation.start(self.model.submit, self.prepare)
+        except ClientGoneError:
+            generation.close()
+            return Response(status_code=CLIENT_GONE)
+        except BaseException as exc:
+            generation.close()
+            if isinstance(exc, Exception):
+                raise translate(exc, self.prompt_field) from exc
+            raise
         ignored = {IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {}
         if self.stream:
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **ignored}
-            return StreamingResponse(
-                self._events(generation, prepared),
-                media_type=prepared.shape.media_type,
-                headers=headers,
-            )
+            parts = self._events(generation, prepared)
+            media_type = prepared.shape.media_type
+            return Stream(parts, generation.close, media_type=media_type, headers=headers)
         try:
             return JSONResponse(await _collect(generation, prepared), headers=ignored)
         except ClientGoneError:
@@ -130,6 +135,34 @@ async def _collect(generation: ServedGeneration, prepared: Prepared) -> dict[str
         choices[piece.choice].append(piece)
         tally.add(piece)
     return prepared.shape.collected(choices, tally)
+
+
+class Stream(Response):
+    """A reply whose parts are sent as they come. Nothing here listens to the client: the generation
+    does, and ends the parts."""
+
+    def __init__(
+        self,
+        parts: AsyncGenerator[bytes],
+        close: Callable[[], None],
+        *,
+        media_type: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(media_type=media_type, headers=headers)
+        self._parts = parts
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async with aclosing(self._parts) as parts:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._close()  # the parts close nothing where the first was never asked for
 
 
 def event(data: dict[str, Any], name: str | None = None) -> bytes:

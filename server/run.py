@@ -78,7 +78,7 @@ async def run(
     Raises:
         EdgeLLMError: the model could not be loaded.
     """
-    service = Service(max_requests=options.max_requests)
+    service = Service(max_choices=options.max_choices)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(service, options),

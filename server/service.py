@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 from edge_llm.api.chat import ChatCall
 from edge_llm.runner.generation.loop import Job, Submit
 from edge_llm.runner.sampling import SamplingParams
-from edge_llm.server.errors import ApiError, overloaded, unavailable, unknown_model
+from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
@@ -41,6 +42,9 @@ class Abortable(Protocol):
     def abort(self) -> None: ...
 
 
+# Threads that encode texts: one long text must not keep the short ones waiting.
+ENCODERS = 2
+
 State = Literal["loading", "ready", "draining"]
 
 
@@ -48,13 +52,14 @@ class Service:
     """The served model and the requests that run. It begins as "loading"; `ready` and `drain` move
     it on. Used on the event loop's thread."""
 
-    def __init__(self, *, max_requests: int) -> None:
+    def __init__(self, *, max_choices: int) -> None:
         self.state: State = "loading"
         self.created = int(time.time())
-        self._max_requests = max_requests
+        self.encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="edge-llm-encoder")
+        self._max_choices = max_choices
         self._model: Model | None = None
         self._names: list[str] = []
-        self._active: set[Abortable] = set()
+        self._active: dict[Abortable, int] = {}
 
     def ready(self, model: Model, *, aliases: Iterable[str] = ()) -> None:
         """Serve ``model`` under its own name and ``aliases``."""
@@ -73,9 +78,14 @@ class Service:
             request.abort()
 
     @property
-    def active(self) -> int:
-        """The number of requests that run or wait."""
+    def requests(self) -> int:
+        """The number of requests that run or wait, from before their texts are encoded."""
         return len(self._active)
+
+    @property
+    def choices(self) -> int:
+        """The number of answers that they ask for."""
+        return sum(self._active.values())
 
     def model(self, name: str | None = None) -> Model:
         """Return the model, by one of its names.
@@ -91,21 +101,29 @@ class Service:
             raise unknown_model(self._names)
         return self._model
 
-    def enter(self, request: Abortable) -> None:
-        """Count a request in, until `leave`.
+    def enter(self, request: Abortable, choices: int) -> None:
+        """Count a request of so many ``choices`` in, until `leave`.
 
         Raises:
-            ApiError: 429 if too many run or wait, 503 if the server began to stop meanwhile.
+            ApiError: 429 if too many run or wait, 400 if it asks for more than ever may, 503 if the
+                server began to stop meanwhile.
         """
         if self.state == "draining":
             raise _stopping()
-        if len(self._active) >= self._max_requests:
+        if choices > self._max_choices:
+            raise invalid(
+                f"Invalid 'n': {choices} choices are asked for, at most {self._max_choices} are "
+                "allowed.",
+                "n",
+                "integer_above_max_value",
+            )
+        if self.choices + choices > self._max_choices:
             raise overloaded()
-        self._active.add(request)
+        self._active[request] = choices
 
     def leave(self, request: Abortable) -> None:
         """Count it out; more than once is fine."""
-        self._active.discard(request)
+        self._active.pop(request, None)
 
 
 def _stopping() -> ApiError:

@@ -3,10 +3,11 @@
 Encoding takes memory by the piece and not by the text, is given up as soon as it is known that the
 ids are too many, and can be broken off between two pieces.
 
-A text is cut behind a common letter or a digit, and before white space or punctuation. There no word of a
-byte-level tokenizer goes on, and what comes is read as if nothing had been before it. Whether that
-holds for a tokenizer is found out from itself: by what it makes of a sample cut at every such
-place, by its added tokens, and where it does not cut texts into words, by its vocabulary.
+A text is cut behind a common letter or a digit, and before white space or punctuation. There no
+word of a byte-level tokenizer goes on, and what comes is read as if nothing had been before it.
+Whether that holds for a tokenizer is found out from itself: by what it makes of a sample cut at
+every such place, by its added tokens, and where it does not cut texts into words, by its
+vocabulary.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ PIECE = 2**15  # characters
 
 # Letters that every tokenizer's expressions take for letters; some leave rare ones out.
 _LETTER = "A-Za-zß-öø-ÿа-яА-Яぁ-んァ-ヶ一-龥가-힣"
-_WORDS = re.compile(rf"[{_LETTER}0-9](?=[ \t\n])|[{_LETTER}](?=[,.;:!?，。、；：！？])")
+_WORDS = re.compile(
+    rf"[{_LETTER}0-9](?=[ \t\n])|[{_LETTER}](?=[,.;:!?\uff0c\u3002\u3001\uff1b\uff1a\uff01\uff1f])"
+)
 _SPACES = re.compile(rf"[{_LETTER}0-9](?= )")
 _SAMPLE = (
-    "One word, two; three! 12 34 a1 b2: it's x\nline\n\nnext\ttab 中文，中文。テスト、ok？ Ünï çödé's "
-    "y  z   q 3.5, (a) [b] {c} d? e.g. U.S.A. привет мир, ok\n  indented\n\n\n    more. THE END I'M 'x"
+    "One word, two; three! 12 34 a1 b2: it's x\nline\n\nnext\ttab 中文\uff0c中文。テスト、ok\uff1f "
+    "Ünï çödé's y  z   q 3.5, (a) [b] {c} d? e.g. U.S.A. привет мир, ok\n  indented\n\n\n    more. "
+    "THE END I'M 'x"
 )
 
 _check: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)

@@ -21,7 +21,6 @@ from edge_llm.tokenizers.pieces import PIECE, Cutter, checkpoint
 from edge_llm.tokenizers.spelling import spelling_of
 from edge_llm.tokenizers.tables.merger import Merged, Merger
 
-
 # From so many characters on the library is asked in the way that lets other threads run meanwhile.
 _BUSY = 2**12
 
@@ -181,9 +180,7 @@ class Tokenizer:
         for piece in self._pieces(text):
             _go_on(ids, token_limit)
             more, found = self._marked(piece, begin > 0)
-            marks += [
-                Mark(at + len(ids), start + begin, end + begin) for at, start, end in found
-            ]
+            marks += [Mark(at + len(ids), start + begin, end + begin) for at, start, end in found]
             ids += more
             begin += len(piece)
         return ids, marks

@@ -84,7 +84,7 @@ def check_sampling(request: Generating, *, least_tokens: int) -> None:
 def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
     """Yield the paths of fields without a meaning here, in safe characters."""
     for name, value in (model.model_extra or {}).items():
-        safe = prefix + re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64]
+        safe = prefix + (re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64] or "?")  # the name may be empty
         if name in UNSUPPORTED:
             if value not in UNSUPPORTED[name]:
                 raise invalid(

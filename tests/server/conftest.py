@@ -188,7 +188,7 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def service(model: FakeModel) -> Service:
-    service = Service(max_requests=4)
+    service = Service(max_choices=128)
     service.ready(model, aliases=("fake-file",))  # type: ignore[arg-type]
     return service
 

@@ -40,7 +40,7 @@ def test_health(client: Any, service: Any) -> None:
 def test_health_while_loading() -> None:
     from starlette.testclient import TestClient
 
-    app = create_app(Service(max_requests=1), ServerOptions())
+    app = create_app(Service(max_choices=1), ServerOptions())
     response = TestClient(app, base_url="http://localhost").get("/health")
     assert response.status_code == 503
     assert response.json()["error"]["type"] == "server_error"

@@ -240,7 +240,7 @@ def test_one_failed_choice_ends_the_others(client: Any, model: Any, service: Any
     model.error = GenerationError("the logits are not finite")
     assert client.post(PATH, json=CHAT | {"n": 4}).status_code == 500
     assert all(request.cancelled.is_set() for request in model.requests)
-    assert service.active == 0
+    assert service.requests == 0
 
 
 def test_variables_of_the_template(client: Any, model: Any) -> None:

@@ -369,7 +369,7 @@ def test_queue_full(client: Any, service: Any) -> None:
 
     running = [Running() for _ in range(4)]
     for request in running:
-        service.enter(request)
+        service.enter(request, 32)
     response = post(client, "/v1/chat/completions", CHAT)
     check(response, 429, "rate_limit_error", None, "rate_limit_exceeded")
     assert int(response.headers["retry-after"]) >= 1

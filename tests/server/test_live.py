@@ -127,7 +127,7 @@ def test_official_key(serve_live: Any) -> None:
 def test_too_many_at_once(serve_live: Any, model: Any) -> None:
     model.gate.clear()
     with (
-        serve_live(max_requests=1) as server,
+        serve_live(max_choices=1) as server,
         httpx.Client(base_url=server.url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}),
         official(server.url) as other,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from edge_llm.errors import RequestError
+from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingOptions, SamplingParams, choices_of
 
@@ -43,11 +43,14 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Any, context: int) -> list[int]:
     with it. ``Tokenizer.encode`` gives the ids of a text that is all text.
 
     Raises:
-        ContextLengthError: a text that cannot fit the context, however it is cut into tokens.
+        ContextLengthError: a text that cannot fit the context, however it is cut into tokens, or a
+            list of more ids than that.
         RequestError: neither text nor whole numbers.
         TokenizerError: the text is not Unicode (lone surrogates).
     """
     if not isinstance(prompt, str):
+        if isinstance(prompt, Sized) and len(prompt) > context:
+            raise ContextLengthError(context, len(prompt), param="prompt")
         return token_ids_of(prompt, context)
     ids = tokenizer.encode(prompt, specials=True, token_limit=context)
     bos = tokenizer.facts.bos_id
