@@ -44,7 +44,7 @@ class SlowEncoder:
         self.broken_off = 0
         self.go = threading.Event()
 
-    def __call__(self, messages: Any, /, **variables: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         self.begun += 1
         while not self.go.wait(0.005):
             try:
@@ -52,13 +52,13 @@ class SlowEncoder:
             except BaseException:
                 self.broken_off += 1
                 raise
-        return self._encode(messages, **variables)
+        return self._encode(*arguments)
 
 
 @pytest.fixture
 def slow(model: Any) -> SlowEncoder:
-    model.encode_chat = SlowEncoder(model.encode_chat)
-    encoder: SlowEncoder = model.encode_chat
+    model.chat_jobs = SlowEncoder(model.chat_jobs)
+    encoder: SlowEncoder = model.chat_jobs
     return encoder
 
 
