@@ -65,13 +65,16 @@ class ServedGeneration:
         """
         inbox = _Inbox(lambda: self._service.leave(self))
 
-        def work() -> tuple[Prepared, Generation]:
+        def work() -> Prepared:
             with interruptible(self._check):
                 self._check()
                 prepared = prepare()
                 self._check()
                 inbox.expect(len(prepared.jobs))
-                return prepared, Generation(submit, prepared.jobs, inbox)
+                self._generation = Generation(submit, prepared.jobs, inbox)
+                if self._failure is not None:  # since then: whoever comes second sees the other
+                    self._generation.close()
+                return prepared
 
         working = asyncio.get_running_loop().run_in_executor(self._service.encoders, work)
         failing = asyncio.ensure_future(self._failed.wait())
@@ -83,10 +86,10 @@ class ServedGeneration:
             if not working.done():
                 working.cancel()  # which keeps it from beginning; else it ends by itself
         if self._failure is not None:
-            working.add_done_callback(_let_go)
+            if working.done() and not working.cancelled():
+                working.exception()  # it is known why
             raise self._failure
-        prepared, self._generation = working.result()
-        return prepared
+        return working.result()
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """Yield the pieces of all answers, in the order in which they come.
@@ -106,6 +109,7 @@ class ServedGeneration:
 
     def close(self) -> None:
         """Cancel what still runs and let go of everything; more than once is fine."""
+        self._failure = self._failure or ClientGoneError()  # for what is being prepared
         if self._generation is not None:
             self._generation.close()
         self._service.leave(self)
@@ -128,12 +132,6 @@ class ServedGeneration:
         # Here and not in the reader alone: a stream may be dropped before it is read at all.
         self._fail(ClientGoneError())
         self._service.leave(self)
-
-
-def _let_go(working: asyncio.Future[tuple[Any, Generation]]) -> None:
-    """End a generation that began when nobody waited for it any more."""
-    if not working.cancelled() and working.exception() is None:
-        working.result()[1].close()
 
 
 class _Inbox:
