@@ -217,6 +217,14 @@ TRL_TEMPLATES = Asset(
             "qwen2_5_training": "0cd86fb80f520885e35040a8df321540e729d3358da41f27cf74d33103d94f62",
             "qwen3": "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8",
             "qwen3_training": "1d944ff8f268b611abb296cdd24d0f51981eef1c8647ac321c3a0258f61eb6c9",
+            "llama3_2": "5816fce10444e03c2e9ee1ef8a4a1ea61ae7e69e438613f3b17b69d0426223a4",
+            "qwen3_instruct_2507": "64f85b198065d0fba2a81f37e10ed68161ce2c19a754c7100e67e0ca2ee9c326",
+            "qwen3_5_think": "a4aee8afcf2e0711942cf848899be66016f8d14a889ff9ede07bca099c28f715",
+            "qwen3_8": "c3cf9e34abf4f9e36c2d72165aa9c132d3e2a725b6c2586aaa3a8af9d7a81041",
+            "gptoss": "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146",
+            "gemma4_v5": "0a2c8073c878ab1da004bee933a998606537bbb62016310352c7285c3f01c5b5",
+            "glm4moe": "44f815868bf02fa458dd2f741a338046f4bf45f398eb6d067766726b9d96cce3",
+            "nemotron_3_nano": "ab7813c3abdd9cb655905a410728b26c7884eca45ddfab8d9f931553485a7862",
             "phi3": "dcaee66df77bfbb789ec541fe713218da30225a526f1db97138fc39ee6dc56aa",
             "phi3_5": "78d976a442bcde2f0be15aafbb8e3050e1104f86732266f68403251b89982a90",
             "phi3_training": "f00b774c5933129ee0a72bed355d9947cb09f8063d6cf23b7db71b33b5ea2162",
@@ -239,6 +247,7 @@ MISTRAL_TEMPLATES = Asset(
         for name, digest in {
             "mistral_v1": "6757558eb58d2df189712a697cd28d8f77ba53142c2c51136632736ff5e0e40a",
             "mistral_v2v3": "a2a37622b263c675745fdfac04fccc35f2e187bd0dee26abdfa0c2bf03841adb",
+            "mistral_v3_tekken": "5d73b7eebd0d38168b7a59fec462efa5aebb0dd3ddb4e9e8ffa5b53c51dff719",
         }.items()
     },
 )
@@ -263,6 +272,51 @@ LLAMA_CPP_TEMPLATES = Asset(
         ),
         f"{_TEMPLATES}deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja": (
             "dd2675619a64a449cdcdd2b93e605a0a50764cee41e344f244752bc93643936c"
+        ),
+        f"{_TEMPLATES}Qwen3-Coder.jinja": (
+            "d287fb2edf144207f868ae1b282755dc19db2a3f1c5b3a3d57e9e5abffa98392"
+        ),
+        f"{_TEMPLATES}ByteDance-Seed-OSS.jinja": (
+            "3f9e0dc4adeb8032287d0129dc75b6298fee8698a52ab41e863dbc89929330d3"
+        ),
+        f"{_TEMPLATES}CohereForAI-c4ai-command-r7b-12-2024-tool_use.jinja": (
+            "cc60b553279347d83df761f5dc55b4b2fb66bc1fa9a33e219911c13c11552fac"
+        ),
+        f"{_TEMPLATES}MiniMax-M2.jinja": (
+            "967ff7e387676f4b4340585da0585416532f1e6c5ee3f1ede64b2c21ef7ea001"
+        ),
+        f"{_TEMPLATES}Mistral-Small-3.2-24B-Instruct-2506.jinja": (
+            "5b8f31f11198696548d544dbe424a3c1ef244d00a475f4e1bffb351fda085608"
+        ),
+        f"{_TEMPLATES}NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja": (
+            "7ce09d55d3690e06c70b5c07228cc7e8c99c43a23cdc027762be4011efcdea6c"
+        ),
+        f"{_TEMPLATES}deepseek-ai-DeepSeek-V3.1.jinja": (
+            "d9f5f351b276cf9e81d009db08830db7d38e94927aecd09a7beb43e2aafee94e"
+        ),
+        f"{_TEMPLATES}ibm-granite-granite-4.0.jinja": (
+            "9524df67b77a7b25a2dfee898f75b316a157eb9d855b51e32aeac79d7c8a83ce"
+        ),
+        f"{_TEMPLATES}meetkai-functionary-medium-v3.1.jinja": (
+            "2fc9dbfaea552f864b4b8cdf9d17401e9a49cbda199498531f137eb0ec5ae1d8"
+        ),
+        f"{_TEMPLATES}mistralai-Ministral-3-14B-Reasoning-2512.jinja": (
+            "39f03c383413f531fd302c06c7e982ad98c83f0657a8339ae25478ccb81fdcda"
+        ),
+        f"{_TEMPLATES}moonshotai-Kimi-K2.jinja": (
+            "9fcc72b7c248a72020c81f70bb652f3094d18a750c93ca35dfcb3cf5fe23ff53"
+        ),
+        f"{_TEMPLATES}unsloth-mistral-Devstral-Small-2507.jinja": (
+            "039a4710e2aabaa79e85a233fa3daa4fbc030a4a8dc218cb7f34fb0c4b8c13b1"
+        ),
+        f"{_TEMPLATES}Apriel-1.6-15b-Thinker-fixed.jinja": (
+            "2f5ce4b3c1e0ab30fc5f204a151aba5ee584615b0aa641afc2d58bcccfe33bdb"
+        ),
+        f"{_TEMPLATES}GLM-4.7-Flash.jinja": (
+            "d63ad536c3c81880043e22ec7fd08db42b4d8fb7c89c7138bc562bfa25281375"
+        ),
+        f"{_TEMPLATES}muse-glimmer.jinja": (
+            "cfc67e5f349f37690dfd31ed1f18bc4442a9dd32fe39a648f993cb4eb3cae678"
         ),
         f"{_TEMPLATES}mistralai-Mistral-Nemo-Instruct-2407.jinja": (
             "e4676cb56dffea7782fd3e2b577cfaf1e123537e6ef49b3ec7caa6c095c62272"

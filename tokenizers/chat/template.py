@@ -60,6 +60,11 @@ class ChatTemplate:
         """The texts that the template looks for in others: compares with, splits at, replaces."""
         return self._facts.sought
 
+    @property
+    def takes_tools(self) -> bool:
+        """Tell whether the template has a place for tools."""
+        return self._facts.tools is not ToolPlace.NONE
+
     def render(
         self,
         messages: Sequence[Message],

@@ -1,0 +1,209 @@
+"""Calls with an element for each argument: ``<function=name><parameter=key>value</parameter>…``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_llm.tokenizers.output.gathered import Gathered
+from edge_llm.tokenizers.output.lark import (
+    arguments_schema,
+    check_names,
+    either,
+    literal,
+    mark,
+    rules,
+    sequence,
+)
+from edge_llm.tokenizers.output.shapes import Shapes
+from edge_llm.tokenizers.output.source import Source, Steps
+from edge_llm.tokenizers.output.syntax import TokenId, Tool, ToolGrammar
+from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of, schema_of
+
+
+@dataclass(frozen=True, slots=True)
+class XmlCalls:
+    """Calls with an element for each argument, whose values are text.
+
+    Attributes:
+        open, close: the marks around a call.
+        name_open, name_close: what stands around the name of the tool.
+        key_open, key_close: what stands around the name of an argument.
+        value_open, value_close: what stands around its value.
+        end: what ends the arguments, before the closing mark.
+        pad: white space between a value and what stands around it.
+        line: white space between elements.
+        several: the calls of an answer are all within one pair of marks.
+    """
+
+    open: str
+    close: str
+    name_open: str
+    name_close: str
+    key_open: str
+    key_close: str
+    value_close: str
+    value_open: str = ""
+    end: str = ""
+    pad: str = ""
+    line: str = "\n"
+    several: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Return False: thinking is read before."""
+        return False
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The texts that are written around calls and their parts."""
+        texts = (
+            self.open, self.close, self.name_open, self.key_open, self.key_close,
+            self.value_open, self.value_close, self.end,
+        )  # fmt: skip
+        return tuple(filter(None, texts))
+
+    def read(self, source: Source, out: Gathered, tools: Sequence[Tool]) -> Steps[None]:
+        """Read content and calls to the end of the answer.
+
+        A call without its opening mark, as models write now and then, is one too. A mark that no
+        name follows is content. What stands between the arguments and the closing mark is left
+        out.
+        """
+        known = {tool.name: tool for tool in tools}
+        begins = tuple(filter(None, (self.open, self.name_open)))
+        while (begun := (yield from source.until(begins, out.say))) is not None:
+            source.note(begun)
+            if begun == self.name_open and begun != self.open:
+                called = yield from self._read_call(source, out, known)
+                if called:  # the mark may follow though none began
+                    yield from source.space()
+                    if (yield from source.at([self.close])) is not None:
+                        source.take(len(self.close))
+            else:
+                called = yield from self._read_block(source, out, known)
+            unread = source.noted()
+            if not called:
+                out.say(unread)
+
+    def _read_block(self, source: Source, out: Gathered, known: Mapping[str, Tool]) -> Steps[bool]:
+        called = False
+        while True:
+            yield from source.space()
+            if self.name_open:
+                if (yield from source.at([self.name_open])) is None:
+                    break
+                source.take(len(self.name_open))
+            elif called:
+                break
+            if not (yield from self._read_call(source, out, known)):
+                break
+            called = True
+        if called:
+            end = yield from source.until(filter(None, (self.close, self.open)), _drop)
+            if end == self.open:
+                source.back(end)
+        return called
+
+    def _read_call(self, source: Source, out: Gathered, known: Mapping[str, Tool]) -> Steps[bool]:
+        """Return whether a name comes next; if so, read it and the arguments."""
+        name: list[str] = []
+        stops = (self.name_close, *(() if self.name_open else (self.key_open, self.close)))
+        stop = yield from source.until(filter(None, stops), name.append)
+        text = "".join(name).strip().strip('"')
+        if stop is None or not text or len(text.split()) > 1:
+            return False
+        if stop != self.name_close:
+            source.back(stop)
+        source.noted()
+        out.call(text)
+        tool = known.get(text)
+        out.arguments("{")
+        separator = ""
+        ends = tuple(filter(None, (self.end, self.close)))
+        while True:
+            yield from source.space()
+            if (yield from source.at([self.key_open])) is None:
+                break
+            source.take(len(self.key_open))
+            key: list[str] = []
+            if (yield from source.until([self.key_close], key.append)) is None:
+                return True
+            out.arguments(f'{separator}"{escaped("".join(key).strip())}": ')
+            separator = ", "
+            if not (yield from self._read_value(source, out, tool, "".join(key).strip())):
+                return True
+        found = yield from source.at(ends)
+        if found == self.end:
+            source.take(len(found))
+        if found is not None or not source.exhausted:
+            out.arguments("}")
+        return True
+
+    def _read_value(
+        self, source: Source, out: Gathered, tool: Tool | None, key: str
+    ) -> Steps[bool]:
+        """Read a value; a string as it comes, anything else when it is whole.
+
+        Returns:
+            Whether it has come to its end.
+        """
+        if self.value_open:
+            if (yield from source.until([self.value_open], _drop)) is None:
+                return False
+        elif self.pad and (yield from source.at([self.pad])) is not None:
+            source.take(len(self.pad))
+        ends = {self.pad + self.value_close, self.value_close}
+        kinds = kinds_of(schema_of(tool, key), tool.parameters if tool else {})
+        if kinds == {"string"}:
+            out.arguments('"')
+            end = yield from source.until(ends, lambda text: out.arguments(escaped(text)))
+            if end is not None:
+                out.arguments('"')
+        else:
+            parts: list[str] = []
+            end = yield from source.until(ends, parts.append)
+            if end is not None:
+                out.arguments(json_of("".join(parts), kinds))
+        return end is not None
+
+    def grammar(self, tools: Sequence[Tool], *, parallel: bool, token_id: TokenId) -> ToolGrammar:
+        """Return what calls of these tools look like; see `ToolSyntax`."""
+        check_names(tools)
+        named = {"call": either(f"call_{index}" for index in range(len(tools)))}
+        line = literal(self.line) if self.line else ""
+        for index, tool in enumerate(tools):
+            param = f"tools[{index}].function.parameters"
+            shapes = Shapes(arguments_schema(tool, index), param, f"value_{index}_")
+            parameters = []
+            for key, schema, required in shapes.properties():
+                element = sequence(
+                    literal(self.key_open + key + self.key_close),
+                    literal(self.line + self.value_open) if self.value_open else "",
+                    literal(self.pad) if self.pad else "",
+                    shapes.text(schema, self.pad + self.value_close),
+                    literal(self.pad + self.value_close),
+                    line,
+                )
+                parameters.append(element if required else f"({element})?")
+            named[f"call_{index}"] = sequence(
+                literal(self.name_open + tool.name + self.name_close),
+                line if self.name_open else "",
+                *parameters,
+                literal(self.end) if self.end else "",
+            )
+            named |= shapes.rules
+        close = mark(self.close, token_id)
+        opening = mark(self.open, token_id)
+        body = sequence(line if self.name_open else "", "call", line if self.end else "")
+        more = f"(call {line})*" if self.several and parallel else ""
+        block = sequence(opening, body, more, close)
+        named["block"] = block
+        start = f"block ({line} block)*" if parallel and not self.several else "block"
+        return ToolGrammar(
+            rules(start, named), rules(sequence(body, more, close), named), (self.open,)
+        )
+
+
+def _drop(text: str) -> None:
+    """Let go of text that means nothing here."""
