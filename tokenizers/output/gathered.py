@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_llm.tokenizers.output.parsed import Parsed, ToolCallDelta
+from edge_llm.parsed import Parsed, ToolCallDelta
 
 
 class Gathered:
@@ -17,6 +17,7 @@ class Gathered:
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._deltas: list[ToolCallDelta] = []
+        self._arguments: list[str] = []  # of the call that was begun last
         self._space = ""  # kept back, of the content or of the thinking
         self._bare = False  # nothing but white space since a block or a call
         self._index = -1
@@ -46,13 +47,14 @@ class Gathered:
     def call(self, name: str) -> None:
         """Begin a call."""
         self._space, self._bare = "", True
+        self._settle()
         self._index += 1
         self._deltas.append(ToolCallDelta(self._index, name))
 
     def arguments(self, text: str) -> None:
         """Add text of the arguments of the call that was begun last."""
         if text:
-            self._deltas.append(ToolCallDelta(self._index, None, text))
+            self._arguments.append(text)
 
     def end(self) -> None:
         """Add the white space that nothing followed."""
@@ -62,9 +64,16 @@ class Gathered:
 
     def parsed(self) -> Parsed:
         """Return what was added since the last time."""
+        self._settle()
         parsed = Parsed("".join(self._content), "".join(self._reasoning), tuple(self._deltas))
         self._content, self._reasoning, self._deltas = [], [], []
         return parsed
+
+    def _settle(self) -> None:
+        if self._arguments:
+            text = "".join(self._arguments)
+            self._deltas.append(ToolCallDelta(self._index, None, text))
+            self._arguments = []
 
     def _trimmed(self, text: str) -> str:
         """Return the text behind what was kept back, without what is to be kept back of it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_llm.errors import RequestError
+from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
 from edge_llm.tokenizers.output.lark import (
     arguments_schema,
@@ -19,7 +20,7 @@ from edge_llm.tokenizers.output.lark import (
 )
 from edge_llm.tokenizers.output.shapes import Shapes
 from edge_llm.tokenizers.output.source import Source, Steps
-from edge_llm.tokenizers.output.syntax import TokenId, Tool, ToolGrammar
+from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of
 
 _SCALARS = frozenset({"number", "integer", "boolean", "null"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
 from edge_llm.tokenizers.output.lark import (
     arguments_schema,
@@ -17,7 +18,7 @@ from edge_llm.tokenizers.output.lark import (
     sequence,
 )
 from edge_llm.tokenizers.output.source import Source, Steps
-from edge_llm.tokenizers.output.syntax import TokenId, Tool, ToolGrammar
+from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 
 _ARGUMENTS = ("arguments", "parameters")
 _NAMES = ("name", "tool_name")

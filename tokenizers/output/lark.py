@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_llm.errors import RequestError
-from edge_llm.tokenizers.output.syntax import TokenId, Tool
+from edge_llm.parsed import Tool
+from edge_llm.tokenizers.output.syntax import TokenId
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # Where one of these is, the named properties are not all that the schema says about others.

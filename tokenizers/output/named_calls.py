@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
 from edge_llm.tokenizers.output.lark import (
     arguments_schema,
@@ -18,7 +19,7 @@ from edge_llm.tokenizers.output.lark import (
     sequence,
 )
 from edge_llm.tokenizers.output.source import Source, Steps
-from edge_llm.tokenizers.output.syntax import TokenId, Tool, ToolGrammar
+from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class NamedCalls:
         prefix: what stands before the name of a tool.
         suffix: what may stand behind it, a regular expression.
         identity: the mark that may stand between the name and an id of nine characters.
+        after: what is written between the arguments and the closing mark.
         between: what is written between two calls.
     """
 
@@ -41,6 +43,7 @@ class NamedCalls:
     prefix: str = ""
     suffix: str = ""
     identity: str = ""
+    after: str = ""
     between: str = ""
 
     @property
@@ -52,7 +55,7 @@ class NamedCalls:
     def marks(self) -> tuple[str, ...]:
         """The texts that are written around calls."""
         texts = (self.open, self.separator, self.close, self.identity, *(self.around or ()))
-        return tuple(filter(None, texts))
+        return tuple(text for text in texts if len(text) > 1)
 
     def read(self, source: Source, out: Gathered, tools: Sequence[Tool]) -> Steps[None]:
         """Read content and calls to the end of the answer.
@@ -104,6 +107,7 @@ class NamedCalls:
                 suffix,
                 mark(self.separator, token_id),
                 f"arguments_{index}",
+                literal(self.after) if self.after else "",
                 close,
             )
             named[f"arguments_{index}"] = json_rule(arguments_schema(tool, index))

@@ -1,5 +1,5 @@
-"""What a chat template does, found out by rendering it: calls as it writes them, and whether a caller
-can choose to think."""
+"""What a chat template does, found out by rendering it: how it writes calls, whether a caller can
+choose to think."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from edge_llm.errors import TemplateError
+from edge_llm.parsed import Tool
 from edge_llm.tokenizers.chat.template import ChatTemplate
-from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax, Tool, ToolSyntax
+from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax, ToolSyntax
 
 _VARIABLES = ("enable_thinking", "thinking")
 _EFFORT_VARIABLE = "reasoning_effort"

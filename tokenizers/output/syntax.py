@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_llm.errors import RequestError
+from edge_llm.parsed import Parsed, Parser, Tool
 from edge_llm.tokenizers.output.gathered import Gathered
-from edge_llm.tokenizers.output.parsed import Parsed, Parser
 from edge_llm.tokenizers.output.source import Source, Steps
 
 TokenId = Callable[[str], int | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function that the model may call; ``parameters`` is the JSON schema of an object."""
-
-    name: str
-    description: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +191,7 @@ class _SyntaxParser:
     def finish(self) -> Parsed:
         """Return what was held back, at the end of the answer."""
         self._source.end()
-        self._advance()
+        next(self._steps, None)
         self._out.end()
         return self._out.parsed()
 

@@ -15,113 +15,101 @@ from edge_llm.tokenizers.output.probe import reads, with_switches, written_turn
 from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax, ToolSyntax
 from edge_llm.tokenizers.output.xml_calls import XmlCalls
 
-# In the order in which they are tried: texts that a template has all of, and the syntax.
-_TOOLS: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
-    (("<|channel|>", "<|call|>"), Harmony()),  # gpt-oss
-    (("<|tool_call>call:",), GemmaCalls("<|tool_call>", "<tool_call|>", '<|"|>')),  # Gemma 4
-    (
-        ("<start_function_call>",),  # FunctionGemma
-        GemmaCalls("<start_function_call>", "<end_function_call>", "<escape>"),
+
+def _deepseek(name: str) -> str:
+    """Return the text of one of DeepSeek's control tokens."""
+    return "<\uff5c" + name.replace(" ", "\u2581") + "\uff5c>"
+
+
+# The syntaxes of calls by name.
+TOOL_SYNTAXES: dict[str, ToolSyntax] = {
+    "harmony": Harmony(),  # gpt-oss
+    "gemma4": GemmaCalls("<|tool_call>", "<tool_call|>", '<|"|>'),
+    "function-gemma": GemmaCalls("<start_function_call>", "<end_function_call>", "<escape>"),
+    "phi4-mini": JsonCalls(
+        ("<|tool_call|>", "functools"), "<|/tool_call|>", before="[", after="]"
     ),
-    (
-        ("<|tool|>", "<|/tool|>"),  # Phi-4-mini
-        JsonCalls(("<|tool_call|>", "functools"), "<|/tool_call|>", before="[", after="]"),
+    "command": JsonCalls(  # Command R7B and A
+        ("<|START_ACTION|>",),
+        "<|END_ACTION|>",
+        name="tool_name",
+        arguments="parameters",
+        head=r'"\"tool_call_id\": \"" /[0-9]{1,3}/ "\", "',
+        before="[\n    ",
+        between=",\n    ",
+        after="\n]",
     ),
-    (
-        ("<|START_ACTION|>", "<|END_ACTION|>"),  # Command R7B, Command A
-        JsonCalls(
-            ("<|START_ACTION|>",),
-            "<|END_ACTION|>",
-            name="tool_name",
-            arguments="parameters",
-            head=r'"\"tool_call_id\": \"" /[0-9]{1,3}/ "\", "',
-            before="[\n    ",
-            between=",\n    ",
-            after="\n]",
-        ),
+    "qwen3-coder": XmlCalls(  # Qwen3.5 and Nemotron 3 too
+        "<tool_call>", "</tool_call>", "<function=", ">", "<parameter=", ">", "</parameter>",
+        end="</function>", pad="\n",
     ),
-    (
-        ("<tool_call>", "<function=", "<parameter="),  # Qwen3-Coder, Qwen3.5, Nemotron 3
-        XmlCalls(
-            "<tool_call>", "</tool_call>", "<function=", ">", "<parameter=", ">", "</parameter>",
-            end="</function>", pad="\n",
-        ),
+    "seed": XmlCalls(
+        "<seed:tool_call>", "</seed:tool_call>", "<function=", ">", "<parameter=", ">",
+        "</parameter>", end="</function>",
     ),
-    (
-        ("<seed:tool_call>",),  # Seed-OSS
-        XmlCalls(
-            "<seed:tool_call>", "</seed:tool_call>", "<function=", ">", "<parameter=", ">",
-            "</parameter>", end="</function>",
-        ),
+    "minimax": XmlCalls(  # MiniMax M2
+        "<minimax:tool_call>", "</minimax:tool_call>", '<invoke name="', '">',
+        '<parameter name="', '">', "</parameter>", end="</invoke>", several=True,
     ),
-    (
-        ("<minimax:tool_call>",),  # MiniMax-M2
-        XmlCalls(
-            "<minimax:tool_call>", "</minimax:tool_call>", '<invoke name="', '">',
-            '<parameter name="', '">', "</parameter>", end="</invoke>", several=True,
-        ),
+    "glm": XmlCalls(  # GLM 4.5 to 4.7
+        "<tool_call>", "</tool_call>", "", "\n", "<arg_key>", "</arg_key>", "</arg_value>",
+        value_open="<arg_value>",
     ),
-    (
-        ("<tool_call>", "<arg_key>"),  # GLM 4.5 to 4.7
-        XmlCalls(
-            "<tool_call>", "</tool_call>", "", "\n", "<arg_key>", "</arg_key>", "</arg_value>",
-            value_open="<arg_value>",
-        ),
+    "mistral-small": NamedCalls("[TOOL_CALLS]", "[ARGS]", identity="[CALL_ID]"),  # 3.2
+    "mistral-args": NamedCalls("[TOOL_CALLS]", "[ARGS]"),  # Devstral, Ministral 3
+    "mistral": JsonCalls(  # Mistral before
+        ("[TOOL_CALLS]",),
+        None,
+        tail=r'(", \"id\": \"" /[a-zA-Z0-9]{9}/ "\"")?',
+        before="[",
+        after="]",
     ),
-    (
-        ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),  # Mistral Small 3.2
-        NamedCalls("[TOOL_CALLS]", "[ARGS]", identity="[CALL_ID]"),
+    "kimi": NamedCalls(  # Kimi K2
+        "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>",
+        around=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        prefix="functions.", suffix=":[0-9]+",
     ),
-    (("[TOOL_CALLS]", "[ARGS]"), NamedCalls("[TOOL_CALLS]", "[ARGS]")),  # Mistral of 2025
-    (
-        ("[TOOL_CALLS]",),  # Mistral before
-        JsonCalls(
-            ("[TOOL_CALLS]",),
-            None,
-            tail=r'(", \"id\": \"" /[a-zA-Z0-9]{9}/ "\"")?',
-            before="[",
-            after="]",
-        ),
+    "deepseek-v3": NamedCalls(  # DeepSeek V3 and R1
+        _deepseek("tool call begin"), "\n```json\n", _deepseek("tool call end"),
+        around=(_deepseek("tool calls begin"), _deepseek("tool calls end")),
+        prefix="function" + _deepseek("tool sep"), between="\n", after="\n```",
     ),
-    (
-        ("<|tool_call_begin|>", "<|tool_call_argument_begin|>"),  # Kimi K2
-        NamedCalls(
-            "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>",
-            around=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
-            prefix="functions.", suffix=":[0-9]+",
-        ),
+    "deepseek-v3.1": NamedCalls(
+        _deepseek("tool call begin"), _deepseek("tool sep"), _deepseek("tool call end"),
+        around=(_deepseek("tool calls begin"), _deepseek("tool calls end")),
     ),
-    (
-        ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "```json"),  # DeepSeek V3, R1  # noqa: RUF001
-        NamedCalls(
-            "<｜tool▁call▁begin｜>", "\n```json\n", "<｜tool▁call▁end｜>",  # noqa: RUF001
-            around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),  # noqa: RUF001
-            prefix="function<｜tool▁sep｜>", between="\n",  # noqa: RUF001
-        ),
+    "hermes": JsonCalls(  # Qwen2.5, Qwen3, SmolLM3, Granite 4 too
+        ("<tool_call>",), "</tool_call>", before="\n", between="\n", after="\n", repeat=True
     ),
-    (
-        ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"),  # DeepSeek V3.1  # noqa: RUF001
-        NamedCalls(
-            "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>",  # noqa: RUF001
-            around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),  # noqa: RUF001
-        ),
+    "functionary": NamedCalls("<function=", ">", "</function>"),
+    "tool-calls": JsonCalls(("<tool_calls>",), "</tool_calls>", before="[", after="]"),  # Jamba
+    "llama3": JsonCalls(  # Llama 3.1 to 3.3
+        ("<|python_tag|>",), None, bare=True, arguments="parameters", between="; "
     ),
-    (
-        ("<tool_call>", "</tool_call>"),  # Qwen2.5, Qwen3, Hermes, SmolLM3, Granite 4
-        JsonCalls(
-            ("<tool_call>",), "</tool_call>", before="\n", between="\n", after="\n", repeat=True
-        ),
-    ),
-    (("<function=", "</function>"), NamedCalls("<function=", ">", "</function>")),  # Functionary
-    (
-        ("<tool_calls>", "</tool_calls>"),  # Jamba, Apriel
-        JsonCalls(("<tool_calls>",), "</tool_calls>", before="[", after="]"),
-    ),
-    (
-        ('{"name": ', '"parameters": '),  # Llama 3.1 to 3.3
-        JsonCalls(("<|python_tag|>",), None, bare=True, arguments="parameters", between="; "),
-    ),
-)  # fmt: skip
+}  # fmt: skip
+
+# In the order in which they are tried: the texts that a template has all of, and the syntax.
+_ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("harmony", ("<|channel|>", "<|call|>")),
+    ("gemma4", ("<|tool_call>call:",)),
+    ("function-gemma", ("<start_function_call>",)),
+    ("phi4-mini", ("<|tool|>", "<|/tool|>")),
+    ("command", ("<|START_ACTION|>", "<|END_ACTION|>")),
+    ("qwen3-coder", ("<tool_call>", "<function=", "<parameter=")),
+    ("seed", ("<seed:tool_call>",)),
+    ("minimax", ("<minimax:tool_call>",)),
+    ("glm", ("<tool_call>", "<arg_key>")),
+    ("mistral-small", ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")),
+    ("mistral-args", ("[TOOL_CALLS]", "[ARGS]")),
+    ("mistral", ("[TOOL_CALLS]",)),
+    ("kimi", ("<|tool_call_begin|>", "<|tool_call_argument_begin|>")),
+    ("deepseek-v3", (_deepseek("tool call begin"), _deepseek("tool sep"), "```json")),
+    ("deepseek-v3.1", (_deepseek("tool call begin"), _deepseek("tool sep"))),
+    ("hermes", ("<tool_call>", "</tool_call>")),
+    ("functionary", ("<function=", "</function>")),
+    ("tool-calls", ("<tool_calls>", "</tool_calls>")),
+    ("llama3", ('{"name": ', '"parameters": ')),
+)
 
 _REASONING = (
     ("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss
@@ -158,7 +146,11 @@ def output_syntax_of(template_source: str, added_texts: frozenset[str]) -> Outpu
         if written or {opening, closing} <= added_texts:
             reasoning = with_switches(ReasoningSyntax(opening, closing), template)
             break
-    rows = [row for marks, row in _TOOLS if all(text in template_source for text in marks)]
+    rows = [
+        TOOL_SYNTAXES[name]
+        for name, marks in _ROWS
+        if all(text in template_source for text in marks)
+    ]
     if not rows or not template.takes_tools:
         return OutputSyntax(reasoning)
     turn = written_turn(template)

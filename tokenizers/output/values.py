@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edge_llm.tokenizers.output.syntax import Tool
+from edge_llm.parsed import Tool
 
 _LITERALS = {"True": "true", "False": "false", "None": "null"}  # as Python's templates write them
 _ANY = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})

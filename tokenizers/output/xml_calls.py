@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
 from edge_llm.tokenizers.output.lark import (
     arguments_schema,
@@ -17,7 +18,7 @@ from edge_llm.tokenizers.output.lark import (
 )
 from edge_llm.tokenizers.output.shapes import Shapes
 from edge_llm.tokenizers.output.source import Source, Steps
-from edge_llm.tokenizers.output.syntax import TokenId, Tool, ToolGrammar
+from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of, schema_of
 
 
@@ -57,10 +58,7 @@ class XmlCalls:
     @property
     def marks(self) -> tuple[str, ...]:
         """The texts that are written around calls and their parts."""
-        texts = (
-            self.open, self.close, self.name_open, self.key_open, self.key_close,
-            self.value_open, self.value_close, self.end,
-        )  # fmt: skip
+        texts = (self.open, self.close, self.name_open, self.key_open, self.value_close, self.end)
         return tuple(filter(None, texts))
 
     def read(self, source: Source, out: Gathered, tools: Sequence[Tool]) -> Steps[None]:
