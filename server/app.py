@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from edge_llm import __version__
+from edge_llm.server.documentation.routes import documentation_router
 from edge_llm.server.errors import (
     ApiError,
     api_error_response,
@@ -25,7 +27,8 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
     """Return the OpenAI-compatible application around ``service``."""
     app = FastAPI(
         title="edge-llm",
-        openapi_url=None,  # bodies are checked here, not by FastAPI: it would describe nothing
+        version=__version__,
+        openapi_url=None,  # ours: FastAPI does not see the bodies
         redirect_slashes=False,
         exception_handlers={
             ApiError: api_error_response,
@@ -34,6 +37,7 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
         },
     )
     app.include_router(health_router(service))
+    app.include_router(documentation_router(app, key=options.api_key is not None))
     for prefix in ("/v1", ""):  # some clients are given the address without it
         app.include_router(models_router(service), prefix=prefix)
         app.include_router(chat_router(service, options), prefix=prefix)

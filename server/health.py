@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
+from edge_llm.server.documentation.operation import documented
 from edge_llm.server.service import Service
+
+
+class Health(BaseModel):
+    """The server takes requests."""
+
+    status: Literal["ok"]
 
 
 def health_router(service: Service) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/health", response_model=None)
+    @router.get(
+        "/health",
+        **documented("Whether requests are taken", "server", reply=Health, open_to_all=True),
+    )
     async def health() -> dict[str, Any]:
         service.model()
         return {"status": "ok"}

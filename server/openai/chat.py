@@ -13,8 +13,10 @@ from edge_llm.api.chat import ChatCall
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.body import read_json
+from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid
 from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
+from edge_llm.server.openai.replies import ChatCompletion, ChatCompletionChunk
 from edge_llm.server.openai.schemas import ChatMessage, ChatRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
@@ -27,7 +29,16 @@ from edge_llm.tokenizers.tokenizer import Tokenizer
 def chat_router(service: Service, options: ServerOptions) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/chat/completions", response_model=None)
+    @router.post(
+        "/chat/completions",
+        **documented(
+            "Answer a conversation",
+            "chat",
+            body=ChatRequest,
+            reply=ChatCompletion,
+            stream=ChatCompletionChunk,
+        ),
+    )
     async def chat_completions(http: Request) -> Response:
         body = await read_json(http, options.max_body)
         request, ignored = validate(ChatRequest, body, strict=options.strict)

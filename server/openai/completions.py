@@ -15,8 +15,10 @@ from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_json
+from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid
 from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
+from edge_llm.server.openai.replies import Completion, CompletionChunk
 from edge_llm.server.openai.schemas import CompletionRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
@@ -32,7 +34,16 @@ DEFAULT_MAX_TOKENS = 16  # of the legacy API
 def completions_router(service: Service, options: ServerOptions) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/completions", response_model=None)
+    @router.post(
+        "/completions",
+        **documented(
+            "Continue texts",
+            "completions",
+            body=CompletionRequest,
+            reply=Completion,
+            stream=CompletionChunk,
+        ),
+    )
     async def completions(http: Request) -> Response:
         body = await read_json(http, options.max_body)
         request, ignored = validate(CompletionRequest, body, strict=options.strict)

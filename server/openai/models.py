@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from edge_llm.server.documentation.operation import documented
+from edge_llm.server.openai.replies import ModelList, ModelObject
 from edge_llm.server.service import Model, Service
 
 
@@ -21,11 +23,19 @@ def models_router(service: Service) -> APIRouter:
             "context_length": model.context,
         }
 
-    @router.get("/models", response_model=None)
+    @router.get("/models", **documented("The served model", "models", reply=ModelList))
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [describe(service.model())]}
 
-    @router.get("/models/{name:path}", response_model=None)
+    @router.get(
+        "/models/{name:path}",
+        **documented(
+            "A model by one of its names",
+            "models",
+            reply=ModelObject,
+            parameters={"name": "a name of the served model"},
+        ),
+    )
     async def get_model(name: str) -> dict[str, Any]:
         return describe(service.model(name))
 

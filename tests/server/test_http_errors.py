@@ -335,7 +335,7 @@ def test_prompt_too_long_in_completions(client: Any) -> None:
 
 def test_unknown_route_and_wrong_method(client: Any) -> None:
     check(client.get("/v1/nothing"), 404, INVALID, None, "unknown_url")
-    check(client.get("/docs"), 404, INVALID, None, "unknown_url")
+    check(client.get("/redoc"), 404, INVALID, None, "unknown_url")
     check(client.get("/v1/models/"), 404, INVALID, "model", "model_not_found")
     response = client.get("/v1/chat/completions")
     check(response, 405, INVALID)
