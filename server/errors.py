@@ -14,6 +14,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import Scope
 
 from edge_llm.errors import (
     CapacityError,
@@ -53,19 +54,27 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
 
-    def response(self, path: str) -> JSONResponse:
-        """Return the reply to a request of ``path``."""
-        return JSONResponse(error_body(self, path), self.status, self.headers)
+    def response(self, scope: Scope) -> JSONResponse:
+        """Return the reply to a request."""
+        body = error_body(self, scope["path"], request_id_of(scope))
+        return JSONResponse(body, self.status, self.headers)
 
 
-def error_body(error: ApiError, path: str = "") -> dict[str, Any]:
+def request_id_of(scope: Scope) -> str:
+    """Return the id that the gate has given a request."""
+    request_id: str = scope["state"]["request_id"]
+    return request_id
+
+
+def error_body(error: ApiError, path: str = "", request_id: str = "") -> dict[str, Any]:
     """Return the JSON body of an error in the dialect of a route: OpenAI's unless ``path`` says
-    otherwise."""
+    otherwise. Anthropic's has the id of the request."""
     if path.startswith("/api/"):  # Ollama
         return {"error": error.message}
     if path.startswith("/v1/messages"):  # Anthropic
         kind = _ANTHROPIC.get(error.status, "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": error.message}}
+        detail = {"type": kind, "message": error.message}
+        return {"type": "error", "error": detail, "request_id": request_id}
     return {
         "error": {
             "message": error.message,
@@ -83,6 +92,7 @@ _ANTHROPIC: Mapping[int, str] = MappingProxyType(
         401: "authentication_error",
         403: "permission_error",
         404: "not_found_error",
+        408: "timeout_error",
         413: "request_too_large",
         429: "rate_limit_error",
         500: "api_error",
@@ -157,25 +167,25 @@ def translate(error: Exception, param: str) -> ApiError:
 async def api_error_response(request: Request, error: Exception) -> JSONResponse:
     """Handle ApiError, for FastAPI."""
     assert isinstance(error, ApiError)
-    return error.response(request.url.path)
+    return error.response(request.scope)
 
 
 async def http_error_response(request: Request, error: Exception) -> JSONResponse:
     """Handle what routing raises, for FastAPI: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    scope = request.scope
     if error.status_code == 404:
-        return ApiError(404, "Unknown request URL.", code="unknown_url").response(path)
+        return ApiError(404, "Unknown request URL.", code="unknown_url").response(scope)
     if error.status_code == 405:
         return ApiError(
             405, "This method is not allowed on this URL.", headers=error.headers
-        ).response(path)
-    return ApiError(error.status_code, "The request cannot be served.").response(path)
+        ).response(scope)
+    return ApiError(error.status_code, "The request cannot be served.").response(scope)
 
 
 async def bug_response(request: Request, error: Exception) -> JSONResponse:
     """Handle everything else, for FastAPI."""
-    return bug().response(request.url.path)
+    return bug().response(request.scope)
 
 
 def _sentence(error: EdgeLLMError) -> str:

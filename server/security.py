@@ -43,6 +43,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status, complete = 0, False
 
@@ -50,7 +51,10 @@ class Gate:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if scope["path"].startswith("/v1/messages"):
+                    headers["request-id"] = request_id  # as Anthropic's clients read it
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)
@@ -59,7 +63,7 @@ class Gate:
             self._check(scope)
             await self._app(scope, receive, reply)
         except ApiError as error:
-            await error.response(scope["path"])(scope, receive, reply)
+            await error.response(scope)(scope, receive, reply)
         except ClientDisconnect:  # before its request was read
             pass
         except Exception:
@@ -89,12 +93,14 @@ class Gate:
             raise _forbidden("This Origin is not allowed (see --allowed-origin).")
         if self._key is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, key = headers.get("authorization", "").partition(" ")
+            bearer = key.strip() if scheme.lower() == "bearer" else ""
             # Header bytes come as Latin-1.
-            given = key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
-            if not hmac.compare_digest(given, self._key):
+            given = [key.encode("latin-1") for key in (bearer, headers.get("x-api-key", ""))]
+            if not any(hmac.compare_digest(key, self._key) for key in given):
                 raise ApiError(
                     401,
-                    "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.",
+                    "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY' (or "
+                    "as 'x-api-key: KEY').",
                     code="invalid_api_key",
                     headers={"www-authenticate": "Bearer"},
                 )

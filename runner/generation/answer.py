@@ -36,6 +36,7 @@ class Piece:
             the other, ``n`` answers each.
         reasoning: the next characters of a thinking block, which come before ``text``.
         tool_calls: parts of tool calls, which come after ``text``.
+        stop: the stop string that ended the answer, in its last piece.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Piece:
     choice: int = 0
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ class Answer:
             choice=self._choice,
             reasoning=parsed.reasoning,
             tool_calls=parsed.tool_calls,
+            stop=self._scanner.stop if finish_reason else None,
         )
 
 

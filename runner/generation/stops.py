@@ -59,14 +59,20 @@ class StopScanner:
 
     The pieces that `push` and `finish` return, joined, are the text, cut before the stop string
     that is complete first (the longest of those that end at the same character), or after it if it
-    is ``included``. What may still become a stop string is held back."""
+    is ``included``. What may still become a stop string is held back. ``stop`` is the one that was
+    found."""
 
     def __init__(self, stops: StopStrings, *, included: bool = False) -> None:
         self._stops = stops
         self._included = included
         self._state = 0
         self._held = ""
-        self.stopped = False
+        self.stop: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """True once a stop string was seen."""
+        return self.stop is not None
 
     def push(self, text: str) -> str:
         """Return what ``text`` settles; nothing after a stop string."""
@@ -76,8 +82,8 @@ class StopScanner:
         for index, character in enumerate(text):
             state = advance(state, character)
             if length := found[state]:
-                self.stopped = True
                 whole = self._held + text[: index + 1]
+                self.stop = whole[-length:]
                 self._held = ""
                 return whole if self._included else whole[:-length]
         self._state = state

@@ -119,6 +119,14 @@ def test_stop_strings_act_on_content_alone_and_nothing_follows_one() -> None:
     assert (completion.tool_calls, completion.finish_reason) == ((), "stop")
 
 
+def test_the_last_piece_names_the_stop_string() -> None:
+    stops = ("top", "stop", "x")
+    *parts, last = answer(ids("a stop b"), stops)
+    assert last.stop == "stop"  # the longest of those that end there
+    assert all(piece.stop is None for piece in parts)
+    assert answer(ids("a"), stops)[-1].stop is None
+
+
 def test_half_a_character_stays_before_the_control_token_that_cuts_it() -> None:
     completion = whole([THINK, *ids("why"), HALF, ANSWER, *ids("so")], parser=Thoughts())
     assert (completion.reasoning, completion.text) == ("why?", "so.")

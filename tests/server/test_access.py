@@ -77,6 +77,33 @@ def test_api_key(make_client: Any, authorization: str | None, status: int) -> No
         assert response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-api-key": KEY.encode()}, 200),
+        ({"x-api-key": KEY.encode(), "authorization": b"Bearer wrong"}, 200),
+        ({"x-api-key": b"wrong", "authorization": f"Bearer {KEY}".encode()}, 200),
+        ({"x-api-key": b"wrong"}, 401),
+        ({"x-api-key": b""}, 401),
+        ({"x-api-key": f"Bearer {KEY}".encode()}, 401),
+    ],
+)
+def test_the_key_as_anthropics_clients_send_it(
+    make_client: Any, headers: dict[str, bytes], status: int
+) -> None:
+    response = make_client(api_key=KEY).get("/v1/models", headers=headers)
+    assert response.status_code == status
+
+
+def test_errors_are_in_the_dialect_of_the_route(make_client: Any) -> None:
+    client = make_client(api_key=KEY)
+    response = client.post("/v1/messages", json={})
+    body = response.json()
+    assert (body["type"], body["error"]["type"]) == ("error", "authentication_error")
+    assert body["request_id"] == response.headers["request-id"] == response.headers["x-request-id"]
+    assert set(client.get("/api/tags").json()) == {"error"}
+
+
 def test_every_route_but_health_is_behind_the_key(make_client: Any) -> None:
     client = make_client(api_key=KEY)
     assert client.get("/health").status_code == 200
