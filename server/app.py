@@ -17,6 +17,7 @@ from edge_llm.server.errors import (
 from edge_llm.server.health import health_router
 from edge_llm.server.openai.chat import chat_router
 from edge_llm.server.openai.completions import completions_router
+from edge_llm.server.openai.embeddings import embeddings_router
 from edge_llm.server.openai.models import models_router
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.security import Gate
@@ -42,4 +43,5 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
         app.include_router(models_router(service), prefix=prefix)
         app.include_router(chat_router(service, options), prefix=prefix)
         app.include_router(completions_router(service, options), prefix=prefix)
+        app.include_router(embeddings_router(service, options), prefix=prefix)
     return Gate(app, options)

@@ -92,7 +92,7 @@ class Reply:
             if isinstance(exc, Exception):
                 raise translate(exc, self.prompt_field) from exc
             raise
-        ignored = {IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {}
+        ignored = ignored_header(self.ignored)
         if self.stream:
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **ignored}
             parts = self._events(generation, prepared)
@@ -126,6 +126,11 @@ class Reply:
             yield shape.failed(translate(exc, self.prompt_field))
         finally:
             generation.close()
+
+
+def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
+    """Return the header that names the fields of a request which have no meaning here."""
+    return {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
 
 
 async def _collect(generation: ServedGeneration, prepared: Prepared) -> dict[str, Any]:

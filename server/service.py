@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 from edge_llm.api.chat import ChatCall
-from edge_llm.runner.generation.loop import Job, Submit
+from edge_llm.api.embeddings import EmbedCall, EmbedJob
+from edge_llm.runner.generation.loop import Inbox, Job, Submit
+from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -34,6 +36,10 @@ class Model(Protocol):
 
     @property
     def submit(self) -> Submit: ...
+
+    def embed_job(self, call: EmbedCall) -> EmbedJob: ...
+
+    def vectors(self, job: EmbedJob, inbox: Inbox) -> Vectors: ...
 
 
 class Abortable(Protocol):

@@ -39,7 +39,7 @@ def _samplers(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler |
     """Return the samplers of the wanted rows of a slice. ``path``: all known tokens of its
     sequence, then the draft."""
     if sequence.want_logits:
-        return [None] * part.count
+        return [None] * sequence.rows(part.count)
     samplers: list[RowSampler | None] = []
     if sequence.scorer is not None and sequence.every_row:
         first = sequence.computed + 1  # a row is about the token that follows

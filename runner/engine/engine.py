@@ -117,10 +117,15 @@ class Engine:
         return self._enqueue(sequence)
 
     def submit_logits(
-        self, token_ids: Iterable[int], on_event: EventCallback, chunk: int | None = None
+        self,
+        token_ids: Iterable[int],
+        on_event: EventCallback,
+        chunk: int | None = None,
+        *,
+        last_only: bool = False,
     ) -> Request:
-        """Queue an evaluation: LogitsEvents for every position of ``token_ids``, and a
-        FinishEvent. ``chunk`` bounds the tokens of a step.
+        """Queue an evaluation: LogitsEvents for every position of ``token_ids`` (for the last, with
+        ``last_only``), and a FinishEvent. ``chunk`` bounds the tokens of a step.
 
         Raises:
             ContextLengthError: more tokens than the context.
@@ -130,7 +135,15 @@ class Engine:
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         return self._enqueue(
-            evaluation(token_ids, chunk, on_event, self.facts, self._pool.capacity, self.max_rows)
+            evaluation(
+                token_ids,
+                chunk,
+                on_event,
+                self.facts,
+                self._pool.capacity,
+                self.max_rows,
+                last_only=last_only,
+            )
         )
 
     def submit_embedding(
@@ -294,7 +307,9 @@ class Engine:
         if sequence.want_logits:
             if result.logits is None:
                 raise AssertionError("the executor returned no logits")
-            self._emit(sequence, LogitsEvent(first, result.logits[rows.start : rows.stop]))
+            if rows:
+                start = first + part.count - len(rows)
+                self._emit(sequence, LogitsEvent(start, result.logits[rows.start : rows.stop]))
         elif sequence.every_row:
             error = self._append_scores(sequence, first, result, rows)
             if error is not None:

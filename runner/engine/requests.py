@@ -105,9 +105,11 @@ def evaluation(
     facts: EngineFacts,
     positions: int | None,
     max_rows: int,
+    *,
+    last_only: bool = False,
 ) -> Sequence:
-    """Return a sequence whose result is the logits of every token, in a pool as for `generation`.
-    Raises as Engine.submit_logits."""
+    """Return a sequence whose result is the logits of every token, or of the last one, in a pool as
+    for `generation`. Raises as Engine.submit_logits."""
     tokens = _checked(token_ids, facts.vocab)
     if len(tokens) > facts.context:
         raise ContextLengthError(facts.context, len(tokens), param="token_ids")
@@ -124,6 +126,7 @@ def evaluation(
         on_event=on_event,
         clock=RequestClock(time.perf_counter()),
         want_logits=True,
+        last_only=last_only,
         chunk=chunk,
     )
 

@@ -26,9 +26,10 @@ class Sequence:
     ``computed`` of them are in the blocks of ``tables``, one table a state group. ``limit`` bounds
     ``len(tokens)``. ``chain``: digests of the full blocks. ``draft`` are tokens that may follow,
     proposed for the next step. With ``want_logits`` nothing is sampled: the logits of every token
-    are the result, and ``chunk`` bounds the tokens of a step. With ``scorer`` the prompt's own
-    tokens are scored, as it says: ``scores`` are those of the tokens from the second on. With
-    ``pooling`` nothing is sampled either: the result is a vector of the hidden states."""
+    (of the last one, with ``last_only``) are the result, and ``chunk`` bounds the tokens of a step.
+    With ``scorer`` the prompt's own tokens are scored, as it says: ``scores`` are those of the
+    tokens from the second on. With ``pooling`` nothing is sampled either: the result is a vector of
+    the hidden states."""
 
     tokens: array[int]
     prompt_length: int
@@ -39,6 +40,7 @@ class Sequence:
     on_event: EventCallback
     clock: RequestClock
     want_logits: bool = False
+    last_only: bool = False
     chunk: int | None = None
     scorer: SamplingParams | None = None
     pooling: Pooling | None = None
@@ -91,7 +93,9 @@ class Sequence:
     @property
     def every_row(self) -> bool:
         """True if each token computed now has a row that is wanted, not the last one alone."""
-        return self.want_logits or (self.scorer is not None and not self.completion_length)
+        if self.want_logits:
+            return not self.last_only
+        return self.scorer is not None and not self.completion_length
 
     @property
     def whole(self) -> bool:
@@ -105,4 +109,6 @@ class Sequence:
 
     def rows(self, count: int) -> int:
         """Return how many rows are wanted of the next ``count`` known tokens: the last so many."""
-        return count if self.every_row else int(self.samples and count == self.remaining)
+        if self.every_row:
+            return count
+        return int((self.samples or self.last_only) and count == self.remaining)

@@ -53,7 +53,7 @@ class ChatRequest(Generating):
     )
 
 
-def _prompts(value: Any) -> list[str | list[int]]:
+def prompts(value: Any) -> list[str | list[int]]:
     """Return a list of prompts from a text, token ids, or a list of either, also of both."""
     if isinstance(value, str):
         return [value]
@@ -80,7 +80,7 @@ def _prompt(value: Any) -> str | list[int]:
 class CompletionRequest(Generating):
     """``POST /v1/completions``, the legacy route."""
 
-    prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
+    prompt: Annotated[list[str | list[int]], PlainValidator(prompts)]
     echo: bool | None = None
     logprobs: Annotated[Integer, Field(ge=0, le=5)] | None = None
     best_of: Choices | None = None

@@ -158,6 +158,6 @@ _BOUNDS = MappingProxyType(
         "less_than_equal": ("above_max", "above maximum", "<=", "le"),
     }
 )
-_INTEGERS = frozenset({"best_of", "logprobs", "n", "top_logprobs"}) | {
+_INTEGERS = frozenset({"best_of", "dimensions", "logprobs", "n", "top_logprobs", "top_n"}) | {
     alias for alias, name in NAMES.items() if PARAMETERS[name].kind == "integer"
 }

@@ -124,6 +124,6 @@ def test_program_without_the_method_says_how_to_make_one(tiny_program: TinyProgr
     with edge_llm.load(tiny_program()) as llm:
         methods = {"causal_lm": llm.program.plan.language_model}
         llm.program.plan = dataclasses.replace(llm.program.plan, methods=methods)
-        with pytest.raises(ProgramError, match="has no method `embed`") as caught:
+        with pytest.raises(ProgramError, match="without the method `embed`") as caught:
             llm.embed("a")
         assert "edge-llm export --model" in str(caught.value.hint)

@@ -71,7 +71,7 @@ def embed_job(program: Program, tokenizer: Tokenizer, context: int, call: EmbedC
     method = program.plan.embed
     if method is None:
         raise ProgramError(
-            f"{program.path}: has no method `embed`: it was exported before there was one",
+            f"{program.documents.model.name} was exported without the method `embed`",
             hint=f"export the model again: `{export_command(program.documents.recipe)}`",
         )
     facts = program.documents.embedding or EmbeddingFacts()

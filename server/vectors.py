@@ -1,0 +1,137 @@
+"""Requests for vectors and scores on the server: counted in, watched for a client that hangs up,
+counted out. The one place where all dialects get embeddings from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from starlette.types import Receive
+
+from edge_llm.api.embeddings import EmbedCall
+from edge_llm.errors import ProgramError
+from edge_llm.runner.executor import Float32
+from edge_llm.runner.generation.loop import AsyncInbox
+from edge_llm.server.errors import invalid, unavailable
+from edge_llm.server.generation import ClientGoneError
+from edge_llm.server.service import Model, Service
+from edge_llm.tokenizers.pieces import interruptible
+
+_T = TypeVar("_T")
+
+
+class Encode(Protocol):
+    """Runs what encodes texts on a thread for that, where it can be broken off."""
+
+    def __call__(self, make: Callable[[], _T], /) -> Awaitable[_T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of a request's texts, [n, dimensions], and the tokens of all texts."""
+
+    vectors: Float32
+    tokens: int
+
+
+async def embed(service: Service, model: Model, call: EmbedCall, receive: Receive) -> Embedded:
+    """Return the vectors of some texts. They count as one choice, however many they are: the engine
+    gets a few of them at a time.
+
+    Raises:
+        ApiError: 429 if too many choices run or wait, 503 if the server stops, 400 if the program
+            has no vectors.
+        ClientGoneError: the client hung up.
+        EdgeLLMError: as `LLM.embed`.
+    """
+
+    async def work(encode: Encode) -> Embedded:
+        job = await encode(lambda: _supported(lambda: model.embed_job(call)))
+        vectors = model.vectors(job, AsyncInbox())
+        try:
+            finished = job.finish(await vectors.collect())
+        finally:
+            vectors.close()
+        return Embedded(finished, sum(map(len, job.ids)))
+
+    return await served(service, work, receive)
+
+
+async def served(
+    service: Service, work: Callable[[Encode], Coroutine[Any, Any, _T]], receive: Receive
+) -> _T:
+    """Return what ``work`` gives. It is cancelled when the client hangs up or the server stops.
+
+    Raises:
+        ApiError: 429 if too many choices run or wait, 503 if the server stops.
+        ClientGoneError: the client hung up.
+        Exception: what ``work`` raises.
+    """
+    entry = _Entry(service)
+    service.enter(entry, 1)
+    loop = asyncio.get_running_loop()
+    watcher = loop.create_task(entry.watch(receive))
+    entry.task = task = loop.create_task(work(entry.encode))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if entry.reason is not None:
+            raise entry.reason from None
+        entry.end(ClientGoneError())  # it is this request's own task that is cancelled
+        raise
+    finally:
+        watcher.cancel()
+        service.leave(entry)
+
+
+class _Entry:
+    """A request that runs, and why it was ended, if it was."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.task: asyncio.Task[Any] | None = None
+        self.reason: Exception | None = None
+
+    def abort(self) -> None:
+        """End it: the server is stopping."""
+        self.end(unavailable("The server is stopping."))
+
+    async def watch(self, receive: Receive) -> None:
+        """Wait for the client's hanging up, and end the request then."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.end(ClientGoneError())
+
+    def end(self, reason: Exception) -> None:
+        """Cancel the request's work."""
+        self.reason = self.reason or reason
+        if self.task is not None:
+            self.task.cancel()
+
+    async def encode(self, make: Callable[[], _T], /) -> _T:
+        """See `Encode`."""
+
+        def work() -> _T:
+            with interruptible(self._check):
+                self._check()
+                return make()
+
+        return await asyncio.get_running_loop().run_in_executor(self._service.encoders, work)
+
+    def _check(self) -> None:
+        if self.reason is not None:
+            raise self.reason
+
+
+def _supported(make: Callable[[], _T]) -> _T:
+    """Return what ``make`` makes, if the program can do it at all.
+
+    Raises:
+        ApiError: 400, it cannot; to try again does not help.
+    """
+    try:
+        return make()
+    except ProgramError as exc:
+        raise invalid(f"The model gives no vectors: {exc}.", "model", "unsupported_value") from exc
