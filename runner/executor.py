@@ -21,7 +21,8 @@ _NO_IDS = np.empty(0, np.int32)
 class RowSampler:
     """One wanted row's sampler. ``history`` is prompt then output ids ([n] int32), its first
     ``prompt_length`` the prompt; ``seed`` and ``counter`` fix the random number; ``allowed`` is a
-    bit mask over the vocabulary ([ceil(vocab / 32)] uint32) or None. With a ``target`` nothing is
+    bit mask over the vocabulary ([ceil(vocab / 32)] uint32) or None, and so is ``breakers``: the
+    ids across which DRY sees no repetition. With a ``target`` nothing is
     sampled: the row's result is that id, with its log-probability."""
 
     params: SamplingParams
@@ -31,6 +32,7 @@ class RowSampler:
     prompt_length: int = 0
     allowed: NDArray[np.uint32] | None = None
     target: int = -1
+    breakers: NDArray[np.uint32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from edge_llm.errors import RequestError
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOP_CHARACTERS = 2**16  # of all stop strings of a request together
+MAX_BREAKER_CHARACTERS = 2**12  # likewise
 INT32_MAX = 2**31 - 1
 
 Kind = Literal["integer", "number", "boolean", "name", "strings", "ids", "biases"]
@@ -41,6 +42,8 @@ class Parameter:
         same: values that clients send for another one (-1 for "off").
         aliases: other names for it, of HTTP and of the Python API's keyword arguments.
         cli: the command line has an option for it.
+        rare: its help is in a group of its own.
+        most: entries of a list that a request may have.
         http: requests may set it by its name; where False, routes have ways of their own.
     """
 
@@ -56,6 +59,8 @@ class Parameter:
     same: Mapping[Any, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     cli: bool = True
+    rare: bool = False
+    most: int = 0
     http: bool = True
 
     def check(self, value: Any) -> Any:
@@ -158,6 +163,12 @@ def _declare(default: Any, kind: Kind, meaning: str, **rules: Any) -> Any:
 class SamplingParams:
     """The way in which one request samples.
 
+    The steps, in this order: biases; repetition, presence and frequency penalties; DRY; what may
+    follow at all. Then the likeliest token where the temperature is 0, else temperature, top_k,
+    typical_p, min_p, top_p and XTC, each over what the one before left, and one draw. DRY ("don't
+    repeat yourself") is github.com/oobabooga/textgen/pull/5677, XTC ("exclude top choices") pull
+    6335 there, typical_p is locally typical sampling (Meister et al., arXiv 2202.00666).
+
     Raises:
         RequestError: a value of the wrong type or out of range; ``param`` names the field.
     """
@@ -175,6 +186,14 @@ class SamplingParams:
         "drop tokens below this share of the likeliest one's probability",
         low=0,
         high=1,
+    )
+    typical_p: float = _declare(
+        1.0,
+        "number",
+        "keep the tokens whose surprise is nearest to the expected one, of this total probability",
+        low=0,
+        high=1,
+        rare=True,
     )
     repetition_penalty: float = _declare(
         1.0,
@@ -194,6 +213,54 @@ class SamplingParams:
         "above 0, tokens of the answer become less likely each time they come",
         low=-2,
         high=2,
+    )
+    dry_multiplier: float = _declare(
+        0.0,
+        "number",
+        "above 0, tokens that go on with a repetition of N tokens lose this times base^(N - allowed "
+        "length)",
+        low=0,
+        high=100,
+        rare=True,
+    )
+    dry_base: float = _declare(
+        1.75, "number", "the base of that penalty", low=1, high=100, rare=True
+    )
+    dry_allowed_length: int = _declare(
+        2,
+        "integer",
+        "repetitions shorter than this many tokens are free",
+        low=1,
+        high=INT32_MAX,
+        rare=True,
+    )
+    dry_penalty_last_n: int = _declare(
+        -1,
+        "integer",
+        "look for repetitions in this many last tokens of prompt and answer; -1: all, 0: none",
+        low=-1,
+        high=INT32_MAX,
+        rare=True,
+    )
+    dry_sequence_breakers: tuple[str, ...] = _declare(
+        ("\n", ":", '"', "*"),
+        "strings",
+        "no repetition reaches across a token with this text; may be repeated",
+        high=MAX_BREAKER_CHARACTERS,
+        part="engine",
+        most=32,
+        rare=True,
+    )
+    xtc_probability: float = _declare(
+        0.0,
+        "number",
+        "how often all likely tokens but the least likely of them are excluded",
+        low=0,
+        high=1,
+        rare=True,
+    )
+    xtc_threshold: float = _declare(
+        0.1, "number", "the probability from which on a token is likely", low=0, high=1, rare=True
     )
     logit_bias: Mapping[int, float] = _declare(
         {}, "biases", "what is added to the logits of some ids", low=-100, high=100, cli=False
@@ -215,12 +282,22 @@ class SamplingParams:
         part="engine",
         aliases=("max_completion_tokens", "n_predict"),
     )
+    min_tokens: int = _declare(
+        0,
+        "integer",
+        "nothing ends the answer before this many tokens",
+        low=0,
+        high=INT32_MAX,
+        part="engine",
+        rare=True,
+    )
     stop: tuple[str, ...] = _declare(
         (),
         "strings",
         "end the text before this string; may be repeated",
         high=MAX_STOP_CHARACTERS,
         part="text",
+        most=4,
         aliases=("stop_sequences",),
     )
     include_stop_str_in_output: bool = _declare(
@@ -239,8 +316,18 @@ class SamplingParams:
         cli=False,
         http=False,
     )
+    stop_token_ids: tuple[int, ...] = _declare(
+        (),
+        "ids",
+        "more ids that end the answer",
+        low=0,
+        high=INT32_MAX,
+        part="engine",
+        most=256,
+        cli=False,
+    )
     ignore_eos: bool = _declare(
-        False, "boolean", "go on past the ids that end an answer", part="engine"
+        False, "boolean", "go on past the ids that end an answer of their own accord", part="engine"
     )
     speculation: str = _declare(
         "off",
@@ -276,6 +363,11 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name, parameter in PARAMETERS.items():
             object.__setattr__(self, name, parameter.check(getattr(self, name)))
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise RequestError(
+                f"min_tokens is {self.min_tokens}, expected at most max_tokens, {self.max_tokens}",
+                param="min_tokens",
+            )
         object.__setattr__(self, "bias_ids", array("i", self.logit_bias))
         object.__setattr__(self, "bias_values", array("f", self.logit_bias.values()))
 
@@ -288,16 +380,26 @@ class SamplingOptions(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | Sequence[str]
+    xtc_probability: float
+    xtc_threshold: float
     logit_bias: Mapping[int, float]
     seed: int | None
     max_tokens: int | None
+    min_tokens: int
     stop: str | Sequence[str]
     include_stop_str_in_output: bool
     skip_special_tokens: bool
     stop_ids: Sequence[int] | None
+    stop_token_ids: Sequence[int]
     ignore_eos: bool
     speculation: str
     top_logprobs: int | None

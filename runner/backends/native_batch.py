@@ -6,6 +6,8 @@ import ctypes
 
 import numpy as np
 
+from numpy.typing import NDArray
+
 from edge_llm import abi
 from edge_llm.errors import NativeError
 from edge_llm.runner.backends.reference_sampler import NON_FINITE, NONE_ALLOWED
@@ -19,6 +21,8 @@ from edge_llm.runner.executor import (
     TokenLogprobs,
 )
 from edge_llm.runner.sampling import PARAMETERS, SamplingParams
+
+UInt32 = NDArray[np.uint32]
 
 # Fields of edge_sampler that are sampling parameters, by the names of both.
 SCALARS = tuple(
@@ -147,6 +151,7 @@ class StepBuffers:
             params.repetition_penalty != 1.0
             or params.presence_penalty != 0.0
             or params.frequency_penalty != 0.0
+            or params.dry_multiplier != 0.0
         )
         if penalized:
             out.history = self._borrow(sampler.history, np.int32)
@@ -156,16 +161,16 @@ class StepBuffers:
             out.history_length = out.prompt_length = 0
         out.bias_ids, out.bias_count = params.bias_ids.buffer_info()
         out.bias_values, _ = params.bias_values.buffer_info()
-        if sampler.allowed is None:
-            out.allowed = None
-        else:
-            words = -(-self._vocab // 32)
-            if len(sampler.allowed) != words:
-                raise NativeError(
-                    f"batch: a mask of allowed tokens has {len(sampler.allowed)} words, "
-                    f"expected {words}"
-                )
-            out.allowed = self._borrow(sampler.allowed, np.uint32)
+        out.allowed = self._mask(sampler.allowed)
+        out.breakers = self._mask(sampler.breakers)
+
+    def _mask(self, mask: UInt32 | None) -> int | None:
+        if mask is None:
+            return None
+        words = -(-self._vocab // 32)
+        if len(mask) != words:
+            raise NativeError(f"batch: a mask of tokens has {len(mask)} words, expected {words}")
+        return self._borrow(mask, np.uint32)
 
     def _borrow(self, values: object, dtype: type[np.generic]) -> int:
         array = np.ascontiguousarray(values, dtype)

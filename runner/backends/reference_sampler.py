@@ -18,6 +18,7 @@ NON_FINITE = "the logits are not finite"
 NONE_ALLOWED = "the mask of allowed tokens allows none"
 
 Bools = NDArray[np.bool_]
+UInt32 = NDArray[np.uint32]
 
 _WORD = 2**32 - 1
 
@@ -58,6 +59,8 @@ def choose(row: Float32, sampler: RowSampler, sampleable: int) -> int | str:
         if token < sampleable:
             logits[token] += np.float32(bias)
     _penalize(logits, sampler)
+    if params.dry_multiplier > 0:
+        _discourage(logits, sampler)
     top = logits.max()
     if not np.isfinite(top):
         return NON_FINITE if allowed.any() else NONE_ALLOWED
@@ -65,8 +68,11 @@ def choose(row: Float32, sampler: RowSampler, sampleable: int) -> int | str:
         return int(logits.argmax())  # the lowest id among equals
     weights = np.exp((logits - top) / np.float32(params.temperature)).astype(np.float64)
     weights[~_kept(logits, weights, sampler)] = 0.0
+    random, coin = randoms(sampler.seed, sampler.counter)
+    if coin < float(np.float32(params.xtc_probability)):
+        _exclude_top(logits, weights, params.xtc_threshold)
     total = np.cumsum(weights)
-    drawn = np.searchsorted(total, uniform(sampler.seed, sampler.counter) * total[-1], side="right")
+    drawn = np.searchsorted(total, random * total[-1], side="right")
     return int(min(drawn, np.flatnonzero(weights)[-1]))
 
 
@@ -80,9 +86,9 @@ def raw_logprobs(row: Float32, token: int, most: int, sampleable: int) -> TokenL
     return TokenLogprobs(float(values[token]), top)
 
 
-def uniform(seed: int, counter: int) -> float:
-    """Return a number in [0, 1) with 53 random bits, a pure function of its arguments (below 2^64
-    each): Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)."""
+def randoms(seed: int, counter: int) -> tuple[float, float]:
+    """Return two numbers in [0, 1) with 53 random bits each, for the draw and for XTC's coin: pure
+    functions of the arguments (below 2^64 each). Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)."""
     key = [seed & _WORD, seed >> 32]
     state = [counter & _WORD, counter >> 32, 0, 0]
     for _ in range(10):
@@ -94,14 +100,21 @@ def uniform(seed: int, counter: int) -> float:
             first & _WORD,
         ]
         key = [(key[0] + 0x9E3779B9) & _WORD, (key[1] + 0xBB67AE85) & _WORD]
-    return float((state[0] << 32 | state[1]) >> 11) * 2.0**-53
+    first, second = (
+        float((high << 32 | low) >> 11) * 2.0**-53 for high, low in (state[:2], state[2:])
+    )
+    return first, second
 
 
 def _allowed(sampler: RowSampler, sampleable: int) -> Bools:
-    if sampler.allowed is None:
-        return np.ones(sampleable, np.bool_)
-    bits = np.unpackbits(sampler.allowed.view(np.uint8), bitorder="little")
-    return bits[:sampleable].astype(np.bool_)
+    return _bits(sampler.allowed, sampleable, missing=True)
+
+
+def _bits(mask: UInt32 | None, count: int, *, missing: bool) -> Bools:
+    """Return the first bits of a mask, all ``missing`` where there is none."""
+    if mask is None:
+        return np.full(count, missing)
+    return np.unpackbits(mask.view(np.uint8), bitorder="little")[:count].astype(np.bool_)
 
 
 def _penalize(logits: Float32, sampler: RowSampler) -> None:
@@ -117,18 +130,77 @@ def _penalize(logits: Float32, sampler: RowSampler) -> None:
     logits[output] -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
 
 
+def _discourage(logits: Float32, sampler: RowSampler) -> None:
+    """DRY (github.com/oobabooga/textgen/pull/5677): an id that would go on with a repetition of n
+    tokens, the longest there is, loses multiplier * base^(n - allowed_length). No repetition
+    reaches across a breaker, and breakers lose nothing."""
+    params = sampler.params
+    ids = sampler.history.tolist()
+    if params.dry_penalty_last_n >= 0:
+        ids = ids[max(0, len(ids) - params.dry_penalty_last_n) :]
+    breaks = _bits(sampler.breakers, max([len(logits), *ids]) + 1, missing=False)
+    longest: dict[int, int] = {}
+    for end in range(1, len(ids)):  # what ids[:end] ends with, and the whole does too
+        length = 0
+        while (
+            length < end
+            and ids[end - 1 - length] == ids[-1 - length]
+            and not breaks[ids[-1 - length]]
+        ):
+            length += 1
+        if ids[end] < len(logits) and not breaks[ids[end]]:
+            longest[ids[end]] = max(length, longest.get(ids[end], 0))
+    for token, length in longest.items():
+        if length >= params.dry_allowed_length:
+            base, exponent = np.float32(params.dry_base), length - params.dry_allowed_length
+            penalty = float(np.float32(params.dry_multiplier)) * _power(float(base), exponent)
+            logits[token] -= np.float32(min(penalty, 1e30))
+
+
+def _power(base: float, exponent: int) -> float:
+    """Return base^exponent by squaring, as the core does; it may become infinite."""
+    result = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
+def _exclude_top(logits: Float32, weights: NDArray[np.float64], threshold: float) -> None:
+    """XTC (github.com/oobabooga/textgen/pull/6335): of the ids with at least so much of the
+    probability, only the last in the ranking keeps its weight."""
+    likely = np.flatnonzero((weights > 0) & (weights >= np.float32(threshold) * weights.sum()))
+    if len(likely):
+        last = likely[np.argsort(-logits[likely], kind="stable")[-1]]
+        weights[likely[likely != last]] = 0.0
+
+
 def _distinct(ids: Int32, sampleable: int) -> tuple[Int32, Int32]:
     distinct, counts = np.unique(ids[ids < sampleable], return_counts=True)
     return distinct, counts.astype(np.int32)
 
 
 def _kept(logits: Float32, weights: NDArray[np.float64], sampler: RowSampler) -> Bools:
-    """Which ids top-k, then min-p, then top-p over what is left, keep. All three keep a beginning
-    of the ranking by logit, equal logits by id."""
+    """Which ids top-k, typicality, min-p and top-p keep, each over what is left. All but
+    typicality (Meister et al., arXiv 2202.00666) keep a beginning of the ranking by logit, equal
+    logits by id."""
     params = sampler.params
     ranking = np.argsort(-logits, kind="stable")
     if params.top_k:
         ranking = ranking[: params.top_k]
+    if params.typical_p < 1:
+        scaled = (logits[ranking] - logits[ranking[0]]) / np.float32(params.temperature)
+        possible = weights[ranking] > 0
+        share = weights[ranking][possible]
+        mean = np.float32((share * scaled[possible]).sum() / share.sum())  # -log p - H: mean - x
+        by_id = np.argsort(ranking, kind="stable")
+        order = by_id[np.argsort(np.abs(scaled - mean)[by_id], kind="stable")]
+        reached = np.cumsum(weights[ranking[order]])
+        enough = np.float32(params.typical_p) * reached[-1]
+        count = int(np.searchsorted(reached, enough)) + 1
+        ranking = ranking[np.sort(order[:count])]
     if params.min_p > 0:
         distance = (logits[ranking] - logits[ranking[0]]) / np.float32(params.temperature)
         ranking = ranking[distance >= np.float32(np.log(params.min_p))]

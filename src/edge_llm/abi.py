@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 MAX_LOGPROBS = 20
 
 
@@ -106,6 +106,13 @@ class Sampler(Structure):
         ("repetition_penalty", c_float),
         ("presence_penalty", c_float),
         ("frequency_penalty", c_float),
+        ("typical_p", c_float),
+        ("dry_multiplier", c_float),
+        ("dry_base", c_float),
+        ("dry_allowed_length", c_int32),
+        ("dry_penalty_last_n", c_int32),
+        ("xtc_probability", c_float),
+        ("xtc_threshold", c_float),
         ("top_logprobs", c_int32),
         ("seed", c_uint64),
         ("counter", c_uint64),
@@ -115,6 +122,7 @@ class Sampler(Structure):
         ("bias_ids", c_void_p),
         ("bias_values", c_void_p),
         ("bias_count", c_int32),
+        ("breakers", c_void_p),
         ("allowed", c_void_p),
         ("target", c_int32),
     ]

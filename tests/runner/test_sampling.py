@@ -77,6 +77,18 @@ REFUSED: list[tuple[str, Any]] = [
     ("stop_ids", [-1]),
     ("ignore_eos", 1),
     ("top_logprobs", 21),
+    ("min_tokens", -1),
+    ("stop_token_ids", [-1]),
+    ("stop_token_ids", None),
+    ("typical_p", 1.5),
+    ("dry_multiplier", -0.1),
+    ("dry_base", 0.9),
+    ("dry_allowed_length", 0),
+    ("dry_penalty_last_n", -2),
+    ("dry_sequence_breakers", [""]),
+    ("dry_sequence_breakers", ["x" * 5000]),
+    ("xtc_probability", 1.1),
+    ("xtc_threshold", -0.1),
     ("prompt_logprobs", -1),
 ]
 
@@ -106,6 +118,13 @@ def test_what_is_meant_is_accepted() -> None:
     assert params.logit_bias == {7: 0.5}
     assert SamplingParams(stop=()).stop == ()
     assert SamplingParams(stop=("x" * MAX_STOP_CHARACTERS,))
+
+
+def test_an_answer_cannot_be_longer_than_it_may_be() -> None:
+    assert SamplingParams(min_tokens=3, max_tokens=3).min_tokens == 3
+    with pytest.raises(RequestError, match="min_tokens is 4, expected at most max_tokens") as info:
+        SamplingParams(min_tokens=4, max_tokens=3)
+    assert info.value.param == "min_tokens"
 
 
 def test_its_mapping_is_its_own() -> None:
@@ -149,7 +168,7 @@ def test_keyword_arguments_are_the_table() -> None:
     hints = {name: hint.__forward_arg__ for name, hint in SamplingOptions.__annotations__.items()}
     assert list(hints) == list(PARAMETERS)
     params = {item.name: item.type for item in fields(SamplingParams)}
-    wider = {"stop", "stop_ids"}  # any sequence will do
+    wider = {"stop", "stop_ids", "stop_token_ids", "dry_sequence_breakers"}  # any sequence will do
     assert {name: hints[name] for name in hints if name not in wider} == {
         name: params[name] for name in hints if name not in wider
     }
@@ -164,7 +183,7 @@ def test_names_and_aliases_are_unique() -> None:
 
 def test_the_struct_of_the_core_has_these_parameters() -> None:
     run_time = {"sample", "seed", "counter", "history", "history_length", "prompt_length"}
-    run_time |= {"bias_ids", "bias_values", "bias_count", "allowed", "target"}
+    run_time |= {"bias_ids", "bias_values", "bias_count", "allowed", "target", "breakers"}
     assert PARAMETERS["top_logprobs"].high == abi.MAX_LOGPROBS
     kinds = {"integer": ctypes.c_int32, "number": ctypes.c_float}
     assert {name: kind for name, kind, *_ in abi.Sampler._fields_ if name not in run_time} == {

@@ -148,6 +148,12 @@ void Executor::check_sampler(const edge_sampler& sampler, int32_t row) const {
       sampler.prompt_length > sampler.history_length) {
     fail(EDGE_INVALID, "batch: a length of row %d is out of range", row);
   }
+  if (sampler.dry_multiplier > 0.0f &&
+      (sampler.history_length > limits_.context || sampler.dry_allowed_length < 1)) {
+    fail(EDGE_INVALID,
+         "batch: DRY of row %d looks at %d ids and allows %d, expected at most %d and at least 1",
+         row, sampler.history_length, sampler.dry_allowed_length, limits_.context);
+  }
   if (sampler.history_length > 0) {
     require_pointer("history", sampler.history);
     require_ids("the history", sampler.history, sampler.history_length, program_.vocab, row);

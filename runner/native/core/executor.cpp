@@ -94,8 +94,8 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   const uint64_t tile = epilogues ? epilogue_bytes(limits.max_tokens) : 0;
   epilogue_scratch_ = Reservation(threads * tile, "products");
   attention_scratch_ = Reservation(threads * attention, "attention");
-  sampler_stride_ = static_cast<uint64_t>(
-      round_up(static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab)), 64));
+  sampler_stride_ = static_cast<uint64_t>(round_up(
+      static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab, limits_.context)), 64));
   sampler_scratch_ = Reservation(threads * sampler_stride_, "the sampler");
   for (size_t g = 0; g < block_counts_.size(); ++g) {
     const auto count = static_cast<uint64_t>(block_counts_[g]);

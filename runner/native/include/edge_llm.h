@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 9
+#define EDGE_ABI_VERSION 10
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -89,8 +89,9 @@ typedef struct edge_limits {
 } edge_limits;
 
 // One wanted row's sampler. `history` is prompt then output ids; repetition_penalty looks at all of
-// it, presence and frequency penalties at history[prompt_length:]. `counter` is the number of
-// tokens this sequence has sampled: the random number is a pure function of (seed, counter).
+// it, presence and frequency penalties at history[prompt_length:], DRY at its end (then it has at
+// most `context` ids). `counter` is the number of tokens this sequence has sampled: the random
+// numbers are a pure function of (seed, counter).
 typedef struct edge_sampler {
   int32_t sample;                             // 0: logits only
   float temperature;                          // 0: greedy (lowest id wins a tie)
@@ -99,6 +100,13 @@ typedef struct edge_sampler {
   float min_p;                                // 0: off
   float repetition_penalty;                   // 1: off
   float presence_penalty, frequency_penalty;  // 0: off
+  float typical_p;                            // 1: off
+  float dry_multiplier;                       // 0: off
+  float dry_base;                             // at least 1
+  int32_t dry_allowed_length;
+  int32_t dry_penalty_last_n;  // ids of the history's end; -1: all
+  float xtc_probability;       // 0: off
+  float xtc_threshold;
   int32_t top_logprobs;  // -1: none; 0..20: log-probabilities of the raw logits
   uint64_t seed, counter;
   const int32_t* history;
@@ -106,6 +114,7 @@ typedef struct edge_sampler {
   const int32_t* bias_ids;
   const float* bias_values;
   int32_t bias_count;
+  const uint32_t* breakers;  // bit i: DRY repeats nothing across id i; null: none; size as allowed
   const uint32_t* allowed;  // bit i: id i may be sampled; null: all; ceil(vocab / 32) words
   int32_t target;           // -1: sample; else the id to score: it comes back as if it was sampled
 } edge_sampler;

@@ -1,4 +1,4 @@
-// Ranking without sorting: the prefix of a ranking (logit descending, id ascending) that reaches a
+// Ranking without sorting: the prefix of a ranking (key descending, id ascending) that reaches a
 // given weight, found by a radix descent. Included by sampler.inl.
 #include <cfloat>
 
@@ -30,11 +30,11 @@ inline uint32_t rank_key(float logit) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// The shortest prefix whose weights, by weight(i), add up to `target`; at least one candidate of
-// positive weight. Three histograms (11, 11, 10 bits of the key), each inside the chosen bin of the
+// The shortest prefix of the ranking by key(i) whose weights, by weight(i), add up to `target`; at
+// least one candidate of positive weight. Three histograms (11, 11, 10 bits of the key), each inside the chosen bin of the
 // one before.
-template <class Weight>
-Cut find_cut(const Candidates& list, double target, double* bins, Weight weight) {
+template <class Key, class Weight>
+Cut find_cut(const Candidates& list, double target, double* bins, Key key_of, Weight weight) {
   uint32_t prefix = 0, known = 0;
   double above = 0.0;
   if (target <= 0.0) target = DBL_MIN;
@@ -43,7 +43,7 @@ Cut find_cut(const Candidates& list, double target, double* bins, Weight weight)
     uint32_t digits = shift ? kBins - 1 : kBins / 2 - 1;
     for (uint32_t b = 0; b <= digits; ++b) bins[b] = 0.0;
     for (int32_t i = 0; i < list.count; ++i) {
-      uint32_t key = rank_key(list.logits[i]);
+      uint32_t key = key_of(i);
       if ((key & known) == prefix) bins[key >> shift & digits] += weight(i);
     }
     uint32_t chosen = 0;
@@ -60,7 +60,7 @@ Cut find_cut(const Candidates& list, double target, double* bins, Weight weight)
   }
   Cut cut = {prefix, 0};
   for (int32_t i = 0; i < list.count; ++i) {
-    if (rank_key(list.logits[i]) != prefix) continue;
+    if (key_of(i) != prefix) continue;
     ++cut.ties;
     above += weight(i);
     if (above >= target) break;
@@ -81,11 +81,19 @@ inline void keep_if(Candidates* list, Keep keep) {
   list->count = count;
 }
 
-inline void apply_cut(Candidates* list, Cut cut) {
+template <class Key>
+inline void apply_cut(Candidates* list, Cut cut, Key key_of) {
   keep_if(list, [&](int32_t i) {
-    uint32_t key = rank_key(list->logits[i]);
+    uint32_t key = key_of(i);
     return key > cut.key || (key == cut.key && cut.ties-- > 0);
   });
+}
+
+// Keeps the shortest prefix of the ranking by logit whose weights add up to `target`.
+template <class Weight>
+inline void keep_likeliest(Candidates* list, double target, double* bins, Weight weight) {
+  auto key = [&](int32_t i) { return rank_key(list->logits[i]); };
+  apply_cut(list, find_cut(*list, target, bins, key, weight), key);
 }
 
 }  // namespace

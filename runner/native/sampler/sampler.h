@@ -1,7 +1,8 @@
-// From one row of logits to one token id. Order: raw log-probabilities; bias; penalties; mask;
-// greedy, or temperature, top-k, min-p, top-p, then one draw. The draw is a pure function of
-// (seed, counter), so it depends neither on the batch nor on preemption. Equal logits rank by id.
-// With a target nothing is chosen: the target's log-probability is what is asked for.
+// From one row of logits to one token id. Order: raw log-probabilities; bias; penalties; DRY; mask;
+// greedy, or temperature, top-k, typicality, min-p, top-p, XTC, then one draw. The draw, and the
+// coin that XTC throws, are pure functions of (seed, counter), so they depend neither on the batch
+// nor on preemption. Equal logits rank by id. With a target nothing is chosen: the target's
+// log-probability is what is asked for.
 #pragma once
 
 #include "core/kernel.h"
@@ -10,7 +11,8 @@
 namespace edge {
 
 struct SamplerKernels {
-  size_t (*scratch_bytes)(int32_t vocab);
+  // Of a row whose history has at most `context` ids.
+  size_t (*scratch_bytes)(int32_t vocab, int32_t context);
   // `logits` [vocab] is not changed. `sampler` asks for a token and has been checked: its ids are
   // in [0, vocab). `scratch` belongs to this row alone while the call runs.
   void (*sample)(const float* logits, int32_t vocab, int32_t sampleable,

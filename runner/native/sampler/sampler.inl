@@ -5,6 +5,7 @@
 #include <cfloat>
 
 #include "sampler/candidates.inl"
+#include "sampler/dry.inl"
 #include "sampler/logprobs.inl"
 #include "sampler/sampler.h"
 
@@ -17,7 +18,7 @@ enum SampleStatus : int32_t { kSampled = 0, kNonFinite = 1, kNothingAllowed = 2 
 struct SamplerScratch {
   double* bins;
   float *logits, *weights;
-  int32_t* ids;
+  int32_t *ids, *matches;
 };
 
 inline SamplerScratch sampler_scratch(uint8_t* memory, int32_t vocab) {
@@ -26,12 +27,13 @@ inline SamplerScratch sampler_scratch(uint8_t* memory, int32_t vocab) {
   scratch.logits = reinterpret_cast<float*>(scratch.bins + kBins);
   scratch.weights = scratch.logits + round_up(vocab, kLanes);
   scratch.ids = reinterpret_cast<int32_t*>(scratch.weights + round_up(vocab, kLanes));
+  scratch.matches = scratch.ids + round_up(vocab, kLanes);
   return scratch;
 }
 
 template <class V>
-size_t scratch_bytes(int32_t vocab) {
-  return kBins * sizeof(double) + size_t(round_up(vocab, kLanes)) * 12;
+size_t scratch_bytes(int32_t vocab, int32_t context) {
+  return kBins * sizeof(double) + size_t(round_up(vocab, kLanes)) * 12 + size_t(context) * 4;
 }
 
 // No NaN and no +inf.
@@ -185,7 +187,10 @@ Candidates gather_from(const SamplerScratch& scratch, int32_t count, float floor
 template <class V>
 float candidate_floor(const SamplerScratch& scratch, int32_t count, float top,
                       const edge_sampler& sampler) {
-  bool by_count = sampler.top_k > 0, by_weight = sampler.min_p > 0.0f;
+  // Typicality keeps no prefix, and what min-p looks at comes after it.
+  bool typical = sampler.typical_p < 1.0f;
+  bool by_count = sampler.top_k > 0, by_weight = sampler.min_p > 0.0f && !typical;
+  if (typical && !by_count) return -FLT_MAX;
   double total = by_count || by_weight ? 0.0 : total_of<V>(scratch.weights, count);
   for (float depth = 4.0f; depth <= 16.0f; depth += 4.0f) {
     float floor = top - depth * sampler.temperature;
@@ -197,7 +202,39 @@ float candidate_floor(const SamplerScratch& scratch, int32_t count, float top,
   return -FLT_MAX;
 }
 
-// Top-k, min-p, then top-p over what those two left.
+// Locally typical sampling (Meister et al., arXiv 2202.00666): keeps the candidates whose surprise
+// is nearest to the entropy, until they have typical_p of the probability. With x the logits over
+// the temperature, -log p(i) - H is mean(x) - x(i).
+template <class V>
+void keep_typical(Candidates* list, float top, const edge_sampler& sampler, double* bins) {
+  auto scaled = [&](int32_t i) { return (list->logits[i] - top) / sampler.temperature; };
+  double total = total_of<V>(list->weights, list->count), sum = 0.0;
+  for (int32_t i = 0; i < list->count; ++i) {
+    if (list->weights[i] > 0.0f) sum += double(list->weights[i]) * double(scaled(i));
+  }
+  float mean = float(sum / total);
+  auto key = [&](int32_t i) { return ~float_bits(std::fabs(scaled(i) - mean)); };
+  auto weight = [&](int32_t i) { return double(list->weights[i]); };
+  double target = double(sampler.typical_p) * total;
+  apply_cut(list, find_cut(*list, target, bins, key, weight), key);
+}
+
+// XTC ("exclude top choices"; github.com/oobabooga/textgen/pull/6335): of the candidates that have
+// at least `threshold` of the probability, only the last in the ranking keeps its weight.
+template <class V>
+void exclude_top(const float* logits, float* weights, int32_t count, float threshold) {
+  double least = double(threshold) * total_of<V>(weights, count);
+  auto chosen = [&](int32_t i) { return weights[i] > 0.0f && double(weights[i]) >= least; };
+  int32_t last = -1;
+  for (int32_t i = 0; i < count; ++i) {
+    if (chosen(i) && (last < 0 || logits[i] <= logits[last])) last = i;
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    if (i != last && chosen(i)) weights[i] = 0.0f;
+  }
+}
+
+// Top-k, typicality, min-p, then top-p over what those left.
 template <class V>
 Candidates filter(const SamplerScratch& scratch, int32_t count, float top,
                   const edge_sampler& sampler) {
@@ -206,7 +243,11 @@ Candidates filter(const SamplerScratch& scratch, int32_t count, float top,
   Candidates list = gather_from<V>(scratch, count, floor);
   if (sampler.top_k > 0 && sampler.top_k < list.count) {
     auto one = [](int32_t) { return 1.0; };
-    apply_cut(&list, find_cut(list, double(sampler.top_k), scratch.bins, one));
+    keep_likeliest(&list, double(sampler.top_k), scratch.bins, one);
+  }
+  if (sampler.typical_p < 1.0f) {
+    keep_typical<V>(&list, top, sampler, scratch.bins);
+    top = highest<V>(list.logits, list.count);
   }
   if (sampler.min_p > 0.0f) {
     float lowest = float(natural_log(sampler.min_p));
@@ -214,9 +255,10 @@ Candidates filter(const SamplerScratch& scratch, int32_t count, float top,
             [&](int32_t i) { return (list.logits[i] - top) / sampler.temperature >= lowest; });
   }
   if (sampler.top_p < 1.0f) {
-    if (sampler.top_k > 0 || sampler.min_p > 0.0f) total = total_of<V>(list.weights, list.count);
+    bool cut = sampler.top_k > 0 || sampler.min_p > 0.0f || sampler.typical_p < 1.0f;
+    if (cut) total = total_of<V>(list.weights, list.count);
     auto weight = [&](int32_t i) { return double(list.weights[i]); };
-    apply_cut(&list, find_cut(list, double(sampler.top_p) * total, scratch.bins, weight));
+    keep_likeliest(&list, double(sampler.top_p) * total, scratch.bins, weight);
   }
   return list;
 }
@@ -230,6 +272,9 @@ void choose(const SamplerScratch& scratch, const float* logits, int32_t sampleab
   if (has_penalty(sampler)) {
     usable = penalize(sampler, sampleable, scratch.ids, scratch.logits) && usable;
   }
+  if (sampler.dry_multiplier > 0.0f) {
+    discourage(sampler, sampleable, scratch.matches, scratch.ids, scratch.logits);
+  }
   float top = highest<V>(scratch.logits, sampleable);
   if (!usable || top == -INFINITY) {
     out->status =
@@ -238,12 +283,18 @@ void choose(const SamplerScratch& scratch, const float* logits, int32_t sampleab
     out->id = first_equal<V>(scratch.logits, sampleable, top);
   } else {
     weigh<V>(scratch.logits, sampleable, top, sampler.temperature, scratch.weights);
-    double u = uniform(sampler.seed, sampler.counter);
-    if (sampler.top_k > 0 || sampler.min_p > 0.0f || sampler.top_p < 1.0f) {
+    Randoms random = randoms(sampler.seed, sampler.counter);
+    bool excluding = random.coin < double(sampler.xtc_probability);
+    if (sampler.top_k > 0 || sampler.min_p > 0.0f || sampler.top_p < 1.0f ||
+        sampler.typical_p < 1.0f) {
       Candidates list = filter<V>(scratch, sampleable, top, sampler);
-      out->id = list.ids[draw<V>(list.weights, list.count, u)];
+      if (excluding) exclude_top<V>(list.logits, list.weights, list.count, sampler.xtc_threshold);
+      out->id = list.ids[draw<V>(list.weights, list.count, random.draw)];
     } else {
-      out->id = draw<V>(scratch.weights, sampleable, u);
+      if (excluding) {
+        exclude_top<V>(scratch.logits, scratch.weights, sampleable, sampler.xtc_threshold);
+      }
+      out->id = draw<V>(scratch.weights, sampleable, random.draw);
     }
   }
 }

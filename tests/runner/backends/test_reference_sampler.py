@@ -11,7 +11,7 @@ from edge_llm.runner.backends.reference_sampler import (
     NONE_ALLOWED,
     choose,
     raw_logprobs,
-    uniform,
+    randoms,
 )
 from edge_llm.runner.executor import RowSampler
 from edge_llm.runner.sampling import SamplingParams
@@ -54,9 +54,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_the_random_numbers_are_philox() -> None:
-    assert uniform(0, 0) == (0x6627E8D5E169C58D >> 11) * 2.0**-53  # a known answer
-    values = [uniform(seed, counter) for seed in (1, 2**63) for counter in range(500)]
+    known = (0x6627E8D5E169C58D, 0xBC57AC4C9B00DBD8)
+    assert randoms(0, 0) == tuple((bits >> 11) * 2.0**-53 for bits in known)
+    pairs = [randoms(seed, counter) for seed in (1, 2**63) for counter in range(250)]
+    values = [value for pair in pairs for value in pair]
     assert len(set(values)) == 1000
+    assert abs(np.corrcoef(np.array(pairs).T)[0, 1]) < 0.1
     assert 0.0 <= min(values) < 0.01 < 0.99 < max(values) < 1.0
     assert np.mean(values) == pytest.approx(0.5, abs=0.03)
 
@@ -101,6 +104,92 @@ def test_filters_keep_the_beginning_of_the_ranking(
     expected = np.zeros(len(LOGITS))
     expected[kept] = softmax(LOGITS[kept])
     np.testing.assert_allclose(drawn(**params), expected, atol=0.06)
+
+
+def test_typicality_keeps_what_is_as_surprising_as_expected() -> None:
+    """By hand: of shares 0.6, 0.2, 0.1, 0.1 the entropy is 1.09, the surprises are 0.51, 1.61 and
+    2.30: the likeliest is no more typical than the second."""
+    logits = np.log(np.array([0.1, 0.6, 0.2, 0.1], np.float32))
+    for typical_p, kept in ((0.0, [2]), (0.2, [2]), (0.5, [1, 2]), (0.81, [0, 1, 2]), (1.0, None)):
+        expected = np.exp(logits.astype(np.float64))
+        if kept is not None:
+            expected[[i for i in range(4) if i not in kept]] = 0
+        np.testing.assert_allclose(
+            drawn(logits, typical_p=typical_p), expected / expected.sum(), atol=0.06
+        )
+    # min-p looks at the likeliest of what is left, top-p at what they left together.
+    np.testing.assert_allclose(drawn(logits, typical_p=0.1, min_p=0.5), [0, 0, 1, 0])
+
+
+def test_xtc_excludes_all_likely_tokens_but_the_last() -> None:
+    logits = np.log(np.array([0.1, 0.5, 0.2, 0.2], np.float32))
+    raw = np.exp(logits.astype(np.float64))
+    expected = np.array([0.1, 0, 0, 0.2]) / 0.3  # of the two equal ones the second is the last
+    np.testing.assert_allclose(
+        drawn(logits, xtc_probability=1.0, xtc_threshold=0.15), expected, atol=0.06
+    )
+    half = (expected + raw) / 2
+    np.testing.assert_allclose(
+        drawn(logits, xtc_probability=0.5, xtc_threshold=0.15), half, atol=0.06
+    )
+    for threshold in (0.3, 0.6):  # fewer than two are likely
+        np.testing.assert_allclose(
+            drawn(logits, xtc_probability=1.0, xtc_threshold=threshold), raw, atol=0.06
+        )
+    np.testing.assert_allclose(
+        drawn(logits, xtc_probability=1.0, xtc_threshold=0.0), [1, 0, 0, 0], atol=0.06
+    )
+
+
+DRY = {"temperature": 0.0, "dry_multiplier": 1.0, "dry_base": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("history", "params", "penalties"),
+    [
+        ([1, 2, 3, 1, 2], {}, {3: 1.0}),  # a repetition of two: 1 * 2^0
+        ([1, 2, 3, 1, 2], {"dry_allowed_length": 1}, {3: 2.0}),
+        ([1, 2, 3, 1, 2], {"dry_allowed_length": 3}, {}),
+        ([0, 1, 2, 3, 0, 1, 2], {}, {3: 2.0}),
+        ([2, 2, 2, 2], {}, {2: 2.0}),  # repetitions may overlap
+        ([0, 1, 2, 3, 1, 2, 4, 0, 1, 2], {}, {3: 2.0, 4: 1.0}),
+        ([0, 1, 2, 3, 0, 1, 2], {"breakers": [1]}, {}),
+        ([1, 2, 0, 2, 0, 3, 2, 0], {"breakers": [1]}, {2: 1.0, 3: 1.0}),
+        ([1, 2, 3, 1, 2], {"breakers": [3]}, {}),  # a breaker is never penalized
+        ([1, 2, 3, 1, 2], {"dry_penalty_last_n": 4}, {}),
+        ([1, 2, 3, 1, 2], {"dry_penalty_last_n": 5}, {3: 1.0}),
+        ([1, 2, 3, 1, 2], {"dry_penalty_last_n": 0}, {}),
+        ([1, 2, 3, 1, 2], {"dry_multiplier": 0.5}, {3: 0.5}),
+        ([1, 2], {}, {}),
+        ([], {}, {}),
+    ],
+)
+def test_dry_penalizes_what_goes_on_with_a_repetition(
+    history: list[int], params: dict[str, object], penalties: dict[int, float]
+) -> None:
+    """Each id is raised in turn until it is chosen, which tells what it lost."""
+    breakers = np.array([sum(1 << i for i in params.pop("breakers", []))], np.uint32)
+    lost = {}
+    for token in range(5):
+        for quarters in range(-1, 20):
+            logits = np.full(5, -0.125, np.float32)
+            logits[token] = quarters / 4
+            row = sampler(tuple(history), 0, **(DRY | params))
+            others = [i for i in range(5) if i != token]
+            logits[others] -= 100.0
+            logits[(token + 1) % 5] = -0.125 + penalties.get((token + 1) % 5, 0.0)
+            if choose(logits, replace(row, breakers=breakers), 5) == token:
+                lost[token] = quarters / 4
+                break
+    assert {token: value for token, value in lost.items() if value} == penalties
+
+
+def test_a_long_repetition_costs_a_finite_penalty() -> None:
+    for history in ([2] * 500, [2, 1] * 250):
+        row = sampler(tuple(history), 0, temperature=1.0, dry_multiplier=1.0)
+        assert isinstance(choose(LOGITS, row, len(LOGITS)), int)
+    row = sampler((0,) * 500, 0, temperature=1.0, dry_multiplier=1.0)
+    assert choose(LOGITS[:1], row, 1) == 0  # there is nothing else
 
 
 def test_rows_that_cannot_be_sampled() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_llm.runner.backends.reference_sampler import uniform
+from edge_llm.errors import NativeError
+from edge_llm.runner.backends.reference_sampler import randoms
+from edge_llm.runner.engine.constraints import mask_of
 from edge_llm.runner.executor import RowSampler, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
@@ -26,26 +28,23 @@ def sampler(
     history: Sequence[int] = (),
     prompt_length: int = 0,
     allowed: Sequence[int] | None = None,
+    breakers: Sequence[int] | None = None,
     vocab: int = 0,
     **params: Any,
 ) -> RowSampler:
-    mask = None
-    if allowed is not None:
-        bits = np.zeros(-(-vocab // 32) * 32, np.uint8)
-        bits[list(allowed)] = 1
-        mask = np.packbits(bits, bitorder="little").view(np.uint32)
     return RowSampler(
         params=SamplingParams(**params),
         seed=seed,
         counter=counter,
         history=np.array(history, np.int32),
         prompt_length=prompt_length,
-        allowed=mask,
+        allowed=None if allowed is None else mask_of(allowed, vocab),
+        breakers=None if breakers is None else mask_of(breakers, vocab),
     )
 
 
 def adjusted(logits: Float32, row: RowSampler, sampleable: int) -> Float32:
-    """Bias, penalties and mask, rounded as the sampler rounds."""
+    """Bias, penalties, DRY and mask, rounded as the sampler rounds."""
     out = logits.copy()
     for token, bias in row.params.logit_bias.items():
         out[token] += np.float32(bias)
@@ -56,6 +55,12 @@ def adjusted(logits: Float32, row: RowSampler, sampleable: int) -> Float32:
         if count:
             out[token] -= np.float32(row.params.presence_penalty)
             out[token] -= np.float32(row.params.frequency_penalty) * np.float32(count)
+    for token, length in repetitions(row).items():
+        exponent = length - row.params.dry_allowed_length
+        if row.params.dry_multiplier > 0 and exponent >= 0:
+            base = np.float64(np.float32(row.params.dry_base))
+            penalty = np.float64(np.float32(row.params.dry_multiplier)) * base**exponent
+            out[token] -= np.float32(min(penalty, 1e30))
     if row.allowed is not None:
         bits = np.unpackbits(row.allowed.view(np.uint8), bitorder="little")[: len(out)]
         out[bits == 0] = -np.inf
@@ -63,8 +68,28 @@ def adjusted(logits: Float32, row: RowSampler, sampleable: int) -> Float32:
     return out
 
 
+def repetitions(row: RowSampler) -> dict[int, int]:
+    """How long a repetition each id would go on with."""
+    ids = row.history.tolist()
+    if row.params.dry_penalty_last_n >= 0:
+        ids = ids[len(ids) - min(len(ids), row.params.dry_penalty_last_n) :]
+    bits = np.zeros(10**5, np.uint8)
+    if row.breakers is not None:
+        bits = np.unpackbits(row.breakers.view(np.uint8), bitorder="little")
+    longest: dict[int, int] = {}
+    for place, token in enumerate(ids):
+        if bits[token]:
+            continue
+        for length in range(1, place + 1):
+            end = ids[len(ids) - length :]
+            if ids[place - length : place] != end or bits[end].any():
+                break
+            longest[token] = max(length, longest.get(token, 0))
+    return longest
+
+
 def distribution(logits: Float32, row: RowSampler, sampleable: int) -> Float64:
-    """Probabilities by id, by sorting: temperature, top-k, min-p, top-p."""
+    """Probabilities by id, by sorting: temperature, top-k, typicality, min-p, top-p, XTC."""
     params = row.params
     scores = adjusted(logits, row, sampleable)
     ranking = np.argsort(-scores, kind="stable")  # ties by id
@@ -74,10 +99,26 @@ def distribution(logits: Float32, row: RowSampler, sampleable: int) -> Float64:
     weights = np.exp(z)[ranking]
     if params.top_k:
         weights[params.top_k :] = 0
-    weights[weights < params.min_p * (1 - 1e-7)] = 0
+    if params.typical_p < 1:
+        possible = weights > 0
+        shares = weights[possible] / weights.sum()
+        entropy = -(shares * np.log(shares)).sum()
+        surprise = np.full(len(weights), np.inf)
+        surprise[possible] = np.abs(-np.log(shares) - entropy)
+        # Equal logits are neighbours in the ranking, in the order of their ids.
+        order = np.argsort(np.round(surprise, 9), kind="stable")
+        typical = float(np.float32(params.typical_p))
+        reached = np.cumsum(weights[order]) >= typical * weights.sum() * (1 - 1e-12)
+        weights[order[int(reached.argmax()) + 1 :]] = 0
+    weights[weights < params.min_p * weights.max() * (1 - 1e-7)] = 0
     top_p = float(np.float32(params.top_p))
-    reached = np.cumsum(weights) >= top_p * weights.sum() * (1 - 1e-12)
+    reached = (np.cumsum(weights) >= top_p * weights.sum() * (1 - 1e-12)) & (weights > 0)
     weights[int(reached.argmax()) + 1 :] = 0
+    coin = randoms(row.seed, row.counter)[1]
+    if coin < float(np.float32(params.xtc_probability)):
+        least = float(np.float32(params.xtc_threshold)) * weights.sum()
+        likely = np.flatnonzero((weights > 0) & (weights >= least * (1 - 1e-9)))
+        weights[likely[:-1]] = 0
     out = np.zeros(len(scores))
     out[ranking] = weights / weights.sum()
     return out
@@ -88,10 +129,11 @@ def sample(
     plan_builder: Any,
     logits: Float32,
     rows: Sequence[RowSampler | None],
+    context: int = 64,
     **options: Any,
 ) -> StepResult:
     """One step in which row r samples from ``logits[r]``."""
-    builder = plan_builder(context=len(logits))
+    builder = plan_builder(context=max(context, len(logits)))
     runner = run_plan(builder, builder.activations(logits), **options)
     result = runner.step({0: range(len(logits))}, samplers=rows, want_logits=False)
     assert isinstance(result, StepResult)
@@ -108,7 +150,8 @@ def random_row(rng: np.random.Generator, vocab: int) -> RowSampler:
     def maybe(value: float, neutral: float) -> float:
         return value if rng.random() < 0.5 else neutral
 
-    history = rng.integers(0, vocab, rng.integers(0, 40)).tolist()
+    few = int(rng.choice([2, 3, 10, vocab]))  # ids, so that there are repetitions
+    history = rng.integers(0, min(few, vocab), rng.integers(0, 40)).tolist()
     return sampler(
         seed=int(rng.integers(2**63)),
         counter=int(rng.integers(2**40)),
@@ -120,6 +163,14 @@ def random_row(rng: np.random.Generator, vocab: int) -> RowSampler:
         top_k=int(maybe(int(rng.integers(1, 60)), 0)),
         top_p=maybe(float(rng.choice([0.0, 0.5, 0.95, 0.9999])), 1.0),
         min_p=maybe(float(rng.choice([0.01, 0.2, 1.0])), 0.0),
+        typical_p=maybe(float(rng.choice([0.0, 0.3, 0.9, 0.999])), 1.0),
+        xtc_probability=maybe(float(rng.choice([0.5, 1.0])), 0.0),
+        xtc_threshold=float(rng.choice([0.0, 0.03, 0.1, 0.4])),
+        dry_multiplier=maybe(float(rng.choice([0.25, 1.0, 7.0])), 0.0),
+        dry_base=float(rng.choice([1.0, 1.75, 4.0])),
+        dry_allowed_length=int(rng.integers(1, 5)),
+        dry_penalty_last_n=int(rng.choice([-1, -1, 0, 1, 10, 100])),
+        breakers=rng.integers(0, min(few, vocab), 2).tolist() if rng.random() < 0.4 else None,
         repetition_penalty=maybe(1.3, 1.0),
         presence_penalty=maybe(0.5, 0.0),
         frequency_penalty=maybe(-0.25, 0.0),
@@ -148,7 +199,7 @@ def test_same_id_as_the_oracle(
         assert_same_result(got, expected)
     for r, row in enumerate(rows):
         weights = np.cumsum(distribution(logits[r], row, sampleable))
-        wanted = int(np.searchsorted(weights, uniform(row.seed, row.counter), side="right"))
+        wanted = int(np.searchsorted(weights, randoms(row.seed, row.counter)[0], side="right"))
         assert expected.ids[r] == wanted, row
 
 
@@ -318,17 +369,79 @@ def test_filters_at_a_full_vocabulary(run_plan: Any, plan_builder: Any) -> None:
     """Flat, middling and peaked logits: the candidates are found at different depths."""
     vocab = 40_000
     spreads = [0.01, 0.5, 2.5, 8.0]
-    logits = np.concatenate([make_logits(1, vocab, 1, spread) for spread in spreads] * 4)
+    logits = np.concatenate([make_logits(1, vocab, 1, spread) for spread in spreads] * 7)
     kinds: list[dict[str, Any]] = [
         {"top_k": 1000},
         {"top_p": 0.999},
         {"min_p": 0.001},
         {"top_k": 30_000, "top_p": 0.9},
+        {"typical_p": 0.9},
+        {"typical_p": 0.5, "min_p": 0.001},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.001},
     ]
-    rows = [sampler(seed=3, counter=i, **kinds[i // 4]) for i in range(16)]
+    rows = [sampler(seed=3, counter=i, **kinds[i // 4]) for i in range(28)]
     expected = sample(run_plan, plan_builder, logits, rows, isa="scalar")
     assert_same_result(sample(run_plan, plan_builder, logits, rows, threads=2), expected)
     for r, row in enumerate(rows):
         weights = np.cumsum(distribution(logits[r], row, vocab))
-        wanted = int(np.searchsorted(weights, uniform(3, r), side="right"))
+        wanted = int(np.searchsorted(weights, randoms(3, r)[0], side="right"))
         assert expected.ids[r] == wanted, row
+
+
+def test_xtc_throws_its_coin_anew_for_each_token(run_plan: Any, plan_builder: Any) -> None:
+    logits = np.repeat(np.log(np.array([[0.6, 0.3, 0.1]], np.float32)), 400, axis=0)
+    params = {"top_k": 1, "xtc_probability": 0.25, "xtc_threshold": 0.2}
+    rows = [sampler(counter=r, **(params | {"top_k": 2})) for r in range(400)]
+    ids = sample(run_plan, plan_builder, logits, rows).ids
+    excluded = [randoms(0, r)[1] < 0.25 for r in range(400)]
+    assert 60 < sum(excluded) < 140
+    assert all(ids[r] == 1 for r in range(400) if excluded[r])
+    assert 0 < sum(ids[r] == 0 for r in range(400) if not excluded[r]) < 400 - sum(excluded)
+
+
+def test_dry_takes_time_linear_in_a_hostile_history(run_plan: Any, plan_builder: Any) -> None:
+    """Histories that are one repetition: comparing every place with the end would take minutes."""
+    size = 1 << 18
+    pattern = np.arange(size, dtype=np.int32)
+    histories = [pattern * 0, pattern % 2, pattern % 1000 % 7, (pattern == size // 2) * 1]
+    rows = [
+        dataclasses.replace(
+            sampler(temperature=0.0, dry_multiplier=1.0, dry_base=1.0), history=np.int32(history)
+        )
+        for history in histories
+    ]
+    logits = np.tile(np.array([3.0, 2.5, 0, 0, 0, 0, 0, 2.25], np.float32), (4, 1))
+    for isa in ("scalar", None):
+        result = sample(run_plan, plan_builder, logits, rows, context=size, isa=isa)
+        assert result.ids.tolist() == [1, 1, 0, 7]
+    rows = [dataclasses.replace(row, breakers=mask_of([0], 8)) for row in rows]
+    result = sample(run_plan, plan_builder, logits, rows, context=size)
+    assert result.ids.tolist() == [0, 0, 0, 0]
+    too_long = [dataclasses.replace(rows[0], history=np.zeros(65, np.int32))]
+    with pytest.raises(NativeError, match="DRY of row 0 looks at 65 ids"):
+        sample(run_plan, plan_builder, logits[:1], too_long)
+
+
+def test_dry_at_length(run_plan: Any, plan_builder: Any) -> None:
+    """Texts with repetitions of every length, by a plain search."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for row in range(12):
+        history = rng.integers(0, 2 + row % 3, 300).tolist()
+        history += history[50 : 50 + 10 * row]
+        rows.append(
+            sampler(
+                temperature=0.0,
+                history=history,
+                dry_multiplier=0.3,
+                dry_base=1.05,
+                dry_allowed_length=1 + row % 4,
+                breakers=[3] if row % 2 else None,
+                vocab=9,
+            )
+        )
+    logits = make_logits(12, 9, 3, 1.0)
+    got = sample(run_plan, plan_builder, logits, rows, context=512)
+    expected = [adjusted(logits[r], row, 9).argmax() for r, row in enumerate(rows)]
+    assert got.ids.tolist() == expected
+    assert expected != logits.argmax(1).tolist()
