@@ -217,19 +217,18 @@ class SamplingParams:
     dry_multiplier: float = _declare(
         0.0,
         "number",
-        "above 0, tokens that go on with a repetition of N tokens lose this times base^(N - allowed "
-        "length)",
+        "DRY: what goes on with a repetition of n tokens loses this * base^(n - allowed length)",
         low=0,
         high=100,
         rare=True,
     )
     dry_base: float = _declare(
-        1.75, "number", "the base of that penalty", low=1, high=100, rare=True
+        1.75, "number", "the base of DRY's penalty (default: 1.75)", low=1, high=100, rare=True
     )
     dry_allowed_length: int = _declare(
         2,
         "integer",
-        "repetitions shorter than this many tokens are free",
+        "repetitions of fewer tokens than this cost nothing (default: 2)",
         low=1,
         high=INT32_MAX,
         rare=True,
@@ -237,7 +236,7 @@ class SamplingParams:
     dry_penalty_last_n: int = _declare(
         -1,
         "integer",
-        "look for repetitions in this many last tokens of prompt and answer; -1: all, 0: none",
+        "how many of the last tokens DRY looks at; -1: all of prompt and answer",
         low=-1,
         high=INT32_MAX,
         rare=True,
@@ -245,7 +244,8 @@ class SamplingParams:
     dry_sequence_breakers: tuple[str, ...] = _declare(
         ("\n", ":", '"', "*"),
         "strings",
-        "no repetition reaches across a token with this text; may be repeated",
+        "no repetition reaches across a token that has this text; may be repeated (default: end of "
+        "line, colon, double quote, asterisk)",
         high=MAX_BREAKER_CHARACTERS,
         part="engine",
         most=32,
@@ -254,13 +254,18 @@ class SamplingParams:
     xtc_probability: float = _declare(
         0.0,
         "number",
-        "how often all likely tokens but the least likely of them are excluded",
+        "XTC: how often the likely tokens, but for the least likely of them, are excluded",
         low=0,
         high=1,
         rare=True,
     )
     xtc_threshold: float = _declare(
-        0.1, "number", "the probability from which on a token is likely", low=0, high=1, rare=True
+        0.1,
+        "number",
+        "the probability from which on a token is likely (default: 0.1)",
+        low=0,
+        high=1,
+        rare=True,
     )
     logit_bias: Mapping[int, float] = _declare(
         {}, "biases", "what is added to the logits of some ids", low=-100, high=100, cli=False

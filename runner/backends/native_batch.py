@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from edge_llm import abi

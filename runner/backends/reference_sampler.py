@@ -88,7 +88,8 @@ def raw_logprobs(row: Float32, token: int, most: int, sampleable: int) -> TokenL
 
 def randoms(seed: int, counter: int) -> tuple[float, float]:
     """Return two numbers in [0, 1) with 53 random bits each, for the draw and for XTC's coin: pure
-    functions of the arguments (below 2^64 each). Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)."""
+    functions of the arguments (below 2^64 each). Philox4x32-10 (Salmon et al., "Parallel random
+    numbers: as easy as 1, 2, 3", SC 2011)."""
     key = [seed & _WORD, seed >> 32]
     state = [counter & _WORD, counter >> 32, 0, 0]
     for _ in range(10):
@@ -100,10 +101,8 @@ def randoms(seed: int, counter: int) -> tuple[float, float]:
             first & _WORD,
         ]
         key = [(key[0] + 0x9E3779B9) & _WORD, (key[1] + 0xBB67AE85) & _WORD]
-    first, second = (
-        float((high << 32 | low) >> 11) * 2.0**-53 for high, low in (state[:2], state[2:])
-    )
-    return first, second
+    draw, coin = (float((h << 32 | low) >> 11) * 2.0**-53 for h, low in (state[:2], state[2:]))
+    return draw, coin
 
 
 def _allowed(sampler: RowSampler, sampleable: int) -> Bools:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_llm.runner.engine.constraints import Mask
 from edge_llm.runner.engine.scheduler import Slice
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Batch, Int32, RowSampler, Segment
@@ -57,7 +58,21 @@ def _samplers(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler |
             counter=counter + ahead,
             history=path[: known + ahead],
             prompt_length=sequence.prompt_length,
-            allowed=part.masks[ahead] if part.masks else None,
+            allowed=_allowed(sequence, part, ahead),
+            breakers=sequence.breakers,
         )
         for ahead in range(len(part.draft) + 1)
     ]
+
+
+def _allowed(sequence: Sequence, part: Slice, ahead: int) -> Mask | None:
+    """Return the mask of the row after so many tokens of the draft. Where a constraint allows
+    nothing but the end, the answer ends, however short it is."""
+    mask = part.masks[ahead] if part.masks else None
+    early = sequence.completion_length + ahead < sequence.params.min_tokens
+    if sequence.unended is None or not early:
+        return mask
+    if mask is None:
+        return sequence.unended
+    both = mask & sequence.unended
+    return both if both.any() else mask

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edge_llm.errors import CapacityError, ContextLengthError, ProgramError, RequestError
 from edge_llm.program.documents import POOLING_KINDS, PoolingKind
+from edge_llm.runner.engine.constraints import Mask, mask_of
 from edge_llm.runner.engine.events import EventCallback
 from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.sequence import Sequence
@@ -26,7 +27,8 @@ class EngineFacts:
     ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
     which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
     ``windows``: of each group of states (0: none; empty: no group has one). ``hidden_states``:
-    the program gives them, for embeddings."""
+    the program gives them, for embeddings. ``breakers(texts)``: the mask of the ids that have one
+    of the texts, None: none has."""
 
     context: int
     vocab: int
@@ -36,6 +38,7 @@ class EngineFacts:
     sampleable: int | None = None
     windows: tuple[int, ...] = ()
     hidden_states: bool = False
+    breakers: Callable[[tuple[str, ...]], Mask | None] = lambda texts: None
 
 
 class Request:
@@ -66,11 +69,10 @@ def generation(
     """Return a sequence that samples after ``prompt``, in a pool that holds so many ``positions``
     of one sequence (None: any number). Raises as Engine.submit."""
     tokens = _checked(prompt, facts.vocab)
-    for token in params.logit_bias:
-        if not 0 <= token < facts.vocab:
+    for name in ("logit_bias", "stop_token_ids"):
+        if any(not 0 <= token < facts.vocab for token in getattr(params, name)):
             raise RequestError(
-                f"logit_bias names an id outside the vocabulary of {facts.vocab}",
-                param="logit_bias",
+                f"{name} has an id outside the vocabulary of {facts.vocab}", param=name
             )
     length = len(tokens)
     if params.prompt_logprobs is not None and facts.sampleable is not None:
@@ -83,13 +85,18 @@ def generation(
         limit = min(facts.context, length + params.max_tokens)
     _check_capacity(max(limit, length + 1), capacity)
     stop_ids = facts.stop_ids if params.stop_ids is None else frozenset(params.stop_ids)
+    stop_ids = (frozenset() if params.ignore_eos else stop_ids) | set(params.stop_token_ids)
     return Sequence(
         tokens=tokens,
         prompt_length=length,
         limit=limit,
         params=params,
         seed=(secrets.randbits(64) if params.seed is None else params.seed) % 2**64,
-        stop_ids=frozenset() if params.ignore_eos else stop_ids,
+        stop_ids=stop_ids,
+        unended=~mask_of((i for i in stop_ids if i < facts.vocab), facts.vocab)
+        if params.min_tokens and stop_ids
+        else None,
+        breakers=facts.breakers(params.dry_sequence_breakers) if params.dry_multiplier else None,
         on_event=on_event,
         clock=RequestClock(time.perf_counter()),
         scorer=None

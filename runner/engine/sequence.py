@@ -11,7 +11,7 @@ from edge_llm.runner.engine.statistics import CacheUse, RequestClock
 from edge_llm.runner.sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from edge_llm.runner.engine.constraints import Constraint
+    from edge_llm.runner.engine.constraints import Constraint, Mask
     from edge_llm.runner.engine.drafters import Drafter
     from edge_llm.runner.engine.events import EventCallback
     from edge_llm.runner.engine.pooling import Pooling
@@ -29,7 +29,8 @@ class Sequence:
     (of the last one, with ``last_only``) are the result, and ``chunk`` bounds the tokens of a step.
     With ``scorer`` the prompt's own tokens are scored, as it says: ``scores`` are those of the
     tokens from the second on. With ``pooling`` nothing is sampled either: the result is a vector of
-    the hidden states."""
+    the hidden states. ``unended`` is the mask of the ids that do not end the answer, where it has
+    to go on for some tokens; ``breakers`` that of the ids across which no repetition counts."""
 
     tokens: array[int]
     prompt_length: int
@@ -44,6 +45,8 @@ class Sequence:
     chunk: int | None = None
     scorer: SamplingParams | None = None
     pooling: Pooling | None = None
+    unended: Mask | None = None
+    breakers: Mask | None = None
     constraint: Constraint | None = None
     drafter: Drafter | None = None
     arrival: int = -1  # the engine numbers requests

@@ -104,12 +104,19 @@ class Answer:
     """The state of one answer: what it has said so far, and what is held back."""
 
     def __init__(
-        self, choice: int, decoder: Decoder, parser: Parser | None, scanner: StopScanner
+        self,
+        choice: int,
+        decoder: Decoder,
+        parser: Parser | None,
+        scanner: StopScanner,
+        min_tokens: int = 0,
     ) -> None:
+        """Begin an answer in whose first ``min_tokens`` tokens nothing is a stop string."""
         self._choice = choice
         self._decoder = decoder
         self._parser = parser
         self._scanner = scanner
+        self._min_tokens = min_tokens
         self._sampled = 0
         self._reasoned = 0  # tokens of thinking blocks, with the marks that end them
         self._called = False
@@ -178,7 +185,7 @@ class Answer:
 
     def _scan(self, text: str) -> str:
         self._scanned += len(text)
-        return self._scanner.push(text)
+        return text if self._sampled <= self._min_tokens else self._scanner.push(text)
 
     def _piece(
         self,

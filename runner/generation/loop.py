@@ -134,7 +134,9 @@ class Generation:
                     stops[params.stop], included=params.include_stop_str_in_output
                 )
                 parser = job.parser or (None if params.skip_special_tokens else ShowSpecials())
-                self._answers.append(Answer(choice, job.decoder, parser, scanner))
+                self._answers.append(
+                    Answer(choice, job.decoder, parser, scanner, params.min_tokens)
+                )
                 on_event = partial(tell, inbox, choice)
                 self._handles.append(
                     submit(job.prompt_ids, params, on_event, constraint=job.constraint)

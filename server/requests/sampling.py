@@ -31,8 +31,7 @@ from edge_llm.runner.sampling import (
     canonical,
 )
 
-MAX_STOP = 4
-MAX_STOP_LENGTH = 1024
+MAX_TEXT = 1024  # characters of a stop string, and of others like it
 MAX_BIASES = 4096
 MAX_VARIABLES = 64
 
@@ -47,9 +46,9 @@ def _number(parameter: Parameter, value: Any) -> Any:
     return parameter.same.get(value, value) if type(value) in (int, float) else value
 
 
-def _stop(value: Any) -> Any:
-    value = [value] if isinstance(value, str) and value else value
-    return value or None if isinstance(value, str | list) else value
+def _strings(value: Any) -> Any:
+    """Return a list for one string; the empty one is "not given"."""
+    return ([value] if value else None) if isinstance(value, str) else value
 
 
 def _bounded(value: Any) -> Any:
@@ -96,11 +95,12 @@ def _field(parameter: Parameter) -> Any:
             bias = Annotated[float, Field(le=parameter.high, **low)]
             kind = Annotated[dict[str, bias], BeforeValidator(_bounded), AfterValidator(_token_ids)]
         case "strings":
-            text = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-            kind = Annotated[list[text], Field(max_length=MAX_STOP)]
-            return Annotated[
-                kind | None, BeforeValidator(_stop), Field(description=parameter.meaning)
-            ]
+            text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+            kind = Annotated[list[text], Field(max_length=parameter.most)]
+            return Annotated[kind | None, BeforeValidator(_strings), about]
+        case "ids":
+            token = Annotated[int, BeforeValidator(whole), Field(le=parameter.high, **low)]
+            kind = Annotated[list[token], Field(max_length=parameter.most, fail_fast=True)]
         case _:
             raise AssertionError(f"no HTTP form for {parameter.kind}")
     return Annotated[kind | None, about]

@@ -16,7 +16,6 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "chat_template": (None, ""),
         "choice": (None, []),
         "continue_final_message": (None, False),
-        "dry_multiplier": (None, 0),
         "dynatemp_range": (None, 0),
         "echo": (None, False),  # of chats; the legacy route has a field for it
         "function_call": (None, "none", "auto"),
@@ -30,7 +29,6 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "json_schema": (None,),
         "logit_processors": (None, []),
         "logits_processors": (None, []),
-        "min_tokens": (None, 0),
         "mirostat": (None, 0),
         "modalities": (None, ["text"]),
         "prediction": (None,),
@@ -38,7 +36,6 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "reasoning_effort": (None, "none"),
         "regex": (None, ""),
         "response_format": (None, {"type": "text"}),
-        "stop_token_ids": (None, []),
         "structured_outputs": (None,),
         "suffix": (None, ""),
         "thinking_budget": (None,),
@@ -46,10 +43,8 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "tool_choice": (None, "none", "auto"),
         "tools": (None, []),
         "truncate_prompt_tokens": (None,),
-        "typical_p": (None, 1),
         "use_beam_search": (None, False),
         "web_search_options": (None,),
-        "xtc_probability": (None, 0),
     }
 )
 # Fields for a provider's books, and those that clients send back from earlier replies.

@@ -128,7 +128,7 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
         return invalid(f"Invalid type for '{param}': {message}.", param, "invalid_type")
     if kind in _BOUNDS:
         side, words, sign, key = _BOUNDS[kind]
-        noun = "integer" if param.split(".")[-1] in _INTEGERS else "decimal"
+        noun = "integer" if param.split(".")[-1].split("[")[0] in _INTEGERS else "decimal"
         return invalid(
             f"Invalid '{param}': {noun} {words} value. Expected a value {sign} {context[key]}.",
             param,
@@ -159,5 +159,5 @@ _BOUNDS = MappingProxyType(
     }
 )
 _INTEGERS = frozenset({"best_of", "dimensions", "logprobs", "n", "top_logprobs", "top_n"}) | {
-    alias for alias, name in NAMES.items() if PARAMETERS[name].kind == "integer"
+    alias for alias, name in NAMES.items() if PARAMETERS[name].kind in ("integer", "ids")
 }

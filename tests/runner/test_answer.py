@@ -71,8 +71,9 @@ def answer(
     stop: tuple[str, ...] = (),
     parser: Any = None,
     reason: FinishReason = "length",
+    min_tokens: int = 0,
 ) -> list[Piece]:
-    made = Answer(2, Letters(), parser, StopScanner(StopStrings(stop)))
+    made = Answer(2, Letters(), parser, StopScanner(StopStrings(stop)), min_tokens)
     stats = RequestClock(0.0).statistics(5, 0, "empty", 99)
     events = [TokenEvent(token, TokenLogprobs(-token, ())) for token in tokens]
     pieces = [made.take(event) for event in [*events, FinishEvent(reason, stats)]]
@@ -150,6 +151,20 @@ def test_tokens_and_log_probabilities_end_where_the_text_ends(text: str, stop: l
         assert sum(len(p.token_ids) for p in pieces[: pieces.index(piece) + 1]) <= read
     assert {piece.choice for piece in pieces} == {2}
     assert said.stats.completion_tokens >= len(said.token_ids)
+
+
+@pytest.mark.parametrize(
+    ("least", "text"),
+    [(0, "a"), (3, "a--b"), (4, "a--b"), (5, "a--b--c"), (6, "a--b--c"), (9, None)],
+)
+def test_no_stop_string_acts_before_min_tokens(least: int, text: str | None) -> None:
+    """One that such a token begins is none."""
+    pieces = answer(ids("a--b--c--"), ("--",), min_tokens=least)
+    said = joined(pieces)
+    assert said.text == ("a--b--c--" if text is None else text)
+    assert said.finish_reason == ("length" if text is None else "stop")
+    assert [chr(token) for token in said.token_ids] == list(said.text)
+    assert [piece.text for piece in pieces[:least]] == list("a--b--c--"[:least])
 
 
 def test_figures_count_what_was_sampled_until_the_stop() -> None:

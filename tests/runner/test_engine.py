@@ -6,9 +6,12 @@ import random
 
 import numpy as np
 import pytest
-from prompts import prompt
+from prompts import VOCAB, prompt
 
 from edge_llm.errors import CapacityError, ContextLengthError, RequestError
+from edge_llm.runner.engine.constraints import AllowedSequences
+from edge_llm.runner.engine.events import Event, FinishEvent, TokenEvent
+from edge_llm.runner.sampling import SamplingParams
 
 # ---- the text of a request does not depend on anything but itself ----
 
@@ -153,6 +156,55 @@ def test_own_stop_ids_take_the_place_of_the_programs(bench) -> None:
     listener, _ = stopping.submit([1, 2, 3], 8, stop_ids=(plain[4],))
     stopping.run()
     assert listener.ids == plain[:4]
+
+
+def test_more_stop_ids_join_the_programs(bench) -> None:
+    plain = bench().solo([1, 2, 3], 8)
+    for own, more in ((1, 4), (4, 1), (3, 2)):
+        stopping = bench(stop_ids=(plain[own],))
+        listener, _ = stopping.submit([1, 2, 3], 8, stop_token_ids=(plain[more],))
+        stopping.run()
+        assert (listener.ids, listener.finish.reason) == (plain[: min(own, more)], "stop")
+    stopping = bench(stop_ids=(plain[1],))
+    listener, _ = stopping.submit([1, 2, 3], 8, stop_token_ids=(plain[4],), ignore_eos=True)
+    stopping.run()
+    assert listener.ids == plain[:4]  # what was asked for by name still ends it
+    for token in (VOCAB, -1):
+        with pytest.raises(RequestError, match="stop_token_ids"):
+            bench().submit([1], 8, stop_token_ids=(token,))
+
+
+@pytest.mark.parametrize("drafting", [False, True])
+def test_nothing_ends_an_answer_before_min_tokens(bench, drafting: bool) -> None:
+    options = {"speculation": "ngram"} if drafting else {}
+    plain = bench().solo([1, 2, 3], 12)
+    ends = tuple(plain[2:4])
+    for least in range(13):
+        stopping = bench(stop_ids=ends)
+        listener, _ = stopping.submit([1, 2, 3], 12, min_tokens=least, **options)
+        stopping.run()
+        said = listener.ids
+        assert not set(said[:least]) & set(ends)
+        assert len(said) >= least
+        assert said[:2] == plain[:2]
+        again, _ = stopping.submit([1, 2, 3], 12, min_tokens=least, ignore_eos=True)
+        stopping.run()
+        assert again.ids == plain
+
+
+@pytest.mark.parametrize("least", [0, 2, 3, 5])
+def test_a_constraint_that_allows_nothing_but_the_end_ends_the_answer(bench, least: int) -> None:
+    busy = bench(stop_ids=(7,))
+    constraint = AllowedSequences([[1, 2], [1, 2, 3, 4]], end_ids=[7], vocab=VOCAB)
+    params = SamplingParams(temperature=0.0, max_tokens=9, min_tokens=least)
+    events: list[Event] = []
+    busy.engine.submit([5], params, events.append, constraint=constraint)
+    busy.run()
+    *tokens, finish = events
+    said = [event.id for event in tokens if isinstance(event, TokenEvent)]
+    assert said in ([[1, 2], [1, 2, 3, 4]] if least < 3 else [[1, 2, 3, 4]])
+    assert isinstance(finish, FinishEvent)
+    assert finish.reason == "stop"
 
 
 def test_the_context_ends_an_answer(bench) -> None:

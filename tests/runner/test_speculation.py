@@ -90,17 +90,24 @@ def asked(seed: int) -> Asked:
     def maybe(chance: float, value: object, neutral: object) -> object:
         return value if source.random() < chance else neutral
 
+    limit = source.choice([0, 1, 2, 5, 16, 40])
     params = SamplingParams(
         temperature=source.choice([0.0, 0.0, 0.2, 0.5, 1.0]),
         top_k=maybe(0.4, source.randrange(1, 5), 0),
         top_p=maybe(0.3, 0.8, 1.0),
         min_p=maybe(0.2, 0.1, 0.0),
+        typical_p=maybe(0.1, 0.8, 1.0),
+        xtc_probability=maybe(0.1, 0.5, 0.0),
+        xtc_threshold=0.05,
+        dry_multiplier=maybe(0.2, 0.8, 0.0),
+        dry_penalty_last_n=source.choice([-1, 16]),
+        min_tokens=min(limit, source.choice([0, 0, 3, 20])),
         repetition_penalty=maybe(0.2, 1.2, 1.0),
         presence_penalty=maybe(0.2, 0.5, 0.0),
         frequency_penalty=maybe(0.2, -0.5, 0.0),
         logit_bias=maybe(0.3, dict.fromkeys(pattern, 8.0), {}),
         seed=seed,
-        max_tokens=source.choice([0, 1, 2, 5, 16, 40]),
+        max_tokens=limit,
         stop_ids=maybe(0.4, tuple(source.choices(pattern, k=2)), None),
         top_logprobs=maybe(0.3, 2, None),
         prompt_logprobs=maybe(0.1, 0, None),
@@ -126,7 +133,11 @@ def engine_on(path: Path, *, blocks: int, step_tokens: int = 64) -> Iterator[Eng
             ),
         )
         facts = EngineFacts(
-            context=CONTEXT, vocab=VOCAB, block_size=block_size(), stop_ids=frozenset([STOP])
+            context=CONTEXT,
+            vocab=VOCAB,
+            block_size=block_size(),
+            stop_ids=frozenset([STOP]),
+            breakers=lambda texts: mask_of([5, 60], VOCAB),
         )
         engine = Engine(executor, facts)
         try:

@@ -34,6 +34,18 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"suffix": "", "grammar": ""}, {}),
     ({"logit_bias": {"7": 1}}, {"logit_bias": {7: 1.0}}),
     ({"ignore_eos": True}, {"ignore_eos": True}),
+    ({"min_tokens": 3.0, "max_tokens": 5}, {"min_tokens": 3}),
+    ({"stop_token_ids": [7, 8.0]}, {"stop_token_ids": (7, 8)}),
+    ({"stop_token_ids": None}, {"stop_token_ids": ()}),
+    ({"typical_p": 0.5}, {"typical_p": 0.5}),
+    ({"dry_multiplier": 0.8, "dry_base": 2}, {"dry_multiplier": 0.8, "dry_base": 2.0}),
+    ({"dry_allowed_length": 3, "dry_penalty_last_n": -1}, {"dry_allowed_length": 3}),
+    ({"dry_sequence_breakers": "."}, {"dry_sequence_breakers": (".",)}),
+    ({"dry_sequence_breakers": []}, {"dry_sequence_breakers": ()}),
+    ({"dry_sequence_breakers": None}, {"dry_sequence_breakers": ("\n", ":", '"', "*")}),
+    ({"xtc_probability": 0.5, "xtc_threshold": 0.2}, {"xtc_probability": 0.5}),
+    ({"include_stop_str_in_output": True}, {"include_stop_str_in_output": True}),
+    ({"skip_special_tokens": False}, {"skip_special_tokens": False}),
 ]
 
 
@@ -69,6 +81,51 @@ def test_every_parameter_of_the_table_is_documented() -> None:
         for name, parameter in PARAMETERS.items():
             for alias in (name, *parameter.aliases) if parameter.http else ():
                 assert properties[alias]["description"] == parameter.meaning
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"min_tokens": 17, "max_tokens": 16}, "min_tokens", "null"),
+    ({"min_tokens": -1}, "min_tokens", "integer_below_min_value"),
+    ({"stop_token_ids": 7}, "stop_token_ids", "invalid_type"),
+    ({"stop_token_ids": ["7"]}, "stop_token_ids[0]", "invalid_type"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "integer_below_min_value"),
+    ({"stop_token_ids": [1] * 257}, "stop_token_ids", "array_above_max_length"),
+    ({"typical_p": 1.5}, "typical_p", "decimal_above_max_value"),
+    ({"dry_base": 0.5}, "dry_base", "decimal_below_min_value"),
+    ({"dry_penalty_last_n": 1.5}, "dry_penalty_last_n", "invalid_type"),
+    ({"dry_sequence_breakers": ["a"] * 33}, "dry_sequence_breakers", "array_above_max_length"),
+    ({"dry_sequence_breakers": [""]}, "dry_sequence_breakers[0]", "empty_string"),
+    ({"xtc_threshold": "x"}, "xtc_threshold", "invalid_type"),
+]
+
+
+@pytest.mark.parametrize(("change", "param", "code"), REFUSED)
+def test_what_is_refused(client: Any, change: Any, param: str, code: str) -> None:
+    response = client.post("/v1/completions", json=LEGACY | change)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert error["code"] == (None if code == "null" else code)
+
+
+def test_stop_strings_are_included_and_special_tokens_shown_if_asked(
+    client: Any, model: Any
+) -> None:
+    model.answer = [256, *b"Hello, world"]
+    for change, text in (
+        ({}, "Hello"),
+        ({"include_stop_str_in_output": True}, "Hello, w"),
+        ({"skip_special_tokens": False}, "<special>Hello"),
+    ):
+        body = CHAT | {"stop_sequences": [", w"], "max_tokens": 50} | change
+        reply = client.post("/v1/chat/completions", json=body).json()
+        assert reply["choices"][0]["message"]["content"] == text
+
+
+def test_no_stop_string_acts_before_min_tokens(client: Any) -> None:
+    body = LEGACY | {"stop": ["o", "l"], "min_tokens": 4, "logprobs": 0}
+    choice = client.post("/v1/completions", json=body).json()["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == ("Hell", "stop")
+    assert choice["logprobs"]["tokens"] == list("Hell")
 
 
 @pytest.mark.parametrize("stream", [False, True])

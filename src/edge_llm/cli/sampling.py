@@ -15,15 +15,17 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     from edge_llm.runner.sampling import PARAMETERS
 
     forms: dict[str, dict[str, Any]] = {
-        "integer": {"type": int},
-        "number": {"type": float},
+        "integer": {"type": int, "metavar": "N"},
+        "number": {"type": float, "metavar": "X"},
         "boolean": {"action": "store_true", "default": None},
         "strings": {"action": "append", "metavar": "TEXT"},
     }
-    group = parser.add_argument_group("sampling (defaults: the model's own)")
+    common = parser.add_argument_group("sampling (defaults: the model's own)")
+    rare = parser.add_argument_group("sampling, rarely needed")
     for name, parameter in PARAMETERS.items():
         if parameter.cli:
             form = forms.get(parameter.kind, {"choices": parameter.choices})
+            group = rare if parameter.rare else common
             group.add_argument(f"--{name.replace('_', '-')}", help=parameter.meaning, **form)
 
 

@@ -10,8 +10,8 @@ from edge_llm.runner.backends.reference_sampler import (
     NON_FINITE,
     NONE_ALLOWED,
     choose,
-    raw_logprobs,
     randoms,
+    raw_logprobs,
 )
 from edge_llm.runner.executor import RowSampler
 from edge_llm.runner.sampling import SamplingParams
