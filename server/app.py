@@ -19,6 +19,7 @@ from edge_llm.server.openai.chat import chat_router
 from edge_llm.server.openai.completions import completions_router
 from edge_llm.server.openai.embeddings import embeddings_router
 from edge_llm.server.openai.models import models_router
+from edge_llm.server.openai.rerank import rerank_router
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.security import Gate
 from edge_llm.server.service import Service
@@ -44,4 +45,5 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
         app.include_router(chat_router(service, options), prefix=prefix)
         app.include_router(completions_router(service, options), prefix=prefix)
         app.include_router(embeddings_router(service, options), prefix=prefix)
+        app.include_router(rerank_router(service, options), prefix=prefix)
     return Gate(app, options)

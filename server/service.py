@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob
+from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
 from edge_llm.runner.generation.loop import Inbox, Job, Submit
 from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.sampling import SamplingParams
@@ -39,7 +40,9 @@ class Model(Protocol):
 
     def embed_job(self, call: EmbedCall) -> EmbedJob: ...
 
-    def vectors(self, job: EmbedJob, inbox: Inbox) -> Vectors: ...
+    def rerank_job(self, call: RerankCall) -> RerankJob: ...
+
+    def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors: ...
 
 
 class Abortable(Protocol):

@@ -10,10 +10,12 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.types import Receive
 
-from edge_llm.api.embeddings import EmbedCall
+from edge_llm.api.embeddings import EmbedCall, EmbedJob
+from edge_llm.api.rerank import JudgeJob, RerankCall
 from edge_llm.errors import ProgramError
 from edge_llm.runner.executor import Float32
 from edge_llm.runner.generation.loop import AsyncInbox
+from edge_llm.runner.generation.vectors import Float64
 from edge_llm.server.errors import invalid, unavailable
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.service import Model, Service
@@ -26,6 +28,14 @@ class Encode(Protocol):
     """Runs what encodes texts on a thread for that, where it can be broken off."""
 
     def __call__(self, make: Callable[[], _T], /) -> Awaitable[_T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The scores of a request's documents in their order, and the tokens of all texts."""
+
+    scores: list[float]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +59,29 @@ async def embed(service: Service, model: Model, call: EmbedCall, receive: Receiv
 
     async def work(encode: Encode) -> Embedded:
         job = await encode(lambda: _supported(lambda: model.embed_job(call)))
-        vectors = model.vectors(job, AsyncInbox())
-        try:
-            finished = job.finish(await vectors.collect())
-        finally:
-            vectors.close()
-        return Embedded(finished, sum(map(len, job.ids)))
+        return Embedded(job.finish(await _collect(model, job)), sum(map(len, job.ids)))
 
     return await served(service, work, receive)
+
+
+async def rerank(service: Service, model: Model, call: RerankCall, receive: Receive) -> Ranked:
+    """Return how relevant some documents are. They count as one choice. Raises as `embed`, and
+    EdgeLLMError as `LLM.rerank`."""
+
+    async def work(encode: Encode) -> Ranked:
+        found = await encode(lambda: _supported(lambda: model.rerank_job(call)))
+        scores = found.finish(await _collect(model, found.job))
+        return Ranked(scores, sum(map(len, found.job.ids)))
+
+    return await served(service, work, receive)
+
+
+async def _collect(model: Model, job: EmbedJob | JudgeJob) -> list[Float64]:
+    vectors = model.vectors(job, AsyncInbox())
+    try:
+        return await vectors.collect()
+    finally:
+        vectors.close()
 
 
 async def served(

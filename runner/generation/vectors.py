@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.runner.engine.events import EmbeddingEvent, ErrorEvent, EventCallback, FinishEvent
+from edge_llm.errors import GenerationError
+from edge_llm.runner.engine.events import (
+    EmbeddingEvent,
+    ErrorEvent,
+    Event,
+    EventCallback,
+    FinishEvent,
+    LogitsEvent,
+)
 from edge_llm.runner.executor import Float32
 from edge_llm.runner.generation.loop import BlockingInbox, Handle, Inbox, tell
 
 Float64 = NDArray[np.float64]
 Submit = Callable[[Sequence[int], EventCallback], Handle]
+Take = Callable[[Event], Float64 | None]
+
+
+def pooled(event: Event) -> Float64 | None:
+    """Return the vector of an embedding, None of another event."""
+    return event.vector if isinstance(event, EmbeddingEvent) else None
+
+
+def logits_of(*ids: int) -> Take:
+    """Return what takes the logits of ``ids``, in this order, for the token after a text."""
+
+    def take(event: Event) -> Float64 | None:
+        if not isinstance(event, LogitsEvent):
+            return None
+        return event.logits[-1, list(ids)].astype(np.float64)
+
+    return take
 
 
 class Vectors:
-    """The vectors of some texts of token ids. Read them with `collect`, and `close` in any case.
+    """The vectors of some texts of token ids, or other numbers of each. Read them with `collect`,
+    and `close` in any case.
 
     At most ``most`` texts are with the engine at a time, so that other requests get their turn
     between them however many there are.
     """
 
     def __init__(
-        self, submit: Submit, texts: Sequence[Sequence[int]], inbox: Inbox, *, most: int
+        self,
+        submit: Submit,
+        texts: Sequence[Sequence[int]],
+        inbox: Inbox,
+        *,
+        most: int,
+        take: Take = pooled,
     ) -> None:
-        """Submit the first texts.
+        """Submit the first texts. ``take`` gives the numbers of a text in the event that has them.
 
         Raises:
-            EdgeLLMError: as `Engine.submit_embedding`; then none runs.
+            EdgeLLMError: as ``submit``; then none runs.
         """
+        self._take_numbers = take
         self._submit = submit
         self._texts = texts
         self._inbox = inbox
@@ -45,7 +79,7 @@ class Vectors:
             raise
 
     async def collect(self) -> list[Float64]:
-        """Return the vectors, [width] each, in the order of the texts.
+        """Return the numbers of each, [width], in the order of the texts.
 
         Raises:
             EdgeLLMError: a text failed, or was refused.
@@ -66,9 +100,9 @@ class Vectors:
         index, event = item
         if isinstance(event, ErrorEvent):
             raise event.error
-        if isinstance(event, EmbeddingEvent):
-            self._vectors[index] = event.vector
-        elif isinstance(event, FinishEvent):
+        if (numbers := self._take_numbers(event)) is not None:
+            self._vectors[index] = numbers
+        if isinstance(event, FinishEvent):
             del self._running[index]
             if self._next < len(self._texts):
                 self._begin()
@@ -103,6 +137,28 @@ def finished(vectors: Iterable[Float64], dimensions: int, *, normalize: bool) ->
         lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
         rows = rows / np.where(lengths > 0, lengths, 1.0)
     return rows.astype(np.float32)
+
+
+def cosines(vectors: Float32) -> list[float]:
+    """Return the products of the first of vectors [n, width] with each of the others."""
+    first, others = vectors[0].astype(np.float64), vectors[1:].astype(np.float64)
+    return [float((first * other).sum()) for other in others]
+
+
+def shares(logits: Sequence[Float64]) -> list[float]:
+    """Return the probability of the first of two tokens, each time, if it is one of the two.
+
+    Raises:
+        GenerationError: a logit is not finite.
+    """
+    scores = []
+    for yes, no in logits:
+        if not (math.isfinite(yes) and math.isfinite(no)):
+            raise GenerationError("the logits are not finite")
+        ahead = float(yes - no)
+        small = math.exp(-abs(ahead))
+        scores.append((1.0 if ahead >= 0 else small) / (1.0 + small))
+    return scores
 
 
 def blocking(begin: Callable[[Inbox], Vectors]) -> list[Float64]:

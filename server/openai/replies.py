@@ -250,3 +250,26 @@ class Embeddings(BaseModel):
     data: list[Embedding]
     model: str
     usage: InputUsage
+
+
+class RankedText(BaseModel):
+    """A document, as it was given."""
+
+    text: str
+
+
+class RankedDocument(BaseModel):
+    """How relevant the document ``index`` of the request is; ``document`` is there if asked for."""
+
+    index: int
+    relevance_score: float
+    document: RankedText | None = None
+
+
+class Rerank(BaseModel):
+    """The reply of ``/v1/rerank``; the most relevant document comes first."""
+
+    id: str
+    model: str
+    results: list[RankedDocument]
+    usage: InputUsage

@@ -58,9 +58,11 @@ class EmbedJob:
         return finished(vectors, self.dimensions, normalize=self.normalize)
 
 
-def embed_job(program: Program, tokenizer: Tokenizer, context: int, call: EmbedCall) -> EmbedJob:
-    """Check an `EmbedCall` and encode its texts. Text never becomes control tokens; what a
-    recommended end of text is comes behind texts, not behind token ids.
+def embed_job(
+    program: Program, tokenizer: Tokenizer, context: int, call: EmbedCall, *, name: str = "input"
+) -> EmbedJob:
+    """Check an `EmbedCall` and encode its texts, which errors call ``name``. Text never becomes
+    control tokens; what a recommended end of text is comes behind texts, not behind token ids.
 
     Raises:
         ProgramError: the program has no method that gives hidden states.
@@ -95,8 +97,8 @@ def embed_job(program: Program, tokenizer: Tokenizer, context: int, call: EmbedC
     texts = list(call.texts) if several else [call.texts]
     ids = []
     for index, text in enumerate(texts):
-        name = f"input[{index}]" if several else "input"
-        ids.append(_encode(tokenizer, facts, context, prompt, text, name))
+        place = f"{name}[{index}]" if several else name
+        ids.append(_encode(tokenizer, facts, context, prompt, text, place))
     return EmbedJob(ids, pooling, bool(call.normalize), dimensions)
 
 
@@ -114,17 +116,16 @@ def _encode(
         else:
             ids = token_ids_of(text, context)
     except ContextLengthError as exc:
-        raise _too_long(context, exc.prompt_tokens, name, at_least=True) from exc
+        raise too_long(context, exc.prompt_tokens, name, at_least=True) from exc
     if not ids:
         raise RequestError(f"{name} is empty, expected a text", param=name)
     if len(ids) > context:
-        raise _too_long(context, len(ids), name)
+        raise too_long(context, len(ids), name)
     return ids
 
 
-def _too_long(
-    context: int, tokens: int, name: str, *, at_least: bool = False
-) -> ContextLengthError:
+def too_long(context: int, tokens: int, name: str, *, at_least: bool = False) -> ContextLengthError:
+    """Return the error of a text that a request calls ``name``."""
     return ContextLengthError(context, tokens, param=name, at_least=at_least, what=name)
 
 

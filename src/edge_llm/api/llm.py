@@ -21,6 +21,7 @@ from edge_llm.api.prompts import (
     jobs_of,
     token_ids_of,
 )
+from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob, rerank_job
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.file import Program
@@ -33,7 +34,7 @@ from edge_llm.runner.evaluation.logits import collect_logits
 from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.generation.answer import Completion, Piece
 from edge_llm.runner.generation.loop import AsyncInbox, Generation, Inbox, Job, Stream
-from edge_llm.runner.generation.vectors import Vectors, blocking
+from edge_llm.runner.generation.vectors import Vectors, blocking, logits_of
 from edge_llm.runner.sampling import SamplingOptions as Options
 from edge_llm.runner.sampling import SamplingParams, canonical
 
@@ -467,13 +468,66 @@ class LLM:
         runs."""
         return embed_job(self.program, self.tokenizer, self.context, call)
 
-    def vectors(self, job: EmbedJob, inbox: Inbox) -> Vectors:
-        """Submit the texts of a job. Raises as `Engine.submit_embedding`."""
+    def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None
+    ) -> list[float]:
+        """Return how relevant each document is to a query, higher is better. A program that was
+        trained to judge gives the probability, 0 to 1, of its "yes" against its "no"; others the
+        cosine of the vectors of `embed`, -1 to 1.
+
+        Args:
+            query: a text.
+            documents: texts.
+            instruction: what makes a document relevant; None takes what the program recommends. It
+                goes in front of the query where the program does not judge.
+
+        Raises:
+            ProgramError: the program can do neither.
+            ContextLengthError: a text is longer than the context; ``param`` says which.
+            RequestError: an empty text, or what is none.
+            TokenizerError, CapacityError, GenerationError, NativeError: as `embed`.
+        """
+        call = RerankCall(query=query, documents=documents, instruction=instruction)
+        reranking = self.rerank_job(call)
+        return reranking.finish(blocking(lambda inbox: self.vectors(reranking.job, inbox)))
+
+    async def arerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None
+    ) -> list[float]:
+        """Return what `rerank` returns, from an event loop. Cancelling the task cancels the
+        request."""
+        import asyncio
+
+        call = RerankCall(query=query, documents=documents, instruction=instruction)
+        reranking = await asyncio.to_thread(self.rerank_job, call)
+        vectors = self.vectors(reranking.job, AsyncInbox())
+        try:
+            return reranking.finish(await vectors.collect())
+        finally:
+            vectors.close()
+
+    def rerank_job(self, call: RerankCall) -> RerankJob:
+        """Check and encode what `rerank` is asked. Raises as it does, but for what fails while it
+        runs."""
+        return rerank_job(self.program, self.tokenizer, self.context, call)
+
+    def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors:
+        """Submit the texts of a job. Raises as `Engine.submit_embedding` and `submit_logits`."""
+        engine, most = self.engine, 2 * self.engine.max_sequences
+        if isinstance(job, EmbedJob):
+            pooling = job.pooling
+            return Vectors(
+                lambda ids, on_event: engine.submit_embedding(ids, pooling, on_event),
+                job.ids,
+                inbox,
+                most=most,
+            )
         return Vectors(
-            lambda ids, on_event: self.engine.submit_embedding(ids, job.pooling, on_event),
+            lambda ids, on_event: engine.submit_logits(ids, on_event, last_only=True),
             job.ids,
             inbox,
-            most=2 * self.engine.max_sequences,
+            most=most,
+            take=logits_of(job.yes_id, job.no_id),
         )
 
     def stats(self) -> EngineStatistics:
