@@ -20,6 +20,8 @@ from edge_llm.server.openai.completions import completions_router
 from edge_llm.server.openai.embeddings import embeddings_router
 from edge_llm.server.openai.models import models_router
 from edge_llm.server.openai.rerank import rerank_router
+from edge_llm.server.openai.responses.routes import responses_router
+from edge_llm.server.openai.responses.store import ResponseStore
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.security import Gate
 from edge_llm.server.service import Service
@@ -40,10 +42,12 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
     )
     app.include_router(health_router(service))
     app.include_router(documentation_router(app, key=options.api_key is not None))
+    responses = ResponseStore()
     for prefix in ("/v1", ""):  # some clients are given the address without it
         app.include_router(models_router(service), prefix=prefix)
         app.include_router(chat_router(service, options), prefix=prefix)
         app.include_router(completions_router(service, options), prefix=prefix)
         app.include_router(embeddings_router(service, options), prefix=prefix)
         app.include_router(rerank_router(service, options), prefix=prefix)
+        app.include_router(responses_router(service, options, responses), prefix=prefix)
     return Gate(app, options)

@@ -38,8 +38,15 @@ _EXPECTED = MappingProxyType(
 _TYPE_ERROR = re.compile(r"(bool|dict|float|int|list|model|string)_(type|parsing|parsing_size)$")
 
 
-def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[Model, list[str]]:
-    """Return the request, and the names of the fields in it that were ignored.
+def validate(
+    kind: type[Model],
+    body: dict[str, Any],
+    *,
+    strict: bool,
+    unsupported: Mapping[str, tuple[Any, ...]] = UNSUPPORTED,
+) -> tuple[Model, list[str]]:
+    """Return the request, and the names of the fields in it that were ignored. Those in
+    ``unsupported`` may have the values there alone.
 
     Raises:
         ApiError: 400, naming the first field at fault. ``strict``: unknown fields too.
@@ -51,7 +58,7 @@ def validate(kind: type[Model], body: dict[str, Any], *, strict: bool) -> tuple[
         raise _refusal(
             first["type"], _path(first["loc"]), first.get("ctx", {}), first["msg"]
         ) from exc
-    ignored = list(dict.fromkeys(_ignored(request, "")))
+    ignored = list(dict.fromkeys(_ignored(request, "", unsupported)))
     if ignored and strict:
         raise invalid(f"Unknown parameter: '{ignored[0]}'.", ignored[0], "unknown_parameter")
     if ignored:
@@ -81,12 +88,14 @@ def check_sampling(request: Generating, *, least_tokens: int) -> None:
         raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
 
 
-def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
+def _ignored(
+    model: BaseModel, prefix: str, unsupported: Mapping[str, tuple[Any, ...]]
+) -> Iterator[str]:
     """Yield the paths of fields without a meaning here, in safe characters."""
     for name, value in (model.model_extra or {}).items():
         safe = prefix + (re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64] or "?")  # the name may be empty
-        if name in UNSUPPORTED:
-            if value not in UNSUPPORTED[name]:
+        if name in unsupported:
+            if value not in unsupported[name]:
                 raise invalid(
                     f"'{safe}' is not supported by this server.", safe, "unsupported_parameter"
                 )
@@ -95,11 +104,11 @@ def _ignored(model: BaseModel, prefix: str) -> Iterator[str]:
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            yield from _ignored(value, f"{prefix}{name}.")
+            yield from _ignored(value, f"{prefix}{name}.", unsupported)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from _ignored(item, f"{prefix}{name}[{index}].")
+                    yield from _ignored(item, f"{prefix}{name}[{index}].", unsupported)
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -109,14 +118,22 @@ def _path(location: tuple[int | str, ...]) -> str:
             path += f"[{part}]"
         elif part == "[key]":
             break
+        elif part.startswith("<"):  # a kind of object (`kinds.py`), no key
+            continue
         else:
             path += f".{part}" if path else part
     return path
 
 
 def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) -> ApiError:
-    if param.startswith("logit_bias"):
-        param = "logit_bias"  # its keys are the client's
+    for name in ("logit_bias", "metadata"):  # their keys are the client's
+        if param.startswith(f"{name}."):
+            param = name
+    if kind.startswith("kind_"):  # of an object, by `kinds.py`
+        param = f"{param}.type" if param else "type"
+        if kind == "kind_unsupported":
+            return invalid(f"Invalid '{param}': {message}.", param, "unsupported_value")
+        kind = "missing" if kind == "kind_missing" else "string_type"
     if kind == "missing":
         return invalid(
             f"Missing required parameter: '{param}'.", param, "missing_required_parameter"
@@ -158,6 +175,6 @@ _BOUNDS = MappingProxyType(
         "less_than_equal": ("above_max", "above maximum", "<=", "le"),
     }
 )
-_INTEGERS = frozenset({"best_of", "dimensions", "logprobs", "n", "top_logprobs", "top_n"}) | {
-    alias for alias, name in NAMES.items() if PARAMETERS[name].kind in ("integer", "ids")
-}
+_INTEGERS = frozenset(
+    {"best_of", "dimensions", "logprobs", "max_output_tokens", "n", "top_logprobs", "top_n"}
+) | {alias for alias, name in NAMES.items() if PARAMETERS[name].kind in ("integer", "ids")}

@@ -1,0 +1,180 @@
+"""From a request to ``/v1/responses`` to a chat that waits for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge_llm.api.chat import ChatCall, NamedTool, ThinkingOptions, ToolChoice
+from edge_llm.errors import RequestError
+from edge_llm.parsed import Tool
+from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.server.errors import ApiError, invalid, translate
+from edge_llm.server.openai.responses.conversation import (
+    Item,
+    item_of,
+    messages_of,
+    unanswerable,
+)
+from edge_llm.server.openai.responses.items import ItemReference
+from edge_llm.server.openai.responses.schemas import (
+    ENCRYPTED_REASONING,
+    LOGPROBS,
+    AllowedTools,
+    JsonObject,
+    JsonSchema,
+    NamedFunction,
+    ResponsesRequest,
+)
+from edge_llm.server.openai.responses.store import ResponseStore
+from edge_llm.server.requests.validation import check_sampling
+
+FORMAT = "text.format"
+_FORMS = ("response_format", FORMAT, "tools")  # what grammars are made of
+
+
+def check(request: ResponsesRequest) -> None:
+    """Check what the fields of a request mean together.
+
+    Raises:
+        ApiError: 400 naming the field.
+    """
+    check_sampling(request, least_tokens=1)
+    if request.n not in (None, 1):
+        raise _unsupported("n", "a response is one answer")
+    if request.background:
+        raise _unsupported("background", "responses are made while the client waits")
+    if request.truncation not in (None, "disabled"):
+        raise _unsupported("truncation", "'disabled' is the one choice")
+    for index, name in enumerate(request.include or ()):
+        if name not in (LOGPROBS, ENCRYPTED_REASONING):
+            raise _unsupported(
+                f"include[{index}]", f"'{LOGPROBS}' and '{ENCRYPTED_REASONING}' are the choices"
+            )
+    if request.max_output_tokens is not None and "max_tokens" in request.sampling():
+        raise invalid(
+            "'max_output_tokens' and 'max_tokens' are one parameter.",
+            "max_output_tokens",
+            "invalid_value",
+        )
+
+
+def conversation_of(request: ResponsesRequest, store: ResponseStore) -> tuple[Item, ...]:
+    """Return all items that a request is to answer: of the responses before it, and its own.
+
+    Raises:
+        ApiError: 400: it refers to what is not stored, or has the output of no call.
+    """
+    before: tuple[Item, ...] = ()
+    if request.previous_response_id is not None:
+        previous = store.get(request.previous_response_id)
+        if previous is None:
+            raise invalid(
+                "The previous response is not stored here (any more). Send the whole "
+                "conversation as 'input'.",
+                "previous_response_id",
+                "previous_response_not_found",
+            )
+        before = previous.conversation
+    items: list[Item] = []
+    for index, given in enumerate(request.input):
+        item = store.item(given.id) if isinstance(given, ItemReference) else item_of(given)
+        if item is None:
+            raise invalid(
+                f"The item that 'input[{index}]' refers to is not stored here (any more).",
+                f"input[{index}].id",
+                "item_not_found",
+            )
+        items.append(item)
+    if (lost := unanswerable(before, items)) is not None:
+        raise invalid(
+            f"'input[{lost}]' is the output of a call that is not in the conversation.",
+            f"input[{lost}].call_id",
+            "invalid_value",
+        )
+    return (*before, *items)
+
+
+def call_of(request: ResponsesRequest, conversation: Sequence[Item]) -> ChatCall:
+    """Return the chat that a request means.
+
+    Raises:
+        ApiError: 400: a choice of tools that are not there, or a form of text that cannot be
+            enforced.
+    """
+    tools, choice = _tools(request)
+    reasoning = request.reasoning
+    effort = reasoning.effort if reasoning is not None else None
+    return ChatCall(
+        messages=messages_of(request.instructions, conversation),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        grammar=_grammar(request),
+        thinking=ThinkingOptions(
+            enabled=None if effort is None else effort != "none",
+            effort=None if effort == "none" else effort,
+        ),
+        continue_final_message=bool(request.continue_final_message),
+        add_generation_prompt=request.add_generation_prompt is not False,
+        template_variables=request.chat_template_kwargs or {},
+    )
+
+
+def refusal(error: Exception) -> ApiError:
+    """Return what it means to the client that a chat could not be begun: the chat calls the form of
+    the text by the name of another route, and what cannot be enforced is a value without
+    support."""
+    refused = translate(error, "input")
+    param = refused.param or ""
+    if not isinstance(error, RequestError) or not param.startswith(_FORMS):
+        return refused
+    if param.startswith("response_format"):
+        param = f"{FORMAT}.schema"
+    return invalid(refused.message, param, "unsupported_value")
+
+
+def _tools(request: ResponsesRequest) -> tuple[list[Tool], ToolChoice]:
+    tools = [
+        Tool(tool.name, tool.description, tool.parameters or {}) for tool in request.tools or ()
+    ]
+    names = {tool.name for tool in tools}
+    match request.tool_choice:
+        case None:
+            return tools, "auto"
+        case NamedFunction(name=name):
+            _check_known([name], names, "tool_choice.name")
+            return tools, NamedTool(name)
+        case AllowedTools(mode=mode, tools=allowed):
+            chosen = [function.name for function in allowed]
+            _check_known(chosen, names, "tool_choice.tools")
+            return [tool for tool in tools if tool.name in chosen], mode
+        case "required" if not tools:
+            raise invalid(
+                "'tool_choice' is 'required', and there are no 'tools'.",
+                "tool_choice",
+                "invalid_value",
+            )
+        case word:
+            return tools, word
+
+
+def _check_known(chosen: Sequence[str], names: set[str], param: str) -> None:
+    if not names.issuperset(chosen):
+        raise invalid(
+            f"Invalid '{param}': expected names of functions in 'tools'.", param, "invalid_value"
+        )
+
+
+def _grammar(request: ResponsesRequest) -> Any:
+    match request.text.format if request.text is not None else None:
+        case JsonObject():
+            return Grammar.json_object()
+        case JsonSchema(schema_=schema):
+            return Grammar.json_schema(schema, param=f"{FORMAT}.schema")
+        case _:
+            return None
+
+
+def _unsupported(param: str, why: str) -> ApiError:
+    return invalid(f"Invalid '{param}': {why} on this server.", param, "unsupported_value")
