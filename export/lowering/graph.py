@@ -144,6 +144,8 @@ def documents(
         tokenizer=loaded.tokenizer.facts,
         generation=loaded.generation,
         chat_template=loaded.tokenizer.chat_template,
+        embedding=loaded.embedding,
+        rerank=loaded.rerank,
         recipe=recipe.to_json(),
         provenance=dict(provenance),
     )

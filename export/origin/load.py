@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.export.origin.retrieval import embedding_facts, rerank_facts
 from edge_llm.export.origin.sources import Sources
 from edge_llm.export.origin.template import read_chat_template
 from edge_llm.export.recipes.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
@@ -16,7 +17,12 @@ from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, TokenizerSource
 from edge_llm.llm.registry import context_notes
-from edge_llm.program.documents import GenerationDefaults, TokenizerFacts
+from edge_llm.program.documents import (
+    EmbeddingFacts,
+    GenerationDefaults,
+    RerankFacts,
+    TokenizerFacts,
+)
 from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
 from edge_llm.tokenizers.tables.build import Array, tables_of
 
@@ -26,7 +32,8 @@ class Loaded:
     """The facts that are known before any weight is read. ``name`` is the model's, ``tables`` the
     tensors that the tokenizer loads fast from, ``context`` the program's limit in tokens;
     ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says what was settled on
-    the way. ``weightless``: there are no weights to read."""
+    the way. ``weightless``: there are no weights to read. ``embedding`` and ``rerank`` are what the
+    program recommends for vectors and reranking, where the checkpoint says it."""
 
     name: str
     checkpoint: Checkpoint
@@ -37,6 +44,8 @@ class Loaded:
     sources: Sources
     notes: tuple[str, ...]
     weightless: bool
+    embedding: EmbeddingFacts | None = None
+    rerank: RerankFacts | None = None
 
 
 def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
@@ -82,6 +91,9 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")
     notes += context_notes(checkpoint.config, context)
+    embedding = embedding_facts(checkpoint, tokenizer)
+    rerank, said = rerank_facts(checkpoint, tokenizer)
+    notes += said
     name, generation = checkpoint.name, checkpoint.generation
     end = tokenizer.facts.eos_id
     if end is not None and end not in generation.stop_ids:
@@ -102,6 +114,8 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         sources,
         tuple(notes),
         weightless=without,
+        embedding=embedding,
+        rerank=rerank,
     )
 
 

@@ -28,16 +28,26 @@ def read_text(path: Path) -> str:
         raise CheckpointError(f"{path} is not UTF-8 text") from exc
 
 
+def read_json(path: Path) -> object:
+    """Return a JSON value.
+
+    Raises:
+        CheckpointError: unreadable, or not JSON.
+    """
+    try:
+        value: object = json.loads(read_text(path))
+    except (ValueError, RecursionError) as exc:
+        raise CheckpointError(f"{path} is not valid JSON: {exc}") from exc
+    return value
+
+
 def read_json_object(path: Path) -> dict[str, object]:
     """Return a JSON object.
 
     Raises:
         CheckpointError: unreadable, not JSON, or not an object.
     """
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as exc:
-        raise CheckpointError(f"{path} is not valid JSON: {exc}") from exc
+    value = read_json(path)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value

@@ -11,7 +11,7 @@ from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.config import shorten
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import parameter_shapes
-from edge_llm.program.documents import GenerationDefaults
+from edge_llm.program.documents import GenerationDefaults, PoolingKind
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 
@@ -37,6 +37,24 @@ class TokenizerMetadata:
 TokenizerSource = TokenizerDirectory | TokenizerMetadata
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """What a checkpoint says about vectors and reranking.
+
+    Attributes:
+        pooling: which hidden states are a text's vector; None: it says nothing.
+        query, document: what comes in front of a text that asks, and of one that is searched.
+        judges: it is a language model that was trained to tell whether a document answers a query.
+        yes_no: the two tokens with which it does, where it says so.
+    """
+
+    pooling: PoolingKind | None
+    query: str = ""
+    document: str = ""
+    judges: bool = False
+    yes_no: tuple[int, int] | None = None
+
+
 def _no_integers(name: str) -> Integers:
     raise CheckpointError(f"{name} is not stored as integers")
 
@@ -57,6 +75,7 @@ class Checkpoint:
             too -> the format of those; ``integers`` reads one, while ``tensor`` gives the same
             values as floats.
         stored_as: parameters -> how they are stored, in the words of the checkpoint's own format.
+        retrieval: what it says about vectors and reranking, if anything.
         notes: lines for the export report.
     """
 
@@ -72,6 +91,7 @@ class Checkpoint:
     integer_formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     integers: Callable[[str], Integers] = _no_integers
     stored_as: Mapping[str, str] = field(default_factory=dict)
+    retrieval: Retrieval | None = None
     notes: tuple[str, ...] = ()
 
     def tensor(self, name: str) -> Array:

@@ -31,13 +31,14 @@ _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "
 @dataclass(frozen=True, slots=True)
 class TokenizerDocument:
     """The parts of a program file that come from a tokenizer: the bytes of a Hugging Face
-    ``tokenizer.json``, the facts beside it, and the chat template if the source has one; and notes
-    for the report."""
+    ``tokenizer.json``, the facts beside it, and the chat template if the source has one; notes for
+    the report; and the token that the source puts behind every text, if any."""
 
     json: bytes
     facts: TokenizerFacts
     chat_template: str | None
     notes: tuple[str, ...] = ()
+    end_id: int | None = None
 
 
 def from_directory(path: Path) -> TokenizerDocument:
@@ -61,13 +62,15 @@ def from_directory(path: Path) -> TokenizerDocument:
         eos_id = _make_special(tokenizer, "eos_token", folder, None)
         with library_errors(f"{document} does not encode"):
             add_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
+            end_id = _end_of(tokenizer)
     else:
         built = _build(path, folder)
         tokenizer = built.tokenizer
         bos_id = _make_special(tokenizer, "bos_token", folder, built.bos)
         eos_id = _make_special(tokenizer, "eos_token", folder, built.eos)
         add_bos = bool(folder.config.get("add_bos_token", built.adds_bos)) and bos_id is not None
-    return _document(tokenizer, bos_id, eos_id, add_bos, folder.chat_template)
+        end_id = eos_id if folder.config.get("add_eos_token") is True else None
+    return _document(tokenizer, bos_id, eos_id, add_bos, folder.chat_template, end_id)
 
 
 def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
@@ -96,7 +99,17 @@ def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
         eos_id,
         bool(add_bos) and bos_id is not None,
         template if isinstance(template, str) else None,
+        eos_id if metadata.get("tokenizer.ggml.add_eos_token") is True else None,
     )
+
+
+def _end_of(tokenizer: hf.Tokenizer) -> int | None:
+    """Return the token that a tokenizer's post-processor puts behind a text, if it is just one."""
+    plain = tokenizer.encode("a", add_special_tokens=False).ids
+    ids = tokenizer.encode("a").ids
+    begin = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), len(ids))
+    behind = ids[begin + len(plain) :]
+    return behind[0] if len(behind) == 1 else None
 
 
 def _document(
@@ -105,13 +118,15 @@ def _document(
     eos_id: int | None,
     add_bos: bool,
     chat_template: str | None,
+    end_id: int | None,
 ) -> TokenizerDocument:
     notes = _promote(tokenizer, chat_template)
     size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not 0 < size <= MAX_SIZE:  # the library writes every id up to the last, also unused ones
         raise TokenizerError(f"the tokenizer has ids up to {size - 1}, at most {MAX_SIZE} can be")
     facts = TokenizerFacts(size=size, bos_id=bos_id, eos_id=eos_id, add_bos=add_bos)
-    return TokenizerDocument(tokenizer.to_str(pretty=False).encode(), facts, chat_template, notes)
+    data = tokenizer.to_str(pretty=False).encode()
+    return TokenizerDocument(data, facts, chat_template, notes, end_id)
 
 
 def _promote(tokenizer: hf.Tokenizer, chat_template: str | None) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ REQUIRED_KEYS = (
     "num_hidden_layers",
     "rms_norm_eps",
 )
+POOLING = "pooling_type"
 ATTENTION_FACTOR = "rope.scaling.attn_factor"
 # Keys that have one supported value; LongRoPE alone takes another attention factor.
 NEUTRAL_KEYS = {
@@ -110,6 +111,7 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     dim, heads = values["hidden_size"], values["num_attention_heads"]
     if values["head_dim"] is None and is_integer(dim) and is_integer(heads) and heads > 0:
         values["head_dim"] = dim // heads
+    given.pop(POOLING, None)  # of vectors: open.py
     values["rope_parameters"] = _rope(model, given, values)
     for key, value in (neutral | {"attention.value_length": values["head_dim"]}).items():
         got = given.pop(key, value)

@@ -11,15 +11,17 @@ import numpy as np
 
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
-from edge_llm.llm.checkpoints.gguf.config import ROPE_TABLES, gguf_config, gguf_family
+from edge_llm.llm.checkpoints.gguf.config import POOLING, ROPE_TABLES, gguf_config, gguf_family
 from edge_llm.llm.checkpoints.gguf.model import read_gguf_model
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,
+    Retrieval,
     TokenizerMetadata,
     check_parameters,
 )
 from edge_llm.llm.family import Family
+from edge_llm.program.documents import PoolingKind
 from edge_llm.program.integers import Integers
 
 TENSOR_NAMES = {
@@ -38,6 +40,8 @@ STOP_TOKENS = (
     "<|eom_id|>",
     "<|end_of_text|>",
 )
+# Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
+POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
 NO_TOKEN = 2**32 - 1
 CONTROL_TOKEN = 3  # in tokenizer.ggml.token_type
 SAMPLING_KEYS = {
@@ -116,7 +120,14 @@ def open_gguf(path: Path) -> Checkpoint:
             for name, stored in names.items()
             if model.problem(stored) is None
         },
+        retrieval=_retrieval(metadata.get(f"{family.gguf_architecture}.{POOLING}")),
     )
+
+
+def _retrieval(pooling: object) -> Retrieval | None:
+    """Return what llama.cpp's number for a pooling says of vectors."""
+    kind = POOLING_KINDS.get(pooling) if isinstance(pooling, int) else None
+    return None if kind is None else Retrieval(pooling=kind)
 
 
 def _parameter_name(name: str, family: Family[Any]) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
+from edge_llm.llm.checkpoints.huggingface.retrieval import read_retrieval
 from edge_llm.llm.checkpoints.huggingface.tensors import INDEX, Tensors, open_tensors
 from edge_llm.llm.checkpoints.prequantized.open import NONE, read_quantized
 from edge_llm.llm.checkpoints.source import (
+    HEAD,
+    TABLE,
     Checkpoint,
     Shape,
     TokenizerDirectory,
@@ -52,7 +56,8 @@ def open_huggingface(path: Path) -> Checkpoint:
     settings = values.pop("quantization_config", None)
     config, unread = read_config(values, str(config_path))
 
-    tensors = open_tensors(path)
+    tensors = _whole_names(open_tensors(path))
+    retrieval = read_retrieval(path)
     problems = list(tensors.missing)
     quantized = NONE
     if settings is not None:
@@ -71,7 +76,7 @@ def open_huggingface(path: Path) -> Checkpoint:
         matrix = quantized.matrices.get(name)
         return tensors.view(name) if matrix is None else matrix.values()
 
-    notes = [*tensors.notes, *quantized.notes()]
+    notes = [*tensors.notes, *quantized.notes(), *retrieval.notes]
     for name, source in shared_parameters(config).items():
         if name in shapes and source in shapes:
             # Some writers store the shared table under both names; what differs is no shared one.
@@ -93,7 +98,11 @@ def open_huggingface(path: Path) -> Checkpoint:
         read=read,
         generation=_generation(generation_path, values, config.vocab_size),
         tokenizer=TokenizerDirectory(path),
-        sources=(*(path / name for name in names if (path / name).is_file()), *tensors.paths),
+        sources=(
+            *(path / name for name in names if (path / name).is_file()),
+            *retrieval.sources,
+            *tensors.paths,
+        ),
         unread_config_keys=unread,
         license=_license(path / "README.md"),
         integer_formats={
@@ -106,8 +115,19 @@ def open_huggingface(path: Path) -> Checkpoint:
             **{name: entry.dtype for name, entry in tensors.entries.items() if name in shapes},
             **quantized.stored_as(),
         },
+        retrieval=retrieval.retrieval,
         notes=tuple(notes),
     )
+
+
+def _whole_names(tensors: Tensors) -> Tensors:
+    """Return tensors by the names of a model with a head, where they were saved without one."""
+    if TABLE.removeprefix("model.") not in tensors.entries:
+        return tensors
+    entries = {
+        name if name == HEAD else f"model.{name}": entry for name, entry in tensors.entries.items()
+    }
+    return replace(tensors, entries=entries)
 
 
 def _plain_shapes(

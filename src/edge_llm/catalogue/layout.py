@@ -14,6 +14,8 @@ _META_WEIGHTS = re.compile(r"consolidated\.\d+\.pth")
 _GGUF_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
 _BESIDE = ("*.json", "*.jinja", *_TOKENIZERS, "tokenizer*", "merges.txt", "README.md", "LICENSE*")
+# Of the sentence-transformers library: what is made of hidden states.
+_MODULE = re.compile(r"\d+_[A-Za-z]+/config\.json")
 # They come last, so that a download that was interrupted lacks them.
 _LAST = ("config.json", "params.json")
 
@@ -25,13 +27,15 @@ def wanted(names: Iterable[str]) -> list[str]:
     ``consolidated*`` where there are safetensors of the usual names. Empty: there are no weights
     to read, or only GGUF files (see `gguf_files`).
     """
+    names = list(names)
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if _WEIGHTS.fullmatch(name)]
     if not weights and "params.json" in top:
         weights = [name for name in top if _META_WEIGHTS.fullmatch(name)]
     if not weights:
         return []
-    beside = [name for name in top if any(fnmatchcase(name, pattern) for pattern in _BESIDE)]
+    beside = [name for name in names if _MODULE.fullmatch(name)]
+    beside += [name for name in top if any(fnmatchcase(name, pattern) for pattern in _BESIDE)]
     return sorted({*weights, *beside}, key=lambda name: (name in _LAST, name in beside, name))
 
 
