@@ -59,12 +59,17 @@ STREAMED = 256 << 20  # bytes of weights for a few rows, more than caches hold
 HEADS = {"Llama-3.2-1B": (32, 8, 64), "Qwen3-0.6B": (16, 8, 128)}
 KV_DTYPES = ("f16", "i8", "f32")
 VOCAB = 128256
+HISTORY = np.arange(4096, dtype=np.int32) % 1000  # a text that repeats itself
 SAMPLERS = {
     "greedy": SamplingParams(temperature=0),
     "temperature": SamplingParams(temperature=0.8),
     "top-k 40, top-p 0.9": SamplingParams(temperature=0.8, top_k=40, top_p=0.9),
     "top-p 0.9": SamplingParams(temperature=0.8, top_p=0.9),
     "min-p 0.05": SamplingParams(temperature=0.8, min_p=0.05),
+    "typical-p 0.9": SamplingParams(temperature=0.8, typical_p=0.9),
+    "top-k 40, typical-p 0.9": SamplingParams(temperature=0.8, top_k=40, typical_p=0.9),
+    "XTC": SamplingParams(temperature=0.8, xtc_probability=1),
+    "DRY after 4,096 tokens": SamplingParams(temperature=0.8, dry_multiplier=0.8),
 }
 # What int4 GEMMs should reach: half of a ceiling that adds in 16 bits, three quarters of others.
 GEMM_BARS = {"avx2": 0.5}
@@ -173,7 +178,7 @@ class Bench:
 
     def step(self, tokens: int, depth: int, sampler: SamplingParams | None = None) -> float:
         count = np.arange(depth, depth + tokens, dtype=np.int32)
-        row = [] if sampler is None else [RowSampler(sampler, seed=1)]
+        row = [] if sampler is None else [RowSampler(sampler, seed=1, history=HISTORY)]
         batch = Batch(
             tokens=np.zeros(tokens, np.int32),
             positions=count,
@@ -337,7 +342,7 @@ def samplings(threads: int) -> Iterator[dict[str, Any]]:
     x = builder.select(builder.embedding(64))
     logits = builder.linear(x, packed(I8, VOCAB, 64), I8, (VOCAB, 64))
     builder.rows(logits)
-    bench = Bench(builder, builder.plan(logits, context=64), threads, 1)
+    bench = Bench(builder, builder.plan(logits, context=len(HISTORY)), threads, 1)
     for name, sampler in SAMPLERS.items():
         found = [row for row in bench.rows(1, 0, sampler) if row.operator == "sample"]
         yield {"what": name, "size": 1, "seconds": sum(row.seconds for row in found)}

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from edge_llm.errors import ContextLengthError, TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.program.file import Program
+from edge_llm.tokenizers.breakers import Breakers
 from edge_llm.tokenizers.growth import check_growth
 from edge_llm.tokenizers.length import TextLength
 from edge_llm.tokenizers.pieces import PIECE, Cutter, checkpoint
@@ -64,6 +66,11 @@ class Tokenizer:
         self._cut = self._hf.pre_tokenizer
         self._cut_within = _without_prefix(self._cut)
         self._cutter: Cutter | None = None
+
+    @cached_property
+    def breakers(self) -> Breakers:
+        """Finds tokens by their text."""
+        return Breakers(self)
 
     @property
     def size(self) -> int:

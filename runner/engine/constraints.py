@@ -98,10 +98,9 @@ class AllowedSequences:
 
 def mask_of(ids: Iterable[int], vocab: int) -> Mask:
     """Return the mask that allows ``ids`` of ``vocab``."""
-    mask = np.zeros(-(-vocab // 32), np.uint32)
-    for token in ids:
-        mask[token // 32] |= np.uint32(1 << token % 32)
-    return mask
+    bits = np.zeros(-(-vocab // 32) * 32, np.uint8)
+    bits[ids if isinstance(ids, np.ndarray) else list(ids)] = 1
+    return np.packbits(bits, bitorder="little").view(np.uint32)
 
 
 def check_masks(masks: Sequence[Mask], drafted: int, vocab: int) -> None:

@@ -153,6 +153,50 @@ def test_tokens_and_log_probabilities_end_where_the_text_ends(text: str, stop: l
     assert said.stats.completion_tokens >= len(said.token_ids)
 
 
+class Words:
+    """One token a word of the list."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+
+    def push(self, token_id: int) -> str:
+        return self._words[token_id]
+
+    def special(self, token_id: int) -> str | None:
+        return None
+
+    def finish(self) -> str:
+        return ""
+
+
+@given(
+    st.lists(st.text("abc", min_size=1, max_size=4), max_size=9),
+    st.lists(st.text("abc", min_size=1, max_size=3), max_size=3),
+    st.booleans(),
+)
+def test_no_token_is_told_whose_text_is_not(
+    words: list[str], stop: list[str], included: bool
+) -> None:
+    """In a stream as in the whole: the last token of what was told has its beginning told."""
+    scanner = StopScanner(StopStrings(stop), included=included)
+    made = Answer(0, Words(words), None, scanner)
+    stats = RequestClock(0.0).statistics(5, 0, "empty", 99)
+    events = [TokenEvent(i, TokenLogprobs(-i, ())) for i in range(len(words))]
+    text, told = "", []
+    for event in [*events, FinishEvent("length", stats)]:
+        piece = made.take(event)
+        if piece is None:
+            continue
+        text += piece.text
+        told += piece.token_ids
+        assert [scores.logprob for scores in piece.logprobs or ()] == [-i for i in piece.token_ids]
+        assert told == list(range(len(told)))
+        joint = "".join(words[: len(told)])
+        assert joint.startswith(text)
+        assert not told or len(joint) - len(words[told[-1]]) < len(text)
+    assert scanner.stopped or text == "".join(words)
+
+
 @pytest.mark.parametrize(
     ("least", "text"),
     [(0, "a"), (3, "a--b"), (4, "a--b"), (5, "a--b--c"), (6, "a--b--c"), (9, None)],

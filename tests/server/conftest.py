@@ -46,6 +46,13 @@ class ByteTokenizer:
             ids += [SPECIAL, *part.encode()]
         return ids
 
+    @property
+    def breakers(self) -> ByteTokenizer:
+        return self
+
+    def ids(self, texts: Iterable[str]) -> list[int]:
+        return []
+
     def decode(self, ids: Iterable[int]) -> str:
         return b"".join(self.token_bytes(i) for i in ids if i < 256).decode(errors="replace")
 

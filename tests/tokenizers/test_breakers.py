@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_llm.tokenizers.breakers import Breakers
+from edge_llm.errors import TokenizerError
+from edge_llm.tokenizers.readers.convert import from_directory
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
-def found(tokenizer: Tokenizer, *texts: str, vocab: int = 0) -> set[int]:
-    vocab = vocab or tokenizer.size
-    mask = Breakers(lambda: tokenizer, vocab).mask(texts)
-    assert (mask.dtype, mask.shape) == (np.uint32, (-(-vocab // 32),))
-    return set(np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist())
+def found(tokenizer: Tokenizer, *texts: str) -> set[int]:
+    ids = tokenizer.breakers.ids(texts)
+    assert ids.dtype == np.int32
+    return set(ids.tolist())
 
 
 def having(tokenizer: Tokenizer, text: str) -> set[int]:
@@ -39,6 +39,17 @@ def test_a_text_that_no_token_has_breaks_where_it_ends(byte_tokenizer: Tokenizer
     assert found(byte_tokenizer, text) == {byte_tokenizer.encode(text, add_bos=False)[-1]}
 
 
-def test_ids_beyond_the_tokenizer_break_nothing(byte_tokenizer: Tokenizer) -> None:
-    size = byte_tokenizer.size
-    assert found(byte_tokenizer, "a", vocab=size + 100) == having(byte_tokenizer, "a")
+def test_a_text_that_is_none_is_a_typed_error(byte_tokenizer: Tokenizer) -> None:
+    with pytest.raises(TokenizerError, match="surrogate"):
+        found(byte_tokenizer, "a", "\udcff")
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen3"])
+def test_breakers_of_real_vocabularies(request: pytest.FixtureRequest, name: str) -> None:
+    document = from_directory(request.getfixturevalue(f"{name}_tokenizer_dir"))
+    tokenizer = Tokenizer(document.json, document.facts)
+    for text in ("\n", ":", '"', "*", "ing", "<|im_end|>", "é"):
+        if expected := having(tokenizer, text):
+            assert found(tokenizer, text) == expected
+    one = tokenizer.encode("a:\n", add_bos=False)[-1]
+    assert one in found(tokenizer, "\n")

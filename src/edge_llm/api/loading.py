@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,14 +16,13 @@ from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.backends.registry import open_executor
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
-from edge_llm.runner.engine.constraints import Mask
+from edge_llm.runner.engine.constraints import mask_of
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.memory import block_counts
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Limits
 
 if TYPE_CHECKING:
-    from edge_llm.tokenizers.breakers import Breakers
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
 _T = TypeVar("_T")
@@ -127,7 +125,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
             sampleable=program.documents.tokenizer.size,
             windows=tuple(group.window for group in groups),
             hidden_states=plan.embed is not None,
-            breakers=_breakers(tokenizer, plan.vocab),
+            breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         engine = Engine(executor, facts)
         try:
@@ -144,19 +142,6 @@ def _tokenizer(program: Program) -> Tokenizer:
     from edge_llm.tokenizers.tokenizer import tokenizer_of
 
     return tokenizer_of(program)
-
-
-def _breakers(tokenizer: Callable[[], Tokenizer], vocab: int) -> Callable[..., Mask]:
-    def mask(texts: tuple[str, ...]) -> Mask:
-        return finder().mask(texts)
-
-    @cache
-    def finder() -> Breakers:
-        from edge_llm.tokenizers.breakers import Breakers
-
-        return Breakers(tokenizer, vocab)
-
-    return mask
 
 
 def _beside(work: Callable[[], _T]) -> Callable[[], _T]:

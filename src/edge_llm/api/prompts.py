@@ -131,6 +131,9 @@ def jobs_of(
     from edge_llm.tokenizers.stream import TextDecoder
 
     choices = choices_of(params, 1 if n is None else n)
+    if params.dry_multiplier:
+        # Servers get here in a thread and submit on their loop: what takes time is known by then.
+        tokenizer.breakers.ids(params.dry_sequence_breakers)
     return [
         Job(ids, choice, TextDecoder(tokenizer, after=() if answers else ids))
         for ids in prompts
