@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_llm import __version__
+from edge_llm.server.anthropic.messages import messages_router
 from edge_llm.server.documentation.routes import documentation_router
 from edge_llm.server.errors import (
     ApiError,
@@ -42,6 +43,7 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
     )
     app.include_router(health_router(service))
     app.include_router(documentation_router(app, key=options.api_key is not None))
+    app.include_router(messages_router(service, options))
     responses = ResponseStore()
     for prefix in ("/v1", ""):  # some clients are given the address without it
         app.include_router(models_router(service), prefix=prefix)

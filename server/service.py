@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
+from edge_llm.api.about import ModelAbout
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob
 from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
@@ -28,6 +29,9 @@ class Model(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def about(self) -> ModelAbout: ...
 
     def default_params(self, **overrides: Any) -> SamplingParams: ...
 

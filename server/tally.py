@@ -30,13 +30,15 @@ class Tally:
         return len(self._finished) == self._choices
 
     def usage(self) -> dict[str, Any]:
-        completion = sum(stats.completion_tokens for stats in self._finished.values())
+        finished = self._finished.values()
+        completion = sum(stats.completion_tokens for stats in finished)
+        reasoning = sum(stats.reasoning_tokens for stats in finished)
         return {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": self._prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": reasoning},
         }
 
     def timings(self) -> dict[str, Any]:

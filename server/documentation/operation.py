@@ -11,6 +11,7 @@ serves:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -68,6 +69,7 @@ def _json(model: type[BaseModel], read: bool) -> dict[str, Any]:
     return {JSON: {"schema": _schema(model, read)}}
 
 
+@cache
 def _schema(model: type[BaseModel], read: bool) -> dict[str, Any]:
     return model.model_json_schema(mode="validation" if read else "serialization")
 

@@ -141,6 +141,8 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
     if wrong := _TYPE_ERROR.match(kind) or re.match("(finite_number)$", kind):
         expected = _EXPECTED[wrong[1]]
         return invalid(f"Invalid type for '{param}': expected {expected}.", param, "invalid_type")
+    if kind == "unsupported_parameter":
+        return invalid(f"'{param}' is not supported by this server.", param, kind)
     if kind == "prompt_type":
         return invalid(f"Invalid type for '{param}': {message}.", param, "invalid_type")
     if kind in _BOUNDS:
@@ -176,5 +178,16 @@ _BOUNDS = MappingProxyType(
     }
 )
 _INTEGERS = frozenset(
-    {"best_of", "dimensions", "logprobs", "max_output_tokens", "n", "top_logprobs", "top_n"}
+    {
+        "best_of",
+        "budget_tokens",
+        "dimensions",
+        "logprobs",
+        "max_output_tokens",
+        "n",
+        "num_ctx",
+        "num_predict",
+        "top_logprobs",
+        "top_n",
+    }
 ) | {alias for alias, name in NAMES.items() if PARAMETERS[name].kind in ("integer", "ids")}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from edge_llm.api.about import ModelAbout
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.prompts import jobs_of
 from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
@@ -94,6 +95,20 @@ class FakeModel:
         self.gate.set()
         self.requests: list[FakeRequest] = []
         self.calls: list[ChatCall] = []
+        self.about = ModelAbout(
+            family="llama",
+            parameters=135_000_000,
+            layers=30,
+            width=576,
+            vocab=258,
+            trained_context=2048,
+            quantization="8da4w",
+            file_bytes=90_000_000,
+            modified=1_700_000_000.5,
+            digest="ab" * 32,
+            chat_template="{{ messages }}",
+            recommended={"temperature": 0.5, "top_k": 7},
+        )
         self.parser: Callable[[], Parser] | None = None  # of chats
         self.closed = False
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from edge_llm.api.about import ModelAbout, about_of
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType, embed_job
 from edge_llm.api.prompts import (
@@ -109,6 +111,21 @@ class LLM:
                 f"{self.name} has no chat template", hint="use generate, or `run --raw`"
             )
         return template
+
+    @cached_property
+    def about(self) -> ModelAbout:
+        """The facts of the model that clients ask for.
+
+        Raises:
+            TemplateError: its chat template does not compile.
+        """
+        from edge_llm.tokenizers.output.table import output_syntax_of
+
+        template = self.chat_template
+        if template is None:
+            return about_of(self.program, None)
+        syntax = output_syntax_of(template.source, self.tokenizer.added_texts)
+        return about_of(self.program, syntax)
 
     def default_params(self, **overrides: Any) -> SamplingParams:
         """Return what the model's authors recommend, with ``overrides``: fields of

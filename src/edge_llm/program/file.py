@@ -128,6 +128,11 @@ class Program:
             self._mapping.close()
 
     @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the digests of everything in the file."""
+        return hashlib.sha256(self._header.metadata[DIGESTS_KEY].encode()).hexdigest()
+
+    @property
     def tokenizer_json(self) -> bytes:
         """The bytes of a Hugging Face ``tokenizer.json``.
 
