@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_llm.errors import RequestError
 from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
 from edge_llm.tokenizers.output.lark import (
@@ -25,7 +24,7 @@ from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of
 
 _SCALARS = frozenset({"number", "integer", "boolean", "null"})
 _HEAD = "call:"
-_MAX_DEPTH = 32  # of objects and lists in each other
+_MAX_DEPTH = 32  # of objects and lists in each other, that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +169,10 @@ class _Values:
     def __init__(
         self, root: Mapping[str, Any], param: str, prefix: str, quote: str, end: str
     ) -> None:
-        self.shapes = Shapes(root, param, prefix)
-        self._root, self._quote, self._end = root, quote, end
-        self._param = param
-        self._depth = 0
+        self.shapes = Shapes(root, param, prefix, end, quote)
+        self._root, self._quote = root, quote
+        self._referred: dict[str, str] = {}
+        self._any: dict[str, str] | None = None  # rules of values that the schema leaves open
 
     def object(self, schema: Mapping[str, Any]) -> str:
         """Return the rule of an object; keys are in order, as the template sorts them."""
@@ -196,45 +195,62 @@ class _Values:
 
     def value(self, schema: Any) -> str:
         """Return the rule of a value."""
-        self._depth += 1
-        try:
-            if self._depth > _MAX_DEPTH:
-                raise RequestError(
-                    "a schema that refers to itself cannot be enforced in the way in which this "
-                    "model writes calls",
-                    param=self._param,
-                )
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(reference, str):
             return self._rule(schema)
-        finally:
-            self._depth -= 1
+        name = self._referred.get(reference)
+        if name is None:  # named before it is known, since it may contain itself
+            name = self._referred[reference] = self.shapes.add("")
+            self.shapes.rules[name] = self._rule(self.shapes.resolved(schema))
+        return name
 
     def _rule(self, schema: Any) -> str:
         kinds = kinds_of(schema, self._root)
         if kinds == {"string"}:
-            return self.shapes.add(
-                sequence(self._quote, self.shapes.string(schema, self._end), self._quote)
-            )
+            return self._string(schema)
         if kinds <= _SCALARS:
             return self.shapes.json(schema)
-        schema = self.shapes.resolved(schema) if isinstance(schema, Mapping) else {}
-        if kinds == {"array"}:
-            self.shapes.only(schema, {"type", "items"})
-            item = self.value(schema.get("items", True))
-            return self.shapes.add(
-                sequence(literal("["), f"({item} ({literal(',')} {item})*)?", literal("]"))
-            )
-        if kinds == {"object"} and "properties" in schema:
-            return self.shapes.add(self.object(schema))
+        schema = schema if isinstance(schema, Mapping) else {}
         options = schema.get("anyOf", schema.get("oneOf"))
         if isinstance(options, list) and options:
             return self.shapes.add(either(map(self.value, options)))
         if isinstance(schema.get("enum"), list):
             return self.shapes.add(either(self.value({"const": one}) for one in schema["enum"]))
-        if kinds == {"object"}:
-            raise self.shapes.refused("object without properties")
-        self.shapes.only(schema, {"type"})
-        simple = sorted(kinds - {"object", "array"})
-        return self.shapes.add(either(self.value({"type": kind}) for kind in simple))
+        if kinds == {"object"} and "properties" in schema:
+            return self.shapes.add(self.object(schema))
+        if kinds == {"array"}:
+            self.shapes.only(schema, {"type", "items"})
+            return self._list(self.value(schema.get("items", True)))
+        self.shapes.only(schema, {"type", "additionalProperties"})
+        if schema.get("additionalProperties") not in (None, True):
+            raise self.shapes.refused("additionalProperties")
+        if not kinds & {"object", "array"}:
+            return self.shapes.add(either(self.value({"type": kind}) for kind in sorted(kinds)))
+        return self._anything(kinds)
+
+    def _string(self, schema: Any) -> str:
+        return self.shapes.add(sequence(self._quote, self.shapes.string(schema)))
+
+    def _list(self, item: str) -> str:
+        return self.shapes.add(sequence('"["', f'({item} ("," {item})*)?', '"]"'))
+
+    def _anything(self, kinds: frozenset[str]) -> str:
+        """Return the rule of values that are objects or lists of whatever may be."""
+        if self._any is None:
+            self._any = {}
+            key = self.shapes.add("/[a-zA-Z_][a-zA-Z0-9_-]{0,63}/", terminal=True)
+            value = self.shapes.add("")
+            for kind in _SCALARS - {"integer"}:
+                self._any[kind] = self.shapes.json({"type": kind})
+            self._any["integer"] = self.shapes.json({"type": "integer"})
+            self._any["string"] = self._string({})
+            self._any["array"] = self._list(value)
+            entry = f'{key} ":" {value}'
+            entries = f'({entry} ("," {entry})*)?'
+            self._any["object"] = self.shapes.add(sequence('"{"', entries, '"}"'))
+            all_kinds = sorted(self._any.keys() - {"integer"})
+            self.shapes.rules[value] = either(self._any[kind] for kind in all_kinds)
+        return self.shapes.add(either(self._any[kind] for kind in sorted(kinds)))
 
 
 def _drop(text: str) -> None:

@@ -80,27 +80,28 @@ class Harmony:
         """Return what calls of these tools look like; see `ToolSyntax`. A message of thinking may
         come first; several calls in one answer are not in the syntax."""
         check_names(tools)
-        named = {"call": either(f"call_{index}" for index in range(len(tools)))}
-        body = [mark(MESSAGE, token_id), mark("<|call|>", token_id)]
+        names = either(f"call_{index}" for index in range(len(tools)))
+        channel, message, called = (mark(text, token_id) for text in (CHANNEL, MESSAGE, "<|call|>"))
+        kind = f'(" "? {mark(CONSTRAIN, token_id)} "json" | " json")?'
+        named = {
+            "call": names,
+            "thinking": sequence(
+                channel, '"analysis"', message, "TEXT", mark("<|end|>", token_id),
+                mark(START, token_id), '"assistant"',
+            ),
+            "TEXT": "/(?s:.*)/",
+            # The recipient is told before the channel or behind it.
+            "head": f'({channel} "commentary")? " to=functions."',
+            "body": f'({channel} "commentary")? {kind} {message}',
+        }  # fmt: skip
         for index, tool in enumerate(tools):
             named[f"call_{index}"] = sequence(
-                f'"{tool.name}"',
-                "kind",
-                body[0],
-                f"arguments_{index}",
-                body[1],
+                f'"{tool.name}"', "body", f"arguments_{index}", called
             )
             named[f"arguments_{index}"] = json_rule(arguments_schema(tool, index))
-        named["kind"] = f'(" " {mark(CONSTRAIN, token_id)} "json" | " json")?'
-        named["thinking"] = sequence(
-            mark(CHANNEL, token_id), '"analysis"', body[0], "TEXT", mark("<|end|>", token_id),
-            mark(START, token_id), '"assistant"',
-        )  # fmt: skip
-        named["TEXT"] = "/(?s:.*)/"
-        begin = sequence(mark(CHANNEL, token_id), '"commentary to=functions."')
-        calls = {name: rule for name, rule in named.items() if name not in ("thinking", "TEXT")}
+        behind = {
+            rule: of for rule, of in named.items() if rule not in ("thinking", "TEXT", "head")
+        }
         return ToolGrammar(
-            rules(sequence("thinking?", begin, "call"), named),
-            rules("call", calls),
-            ("<|channel|>commentary to=functions.",),
+            rules("thinking? head call", named), rules("call", behind), (" to=functions.",)
         )

@@ -177,6 +177,7 @@ class JsonCalls:
             trigger = f'{{"{self.name}"'
             return ToolGrammar(rules(start, named), rules(after, named), (trigger,), at_start=True)
         within = sequence(
+            '" "?' if self.before.startswith("[") else "",  # as SentencePiece begins a word
             literal(self.before) if self.before else "",
             "call",
             more,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_llm.errors import RequestError
-from edge_llm.tokenizers.output.lark import either, json_rule, literal
+from edge_llm.tokenizers.output.lark import either, json_rule, literal, sequence
 from edge_llm.tokenizers.output.values import kinds_of, referred
 
 # Keywords that say nothing about a value, and those that only the root may have.
@@ -37,11 +37,16 @@ class Shapes:
         root: the schema of an object.
         param: the field of a request that it came in.
         prefix: begins the names of all `rules`.
+        end: what follows a string, which none may hold.
+        end_rule: how a grammar writes that; a control token, if there is one for it.
     """
 
-    def __init__(self, root: Mapping[str, Any], param: str, prefix: str) -> None:
+    def __init__(
+        self, root: Mapping[str, Any], param: str, prefix: str, end: str, end_rule: str
+    ) -> None:
         self.rules: dict[str, str] = {}
         self._root, self._param, self._prefix = root, param, prefix
+        self._end, self._end_rule = end, end_rule
 
     def properties(self) -> Iterator[tuple[str, Any, bool]]:
         """Yield name, schema and whether it is required of each property of the root.
@@ -67,40 +72,35 @@ class Shapes:
                 raise self.refused(f"properties/{name}")
             yield name, of, name in required
 
-    def text(self, schema: Any, end: str) -> str:
-        """Return the rule of a value that is text if it is a string, and JSON if not.
-
-        Args:
-            end: what follows the value, which no string of it may hold.
-        """
+    def text(self, schema: Any) -> str:
+        """Return the rule of a value and its end; it is text if it is a string, and JSON if not."""
         kinds = kinds_of(schema, self._root)
         if kinds == {"string"}:
-            return self.string(schema, end)
+            return self.string(schema)
+        if kinds == {"boolean"} and isinstance(schema, Mapping) and "enum" not in schema:
+            return self.add(sequence('("true" | "false" | "True" | "False")', self._end_rule))
         if "string" not in kinds:
-            return self.json(schema)
+            return self.add(sequence(self.json(schema), self._end_rule))
         if isinstance(schema, Mapping) and not _NOTES.union({"type"}).issuperset(schema):
             schema = self.resolved(schema)
             options = schema.get("anyOf", schema.get("oneOf"))
-            if options is None:
-                if "enum" in schema:
-                    return self.add(either(self._constant(value) for value in schema["enum"]))
-                raise self.refused(next(iter(schema.keys() - _NOTES - {"type"})))
-            return self.add(either(self.text(option, end) for option in options))
-        others = sorted(kinds - {"string", "integer"} | ({"number"} & kinds))
-        return self.add(
-            either([self.string({}, end), *(self.json({"type": kind}) for kind in others)])
-        )
+            if options is not None:
+                return self.add(either(map(self.text, options)))
+            if "enum" in schema:
+                return self.add(either(map(self._constant, schema["enum"])))
+            raise self.refused(next(key for key in schema if key not in {"type", *_NOTES}))
+        others = sorted(kinds - {"string"} - ({"integer"} if "number" in kinds else set()))
+        return self.add(either([self.string({}), *(self.text({"type": one}) for one in others)]))
 
-    def string(self, schema: Any, end: str) -> str:
-        """Return the rule of a string that is written as it is."""
+    def string(self, schema: Any) -> str:
+        """Return the rule of a string that is written as it is, and its end."""
         schema = self.resolved(schema) if isinstance(schema, Mapping) else {}
         self.only(schema, _STRINGS)
         if "const" in schema:
             return self._constant(schema["const"])
         if "enum" in schema:
             return self.add(either(map(self._constant, schema["enum"])))
-        without = f"~/(?s:.*){_regex(end)}(?s:.*)/"
-        parts = [without]
+        parts = []
         if "minLength" in schema or "maxLength" in schema:
             most = schema.get("maxLength", "")
             parts.append(f"/(?s:.{{{int(schema.get('minLength', 0))},{most}}})/")
@@ -111,7 +111,10 @@ class Shapes:
             if known is None:
                 raise self.refused(f"format {schema['format']}")
             parts.append(f"/{known}/")
-        return self.add(" & ".join(parts), terminal=True)
+        body = " & ".join(parts) or "/(?s:.*)/"
+        if self._end_rule.startswith("<["):  # no text holds a control token
+            return self.add(sequence(self.add(body, terminal=True), self._end_rule))
+        return self.add(body, attributes=f"[suffix={literal(self._end)}]")
 
     def json(self, schema: Any) -> str:
         """Return the rule of a value that is written as JSON."""
@@ -120,9 +123,15 @@ class Shapes:
         return self.add(json_rule({**schema, **shared}))
 
     def _constant(self, value: Any) -> str:
-        return literal(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return self.add(sequence(literal(text) if text else "", self._end_rule))
 
     def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a schema refers to, if it does.
+
+        Raises:
+            RequestError: nothing is there.
+        """
         for _ in range(16):
             if "$ref" not in schema:
                 return schema
@@ -133,28 +142,30 @@ class Shapes:
         raise self.refused("$ref")
 
     def only(self, schema: Mapping[str, Any], known: set[str] | frozenset[str]) -> None:
+        """Check that a schema has no other keywords than these.
+
+        Raises:
+            RequestError: it has one.
+        """
         for keyword in schema:
             if keyword not in known and keyword not in _NOTES:
                 raise self.refused(keyword)
 
     def refused(self, keyword: str) -> RequestError:
+        """Return the error for a keyword that cannot be enforced."""
         return RequestError(
             f"{keyword!r} cannot be enforced in the way in which this model writes calls",
             param=self._param,
         )
 
-    def add(self, body: str, *, terminal: bool = False) -> str:
+    def add(self, body: str, *, terminal: bool = False, attributes: str = "") -> str:
+        """Add a rule and return its name."""
         if len(self.rules) >= _MAX_RULES:
             raise RequestError(f"a schema of more than {_MAX_RULES} parts", param=self._param)
         name = f"{self._prefix}{len(self.rules)}"
         name = name.upper() if terminal else name
-        self.rules[name] = body
+        self.rules[name + attributes] = body
         return name
-
-
-def _regex(text: str) -> str:
-    """Return a regular expression of a grammar that matches a text."""
-    return re.escape(text).replace("/", r"\/").replace("\n", "n")
 
 
 def _searching(pattern: str) -> str:

@@ -11,7 +11,7 @@ from edge_llm.tokenizers.output.gemma_calls import GemmaCalls
 from edge_llm.tokenizers.output.harmony import Harmony
 from edge_llm.tokenizers.output.json_calls import JsonCalls
 from edge_llm.tokenizers.output.named_calls import NamedCalls
-from edge_llm.tokenizers.output.probe import reads, with_switches, written_turn
+from edge_llm.tokenizers.output.probe import TOOL, reads, with_switches, written_turn
 from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax, ToolSyntax
 from edge_llm.tokenizers.output.xml_calls import XmlCalls
 
@@ -51,9 +51,13 @@ TOOL_SYNTAXES: dict[str, ToolSyntax] = {
         "<minimax:tool_call>", "</minimax:tool_call>", '<invoke name="', '">',
         '<parameter name="', '">', "</parameter>", end="</invoke>", several=True,
     ),
-    "glm": XmlCalls(  # GLM 4.5 to 4.7
+    "glm": XmlCalls(  # GLM 4.5 and 4.6
         "<tool_call>", "</tool_call>", "", "\n", "<arg_key>", "</arg_key>", "</arg_value>",
         value_open="<arg_value>",
+    ),
+    "glm-4.7": XmlCalls(
+        "<tool_call>", "</tool_call>", "", "", "<arg_key>", "</arg_key>", "</arg_value>",
+        value_open="<arg_value>", line="",
     ),
     "mistral-small": NamedCalls("[TOOL_CALLS]", "[ARGS]", identity="[CALL_ID]"),  # 3.2
     "mistral-args": NamedCalls("[TOOL_CALLS]", "[ARGS]"),  # Devstral, Ministral 3
@@ -88,7 +92,8 @@ TOOL_SYNTAXES: dict[str, ToolSyntax] = {
     ),
 }  # fmt: skip
 
-# In the order in which they are tried: the texts that a template has all of, and the syntax.
+# In the order in which they are tried: a syntax, and texts that a template and the turn that it
+# writes for `probe.py` have all of.
 _ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("harmony", ("<|channel|>", "<|call|>")),
     ("gemma4", ("<|tool_call>call:",)),
@@ -98,6 +103,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qwen3-coder", ("<tool_call>", "<function=", "<parameter=")),
     ("seed", ("<seed:tool_call>",)),
     ("minimax", ("<minimax:tool_call>",)),
+    ("glm-4.7", (f"<tool_call>{TOOL.name}<arg_key>",)),
     ("glm", ("<tool_call>", "<arg_key>")),
     ("mistral-small", ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")),
     ("mistral-args", ("[TOOL_CALLS]", "[ARGS]")),
@@ -146,15 +152,10 @@ def output_syntax_of(template_source: str, added_texts: frozenset[str]) -> Outpu
         if written or {opening, closing} <= added_texts:
             reasoning = with_switches(ReasoningSyntax(opening, closing), template)
             break
-    rows = [
-        TOOL_SYNTAXES[name]
-        for name, marks in _ROWS
-        if all(text in template_source for text in marks)
-    ]
-    if not rows or not template.takes_tools:
-        return OutputSyntax(reasoning)
-    turn = written_turn(template)
-    for row in rows:
-        if turn is None or reads(row, turn):
-            return OutputSyntax(reasoning, row)
+    turn = written_turn(template) if template.takes_tools else None
+    for name, marks in _ROWS if template.takes_tools else ():
+        if all(text in template_source + (turn or "") for text in marks):
+            row = TOOL_SYNTAXES[name]
+            if turn is None or reads(row, turn):
+                return OutputSyntax(reasoning, row)
     return OutputSyntax(reasoning)

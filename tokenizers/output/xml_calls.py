@@ -170,37 +170,38 @@ class XmlCalls:
         check_names(tools)
         named = {"call": either(f"call_{index}" for index in range(len(tools)))}
         line = literal(self.line) if self.line else ""
+        end = self.pad + self.value_close
+        end_rule = mark(end, token_id)
+        if token_id(self.value_close) is not None:
+            end, end_rule = self.value_close, mark(self.value_close, token_id)
         for index, tool in enumerate(tools):
             param = f"tools[{index}].function.parameters"
-            shapes = Shapes(arguments_schema(tool, index), param, f"value_{index}_")
-            parameters = []
-            for key, schema, required in shapes.properties():
+            schema = arguments_schema(tool, index)
+            shapes = Shapes(schema, param, f"value_{index}_", end, end_rule)
+            parts = [mark(self.name_open + tool.name + self.name_close, token_id)]
+            if self.name_open:
+                parts.append(line)
+            for key, of, required in shapes.properties():
                 element = sequence(
-                    literal(self.key_open + key + self.key_close),
-                    literal(self.line + self.value_open) if self.value_open else "",
+                    mark(self.key_open + key + self.key_close, token_id),
+                    sequence(line, mark(self.value_open, token_id)) if self.value_open else "",
                     literal(self.pad) if self.pad else "",
-                    shapes.text(schema, self.pad + self.value_close),
-                    literal(self.pad + self.value_close),
+                    shapes.text(of),
                     line,
                 )
-                parameters.append(element if required else f"({element})?")
-            named[f"call_{index}"] = sequence(
-                literal(self.name_open + tool.name + self.name_close),
-                line if self.name_open else "",
-                *parameters,
-                literal(self.end) if self.end else "",
-            )
+                parts.append(element if required else f"({element})?")
+            if self.end:
+                parts.append(mark(self.end, token_id))
+            named[f"call_{index}"] = sequence(*parts)
             named |= shapes.rules
-        close = mark(self.close, token_id)
-        opening = mark(self.open, token_id)
         body = sequence(line if self.name_open else "", "call", line if self.end else "")
         more = f"(call {line})*" if self.several and parallel else ""
-        block = sequence(opening, body, more, close)
-        named["block"] = block
-        start = f"block ({line} block)*" if parallel and not self.several else "block"
-        return ToolGrammar(
-            rules(start, named), rules(sequence(body, more, close), named), (self.open,)
-        )
+        after = sequence(body, more, mark(self.close, token_id))
+        named["block"] = sequence(mark(self.open, token_id), after)
+        start = "block"
+        if parallel and not self.several:
+            start = sequence("block", f"({sequence(line, 'block')})*")
+        return ToolGrammar(rules(start, named), rules(after, named), (self.open,))
 
 
 def _drop(text: str) -> None:
