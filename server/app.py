@@ -15,7 +15,9 @@ from edge_llm.server.errors import (
     bug_response,
     http_error_response,
 )
+from edge_llm.server.gate.gate import Gate
 from edge_llm.server.health import health_router
+from edge_llm.server.metrics import Metrics, metrics_router
 from edge_llm.server.openai.chat import chat_router
 from edge_llm.server.openai.completions import completions_router
 from edge_llm.server.openai.embeddings import embeddings_router
@@ -24,7 +26,6 @@ from edge_llm.server.openai.rerank import rerank_router
 from edge_llm.server.openai.responses.routes import responses_router
 from edge_llm.server.openai.responses.store import ResponseStore
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.security import Gate
 from edge_llm.server.service import Service
 
 
@@ -41,10 +42,13 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
             Exception: bug_response,
         },
     )
+    metrics = Metrics(service)
+    service.on_answer = metrics.answered
     app.include_router(health_router(service))
     app.include_router(documentation_router(app, key=options.api_key is not None))
     app.include_router(messages_router(service, options))
     responses = ResponseStore()
+    app.include_router(metrics_router(metrics))
     for prefix in ("/v1", ""):  # some clients are given the address without it
         app.include_router(models_router(service), prefix=prefix)
         app.include_router(chat_router(service, options), prefix=prefix)
@@ -52,4 +56,4 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
         app.include_router(embeddings_router(service, options), prefix=prefix)
         app.include_router(rerank_router(service, options), prefix=prefix)
         app.include_router(responses_router(service, options, responses), prefix=prefix)
-    return Gate(app, options)
+    return Gate(app, options, metrics.ended)

@@ -121,6 +121,21 @@ def overloaded() -> ApiError:
     )
 
 
+def too_many_connections() -> ApiError:
+    return ApiError(
+        429,
+        "Too many connections are open. Try again later.",
+        kind="rate_limit_error",
+        code="rate_limit_exceeded",
+        headers={"retry-after": RETRY_SECONDS},
+    )
+
+
+def too_slow(message: str) -> ApiError:
+    """Return the error for a client that does not send its request in time."""
+    return ApiError(408, message)
+
+
 def bug() -> ApiError:
     """Return the error for our own fault; the log has the details."""
     return ApiError(500, "The server failed on this request.", kind="server_error")

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from starlette.types import Receive
 
 from edge_llm.runner.engine.events import ErrorEvent, FinishEvent
+from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Generation, Item, Job, Submit
 from edge_llm.server.errors import unavailable
@@ -63,7 +64,7 @@ class ServedGeneration:
             ClientGoneError: the client hung up.
             Exception: what ``prepare`` raises, or the engine for a job; none runs then.
         """
-        inbox = _Inbox(lambda: self._service.leave(self))
+        inbox = _Inbox(self._service.on_answer, lambda: self._service.leave(self))
 
         def work() -> Prepared:
             with interruptible(self._check):
@@ -135,11 +136,15 @@ class ServedGeneration:
 
 
 class _Inbox:
-    """An inbox that tells when the last answer has ended, read or not."""
+    """An inbox that tells the figures of each answer that has ended, and when the last one has,
+    read or not."""
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, on_answer: Callable[[RequestStatistics], None], on_end: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Item] = asyncio.Queue()
+        self._on_answer = on_answer
         self._on_end = on_end
         self._running = 0
 
@@ -157,6 +162,8 @@ class _Inbox:
     def _arrive(self, item: Item) -> None:
         self._items.put_nowait(item)
         if isinstance(item, tuple) and isinstance(item[1], FinishEvent | ErrorEvent):
+            if isinstance(item[1], FinishEvent):
+                self._on_answer(item[1].stats)
             self._running -= 1
             if self._running == 0:
                 self._on_end()

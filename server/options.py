@@ -13,8 +13,12 @@ class ServerOptions:
     """``port`` 0 takes a free one. ``allowed_hosts`` are Host headers accepted besides the bound
     address and the names of this machine's loopback; ``allowed_origins`` browser origins
     ("https://host:port"; none by default). ``strict`` refuses unknown request parameters.
-    ``max_body`` bounds a request in bytes, ``max_choices`` the answers that run or wait at once,
-    ``drain_seconds`` how long a stopping server lets answers end."""
+    ``aliases`` are names that the model answers to besides its own. ``max_body`` bounds a request
+    in bytes, ``max_choices`` the answers that run or wait at once, ``max_connections`` those that
+    are open. ``header_seconds`` and ``body_seconds`` are what a client may take to send a request,
+    ``idle_seconds`` how long a connection is kept without one, ``send_seconds`` how long a client
+    may read nothing of its reply, ``drain_seconds`` how long a stopping server lets answers
+    end."""
 
     host: str = "127.0.0.1"
     port: int = 8017
@@ -23,8 +27,14 @@ class ServerOptions:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     strict: bool = False
+    aliases: tuple[str, ...] = ()
     max_body: int = 8 * 1024 * 1024
     max_choices: int = 256
+    max_connections: int = 512
+    header_seconds: float = 10.0
+    body_seconds: float = 60.0
+    idle_seconds: float = 75.0
+    send_seconds: float = 10.0
     drain_seconds: float = 10.0
 
 

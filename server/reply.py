@@ -15,12 +15,12 @@ from starlette.types import Receive, Scope, Send
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Job
 from edge_llm.server.errors import ApiError, translate
+from edge_llm.server.gate.exchange import CLIENT_GONE, Exchange, exchange_of
 from edge_llm.server.generation import ClientGoneError, ServedGeneration
 from edge_llm.server.service import Model, Service
 from edge_llm.server.tally import Tally
 
 IGNORED_HEADER = "x-edge-llm-ignored"
-CLIENT_GONE = 499  # nobody reads it; the log does
 
 
 class Shape(Protocol):
@@ -95,7 +95,7 @@ class Reply:
         ignored = ignored_header(self.ignored)
         if self.stream:
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **ignored}
-            parts = self._events(generation, prepared)
+            parts = self._events(generation, prepared, exchange_of(request.scope))
             media_type = prepared.shape.media_type
             return Stream(parts, generation.close, media_type=media_type, headers=headers)
         try:
@@ -108,7 +108,7 @@ class Reply:
             generation.close()
 
     async def _events(
-        self, generation: ServedGeneration, prepared: Prepared
+        self, generation: ServedGeneration, prepared: Prepared, exchange: Exchange
     ) -> AsyncGenerator[bytes]:
         shape, tally = prepared.shape, Tally(prepared.jobs, prepared.n)
         try:
@@ -123,7 +123,8 @@ class Reply:
         except ClientGoneError:
             return
         except Exception as exc:
-            yield shape.failed(translate(exc, self.prompt_field))
+            exchange.failure = translate(exc, self.prompt_field)
+            yield shape.failed(exchange.failure)
         finally:
             generation.close()
 

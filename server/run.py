@@ -11,18 +11,17 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
-
 from edge_llm.api import LLM
 from edge_llm.api.loading import load_with
 from edge_llm.errors import ConfigError
 from edge_llm.runner.config import RunnerConfig
 from edge_llm.server.app import create_app
+from edge_llm.server.gate.listener import Listener
 from edge_llm.server.options import ServerOptions, check_bind
 from edge_llm.server.service import Service
 
-# How long a client may take to read the end of its stream once the server wants to go.
-FLUSH_SECONDS = 3
+# How long a client may take to read the end of its reply once the server wants to go.
+FLUSH_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +37,7 @@ def serve(path: str | Path, options: ServerOptions, config: RunnerConfig | None 
         EdgeLLMError: the program cannot be loaded; see `edge_llm.load`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # the gate says what is to be said
     check_bind(options)
 
     def load_model() -> LLM:
@@ -79,46 +79,35 @@ async def run(
         EdgeLLMError: the model could not be loaded.
     """
     service = Service(max_choices=options.max_choices)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(service, options),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=int(options.drain_seconds) + FLUSH_SECONDS,
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not (server.started or serving.done()):
-        await asyncio.sleep(0.005)
-    # After uvicorn's own handlers, which know neither draining nor our streams.
+    door = Listener(create_app(service, options), options)
+    door.listen(listener)
     with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         model = await asyncio.to_thread(load_model)
         try:
-            service.ready(model, aliases=aliases)
+            service.ready(model, aliases=(*options.aliases, *aliases))
             announce(model)
             await stop.asked.wait()
         finally:
             service.drain()
-            server.should_exit = True
-            await _drain(service, serving, options.drain_seconds, stop)
+            door.stop(listener)
+            await _drained(service, options.drain_seconds, stop)
+            service.abort()
+            await door.close(FLUSH_SECONDS)
+            await asyncio.to_thread(service.encoders.shutdown)
             await asyncio.to_thread(model.close)
     finally:
-        server.should_exit = True
-        await serving
+        await door.close(0)
 
 
-async def _drain(service: Service, serving: asyncio.Task[None], seconds: float, stop: Stop) -> None:
-    now = asyncio.create_task(stop.now.wait())
-    await asyncio.wait({serving, now}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    now.cancel()
-    service.abort()
-    await serving
+async def _drained(service: Service, seconds: float, stop: Stop) -> None:
+    """Wait until all requests have ended, for some seconds, or until ``stop`` is called again."""
+    waits = [asyncio.create_task(wait) for wait in (service.emptied(), stop.now.wait())]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def bind(options: ServerOptions) -> socket.socket:

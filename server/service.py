@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ from edge_llm.api.about import ModelAbout
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob
 from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
+from edge_llm.runner.engine.statistics import EngineStatistics, RequestStatistics
 from edge_llm.runner.generation.loop import Inbox, Job, Submit
 from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.sampling import SamplingParams
@@ -48,6 +50,8 @@ class Model(Protocol):
 
     def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors: ...
 
+    def stats(self) -> EngineStatistics: ...
+
 
 class Abortable(Protocol):
     """A request of ours that a stopping server can end."""
@@ -73,6 +77,10 @@ class Service:
         self._model: Model | None = None
         self._names: list[str] = []
         self._active: dict[Abortable, int] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        # Told of each answer that the engine has ended.
+        self.on_answer: Callable[[RequestStatistics], None] = lambda stats: None
 
     def ready(self, model: Model, *, aliases: Iterable[str] = ()) -> None:
         """Serve ``model`` under its own name and ``aliases``."""
@@ -133,10 +141,21 @@ class Service:
         if self.choices + choices > self._max_choices:
             raise overloaded()
         self._active[request] = choices
+        self._empty.clear()
 
     def leave(self, request: Abortable) -> None:
         """Count it out; more than once is fine."""
         self._active.pop(request, None)
+        if not self._active:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        """Wait until no request runs or waits."""
+        await self._empty.wait()
+
+    def engine_statistics(self) -> EngineStatistics | None:
+        """Return the engine's figures, None where there is no engine now."""
+        return None if self._model is None or self.state != "ready" else self._model.stats()
 
 
 def _stopping() -> ApiError:

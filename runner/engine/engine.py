@@ -67,6 +67,7 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._steps = 0
+        self._step_seconds = 0.0
         self._queue = RequestQueue()
         self._live: dict[Sequence, None] = {}  # taken in, and not told their end yet
         self._thread: threading.Thread | None = None
@@ -177,6 +178,8 @@ class Engine:
             blocks_cached=self._pool.cached,
             steps=self._steps,
             preemptions=self._scheduler.preemptions,
+            step_seconds=self._step_seconds,
+            groups=self._pool.statistics(),
         )
 
     def step(self) -> bool:
@@ -276,6 +279,7 @@ class Engine:
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1
+        self._step_seconds += now - started
         self._pace.record(step.tokens, now - started)
         decoding = [s for s, part in step.slices.items() if part.kind != "prefill"]
         if decoding:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_llm.runner.engine.blocks import ROOT, GroupBlocks, Tokens, extend_chain, window_blocks
-from edge_llm.runner.engine.statistics import CacheUse
+from edge_llm.runner.engine.statistics import CacheUse, GroupStatistics
 
 NO_BLOCK = -1  # in a table: behind the window
 
@@ -74,6 +74,10 @@ class BlockPool:
     def cached(self) -> int:
         """Blocks of all groups that nobody holds but whose content can still be found."""
         return sum(group.cached for group in self.groups)
+
+    def statistics(self) -> tuple[GroupStatistics, ...]:
+        """Return the figures of each group."""
+        return tuple(GroupStatistics(g.count, g.available, g.cached) for g in self.groups)
 
     @property
     def capacity(self) -> int | None:

@@ -106,8 +106,19 @@ class RequestClock:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """The blocks of one group of states. ``cached`` are unused but findable, and count as free."""
+
+    blocks: int
+    free: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """A snapshot of the engine. ``blocks_cached`` are unused but findable, and count as free."""
+    """A snapshot of the engine: sequences that run and wait, its blocks in all groups and in each
+    (``blocks_cached`` are unused but findable, and count as free), and what it has done so far:
+    steps, the seconds they took, and sequences that had to make room for others."""
 
     running: int
     waiting: int
@@ -116,6 +127,8 @@ class EngineStatistics:
     blocks_cached: int
     steps: int
     preemptions: int
+    step_seconds: float = 0.0
+    groups: tuple[GroupStatistics, ...] = ()
 
 
 def _rate(amount: float, seconds: float) -> float:

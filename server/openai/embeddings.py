@@ -15,11 +15,12 @@ from edge_llm.runner.executor import Float32
 from edge_llm.server.body import read_json
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, translate
+from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.openai.replies import Embeddings
 from edge_llm.server.openai.schemas import prompts
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.reply import CLIENT_GONE, ignored_header
+from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer
 from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service

@@ -14,10 +14,11 @@ from edge_llm.api.rerank import RerankCall
 from edge_llm.server.body import read_json
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import translate
+from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.openai.replies import Rerank
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.reply import CLIENT_GONE, ignored_header
+from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer
 from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service

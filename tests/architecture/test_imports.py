@@ -31,7 +31,15 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "api": (BASE | {"tokenizers", "runner", "api"}, set()),
     "server": (
         {"errors", "parsed", "tokenizers", "runner", "api", "server"},
-        {"fastapi", "pydantic", "pydantic_core", "starlette", "uvicorn"},
+        {
+            "fastapi",
+            "h11",
+            "prometheus_client",
+            "pydantic",
+            "pydantic_core",
+            "starlette",
+            "uvicorn",
+        },
     ),
     "cli": ({"errors", "cli"}, set()),
 }

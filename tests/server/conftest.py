@@ -20,7 +20,11 @@ from edge_llm.parsed import Parser
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
-from edge_llm.runner.engine.statistics import RequestStatistics
+from edge_llm.runner.engine.statistics import (
+    EngineStatistics,
+    GroupStatistics,
+    RequestStatistics,
+)
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingParams
@@ -146,6 +150,9 @@ class FakeModel:
         self.requests.append(request)
         threading.Thread(target=self._generate, args=(request, on_event), daemon=True).start()
         return request
+
+    def stats(self) -> EngineStatistics:
+        return EngineStatistics(1, 2, 30, 20, 5, 7, 0, 0.5, (GroupStatistics(30, 20, 5),))
 
     def close(self) -> None:
         self.closed = True

@@ -8,8 +8,8 @@ import pytest
 
 from edge_llm.errors import ConfigError
 from edge_llm.server.app import create_app
+from edge_llm.server.gate.access import host_name
 from edge_llm.server.options import ServerOptions, check_bind
-from edge_llm.server.security import host_name
 from edge_llm.server.service import Service
 
 KEY = "sk-ünsecret"
@@ -147,9 +147,12 @@ def test_host_of_an_open_server(make_client: Any) -> None:
     [
         (None, 200),
         ("https://app.example", 200),
+        ("HTTPS://APP.example", 200),
+        ("http://127.0.0.1:8017", 200),  # our own
         ("https://app.example:444", 403),
         ("http://app.example", 403),
-        ("http://127.0.0.1:8017", 403),
+        ("http://127.0.0.1:8018", 403),
+        ("http://localhost:8017", 403),
         ("null", 403),
     ],
 )
@@ -158,7 +161,78 @@ def test_origin(make_client: Any, origin: str | None, status: int) -> None:
     headers = {} if origin is None else {"origin": origin}
     response = client.get("/v1/models", headers=headers)
     assert response.status_code == status
-    assert "access-control-allow-origin" not in response.headers
+    told = origin if status == 200 else None
+    assert response.headers.get("access-control-allow-origin") == told
+    assert response.headers["vary"] == "Origin"
+    if told:
+        assert "x-request-id" in response.headers["access-control-expose-headers"]
+
+
+PREFLIGHT = {
+    "origin": "https://app.example",
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type, x-stainless-os,a b,\u00e9",
+}
+
+
+def test_preflight_needs_no_key(make_client: Any) -> None:
+    client = make_client(allowed_origins=("https://app.example",), api_key=KEY)
+    headers = {name: value.encode("latin-1") for name, value in PREFLIGHT.items()}
+    response = client.options("/v1/chat/completions", headers=headers)
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert "POST" in response.headers["access-control-allow-methods"]
+    allowed = response.headers["access-control-allow-headers"]
+    assert allowed == "authorization, content-type, x-stainless-os"
+    refused = client.options("/v1/models", headers={**headers, "origin": "https://evil.example"})
+    assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_errors_can_be_read_by_pages_that_may_ask(make_client: Any) -> None:
+    client = make_client(allowed_origins=("https://app.example",), api_key=KEY)
+    response = client.get("/v1/models", headers={"origin": "https://app.example"})
+    assert response.status_code == 401
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/models/fake-model", "/metrics", "/x"])
+def test_head_is_get_without_its_body(client: Any, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("DELETE", "/v1/models", "GET, HEAD"), ("GET", "/v1/completions", "POST")],
+)
+def test_other_methods(client: Any, method: str, path: str, allow: str) -> None:
+    response = client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allow
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"x-api-key": KEY}, 200),
+        ({"x-api-key": f"{KEY}x"}, 401),
+        ({"x-api-key": ""}, 401),
+        ({"x-api-key": KEY, "authorization": "Bearer other"}, 200),
+        ({"x-api-key": "other", "authorization": f"Bearer {KEY}"}, 200),
+    ],
+)
+def test_both_ways_to_send_the_key(make_client: Any, given: dict[str, str], status: int) -> None:
+    headers = {name: value.encode() for name, value in given.items()}
+    assert make_client(api_key=KEY).get("/v1/models", headers=headers).status_code == status
+
+
+def test_a_missing_key_in_the_dialect_of_the_route(make_client: Any) -> None:
+    body = make_client(api_key=KEY).post("/v1/messages", json={}).json()
+    assert body["error"]["type"] == "authentication_error"
 
 
 @pytest.mark.parametrize(
