@@ -8,6 +8,7 @@ but for the small model's, which the suite needs.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from wikipedia import plain_text
@@ -263,6 +265,88 @@ PHI4_HANDLER = Asset(
         )
     },
 )
+_BFCL = "bfcl_eval/data/"
+BFCL = Asset(
+    "wheel",
+    "bfcl-eval",
+    "2026.3.23",
+    {
+        f"{_BFCL}{name}.json": digest
+        for name, digest in {
+            "BFCL_v4_irrelevance": (
+                "2b6ed4c2e992cdcf5f1678a701851f944bef7550ee026ed1ddb89efed5be01a6"
+            ),
+            "BFCL_v4_live_irrelevance": (
+                "6559fda2beaceb609a2cd2e504c65b4a56cb448e1ef88fddfd199e163d163349"
+            ),
+            "BFCL_v4_live_multiple": (
+                "fd8ccfad4d911420d0e3341dbe2fff77d1d341da934248b9bb2bda24ab3a10c8"
+            ),
+            "BFCL_v4_live_parallel": (
+                "6c26e9fdc3350cf596e6d1ea9c179cbff834761bccf562f4141ed29a839ca421"
+            ),
+            "BFCL_v4_live_parallel_multiple": (
+                "21d4b9319c1faac431e22757b367ea28917fe467364c3a4b17f16ec06d4f6e79"
+            ),
+            "BFCL_v4_live_relevance": (
+                "e03f9e241657a137cba48a89ee12f47bf3fcb7e4f6274263e9c699a0c974203a"
+            ),
+            "BFCL_v4_live_simple": (
+                "1af2ac87dca47556db7b7e37e51e28b459a38b594e3c7b3c792b4903598ca0c4"
+            ),
+            "BFCL_v4_multiple": "aef168155ebd74b7ac2401198b201343bc7d16d7a3d7e0d4e6d8ee82c6969b2a",
+            "BFCL_v4_parallel": "19f51a82eff42e5d62541aa500115a056eb78f437c2ba1f10415fd7c8e5dda84",
+            "BFCL_v4_parallel_multiple": (
+                "8863ea8433239f55c5f016154cf0830853c89f693c6ea270396a2fa121960579"
+            ),
+            "BFCL_v4_simple_java": (
+                "13d2303a125b08754f0e41995b9273b5005fa8ed8ebfaa24ef53b4d83c4b5c6e"
+            ),
+            "BFCL_v4_simple_javascript": (
+                "329e67fedf79a6243d93dbda4b388d12bd2d31f1f2163d92cb6ef676d1764f44"
+            ),
+            "BFCL_v4_simple_python": (
+                "82dd63ba502eb2520c6b5d1d9a5c4b590e03ff261565175561f6228a367d1991"
+            ),
+            "multi_turn_func_doc/gorilla_file_system": (
+                "c4c1b741c71e2a17c97a5dc9c4a91d89978c4eaece56494d14272d5df6c650e9"
+            ),
+            "multi_turn_func_doc/math_api": (
+                "83fa31708c89442bdcf12ac4dfbe3be8663ec9183a1b1524a9fda98164bc7e0b"
+            ),
+            "multi_turn_func_doc/memory_kv": (
+                "96480cd9cbd3d4a34cd8f78879bc6622731768a26e080f7a34782e36e3402287"
+            ),
+            "multi_turn_func_doc/memory_rec_sum": (
+                "4ceff946df00983c7f0b95d1b70ae402247f3312fb898bac9ecfa1de52f5a783"
+            ),
+            "multi_turn_func_doc/memory_vector": (
+                "917908ca99fdd01e203274b7ec6eb2347fa91d57f3c6341e20945cc9c9d746cf"
+            ),
+            "multi_turn_func_doc/message_api": (
+                "4d58ea933a5d2b280d7a52366617fb47fecd333d7b0e08e724db6fa12fb5f847"
+            ),
+            "multi_turn_func_doc/posting_api": (
+                "87f9fc404a06e4107d7c366f1399c596440e84c16cb119faf374b2f532d86e8b"
+            ),
+            "multi_turn_func_doc/ticket_api": (
+                "31324e0380782664fe82ba05bd23517808ad55692b45a5fe7c3d4d395fe4f0f8"
+            ),
+            "multi_turn_func_doc/trading_bot": (
+                "1a7933fd8f0cb8fbec38aeae05cb8c24132747cad4904fe1c13ac3d01fc22c2d"
+            ),
+            "multi_turn_func_doc/travel_booking": (
+                "f17b950c13adddf41d0848077df58788252e4c2e7cad5cfa71c8c4bf04f57b26"
+            ),
+            "multi_turn_func_doc/vehicle_control": (
+                "0c8a66292844874ef7b168f343bc394d8615d2d9e1f4387999a9ee23011eac78"
+            ),
+            "multi_turn_func_doc/web_search": (
+                "61fcee411e35f7ff67415e18cd67276615cf06e1c8841a683d2d997dbb46eac5"
+            ),
+        }.items()
+    },
+)
 _TEMPLATES = "llama_cpp_python-0.3.36/vendor/llama.cpp/models/templates/"
 LLAMA_CPP_TEMPLATES = Asset(
     "sdist",
@@ -432,6 +516,22 @@ def chat_template_source() -> Callable[[str], str]:
         raise KeyError(name)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def bfcl_parameters() -> list[dict[str, Any]]:
+    """The distinct schemas of parameters of the functions of the Berkeley Function Calling
+    Leaderboard, as they are written there, with types that are no JSON Schema."""
+    found: dict[str, dict[str, Any]] = {}
+    folder = _folder(BFCL)
+    for path in BFCL.files:
+        lines = (folder / PurePosixPath(path).name).read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            entry = json.loads(line)
+            functions = entry.get("function", [entry] if "parameters" in entry else [])
+            for function in functions if isinstance(functions, list) else [functions]:
+                found.setdefault(json.dumps(function["parameters"]), function["parameters"])
+    return list(found.values())
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
 
 _STACK_BYTES = 256 * 1024 * 1024  # reserved, not used: chains of rules are walked recursively
+_MOST_FORCED = 65_536  # bytes; all of them are known before the first token
 _stack_size = threading.Lock()  # one setting of the process
 
 
@@ -88,7 +89,7 @@ def _compiled(vocabulary: Vocabulary, grammar: Grammar, param: str | None) -> LL
             text = LLMatcher.grammar_from_lark(grammar.text)
             compiled.append(LLMatcher(vocabulary.library, text, log_level=0, limits=_limits()))
             if not compiled[0].is_error():  # the first mask tells whether there is any text at all
-                GrammarConstraint(compiled[0].deep_copy(), vocabulary).finished  # noqa: B018
+                GrammarConstraint(compiled[0], vocabulary).finished  # noqa: B018
         except BaseException as error:  # what the library raises where it panics is no Exception
             failed.append(error)
 
@@ -106,6 +107,12 @@ def _compiled(vocabulary: Vocabulary, grammar: Grammar, param: str | None) -> LL
     (matcher,) = compiled
     if matcher.is_error():
         raise RequestError(_reason(matcher.get_error()), param=param)
+    if (forced := len(matcher.compute_ff_bytes())) > _MOST_FORCED:
+        raise RequestError(
+            f"the grammar begins with {forced} bytes that it leaves no choice about, expected up "
+            f"to {_MOST_FORCED}",
+            param=param,
+        )
     if warnings := matcher.get_grammar_warnings():
         raise RequestError(f"the grammar cannot be enforced: {warnings[0]:.300}", param=param)
     return matcher

@@ -19,7 +19,7 @@ from edge_llm.errors import RequestError
 
 MOST_BYTES = 512 * 1024  # of a schema as JSON text
 _MOST_SCHEMAS = 10_000  # schemas in a schema
-_MOST_PROPERTIES = 2_000  # of one object; the time to compile grows with their square
+_MOST_PROPERTIES = 2_000  # of one object, or of several whose squares make as much: so does time
 _DEEPEST = 64  # arrays and objects within each other
 _EXACT = 2**53  # whole numbers up to here are exact as binary64, which is what is compared
 
@@ -54,6 +54,20 @@ _REFUSED: dict[str, Any] = {
 _DRAFTS = re.compile(r"https?://json-schema\.org/(draft-0[4-7]|draft/20(19-09|20-12))/schema#?")
 # Formats that tell a form what to show, and allow any text.
 _HINTS = frozenset(["binary", "directory-path", "file-path", "password", "path"])
+# Formats that llguidance takes more widely than those who read the values: no year 0, no 60th
+# second, days that the month has.
+_YEAR = r"(?:[1-9]\d{3}|0[1-9]\d{2}|00[1-9]\d|000[1-9])"
+_LEAP = r"(?:\d{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_DATE = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
+    rf"|02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
+)
+_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+_FORMATS = {
+    "date": f"^{_DATE}$",
+    "time": f"^{_TIME}$",
+    "date-time": f"^{_DATE}T{_TIME}$",
+}
 _COMBINING = frozenset(["$ref", "allOf", "anyOf", "oneOf"])
 # One line, with or without a blank behind colons and commas: all that models are used to, and no
 # place where one could write blanks for ever.
@@ -81,10 +95,18 @@ def enforceable(schema: object, param: str | None) -> dict[str, Any]:
         raise RequestError(f"the JSON schema is {_kind(schema)}, expected an object", param=param)
     _check_size(schema, param)
     prepared = _Preparation(param).root(schema)
-    if _closable(prepared):
-        for part in _schemas(prepared):
-            if _open(part):
-                part["additionalProperties"] = False
+    closable = _closable(prepared)
+    for part in list(_schemas(prepared)):
+        if closable and _open(part):
+            part["additionalProperties"] = False
+        if (pattern := _FORMATS.get(part.get("format", ""))) is not None:
+            del part["format"]
+            also = {"type": "string", "pattern": pattern}
+            if part.get("type") == "string" and "pattern" not in part:
+                part |= also
+            else:  # what is no text is of no format
+                kinds = ["null", "boolean", "number", "array", "object"]
+                part.setdefault("allOf", []).append({"anyOf": [also, {"type": kinds}]})
     return prepared | {"x-guidance": _STYLE}
 
 
@@ -94,6 +116,7 @@ class _Preparation:
     def __init__(self, param: str | None) -> None:
         self._param = param
         self._count = 0
+        self._squares = 0
 
     def root(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         draft = schema.get("$schema")
@@ -150,8 +173,10 @@ class _Preparation:
                 f"the JSON schema's {keyword!r} is {_kind(value)}, expected an object",
                 param=self._param,
             )
-        if len(value) > _MOST_PROPERTIES and keyword in ("patternProperties", "properties"):
-            self._refuse(keyword, place, f"are {len(value)}, expected up to {_MOST_PROPERTIES}")
+        if keyword in ("patternProperties", "properties"):
+            self._squares += len(value) ** 2
+            if self._squares > _MOST_PROPERTIES**2:
+                self._refuse(keyword, place, f"are too many, {len(value)} in the last object")
         return {name: self._schema(item, f"{place}/{name}") for name, item in value.items()}
 
     def _list(self, keyword: str, value: object, place: str) -> list[Any]:

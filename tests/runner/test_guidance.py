@@ -218,6 +218,7 @@ def test_what_cannot_go_on_ends_its_request(guide: Guide) -> None:
         (lambda: Grammar.gbnf("root := x", param="p"), "GBNF"),
         (lambda: Grammar.gbnf("root ::= " + "(" * 9999, param="p"), "GBNF"),
         (lambda: Grammar.regex("A" * 2_000_000, param="p"), "bytes"),
+        (lambda: Grammar.regex("((A{1000}){1000}){1000}", param="p"), "no choice"),
         (lambda: Grammar.regex("\ud800", param="p"), "Unicode"),
     ],
 )
