@@ -83,6 +83,11 @@ class Tokenizer:
         return frozenset(token.content for token in self._added.values())
 
     @property
+    def added_ids(self) -> Mapping[str, int]:
+        """The id of every added token, by its text."""
+        return {token.content: i for i, token in self._added.items()}
+
+    @property
     def special_texts(self) -> Mapping[str, int]:
         """The text and the id of every special token."""
         return {self._added[i].content: i for i in sorted(self._special_ids)}

@@ -105,10 +105,10 @@ def test_what_cannot_be_meant_is_a_typed_error_of_every_call(
 
 
 def test_options_of_a_chat_are_known_too(llm: edge_llm.LLM) -> None:
-    wrong: dict[str, Any] = {"enable_thinking": False}
-    with pytest.raises(RequestError, match="enable_thinking"):
+    wrong: dict[str, Any] = {"enable_thinkin": False}
+    with pytest.raises(RequestError, match="enable_thinkin"):
         llm.chat(MESSAGES, **wrong)
-    with pytest.raises(RequestError, match="enable_thinking"):
+    with pytest.raises(RequestError, match="enable_thinkin"):
         run(lambda: llm.achat(MESSAGES, **wrong))
 
 

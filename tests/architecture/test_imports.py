@@ -55,6 +55,7 @@ WITHOUT: dict[str, set[str]] = {"llm/checkpoints/": {"torch"}}
 WITH: dict[str, set[str]] = {"runner/guidance/": {"llguidance"}}
 # What a part may import inside functions only (paid for when it is used).
 LAZY: dict[str, tuple[set[str], set[str]]] = {
+    "api": (set(), {"pydantic"}),
     "catalogue": (set(), {"yaml", "huggingface_hub"}),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server"},

@@ -9,15 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from edge_llm.api.about import ModelAbout, about_of
-from edge_llm.api.chat import ChatCall
+from edge_llm.api.answers import Answers
+from edge_llm.api.chat import ChatCall, chat_call
 from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType, embed_job
+from edge_llm.api.formats import FORMS, form_given, grammar_of
 from edge_llm.api.prompts import (
     ChatOptions,
     Message,
+    Options,
     Prompt,
     Prompts,
-    checked_messages,
-    checked_variables,
     encode_prompt,
     is_several,
     jobs_of,
@@ -37,7 +38,9 @@ from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.generation.answer import Completion, Piece
 from edge_llm.runner.generation.loop import AsyncInbox, Generation, Inbox, Job, Stream
 from edge_llm.runner.generation.vectors import Vectors, blocking, logits_of
-from edge_llm.runner.sampling import SamplingOptions as Options
+from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.runner.guidance.guide import Guide
+from edge_llm.runner.guidance.vocabulary import Vocabulary
 from edge_llm.runner.sampling import SamplingParams, canonical
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
@@ -156,16 +159,25 @@ class LLM:
                 tokens; one that is not refused here may still be too long.
             TokenizerError: a text is not Unicode (lone surrogates).
         """
-        from edge_llm.tokenizers.chat.encode import encode_chat
+        return self._answers.encode(messages, tools=tools, **kwargs)
 
-        return encode_chat(
-            self.tokenizer,
-            self.require_chat_template(),
-            checked_messages(messages),
-            self.context,
-            tools=tools,
-            **kwargs,
+    @cached_property
+    def guide(self) -> Guide:
+        """What holds answers to grammars; it prepares the vocabulary when it is first needed."""
+        template = self.program.documents.chat_template or ""
+        written = {i for text, i in self.tokenizer.added_ids.items() if text in template}
+        return Guide(
+            lambda: Vocabulary.of(
+                self.tokenizer,
+                size=self.engine.facts.vocab,
+                end_ids=self.engine.facts.stop_ids,
+                controls=written,
+            )
         )
+
+    @cached_property
+    def _answers(self) -> Answers:
+        return Answers(self.tokenizer, self.require_chat_template(), self.context, self.guide)
 
     def chat_jobs(self, call: ChatCall, params: SamplingParams, n: int | None = None) -> list[Job]:
         """Return the jobs of ``n`` answers (None: one) to a chat.
@@ -174,8 +186,7 @@ class LLM:
             RequestError: an option that this model cannot honour, or ``n`` is not 1 to 128.
             TemplateError, ContextLengthError, TokenizerError: as `encode_chat`.
         """
-        ids = self.encode_chat(call.messages, **call.template_variables)
-        return jobs_of(self.tokenizer, [ids], params, n, answers=True)
+        return self._answers.jobs(call, params, n)
 
     def submit(
         self,
@@ -319,9 +330,19 @@ class LLM:
         n: Count = None,
         **options: Unpack[ChatOptions],
     ) -> Completion | list[Completion] | Stream:
-        """Return the answer to a conversation: messages with ``role`` and ``content``. The options
-        ``tools`` and ``chat_template_kwargs`` (variables such as ``enable_thinking``) go to the
-        chat template. Other arguments and errors as `encode_chat` and `stream`."""
+        """Return the answer to a conversation: messages with ``role`` and ``content``.
+
+        Options beside those of `stream`: ``tools`` (functions, or objects as in OpenAI's API) with
+        ``tool_choice`` ("auto", "none", "required", or a tool's name) and ``parallel_tool_calls``;
+        ``enable_thinking``, ``reasoning_effort`` and ``thinking_budget`` (tokens);
+        ``continue_final_message``; ``chat_template_kwargs``, variables of the chat template. The
+        answer's ``tool_calls`` and ``reasoning`` are beside its ``text``.
+
+        Raises:
+            RequestError: also an option that this model cannot honour.
+            TemplateError: there is no chat template, or it rejects the messages.
+            Others: as `stream`.
+        """
         jobs = self._answer(messages, params, n, options)
         if stream:
             return Stream(self.submit, jobs)
@@ -561,19 +582,28 @@ class LLM:
     def _continue(
         self, prompt: Prompt | Prompts, params: Params, n: int | None, options: Mapping[str, Any]
     ) -> list[Job]:
+        sampling, forms = dict(options), dict(options)
+        for name in FORMS:
+            sampling.pop(name, None)
         prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
         ids = [encode_prompt(self.tokenizer, item, self.context) for item in prompts]
-        return jobs_of(self.tokenizer, ids, self._params(params, options), n)
+        jobs = jobs_of(self.tokenizer, ids, self._params(params, sampling), n)
+        grammar = grammar_of(forms)
+        return jobs if grammar is None else self.guided(jobs, grammar, form_given(forms))
+
+    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
+        """Return jobs whose answers are held to a grammar.
+
+        Raises:
+            RequestError: with ``param``: it cannot be enforced.
+        """
+        return [replace(job, constraint=self.guide.constraint(grammar, param)) for job in jobs]
 
     def _answer(
         self, messages: Sequence[Message], params: Params, n: Count, options: Mapping[str, Any]
     ) -> list[Job]:
-        sampling = dict(options)
-        tools = sampling.pop("tools", None)
-        variables = checked_variables(sampling.pop("chat_template_kwargs", None))
-        params = self._params(params, sampling)
-        ids = self.encode_chat(messages, tools=tools, **variables)
-        return jobs_of(self.tokenizer, [ids], params, n, answers=True)
+        call, sampling = chat_call(messages, options)
+        return self.chat_jobs(call, self._params(params, sampling), n)
 
     def _params(self, params: Params, options: Mapping[str, Any]) -> SamplingParams:
         if params is None:

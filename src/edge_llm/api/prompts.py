@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from itertools import islice
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from edge_llm.api.tools import ToolLike
 from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingOptions, SamplingParams, choices_of
@@ -19,10 +20,30 @@ Prompt = str | Iterable[int]
 Prompts = list[str] | tuple[str, ...] | list[list[int]]
 
 
-class ChatOptions(SamplingOptions, total=False):
-    """Sampling options, and what goes to the chat template beside the messages."""
+class FormOptions(TypedDict, total=False):
+    """Options that hold an answer to a form, one at a time; see `edge_llm.api.formats`."""
 
-    tools: Sequence[Message] | None
+    response_format: Any
+    json_schema: Mapping[str, Any] | None
+    regex: str | None
+    choice: Sequence[str] | None
+    grammar: str | None
+
+
+class Options(SamplingOptions, FormOptions, total=False):
+    """Options of a prompt: how to sample, and the form of the answer."""
+
+
+class ChatOptions(Options, total=False):
+    """Options of a chat: those of a prompt, and those of `edge_llm.api.chat.ChatCall`."""
+
+    tools: Sequence[ToolLike] | None
+    tool_choice: str
+    parallel_tool_calls: bool
+    enable_thinking: bool | None
+    reasoning_effort: str | None
+    thinking_budget: int | None
+    continue_final_message: bool
     chat_template_kwargs: Mapping[str, Any] | None
 
 

@@ -1,0 +1,68 @@
+"""One constraint or another, whichever the answer turns out to follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from edge_llm.runner.engine.constraints import Mask
+from edge_llm.runner.guidance.matcher import Guided
+from edge_llm.runner.guidance.vocabulary import Vocabulary
+
+
+class Either:
+    """Holds an answer to one of two constraints, for as long as it may still become either; see
+    `Constraint` and `Guided`."""
+
+    def __init__(self, vocabulary: Vocabulary, first: Guided, second: Guided) -> None:
+        """Take over both."""
+        self._ends = vocabulary.ends
+        self._possible = [first, second]
+
+    @property
+    def finished(self) -> bool:
+        """See `Constraint.finished`."""
+        return all(constraint.finished for constraint in self._possible)
+
+    def masks(self, path: Sequence[int]) -> list[Mask]:
+        """See `Constraint.masks`."""
+        lists = [
+            # Where one has finished and the other goes on, the answer may end.
+            [self._ends] if constraint.finished else constraint.masks(path)
+            for constraint in self._possible
+        ]
+        masks: list[Mask] = []
+        for together in zip_longest(*lists):
+            first, *others = [mask for mask in together if mask is not None]
+            masks.append(first | others[0] if others else first)
+        return masks
+
+    def forced(self) -> Sequence[int]:
+        """See `Constraint.forced`."""
+        return self._possible[0].forced() if len(self._possible) == 1 else ()
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """See `Constraint.accept`."""
+        if tokens and len(self._possible) > 1:
+            self._possible = [one for one in self._possible if _may_accept(one, tokens)]
+        for constraint in self._possible:
+            constraint.accept(tokens)
+
+    def allows(self, data: bytes) -> bool:
+        """See `Guided.allows`."""
+        return any(not one.finished and one.allows(data) for one in self._possible)
+
+    def feed(self, data: bytes) -> None:
+        """See `Guided.feed`."""
+        self._possible = [one for one in self._possible if not one.finished and one.allows(data)]
+        for constraint in self._possible:
+            constraint.feed(data)
+
+
+def _may_accept(constraint: Guided, tokens: Sequence[int]) -> bool:
+    """Return whether tokens that are not accepted yet can be."""
+    if constraint.finished:
+        return False
+    *before, last = tokens
+    masks = constraint.masks(before)
+    return len(masks) == len(tokens) and bool(masks[-1][last // 32] >> last % 32 & 1)

@@ -1,0 +1,216 @@
+"""Chats whose answers are held to a form, call tools, think, or go on with what has begun: a random
+model writes whatever it may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+
+import edge_llm
+from edge_llm.api.answers import Answers
+from edge_llm.api.chat import ChatCall, ThinkingOptions
+from edge_llm.api.tools import tools_of
+from edge_llm.errors import RequestError
+from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.tokenizers.chat.template import ChatTemplate
+
+CHAT = [{"role": "user", "content": "Why is the sky blue?"}]
+BEGUN = [*CHAT, {"role": "assistant", "content": '{"color": "bl'}]
+
+
+class Sky(BaseModel):
+    color: Literal["blue", "black", "grey"]
+    clouds: int
+
+
+SCHEMA = Sky.model_json_schema()
+
+
+def weather(city: Literal["Oslo", "Rome"], days: int = 1) -> str:
+    """Tell the weather."""
+    return f"{city}: rain for {days} days"
+
+
+def time(zone: Literal["CET", "UTC"]) -> str:
+    """Tell the time."""
+    return zone
+
+
+@pytest.fixture(scope="module")
+def llm(tiny_program: Callable[..., Path]) -> Iterator[edge_llm.LLM]:
+    with edge_llm.load(tiny_program(max_position_embeddings=2048), threads=1) as loaded:
+        yield loaded
+
+
+def sampled(**options: Any) -> dict[str, Any]:
+    return {"temperature": 1.0, "seed": 5, "max_tokens": 200, **options}
+
+
+def test_an_answer_in_the_form_of_a_model(llm: edge_llm.LLM) -> None:
+    answer = llm.chat(CHAT, response_format=Sky, **sampled())
+    assert answer.finish_reason == "stop"
+    assert list(json.loads(answer.text)) == ["color", "clouds"]
+    Sky.model_validate_json(answer.text)
+    for several in llm.chat(CHAT, response_format=Sky, n=3, **sampled(speculation="ngram")):
+        Sky.model_validate_json(several.text)
+
+
+def test_forms_of_prompts(llm: edge_llm.LLM) -> None:
+    assert llm.generate("Yes or no?", choice=["yes", "no"], **sampled()).text in ("yes", "no")
+    assert llm.generate("A year:", regex="[12][0-9]{3}", **sampled()).text.isdecimal()
+    for answer in llm.generate(["a", "b"], grammar='start: "x" "y"?', n=2, **sampled()):
+        assert answer.text in ("x", "xy")
+
+
+@pytest.mark.parametrize("choice", ["required", "time"])
+def test_calls_that_are_asked_for_are_made(llm: edge_llm.LLM, choice: str) -> None:
+    tools = {tool.name: tool for tool in tools_of([weather, time])}
+    for seed in range(3):
+        answer = llm.chat(CHAT, tools=[weather, time], tool_choice=choice, **sampled(seed=seed))
+        assert answer.tool_calls
+        if answer.finish_reason != "length":
+            assert answer.finish_reason == "tool_calls"
+            for call in answer.tool_calls:
+                assert choice in ("required", call.name)
+                jsonschema.validate(json.loads(call.arguments), tools[call.name].parameters)
+
+
+def test_one_call_at_a_time(llm: edge_llm.LLM) -> None:
+    answer = llm.chat(
+        CHAT, tools=[time], tool_choice="required", parallel_tool_calls=False, **sampled()
+    )
+    assert [call.name for call in answer.tool_calls] == ["time"]
+    assert answer.finish_reason == "tool_calls"
+
+
+def test_calls_and_their_results_are_told_to_a_template_without_tools(llm: edge_llm.LLM) -> None:
+    history = [
+        *CHAT,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "time", "arguments": '{"zone": "CET"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
+    ]
+    text = llm.tokenizer.decode(llm.encode_chat(history), skip_specials=False)
+    assert '{"name": "time", "arguments": {"zone": "CET"}}' in text
+    assert "noon" in text
+    assert llm.chat(history, tools=[time], **sampled(max_tokens=5)).stats.completion_tokens == 5
+
+
+def test_no_tool_is_called_where_none_may_be(llm: edge_llm.LLM) -> None:
+    with_none = llm.chat(CHAT, tools=[time], tool_choice="none", **sampled(max_tokens=20))
+    without = llm.chat(CHAT, **sampled(max_tokens=20))
+    assert with_none.token_ids == without.token_ids
+
+
+def test_an_answer_goes_on(llm: edge_llm.LLM) -> None:
+    begun = llm.chat(BEGUN, continue_final_message=True, response_format=Sky, **sampled())
+    Sky.model_validate_json(str(BEGUN[-1]["content"]) + begun.text)
+    free = llm.chat(BEGUN, continue_final_message=True, **sampled(max_tokens=8))
+    ids = llm.encode_chat(BEGUN, continue_final_message=True)
+    assert free.token_ids == llm.generate(ids, **sampled(max_tokens=8)).token_ids
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [time], "tool_choice": "weather"}, "tool_choice"),
+        ({"tools": [{"name": "no spaces"}], "tool_choice": "required"}, "tools[0].function.name"),
+        ({"enable_thinking": True}, "enable_thinking"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"continue_final_message": True}, "messages"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"$ref": "http://x"}},
+                }
+            },
+            "response_format",
+        ),
+        ({"regex": "("}, "regex"),
+        ({"stpo": "x"}, "stpo"),
+    ],
+)
+def test_what_cannot_be_honoured(llm: edge_llm.LLM, options: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        llm.chat(CHAT, **options)
+    assert caught.value.param == param
+
+
+def test_what_has_begun_must_be_allowed(llm: edge_llm.LLM) -> None:
+    begun = [*CHAT, {"role": "assistant", "content": "Well, "}]
+    with pytest.raises(RequestError, match="does not allow"):
+        llm.chat(begun, continue_final_message=True, response_format=Sky)
+
+
+def test_no_thinking_is_what_a_model_without_it_does(llm: edge_llm.LLM) -> None:
+    plain = llm.chat(CHAT, **sampled(max_tokens=8))
+    same = llm.chat(CHAT, enable_thinking=False, thinking_budget=3, **sampled(max_tokens=8))
+    assert plain.token_ids == same.token_ids
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+    "{% else %}<think>\n{% endif %}{% endif %}"
+)
+
+
+def thinking_answer(llm: edge_llm.LLM, call: ChatCall, **params: Any) -> edge_llm.Completion:
+    answers = Answers(
+        llm.tokenizer, ChatTemplate(THINKING, bos=None, eos=None), llm.context, llm.guide
+    )
+    jobs = answers.jobs(call, llm.default_params(**sampled(**params)), None)
+    with edge_llm.Stream(llm.submit, jobs) as stream:
+        return stream.completions()[0]
+
+
+@pytest.mark.parametrize("budget", [0, 1, 7])
+def test_thinking_ends_at_its_budget_and_then_the_form_holds(
+    llm: edge_llm.LLM, budget: int
+) -> None:
+    thinking = ThinkingOptions(budget=budget)
+    call = ChatCall(messages=CHAT, grammar=Grammar.json_schema(SCHEMA), thinking=thinking)
+    answer = thinking_answer(llm, call)
+    Sky.model_validate_json(answer.text)
+    closing = len(llm.tokenizer.encode("</think>", add_bos=False))
+    assert budget <= answer.stats.reasoning_tokens <= budget + closing + 3  # 3: of a character
+    assert bool(answer.reasoning.strip()) <= (budget > 0)
+
+
+def test_thinking_can_be_turned_off(llm: edge_llm.LLM) -> None:
+    call = ChatCall(
+        messages=CHAT,
+        grammar=Grammar.json_schema(SCHEMA),
+        thinking=ThinkingOptions(enabled=False, budget=9),
+    )
+    answer = thinking_answer(llm, call)
+    Sky.model_validate_json(answer.text)
+    assert (answer.reasoning, answer.stats.reasoning_tokens) == ("", 0)
+
+
+def test_free_thinking_is_told_apart(llm: edge_llm.LLM) -> None:
+    answer = thinking_answer(llm, ChatCall(messages=CHAT), max_tokens=12)
+    assert answer.stats.reasoning_tokens == 12
+    assert answer.text == ""
+    budget = ChatCall(messages=CHAT, thinking=ThinkingOptions(budget=4))
+    answer = thinking_answer(llm, budget, max_tokens=40, ignore_eos=True)
+    assert answer.text
+    assert answer.stats.reasoning_tokens < 40
