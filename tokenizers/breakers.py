@@ -63,4 +63,5 @@ class Breakers:
         for offset, byte in enumerate(text[1:], 1):
             starts = starts[data[starts + offset] == byte]
         begun: Ids = owners[starts]
-        return begun[begun == owners[starts + len(text) - 1]]
+        whole: Ids = begun[begun == owners[starts + len(text) - 1]]
+        return whole

@@ -16,9 +16,10 @@ from edge_llm.server.anthropic.schemas import CountRequest, MessagesRequest
 from edge_llm.server.body import read_json
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, request_id_of, translate
+from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.reply import CLIENT_GONE, Prepared, Reply, ignored_header
+from edge_llm.server.reply import Prepared, Reply, ignored_header
 from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Model, Service
 from edge_llm.server.vectors import Encode, served
