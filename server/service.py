@@ -15,6 +15,7 @@ from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
 from edge_llm.runner.engine.statistics import EngineStatistics, RequestStatistics
 from edge_llm.runner.generation.loop import Inbox, Job, Submit
 from edge_llm.runner.generation.vectors import Vectors
+from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable, unknown_model
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -25,6 +26,9 @@ class Model(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
 
     @property
     def context(self) -> int: ...
@@ -40,6 +44,8 @@ class Model(Protocol):
     def chat_jobs(
         self, call: ChatCall, params: SamplingParams, n: int | None = None
     ) -> list[Job]: ...
+
+    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]: ...
 
     @property
     def submit(self) -> Submit: ...

@@ -12,6 +12,7 @@ from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.errors import ApiError, error_body
 from edge_llm.server.reply import event
 from edge_llm.server.requests.sampling import Generating
+from edge_llm.server.service import Model
 from edge_llm.server.tally import Tally
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -29,8 +30,8 @@ class ChoiceWriter(Protocol):
     def opening(self, choice: int) -> dict[str, Any] | None:
         """Return a chunk's choice before the first token."""
 
-    def grown(self, piece: Piece) -> dict[str, Any] | None:
-        """Return a chunk's choice for a piece; None if there is nothing to tell."""
+    def grown(self, piece: Piece) -> Iterable[dict[str, Any]]:
+        """Yield the choice of each chunk for a piece; none if there is nothing to tell."""
 
     def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         """Return a reply's choice from all its pieces."""
@@ -41,7 +42,7 @@ class Choices:
 
     media_type = "text/event-stream"
 
-    def __init__(self, writer: ChoiceWriter, request: Generating, model: str, count: int) -> None:
+    def __init__(self, writer: ChoiceWriter, request: Generating, model: Model, count: int) -> None:
         self._writer = writer
         self._count = count
         options = request.stream_options
@@ -50,7 +51,8 @@ class Choices:
             "id": f"{writer.prefix}-{secrets.token_hex(16)}",
             "object": writer.part if request.stream else writer.whole,
             "created": int(time.time()),
-            "model": model,
+            "model": model.name,
+            "system_fingerprint": f"fp_{model.digest[:16]}",
         }
 
     def begin(self) -> Iterable[bytes]:
@@ -59,8 +61,10 @@ class Choices:
                 yield self._chunk([opening])
 
     def piece(self, piece: Piece, tally: Tally) -> Iterable[bytes]:
-        if (grown := self._writer.grown(piece)) is not None:
-            yield self._chunk([grown], **({"timings": tally.timings()} if tally.complete else {}))
+        parts = list(self._writer.grown(piece))
+        for index, part in enumerate(parts):
+            last = tally.complete and index == len(parts) - 1
+            yield self._chunk([part], **({"timings": tally.timings()} if last else {}))
 
     def end(self, tally: Tally) -> Iterable[bytes]:
         if self._include_usage:

@@ -23,6 +23,7 @@ from edge_llm.server.openai.schemas import CompletionRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
 from edge_llm.server.requests.params import sampling_params
+from edge_llm.server.requests.structured import form_of, guided
 from edge_llm.server.requests.validation import check_sampling, validate
 from edge_llm.server.service import Model, Service
 from edge_llm.tokenizers.stream import TextDecoder
@@ -53,6 +54,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
         choices = len(request.prompt) * n
 
         def prepare() -> Prepared:
+            form = form_of(request)
             prompts = _encode(model, request.prompt)
             params = sampling_params(
                 model,
@@ -62,6 +64,8 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
             jobs = jobs_of(model.tokenizer, prompts, params, n)
+            if form is not None:
+                jobs = guided(model, jobs, form)
             echoes = [
                 Echo(ids, prompt, shown=bool(request.echo))
                 for ids, prompt in zip(prompts, request.prompt, strict=True)
@@ -73,7 +77,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 logprobs=request.logprobs,
                 specials=not jobs[0].params.skip_special_tokens,
             )
-            return Prepared(jobs, Choices(writer, request, model.name, choices), n)
+            return Prepared(jobs, Choices(writer, request, model, choices), n)
 
         return await Reply(
             service=service,
@@ -148,13 +152,12 @@ class CompletionWriter:
         # With log-probabilities it comes when they do.
         return _choice(choice, echo, None, None) if echo and self._logprobs is None else None
 
-    def grown(self, piece: Piece) -> dict[str, Any] | None:
+    def grown(self, piece: Piece) -> Iterable[dict[str, Any]]:
         logprobs = self._legacy_logprobs(piece.choice, [piece])
         if piece.prompt_logprobs is not None:
-            return _choice(piece.choice, self._texts[piece.choice], logprobs, None)
-        if not (piece.text or piece.finish_reason or (logprobs and logprobs["tokens"])):
-            return None
-        return _choice(piece.choice, piece.text, logprobs, piece.finish_reason)
+            yield _choice(piece.choice, self._texts[piece.choice], logprobs, None)
+        elif piece.text or piece.finish_reason or (logprobs and logprobs["tokens"]):
+            yield _choice(piece.choice, piece.text, logprobs, piece.finish_reason)
 
     def collected(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = self._texts[choice] + "".join(piece.text for piece in pieces)
@@ -238,8 +241,6 @@ def _check(request: CompletionRequest) -> None:
             "n",
             "integer_above_max_value",
         )
-    if request.best_of is not None and request.best_of != (request.n or 1):
-        raise invalid("'best_of' is not supported beyond 'n'.", "best_of", "unsupported_value")
 
 
 def _encode(model: Model, prompts: Sequence[str | list[int]]) -> list[list[int]]:

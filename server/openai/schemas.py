@@ -4,53 +4,52 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from edge_llm.runner.sampling import MAX_TOP_LOGPROBS
+from edge_llm.runner.sampling import INT32_MAX, MAX_TOP_LOGPROBS
+from edge_llm.server.openai.messages import ChatMessage
 from edge_llm.server.requests.sampling import (
-    Choices,
     Generating,
     Integer,
     bounded_variables,
     whole,
 )
+from edge_llm.server.requests.structured import StructuredFields
+from edge_llm.server.requests.tools import Choice, FunctionChoice, Functions, Tools
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
-class TextPart(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    type: Literal["text"]
-    text: str
-
-
-def _parts(value: Any) -> Any:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-class ChatMessage(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[list[TextPart], Field(fail_fast=True)] | None, BeforeValidator(_parts)
-    ]
-    name: str | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(part.text for part in self.content or ())
-
-
-class ChatRequest(Generating):
+class ChatRequest(Generating, StructuredFields):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     logprobs: bool | None = None
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(bounded_variables)] | None = (
-        None
-    )
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[Functions | None, Field(json_schema_extra={"deprecated": True})] = None
+    function_call: Annotated[
+        FunctionChoice | None, Field(json_schema_extra={"deprecated": True})
+    ] = None
+    reasoning_effort: Annotated[Effort | None, Field(description="how much to think")] = None
+    enable_thinking: Annotated[bool | None, Field(description="whether to think")] = None
+    thinking_budget: Annotated[
+        Annotated[Integer, Field(ge=0, le=INT32_MAX)] | None,
+        Field(description="the most tokens of a thinking block; then it is closed"),
+    ] = None
+    chat_template_kwargs: Annotated[
+        Annotated[dict[str, Any], BeforeValidator(bounded_variables)] | None,
+        Field(description="variables of the chat template"),
+    ] = None
+    continue_final_message: Annotated[
+        bool | None, Field(description="go on with the last message, of the assistant")
+    ] = None
+    add_generation_prompt: Annotated[
+        bool | None, Field(description="false goes on with a last message of the assistant too")
+    ] = None
 
 
 def prompts(value: Any) -> list[str | list[int]]:
@@ -77,10 +76,15 @@ def _prompt(value: Any) -> str | list[int]:
     )
 
 
-class CompletionRequest(Generating):
+Prompts = Annotated[
+    list[str | list[int]],
+    PlainValidator(prompts, json_schema_input_type=str | list[int] | list[str | list[int]]),
+]
+
+
+class CompletionRequest(Generating, StructuredFields):
     """``POST /v1/completions``, the legacy route."""
 
-    prompt: Annotated[list[str | list[int]], PlainValidator(prompts)]
+    prompt: Prompts
     echo: bool | None = None
     logprobs: Annotated[Integer, Field(ge=0, le=5)] | None = None
-    best_of: Choices | None = None

@@ -51,10 +51,20 @@ def _strings(value: Any) -> Any:
     return ([value] if value else None) if isinstance(value, str) else value
 
 
-def _bounded(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) > MAX_BIASES:
+def _biases(value: Any) -> Any:
+    """Return an object for a list of pairs, which some clients send."""
+    if isinstance(value, dict | list) and len(value) > MAX_BIASES:
         raise PydanticCustomError("too_many_keys", f"at most {MAX_BIASES} entries")
-    return value
+    if not isinstance(value, list):
+        return value
+    pairs = [
+        (whole(pair[0]), pair[1])
+        for pair in value
+        if isinstance(pair, list | tuple) and len(pair) == 2
+    ]
+    if len(pairs) != len(value) or any(type(token) is not int for token, _ in pairs):
+        raise PydanticCustomError("wrong_kind", "expected an object, or pairs of an id and a bias")
+    return {str(token): bias for token, bias in pairs}
 
 
 def bounded_variables(value: Any) -> Any:
@@ -81,23 +91,30 @@ def _field(parameter: Parameter) -> Any:
     low: dict[str, Any] = {"gt" if parameter.above else "ge": parameter.low}
     about = Field(description=parameter.meaning)
     kind: Any
+    read: Any
     match parameter.kind:
         case "integer" | "number":
             kind = int if parameter.kind == "integer" else float
-            kind = Annotated[
-                kind, BeforeValidator(partial(_number, parameter)), Field(le=parameter.high, **low)
-            ]
+            range_ = Field(le=parameter.high, **low)
+            shown: Any = Annotated[kind, range_]
+            if parameter.same:
+                shown = shown | Literal[tuple(parameter.same)]
+            read = BeforeValidator(partial(_number, parameter), json_schema_input_type=shown)
+            kind = Annotated[kind, read, range_]
         case "boolean":
             kind = bool
         case "name":
             kind = Literal[parameter.choices]
         case "biases":
             bias = Annotated[float, Field(le=parameter.high, **low)]
-            kind = Annotated[dict[str, bias], BeforeValidator(_bounded), AfterValidator(_token_ids)]
+            pairs = list[tuple[int, bias]]
+            read = BeforeValidator(_biases, json_schema_input_type=dict[str, bias] | pairs)
+            kind = Annotated[dict[str, bias], read, AfterValidator(_token_ids)]
         case "strings":
             text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
             kind = Annotated[list[text], Field(max_length=parameter.most)]
-            return Annotated[kind | None, BeforeValidator(_strings), about]
+            read = BeforeValidator(_strings, json_schema_input_type=kind | str | None)
+            return Annotated[kind | None, read, about]
         case "ids":
             token = Annotated[int, BeforeValidator(whole), Field(le=parameter.high, **low)]
             kind = Annotated[list[token], Field(max_length=parameter.most, fail_fast=True)]
@@ -106,11 +123,13 @@ def _field(parameter: Parameter) -> Any:
     return Annotated[kind | None, about]
 
 
-Integer = Annotated[int, BeforeValidator(whole)]
+Integer = Annotated[int, BeforeValidator(whole, json_schema_input_type=int)]
 Choices = Annotated[Integer, Field(ge=1, le=MAX_CHOICES)]
 
 
 class StreamOptions(BaseModel):
+    """What a stream has beside its text."""
+
     model_config = ConfigDict(strict=True, extra="allow")
 
     include_usage: bool | None = None
@@ -140,6 +159,7 @@ class Generating(SamplingFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Choices | None = None
+    best_of: Annotated[Choices | None, Field(description="what `n` is")] = None
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling parameters that are given, as `SamplingParams` names them.

@@ -6,29 +6,37 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Options that would change the answer and are not built yet, and the values that ask for nothing.
+# The closed list of options that change the answer, and the values that ask for nothing. A route
+# that obeys one of them has a field of that name; the others refuse it.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "add_generation_prompt": (None, True),
+        "allowed_token_ids": (None, []),
         "audio": (None,),
         "bad_words": (None, []),
         "cache_prompt": (None, True),
         "chat_template": (None, ""),
+        "chat_template_kwargs": (None, {}),
         "choice": (None, []),
         "continue_final_message": (None, False),
+        "documents": (None, []),
         "dynatemp_range": (None, 0),
-        "echo": (None, False),  # of chats; the legacy route has a field for it
+        "early_stopping": (None, False),
+        "echo": (None, False),
+        "enable_thinking": (None,),
         "function_call": (None, "none", "auto"),
         "functions": (None, []),
         "grammar": (None, ""),
         "guided_choice": (None, []),
         "guided_grammar": (None, ""),
-        "guided_json": (None,),
+        "guided_json": (None, ""),
         "guided_regex": (None, ""),
         "id_slot": (None, -1),
-        "json_schema": (None,),
+        "json_schema": (None, ""),
+        "length_penalty": (None, 1),
         "logit_processors": (None, []),
         "logits_processors": (None, []),
+        "lora": (None, []),
         "mirostat": (None, 0),
         "modalities": (None, ["text"]),
         "prediction": (None,),
@@ -36,7 +44,9 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "reasoning_effort": (None, "none"),
         "regex": (None, ""),
         "response_format": (None, {"type": "text"}),
-        "structured_outputs": (None,),
+        "samplers": (None, []),
+        "structural_tag": (None,),
+        "structured_outputs": (None, {}),
         "suffix": (None, ""),
         "thinking_budget": (None,),
         "tool_calls": (None, []),
@@ -45,6 +55,7 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "truncate_prompt_tokens": (None,),
         "use_beam_search": (None, False),
         "web_search_options": (None,),
+        "whitespace_pattern": (None, ""),
     }
 )
 # Fields for a provider's books, and those that clients send back from earlier replies.
@@ -54,6 +65,7 @@ NO_EFFECT = frozenset(
         "include_obfuscation",
         "metadata",
         "parallel_tool_calls",
+        "parsed",
         "prompt_cache_key",
         "prompt_cache_retention",
         "refusal",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -58,6 +59,7 @@ def validate(
         raise _refusal(
             first["type"], _path(first["loc"]), first.get("ctx", {}), first["msg"]
         ) from exc
+    check_finite(body)
     ignored = list(dict.fromkeys(_ignored(request, "", unsupported)))
     if ignored and strict:
         raise invalid(f"Unknown parameter: '{ignored[0]}'.", ignored[0], "unknown_parameter")
@@ -84,8 +86,38 @@ def check_sampling(request: Generating, *, least_tokens: int) -> None:
         names = (alias for alias, name in NAMES.items() if name == "max_tokens")
         given = next(name for name in names if getattr(request, name) is not None)
         raise _refusal("greater_than_equal", given, {"ge": least_tokens}, "")
+    if request.best_of is not None and request.best_of != (request.n or 1):
+        raise invalid("'best_of' is not supported beyond 'n'.", "best_of", "unsupported_value")
     if request.stream_options is not None and not request.stream:
         raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
+
+
+def check_finite(body: Mapping[str, Any]) -> None:
+    """Check that no number in a body is NaN or infinite: JSON has no such numbers, Python's reader
+    takes them, and whatever is written with them later is no JSON either.
+
+    Raises:
+        ApiError: 400, naming the field of the body that holds one at whatever depth.
+    """
+    for name, value in body.items():
+        level = [value]
+        while level:
+            if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+                param = _safe(name)
+                raise invalid(
+                    f"Invalid type for '{param}': expected finite numbers.", param, "invalid_type"
+                )
+            level = [
+                child
+                for item in level
+                if isinstance(item, dict | list)
+                for child in (item.values() if isinstance(item, dict) else item)
+            ]
+
+
+def _safe(name: str) -> str:
+    """Return a field's name in characters that a header can hold; the name may be empty."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64] or "?"
 
 
 def _ignored(
@@ -93,7 +125,7 @@ def _ignored(
 ) -> Iterator[str]:
     """Yield the paths of fields without a meaning here, in safe characters."""
     for name, value in (model.model_extra or {}).items():
-        safe = prefix + (re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:64] or "?")  # the name may be empty
+        safe = prefix + _safe(name)
         if name in unsupported:
             if value not in unsupported[name]:
                 raise invalid(
@@ -143,7 +175,7 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
         return invalid(f"Invalid type for '{param}': expected {expected}.", param, "invalid_type")
     if kind == "unsupported_parameter":
         return invalid(f"'{param}' is not supported by this server.", param, kind)
-    if kind == "prompt_type":
+    if kind in ("prompt_type", "wrong_kind"):
         return invalid(f"Invalid type for '{param}': {message}.", param, "invalid_type")
     if kind in _BOUNDS:
         side, words, sign, key = _BOUNDS[kind]
@@ -187,6 +219,8 @@ _INTEGERS = frozenset(
         "n",
         "num_ctx",
         "num_predict",
+        "thinking_budget",
+        "tokens",
         "top_logprobs",
         "top_n",
     }

@@ -194,29 +194,6 @@ def test_ignore_eos_does_not_go_on_behind_a_grammar(bench, guide: Guide) -> None
     assert events[-1].reason == "stop"
 
 
-@pytest.mark.parametrize(("most", "least"), [(30, 7), (4, 7), (7, 7)])
-def test_a_grammar_goes_on_for_min_tokens_if_it_can(
-    bench, guide: Guide, most: int, least: int
-) -> None:
-    said = {}
-    for speculation in ("off", "ngram"):
-        busy = bench(stop_ids=(END,), pages=200)
-        heard: list[list[Any]] = [[] for _ in range(20)]
-        for seed, events in enumerate(heard):
-            params = SamplingParams(
-                seed=seed, max_tokens=40, min_tokens=least, speculation=speculation
-            )
-            held = guide.constraint(Grammar.regex(f"A{{1,{most}}}"))
-            busy.engine.submit([33, 33, 33], params, events.append, constraint=held)
-        busy.run()
-        assert {events[-1].reason for events in heard} == {"stop"}
-        said[speculation] = [[e.id for e in events[:-1]] for events in heard]
-    assert said["off"] == said["ngram"]
-    lengths = {len(ids) for ids in said["off"]}
-    assert min(lengths) >= min(least, most)
-    assert (max(lengths) > least) == (most > least)
-
-
 def test_what_cannot_go_on_ends_its_request(guide: Guide) -> None:
     held = guide.constraint(Grammar.regex("AB"))
     with pytest.raises(GenerationError, match="grammar"):

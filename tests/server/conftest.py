@@ -27,6 +27,7 @@ from edge_llm.runner.engine.statistics import (
 )
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.loop import Job
+from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
@@ -43,7 +44,12 @@ class ByteTokenizer:
     facts = TokenizerFacts(size=258, bos_id=None, eos_id=END, add_bos=False)
 
     def encode(
-        self, text: str, *, specials: bool = False, token_limit: int | None = None
+        self,
+        text: str,
+        *,
+        add_bos: bool | None = None,
+        specials: bool = False,
+        token_limit: int | None = None,
     ) -> list[int]:
         parts = text.split("<special>") if specials else [text]
         ids = list(parts[0].encode())
@@ -58,8 +64,9 @@ class ByteTokenizer:
     def ids(self, texts: Iterable[str]) -> list[int]:
         return []
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return b"".join(self.token_bytes(i) for i in ids if i < 256).decode(errors="replace")
+    def decode(self, ids: Iterable[int], skip_specials: bool = True) -> str:
+        shown = (self.token_bytes(i) for i in ids if i < 256 or not skip_specials)
+        return b"".join(shown).decode(errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b"<special>"
@@ -89,6 +96,7 @@ class FakeModel:
     own; with ``gate`` cleared it waits before each token."""
 
     name = "fake-model"
+    digest = "ab" * 32
     context = 512
 
     def __init__(self) -> None:
@@ -113,6 +121,7 @@ class FakeModel:
             chat_template="{{ messages }}",
             recommended={"temperature": 0.5, "top_k": 7},
         )
+        self.grammars: list[Grammar] = []  # of raw prompts
         self.parser: Callable[[], Parser] | None = None  # of chats
         self.closed = False
 
@@ -129,6 +138,12 @@ class FakeModel:
         text = "".join(f"{m['role']}:{m['content']}\n" for m in call.messages)
         jobs = jobs_of(self.tokenizer, [self.tokenizer.encode(text)], params, n, answers=True)  # type: ignore[arg-type]
         return [replace(job, parser=self.parser() if self.parser else None) for job in jobs]
+
+    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
+        self.grammars.append(grammar)
+        if "refused" in grammar.text:
+            raise RequestError("there is no such thing", param=param)
+        return list(jobs)
 
     def submit(
         self,

@@ -63,7 +63,27 @@ def test_bodies_that_are_no_json_objects(client: Any, path: str, body: bytes) ->
     check(client.post(path, content=body, headers=JSON), 400, INVALID)
 
 
-FIELDS: list[tuple[dict[str, Any], str, str]] = [
+def tool(name: str, parameters: Any = None) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(name: str) -> dict[str, Any]:
+    tools = {"mode": "auto", "tools": [named(name)]}
+    return {"type": "allowed_tools", "allowed_tools": tools}
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}
+
+
+MISSING, VALUE = "missing_required_parameter", "invalid_value"
+NAMED = "tool_choice.function"
+ALLOWED = "tool_choice.allowed_tools.tools[0].function"
+FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"model": 7}, "model", "invalid_type"),
     ({"messages": "hi"}, "messages", "invalid_type"),
     ({"messages": []}, "messages", "empty_array"),
@@ -71,14 +91,16 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter"),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
     ({"messages": [{"role": "boss", "content": ""}]}, "messages[0].role", "invalid_value"),
-    ({"messages": [{"role": "tool", "content": ""}]}, "messages[0].role", "invalid_value"),
+    ({"messages": [{"role": "tool"}]}, "messages[0].content", "missing_required_parameter"),
+    ({"messages": [{"role": "assistant"}]}, "messages[0].content", "missing_required_parameter"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
     ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content", "invalid_type"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "messages[0].content[0].type",
-        "invalid_value",
+        "unsupported_value",
     ),
+    ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content[0]", "invalid_type"),
     (
         {"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]},
         "messages[0].content[0].text",
@@ -86,8 +108,17 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ),
     (
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        "messages[0].tool_calls[0].function",
+        "missing_required_parameter",
+    ),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
+            ]
+        },
         "messages[0].tool_calls",
-        "unsupported_parameter",
+        None,
     ),
     ({"temperature": "hot"}, "temperature", "invalid_type"),
     ({"temperature": True}, "temperature", "invalid_type"),
@@ -121,7 +152,10 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"1": math.nan}}, "logit_bias", "invalid_type"),
     ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
-    ({"logit_bias": []}, "logit_bias", "invalid_type"),
+    ({"logit_bias": 7}, "logit_bias", "invalid_type"),
+    ({"logit_bias": [[1]]}, "logit_bias", "invalid_type"),
+    ({"logit_bias": [["a", 1]]}, "logit_bias", "invalid_type"),
+    ({"logit_bias": [[1, 101]]}, "logit_bias", "decimal_above_max_value"),
     ({"stream": "yes"}, "stream", "invalid_type"),
     ({"stream": True, "stream_options": 1}, "stream_options", "invalid_type"),
     (
@@ -135,39 +169,80 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"repetition_penalty": 0}, "repetition_penalty", "decimal_below_min_value"),
     ({"repetition_penalty": 11}, "repetition_penalty", "decimal_above_max_value"),
     ({"ignore_eos": 1}, "ignore_eos", "invalid_type"),
-    # of later versions: refused, never ignored
-    ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-    ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-    ({"audio": {}}, "audio", "unsupported_parameter"),
-    ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
-    ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
-    ({"guided_json": {}}, "guided_json", "unsupported_parameter"),
-    *(
-        ({name: value}, name, "unsupported_parameter")
-        for name, value in {
-            "add_generation_prompt": False,
-            "bad_words": ["x"],
-            "cache_prompt": False,
-            "chat_template": "{{ x }}",
-            "choice": ["a", "b"],
-            "continue_final_message": True,
-            "dynatemp_range": 0.5,
-            "echo": True,
-            "id_slot": 2,
-            "json_schema": {},
-            "logit_processors": ["x"],
-            "prompt_logprobs": 1,
-            "regex": "a+",
-            "thinking_budget": 10,
-            "truncate_prompt_tokens": 5,
-        }.items()
+    # tools
+    ({"tools": {}}, "tools", "invalid_type"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
+    ({"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type", "unsupported_value"),
+    ({"tools": [tool("")]}, "tools[0].function.name", "empty_string"),
+    ({"tools": [tool("f"), tool("f")]}, "tools[1].function.name", "invalid_value"),
+    ({"tools": [tool("f", [])]}, "tools[0].function.parameters", "invalid_type"),
+    ({"tools": [tool("f", {"a": math.nan})]}, "tools", "invalid_type"),
+    ({"tools": [tool("f", {"not": {}})]}, "tools[0]", "unsupported_value"),
+    ({"tools": [tool("f")], "tool_choice": 7}, "tool_choice", "invalid_type"),
+    ({"tools": [tool("f")], "tool_choice": "any"}, "tool_choice", "invalid_value"),
+    ({"tool_choice": "required"}, "tool_choice", None),
+    ({"tools": [tool("f")], "tool_choice": named("g")}, f"{NAMED}.name", "invalid_value"),
+    ({"tools": [tool("f")], "tool_choice": {"type": "function"}}, NAMED, MISSING),
+    ({"tools": [tool("f")], "tool_choice": allowed("g")}, f"{ALLOWED}.name", "invalid_value"),
+    ({"parallel_tool_calls": 1}, "parallel_tool_calls", "invalid_type"),
+    ({"functions": [{"name": "f"}] * 2}, "functions[1].name", "invalid_value"),
+    ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "function_call.name", VALUE),
+    ({"functions": [{"name": "f"}], "function_call": "required"}, "function_call", VALUE),
+    ({"functions": [{"name": "f"}], "tools": [tool("f")]}, "tools", None),
+    # the form of an answer
+    ({"response_format": "json"}, "response_format", "invalid_type"),
+    ({"response_format": {}}, "response_format.type", MISSING),
+    ({"response_format": {"type": "xml"}}, "response_format.type", "unsupported_value"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", MISSING),
+    ({"response_format": schema(None)}, "response_format.json_schema.schema", "invalid_type"),
+    ({"response_format": schema({"not": {}})}, "response_format", "unsupported_value"),
+    ({"response_format": {"type": "json_object"}, "regex": "a"}, "regex", None),
+    ({"guided_json": {"not": {}}}, "guided_json", "unsupported_value"),
+    ({"guided_json": "[]"}, "guided_json", "invalid_type"),
+    ({"guided_json": "{"}, "guided_json", "invalid_type"),
+    ({"json_schema": 7}, "json_schema", "invalid_type"),
+    ({"regex": 7}, "regex", "invalid_type"),
+    ({"choice": "a"}, "choice", "invalid_type"),
+    ({"choice": [1]}, "choice[0]", "invalid_type"),
+    ({"grammar": ["a"]}, "grammar", "invalid_type"),
+    ({"structured_outputs": {"json": {"not": {}}}}, "structured_outputs.json", "unsupported_value"),
+    (
+        {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+        "structured_outputs.choice",
+        None,
     ),
+    (
+        {"structured_outputs": {"structural_tag": "x"}},
+        "structured_outputs.structural_tag",
+        "unsupported_parameter",
+    ),
+    # thinking
+    ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
+    ({"reasoning_effort": 3}, "reasoning_effort", "invalid_value"),
+    ({"enable_thinking": "no"}, "enable_thinking", "invalid_type"),
+    ({"thinking_budget": -1}, "thinking_budget", "integer_below_min_value"),
+    ({"thinking_budget": 1.5}, "thinking_budget", "invalid_type"),
+    (
+        {"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
+        "enable_thinking",
+        None,
+    ),
+    # the template
+    ({"chat_template_kwargs": {"a": math.nan}}, "chat_template_kwargs", "invalid_type"),
+    ({"chat_template_kwargs": {"a": [{"b": -math.inf}]}}, "chat_template_kwargs", "invalid_type"),
+    ({"continue_final_message": 1}, "continue_final_message", "invalid_type"),
+    (
+        {"continue_final_message": True, "add_generation_prompt": True},
+        "add_generation_prompt",
+        None,
+    ),
+    # choices that would be drawn and thrown away
+    ({"best_of": 2}, "best_of", "unsupported_value"),
 ]
 
 
 @pytest.mark.parametrize(("change", "param", "code"), FIELDS)
-def test_fields_of_chat(client: Any, model: Any, change: Any, param: str, code: str) -> None:
+def test_fields_of_chat(client: Any, model: Any, change: Any, param: str, code: str | None) -> None:
     error = check(post(client, "/v1/chat/completions", CHAT | change), 400, INVALID, param, code)
     assert f"'{param}'" in error["message"]
     assert not model.requests
@@ -216,7 +291,7 @@ LEGACY_FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"max_tokens": -1, "echo": True}, "max_tokens", "integer_below_min_value"),
     ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
     ({"best_of": 2}, "best_of", "unsupported_value"),
-    ({"suffix": "end"}, "suffix", "unsupported_parameter"),
+    ({"response_format": schema({"not": {}})}, "response_format", "unsupported_value"),
     ({"temperature": 5}, "temperature", "decimal_above_max_value"),
     ({"stream_options": {}}, "stream_options", None),
 ]

@@ -33,6 +33,8 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"stop_sequences": ["end"]}, {"stop": ("end",)}),
     ({"suffix": "", "grammar": ""}, {}),
     ({"logit_bias": {"7": 1}}, {"logit_bias": {7: 1.0}}),
+    ({"logit_bias": [[7, 1], [8.0, -2.5]]}, {"logit_bias": {7: 1.0, 8: -2.5}}),
+    ({"logit_bias": []}, {"logit_bias": {}}),
     ({"ignore_eos": True}, {"ignore_eos": True}),
     ({"min_tokens": 3.0, "max_tokens": 5}, {"min_tokens": 3}),
     ({"stop_token_ids": [7, 8.0]}, {"stop_token_ids": (7, 8)}),

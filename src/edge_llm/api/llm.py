@@ -81,6 +81,11 @@ class LLM:
         return self.program.documents.model.name
 
     @property
+    def digest(self) -> str:
+        """The SHA-256 digest (hex) of everything in the program's file."""
+        return self.program.digest
+
+    @property
     def context(self) -> int:
         """The context in tokens, prompt and answer together: the program's, or what `load` took."""
         return self.engine.facts.context

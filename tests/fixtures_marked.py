@@ -1,0 +1,48 @@
+"""A parser for scripted answers: `(reasoning)`, `[name|arguments]`, the rest is content."""
+
+from __future__ import annotations
+
+from edge_llm.parsed import Parsed, ToolCallDelta
+
+
+class Marked:
+    """Takes an answer apart, a character at a time."""
+
+    def __init__(self) -> None:
+        self.reasoning = False
+        self._calls = -1
+        self._name: str | None = None
+        self._called = False
+
+    def text(self, text: str) -> Parsed:
+        parsed = Parsed()
+        for character in text:
+            parsed += self._one(character)
+        return parsed
+
+    def special(self, token_id: int, text: str) -> Parsed:
+        return Parsed()
+
+    def finish(self) -> Parsed:
+        return Parsed()
+
+    def _one(self, character: str) -> Parsed:
+        if self._called:
+            if character == "]":
+                self._called = False
+                return Parsed()
+            return Parsed(tool_calls=(ToolCallDelta(self._calls, None, character),))
+        if self._name is not None:
+            if character != "|":
+                self._name += character
+                return Parsed()
+            name, self._name, self._called = self._name, None, True
+            return Parsed(tool_calls=(ToolCallDelta(self._calls, name),))
+        if character in "()":
+            self.reasoning = character == "("
+            return Parsed()
+        if character == "[":
+            self._calls += 1
+            self._name = ""
+            return Parsed()
+        return Parsed(reasoning=character) if self.reasoning else Parsed(character)
