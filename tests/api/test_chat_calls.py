@@ -111,6 +111,22 @@ def test_calls_and_their_results_are_told_to_a_template_without_tools(llm: edge_
     assert llm.chat(history, tools=[time], **sampled(max_tokens=5)).stats.completion_tokens == 5
 
 
+def test_a_history_may_be_malformed(llm: edge_llm.LLM) -> None:
+    """Models write arguments that are no JSON, and clients send back what they got."""
+    call = {"id": "x", "type": "function", "function": {"name": "time", "arguments": '{"zone": '}}
+    history = [
+        {"role": "developer", "content": [{"type": "text", "text": t} for t in ("Be ", "brief")]},
+        *CHAT,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "x", "content": None},
+        {"role": "assistant", "content": None},
+    ]
+    text = llm.tokenizer.decode(llm.encode_chat(history), skip_specials=False)
+    assert "Be brief" in text
+    assert "zone" in text
+    assert "None" not in text
+
+
 def test_no_tool_is_called_where_none_may_be(llm: edge_llm.LLM) -> None:
     with_none = llm.chat(CHAT, tools=[time], tool_choice="none", **sampled(max_tokens=20))
     without = llm.chat(CHAT, **sampled(max_tokens=20))

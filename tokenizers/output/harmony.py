@@ -90,6 +90,7 @@ class Harmony:
                 mark(START, token_id), '"assistant"',
             ),
             "TEXT": "/(?s:.*)/",
+            "turn": sequence(mark(START, token_id), '"assistant"'),  # where it has thought before
             # The recipient is told before the channel or behind it.
             "head": f'({channel} "commentary")? " to=functions."',
             "body": f'({channel} "commentary")? {kind} {message}',
@@ -103,5 +104,5 @@ class Harmony:
             rule: of for rule, of in named.items() if rule not in ("thinking", "TEXT", "head")
         }
         return ToolGrammar(
-            rules("thinking? head call", named), rules("call", behind), (" to=functions.",)
+            rules("turn? thinking? head call", named), rules("call", behind), (" to=functions.",)
         )

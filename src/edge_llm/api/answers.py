@@ -91,9 +91,10 @@ class Answers:
     ) -> list[int]:
         """Return the token ids of a conversation; see `edge_llm.tokenizers.chat.encode`."""
         from edge_llm.tokenizers.chat.encode import encode_chat
+        from edge_llm.tokenizers.chat.history import history_of
         from edge_llm.tokenizers.chat.plain_tools import told_in_text
 
-        messages = checked_messages(messages)
+        messages = history_of(self._template.source).prepared(checked_messages(messages))
         if not self._template.takes_tools:
             messages, tools = told_in_text(messages, tools or ()), None
         return encode_chat(

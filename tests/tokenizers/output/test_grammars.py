@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import llguidance
 import pytest
 from answers_read import NOW, TOOLS, WEATHER, offers, read
 
@@ -18,9 +20,6 @@ from edge_llm.tokenizers.output.syntax import OutputSyntax
 from edge_llm.tokenizers.output.table import TOOL_SYNTAXES, output_syntax_of
 from edge_llm.tokenizers.readers.convert import from_directory
 from edge_llm.tokenizers.tokenizer import Tokenizer
-
-llguidance: Any = pytest.importorskip("llguidance")
-jsonschema: Any = pytest.importorskip("jsonschema")
 
 SMALL = Tool(
     "put",
@@ -96,7 +95,7 @@ def test_what_a_grammar_allows_is_what_the_parser_reads(name: str, characters: B
     schemas = {tool.name: tool.parameters for tool in tools}
     dice = random.Random(name)
     several = complete = 0
-    for _ in range(20):
+    for _ in range(12):
         for parallel in (True, False):
             grammar = row.grammar(tools, parallel=parallel, token_id=no_tokens)
             text = characters.walk(grammar.start, dice, 600)
@@ -110,7 +109,7 @@ def test_what_a_grammar_allows_is_what_the_parser_reads(name: str, characters: B
                 jsonschema.validate(arguments, schemas[call])
             several += len(answer.calls) > 1
             complete += 1
-    assert complete >= 20
+    assert complete >= 12
     # Harmony's answers end with a call; in DeepSeek's a second one begins with a letter that this
     # walk does not take.
     assert several or name.startswith(("harmony", "deepseek"))
@@ -123,7 +122,7 @@ def test_after_a_trigger(name: str, characters: Bytes) -> None:
     grammar = row.grammar([SMALL, NOW], parallel=False, token_id=no_tokens)
     assert grammar.after is not None
     found = 0
-    for _ in range(20):
+    for _ in range(12):
         text = characters.walk(grammar.after, dice, 600)
         if text is not None:
             whole = grammar.triggers[0] + text
@@ -131,7 +130,7 @@ def test_after_a_trigger(name: str, characters: Bytes) -> None:
             assert len(answer.values) == 1, whole
             assert answer.content == ""
             found += 1
-    assert found >= 10
+    assert found >= 6
 
 
 def hermes(name: str, arguments: str) -> str:
