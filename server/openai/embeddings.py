@@ -6,7 +6,7 @@ import base64
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +18,7 @@ from edge_llm.server.errors import invalid, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.openai.replies import Embeddings
-from edge_llm.server.openai.schemas import prompts
+from edge_llm.server.openai.schemas import Prompts
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer
@@ -39,7 +39,7 @@ class EmbeddingsRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     model: str | None = None
-    input: Annotated[list[str | list[int]], PlainValidator(prompts)]
+    input: Prompts
     encoding_format: Annotated[Literal["float", "base64"] | None, BeforeValidator(_absent)] = None
     dimensions: Annotated[Integer, Field(ge=1)] | None = None
     pooling: Literal["last", "mean"] | None = None

@@ -47,7 +47,9 @@ class RerankRequest(BaseModel):
     model: str | None = None
     query: str
     documents: Annotated[
-        list[Annotated[Document, BeforeValidator(_document)]],
+        list[
+            Annotated[Document, BeforeValidator(_document, json_schema_input_type=str | Document)]
+        ],
         Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True),
     ]
     top_n: Annotated[Integer, Field(ge=1)] | None = None
