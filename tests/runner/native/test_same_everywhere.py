@@ -26,6 +26,7 @@ from edge_llm.runner.sampling import SamplingParams
 
 Float32 = NDArray[np.float32]
 Outputs = Iterable[NDArray[Any]]
+Case = Callable[[Any, Any], Outputs]
 
 TABLE = {
     "linear f32": "2e54bec4fdaeba30",
@@ -56,6 +57,7 @@ TABLE = {
     "attention f16, window": "6d77d1a882199b35",
     "attention i8, softcap": "b1d35cdd5b9f8c38",
     "sampler": "9bcaf06ac76244cf",
+    "sampler, rare steps": "fd918b997e06a7cb",
     "transformer": "51537e997a88a9d5",
 }
 
@@ -181,21 +183,36 @@ SAMPLERS = (
 )
 
 
-def sampler(builder: Any, start: Any) -> Outputs:
-    """Two thousand logits, each kind of filter, twenty draws of each."""
-    rows, vocab = 20, 2000
-    logits = builder.activations(numbers(rows, vocab, spread=12.0))
-    history = np.random.default_rng(1).integers(0, vocab, 60).astype(np.int32)
-    runner = start(builder, logits)
-    for options in SAMPLERS:
-        params = SamplingParams(**options)
-        yield from _flat(
-            runner.step(
-                {0: range(rows)},
-                samplers=[RowSampler(params, 7, row, history, 50) for row in range(rows)],
+RARE_STEPS: tuple[dict[str, Any], ...] = (
+    {"typical_p": 0.7},
+    {"temperature": 1.5, "top_k": 60, "typical_p": 0.9, "min_p": 0.02},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.01},
+    {"top_p": 0.9, "xtc_probability": 1.0, "xtc_threshold": 0.05},
+    {"temperature": 0.0, "dry_multiplier": 3.0, "dry_allowed_length": 1},
+    {"dry_multiplier": 0.7, "dry_base": 1.3, "dry_penalty_last_n": 40, "typical_p": 0.8},
+)
+
+
+def sampler(steps: tuple[dict[str, Any], ...], ids: int = 2000) -> Case:
+    """Two thousand logits, each kind of filter, twenty draws of each, after a history of so many
+    different ids."""
+
+    def run(builder: Any, start: Any) -> Outputs:
+        rows, vocab = 20, 2000
+        logits = builder.activations(numbers(rows, vocab, spread=12.0))
+        history = np.random.default_rng(1).integers(0, ids, 60).astype(np.int32)
+        runner = start(builder, logits)
+        for options in steps:
+            params = SamplingParams(**options)
+            yield from _flat(
+                runner.step(
+                    {0: range(rows)},
+                    samplers=[RowSampler(params, 7, row, history, 50) for row in range(rows)],
+                )
             )
-        )
-        runner.lengths.clear()
+            runner.lengths.clear()
+
+    return run
 
 
 def _flat(result: StepResult) -> Outputs:
@@ -207,7 +224,7 @@ def _flat(result: StepResult) -> Outputs:
 
 
 UNSIGNED = tuple(name for name, form in WEIGHT_FORMATS.items() if form.code == "u4")
-CASES: dict[str, Callable[[Any, Any], Outputs]] = {
+CASES: dict[str, Case] = {
     **{f"linear {fmt}": linear(fmt) for fmt in ("f32", "f16", "bf16")},
     **{f"linear {fmt}": linear(fmt) for fmt in ("i8", "i4g32", "i4g64", "i4g128")},
     **{f"linear {fmt}": linear(fmt) for fmt in UNSIGNED},
@@ -218,7 +235,8 @@ CASES: dict[str, Callable[[Any, Any], Outputs]] = {
     **{f"attention {dtype}": attention(dtype) for dtype in ("f32", "f16", "i8")},
     "attention f16, window": attention("f16", window=40),
     "attention i8, softcap": attention("i8", softcap=5.0),
-    "sampler": sampler,
+    "sampler": sampler(SAMPLERS),
+    "sampler, rare steps": sampler(RARE_STEPS, ids=3),
 }
 
 
