@@ -18,6 +18,7 @@ from edge_llm.server.errors import (
 from edge_llm.server.gate.gate import Gate
 from edge_llm.server.health import health_router
 from edge_llm.server.metrics import Metrics, metrics_router
+from edge_llm.server.ollama.routes import ollama_router
 from edge_llm.server.openai.chat import chat_router
 from edge_llm.server.openai.completions import completions_router
 from edge_llm.server.openai.embeddings import embeddings_router
@@ -49,6 +50,7 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
     app.include_router(tokens_router(service, options))
     app.include_router(documentation_router(app, key=options.api_key is not None))
     app.include_router(messages_router(service, options))
+    app.include_router(ollama_router(service, options))
     responses = ResponseStore()
     app.include_router(metrics_router(metrics))
     for prefix in ("/v1", ""):  # some clients are given the address without it

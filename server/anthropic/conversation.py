@@ -22,6 +22,7 @@ from edge_llm.server.anthropic.schemas import (
     ToolUseBlock,
 )
 from edge_llm.server.errors import invalid
+from edge_llm.server.requests.values import schema_grammar
 
 # Types of tools that the provider has and we have not: named in what refuses them, since what a
 # request says is never repeated.
@@ -55,8 +56,7 @@ def chat_call(request: CountRequest, about: ModelAbout) -> ChatCall:
     """Return what a request asks of a model, as every dialect says it.
 
     Raises:
-        ApiError: 400, naming what is not supported or does not go together.
-        RequestError: a schema that cannot be enforced.
+        ApiError: 400, naming what is not supported, cannot be enforced or does not go together.
     """
     _check_blocks(request.messages)
     tools = _tools(request)
@@ -189,6 +189,7 @@ def _tools(request: CountRequest) -> tuple[Tool, ...]:
                 f"{path}.name",
                 "invalid_value",
             )
+        schema_grammar(tool.input_schema or {"type": "object"}, f"{path}.input_schema")
         found[tool.name] = Tool(tool.name, tool.description, tool.input_schema)
     return tuple(found.values())
 
@@ -245,7 +246,7 @@ def _grammar(request: CountRequest) -> Grammar | None:
     one beside the others."""
     config = request.output_config
     if config is not None and config.format is not None:
-        return Grammar.json_schema(config.format.schema_, param="output_config.format")
+        return schema_grammar(config.format.schema_, "output_config.format.schema")
     if request.output_format is not None:
-        return Grammar.json_schema(request.output_format.schema_, param="output_format")
+        return schema_grammar(request.output_format.schema_, "output_format.schema")
     return None

@@ -148,18 +148,11 @@ else:
     )
 
 
-class Generating(SamplingFields):
-    """The fields that the older OpenAI routes share: the sampling parameters, by all their names,
-    and some more. None is "not given" everywhere; what is not given comes from the program's
-    recommendations."""
+class Sampling(SamplingFields):
+    """The sampling parameters, by all their names. None is "not given" everywhere; what is not
+    given comes from the program's recommendations."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-    model: str | None = None  # the served one
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Choices | None = None
-    best_of: Annotated[Choices | None, Field(description="what `n` is")] = None
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling parameters that are given, as `SamplingParams` names them.
@@ -171,3 +164,13 @@ class Generating(SamplingFields):
             alias: getattr(self, alias) for alias, name in NAMES.items() if PARAMETERS[name].http
         }
         return canonical({alias: value for alias, value in values.items() if value is not None})
+
+
+class Generating(Sampling):
+    """The fields that the older OpenAI routes share: the sampling parameters and some more."""
+
+    model: str | None = None  # the served one
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Choices | None = None
+    best_of: Annotated[Choices | None, Field(description="what `n` is")] = None

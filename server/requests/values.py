@@ -8,6 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from edge_llm.errors import RequestError
+from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.server.errors import invalid
+
 
 class Part(BaseModel):
     """An object in a request. Types are strict; fields that nobody names are kept by name, for
@@ -42,3 +46,15 @@ def refused(*harmless: Any) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def schema_grammar(schema: dict[str, Any], path: str) -> Grammar:
+    """Return the grammar of a JSON schema that a request has at ``path``.
+
+    Raises:
+        ApiError: 400, naming the place and the keyword that cannot be enforced.
+    """
+    try:
+        return Grammar.json_schema(schema, param=path)
+    except RequestError as exc:
+        raise invalid(f"Invalid '{path}': {exc}.", path, "unsupported_value") from exc

@@ -471,6 +471,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"name": "x"}]}, "'tools[0].input_schema'"),
     ({"tools": [TOOL | {"name": ""}]}, "'tools[0].name'"),
     ({"tools": [TOOL | {"input_schema": 3}]}, "'tools[0].input_schema'"),
+    ({"tools": [TOOL | {"input_schema": {"not": {}}}]}, "'tools[0].input_schema': "),
     ({"tools": [TOOL, TOOL]}, "'tools[1].name'"),
     (
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},

@@ -21,7 +21,7 @@ class ModelAbout:
         parameters: how many.
         layers, width, vocab: its sizes.
         trained_context: what its authors say, in tokens.
-        quantization: the name of the recipe that made the program.
+        quantization: the recipe's scheme ("8da4w").
         file_bytes: the size of the program file.
         modified: when the file was written, in seconds since 1970.
         digest: SHA-256 (hex) over the digests of everything in the file.
@@ -72,7 +72,7 @@ def about_of(program: Program, syntax: OutputSyntax | None) -> ModelAbout:
         width=facts.dim,
         vocab=facts.vocab,
         trained_context=facts.trained_context,
-        quantization=str(documents.recipe.get("name", "unknown")),
+        quantization=str(documents.recipe.get("scheme", "unknown")),
         file_bytes=program.file_bytes,
         modified=modified,
         digest=program.digest,

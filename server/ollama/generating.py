@@ -1,0 +1,137 @@
+"""``POST /api/chat`` and ``POST /api/generate``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edge_llm.api.prompts import encode_prompt, jobs_of
+from edge_llm.runner.generation.loop import Job
+from edge_llm.server.body import read_json
+from edge_llm.server.documentation.operation import LINES, documented
+from edge_llm.server.errors import invalid
+from edge_llm.server.ollama.conversation import chat_of, chat_of_prompt, params_of
+from edge_llm.server.ollama.lines import LineShape
+from edge_llm.server.ollama.names import model_of
+from edge_llm.server.ollama.replies import ChatLine, GenerateLine
+from edge_llm.server.ollama.schemas import Asking, ChatRequest, GenerateRequest
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.reply import Prepared, Reply, ignored_header
+from edge_llm.server.requests.validation import validate
+from edge_llm.server.service import Model, Service
+
+
+def generating_router(service: Service, options: ServerOptions) -> APIRouter:
+    """Return the routes of Ollama's API that generate."""
+    router = APIRouter()
+
+    @router.post(
+        "/api/chat",
+        **documented(
+            "Answer a conversation",
+            "ollama",
+            body=ChatRequest,
+            reply=ChatLine,
+            stream=ChatLine,
+            stream_media=LINES,
+        ),
+    )
+    async def chat(http: Request) -> Response:
+        body = await read_json(http, options.max_body)
+        request, ignored = validate(ChatRequest, body, strict=options.strict)
+        model = model_of(service, request.model)
+        ignored = _checked(request, model, ignored, strict=options.strict)
+        shape = _shape("chat", model, request)
+        if not request.messages:
+            return JSONResponse(shape.loaded(), headers=ignored_header(ignored))
+
+        def prepare() -> Prepared:
+            return Prepared(model.chat_jobs(chat_of(request), params_of(model, request), 1), shape)
+
+        return await Reply(
+            service=service,
+            model=model,
+            choices=1,
+            stream=request.stream is not False,
+            prompt_field="messages",
+            prepare=prepare,
+            ignored=ignored,
+        ).respond(http)
+
+    @router.post(
+        "/api/generate",
+        **documented(
+            "Answer a prompt, or continue one",
+            "ollama",
+            body=GenerateRequest,
+            reply=GenerateLine,
+            stream=GenerateLine,
+            stream_media=LINES,
+        ),
+    )
+    async def generate(http: Request) -> Response:
+        body = await read_json(http, options.max_body)
+        request, ignored = validate(GenerateRequest, body, strict=options.strict)
+        _check_raw(request)
+        model = model_of(service, request.model)
+        ignored = _checked(request, model, ignored, strict=options.strict)
+        shape = _shape("generate", model, request)
+        if not request.prompt:
+            return JSONResponse(shape.loaded(), headers=ignored_header(ignored))
+
+        def prepare() -> Prepared:
+            return Prepared(_jobs(model, request), shape)
+
+        return await Reply(
+            service=service,
+            model=model,
+            choices=1,
+            stream=request.stream is not False,
+            prompt_field="prompt",
+            prepare=prepare,
+            ignored=ignored,
+        ).respond(http)
+
+    return router
+
+
+def _jobs(model: Model, request: GenerateRequest) -> list[Job]:
+    params = params_of(model, request)
+    if not request.raw:
+        return model.chat_jobs(chat_of_prompt(request), params, 1)
+    ids = encode_prompt(model.tokenizer, request.prompt, model.context)
+    return jobs_of(model.tokenizer, [ids], params)
+
+
+def _shape(kind: Literal["chat", "generate"], model: Model, request: Asking) -> LineShape:
+    return LineShape(
+        kind, model=model.name, tokenizer=model.tokenizer, logprobs=bool(request.logprobs)
+    )
+
+
+def _checked(request: Asking, model: Model, ignored: list[str], *, strict: bool) -> list[str]:
+    """Check what the fields mean together; return the names of those that are ignored."""
+    if request.top_logprobs is not None and not request.logprobs:
+        raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
+    wanted = request.options.num_ctx if request.options is not None else None
+    if wanted is None or wanted <= model.context:
+        return ignored
+    name = "options.num_ctx"
+    if strict:
+        raise invalid(
+            f"Invalid '{name}': expected at most {model.context}, the context of the server.",
+            name,
+            "integer_above_max_value",
+        )
+    return [*ignored, name]
+
+
+def _check_raw(request: GenerateRequest) -> None:
+    if not request.raw:
+        return
+    for name in ("system", "think", "format"):
+        if getattr(request, name):
+            raise invalid(f"'{name}' is not supported together with 'raw'.", name)

@@ -1,0 +1,123 @@
+"""``GET /api/tags``, ``/api/ps``, ``/api/version`` and ``POST /api/show``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edge_llm import __version__
+from edge_llm.api.about import ModelAbout
+from edge_llm.server.body import read_json
+from edge_llm.server.documentation.operation import documented
+from edge_llm.server.ollama.lines import timestamp
+from edge_llm.server.ollama.names import model_of, tagged
+from edge_llm.server.ollama.replies import Processes, Shown, Tags, Version
+from edge_llm.server.ollama.schemas import ShowRequest
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.reply import ignored_header
+from edge_llm.server.requests.validation import validate
+from edge_llm.server.service import Model, Service
+
+# The version of Ollama's API whose routes and fields these are: clients look whether it is new
+# enough for what they want to use.
+API_VERSION = "0.12.11"
+# The model goes with the server, not before.
+NEVER = "9999-12-31T23:59:59Z"
+
+
+def models_router(service: Service, options: ServerOptions) -> APIRouter:
+    """Return the routes of Ollama's API that tell about the model."""
+    router = APIRouter()
+
+    @router.get("/api/version", **documented("The version of the API", "ollama", reply=Version))
+    async def version() -> dict[str, Any]:
+        return {"version": API_VERSION, "edge_llm": __version__}
+
+    @router.get("/api/tags", **documented("The served model", "ollama", reply=Tags))
+    async def tags() -> dict[str, Any]:
+        model = service.model()
+        entry = _entry(model) | {"modified_at": _modified(model.about)}
+        return {"models": [entry]}
+
+    @router.get("/api/ps", **documented("The loaded model", "ollama", reply=Processes))
+    async def ps() -> dict[str, Any]:
+        model = service.model()
+        held = {"expires_at": NEVER, "size_vram": 0, "context_length": model.context}
+        return {"models": [_entry(model) | held]}
+
+    @router.post(
+        "/api/show",
+        **documented("What is known of a model", "ollama", body=ShowRequest, reply=Shown),
+    )
+    async def show(http: Request) -> Response:
+        body = await read_json(http, options.max_body)
+        request, ignored = validate(ShowRequest, body, strict=options.strict)
+        model = model_of(service, request.model or request.name)
+        return JSONResponse(_shown(model), headers=ignored_header(ignored))
+
+    return router
+
+
+def _entry(model: Model) -> dict[str, Any]:
+    about = model.about
+    return {
+        "name": tagged(model.name),
+        "model": tagged(model.name),
+        "size": about.file_bytes,
+        "digest": about.digest,
+        "details": _details(about),
+    }
+
+
+def _details(about: ModelAbout) -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": "edge",
+        "family": about.family,
+        "families": [about.family],
+        "parameter_size": _short(about.parameters),
+        "quantization_level": about.quantization,
+    }
+
+
+def _shown(model: Model) -> dict[str, Any]:
+    about = model.about
+    parameters = {**about.recommended, "num_ctx": model.context}
+    can = {
+        "completion": True,
+        "tools": about.tools,
+        "thinking": about.thinking,
+        "embedding": about.vectors,
+    }
+    return {
+        "parameters": "\n".join(f"{name} {value}" for name, value in parameters.items()),
+        "template": about.chat_template or "",
+        "details": _details(about),
+        "model_info": {
+            "general.architecture": about.family,
+            "general.parameter_count": about.parameters,
+            f"{about.family}.block_count": about.layers,
+            f"{about.family}.context_length": model.context,
+            f"{about.family}.embedding_length": about.width,
+            f"{about.family}.vocab_size": about.vocab,
+        },
+        "capabilities": [name for name, able in can.items() if able],
+        "modified_at": _modified(about),
+    }
+
+
+def _modified(about: ModelAbout) -> str:
+    return timestamp(datetime.fromtimestamp(about.modified, UTC))
+
+
+def _short(count: int) -> str:
+    """Return a number of parameters as people write it: 135M, 1.2B."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            short = count / size
+            return f"{short:.0f}{letter}" if short >= 100 else f"{short:.3g}{letter}"
+    return str(count)
