@@ -154,9 +154,8 @@ def _tools(request: ChatRequest) -> tuple[Tool, ...]:
                 f"{path}.name",
                 "invalid_value",
             )
-        parameters = function.parameters or {}
-        schema_grammar(parameters or {"type": "object"}, f"{path}.parameters")
-        found[function.name] = Tool(function.name, function.description, parameters)
+        schema_grammar(function.parameters or {"type": "object"}, f"{path}.parameters")
+        found[function.name] = function.tool()
     return tuple(found.values())
 
 

@@ -12,12 +12,13 @@ from edge_llm.api.embeddings import EmbedCall
 from edge_llm.server.body import read_json
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import translate
+from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.ollama.names import model_of
 from edge_llm.server.ollama.replies import Vector, Vectors
 from edge_llm.server.ollama.schemas import EmbeddingsRequest, EmbedRequest
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.reply import CLIENT_GONE, ignored_header
+from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service
 from edge_llm.server.vectors import embed as embed_texts

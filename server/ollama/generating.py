@@ -13,7 +13,7 @@ from edge_llm.runner.generation.loop import Job
 from edge_llm.server.body import read_json
 from edge_llm.server.documentation.operation import LINES, documented
 from edge_llm.server.errors import invalid
-from edge_llm.server.ollama.conversation import chat_of, chat_of_prompt, params_of
+from edge_llm.server.ollama.conversation import chat_of, chat_of_prompt, grammar_of, params_of
 from edge_llm.server.ollama.lines import LineShape
 from edge_llm.server.ollama.names import model_of
 from edge_llm.server.ollama.replies import ChatLine, GenerateLine
@@ -103,7 +103,9 @@ def _jobs(model: Model, request: GenerateRequest) -> list[Job]:
     if not request.raw:
         return model.chat_jobs(chat_of_prompt(request), params, 1)
     ids = encode_prompt(model.tokenizer, request.prompt, model.context)
-    return jobs_of(model.tokenizer, [ids], params)
+    jobs = jobs_of(model.tokenizer, [ids], params)
+    grammar = grammar_of(request)
+    return jobs if grammar is None else model.guided(jobs, grammar, "format")
 
 
 def _shape(kind: Literal["chat", "generate"], model: Model, request: Asking) -> LineShape:
@@ -132,6 +134,6 @@ def _checked(request: Asking, model: Model, ignored: list[str], *, strict: bool)
 def _check_raw(request: GenerateRequest) -> None:
     if not request.raw:
         return
-    for name in ("system", "think", "format"):
+    for name in ("system", "think"):
         if getattr(request, name):
             raise invalid(f"'{name}' is not supported together with 'raw'.", name)

@@ -68,7 +68,7 @@ def _entry(model: Model) -> dict[str, Any]:
         "name": tagged(model.name),
         "model": tagged(model.name),
         "size": about.file_bytes,
-        "digest": about.digest,
+        "digest": model.digest,
         "details": _details(about),
     }
 

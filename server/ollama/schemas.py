@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from edge_llm.runner.sampling import INT32_MAX, MAX_TOP_LOGPROBS
 from edge_llm.server.requests.sampling import MAX_TEXT, Integer, Sampling
+from edge_llm.server.requests.tools import Function
 from edge_llm.server.requests.values import JsonObject, Part, refused
 
 MAX_STOP = 64
@@ -83,14 +84,6 @@ class Asking(Part):
     keep_alive: Annotated[
         Any, Field(description="accepted; the model is there as long as the server")
     ] = None
-
-
-class Function(Part):
-    """A function that the model may call."""
-
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    description: str | None = None
-    parameters: JsonObject | None = None
 
 
 class ToolParam(Part):

@@ -117,7 +117,6 @@ class FakeModel:
             quantization="8da4w",
             file_bytes=90_000_000,
             modified=1_700_000_000.5,
-            digest="ab" * 32,
             chat_template="{{ messages }}",
             recommended={"temperature": 0.5, "top_k": 7},
         )

@@ -285,6 +285,11 @@ def test_a_prompt_is_a_chat_unless_it_is_raw(client: Any, model: Any) -> None:
     assert len(model.calls) == 1
 
 
+def test_a_raw_prompt_can_be_held_to_a_form(client: Any, model: Any) -> None:
+    ask(client, GENERATE, raw=True, format=SCHEMA)
+    assert model.grammars == [Grammar.json_schema(SCHEMA)]
+
+
 def test_conversations(client: Any, model: Any) -> None:
     weather = {"name": "weather", "arguments": {"city": "Bern"}}
     clock = {"name": "clock", "arguments": {}}
@@ -355,7 +360,6 @@ FIELDS: list[tuple[str, dict[str, Any], str]] = [
     (GENERATE, {"context": [1, 2]}, "'context' is not supported"),
     (GENERATE, {"raw": True, "system": "x"}, "'system'"),
     (GENERATE, {"raw": True, "think": True}, "'think'"),
-    (GENERATE, {"raw": True, "format": "json"}, "'format'"),
 ]
 SHARED: list[tuple[dict[str, Any], str]] = [
     ({"stream": "yes"}, "'stream'"),

@@ -24,7 +24,6 @@ class ModelAbout:
         quantization: the recipe's scheme ("8da4w").
         file_bytes: the size of the program file.
         modified: when the file was written, in seconds since 1970.
-        digest: SHA-256 (hex) over the digests of everything in the file.
         chat_template: the template's source, None if there is none.
         recommended: the sampling parameters that its authors recommend.
         tools: chats can offer tools.
@@ -43,7 +42,6 @@ class ModelAbout:
     quantization: str
     file_bytes: int
     modified: float
-    digest: str
     chat_template: str | None = None
     recommended: Mapping[str, Any] = field(default_factory=dict)
     tools: bool = False
@@ -75,7 +73,6 @@ def about_of(program: Program, syntax: OutputSyntax | None) -> ModelAbout:
         quantization=str(documents.recipe.get("scheme", "unknown")),
         file_bytes=program.file_bytes,
         modified=modified,
-        digest=program.digest,
         chat_template=documents.chat_template,
         recommended=recommended,
         tools=syntax is not None and syntax.tools is not None,

@@ -127,13 +127,8 @@ class LLM:
         Raises:
             TemplateError: its chat template does not compile.
         """
-        from edge_llm.tokenizers.output.table import output_syntax_of
-
-        template = self.chat_template
-        if template is None:
-            return about_of(self.program, None)
-        syntax = output_syntax_of(template.source, self.tokenizer.added_texts)
-        return about_of(self.program, syntax)
+        chats = self.chat_template is not None
+        return about_of(self.program, self._answers.syntax if chats else None)
 
     def default_params(self, **overrides: Any) -> SamplingParams:
         """Return what the model's authors recommend, with ``overrides``: fields of
