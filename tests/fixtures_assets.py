@@ -389,6 +389,9 @@ LLAMA_CPP_TEMPLATES = Asset(
         f"{_TEMPLATES}mistralai-Ministral-3-14B-Reasoning-2512.jinja": (
             "39f03c383413f531fd302c06c7e982ad98c83f0657a8339ae25478ccb81fdcda"
         ),
+        f"{_TEMPLATES}openbmb-MiniCPM5-1B.jinja": (
+            "7451a05cf1e28a79d97d7c0bc951028c0b1915119bf9046acd06a0e3d931f47c"
+        ),
         f"{_TEMPLATES}moonshotai-Kimi-K2.jinja": (
             "9fcc72b7c248a72020c81f70bb652f3094d18a750c93ca35dfcb3cf5fe23ff53"
         ),

@@ -64,6 +64,8 @@ class ReasoningSyntax:
         default: whether it is on where the variable is not given.
         effort_variable: the template's variable for the effort; None if it has none.
         efforts: the values that this variable takes, weakest first.
+        mentioned: the template writes the marks. Elsewhere the tokenizer alone has them, and there
+            is nothing to turn off.
     """
 
     open: str
@@ -73,6 +75,7 @@ class ReasoningSyntax:
     default: bool = True
     effort_variable: str | None = None
     efforts: tuple[str, ...] = ()
+    mentioned: bool = True
 
     def opened_by(self, prompt: str) -> bool:
         """Tell whether a prompt, or the end of one with its control tokens written out, ends in
@@ -113,7 +116,7 @@ class ReasoningSyntax:
                 found[self.variable] = enabled
             elif not enabled and "none" in self.efforts and self.effort_variable is not None:
                 found[self.effort_variable] = "none"
-            elif not enabled:
+            elif not enabled and self.mentioned:
                 raise RequestError(
                     "the model's chat template has no switch that turns thinking off",
                     param="enable_thinking" if effort is None else "reasoning_effort",

@@ -59,6 +59,10 @@ TOOL_SYNTAXES: dict[str, ToolSyntax] = {
         "<tool_call>", "</tool_call>", "", "", "<arg_key>", "</arg_key>", "</arg_value>",
         value_open="<arg_value>", line="",
     ),
+    "minicpm": XmlCalls(  # MiniCPM 5
+        "", "", '<function name="', '">', '<param name="', '">', "</param>", end="</function>",
+        line="", quotes=("<![CDATA[", "]]>"),
+    ),
     "mistral-small": NamedCalls("[TOOL_CALLS]", "[ARGS]", identity="[CALL_ID]"),  # 3.2
     "mistral-args": NamedCalls("[TOOL_CALLS]", "[ARGS]"),  # Devstral, Ministral 3
     "mistral": JsonCalls(  # Mistral before
@@ -105,6 +109,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("minimax", ("<minimax:tool_call>",)),
     ("glm-4.7", (f"<tool_call>{TOOL.name}<arg_key>",)),
     ("glm", ("<tool_call>", "<arg_key>")),
+    ("minicpm", ('<function name="', '<param name="')),
     ("mistral-small", ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")),
     ("mistral-args", ("[TOOL_CALLS]", "[ARGS]")),
     ("mistral", ("[TOOL_CALLS]",)),
@@ -150,7 +155,8 @@ def output_syntax_of(template_source: str, added_texts: frozenset[str]) -> Outpu
             opening.rstrip() in template_source or closing == "</think>"
         )
         if written or {opening, closing} <= added_texts:
-            reasoning = with_switches(ReasoningSyntax(opening, closing), template)
+            reasoning = ReasoningSyntax(opening, closing, mentioned=written)
+            reasoning = with_switches(reasoning, template)
             break
     turn = written_turn(template) if template.takes_tools else None
     for name, marks in _ROWS if template.takes_tools else ():

@@ -21,19 +21,22 @@ from edge_llm.tokenizers.output.source import Source, Steps
 from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of, schema_of
 
+NEWLINE = r'"\n"?'  # which some models write between calls
+
 
 @dataclass(frozen=True, slots=True)
 class XmlCalls:
     """Calls with an element for each argument, whose values are text.
 
     Attributes:
-        open, close: the marks around a call.
+        open, close: the marks around a call, if there are such.
         name_open, name_close: what stands around the name of the tool.
         key_open, key_close: what stands around the name of an argument.
         value_open, value_close: what stands around its value.
         end: what ends the arguments, before the closing mark.
         pad: white space between a value and what stands around it.
         line: white space between elements.
+        quotes: what may stand around a string, so that nothing in it counts.
         several: the calls of an answer are all within one pair of marks.
     """
 
@@ -48,6 +51,7 @@ class XmlCalls:
     end: str = ""
     pad: str = ""
     line: str = "\n"
+    quotes: tuple[str, str] | None = None
     several: bool = False
 
     @property
@@ -74,7 +78,7 @@ class XmlCalls:
             source.note(begun)
             if begun == self.name_open and begun != self.open:
                 called = yield from self._read_call(source, out, known)
-                if called:  # the mark may follow though none began
+                if called and self.close:  # the mark may follow though none began
                     yield from source.space()
                     if (yield from source.at([self.close])) is not None:
                         source.take(len(self.close))
@@ -153,6 +157,9 @@ class XmlCalls:
             source.take(len(self.pad))
         ends = {self.pad + self.value_close, self.value_close}
         kinds = kinds_of(schema_of(tool, key), tool.parameters if tool else {})
+        if self.quotes is not None and (yield from source.at([self.quotes[0]])) is not None:
+            source.take(len(self.quotes[0]))
+            ends, kinds = {self.quotes[1] + self.value_close}, frozenset({"string"})
         if kinds == {"string"}:
             out.arguments('"')
             end = yield from source.until(ends, lambda text: out.arguments(escaped(text)))
@@ -178,7 +185,8 @@ class XmlCalls:
             param = f"tools[{index}].function.parameters"
             schema = arguments_schema(tool, index)
             shapes = Shapes(schema, param, f"value_{index}_", end, end_rule)
-            parts = [mark(self.name_open + tool.name + self.name_close, token_id)]
+            name = (self.name_open if self.open else "") + tool.name + self.name_close
+            parts = [mark(name, token_id)]
             if self.name_open:
                 parts.append(line)
             for key, of, required in shapes.properties():
@@ -196,12 +204,13 @@ class XmlCalls:
             named |= shapes.rules
         body = sequence(line if self.name_open else "", "call", line if self.end else "")
         more = f"(call {line})*" if self.several and parallel else ""
-        after = sequence(body, more, mark(self.close, token_id))
-        named["block"] = sequence(mark(self.open, token_id), after)
+        after = sequence(body, more, mark(self.close, token_id) if self.close else "")
+        opening = self.open or self.name_open
+        named["block"] = sequence(mark(opening, token_id), after)
         start = "block"
         if parallel and not self.several:
-            start = sequence("block", f"({sequence(line, 'block')})*")
-        return ToolGrammar(rules(start, named), rules(after, named), (self.open,))
+            start = sequence("block", f"({line or NEWLINE} block)*")
+        return ToolGrammar(rules(start, named), rules(after, named), (opening,))
 
 
 def _drop(text: str) -> None:

@@ -301,6 +301,8 @@ def test_others() -> None:
         (ReasoningSyntax("a", "b", variable="t"), None, "none", {"t": False}),
         (ReasoningSyntax("a", "b"), True, None, {}),
         (ReasoningSyntax("a", "b"), False, None, None),
+        (ReasoningSyntax("a", "b", mentioned=False), False, None, {}),
+        (ReasoningSyntax("a", "b", mentioned=False), None, "none", {}),
         (ReasoningSyntax("a", "b"), None, "low", None),
         (ReasoningSyntax("a", "b", effort_variable="e", efforts=("low",)), None, "low",
          {"e": "low"}),

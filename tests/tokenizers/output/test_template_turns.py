@@ -73,6 +73,7 @@ KINDS: dict[str, type] = {
     "GLM-4.7-Flash": XmlCalls,
     "ByteDance-Seed-OSS": XmlCalls,
     "MiniMax-M2": XmlCalls,
+    "openbmb-MiniCPM5-1B": XmlCalls,
     "gemma4_v5": GemmaCalls,
     "function-gemma": GemmaCalls,
     "gptoss": Harmony,
@@ -200,6 +201,14 @@ def test_thinking(name: str, chat_template_source: Callable[[str], str]) -> None
 @pytest.mark.parametrize("name", ["qwen2_5", "llama3_1", "phi4-mini", "mistral_v1", "Qwen3-Coder"])
 def test_models_that_do_not_think(name: str, chat_template_source: Callable[[str], str]) -> None:
     assert output_syntax_of(chat_template_source(name), frozenset()).reasoning is None
+
+
+def test_marks_that_the_tokenizer_alone_has(chat_template_source: Callable[[str], str]) -> None:
+    source = chat_template_source("qwen2_5")
+    reasoning = output_syntax_of(source, frozenset({"<think>", "</think>"})).reasoning
+    assert reasoning is not None
+    assert not reasoning.mentioned
+    assert reasoning.variables(enabled=False, effort=None) == {}
 
 
 def test_a_template_whose_calls_no_row_knows(chat_template_source: Callable[[str], str]) -> None:
