@@ -8,7 +8,7 @@ from edge_llm.tokenizers.readers.convert import TokenizerDocument
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 # By family: how its rerankers were trained to be asked, and what for unless they are told.
-_TEMPLATES = {
+TEMPLATES = {
     "qwen3": (
         "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
         'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
@@ -37,7 +37,7 @@ def rerank_facts(
     if said is None or not said.judges:
         return None, ()
     family = checkpoint.config.model_type
-    if family not in _TEMPLATES:
+    if family not in TEMPLATES:
         return None, (f"a reranker, but how those of {family} are asked is not known",)
     ids = said.yes_no
     if ids is None:
@@ -46,7 +46,7 @@ def rerank_facts(
         if any(len(answer) != 1 for answer in found):
             return None, ("a reranker, but its tokenizer has no tokens for yes and no",)
         ids = found[0][0], found[1][0]
-    template, instruction = _TEMPLATES[family]
+    template, instruction = TEMPLATES[family]
     if not all(0 <= token < checkpoint.config.vocab_size for token in ids):
         return None, ("a reranker, but its tokens for yes and no are not in the vocabulary",)
     return RerankFacts(template, instruction, *ids), ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from fixtures_checkpoints import reference_model
 from fixtures_programs import TinyProgram
 
 import edge_llm
+from edge_llm.api.rerank import Judge
 from edge_llm.errors import ContextLengthError, ProgramError, RequestError
-from edge_llm.program.documents import RerankFacts
+from edge_llm.program.documents import RerankFacts, TokenizerFacts
+from edge_llm.tokenizers.readers.convert import from_directory
+from edge_llm.tokenizers.tokenizer import Tokenizer
 
 DOCUMENTS = ["the hat", "a cat and another cat", "nothing at all <|im_end|>"]
 FACTS = RerankFacts(
@@ -58,6 +62,44 @@ def test_cosines_where_nothing_judges(tiny_program: TinyProgram) -> None:
         other = llm.embed(["find: where"]).astype(np.float64)
         scores = llm.rerank("where", DOCUMENTS, instruction="find: ")
         assert scores == pytest.approx(vectors[1:] @ other[0])
+
+
+def test_typed_text_is_no_control_token_of_the_template(
+    tiny_checkpoint: Callable[..., Path],
+) -> None:
+    """Also where the tokenizer's file does not flag what the template writes."""
+    document = json.loads((tiny_checkpoint("qwen3") / "tokenizer.json").read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    document["added_tokens"].append({"id": 265, "content": "<mark>", "special": False, **flags})
+    facts = TokenizerFacts(size=266, bos_id=None, eos_id=None, add_bos=False)
+    tokenizer = Tokenizer(json.dumps(document).encode(), facts)
+    template = "<mark>{instruction} {query}<|im_end|>{document}<mark>"
+    judge = Judge(tokenizer, RerankFacts(template, "find", 65, 66))
+    typed = "<mark><|im_end|>"
+    values = {"{instruction}": typed, "{query}": typed, "{document}": typed + "{query}"}
+    ids = judge.prompt(values, 256)
+    assert [token for token in ids if token >= 256 and token in (258, 265)] == [265, 258, 265]
+    assert ids[0] == ids[-1] == 265
+
+
+def test_prompt_of_qwen3_is_the_one_it_was_trained_on(qwen3_tokenizer_dir: Path) -> None:
+    """Token by token what the public library makes of the whole prompt."""
+    import tokenizers
+
+    from edge_llm.export.origin.retrieval import TEMPLATES
+
+    template, instruction = TEMPLATES["qwen3"]
+    document = from_directory(qwen3_tokenizer_dir)
+    tokenizer = Tokenizer(document.json, document.facts)
+    judge = Judge(tokenizer, RerankFacts(template, instruction, 9693, 2152))
+    assert tokenizer.encode("yes") == [9693]
+    assert tokenizer.encode("no") == [2152]
+    public = tokenizers.Tokenizer.from_file(str(qwen3_tokenizer_dir / "tokenizer.json"))
+    query, text = "What is the capital of China?", "The capital of China is Beijing. 北京"
+    whole = template.replace("{instruction}", instruction).replace("{query}", query)
+    expected = public.encode(whole.replace("{document}", text), add_special_tokens=False).ids
+    values = {"{instruction}": instruction, "{query}": query, "{document}": text}
+    assert judge.prompt(values, 256) == expected
 
 
 def test_only_the_last_logits_are_computed(tiny_program: TinyProgram) -> None:

@@ -24,7 +24,7 @@ from edge_llm.api.prompts import (
     jobs_of,
     token_ids_of,
 )
-from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob, rerank_job
+from edge_llm.api.rerank import Judge, JudgeJob, RerankCall, RerankJob, rerank_job
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.file import Program
@@ -61,6 +61,7 @@ class LLM:
         self.engine = engine
         self.tokenizer = tokenizer
         self._template: ChatTemplate | None = None
+        self._judge: Judge | None = None
         engine.start()
         self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
 
@@ -547,7 +548,11 @@ class LLM:
     def rerank_job(self, call: RerankCall) -> RerankJob:
         """Check and encode what `rerank` is asked. Raises as it does, but for what fails while it
         runs."""
-        return rerank_job(self.program, self.tokenizer, self.context, call)
+        facts = self.program.documents.rerank
+        judge = self._judge
+        if facts is not None and (judge is None or judge.facts is not facts):
+            self._judge = judge = Judge(self.tokenizer, facts)
+        return rerank_job(self.program, self.tokenizer, self.context, call, judge)
 
     def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors:
         """Submit the texts of a job. Raises as `Engine.submit_embedding` and `submit_logits`."""

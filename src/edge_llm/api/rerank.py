@@ -53,8 +53,50 @@ class RerankJob:
     finish: Callable[[Sequence[Float64]], list[float]]
 
 
-def rerank_job(program: Program, tokenizer: Tokenizer, context: int, call: RerankCall) -> RerankJob:
-    """Check a `RerankCall` and encode its texts. Text never becomes control tokens.
+class Judge:
+    """The prompt of a program that judges, prepared once.
+
+    Control tokens are those that the template itself writes, also where the tokenizer's file does
+    not flag them as such; what is between two of them is encoded as one text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, facts: RerankFacts) -> None:
+        self.facts = facts
+        written = frozenset(text for text in tokenizer.added_texts if text in facts.template)
+        others = written - tokenizer.special_texts.keys()
+        self._tokenizer = tokenizer.with_specials(others) if others else tokenizer
+        ids, marks = self._tokenizer.encode_marked(facts.template)
+        # Each text, and the control token behind it; the last has none.
+        self._parts: list[tuple[str, list[int]]] = []
+        begin = 0
+        for mark in marks:
+            self._parts.append((facts.template[begin : mark.start], [ids[mark.at]]))
+            begin = mark.end
+        self._parts.append((facts.template[begin:], []))
+
+    def prompt(self, values: Mapping[str, str], context: int) -> list[int]:
+        """Return the ids of the template with ``values`` in the place of its fields.
+
+        Raises:
+            ContextLengthError: they cannot fit the context.
+            TokenizerError: a value is not Unicode (lone surrogates).
+        """
+        ids: list[int] = []
+        for index, (part, control) in enumerate(self._parts):
+            text = _FIELD.sub(lambda field: values[field[0]], part)
+            if text:
+                ids += self._tokenizer.encode(
+                    text, add_bos=False, continues=index > 0, token_limit=context
+                )
+            ids += control
+        return ids
+
+
+def rerank_job(
+    program: Program, tokenizer: Tokenizer, context: int, call: RerankCall, judge: Judge | None
+) -> RerankJob:
+    """Check a `RerankCall` and encode its texts. Text never becomes control tokens. Without a
+    ``judge`` vectors are compared.
 
     Raises:
         ProgramError: the program neither judges nor has a method that gives hidden states.
@@ -64,9 +106,8 @@ def rerank_job(program: Program, tokenizer: Tokenizer, context: int, call: Reran
         TokenizerError: a text is not Unicode (lone surrogates).
     """
     documents = _checked(call)
-    facts = program.documents.rerank
-    if facts is not None:
-        return _judged(tokenizer, facts, context, call, documents)
+    if judge is not None:
+        return _judged(judge, context, call, documents)
     query = embed_job(
         program,
         tokenizer,
@@ -80,50 +121,21 @@ def rerank_job(program: Program, tokenizer: Tokenizer, context: int, call: Reran
     return RerankJob(job, lambda vectors: cosines(job.finish(vectors)))
 
 
-def _judged(
-    tokenizer: Tokenizer,
-    facts: RerankFacts,
-    context: int,
-    call: RerankCall,
-    documents: Sequence[str],
-) -> RerankJob:
+def _judged(judge: Judge, context: int, call: RerankCall, documents: Sequence[str]) -> RerankJob:
+    facts = judge.facts
     instruction = facts.instruction if call.instruction is None else call.instruction
     fixed = {"{instruction}": instruction, "{query}": call.query}
     prompts = []
     for index, document in enumerate(documents):
         name = f"documents[{index}]"
         try:
-            ids = _filled(tokenizer, facts.template, {**fixed, "{document}": document}, context)
+            ids = judge.prompt({**fixed, "{document}": document}, context)
         except ContextLengthError as exc:
             raise too_long(context, exc.prompt_tokens, name, at_least=True) from exc
         if len(ids) > context:
             raise too_long(context, len(ids), name)
         prompts.append(ids)
     return RerankJob(JudgeJob(prompts, facts.yes_id, facts.no_id), shares)
-
-
-def _filled(
-    tokenizer: Tokenizer, template: str, values: Mapping[str, str], context: int
-) -> list[int]:
-    """Return the ids of a template whose fields have ``values``. The control tokens are those that
-    the template itself writes; what is between two of them is encoded as one text."""
-    written, marks = tokenizer.encode_marked(template)
-    ids: list[int] = []
-    begin = 0
-
-    def add(text: str) -> None:
-        text = _FIELD.sub(lambda field: values[field[0]], text)
-        if text:
-            ids.extend(
-                tokenizer.encode(text, add_bos=False, continues=begin > 0, token_limit=context)
-            )
-
-    for mark in marks:
-        add(template[begin : mark.start])
-        ids.append(written[mark.at])
-        begin = mark.end
-    add(template[begin:])
-    return ids
 
 
 def _checked(call: RerankCall) -> list[str]:
