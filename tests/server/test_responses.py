@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edge_llm.api.chat import NamedTool
+from edge_llm.errors import RequestError
 from edge_llm.parsed import Parsed, Tool, ToolCallDelta
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.server.openai.responses.store import ResponseStore, Stored
@@ -172,10 +173,9 @@ def test_thinking_is_an_item_before_the_message(client: Any, model: Any) -> None
     assert thought["summary"] == [{"type": "summary_text", "text": "hm, well"}]
     assert "content" not in thought
     thinking = model.calls[-1].thinking
-    assert (thinking.enabled, thinking.effort) == (True, "low")
-    ask(client, reasoning={"effort": "none"})
-    thinking = model.calls[-1].thinking
-    assert (thinking.enabled, thinking.effort) == (False, None)
+    assert (thinking.effort, thinking.budget) == ("low", None)
+    ask(client, thinking_budget=7)
+    assert (model.calls[-1].thinking.effort, model.calls[-1].thinking.budget) == (None, 7)
 
 
 def test_thinking_that_was_cut(client: Any, model: Any) -> None:
@@ -468,6 +468,7 @@ USER = {"role": "user", "content": "hi"}
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "unsupported_value"),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "invalid_value"),
+        ({"tools": [WEATHER, WEATHER]}, "tools[1].name", "invalid_value"),
         ({"tool_choice": "any"}, "tool_choice", "invalid_value"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type", "unsupported_value"),
@@ -514,6 +515,32 @@ def test_errors_of_the_model(client: Any, model: Any) -> None:
     assert refused(client, model="other", status=404) == ("model", "model_not_found")
     assert refused(client, input="reject me") == ("input", None)
     assert refused(client, input="x" * 600) == ("input", "context_length_exceeded")
+    error = client.post(PATH, json={"input": "x" * 600}).json()["error"]
+    assert (error["n_ctx"], error["n_prompt_tokens"]) == (512, 606)
+
+
+@pytest.mark.parametrize(
+    ("param", "told", "code"),
+    [
+        ("text.format.schema", "text.format.schema", "unsupported_value"),
+        ("tools[1].function.parameters", "tools[2].parameters", "unsupported_value"),
+        ("tools", "tools", "unsupported_value"),
+        ("reasoning_effort", "reasoning.effort", None),
+        ("messages", "input", None),
+        ("top_k", "top_k", None),
+    ],
+)
+def test_refusals_of_the_model(
+    client: Any, model: Any, monkeypatch: Any, param: str, told: str, code: str | None
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise RequestError("it cannot be", param=param)
+
+    monkeypatch.setattr(model, "chat_jobs", refuse)
+    tools = [{"type": "function", "name": name} for name in ("a", "b", "c")]
+    allowed = [{"type": "function", "name": name} for name in ("a", "c")]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": allowed}
+    assert refused(client, tools=tools, tool_choice=choice) == (told, code)
 
 
 def test_unknown_parameters_are_named(client: Any) -> None:

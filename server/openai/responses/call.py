@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from edge_llm.api.chat import ChatCall, NamedTool, ThinkingOptions, ToolChoice
-from edge_llm.errors import RequestError
+from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.parsed import Tool
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.server.errors import ApiError, invalid, translate
@@ -30,7 +32,14 @@ from edge_llm.server.openai.responses.store import ResponseStore
 from edge_llm.server.requests.validation import check_sampling
 
 FORMAT = "text.format"
-_FORMS = ("response_format", FORMAT, "tools")  # what grammars are made of
+# What the chat calls a part of the request -> its name here.
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "enable_thinking": "reasoning.effort",
+        "messages": "input",
+        "reasoning_effort": "reasoning.effort",
+    }
+)
 
 
 def check(request: ResponsesRequest) -> None:
@@ -104,16 +113,16 @@ def call_of(request: ResponsesRequest, conversation: Sequence[Item]) -> ChatCall
     """
     tools, choice = _tools(request)
     reasoning = request.reasoning
-    effort = reasoning.effort if reasoning is not None else None
     return ChatCall(
         messages=messages_of(request.instructions, conversation),
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
         grammar=_grammar(request),
+        grammar_param=f"{FORMAT}.schema",
         thinking=ThinkingOptions(
-            enabled=None if effort is None else effort != "none",
-            effort=None if effort == "none" else effort,
+            effort=reasoning.effort if reasoning is not None else None,
+            budget=request.thinking_budget,
         ),
         continue_final_message=bool(request.continue_final_message),
         add_generation_prompt=request.add_generation_prompt is not False,
@@ -121,16 +130,19 @@ def call_of(request: ResponsesRequest, conversation: Sequence[Item]) -> ChatCall
     )
 
 
-def refusal(error: Exception) -> ApiError:
-    """Return what it means to the client that a chat could not be begun: the chat calls the form of
-    the text by the name of another route, and what cannot be enforced is a value without
-    support."""
+def refusal(error: RequestError, request: ResponsesRequest) -> ApiError:
+    """Return what it means to the client that a chat could not be begun: the chat has the names of
+    another route, and the tools that may be called."""
     refused = translate(error, "input")
-    param = refused.param or ""
-    if not isinstance(error, RequestError) or not param.startswith(_FORMS):
+    if isinstance(error, ContextLengthError):
         return refused
-    if param.startswith("response_format"):
-        param = f"{FORMAT}.schema"
+    param = refused.param or ""
+    if tool := re.match(r"tools\[(\d+)\]", param):
+        name = call_of(request, ()).tools[int(tool[1])].name
+        place = next(i for i, given in enumerate(request.tools or ()) if given.name == name)
+        param = f"tools[{place}]" + param[tool.end() :].replace(".function", "", 1)
+    elif not param.startswith(("tools", FORMAT)):
+        return invalid(refused.message, _NAMES.get(param, refused.param), refused.code)
     return invalid(refused.message, param, "unsupported_value")
 
 
@@ -138,7 +150,16 @@ def _tools(request: ResponsesRequest) -> tuple[list[Tool], ToolChoice]:
     tools = [
         Tool(tool.name, tool.description, tool.parameters or {}) for tool in request.tools or ()
     ]
-    names = {tool.name for tool in tools}
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        if tool.name in names:
+            param = f"tools[{index}].name"
+            raise invalid(
+                f"Invalid '{param}': expected a name that no other tool has.",
+                param,
+                "invalid_value",
+            )
+        names.add(tool.name)
     match request.tool_choice:
         case None:
             return tools, "auto"
@@ -171,7 +192,10 @@ def _grammar(request: ResponsesRequest) -> Any:
         case JsonObject():
             return Grammar.json_object()
         case JsonSchema(schema_=schema):
-            return Grammar.json_schema(schema, param=f"{FORMAT}.schema")
+            try:
+                return Grammar.json_schema(schema, param=f"{FORMAT}.schema")
+            except RequestError as exc:
+                raise invalid(str(exc), exc.param, "unsupported_value") from exc
         case _:
             return None
 

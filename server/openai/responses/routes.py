@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edge_llm.errors import RequestError
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.body import read_json
 from edge_llm.server.documentation.operation import documented
@@ -73,10 +74,11 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
                 max_tokens=request.max_output_tokens,
                 top_logprobs=(request.top_logprobs or 0) if scored else None,
             )
+            call = call_of(request, conversation)
             try:
-                jobs = model.chat_jobs(call_of(request, conversation), params, 1)
-            except Exception as exc:
-                raise refusal(exc) from exc
+                jobs = model.chat_jobs(call, params, 1)
+            except RequestError as exc:
+                raise refusal(exc, request) from exc
             head = head_of(request, params, model.name)
             output = Output(
                 partial(_logprobs, model.tokenizer),

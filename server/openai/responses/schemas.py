@@ -166,5 +166,6 @@ class ResponsesRequest(Generating):
     chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(bounded_variables)] | None = (
         None
     )
+    thinking_budget: Annotated[Integer, Field(ge=0, le=INT32_MAX)] | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None

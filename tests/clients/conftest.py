@@ -1,0 +1,47 @@
+"""Where the servers are. These tests run in environments of their own: `tools/clients.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and the model that it serves."""
+
+    url: str
+
+    @property
+    def openai(self) -> str:
+        return f"{self.url}/v1"
+
+    @property
+    def model(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/v1/models") as reply:
+            name: str = json.load(reply)["data"][0]["id"]
+        return name
+
+
+def _server(variable: str) -> Server:
+    url = os.environ.get(variable)
+    if not url:
+        pytest.fail(f"{variable} is not set: run `make test-clients`")
+    return Server(url)
+
+
+@pytest.fixture(scope="session")
+def real() -> Server:
+    """A server of SmolLM2-135M-Instruct: for the form of answers."""
+    return _server("EDGE_LLM_REAL")
+
+
+@pytest.fixture(scope="session")
+def scripted() -> Server:
+    """A server of a model that says what `scripted/script.py` has it say: for what a model knows.
+    It calls ``get_weather(city)`` where Bonn or Ulm is in the question, and ``magic_function``."""
+    return _server("EDGE_LLM_SCRIPTED")
