@@ -50,7 +50,7 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
             try:
                 jobs = model.chat_jobs(asked.call, params, n)
             except RequestError as exc:
-                raise asked.refusal(exc) from exc
+                raise asked.refusal(exc, model, params) from exc
             writer = ChatWriter(
                 model.tokenizer, logprobs=bool(request.logprobs), legacy=asked.legacy
             )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_llm.api.chat import ChatCall, ThinkingOptions
 from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import invalid
 from edge_llm.server.openai.messages import told
 from edge_llm.server.openai.schemas import ChatRequest
@@ -18,6 +19,7 @@ from edge_llm.server.requests.tools import (
     calling,
     calling_functions,
 )
+from edge_llm.server.service import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +29,30 @@ class Asked:
     Attributes:
         call: the chat.
         fields: what `LLM.chat_jobs` calls a part of it, and the field that it came from.
+        places: where each tool of the call is in the request.
         legacy: calls are told as ``function_call``.
     """
 
     call: ChatCall
     fields: Mapping[str, str]
+    places: tuple[str, ...]
     legacy: bool
 
-    def refusal(self, error: RequestError) -> Exception:
-        """Return the error for a chat that the model cannot be asked."""
-        field = self.fields.get(error.param or "")
+    def refusal(self, error: RequestError, model: Model, params: SamplingParams) -> Exception:
+        """Return the error for a chat that the model cannot be asked. What is wrong with tools is
+        said of one of them, where one alone is wrong already."""
+        part = (error.param or "").partition("[")[0]
+        field = self.fields.get(part)
         if field is None or isinstance(error, ContextLengthError):
             return error
+        if part == "tools":
+            for tool, place in zip(self.call.tools, self.places, strict=True):
+                grammar = Grammar.json_schema(tool.parameters or {"type": "object"}, param=place)
+                alone = replace(self.call, tools=(), tool_choice="auto", grammar=grammar)
+                try:
+                    model.chat_jobs(alone, params, 1)
+                except RequestError as exc:
+                    return refused_form(exc, place)
         return refused_form(error, field)
 
 
@@ -77,7 +91,7 @@ def asked_for(request: ChatRequest) -> Asked:
     fields |= {"tools": kind, "tool_choice": "function_call" if calls.legacy else "tool_choice"}
     if form is not None:
         fields["response_format"] = form.param
-    return Asked(call, fields, calls.legacy)
+    return Asked(call, fields, calls.places, calls.legacy)
 
 
 def _calling(request: ChatRequest) -> Calling:

@@ -195,3 +195,101 @@ def test_the_process(program: Path) -> None:
             process.kill()
     assert rest == "ended\n"
     assert process.returncode == 0
+
+
+def test_answers_have_the_form_that_was_asked_for(http: Any, llm: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "b": {"type": "string", "maxLength": 3},
+            "a": {"type": "integer", "minimum": 0, "maximum": 9},
+        },
+        "required": ["b", "a"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    form = {"response_format": wanted, "temperature": 1, "seed": 3, "max_tokens": 200, "n": 3}
+    whole = [
+        choice["message"]["content"] for choice in chat(http, llm, "x", **form).json()["choices"]
+    ]
+    for text in whole:
+        assert list(json.loads(text)) == ["b", "a"]
+    events = chat(http, llm, "x", stream=True, **form).text.split("\n\n")[:-2]
+    parts = [json.loads(event[6:])["choices"][0] for event in events]
+    for index, text in enumerate(whole):
+        deltas = (part["delta"].get("content") or "" for part in parts if part["index"] == index)
+        assert "".join(deltas) == text
+    body = {"prompt": ["x", [1, 2]], "n": 2, "guided_choice": ["red", "blue"], "temperature": 1}
+    for choice in complete(http, llm, **body)["choices"]:
+        assert choice["text"] in ("red", "blue")
+        assert choice["finish_reason"] == "stop"
+
+
+def test_calls_are_made_where_they_must_be(tiny_program: Any, serve_live: Any) -> None:
+    """The tools are told in text by a template of bytes, which takes room."""
+    with (
+        edge_llm.load(tiny_program(max_position_embeddings=1024), threads=1) as llm,
+        serve_live(lambda: llm) as server,
+        httpx.Client(base_url=server.url) as http,
+    ):
+        _calls(http, llm)
+
+
+def _calls(http: Any, llm: Any) -> None:
+    def tool(name: str) -> dict[str, Any]:
+        kind = {"type": "integer", "minimum": 0, "maximum": 9}
+        schema = {"type": "object", "properties": {"n": kind}, "required": ["n"]}
+        schema["additionalProperties"] = False
+        return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+    asked = {"tools": [tool("first"), tool("second")], "max_tokens": 400, "temperature": 1}
+    named = {"type": "function", "function": {"name": "second"}}
+    for choice, names in (("required", {"first", "second"}), (named, {"second"})):
+        reply = chat(
+            http, llm, "x", **asked, tool_choice=choice, parallel_tool_calls=False, seed=1
+        ).json()["choices"][0]
+        assert reply["finish_reason"] == "tool_calls"
+        (call,) = reply["message"]["tool_calls"]
+        assert call["function"]["name"] in names
+        assert json.loads(call["function"]["arguments"])["n"] in range(10)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"response_format": {"type": "json_object", "schema": {"type": "x"}}}, "response_format"),
+        ({"regex": "(?=a)b"}, "regex"),
+        ({"grammar": "start: missing"}, "grammar"),
+        (
+            {
+                "tools": [
+                    {"type": "function", "function": {"name": "f"}},
+                    {"type": "function", "function": {"name": "g", "parameters": {"type": "x"}}},
+                ]
+            },
+            "tools[1]",
+        ),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused(http: Any, llm: Any, change: Any, param: str) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}]} | change
+    response = http.post("/v1/chat/completions", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (
+        400,
+        param,
+        "unsupported_value",
+    )
+    if "tools" not in change:
+        response = http.post("/v1/completions", json={"prompt": "x"} | change)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
+
+
+def test_texts_to_ids_and_back(http: Any, llm: Any) -> None:
+    ids = http.post("/tokenize", json={"prompt": "<|im_start|>hé"}).json()["tokens"]
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "<|im_start|>hé"}
+    messages = [{"role": "user", "content": "x"}]
+    written = http.post("/tokenize", json={"messages": messages}).json()
+    assert written["tokens"] == llm.encode_chat(messages)
+    assert written["max_model_len"] == llm.context
