@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from fixtures_marked import Marked
+from pydantic import BaseModel
 
 from edge_llm.errors import ConfigError, ProgramError
 from edge_llm.server.options import ServerOptions
@@ -98,6 +100,97 @@ def test_official_completions(url: str) -> None:
         assert scored.logprobs.token_logprobs == [None, -0.125]
         stream = client.completions.create(model="fake-model", prompt="a", stream=True)
         assert "".join(chunk.choices[0].text for chunk in stream) == "Hello, world"
+
+
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "strict": True,
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+        },
+    }
+]
+
+
+def test_official_tools(url: str, model: Any) -> None:
+    """A call, streamed and whole, and the turn after it."""
+    model.answer, model.parser = '(hm)[add|{"a": 1}][add|{"a": 2}]', Marked
+    with official(url) as client:
+        create: Any = client.chat.completions.create
+        reply = create(model="fake-model", messages=MESSAGES, tools=TOOLS, tool_choice="required")
+        message = reply.choices[0].message
+        assert reply.choices[0].finish_reason == "tool_calls"
+        assert message.content is None
+        assert message.reasoning_content == "hm"
+        assert [call.function.arguments for call in message.tool_calls] == ['{"a": 1}', '{"a": 2}']
+        with client.chat.completions.stream(
+            model="fake-model", messages=MESSAGES, tools=TOOLS
+        ) as stream:
+            done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+            final: Any = stream.get_final_completion().choices[0].message
+        assert [event.parsed_arguments for event in done] == [{"a": 1}, {"a": 2}]
+        assert [call.function.parsed_arguments for call in final.tool_calls] == [
+            {"a": 1},
+            {"a": 2},
+        ]
+        assert final.reasoning_content == "hm"
+        model.answer = "Three"
+        results = [
+            {"role": "tool", "tool_call_id": call.id, "content": "3"} for call in message.tool_calls
+        ]
+        history = [*MESSAGES, message.model_dump(), *results]
+        assert create(model="fake-model", messages=history, tools=TOOLS).choices[0].message.content
+    told = model.calls[-1].messages
+    assert [item["role"] for item in told] == ["user", "assistant", "tool", "tool"]
+    assert told[1]["tool_calls"][0]["function"]["name"] == "add"
+    assert told[1]["reasoning_content"] == "hm"
+
+
+class Sum(BaseModel):
+    total: int
+    note: str | None
+
+
+def test_official_parse(url: str, model: Any) -> None:
+    model.answer = '{"total": 3, "note": null}'
+    with official(url) as client:
+        reply = client.chat.completions.parse(
+            model="fake-model", messages=MESSAGES, response_format=Sum
+        )
+        assert reply.choices[0].message.parsed == Sum(total=3, note=None)
+        assert '"total"' in model.calls[-1].grammar.text
+        with client.chat.completions.stream(
+            model="fake-model", messages=MESSAGES, response_format=Sum
+        ) as stream:
+            deltas = [event.delta for event in stream if event.type == "content.delta"]
+            final = stream.get_final_completion()
+        assert "".join(deltas) == model.answer
+        assert final.choices[0].message.parsed == Sum(total=3, note=None)
+
+
+def test_official_thinking(url: str, model: Any) -> None:
+    model.answer, model.parser = "(so)Yes", Marked
+    with official(url) as client:
+        reply = client.chat.completions.create(
+            model="fake-model",
+            messages=MESSAGES,
+            reasoning_effort="low",
+            extra_body={"enable_thinking": True, "thinking_budget": 9},
+        )
+        message: Any = reply.choices[0].message
+        assert (message.reasoning_content, message.content) == ("so", "Yes")
+        assert reply.usage is not None
+        assert reply.usage.completion_tokens_details is not None
+        assert reply.usage.completion_tokens_details.reasoning_tokens == 3
+    thinking = model.calls[-1].thinking
+    assert (thinking.effort, thinking.enabled, thinking.budget) == ("low", True, 9)
 
 
 def test_official_errors(url: str, model: Any) -> None:
