@@ -42,8 +42,11 @@ def test_vectors_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_vector_depends_on_its_text_alone(pooling: str, tiny_program: TinyProgram) -> None:
-    path = tiny_program(scheme="8da4w")
+@pytest.mark.parametrize("family", ["llama", "mistral"])  # one with windows
+def test_vector_depends_on_its_text_alone(
+    family: str, pooling: str, tiny_program: TinyProgram
+) -> None:
+    path = tiny_program(scheme="8da4w", family=family)
     with edge_llm.load(path, threads=1) as llm:
         alone = [llm.embed(text, pooling=pooling) for text in TEXTS]
     for options in ({"threads": 3}, {"step_tokens": 8}, {"max_sequences": 2}):

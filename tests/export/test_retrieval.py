@@ -14,6 +14,7 @@ from bits import assert_same_bits
 from safetensors.numpy import load_file, save_file
 
 import edge_llm
+from edge_llm.cli.main import main
 from edge_llm.export.origin.load import load
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.program.documents import EmbeddingFacts
@@ -92,6 +93,19 @@ def test_embedding_model_says_how(folder: Path, tmp_path: Path) -> None:
         expected = llm.embed(ids, pooling="last")
         assert_same_bits(llm.embed("the cat", input_type="query"), expected)
         assert np.isfinite(expected).all()
+
+
+def test_inspect_shows_it(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    embedding_model(folder)
+    modules(folder, Transformer="", Pooling="1_Pooling", LogitScore="1_LogitScore")
+    write(folder / "1_LogitScore" / "config.json", {"true_token_id": 7, "false_token_id": 8})
+    recipe = edge_llm.Recipe(model=str(folder), scheme="fp32", gate=None, verify=False)
+    path = edge_llm.export(recipe, output=tmp_path / "model.edge")
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "vectors         last, token 256 behind every text" in shown
+    assert "reranks         by token 7 against 8" in shown
+    assert "methods         causal_lm, embed" in shown
 
 
 def test_plain_checkpoint_says_nothing(folder: Path) -> None:

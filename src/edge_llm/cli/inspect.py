@@ -87,6 +87,11 @@ def _overview(program: Program) -> str:
         ("methods", ", ".join(plan.methods)),
         ("operators", ", ".join(f"{count} {op}" for op, count in counts.most_common())),
     ]
+    if (facts := program.documents.embedding) is not None:
+        end = "" if facts.end_id is None else f", token {facts.end_id} behind every text"
+        rows.append(("vectors", f"{facts.pooling}{end}"))
+    if (judge := program.documents.rerank) is not None:
+        rows.append(("reranks", f"by token {judge.yes_id} against {judge.no_id}"))
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
 
 
