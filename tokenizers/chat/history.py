@@ -86,7 +86,10 @@ class History:
 
     def _arguments(self, given: Any) -> Any:
         if not self.objects:
-            return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+            try:
+                return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+            except (TypeError, ValueError, RecursionError):
+                return given  # which is refused where messages are rebuilt as JSON
         if isinstance(given, str):
             try:
                 value = json.loads(given) if given.strip() else {}
