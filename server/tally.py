@@ -44,9 +44,11 @@ class Tally:
     def timings(self) -> dict[str, Any]:
         """Return milliseconds, tokens per second and GB/s (1e9). Several choices give the time of
         the slowest and the rates of all together. ``cache`` says what the cache had of the prompt,
-        or why it had no more (see `CacheUse`); of several prompts, each such answer once."""
+        or why it had no more (see `CacheUse`); of several prompts, each such answer once.
+        ``max_tokens_clipped`` is there where less fits than was asked for: the least of them."""
         all_stats = list(self._finished.values())
         decode_seconds = max(stats.decode_seconds for stats in all_stats)
+        clipped = [s.max_tokens_clipped for s in all_stats if s.max_tokens_clipped is not None]
         decoded = sum(max(stats.completion_tokens - 1, 0) for stats in all_stats)
         return {
             "prompt_tokens": self._prompt_tokens,
@@ -62,6 +64,7 @@ class Tally:
             "decode_gb_per_second": max(stats.decode_gb_per_second for stats in all_stats),
             "drafted_tokens": sum(stats.drafted_tokens for stats in all_stats),
             "accepted_tokens": sum(stats.accepted_tokens for stats in all_stats),
+            **({"max_tokens_clipped": min(clipped)} if clipped else {}),
         }
 
     def _cached_tokens(self) -> int:

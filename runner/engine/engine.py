@@ -105,7 +105,7 @@ class Engine:
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
-            CapacityError: the KV blocks can never hold the prompt and ``params.max_tokens`` more.
+            CapacityError: the KV blocks can never hold the prompt and a token more.
             RequestError: the prompt is empty, or something in it is not an id of the vocabulary.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """

@@ -67,7 +67,8 @@ def generation(
     positions: int | None,
 ) -> Sequence:
     """Return a sequence that samples after ``prompt``, in a pool that holds so many ``positions``
-    of one sequence (None: any number). Raises as Engine.submit."""
+    of one sequence (None: any number). The answer has ``params.max_tokens`` at most, and what there
+    is room for. Raises as Engine.submit."""
     tokens = _checked(prompt, facts.vocab)
     for name in ("logit_bias", "stop_token_ids"):
         if any(not 0 <= token < facts.vocab for token in getattr(params, name)):
@@ -77,19 +78,19 @@ def generation(
     length = len(tokens)
     if params.prompt_logprobs is not None and facts.sampleable is not None:
         _check_scored(tokens, facts.sampleable)
-    if length + (params.max_tokens != 0) > facts.context:
+    needed = length + (params.max_tokens != 0)
+    if needed > facts.context:
         raise ContextLengthError(facts.context, length, param="prompt")
     capacity = facts.context if positions is None else positions + 1  # the last is never computed
-    limit = min(facts.context, capacity)
-    if params.max_tokens is not None:
-        limit = min(facts.context, length + params.max_tokens)
-    _check_capacity(max(limit, length + 1), capacity)
+    _check_capacity(needed, capacity)
+    room = min(facts.context, capacity) - length
+    most = room if params.max_tokens is None else min(room, params.max_tokens)
     stop_ids = facts.stop_ids if params.stop_ids is None else frozenset(params.stop_ids)
     stop_ids = (frozenset() if params.ignore_eos else stop_ids) | set(params.stop_token_ids)
     return Sequence(
         tokens=tokens,
         prompt_length=length,
-        limit=limit,
+        limit=length + most,
         params=params,
         seed=(secrets.randbits(64) if params.seed is None else params.seed) % 2**64,
         stop_ids=stop_ids,
@@ -98,7 +99,10 @@ def generation(
         else None,
         breakers=facts.breakers(params.dry_sequence_breakers) if params.dry_multiplier else None,
         on_event=on_event,
-        clock=RequestClock(time.perf_counter()),
+        clock=RequestClock(
+            time.perf_counter(),
+            max_tokens_clipped=most if most < (params.max_tokens or 0) else None,
+        ),
         scorer=None
         if params.prompt_logprobs is None
         else SamplingParams(temperature=0.0, top_logprobs=params.prompt_logprobs),
@@ -175,6 +179,9 @@ def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
         raise RequestError(
             f"a prompt is of type {type(token_ids).__name__}, expected token ids", param="prompt"
         )
+    known = isinstance(token_ids, array) and token_ids.typecode == "i" and len(token_ids)
+    if known and min(token_ids) >= 0 and max(token_ids) < vocab:
+        return array("i", token_ids)  # fast: each choice of a request has the same
     tokens = array("i")
     for index, token in enumerate(token_ids):  # ids stay out of messages: servers repeat no prompts
         try:
@@ -210,5 +217,5 @@ def _check_capacity(needed: int, capacity: int) -> None:
     if needed > capacity:
         raise CapacityError(
             f"the request takes up to {needed} tokens, the KV blocks hold {capacity}",
-            hint="lower max_tokens or raise the KV budget",
+            hint="shorten the prompt or raise the KV budget",
         )

@@ -27,7 +27,8 @@ class RequestStatistics:
     ``decode_gb_per_second``: weights and KV bytes (1e9) that its decode steps read, neighbours'
     included, over the time of those steps. ``drafted_tokens`` were proposed and computed ahead, and
     ``accepted_tokens`` of them were what the model then sampled. ``reasoning_tokens`` of the answer
-    were thinking, where a parser tells that apart."""
+    were thinking, where a parser tells that apart. ``max_tokens_clipped``: how many tokens the
+    answer could have, where it asked for more than there was room for."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -43,8 +44,9 @@ class RequestStatistics:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     reasoning_tokens: int = 0
+    max_tokens_clipped: int | None = None
 
-    def as_dict(self) -> dict[str, int | float | str]:
+    def as_dict(self) -> dict[str, int | float | str | None]:
         """Return the fields by name, for JSON."""
         return asdict(self)
 
@@ -76,6 +78,7 @@ class RequestClock:
     decode_step_bytes: int = 0
     drafted: int = 0
     accepted: int = 0
+    max_tokens_clipped: int | None = None
 
     def token(self, now: float) -> None:
         if self.first_token is None:
@@ -102,6 +105,7 @@ class RequestClock:
             decode_gb_per_second=_rate(self.decode_step_bytes / 1e9, self.decode_step_seconds),
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,
+            max_tokens_clipped=self.max_tokens_clipped,
         )
 
 

@@ -96,7 +96,8 @@ class ContextLengthError(RequestError):
     ) -> None:
         super().__init__(
             f"This model's maximum context length is {context} tokens. However, your {what} "
-            f"resulted in {'at least ' if at_least else ''}{prompt_tokens} tokens. "
+            f"resulted in {'at least ' if at_least else ''}{prompt_tokens} tokens"
+            f"{', and an answer needs at least one more' if prompt_tokens <= context else ''}. "
             f"Please reduce the length of the {what}.",
             param=param,
         )

@@ -283,8 +283,9 @@ def test_a_small_budget_refuses_what_can_never_fit(tiny_program) -> None:
     with edge_llm.load(tiny_program(), kv_budget=2 * page) as llm:
         assert llm.stats().blocks == 2
         with pytest.raises(CapacityError, match="KV blocks"):
-            llm.stream([1] * 100, greedy(100))
-        assert llm.generate([1] * 100, greedy(4)).token_ids
+            llm.stream([1] * 129, greedy(1))
+        answer = llm.generate([1] * 100, greedy(100), ignore_eos=True)
+        assert answer.stats.max_tokens_clipped == len(answer.token_ids) == 29
 
 
 def test_running_a_program_imports_no_torch(tiny_program) -> None:

@@ -224,6 +224,23 @@ def test_few_pages_end_an_answer_without_a_given_length(bench) -> None:
     assert listener.finish.reason == "length"
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "clipped"),
+    [(None, 7, None), (5, 5, None), (7, 7, None), (8, 7, 7), (99, 7, 7)],
+)
+def test_an_answer_has_what_there_is_room_for(bench, asked, given, clipped) -> None:
+    small = bench(pages=4, context=32)  # sixteen positions
+    listener, _ = small.submit(prompt(1, 10), asked)
+    small.run()
+    assert len(listener.ids) == given
+    assert listener.finish.stats.max_tokens_clipped == clipped
+    tight = bench(context=16)
+    listener, _ = tight.submit(prompt(1, 10), asked)
+    tight.run()
+    assert len(listener.ids) == min(given, 6)
+    assert listener.finish.stats.max_tokens_clipped == (6 if (asked or 0) > 6 else None)
+
+
 # ---- refusals ----
 
 
@@ -234,8 +251,7 @@ def test_what_can_never_run_is_refused(bench) -> None:
     assert (raised.value.context, raised.value.prompt_tokens) == (32, 32)
     with pytest.raises(CapacityError, match="up to 18 tokens, the KV blocks hold 17"):
         small.submit(prompt(1, 17), None)
-    with pytest.raises(CapacityError):
-        small.submit(prompt(1, 10), 12)
+    assert "an answer needs at least one more" in str(raised.value)
     with pytest.raises(RequestError, match="no tokens"):
         small.submit([])
     with pytest.raises(RequestError, match="token 1 of the prompt is outside the vocabulary of 97"):

@@ -15,7 +15,13 @@ from starlette.testclient import TestClient
 from edge_llm.api.about import ModelAbout
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.prompts import jobs_of
-from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError, TemplateError
+from edge_llm.errors import (
+    ContextLengthError,
+    EdgeLLMError,
+    RequestError,
+    TemplateError,
+    TokenizerError,
+)
 from edge_llm.parsed import Parser
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.runner.engine.constraints import Constraint
@@ -51,6 +57,8 @@ class ByteTokenizer:
         specials: bool = False,
         token_limit: int | None = None,
     ) -> list[int]:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise TokenizerError("text is not valid Unicode")
         parts = text.split("<special>") if specials else [text]
         ids = list(parts[0].encode())
         for part in parts[1:]:
@@ -122,6 +130,7 @@ class FakeModel:
         )
         self.grammars: list[Grammar] = []  # of raw prompts
         self.parser: Callable[[], Parser] | None = None  # of chats
+        self.clipped: int | None = None  # what answers say of their max_tokens
         self.closed = False
 
     def default_params(self, **overrides: Any) -> SamplingParams:
@@ -205,6 +214,7 @@ class FakeModel:
                 decode_gb_per_second=5.0,
                 drafted_tokens=5,
                 accepted_tokens=3,
+                max_tokens_clipped=self.clipped,
             )
             on_event(FinishEvent(reason, stats))  # type: ignore[arg-type]
         request.ended.set()

@@ -287,3 +287,11 @@ def test_options_of_the_text(client: Any, model: Any, whole: bool) -> None:
     assert text(stop=", ", include_stop_str_in_output=True) == "Hi, "
     assert text(skip_special_tokens=False) == "Hi<special>, you"
     assert text(skip_special_tokens=False, stop="<special>") == "Hi"
+
+
+def test_timings_say_that_max_tokens_was_clipped(client: Any, model: Any) -> None:
+    answered = model.clipped = 5
+    reply = client.post(PATH, json=CHAT | {"max_tokens": 400}).json()
+    assert reply["timings"]["max_tokens_clipped"] == answered
+    model.clipped = None
+    assert "max_tokens_clipped" not in client.post(PATH, json=CHAT).json()["timings"]

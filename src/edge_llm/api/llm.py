@@ -248,7 +248,7 @@ class LLM:
             ContextLengthError: a prompt leaves no room in the context.
             RequestError: a prompt or a parameter cannot be honoured.
             TokenizerError: a text is not Unicode (lone surrogates).
-            CapacityError: the KV budget can never hold the request.
+            CapacityError: the KV budget can never hold a prompt and a token more.
             GenerationError, NativeError: the request failed while it ran.
         """
         return Stream(self.submit, self._continue(prompt, params, n, options))

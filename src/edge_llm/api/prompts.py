@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from itertools import islice
 from operator import index
@@ -157,6 +158,14 @@ def jobs_of(
         tokenizer.breakers.ids(params.dry_sequence_breakers)
     return [
         Job(ids, choice, TextDecoder(tokenizer, after=() if answers else ids))
-        for ids in prompts
+        for ids in map(_compact, prompts)
         for choice in choices
     ]
+
+
+def _compact(ids: Sequence[int]) -> Sequence[int]:
+    """Return the ids as an array, which each of many choices copies and checks in no time."""
+    try:
+        return array("i", ids)
+    except (OverflowError, TypeError):  # the engine says what is wrong
+        return ids

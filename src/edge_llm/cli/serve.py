@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 from edge_llm.cli.programs import (
@@ -11,6 +13,8 @@ from edge_llm.cli.programs import (
     loading_options,
     resolve_program,
 )
+
+KEY_VARIABLE = "EDGE_LLM_API_KEY"
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,7 +32,16 @@ def add_parser(verbs: Any) -> None:
         default=8017,
         help="default: 8017; 0 takes a free one and prints the address as JSON on stdout",
     )
-    parser.add_argument("--api-key", metavar="KEY", help="clients must send it as a bearer token")
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="clients must send it, as a bearer token or x-api-key; the list of processes shows "
+        f"it, unlike a file or {KEY_VARIABLE} in the environment (the default)",
+    )
+    key.add_argument(
+        "--api-key-file", type=Path, metavar="PATH", help="read the key from a file's first line"
+    )
     parser.add_argument(
         "--no-auth", action="store_true", help="allow an open address without an API key"
     )
@@ -45,6 +58,13 @@ def add_parser(verbs: Any) -> None:
         default=[],
         metavar="ORIGIN",
         help="accept browser pages of this origin; may be repeated",
+    )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that the model answers to; may be repeated",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse unknown request parameters with 400"
@@ -70,11 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
     options = ServerOptions(
         host=arguments.host,
         port=arguments.port,
-        api_key=arguments.api_key,
+        api_key=api_key(arguments.api_key, arguments.api_key_file),
         no_auth=arguments.no_auth,
         allowed_hosts=tuple(arguments.allowed_host),
         allowed_origins=tuple(arguments.allowed_origin),
         strict=arguments.strict,
+        aliases=tuple(arguments.alias),
     )
     check_bind(options)  # before a model is fetched or loaded
     serve(
@@ -88,3 +109,22 @@ def run(arguments: argparse.Namespace) -> int:
         ),
     )
     return 0
+
+
+def api_key(given: str | None, file: Path | None) -> str | None:
+    """Return the key from the option, the file or the environment; None if there is none.
+
+    Raises:
+        ConfigError: the file cannot be read, or is empty.
+    """
+    from edge_llm.errors import ConfigError
+
+    if file is None:
+        return given if given is not None else os.environ.get(KEY_VARIABLE) or None
+    try:
+        key = file.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the API key's file {file} cannot be read: {exc}") from exc
+    if not key:
+        raise ConfigError(f"the API key's file {file} has an empty first line")
+    return key
