@@ -72,26 +72,30 @@ def _blocks(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
+ResultBlocks = Annotated[list[Annotated[TextBlock, Kinds(_OTHERS)]], Field(fail_fast=True)]
+
+
 class ToolResultBlock(Marked):
     """What a call gave: a text or text blocks."""
 
     type: Literal["tool_result"]
     tool_use_id: str
     content: Annotated[
-        Annotated[list[Annotated[TextBlock, Kinds(_OTHERS)]], Field(fail_fast=True)] | None,
-        BeforeValidator(_blocks),
+        ResultBlocks | None,
+        BeforeValidator(_blocks, json_schema_input_type=str | ResultBlocks | None),
     ] = None
     is_error: bool | None = None
 
 
 Block = Annotated[TextBlock | ThinkingBlock | ToolUseBlock | ToolResultBlock, Kinds(_OTHERS)]
+Blocks = Annotated[list[Block], Field(fail_fast=True)]
 
 
 class Message(Part):
     """A turn: a text or blocks."""
 
     role: Literal["user", "assistant", "system"]
-    content: Annotated[Annotated[list[Block], Field(fail_fast=True)], BeforeValidator(_blocks)]
+    content: Annotated[Blocks, BeforeValidator(_blocks, json_schema_input_type=str | Blocks)]
 
 
 class ToolParam(Marked):
@@ -139,13 +143,16 @@ class OutputConfig(Part):
     format: OutputFormat | None = None
 
 
+TextBlocks = Annotated[list[TextBlock], Field(fail_fast=True)]
+
+
 class CountRequest(Part):
     """``POST /v1/messages/count_tokens``."""
 
     model: str | None = None  # the served one
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     system: Annotated[
-        Annotated[list[TextBlock], Field(fail_fast=True)] | None, BeforeValidator(_blocks)
+        TextBlocks | None, BeforeValidator(_blocks, json_schema_input_type=str | TextBlocks | None)
     ] = None
     tools: Annotated[list[ToolParam], Field(fail_fast=True)] | None = None
     tool_choice: ToolChoiceParam | None = None

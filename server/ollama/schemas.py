@@ -37,7 +37,7 @@ class Options(Sampling):
     stop: Annotated[
         Annotated[list[Annotated[str, Field(max_length=MAX_TEXT)]], Field(max_length=MAX_STOP)]
         | None,
-        BeforeValidator(_texts),
+        BeforeValidator(_texts, json_schema_input_type=str | list[str] | None),
     ] = None
     mirostat: Annotated[Any, refused(0)] = None
     tfs_z: Annotated[Any, refused(1)] = None
@@ -153,7 +153,8 @@ class EmbedRequest(Part):
 
     model: str | None = None  # the served one
     input: Annotated[
-        Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)], BeforeValidator(_texts)
+        Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)],
+        BeforeValidator(_texts, json_schema_input_type=str | list[str]),
     ]
     dimensions: Annotated[Integer, Field(ge=1, le=INT32_MAX)] | None = None
     truncate: Annotated[

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from fixtures_contract import Contract
 from starlette.testclient import TestClient
 
 from edge_llm.api.about import ModelAbout
@@ -249,13 +250,25 @@ def service(model: FakeModel) -> Service:
 ClientFactory = Callable[..., TestClient]
 
 
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """The OpenAPI document, to hold replies to."""
+    with TestClient(
+        create_app(Service(max_choices=1), ServerOptions()), base_url="http://127.0.0.1:8017"
+    ) as client:
+        return Contract(client.get("/openapi.json").json())
+
+
 @pytest.fixture
-def make_client(service: Service) -> ClientFactory:
+def make_client(contract: Contract, service: Service) -> ClientFactory:
     """Clients of an application with the given options, in memory."""
 
     def make(**options: Any) -> TestClient:
         host = options.pop("base_url", "http://127.0.0.1:8017")
-        return TestClient(create_app(service, ServerOptions(**options)), base_url=host)
+        client = TestClient(create_app(service, ServerOptions(**options)), base_url=host)
+        # Whatever a test sends and gets holds to the document, or the document is not true.
+        client.event_hooks = {"response": [contract.check]}
+        return client
 
     return make
 

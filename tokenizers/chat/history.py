@@ -86,10 +86,7 @@ class History:
 
     def _arguments(self, given: Any) -> Any:
         if not self.objects:
-            try:
-                return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-            except (TypeError, ValueError, RecursionError):
-                return given  # which is refused where messages are rebuilt as JSON
+            return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
         if isinstance(given, str):
             try:
                 value = json.loads(given) if given.strip() else {}

@@ -11,7 +11,7 @@ from edge_llm.parsed import Tool
 
 _LITERALS = {"True": "true", "False": "false", "None": "null"}  # as Python's templates write them
 _ANY = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
-_MAX_DEPTH = 64  # of schemas in each other
+_MAX_DEPTH = 16
 _MAX_PYTHON = 10_000  # characters
 
 
@@ -23,20 +23,8 @@ def schema_of(tool: Tool | None, key: str) -> Any:
     return properties.get(key, True) if isinstance(properties, Mapping) else True
 
 
-def kinds_of(
-    schema: Any,
-    root: Mapping[str, Any],
-    known: dict[str, frozenset[str]] | None = None,
-    depth: int = 0,
-) -> frozenset[str]:
-    """Return the JSON types that a value may have.
-
-    Args:
-        root: what a ``$ref`` looks in.
-        known: the types of what was referred to before; each is looked at once.
-        depth: how deep in the schema this is; too deep, a value may have any type.
-    """
-    known = {} if known is None else known
+def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+    """Return the JSON types that a value may have."""
     if not isinstance(schema, Mapping) or depth == _MAX_DEPTH:
         return _ANY
     if "const" in schema:
@@ -48,16 +36,12 @@ def kinds_of(
         return frozenset({kind})
     if isinstance(kind, list):
         return frozenset(item for item in kind if isinstance(item, str))
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        if reference not in known:
-            known[reference] = frozenset()  # where it contains itself, that adds nothing
-            known[reference] = kinds_of(referred(reference, root), root, known, depth + 1)
-        return known[reference]
+    if "$ref" in schema:
+        return kinds_of(referred(schema["$ref"], root), root, depth + 1)
     for several in ("anyOf", "oneOf", "allOf"):
         options = schema.get(several)
         if isinstance(options, list) and options:
-            found = [kinds_of(option, root, known, depth + 1) for option in options]
+            found = [kinds_of(option, root, depth + 1) for option in options]
             meet = frozenset.intersection if several == "allOf" else frozenset.union
             return meet(*found)
     return _ANY

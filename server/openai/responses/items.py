@@ -84,7 +84,9 @@ class Message(Open):
 
     type: Literal["message"] | None = None
     role: Literal["user", "assistant", "system", "developer"]
-    content: Parts
+    content: Annotated[
+        Parts, BeforeValidator(lambda value: value, json_schema_input_type=str | Parts)
+    ]
     id: str | None = None
     status: str | None = None
     phase: str | None = None
@@ -119,7 +121,7 @@ class FunctionCallOutput(Open):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: Annotated[Parts, BeforeValidator(_output)]
+    output: Annotated[Parts, BeforeValidator(_output, json_schema_input_type=str | Parts)]
     id: str | None = None
     status: str | None = None
     name: str | None = None

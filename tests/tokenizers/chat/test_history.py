@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 from answers_read import TOOLS, offers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_llm.tokenizers.chat.history import History, history_of
 from edge_llm.tokenizers.chat.template import ChatTemplate
@@ -145,29 +143,3 @@ def test_what_has_another_shape_is_left_alone() -> None:
         prepared = history.prepared(odd)
         assert prepared[0] == "text"
         assert prepared[2]["content"] == [{"type": "image"}]
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["", "tool", "assistant", "x"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["role", "content", "tool_calls", "tool_call_id", "id", "function", "name", "text",
-                 "arguments", "type", "reasoning_content"]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
-    max_leaves=30,
-)  # fmt: skip
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(VALUES, max_size=5))
-def test_whatever_messages_are(messages: list[Any]) -> None:
-    for history in (History(), History(False, False, True, False)):
-        prepared = history.prepared(messages)
-        assert len(prepared) >= len(messages)
-        assert History().prepared(prepared) is not None
