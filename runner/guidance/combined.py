@@ -1,11 +1,12 @@
-"""One constraint or another, whichever the answer turns out to follow."""
+"""Constraints made of others: one or another, whichever the answer turns out to follow, and one
+behind a head that is always written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from edge_llm.runner.engine.constraints import Mask
+from edge_llm.runner.engine.constraints import Mask, mask_of
 from edge_llm.runner.guidance.matcher import Guided
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 
@@ -57,6 +58,51 @@ class Either:
         self._possible = [one for one in self._possible if not one.finished and one.allows(data)]
         for constraint in self._possible:
             constraint.feed(data)
+
+
+class Headed:
+    """Fixed tokens, and then another constraint; see `Constraint` and `Guided`."""
+
+    def __init__(self, vocabulary: Vocabulary, head: Sequence[int], then: Guided) -> None:
+        """Take over ``then``."""
+        self._ids = 32 * len(vocabulary.everything)
+        self._left = tuple(head)
+        self._then = then
+
+    @property
+    def finished(self) -> bool:
+        """See `Constraint.finished`."""
+        return not self._left and self._then.finished
+
+    def masks(self, path: Sequence[int]) -> list[Mask]:
+        """See `Constraint.masks`; along a path no further than to the end of the head."""
+        if not self._left:
+            return self._then.masks(path)
+        masks = [mask_of(self._left[:1], self._ids)]
+        for token, expected, following in zip(path, self._left, self._left[1:], strict=False):
+            if token != expected:
+                break
+            masks.append(mask_of([following], self._ids))
+        return masks
+
+    def forced(self) -> Sequence[int]:
+        """See `Constraint.forced`."""
+        return self._left or self._then.forced()
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """See `Constraint.accept`."""
+        said = min(len(tokens), len(self._left))
+        self._left = self._left[said:]
+        if rest := tokens[said:]:
+            self._then.accept(rest)
+
+    def allows(self, data: bytes) -> bool:
+        """See `Guided.allows`: the head is no text."""
+        return not self._left and self._then.allows(data)
+
+    def feed(self, data: bytes) -> None:
+        """See `Guided.feed`."""
+        self._then.feed(data)
 
 
 def _may_accept(constraint: Guided, tokens: Sequence[int]) -> bool:

@@ -22,6 +22,8 @@ from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 
 START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 CONSTRAIN = "<|constrain|>"
+# Between thinking and content.
+CONTENT_HEAD = f"{START}assistant{CHANNEL}final{MESSAGE}"
 _ENDS = ("<|end|>", "<|call|>", "<|return|>", START)
 _HEADS = (CHANNEL, MESSAGE, CONSTRAIN, "assistant", " to=", *_ENDS)
 

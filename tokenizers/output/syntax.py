@@ -126,10 +126,13 @@ class ReasoningSyntax:
 
 @dataclass(frozen=True, slots=True)
 class OutputSyntax:
-    """How the answers of a model are to be read; what its template does not know is None."""
+    """How the answers of a model are to be read; what its template does not know is None.
+
+    ``content_head`` is what stands between thinking and content, control tokens written out."""
 
     reasoning: ReasoningSyntax | None = None
     tools: ToolSyntax | None = None
+    content_head: str = ""
 
     def parser(self, *, tools: Sequence[Tool] = (), thinking: bool = False) -> Parser:
         """Return a parser of one answer.

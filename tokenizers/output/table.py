@@ -8,7 +8,7 @@ from functools import lru_cache
 from edge_llm.errors import TemplateError
 from edge_llm.tokenizers.chat.template import ChatTemplate
 from edge_llm.tokenizers.output.gemma_calls import GemmaCalls
-from edge_llm.tokenizers.output.harmony import Harmony
+from edge_llm.tokenizers.output.harmony import CONTENT_HEAD, Harmony
 from edge_llm.tokenizers.output.json_calls import JsonCalls
 from edge_llm.tokenizers.output.named_calls import NamedCalls
 from edge_llm.tokenizers.output.probe import TOOL, reads, with_switches, written_turn
@@ -163,5 +163,5 @@ def output_syntax_of(template_source: str, added_texts: frozenset[str]) -> Outpu
         if all(text in template_source + (turn or "") for text in marks):
             row = TOOL_SYNTAXES[name]
             if turn is None or reads(row, turn):
-                return OutputSyntax(reasoning, row)
+                return OutputSyntax(reasoning, row, CONTENT_HEAD if name == "harmony" else "")
     return OutputSyntax(reasoning)

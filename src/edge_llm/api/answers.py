@@ -14,7 +14,7 @@ from edge_llm.errors import RequestError
 from edge_llm.parsed import Tool
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.generation.loop import Job
-from edge_llm.runner.guidance.combined import Either
+from edge_llm.runner.guidance.combined import Either, Headed
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.guide import Guide
 from edge_llm.runner.guidance.matcher import GrammarConstraint, Guided
@@ -73,7 +73,7 @@ class Answers:
             continue_final_message=continues,
             **{**thinking, **call.template_variables},
         )
-        opened = self._thinking_is_open(ids)
+        opened = self._thinking_is_open(ids) or (continues and _is_thinking(call.messages))
         begun = _begun_text(call.messages) if continues else ""
         constraint = self._constraint_maker(call, tools, opened=opened, begun=begun)
         parsed = params.skip_special_tokens and (self.syntax.reasoning is not None or tools)
@@ -148,13 +148,13 @@ class Answers:
             enabled = call.template_variables.get(reasoning.variable, reasoning.default)
         if enabled is False or call.thinking.effort == "none":
             return ()
-        return self._tokenizer.encode(reasoning.open, add_bos=False, specials=True, continues=True)
+        return self._ids_of(reasoning.open)
 
     def _body(self, call: ChatCall, tools: Sequence[Tool], begun: str) -> Maker | None:
         """Return what makes the constraint of what comes behind thinking."""
         content = None
         if call.grammar is not None:
-            content = self._maker(call.grammar, call.grammar_param, begun)
+            content = self._headed(self._maker(call.grammar, call.grammar_param, begun), begun)
         if not tools:
             return content
         chosen = call.tool_choice
@@ -184,6 +184,17 @@ class Answers:
             at_start=grammar.at_start,
             once=not call.parallel_tool_calls,
         )
+
+    def _headed(self, content: Maker, begun: str) -> Maker:
+        """Return the maker of a content's constraint with what stands before content."""
+        if not self.syntax.content_head or begun:
+            return content
+        vocabulary, head = self._guide.vocabulary, self._ids_of(self.syntax.content_head)
+        return lambda: Headed(vocabulary, head, content())
+
+    def _ids_of(self, written: str) -> Sequence[int]:
+        """Return the ids of a text with control tokens written out."""
+        return self._tokenizer.encode(written, add_bos=False, specials=True, continues=True)
 
     def _maker(self, grammar: Grammar, param: str, begun: str = "") -> Maker:
         """Return what makes constraints of a grammar, ``begun`` being said already.
@@ -236,6 +247,11 @@ def _offered(call: ChatCall) -> Sequence[Tool]:
 def _begun_text(messages: Sequence[Message]) -> str:
     content = messages[-1].get("content") if messages else None
     return content if isinstance(content, str) else ""
+
+
+def _is_thinking(messages: Sequence[Message]) -> bool:
+    """Tell whether the last message, which is to be continued, has not come to its content."""
+    return bool(messages[-1].get("reasoning_content")) and not messages[-1].get("content")
 
 
 def _is_begun(messages: Sequence[Message]) -> bool:
