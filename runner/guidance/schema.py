@@ -69,15 +69,19 @@ _FORMATS = {
     "date-time": f"^{_DATE}T{_TIME}$",
 }
 _COMBINING = frozenset(["$ref", "allOf", "anyOf", "oneOf"])
-# One line, with or without a blank behind colons and commas: all that models are used to, and no
-# place where one could write blanks for ever.
+# One line, with a blank behind colons and commas, as most that models have read: no place where one
+# could write blanks for ever, and all that is between two values is forced.
 _STYLE = {
     "whitespace_flexible": False,
-    "item_separator": ", ?",
-    "key_separator": ": ?",
+    "item_separator": ", ",
+    "key_separator": ": ",
     "coerce_one_of": False,
     "lenient": False,
 }
+_SEPARATORS = {"item_separator": (", ", ","), "key_separator": (": ", ":")}
+# What an integer that has no bounds is held to: others would have no end of digits, and nobody
+# reads more than 64 bits.
+_LARGEST = 9 * 10**18
 
 
 def enforceable(schema: object, param: str | None) -> dict[str, Any]:
@@ -107,7 +111,18 @@ def enforceable(schema: object, param: str | None) -> dict[str, Any]:
             else:  # what is no text is of no format
                 kinds = ["null", "boolean", "number", "array", "object"]
                 part.setdefault("allOf", []).append({"anyOf": [also, {"type": kinds}]})
-    return prepared | {"x-guidance": _STYLE}
+    return prepared | {"x-guidance": _STYLE | _layout(schema.get("x-guidance"))}
+
+
+def _layout(options: object) -> dict[str, str]:
+    """Return what may be chosen of how JSON is laid out: separators with or without a blank."""
+    if not isinstance(options, Mapping):
+        return {}
+    return {
+        name: options[name]
+        for name, allowed in _SEPARATORS.items()
+        if isinstance(options.get(name), str) and options[name] in allowed
+    }
 
 
 class _Preparation:
@@ -165,6 +180,14 @@ class _Preparation:
                     self._refuse(keyword, place, "cannot be enforced")
             elif keyword == "$id":
                 self._refuse(keyword, place, "is not supported inside a schema")
+        kinds = schema.get("type")
+        if kinds == "integer" or (
+            isinstance(kinds, list) and "integer" in kinds and "number" not in kinds
+        ):
+            if not prepared.keys() & {"minimum", "exclusiveMinimum", "const", "enum"}:
+                prepared["minimum"] = -_LARGEST
+            if not prepared.keys() & {"maximum", "exclusiveMaximum", "const", "enum"}:
+                prepared["maximum"] = _LARGEST
         return prepared
 
     def _named(self, keyword: str, value: object, place: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,9 +72,11 @@ class Vocabulary:
             mask.flags.writeable = False
         self._encode = encode
         self._known: dict[bytes, list[int]] = {}
-        self._lock = threading.Lock()
-        self._by_first: dict[int, list[int]] | None = None
-        self._all: bytes | None = None
+        self._all = b"\n".join(self.tokens)
+        self._by_first: dict[int, list[int]] = {}
+        for token, data in enumerate(self.tokens):
+            if data and token not in self.controls:
+                self._by_first.setdefault(data[0], []).append(token)
         self.library, self.words = self._build()
 
     @classmethod
@@ -116,19 +117,11 @@ class Vocabulary:
 
     def starting(self, prefix: bytes) -> list[int]:
         """Return the text tokens that begin with ``prefix``, which is not empty."""
-        if self._by_first is None:
-            groups: dict[int, list[int]] = {}
-            for token, data in enumerate(self.tokens):
-                if data and token not in self.controls:
-                    groups.setdefault(data[0], []).append(token)
-            self._by_first = groups
         group = self._by_first.get(prefix[0], [])
         return [token for token in group if self.tokens[token].startswith(prefix)]
 
     def containing(self, part: bytes) -> list[int]:
         """Return the text tokens that have ``part`` in them."""
-        if self._all is None:
-            self._all = b"\n".join(self.tokens)
         if part not in self._all:
             return []
         return [

@@ -162,17 +162,34 @@ def test_keys_come_in_the_order_of_the_schema(guide: Guide, model: RandomModel) 
 def test_blanks_are_bounded(guide: Guide) -> None:
     grammar = Grammar.json_schema(ORDERED)
     held = guide.constraint(grammar)
-    assert held.allows(b'{"zeta":"","alpha":null,"mid":true}')
     assert held.allows(b'{"zeta": "", "alpha": null, "mid": true}')
     assert not held.allows(b'{ "zeta"')
+    assert not held.allows(b'{"zeta":""')
     assert not held.allows(b'{"zeta":  ""')
     assert not held.allows(b'{"zeta":"",\n')
+
+
+def test_separators_may_be_chosen(guide: Guide) -> None:
+    compact = {"item_separator": ",", "key_separator": ":", "whitespace_flexible": True}
+    held = guide.constraint(Grammar.json_schema({**ORDERED, "x-guidance": compact}))
+    assert held.allows(b'{"zeta":"","alpha":null,"mid":true}')
+    assert not held.allows(b'{"zeta": ')
+    endless = {"key_separator": ": *", "whitespace_flexible": True}
+    held = guide.constraint(Grammar.json_schema({**ORDERED, "x-guidance": endless}))
+    assert not held.allows(b'{"zeta":  ')
+
+
+def test_integers_have_an_end(guide: Guide) -> None:
+    for kinds in ("integer", ["integer", "null"]):
+        held = guide.constraint(Grammar.json_schema({"type": kinds}))
+        assert held.allows(b"-9000000000000000000")
+        assert not held.allows(b"12345678901234567890")
 
 
 def test_objects_that_name_their_properties_have_no_others(guide: Guide) -> None:
     def open_ended(schema: Any) -> bool:
         held = guide.constraint(Grammar.json_schema(schema))
-        return held.allows(b'{"a":"","more":')
+        return held.allows(b'{"a": "", "more": ')
 
     assert not open_ended(obj(a=text()))
     assert open_ended({**obj(a=text()), "additionalProperties": True})
