@@ -6,6 +6,7 @@ import json
 import os
 import urllib.request
 from dataclasses import dataclass
+from functools import cached_property
 
 import pytest
 
@@ -20,7 +21,7 @@ class Server:
     def openai(self) -> str:
         return f"{self.url}/v1"
 
-    @property
+    @cached_property
     def model(self) -> str:
         with urllib.request.urlopen(f"{self.url}/v1/models") as reply:
             name: str = json.load(reply)["data"][0]["id"]

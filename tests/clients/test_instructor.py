@@ -59,7 +59,8 @@ def ask(server: Any, mode: instructor.Mode, kind: Any, text: str, **more: Any) -
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_knowledge(scripted: Any, mode: instructor.Mode) -> None:
     found = ask(scripted, mode, City, "Tell me of Bonn.")
-    assert found == City(name="Bonn", people=330_000)
+    assert isinstance(found, City)
+    assert found.model_dump() == {"name": "Bonn", "people": 330_000}
 
 
 @pytest.mark.parametrize(

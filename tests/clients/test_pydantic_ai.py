@@ -43,7 +43,10 @@ def test_knowledge(model: Any, mode: Any) -> None:
 
 
 def test_text(model: Any) -> None:
-    agent = Agent(model, output_type=TextOutput(str.upper), instructions="Be short.")
+    def upper(text: str) -> str:
+        return text.upper()
+
+    agent = Agent(model, output_type=TextOutput(upper), instructions="Be short.")
     result = agent.run_sync("The capital of France?")
     assert result.output == "PARIS"
     assert result.usage.output_tokens > 0

@@ -58,7 +58,8 @@ def _said(turns: list[tuple[str, str]], question: str) -> str:
     if turns and (results := _RESULT.findall(turns[-1][1])):
         return f"The result is {', '.join(results)}."
     if calls := _calls(question, _tools(turns)):
-        return "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
+        texts = [json.dumps(call, ensure_ascii=False) for call in calls]
+        return "\n".join(f"<tool_call>\n{text}\n</tool_call>" for text in texts)
     for pattern, text in TEXTS:
         if re.search(pattern, question):
             return text
