@@ -1,4 +1,5 @@
-"""A parser for scripted answers: `(reasoning)`, `[name|arguments]`, the rest is content."""
+"""A parser for scripted answers: `(reasoning)`, `[name|arguments]` with pairs of brackets inside,
+the rest is content."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ class Marked:
         self._calls = -1
         self._name: str | None = None
         self._called = False
+        self._depth = 0  # of brackets inside a call
 
     def text(self, text: str) -> Parsed:
         parsed = Parsed()
@@ -28,8 +30,9 @@ class Marked:
 
     def _one(self, character: str) -> Parsed:
         if self._called:
-            if character == "]":
-                self._called = False
+            self._depth += {"[": 1, "]": -1}.get(character, 0)
+            if self._depth < 0:
+                self._called, self._depth = False, 0
                 return Parsed()
             return Parsed(tool_calls=(ToolCallDelta(self._calls, None, character),))
         if self._name is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fixtures_marked import Marked
 
 from edge_llm.api.chat import NamedTool
 from edge_llm.errors import RequestError
-from edge_llm.parsed import Parsed, Tool, ToolCallDelta
+from edge_llm.parsed import Tool
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.server.openai.responses.store import ResponseStore, Stored
 
@@ -20,49 +23,6 @@ WEATHER = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     "strict": True,
 }
-
-
-class Marked:
-    """Parses ``^what is thought^what is said@name:arguments;``."""
-
-    def __init__(self) -> None:
-        self.reasoning = False
-        self._calls = -1
-        self._name: str | None = None
-        self._calling = False
-
-    def text(self, text: str) -> Parsed:
-        parsed = Parsed()
-        for character in text:
-            parsed += self._character(character)
-        return parsed
-
-    def special(self, token_id: int, text: str) -> Parsed:
-        return Parsed()
-
-    def finish(self) -> Parsed:
-        return Parsed()
-
-    def _character(self, character: str) -> Parsed:
-        match character:
-            case "^":
-                self.reasoning = not self.reasoning
-            case "@":
-                self._calls, self._name, self._calling = self._calls + 1, "", True
-            case ";" if self._calling:
-                self._calling = False
-            case ":" if self._name is not None:
-                name, self._name = self._name, None
-                return Parsed(tool_calls=(ToolCallDelta(self._calls, name),))
-            case _ if self._name is not None:
-                self._name += character
-            case _ if self._calling:
-                return Parsed(tool_calls=(ToolCallDelta(self._calls, None, character),))
-            case _ if self.reasoning:
-                return Parsed(reasoning=character)
-            case _:
-                return Parsed(character)
-        return Parsed()
 
 
 def ask(client: Any, **body: Any) -> dict[str, Any]:
@@ -163,7 +123,7 @@ def test_logprobs(client: Any, model: Any) -> None:
 
 
 def test_thinking_is_an_item_before_the_message(client: Any, model: Any) -> None:
-    model.parser, model.answer = Marked, "^hm, well^Hello"
+    model.parser, model.answer = Marked, "(hm, well)Hello"
     thought, said = ask(client)["output"]
     assert thought["id"].startswith("rs_")
     assert (thought["type"], thought["summary"]) == ("reasoning", [])
@@ -179,14 +139,14 @@ def test_thinking_is_an_item_before_the_message(client: Any, model: Any) -> None
 
 
 def test_thinking_that_was_cut(client: Any, model: Any) -> None:
-    model.parser, model.answer = Marked, "^hm, well^Hello"
+    model.parser, model.answer = Marked, "(hm, well)Hello"
     (thought,) = ask(client, max_output_tokens=4)["output"]
     assert (thought["type"], thought["status"]) == ("reasoning", "incomplete")
 
 
 def test_calls_are_items(client: Any, model: Any) -> None:
     model.parser = Marked
-    model.answer = '^hm^Let me see.@weather:{"city":"Bonn"};@weather:{"city":"Ulm"};'
+    model.answer = '(hm)Let me see.[weather|{"city":"Bonn"}][weather|{"city":"Ulm"}]'
     reply = ask(client, tools=[WEATHER])
     kinds = [item["type"] for item in reply["output"]]
     assert kinds == ["reasoning", "message", "function_call", "function_call"]
@@ -305,7 +265,7 @@ def test_an_answer_that_has_begun_is_continued(client: Any, model: Any) -> None:
 
 
 def test_turns_by_items(client: Any, model: Any) -> None:
-    model.parser, model.answer = Marked, "^hm^@weather:{};"
+    model.parser, model.answer = Marked, "(hm)[weather|{}]"
     first = ask(client, tools=[WEATHER])
     call = first["output"][-1]
     model.answer = "Sunny."
@@ -322,7 +282,7 @@ def test_turns_by_items(client: Any, model: Any) -> None:
 
 
 def test_turns_by_the_id_of_the_response_before(client: Any, model: Any) -> None:
-    model.parser, model.answer = Marked, "@weather:{};"
+    model.parser, model.answer = Marked, "[weather|{}]"
     first = ask(client, tools=[WEATHER], instructions="be kind")
     output = {
         "type": "function_call_output",
@@ -341,7 +301,7 @@ def test_turns_by_the_id_of_the_response_before(client: Any, model: Any) -> None
 
 
 def test_what_was_thought_comes_back_sealed(client: Any, model: Any) -> None:
-    model.parser, model.answer = Marked, "^hm^Hello"
+    model.parser, model.answer = Marked, "(hm)Hello"
     first = ask(client, include=["reasoning.encrypted_content"], store=False)
     item = first["output"][0]
     kept = {name: item[name] for name in ("type", "id", "summary", "encrypted_content")}
@@ -391,7 +351,13 @@ def test_stored_responses(client: Any) -> None:
         response = client.request(method, f"{PATH}/{second['id']}{path}")
         assert response.status_code == 404
         assert response.json()["error"]["param"] == "response_id"
-    for query in ({"limit": "0"}, {"limit": "x"}, {"order": "up"}, {"after": "x"}):
+    for query in (
+        {"limit": "0"},
+        {"limit": "x"},
+        {"limit": "00011111"},
+        {"order": "up"},
+        {"after": "x"},
+    ):
         response = client.get(f"{PATH}/{first['id']}/input_items", params=query)
         assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(query)))
     response = client.get(f"{PATH}/{first['id']}", params={"stream": "true"})
@@ -502,6 +468,27 @@ USER = {"role": "user", "content": "hi"}
 )
 def test_refusals(client: Any, body: dict[str, Any], param: str, code: str | None) -> None:
     assert refused(client, **body) == (param, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": "\ud800"}, "input"),
+        ({"input": [{**USER, "color": "\ud800"}]}, "input"),
+        ({"instructions": "\ud800"}, "instructions"),
+        ({"tools": [{"type": "function", "name": "a", "parameters": {"a": "\ud800"}}]}, "tools"),
+        ({"user": "\ud800"}, "user"),
+    ],
+)
+def test_what_cannot_be_repeated(client: Any, model: Any, body: dict[str, Any], param: str) -> None:
+    model.chat_jobs = lambda call, *rest, found=model.chat_jobs: found(
+        replace(call, messages=[{"role": "user", "content": "hi"}]), *rest
+    )
+    for stream in (False, True):
+        text = json.dumps({"input": "hi", "stream": stream} | body)
+        reply = client.post(PATH, content=text, headers={"content-type": "application/json"})
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"], error["code"]) == (400, param, "invalid_value")
 
 
 def test_what_is_refused_by_name(client: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -65,7 +67,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
 
         def prepare() -> Prepared:
             conversation = conversation_of(request, store)
-            input_size = size_of(conversation)
+            input_size = _sizes({"input": conversation})
             include = request.include or ()
             scored = LOGPROBS in include or bool(request.top_logprobs)
             params = sampling_params(
@@ -80,6 +82,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
             except RequestError as exc:
                 raise refusal(exc, request) from exc
             head = head_of(request, params, model.name)
+            _sizes(head)
             output = Output(
                 partial(_logprobs, model.tokenizer),
                 summary=head["reasoning"]["summary"] is not None,
@@ -147,7 +150,7 @@ def _stored_routes(router: APIRouter, store: ResponseStore) -> None:
     async def list_input_items(response_id: str, http: Request) -> dict[str, Any]:
         query = http.query_params
         limit, order = query.get("limit", "20"), query.get("order", "desc")
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:4]) <= MAX_LISTED):
+        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LISTED:
             raise invalid(f"Invalid 'limit': expected 1 to {MAX_LISTED}.", "limit", "invalid_value")
         if order not in ("asc", "desc"):
             raise invalid("Invalid 'order': expected asc or desc.", "order", "invalid_value")
@@ -169,6 +172,25 @@ def _page(items: tuple[Item, ...], after: str | None, limit: int) -> dict[str, A
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(items) > limit,
     }
+
+
+def _sizes(fields: Mapping[str, Any]) -> int:
+    """Return the bytes of what a response repeats of a request.
+
+    Raises:
+        ApiError: 400: a field has what cannot be repeated.
+    """
+    size = 0
+    for name, value in fields.items():
+        try:
+            size += size_of(value)
+        except UnicodeEncodeError as exc:
+            raise invalid(
+                f"Invalid '{name}': expected Unicode text, without lone surrogates.",
+                name,
+                "invalid_value",
+            ) from exc
+    return size
 
 
 def _not_found() -> ApiError:

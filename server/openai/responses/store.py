@@ -99,5 +99,9 @@ class ResponseStore:
 
 
 def size_of(value: dict[str, Any] | Sequence[Item]) -> int:
-    """Return the bytes of a value's JSON text."""
-    return len(json.dumps(value))
+    """Return the bytes of a value's JSON text.
+
+    Raises:
+        UnicodeEncodeError: it has a lone surrogate, which no text has.
+    """
+    return len(json.dumps(value, ensure_ascii=False).encode())
