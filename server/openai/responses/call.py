@@ -113,8 +113,11 @@ def call_of(request: ResponsesRequest, conversation: Sequence[Item]) -> ChatCall
     """
     tools, choice = _tools(request)
     reasoning = request.reasoning
+    messages = messages_of(request.instructions, conversation)
+    if not messages:  # thinking that another server sealed is all there is
+        raise invalid("Invalid 'input': expected something to answer.", "input", "invalid_value")
     return ChatCall(
-        messages=messages_of(request.instructions, conversation),
+        messages=messages,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
@@ -138,7 +141,7 @@ def refusal(error: RequestError, request: ResponsesRequest) -> ApiError:
         return refused
     param = refused.param or ""
     if tool := re.match(r"tools\[(\d+)\]", param):
-        name = call_of(request, ()).tools[int(tool[1])].name
+        name = _tools(request)[0][int(tool[1])].name
         place = next(i for i, given in enumerate(request.tools or ()) if given.name == name)
         param = f"tools[{place}]" + param[tool.end() :].replace(".function", "", 1)
     elif not param.startswith(("tools", FORMAT)):

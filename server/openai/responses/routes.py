@@ -76,13 +76,13 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
                 max_tokens=request.max_output_tokens,
                 top_logprobs=(request.top_logprobs or 0) if scored else None,
             )
+            head = head_of(request, params, model.name)
+            _sizes(head)
             call = call_of(request, conversation)
             try:
                 jobs = model.chat_jobs(call, params, 1)
             except RequestError as exc:
                 raise refusal(exc, request) from exc
-            head = head_of(request, params, model.name)
-            _sizes(head)
             output = Output(
                 partial(_logprobs, model.tokenizer),
                 summary=head["reasoning"]["summary"] is not None,
