@@ -32,7 +32,7 @@ from edge_llm.server.tokens import tokens_router
 
 
 def create_app(service: Service, options: ServerOptions) -> ASGIApp:
-    """Return the OpenAI-compatible application around ``service``."""
+    """Return the application around ``service``, all dialects in it."""
     app = FastAPI(
         title="edge-llm",
         version=__version__,

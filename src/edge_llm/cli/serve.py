@@ -1,4 +1,4 @@
-"""``edge-llm serve``: the OpenAI-compatible HTTP server."""
+"""``edge-llm serve``: the HTTP server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY_VARIABLE = "EDGE_LLM_API_KEY"
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "serve",
-        help="a local OpenAI-compatible HTTP server",
+        help="a local HTTP server: the APIs of OpenAI, Anthropic and Ollama",
         description="Serve one program over HTTP. Listens on this machine only, unless told "
         "otherwise; another address needs an API key.",
     )
