@@ -73,7 +73,9 @@ def error_body(error: ApiError, path: str = "", request_id: str = "") -> dict[st
         return {"error": error.message}
     if path.startswith("/v1/messages"):  # Anthropic
         kind = _ANTHROPIC.get(error.status, "invalid_request_error")
-        detail = {"type": kind, "message": error.message}
+        detail: dict[str, Any] = {"type": kind, "message": error.message}
+        if error.extra:
+            detail["details"] = error.extra
         return {"type": "error", "error": detail, "request_id": request_id}
     return {
         "error": {

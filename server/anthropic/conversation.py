@@ -21,7 +21,7 @@ from edge_llm.server.anthropic.schemas import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from edge_llm.server.errors import invalid
+from edge_llm.server.errors import ApiError, invalid
 from edge_llm.server.requests.values import schema_grammar
 
 # Types of tools that the provider has and we have not: named in what refuses them, since what a
@@ -58,6 +58,14 @@ def chat_call(request: CountRequest, about: ModelAbout) -> ChatCall:
     Raises:
         ApiError: 400, naming what is not supported, cannot be enforced or does not go together.
     """
+    if request.thread is not None:
+        raise ApiError(
+            400,
+            "'thread' is not supported by this server: send the whole conversation without it.",
+            param="thread",
+            code="unsupported_parameter",
+            extra={"error_code": "thread_unsupported_request"},  # clients send it again, whole
+        )
     _check_blocks(request.messages)
     tools = _tools(request)
     messages = _messages(request)

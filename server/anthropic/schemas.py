@@ -171,7 +171,7 @@ class CountRequest(Part):
     context_management: Annotated[Any, refused({}, {"edits": []})] = None
     fallbacks: Annotated[Any, refused([])] = None
     mcp_servers: Annotated[Any, refused([])] = None
-    thread: Annotated[Any, refused()] = None
+    thread: Annotated[Any, Field(description="not supported: send the whole conversation")] = None
 
 
 class MessagesRequest(CountRequest):

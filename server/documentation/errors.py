@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,10 +27,11 @@ class ErrorReply(BaseModel):
 
 
 class AnthropicErrorDetail(BaseModel):
-    """What went wrong."""
+    """What went wrong; ``details`` is there where there are any."""
 
     type: str
     message: str
+    details: dict[str, Any] | None = None
 
 
 class AnthropicErrorReply(BaseModel):

@@ -84,7 +84,7 @@ def check(response: Any, status: int, kind: str, *words: str) -> str:
     body = response.json()
     assert set(body) == {"type", "error", "request_id"}
     assert body["type"] == "error"
-    assert set(body["error"]) == {"type", "message"}
+    assert set(body["error"]) - {"details"} == {"type", "message"}
     assert body["error"]["type"] == kind
     assert body["request_id"] == response.headers["request-id"]
     for word in words:
@@ -545,6 +545,17 @@ def test_other_errors(client: Any, make_client: Any, model: Any, service: Any) -
     check(client.post(PATH, json=broken), 500, "api_error")
     service.drain()
     check(client.post(PATH, json=BODY), 503, "overloaded_error")
+
+
+def test_errors_with_details(client: Any) -> None:
+    """Clients that would have the server hold the conversation go on without, if told so."""
+    response = client.post(PATH, json=BODY | {"thread": {"type": "create"}})
+    check(response, 400, INVALID, "'thread' is not supported")
+    details = response.json()["error"]["details"]
+    assert details == {"error_code": "thread_unsupported_request"}
+    long = BODY | {"messages": [{"role": "user", "content": "x" * 600}]}
+    details = client.post(PATH, json=long).json()["error"]["details"]
+    assert details == {"n_ctx": 512, "n_prompt_tokens": 606}
 
 
 def test_a_queue_that_is_full(client: Any, service: Any) -> None:
