@@ -11,6 +11,9 @@ from starlette.requests import Request
 from edge_llm.server.errors import ApiError, invalid
 
 MAX_DEPTH = 64
+# Arrays and objects, those in texts too: some millions take seconds, in which nothing else runs. No
+# context has room for a text with so many brackets.
+MAX_CONTAINERS = 500_000
 # Bytes from which on a body is parsed on a thread: others run meanwhile, as far as the parser lets
 # them.
 LONG_BODY = 2**17
@@ -31,6 +34,8 @@ async def read_json(request: Request, max_body: int) -> dict[str, Any]:
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
+    if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
+        raise invalid("The body of the request has too many arrays and objects.")
     try:
         value = json.loads(data.decode())
     except UnicodeDecodeError as exc:

@@ -53,6 +53,7 @@ BODIES: list[bytes] = [
     b'"text"',
     b"1" * 5000,
     b'{"model": ' + b"[" * 100_000,
+    b'{"prompt": "x", "user": [' + b"[]," * 600_000 + b"1]}",
     json.dumps({**CHAT, "user": [[[[]]]] and json.loads("[" * 70 + "]" * 70)}).encode(),
 ]
 
