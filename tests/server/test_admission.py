@@ -18,6 +18,7 @@ import pytest
 
 from edge_llm.api.prompts import encode_prompt
 from edge_llm.errors import ContextLengthError
+from edge_llm.server import body
 from edge_llm.server.body import LONG_BODY
 from edge_llm.tokenizers.pieces import checkpoint
 from edge_llm.tokenizers.readers.convert import from_directory
@@ -99,11 +100,11 @@ def test_health_answers_while_texts_are_encoded(serve_live: Any, slow: SlowEncod
 def test_a_hang_up_while_a_text_is_encoded(serve_live: Any, model: Any, slow: SlowEncoder) -> None:
     with serve_live(max_choices=1) as server:
         host, port = server.url.removeprefix("http://").split(":")
-        body = json.dumps(CHAT).encode()
+        data = json.dumps(CHAT).encode()
         head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         with socket.create_connection((host, int(port))) as connection:
-            head = head.replace("x", host) + f"content-length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
+            head = head.replace("x", host) + f"content-length: {len(data)}\r\n\r\n"
+            connection.sendall(head.encode() + data)
             wait_until(lambda: slow.begun == 1)
         wait_until(lambda: slow.broken_off == 1)
         slow.go.set()
@@ -175,17 +176,17 @@ def test_a_list_of_ids_beyond_the_context_is_not_read(qwen3: Tokenizer) -> None:
 
 def test_a_long_body_is_parsed_off_the_loop(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[bool] = []
-    loads = json.loads
+    parsed = body._parsed
 
-    def noting(text: str) -> Any:
+    def noting(data: bytes) -> Any:
         try:
             asyncio.get_running_loop()
             used.append(False)
         except RuntimeError:
             used.append(True)
-        return loads(text)
+        return parsed(data)
 
-    monkeypatch.setattr("edge_llm.server.body.json.loads", noting)
+    monkeypatch.setattr(body, "_parsed", noting)
     for length in (10, LONG_BODY):
         client.post(PATH, content=json.dumps(CHAT | {"user": "x" * length}), headers=JSON)
     assert used == [False, True]
