@@ -18,7 +18,7 @@ from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
-from edge_llm.server.openai.messages import ChatMessage, check_messages, told
+from edge_llm.server.openai.messages import Messages, check_messages, told
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer, bounded_variables
@@ -37,7 +37,7 @@ class TokenizeRequest(BaseModel):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)] | None = None
+    messages: Messages | None = None
     add_special_tokens: Annotated[
         bool | None, Field(description="BOS before a text where the model wants one; the default")
     ] = None

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from edge_llm.api.prompts import Message
 from edge_llm.server.errors import ApiError, invalid
 from edge_llm.server.requests.kinds import Kinds
+
+# Messages and parts of their contents: each takes some microseconds of the event loop.
+MAX_PARTS = 2**15
 
 
 class TextPart(BaseModel):
@@ -97,6 +101,27 @@ class ChatMessage(BaseModel):
         return "".join(
             part.text if isinstance(part, TextPart) else part.refusal for part in self.content or ()
         )
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, list):
+        contents = (item.get("content") for item in value if isinstance(item, dict))
+        parts = sum(len(content) for content in contents if isinstance(content, list))
+        if len(value) + parts > MAX_PARTS:
+            raise PydanticCustomError("too_long", "too many", {"max_length": MAX_PARTS})
+    return value
+
+
+Messages = Annotated[
+    list[ChatMessage],
+    Field(min_length=1, max_length=MAX_PARTS, fail_fast=True),
+    BeforeValidator(
+        _bounded,
+        json_schema_input_type=Annotated[
+            list[ChatMessage], Field(min_length=1, max_length=MAX_PARTS)
+        ],
+    ),
+]
 
 
 def told(messages: Sequence[ChatMessage]) -> list[Message]:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from edge_llm.runner.sampling import INT32_MAX, MAX_TOP_LOGPROBS
-from edge_llm.server.openai.messages import ChatMessage
+from edge_llm.server.openai.messages import Messages
 from edge_llm.server.requests.sampling import (
     Generating,
     Integer,
@@ -24,7 +24,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 class ChatRequest(Generating, StructuredFields):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
+    messages: Messages
     logprobs: bool | None = None
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     tools: Tools | None = None

@@ -327,8 +327,10 @@ UNKNOWN = {
 
 
 HOSTILE: list[tuple[dict[str, Any], str]] = [
-    ({"messages": [0] * 100_000}, "messages[0]"),
-    ({"messages": [{"role": "user", "content": [0] * 10_000}] * 10}, "messages[0].content[0]"),
+    ({"messages": [0] * 30_000}, "messages[0]"),
+    ({"messages": [{"role": "user", "content": [0] * 10_000}] * 3}, "messages[0].content[0]"),
+    ({"messages": [{"role": "user", "content": "x"}] * 100_000}, "messages"),
+    ({"messages": [{"role": "user", "content": [{}] * 10_000}] * 10}, "messages"),
     ({"logit_bias": dict.fromkeys(map(str, range(100_000)), "x")}, "logit_bias"),
 ]
 
