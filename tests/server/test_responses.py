@@ -507,7 +507,7 @@ def test_errors_of_the_model(client: Any, model: Any) -> None:
     ("param", "told", "code"),
     [
         ("text.format.schema", "text.format.schema", "unsupported_value"),
-        ("tools[1].function.parameters", "tools[2].parameters", "unsupported_value"),
+        ("tools[1].function.parameters", "tools[2]", "unsupported_value"),
         ("tools", "tools", "unsupported_value"),
         ("reasoning_effort", "reasoning.effort", None),
         ("messages", "input", None),

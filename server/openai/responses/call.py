@@ -143,7 +143,7 @@ def refusal(error: RequestError, request: ResponsesRequest) -> ApiError:
     if tool := re.match(r"tools\[(\d+)\]", param):
         name = _tools(request)[0][int(tool[1])].name
         place = next(i for i, given in enumerate(request.tools or ()) if given.name == name)
-        param = f"tools[{place}]" + param[tool.end() :].replace(".function", "", 1)
+        param = f"tools[{place}]"
     elif not param.startswith(("tools", FORMAT)):
         return invalid(refused.message, _NAMES.get(param, refused.param), refused.code)
     return invalid(refused.message, param, "unsupported_value")
@@ -163,6 +163,12 @@ def _tools(request: ResponsesRequest) -> tuple[list[Tool], ToolChoice]:
                 "invalid_value",
             )
         names.add(tool.name)
+        if request.tool_choice != "none":
+            try:
+                Grammar.json_schema(tool.parameters or {"type": "object"})
+            except RequestError as exc:
+                param = f"tools[{index}]"
+                raise invalid(f"Invalid '{param}': {exc}.", param, "unsupported_value") from exc
     match request.tool_choice:
         case None:
             return tools, "auto"
@@ -196,9 +202,10 @@ def _grammar(request: ResponsesRequest) -> Any:
             return Grammar.json_object()
         case JsonSchema(schema_=schema):
             try:
-                return Grammar.json_schema(schema, param=f"{FORMAT}.schema")
+                return Grammar.json_schema(schema)
             except RequestError as exc:
-                raise invalid(str(exc), exc.param, "unsupported_value") from exc
+                param = f"{FORMAT}.schema"
+                raise invalid(f"Invalid '{param}': {exc}.", param, "unsupported_value") from exc
         case _:
             return None
 
