@@ -20,8 +20,12 @@ from edge_llm.server.service import Model
 MAX_CHOICES = 10_000
 
 
-def _absent_if_empty(value: Any) -> Any:
-    return None if isinstance(value, str | list) and not value else value
+def _text(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _texts(value: Any) -> Any:
+    return None if value == [] else value
 
 
 def _parsed(value: Any) -> Any:
@@ -35,10 +39,10 @@ def _parsed(value: Any) -> Any:
 
 
 Schema = Annotated[dict[str, Any], Field(description="a JSON schema")]
-_ABSENT = BeforeValidator(_absent_if_empty)
-Text = Annotated[str | None, _ABSENT]
+Text = Annotated[str | None, BeforeValidator(_text)]
 Texts = Annotated[
-    Annotated[list[str], Field(max_length=MAX_CHOICES, fail_fast=True)] | None, _ABSENT
+    Annotated[list[str], Field(max_length=MAX_CHOICES, fail_fast=True)] | None,
+    BeforeValidator(_texts),
 ]
 SchemaOrText = Annotated[
     dict[str, Any] | None,

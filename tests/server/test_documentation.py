@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,37 @@ def test_the_page_names_every_route(client: Any, document: dict[str, Any]) -> No
     for path in document["paths"]:
         assert path in response.text
     assert "<script" not in response.text
+
+
+ODD: list[Any] = [
+    None, True, 0, -1, 3.0, 1.5, 2**70, float("nan"), "", "a", "auto", "{", "\ud800", '{"a": NaN}',
+    [], [[]], [None], {}, {"": 1}, {"type": None}, {"type": 7}, {"type": "x"}, [{}],
+    [{"type": "function"}], [{"type": "function", "function": {"name": 7}}], {"name": "f"},
+    [1, 2], [[1, 2]], [["a", 2]], [[1, "x"]], ["a", "b"], {"json": "{}"},
+    {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}},
+]  # fmt: skip
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/tokenize": {"prompt": "hi"},
+    "/detokenize": {"tokens": [1]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BODIES)
+def test_what_a_field_takes_is_what_its_schema_says(
+    client: Any, model: Any, document: dict[str, Any], path: str
+) -> None:
+    """The client itself holds what was answered with 200 to the document (`conftest.py`)."""
+    model.answer = "x"
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    fields = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
+    for field in fields:
+        for value in ODD:
+            body = json.dumps(BODIES[path] | {field: value})
+            response = client.post(path, content=body, headers={"content-type": "application/json"})
+            assert response.status_code in (200, 400, 404), (field, value, response.text)
 
 
 def test_two_objects_of_one_name_keep_apart() -> None:
