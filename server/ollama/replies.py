@@ -72,6 +72,7 @@ class GenerateLine(Line):
 
     response: str
     thinking: str | None = None
+    tool_calls: list[ReplyCall] | None = None
 
 
 class Details(BaseModel):

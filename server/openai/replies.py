@@ -62,6 +62,9 @@ class Timings(BaseModel):
     decode_gb_per_second: float
     drafted_tokens: int
     accepted_tokens: int
+    max_tokens_clipped: Annotated[
+        int | None, Field(description="what fits, where more was asked for; else left out")
+    ] = None
 
 
 class FunctionCall(BaseModel):
