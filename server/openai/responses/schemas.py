@@ -7,11 +7,14 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from edge_llm.runner.sampling import INT32_MAX, MAX_TOP_LOGPROBS
+from edge_llm.server.openai.messages import MAX_PARTS
 from edge_llm.server.openai.responses.items import InputItem, Open
 from edge_llm.server.requests.kinds import Kinds
 from edge_llm.server.requests.sampling import Generating, Integer, bounded_variables
+from edge_llm.server.requests.tools import MAX_TOOLS
 from edge_llm.server.requests.unsupported import UNSUPPORTED
 
 # Tools that a provider runs itself, and forms of tools that the API knows and this server does not.
@@ -124,6 +127,11 @@ class ReasoningOptions(Open):
 
 
 def _items(value: Any) -> Any:
+    if isinstance(value, list):
+        items = (item for item in value if isinstance(item, dict))
+        lists = (item.get(name) for item in items for name in ("content", "output", "summary"))
+        if len(value) + sum(len(parts) for parts in lists if isinstance(parts, list)) > MAX_PARTS:
+            raise PydanticCustomError("too_long", "too many", {"max_length": MAX_PARTS})
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
@@ -144,7 +152,7 @@ class ResponsesRequest(Generating):
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
-    tools: Annotated[list[Tool], Field(fail_fast=True)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: (
         Annotated[
             Literal["auto", "none", "required"] | NamedFunction | AllowedTools, Kinds(OTHER_TOOLS)
