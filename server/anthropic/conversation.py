@@ -117,7 +117,7 @@ def _messages(request: CountRequest) -> list[dict[str, Any]]:
             found.extend(_user(blocks, names))
         else:
             found.append({"role": "system", "content": _paragraphs(blocks)})
-    if found[-1] == {"role": "assistant", "content": ""}:
+    if found and found[-1] == {"role": "assistant", "content": ""}:
         found.pop()
     if not found:
         raise invalid(

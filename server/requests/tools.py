@@ -30,7 +30,7 @@ class Function(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]*$")]
     description: str | None = None
     parameters: Annotated[
         dict[str, Any] | None, Field(description="a JSON schema of the object it takes")

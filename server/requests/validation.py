@@ -194,6 +194,10 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
             code, problem = "string_above_max_length", f"at most {context['max_length']} characters"
         case "string_too_short":
             code, problem = "empty_string", "at least one character"
+        case "string_unicode":
+            code, problem = "invalid_value", "Unicode text"
+        case "string_pattern_mismatch":
+            code, problem = "invalid_value", f"text that matches {context['pattern']}"
         case "literal_error":
             code, problem = "invalid_value", f"one of {context['expected']}"
         case _:

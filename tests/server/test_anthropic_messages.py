@@ -619,6 +619,8 @@ def test_count_tokens(client: Any, model: Any) -> None:
 
 def test_errors_of_counting(client: Any) -> None:
     check(client.post(COUNT, json={}), 400, INVALID, "'messages'")
+    nothing = [{"role": "user", "content": []}]
+    check(client.post(COUNT, json={"messages": nothing}), 400, INVALID, "says something")
     check(client.post(COUNT, json={"messages": [USER], "model": "x"}), 404, "not_found_error")
     rejected = [{"role": "user", "content": "reject me"}]
     check(client.post(COUNT, json={"messages": rejected}), 400, INVALID)
