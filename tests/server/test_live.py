@@ -265,6 +265,24 @@ def test_a_hang_up_in_the_middle_of_a_stream_cancels(url: str, model: Any) -> No
     assert model.requests[0].cancelled.is_set()
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 50, "stream": True}),
+        ("/api/chat", {"messages": MESSAGES}),
+        ("/api/generate", {"prompt": "hi"}),
+    ],
+)
+def test_a_hang_up_cancels_in_every_dialect(
+    url: str, model: Any, path: str, body: dict[str, Any]
+) -> None:
+    model.gate.clear()
+    with httpx.Client(base_url=url) as client, client.stream("POST", path, json=body) as reply:
+        assert reply.status_code == 200
+    wait_until(lambda: model.requests[0].ended.is_set())
+    assert model.requests[0].cancelled.is_set()
+
+
 def test_a_hang_up_leaves_the_others_alone(url: str, model: Any) -> None:
     model.gate.clear()
     answers: list[str] = []
