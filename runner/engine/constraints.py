@@ -103,6 +103,11 @@ def mask_of(ids: Iterable[int], vocab: int) -> Mask:
     return np.packbits(bits, bitorder="little").view(np.uint32)
 
 
+def permits(mask: Mask, token: int) -> bool:
+    """Return whether a mask allows a token."""
+    return bool(mask[token // 32] >> token % 32 & 1)
+
+
 def check_masks(masks: Sequence[Mask], drafted: int, vocab: int) -> None:
     """Check what a constraint returned for a path of ``drafted`` tokens.
 

@@ -432,7 +432,8 @@ class Engine:
         try:
             sequence.on_event(event)
         except BaseException:  # also what is meant to end a thread or a process: this one is ours
-            _log.exception("the callback of a request failed; the request is cancelled")
+            if not sequence.cancelled:  # else nobody waits for it: its event loop may have closed
+                _log.exception("the callback of a request failed; the request is cancelled")
             sequence.cancelled = True
             self._queue.notice()
 

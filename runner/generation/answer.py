@@ -165,14 +165,15 @@ class Answer:
         if not self.stopped:
             parsed = replace(parsed, content=parsed.content + self._scanner.finish())
         called = self._called or bool(parsed.tool_calls)
+        why: str = reason
+        if self.stopped:  # whatever the engine came to in the meantime
+            why = "stop"
+        elif called and reason == "stop":
+            why = "tool_calls"
         return self._piece(
             parsed,
             last=not self.stopped,
-            finish_reason="tool_calls"
-            if called and reason == "stop"
-            else "stop"
-            if self.stopped
-            else reason,
+            finish_reason=why,
             stats=replace(stats, completion_tokens=self._sampled, reasoning_tokens=self._reasoned),
         )
 

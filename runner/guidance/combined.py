@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from edge_llm.runner.engine.constraints import Mask, mask_of
+from edge_llm.runner.engine.constraints import Mask, mask_of, permits
 from edge_llm.runner.guidance.matcher import Guided
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 
@@ -33,9 +33,15 @@ class Either:
             for constraint in self._possible
         ]
         masks: list[Mask] = []
-        for together in zip_longest(*lists):
-            first, *others = [mask for mask in together if mask is not None]
-            masks.append(first | others[0] if others else first)
+        for place, together in enumerate(zip_longest(*lists)):
+            there = [mask for mask in together if mask is not None]
+            masks.append(there[0] | there[1] if len(there) > 1 else there[0])
+            # One that allows a token and has no mask behind it may be complete there, so that the
+            # answer may end: that is known once the token is accepted.
+            if place < len(path) and any(
+                len(own) == place + 1 and permits(own[place], path[place]) for own in lists
+            ):
+                break
         return masks
 
     def forced(self) -> Sequence[int]:
@@ -111,4 +117,4 @@ def _may_accept(constraint: Guided, tokens: Sequence[int]) -> bool:
         return False
     *before, last = tokens
     masks = constraint.masks(before)
-    return len(masks) == len(tokens) and bool(masks[-1][last // 32] >> last % 32 & 1)
+    return len(masks) == len(tokens) and permits(masks[-1], last)

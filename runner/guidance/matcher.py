@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edge_llm.errors import GenerationError
-from edge_llm.runner.engine.constraints import Constraint, Mask
+from edge_llm.runner.engine.constraints import Constraint, Mask, permits
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class GrammarConstraint:
         masks = [mask]
         walked = 0
         for token in path:
-            if token in self._vocabulary.end_ids or not mask[token // 32] >> token % 32 & 1:
+            if token in self._vocabulary.end_ids or not permits(mask, token):
                 break
             self._consume([token])
             walked += 1

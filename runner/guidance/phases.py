@@ -10,15 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edge_llm.runner.engine.constraints import Mask, mask_of
+from edge_llm.runner.engine.constraints import Mask, mask_of, permits
 from edge_llm.runner.guidance.markers import Markers, cut_within_character
 from edge_llm.runner.guidance.matcher import Guided
 from edge_llm.runner.guidance.vocabulary import Vocabulary
-
-
-def permits(mask: Mask, token: int) -> bool:
-    """Return whether a mask allows a token."""
-    return bool(mask[token // 32] >> token % 32 & 1)
 
 
 def _without(mask: Mask, tokens: Sequence[int]) -> Mask:

@@ -141,6 +141,14 @@ def test_an_answer_goes_on(llm: edge_llm.LLM) -> None:
     assert free.token_ids == llm.generate(ids, **sampled(max_tokens=8)).token_ids
 
 
+def test_an_answer_in_parts_goes_on(llm: edge_llm.LLM) -> None:
+    begun = str(BEGUN[-1]["content"])
+    parts = [{"type": "text", "text": part} for part in (begun[:4], begun[4:])]
+    messages: list[dict[str, Any]] = [*CHAT, {"role": "assistant", "content": parts}]
+    answer = llm.chat(messages, continue_final_message=True, response_format=Sky, **sampled())
+    Sky.model_validate_json(begun + answer.text)
+
+
 @pytest.mark.parametrize(
     ("options", "param"),
     [
@@ -189,13 +197,19 @@ THINKING = (
 )
 
 
-def thinking_answer(llm: edge_llm.LLM, call: ChatCall, **params: Any) -> edge_llm.Completion:
+def answered(
+    llm: edge_llm.LLM, template: str, call: ChatCall, **params: Any
+) -> edge_llm.Completion:
     answers = Answers(
-        llm.tokenizer, ChatTemplate(THINKING, bos=None, eos=None), llm.context, llm.guide
+        llm.tokenizer, ChatTemplate(template, bos=None, eos=None), llm.context, llm.guide
     )
     jobs = answers.jobs(call, llm.default_params(**sampled(**params)), None)
     with edge_llm.Stream(llm.submit, jobs) as stream:
         return stream.completions()[0]
+
+
+def thinking_answer(llm: edge_llm.LLM, call: ChatCall, **params: Any) -> edge_llm.Completion:
+    return answered(llm, THINKING, call, **params)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7])
@@ -230,3 +244,47 @@ def test_free_thinking_is_told_apart(llm: edge_llm.LLM) -> None:
     answer = thinking_answer(llm, budget, max_tokens=40, ignore_eos=True)
     assert answer.text
     assert answer.stats.reasoning_tokens < 40
+
+
+def test_no_thinking_begins_within_content(llm: edge_llm.LLM) -> None:
+    call = ChatCall(
+        messages=BEGUN, grammar=Grammar.json_schema(SCHEMA), continue_final_message=True
+    )
+    wanted = llm.tokenizer.encode("<think>", add_bos=False, specials=True, continues=True)
+    answer = thinking_answer(llm, call, logit_bias={wanted[0]: 100})
+    Sky.model_validate_json(str(BEGUN[-1]["content"]) + answer.text)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thinking_goes_on(llm: edge_llm.LLM, name: str) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n"
+        "{{ m.reasoning_content }}\n</think>\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    messages = [*CHAT, {"role": "assistant", "content": "", name: "Well, "}]
+    call = ChatCall(messages=messages, continue_final_message=True)
+    answer = answered(llm, template, call, max_tokens=8)
+    assert answer.reasoning
+    assert (answer.text, answer.stats.reasoning_tokens) == ("", 8)
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+    "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_tools_are_told_to_a_template_that_refuses_system_messages(llm: edge_llm.LLM) -> None:
+    call = ChatCall(
+        messages=CHAT, tools=tools_of([time]), tool_choice="required", parallel_tool_calls=False
+    )
+    answer = answered(llm, NO_SYSTEM, call)
+    assert [one.name for one in answer.tool_calls] == ["time"]
+
+
+def test_a_call_that_is_cut_off_is_no_content(llm: edge_llm.LLM) -> None:
+    call = ChatCall(messages=CHAT, tools=tools_of([time]), tool_choice="required")
+    for most in range(1, 60, 3):
+        answer = answered(llm, NO_SYSTEM, call, max_tokens=most)
+        assert answer.text == ""

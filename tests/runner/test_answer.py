@@ -120,6 +120,17 @@ def test_stop_strings_act_on_content_alone_and_nothing_follows_one() -> None:
     assert (completion.tool_calls, completion.finish_reason) == ((), "stop")
 
 
+@pytest.mark.parametrize("reason", ["stop", "length", "cancelled"])
+def test_a_stop_string_ends_an_answer_whatever_the_engine_came_to(reason: FinishReason) -> None:
+    class ThenContent(Thoughts):
+        def text(self, text: str) -> Parsed:
+            return Parsed(text) if text == "." else super().text(text)
+
+    pieces = answer(ids("|x."), (".",), ThenContent(), reason)
+    assert (pieces[-1].finish_reason, pieces[-1].stop) == ("stop", ".")
+    assert joined(pieces).tool_calls == (ToolCall("name", "x"),)
+
+
 def test_the_last_piece_names_the_stop_string() -> None:
     stops = ("top", "stop", "x")
     *parts, last = answer(ids("a stop b"), stops)

@@ -84,6 +84,24 @@ def test_a_failing_callback_cancels_its_request_alone(
     assert neighbour.ids == failing.solo([4, 5, 6], 8)
 
 
+def test_nobody_waits_for_what_a_cancelled_request_tells(
+    bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its reader's event loop may have been closed by now."""
+    engine = bench()
+    calls = []
+
+    def callback(event: object) -> None:
+        calls.append(event)
+        request.cancel()
+        raise RuntimeError("Event loop is closed")
+
+    request = engine.engine.submit([1, 2, 3], SamplingParams(max_tokens=50), callback)
+    engine.run()
+    assert len(calls) == 2
+    assert caplog.records == []
+
+
 # ---- the thread ----
 
 

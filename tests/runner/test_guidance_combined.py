@@ -61,6 +61,14 @@ def test_either_may_end_where_one_has_finished(guide: Guide) -> None:
     assert constraint.finished
 
 
+def test_a_draft_is_followed_to_where_either_may_end(guide: Guide) -> None:
+    """What may come there is known once it is accepted: the same, with and without a draft."""
+    constraint = either(guide, "ab", "abc")
+    assert allowed(constraint, b"abc") == [{"a"}, {"b"}]
+    constraint.accept(list(b"ab"))
+    assert allowed(constraint, b"c") == [{"c", ""}]
+
+
 def test_either_takes_text(guide: Guide) -> None:
     constraint = either(guide, "abc", "axy")
     assert constraint.allows(b"ax")

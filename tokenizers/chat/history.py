@@ -32,6 +32,7 @@ class History:
         short_ids: ids of nine letters and digits alone.
         both: content and thinking beside a call.
         developer: the role "developer"; it is "system" elsewhere.
+        system: a system message.
     """
 
     objects: bool = True
@@ -39,6 +40,7 @@ class History:
     short_ids: bool = False
     both: bool = True
     developer: bool = False
+    system: bool = True
 
     def prepared(self, messages: Sequence[Any]) -> list[Any]:
         """Return the messages as the template takes them.
@@ -120,13 +122,17 @@ def history_of(template_source: str) -> History:
     except TemplateError:
         return History()
 
-    def written(*calls: dict[str, Any], **more: Any) -> str:
-        message = {"role": "assistant", "content": "", **more, "tool_calls": list(calls)}
-        user = {"role": "user", "content": _SAID}
+    user = {"role": "user", "content": _SAID}
+
+    def rendered(*messages: dict[str, Any]) -> str:
         try:
-            return template.render([user, message], add_generation_prompt=False)
+            return template.render(messages, add_generation_prompt=False)
         except TemplateError:
             return ""
+
+    def written(*calls: dict[str, Any], **more: Any) -> str:
+        message = {"role": "assistant", "content": "", **more, "tool_calls": list(calls)}
+        return rendered(user, message)
 
     short = "abcdefgh1"
     one = _FIRST in written(_probe(short, {"a": _FIRST}))
@@ -141,6 +147,8 @@ def history_of(template_source: str) -> History:
         short_ids=one and _FIRST not in written(_probe("call_abc-1", {"a": _FIRST})),
         both=not (thought and said) or bool(written(call, content=_SAID, thinking=_THOUGHT)),
         developer="developer" in template_source,
+        system=_FIRST in rendered({"role": "system", "content": _FIRST}, user)
+        or _SAID not in rendered(user),
     )
 
 

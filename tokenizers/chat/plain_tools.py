@@ -1,4 +1,5 @@
-"""Tools for templates that know none: told in the system message, in the syntax of Hermes.
+"""Tools for templates that know none: told in the system message, or in the first one of the user
+where there is no such thing, in the syntax of Hermes.
 
 Every chat model can be held to that syntax by a grammar; whether it calls wisely is its own affair.
 """
@@ -22,13 +23,17 @@ To call one, answer with a JSON object of its name and its arguments between the
 
 
 def told_in_text(
-    messages: Sequence[Mapping[Any, Any]], tools: Sequence[Mapping[Any, Any]]
+    messages: Sequence[Mapping[Any, Any]],
+    tools: Sequence[Mapping[Any, Any]],
+    *,
+    system: bool = True,
 ) -> list[dict[Any, Any]]:
     """Return a conversation without tools that says the same in texts.
 
     Args:
         messages: of any role, ``tool`` too, and with ``tool_calls``.
         tools: as chat templates read them; without any, only what was called is put into words.
+        system: the template takes a system message.
     """
     told: list[dict[Any, Any]] = []
     before = None
@@ -47,9 +52,13 @@ def told_in_text(
         return told
     functions = (tool.get("function", tool) for tool in tools)
     offer = _OFFER.format(tools="\n".join(json.dumps(f, ensure_ascii=False) for f in functions))
-    if told and told[0].get("role") == "system":
-        system = f"{_text(told[0])}\n\n{offer}".lstrip()
-        return [{**told[0], "content": system}, *told[1:]]
+    if told and told[0].get("role") == "system" and system:
+        said = f"{_text(told[0])}\n\n{offer}".lstrip()
+        return [{**told[0], "content": said}, *told[1:]]
+    asked = next((i for i, message in enumerate(told) if message.get("role") == "user"), None)
+    if asked is not None and not system:
+        said = f"{offer}\n\n{_text(told[asked])}"
+        return [*told[:asked], {**told[asked], "content": said}, *told[asked + 1 :]]
     return [{"role": "system", "content": offer}, *told]
 
 

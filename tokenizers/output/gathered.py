@@ -12,8 +12,10 @@ class Gathered:
     or a thinking block it is left out, and so it is at both ends of what was thought.
     """
 
-    def __init__(self, *, calls: bool) -> None:
+    def __init__(self, *, calls: bool, content: bool = True) -> None:
+        """Without ``calls`` none follows what is said; without ``content`` that is dropped."""
         self._may_call = calls
+        self._may_say = content
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._deltas: list[ToolCallDelta] = []
@@ -25,6 +27,8 @@ class Gathered:
 
     def say(self, text: str) -> None:
         """Add content."""
+        if not self._may_say:
+            return
         text = self._trimmed(text)
         if not self._may_call:
             text, self._space = text + self._space, ""
@@ -58,7 +62,7 @@ class Gathered:
 
     def end(self) -> None:
         """Add the white space that nothing followed."""
-        if not self.thinking:
+        if not self.thinking and self._may_say:
             self._content.append(self._space)
         self._space = ""
 

@@ -134,14 +134,18 @@ class OutputSyntax:
     tools: ToolSyntax | None = None
     content_head: str = ""
 
-    def parser(self, *, tools: Sequence[Tool] = (), thinking: bool = False) -> Parser:
+    def parser(
+        self, *, tools: Sequence[Tool] = (), thinking: bool = False, calls_only: bool = False
+    ) -> Parser:
         """Return a parser of one answer.
 
         Args:
             tools: those that may be called; without any, all that is not thinking is content.
             thinking: the prompt has opened a thinking block.
+            calls_only: a grammar allows nothing but calls behind thinking, so that what is no call
+                is the beginning of one that was cut off, and is left out.
         """
-        return _SyntaxParser(self, tools, thinking)
+        return _SyntaxParser(self, tools, thinking, calls_only)
 
     def tool_grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_id: TokenId
@@ -166,9 +170,11 @@ class OutputSyntax:
 class _SyntaxParser:
     """Reads one answer; see `Parser`."""
 
-    def __init__(self, syntax: OutputSyntax, tools: Sequence[Tool], thinking: bool) -> None:
+    def __init__(
+        self, syntax: OutputSyntax, tools: Sequence[Tool], thinking: bool, calls_only: bool
+    ) -> None:
         self._source = Source()
-        self._out = Gathered(calls=bool(tools))
+        self._out = Gathered(calls=bool(tools), content=not calls_only)
         marks: list[str] = []
         if syntax.reasoning is not None:
             marks += (syntax.reasoning.open, syntax.reasoning.close)

@@ -73,14 +73,17 @@ class Answers:
             continue_final_message=continues,
             **{**thinking, **call.template_variables},
         )
-        opened = self._thinking_is_open(ids) or (continues and _is_thinking(call.messages))
-        begun = _begun_text(call.messages) if continues else ""
+        thought, begun = self._begun(call.messages) if continues else (False, "")
+        opened = thought or self._thinking_is_open(ids)
         constraint = self._constraint_maker(call, tools, opened=opened, begun=begun)
         parsed = params.skip_special_tokens and (self.syntax.reasoning is not None or tools)
+        must_call = bool(tools) and call.tool_choice != "auto"
         return [
             replace(
                 job,
-                parser=self.syntax.parser(tools=tools, thinking=opened) if parsed else None,
+                parser=self.syntax.parser(tools=tools, thinking=opened, calls_only=must_call)
+                if parsed
+                else None,
                 constraint=constraint() if constraint is not None else None,
             )
             for job in jobs_of(self._tokenizer, [ids], params, n, answers=not continues)
@@ -94,12 +97,24 @@ class Answers:
         from edge_llm.tokenizers.chat.history import history_of
         from edge_llm.tokenizers.chat.plain_tools import told_in_text
 
-        messages = history_of(self._template.source).prepared(checked_messages(messages))
+        history = history_of(self._template.source)
+        messages = history.prepared(checked_messages(messages))
         if not self._template.takes_tools:
-            messages, tools = told_in_text(messages, tools or ()), None
+            messages = told_in_text(messages, tools or (), system=history.system)
+            tools = None
         return encode_chat(
             self._tokenizer, self._template, messages, self._context, tools=tools, **options
         )
+
+    def _begun(self, messages: Sequence[Message]) -> tuple[bool, str]:
+        """Return whether the last message, which is to be continued, has not come to its content
+        yet, and what it says."""
+        from edge_llm.tokenizers.chat.conversation import with_reasoning
+        from edge_llm.tokenizers.chat.history import history_of
+
+        [last] = history_of(self._template.source).prepared(messages[-1:])
+        content = last["content"] if isinstance(last["content"], str) else ""
+        return bool(with_reasoning(last).get("reasoning_content")) and not content, content
 
     def _thinking_variables(self, thinking: ThinkingOptions) -> dict[str, Any]:
         reasoning = self.syntax.reasoning
@@ -133,7 +148,7 @@ class Answers:
             return body
         vocabulary = self._guide.vocabulary
         close = self._marker(reasoning.close)
-        opening = () if opened else self._opening(call, reasoning)
+        opening = () if opened or begun else self._opening(call, reasoning)
         if not (opened or opening):
             return body
         return lambda: Thinking(
@@ -242,16 +257,6 @@ def _offered(call: ChatCall) -> Sequence[Tool]:
     if isinstance(choice, NamedTool) and choice.name not in {tool.name for tool in call.tools}:
         raise RequestError("tool_choice names no tool that is there", param="tool_choice")
     return call.tools
-
-
-def _begun_text(messages: Sequence[Message]) -> str:
-    content = messages[-1].get("content") if messages else None
-    return content if isinstance(content, str) else ""
-
-
-def _is_thinking(messages: Sequence[Message]) -> bool:
-    """Tell whether the last message, which is to be continued, has not come to its content."""
-    return bool(messages[-1].get("reasoning_content")) and not messages[-1].get("content")
 
 
 def _is_begun(messages: Sequence[Message]) -> bool:

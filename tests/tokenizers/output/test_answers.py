@@ -76,6 +76,15 @@ def test_content_and_calls() -> None:
     assert read(HERMES, "  a \n").content == "  a \n"
 
 
+@pytest.mark.parametrize("end", ["", "<", "<tool_call>", '\n<tool_call>\n{"na'])
+def test_what_may_be_calls_alone_says_nothing(end: str) -> None:
+    """A length cuts the next call off before its name."""
+    for begun in ("", CALL):
+        parser = HERMES.parser(tools=TOOLS, calls_only=True)
+        answer = collect([parser.text(f"<think>\nso\n</think>\n\n{begun}{end}"), parser.finish()])
+        assert answer == ("", "so", [("weather", ROME)] if begun else [])
+
+
 def test_deltas_come_as_the_text_does() -> None:
     parser = HERMES.parser(tools=TOOLS)
     assert parser.text("Hi <too") == Parsed("Hi")
