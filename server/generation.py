@@ -7,6 +7,7 @@ The generation itself is `edge_llm.runner.generation.loop`.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,9 @@ from edge_llm.runner.generation.loop import Generation, Item, Job, Submit
 from edge_llm.server.errors import unavailable
 from edge_llm.server.service import Service
 from edge_llm.tokenizers.pieces import interruptible
+
+# Tokens that come within so little time are sent together; people read more slowly.
+TOGETHER_SECONDS = 0.005
 
 
 class ClientGoneError(Exception):
@@ -52,6 +56,7 @@ class ServedGeneration:
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._generation: Generation | None = None
+        self._inbox: _Inbox | None = None
         self._watcher = loop.create_task(self._watch(receive))
 
     async def start(self, submit: Submit, prepare: Callable[[], Prepared]) -> Prepared:
@@ -65,6 +70,7 @@ class ServedGeneration:
             Exception: what ``prepare`` raises, or the engine for a job; none runs then.
         """
         inbox = _Inbox(self._service.on_answer, lambda: self._service.leave(self))
+        self._inbox = inbox
 
         def work() -> Prepared:
             with interruptible(self._check):
@@ -92,8 +98,9 @@ class ServedGeneration:
             raise self._failure
         return working.result()
 
-    async def pieces(self) -> AsyncGenerator[Piece]:
-        """Yield the pieces of all answers, in the order in which they come.
+    async def pieces(self) -> AsyncGenerator[list[Piece]]:
+        """Yield the pieces of all answers, in the order in which they come: all that are there at
+        once.
 
         Raises:
             EdgeLLMError: an answer failed.
@@ -101,8 +108,22 @@ class ServedGeneration:
             ClientGoneError: the client hung up.
         """
         assert self._generation is not None
+        assert self._inbox is not None
         while (piece := await self._generation.next()) is not None:
-            yield piece
+            there = [piece]
+            failure: Exception | None = None
+            while self._inbox.filled and failure is None:
+                try:
+                    piece = await self._generation.next()
+                except Exception as exc:
+                    failure = exc  # behind what came before it
+                    break
+                if piece is None:
+                    break
+                there.append(piece)
+            yield there
+            if failure is not None:
+                raise failure
 
     def abort(self) -> None:
         """End it with an error."""
@@ -137,27 +158,58 @@ class ServedGeneration:
 
 class _Inbox:
     """An inbox that tells the figures of each answer that has ended, and when the last one has,
-    read or not."""
+    read or not.
+
+    What comes soon after other things waits a little and is read together with what comes next:
+    waking the event loop for each of many hundred tokens a second would take the time of one of
+    the engine's cores that they are computed with."""
 
     def __init__(
         self, on_answer: Callable[[RequestStatistics], None], on_end: Callable[[], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._left: deque[Item] = deque()
         self._items: asyncio.Queue[Item] = asyncio.Queue()
         self._on_answer = on_answer
         self._on_end = on_end
         self._running = 0
+        self._awaited = False  # the loop knows that something was left
+        self._next = 0.0  # the time (of the loop) before which nothing more is taken in
+
+    @property
+    def filled(self) -> bool:
+        """Whether `get` would not wait."""
+        return not self._items.empty()
 
     def expect(self, answers: int) -> None:
         """Say how many answers there will be, before there are any."""
         self._running = answers
 
     def put(self, item: Item) -> None:
-        # Fails where the loop was closed under a request that still ran, which ends it.
-        self._loop.call_soon_threadsafe(self._arrive, item)
+        # What is left before the loop forgets that it knows is found by the loop, what is left
+        # after that tells it again. Fails where the loop was closed under a request that still
+        # ran, which ends it.
+        self._left.append(item)
+        if isinstance(item, Exception):
+            self._loop.call_soon_threadsafe(self._take_in)
+        elif not self._awaited:
+            self._awaited = True
+            self._loop.call_soon_threadsafe(self._look)
 
     async def get(self) -> Item:
         return await self._items.get()
+
+    def _look(self) -> None:
+        if (wait := self._next - self._loop.time()) > 0:
+            self._loop.call_later(wait, self._take_in)
+        else:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        self._awaited = False
+        self._next = self._loop.time() + TOGETHER_SECONDS
+        while self._left:
+            self._arrive(self._left.popleft())
 
     def _arrive(self, item: Item) -> None:
         self._items.put_nowait(item)

@@ -114,10 +114,13 @@ class Reply:
         try:
             for part in shape.begin():
                 yield part
-            async for piece in generation.pieces():
-                tally.add(piece)
-                for part in shape.piece(piece, tally):
-                    yield part
+            async for pieces in generation.pieces():
+                parts: list[bytes] = []
+                for piece in pieces:
+                    tally.add(piece)
+                    parts += shape.piece(piece, tally)
+                if parts:
+                    yield b"".join(parts)
             for part in shape.end(tally):
                 yield part
         except ClientGoneError:
@@ -137,9 +140,10 @@ def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
 async def _collect(generation: ServedGeneration, prepared: Prepared) -> dict[str, Any]:
     tally = Tally(prepared.jobs, prepared.n)
     choices: list[list[Piece]] = [[] for _ in prepared.jobs]
-    async for piece in generation.pieces():
-        choices[piece.choice].append(piece)
-        tally.add(piece)
+    async for pieces in generation.pieces():
+        for piece in pieces:
+            choices[piece.choice].append(piece)
+            tally.add(piece)
     return prepared.shape.collected(choices, tally)
 
 
@@ -171,8 +175,16 @@ class Stream(Response):
             self._close()  # the parts close nothing where the first was never asked for
 
 
+# ASCII: some clients end lines at U+2028 and its like, which JSON allows inside strings.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encoded(data: Any) -> bytes:
+    """Return JSON on one line."""
+    return _encode(data).encode()
+
+
 def event(data: dict[str, Any], name: str | None = None) -> bytes:
     """Return a server-sent event."""
-    # ASCII: some clients end lines at U+2028 and its like, which JSON allows inside strings.
     head = b"" if name is None else b"event: " + name.encode() + b"\n"
-    return head + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    return head + b"data: " + encoded(data) + b"\n\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.arguments import arguments_object
 from edge_llm.server.errors import ApiError, error_body
 from edge_llm.server.openai.choices import finite, token_name, top_of
+from edge_llm.server.reply import encoded
 from edge_llm.server.tally import Tally
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -156,4 +156,4 @@ def _named(deltas: Sequence[ToolCallDelta]) -> Iterable[tuple[str, str]]:
 
 
 def _line(data: Line) -> bytes:
-    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+    return encoded(data) + b"\n"

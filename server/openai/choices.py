@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.errors import ApiError, error_body
-from edge_llm.server.reply import event
+from edge_llm.server.reply import encoded, event
 from edge_llm.server.requests.sampling import Generating
 from edge_llm.server.service import Model
 from edge_llm.server.tally import Tally
@@ -54,21 +54,25 @@ class Choices:
             "model": model.name,
             "system_fingerprint": f"fp_{model.digest[:16]}",
         }
+        # What all chunks share is written once: there may be a thousand a second.
+        self._before = b"data: " + encoded(self._head).removesuffix(b"}") + b',"choices":'
+        self._after = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
 
     def begin(self) -> Iterable[bytes]:
         for choice in range(self._count):
             if (opening := self._writer.opening(choice)) is not None:
-                yield self._chunk([opening])
+                yield self._before + encoded([opening]) + self._after
 
     def piece(self, piece: Piece, tally: Tally) -> Iterable[bytes]:
         parts = list(self._writer.grown(piece))
         for index, part in enumerate(parts):
             last = tally.complete and index == len(parts) - 1
-            yield self._chunk([part], **({"timings": tally.timings()} if last else {}))
+            more = b',"timings":' + encoded(tally.timings()) if last else b""
+            yield self._before + encoded([part]) + more + self._after
 
     def end(self, tally: Tally) -> Iterable[bytes]:
         if self._include_usage:
-            yield self._chunk([], usage=tally.usage())
+            yield event({**self._head, "choices": [], "usage": tally.usage()})
         yield b"data: [DONE]\n\n"
 
     def failed(self, error: ApiError) -> bytes:
@@ -81,10 +85,6 @@ class Choices:
             "usage": tally.usage(),
             "timings": tally.timings(),
         }
-
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        usage = {"usage": None} if self._include_usage else {}
-        return event({**self._head, "choices": choices, **usage, **more})
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> tuple[str, bytes]:
