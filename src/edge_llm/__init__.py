@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from edge_llm.export.pipeline import export
     from edge_llm.export.recipes.recipe import Recipe
+    from edge_llm.parsed import Tool, ToolCall, ToolCallDelta
     from edge_llm.runner.sampling import SamplingParams
 
 __version__ = "0.1.0"
@@ -65,6 +66,9 @@ _HOMES = {
     "TemplateError": "edge_llm.errors",
     "TokenizerError": "edge_llm.errors",
     "UnsupportedOperatorError": "edge_llm.errors",
+    "Tool": "edge_llm.parsed",
+    "ToolCall": "edge_llm.parsed",
+    "ToolCallDelta": "edge_llm.parsed",
     "Recipe": "edge_llm.export.recipes.recipe",
     "SamplingParams": "edge_llm.runner.sampling",
 }
@@ -91,6 +95,9 @@ __all__ = [
     "Stream",
     "TemplateError",
     "TokenizerError",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
     "UnsupportedOperatorError",
     "export",
     "load",

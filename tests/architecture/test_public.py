@@ -13,7 +13,7 @@ PUBLIC = """
     LLM CapacityError CheckpointError Completion ConfigError ContextLengthError EdgeLLMError
     ExportError GenerationError MissingDependencyError NativeError Piece ProgramError
     QualityGateError Recipe RequestError SamplingParams SourceError Stream TemplateError
-    TokenizerError UnsupportedOperatorError export load
+    TokenizerError Tool ToolCall ToolCallDelta UnsupportedOperatorError export load
 """
 
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from edge_llm.api.about import ModelAbout, about_of
-from edge_llm.api.answers import Answers
-from edge_llm.api.chat import ChatCall, chat_call
-from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType, embed_job
-from edge_llm.api.formats import FORMS, form_given, grammar_of
+from edge_llm.api.answering import apieces, awhole, whole
+from edge_llm.api.chat import ChatCall
+from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType
+from edge_llm.api.preparing import Preparation
 from edge_llm.api.prompts import (
     ChatOptions,
     Message,
     Options,
     Prompt,
     Prompts,
-    encode_prompt,
     is_several,
-    jobs_of,
     token_ids_of,
 )
-from edge_llm.api.rerank import Judge, JudgeJob, RerankCall, RerankJob, rerank_job
-from edge_llm.errors import RequestError, TemplateError
+from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
+from edge_llm.api.retrieval import Retrieval
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.file import Program
 from edge_llm.runner.engine.constraints import Constraint
@@ -36,12 +33,11 @@ from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.evaluation.logits import collect_logits
 from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.generation.answer import Completion, Piece
-from edge_llm.runner.generation.loop import AsyncInbox, Generation, Inbox, Job, Stream
-from edge_llm.runner.generation.vectors import Vectors, blocking, logits_of
+from edge_llm.runner.generation.loop import Inbox, Job, Stream
+from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.guide import Guide
-from edge_llm.runner.guidance.vocabulary import Vocabulary
-from edge_llm.runner.sampling import SamplingParams, canonical
+from edge_llm.runner.sampling import SamplingParams
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
     from edge_llm.tokenizers.chat.template import ChatTemplate
@@ -60,8 +56,8 @@ class LLM:
         self.program = program
         self.engine = engine
         self.tokenizer = tokenizer
-        self._template: ChatTemplate | None = None
-        self._judge: Judge | None = None
+        self._preparation = Preparation(program, engine.facts, tokenizer)
+        self._retrieval = Retrieval(program, engine, tokenizer)
         engine.start()
         self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
 
@@ -98,15 +94,7 @@ class LLM:
         Raises:
             TemplateError: it does not compile.
         """
-        from edge_llm.tokenizers.chat.template import ChatTemplate
-
-        source = self.program.documents.chat_template
-        if self._template is None and source is not None:
-            facts = self.program.documents.tokenizer
-            self._template = ChatTemplate(
-                source, bos=self._token_text(facts.bos_id), eos=self._token_text(facts.eos_id)
-            )
-        return self._template
+        return self._preparation.chat_template
 
     def require_chat_template(self) -> ChatTemplate:
         """Return the chat template.
@@ -114,12 +102,7 @@ class LLM:
         Raises:
             TemplateError: the program has none, or it does not compile.
         """
-        template = self.chat_template
-        if template is None:
-            raise TemplateError(
-                f"{self.name} has no chat template", hint="use generate, or `run --raw`"
-            )
-        return template
+        return self._preparation.require_chat_template()
 
     @cached_property
     def about(self) -> ModelAbout:
@@ -129,7 +112,7 @@ class LLM:
             TemplateError: its chat template does not compile.
         """
         chats = self.chat_template is not None
-        return about_of(self.program, self._answers.syntax if chats else None)
+        return about_of(self.program, self._preparation.answers.syntax if chats else None)
 
     def default_params(self, **overrides: Any) -> SamplingParams:
         """Return what the model's authors recommend, with ``overrides``: fields of
@@ -138,9 +121,7 @@ class LLM:
         Raises:
             RequestError: an unknown name, or a value of the wrong type or out of range.
         """
-        generation = asdict(self.program.documents.generation)
-        del generation["stop_ids"]  # the engine knows them
-        return SamplingParams(**(generation | canonical(overrides)))
+        return self._preparation.params(None, overrides)
 
     def encode_chat(
         self,
@@ -160,25 +141,12 @@ class LLM:
                 tokens; one that is not refused here may still be too long.
             TokenizerError: a text is not Unicode (lone surrogates).
         """
-        return self._answers.encode(messages, tools=tools, **kwargs)
+        return self._preparation.answers.encode(messages, tools=tools, **kwargs)
 
-    @cached_property
+    @property
     def guide(self) -> Guide:
         """What holds answers to grammars; it prepares the vocabulary when it is first needed."""
-        template = self.program.documents.chat_template or ""
-        written = {i for text, i in self.tokenizer.added_ids.items() if text in template}
-        return Guide(
-            lambda: Vocabulary.of(
-                self.tokenizer,
-                size=self.engine.facts.vocab,
-                end_ids=self.engine.facts.stop_ids,
-                controls=written,
-            )
-        )
-
-    @cached_property
-    def _answers(self) -> Answers:
-        return Answers(self.tokenizer, self.require_chat_template(), self.context, self.guide)
+        return self._preparation.guide
 
     def chat_jobs(self, call: ChatCall, params: SamplingParams, n: int | None = None) -> list[Job]:
         """Return the jobs of ``n`` answers (None: one) to a chat.
@@ -187,7 +155,15 @@ class LLM:
             RequestError: an option that this model cannot honour, or ``n`` is not 1 to 128.
             TemplateError, ContextLengthError, TokenizerError: as `encode_chat`.
         """
-        return self._answers.jobs(call, params, n)
+        return self._preparation.answers.jobs(call, params, n)
+
+    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
+        """Return jobs whose answers are held to a grammar.
+
+        Raises:
+            RequestError: with ``param``: it cannot be enforced.
+        """
+        return self._preparation.guided(jobs, grammar, param)
 
     def submit(
         self,
@@ -198,7 +174,7 @@ class LLM:
         constraint: Constraint | None = None,
     ) -> Request:
         """Queue a prompt without waiting; see `Engine.submit`."""
-        params = self._params(params, {})
+        params = self._preparation.params(params, {})
         return self.engine.submit(prompt_ids, params, on_event, constraint=constraint)
 
     @overload
@@ -222,7 +198,7 @@ class LLM:
         """Return the whole continuation of a text or of token ids; of several prompts, or with
         ``n``, a list of them: ``n`` for each prompt, one prompt after the other. Arguments and
         errors as `stream`."""
-        answers = self._whole(self._continue(prompt, params, n, options))
+        answers = whole(self.submit, self._preparation.prompts(prompt, params, n, options))
         return answers if is_several(prompt) or n is not None else answers[0]
 
     def stream(
@@ -242,7 +218,9 @@ class LLM:
                 answers come as they are made, and `Piece.choice` tells them apart.
             params: how to sample; None takes `default_params`.
             n: answers to each prompt, 1 to 128; the i-th samples with ``seed + i``.
-            options: fields of `SamplingParams` by name, which change ``params``.
+            options: fields of `SamplingParams` by name, which change ``params``, and a form for
+                the answer (``response_format``, ``json_schema``, ``regex``, ``choice``,
+                ``grammar``), one at a time.
 
         Raises:
             ContextLengthError: a prompt leaves no room in the context.
@@ -251,7 +229,7 @@ class LLM:
             CapacityError: the KV budget can never hold a prompt and a token more.
             GenerationError, NativeError: the request failed while it ran.
         """
-        return Stream(self.submit, self._continue(prompt, params, n, options))
+        return Stream(self.submit, self._preparation.prompts(prompt, params, n, options))
 
     @overload
     def agenerate(
@@ -273,7 +251,9 @@ class LLM:
     ) -> Completion | list[Completion]:
         """Return what `generate` returns, from an event loop. Cancelling the task cancels the
         request."""
-        answers = await self._awhole(lambda: self._continue(prompt, params, n, options))
+        answers = await awhole(
+            self.submit, lambda: self._preparation.prompts(prompt, params, n, options)
+        )
         return answers if is_several(prompt) or n is not None else answers[0]
 
     def astream(
@@ -287,7 +267,7 @@ class LLM:
         """Return the pieces of `stream` for ``async for``. The request is queued when the first
         piece is asked for, and errors come from there; cancelling the task, or closing the
         iterator, cancels it."""
-        return self._apieces(lambda: self._continue(prompt, params, n, options))
+        return apieces(self.submit, lambda: self._preparation.prompts(prompt, params, n, options))
 
     @overload
     def chat(
@@ -333,21 +313,33 @@ class LLM:
     ) -> Completion | list[Completion] | Stream:
         """Return the answer to a conversation: messages with ``role`` and ``content``.
 
-        Options beside those of `stream`: ``tools`` (functions, or objects as in OpenAI's API) with
-        ``tool_choice`` ("auto", "none", "required", or a tool's name) and ``parallel_tool_calls``;
-        ``enable_thinking``, ``reasoning_effort`` and ``thinking_budget`` (tokens);
-        ``continue_final_message``; ``chat_template_kwargs``, variables of the chat template. The
-        answer's ``tool_calls`` and ``reasoning`` are beside its ``text``.
+        The answer's ``tool_calls`` and ``reasoning`` are beside its ``text``.
+
+        Args:
+            messages: objects in the form of OpenAI's API, with ``role`` and ``content``.
+            params: how to sample; None takes `default_params`.
+            stream: return the pieces as they are made.
+            n: answers, 1 to 128, which are then a list; the i-th samples with ``seed + i``.
+            options: fields of `SamplingParams` by name, which change ``params``; and
+
+                - ``response_format``, ``json_schema``, ``regex``, ``choice``, ``grammar``: a form
+                  for the content, one at a time;
+                - ``tools``: functions, `Tool` objects, or objects as in OpenAI's API, with
+                  ``tool_choice`` ("auto", "none", "required", or a tool's name) and
+                  ``parallel_tool_calls``;
+                - ``enable_thinking``, ``reasoning_effort``, ``thinking_budget`` (tokens);
+                - ``continue_final_message``: go on with a last message of the assistant;
+                - ``chat_template_kwargs``: variables of the chat template.
 
         Raises:
             RequestError: also an option that this model cannot honour.
             TemplateError: there is no chat template, or it rejects the messages.
             Others: as `stream`.
         """
-        jobs = self._answer(messages, params, n, options)
+        jobs = self._preparation.chat(messages, params, n, options)
         if stream:
             return Stream(self.submit, jobs)
-        answers = self._whole(jobs)
+        answers = whole(self.submit, jobs)
         return answers[0] if n is None else answers
 
     @overload
@@ -396,13 +388,13 @@ class LLM:
         `astream`."""
 
         def jobs() -> list[Job]:
-            return self._answer(messages, params, n, options)
+            return self._preparation.chat(messages, params, n, options)
 
         async def answer() -> Completion | list[Completion]:
-            answers = await self._awhole(jobs)
+            answers = await awhole(self.submit, jobs)
             return answers[0] if n is None else answers
 
-        return self._apieces(jobs) if stream else answer()
+        return apieces(self.submit, jobs) if stream else answer()
 
     def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
         """Return the raw logits of every position, [n, vocab] float32; row i is about the token
@@ -470,8 +462,7 @@ class LLM:
             input_type=input_type,
             prompt=prompt,
         )
-        job = self.embed_job(call)
-        return job.finish(blocking(lambda inbox: self.vectors(job, inbox)))
+        return self._retrieval.embed(call)
 
     async def aembed(
         self,
@@ -485,8 +476,6 @@ class LLM:
     ) -> Float32:
         """Return what `embed` returns, from an event loop. Cancelling the task cancels the
         request."""
-        import asyncio
-
         call = EmbedCall(
             texts=texts,
             pooling=pooling,
@@ -495,17 +484,12 @@ class LLM:
             input_type=input_type,
             prompt=prompt,
         )
-        job = await asyncio.to_thread(self.embed_job, call)
-        vectors = self.vectors(job, AsyncInbox())
-        try:
-            return job.finish(await vectors.collect())
-        finally:
-            vectors.close()
+        return await self._retrieval.aembed(call)
 
     def embed_job(self, call: EmbedCall) -> EmbedJob:
         """Check and encode what `embed` is asked. Raises as it does, but for what fails while it
         runs."""
-        return embed_job(self.program, self.tokenizer, self.context, call)
+        return self._retrieval.embed_job(call)
 
     def rerank(
         self, query: str, documents: Sequence[str], *, instruction: str | None = None
@@ -527,120 +511,25 @@ class LLM:
             TokenizerError, CapacityError, GenerationError, NativeError: as `embed`.
         """
         call = RerankCall(query=query, documents=documents, instruction=instruction)
-        reranking = self.rerank_job(call)
-        return reranking.finish(blocking(lambda inbox: self.vectors(reranking.job, inbox)))
+        return self._retrieval.rerank(call)
 
     async def arerank(
         self, query: str, documents: Sequence[str], *, instruction: str | None = None
     ) -> list[float]:
         """Return what `rerank` returns, from an event loop. Cancelling the task cancels the
         request."""
-        import asyncio
-
         call = RerankCall(query=query, documents=documents, instruction=instruction)
-        reranking = await asyncio.to_thread(self.rerank_job, call)
-        vectors = self.vectors(reranking.job, AsyncInbox())
-        try:
-            return reranking.finish(await vectors.collect())
-        finally:
-            vectors.close()
+        return await self._retrieval.arerank(call)
 
     def rerank_job(self, call: RerankCall) -> RerankJob:
         """Check and encode what `rerank` is asked. Raises as it does, but for what fails while it
         runs."""
-        facts = self.program.documents.rerank
-        judge = self._judge
-        if facts is not None and (judge is None or judge.facts is not facts):
-            self._judge = judge = Judge(self.tokenizer, facts)
-        return rerank_job(self.program, self.tokenizer, self.context, call, judge)
+        return self._retrieval.rerank_job(call)
 
     def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors:
         """Submit the texts of a job. Raises as `Engine.submit_embedding` and `submit_logits`."""
-        engine, most = self.engine, 2 * self.engine.max_sequences
-        if isinstance(job, EmbedJob):
-            pooling = job.pooling
-            return Vectors(
-                lambda ids, on_event: engine.submit_embedding(ids, pooling, on_event),
-                job.ids,
-                inbox,
-                most=most,
-            )
-        return Vectors(
-            lambda ids, on_event: engine.submit_logits(ids, on_event, last_only=True),
-            job.ids,
-            inbox,
-            most=most,
-            take=logits_of(job.yes_id, job.no_id),
-        )
+        return self._retrieval.vectors(job, inbox)
 
     def stats(self) -> EngineStatistics:
         """Return what the engine is doing now."""
         return self.engine.stats()
-
-    def _token_text(self, token: int | None) -> str | None:
-        return (
-            None
-            if token is None
-            else self.tokenizer.decode([token], skip_specials=False, continues=True)
-        )
-
-    def _continue(
-        self, prompt: Prompt | Prompts, params: Params, n: int | None, options: Mapping[str, Any]
-    ) -> list[Job]:
-        sampling, forms = dict(options), dict(options)
-        for name in FORMS:
-            sampling.pop(name, None)
-        prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
-        ids = [encode_prompt(self.tokenizer, item, self.context) for item in prompts]
-        jobs = jobs_of(self.tokenizer, ids, self._params(params, sampling), n)
-        grammar = grammar_of(forms)
-        return jobs if grammar is None else self.guided(jobs, grammar, form_given(forms))
-
-    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
-        """Return jobs whose answers are held to a grammar.
-
-        Raises:
-            RequestError: with ``param``: it cannot be enforced.
-        """
-        return [replace(job, constraint=self.guide.constraint(grammar, param)) for job in jobs]
-
-    def _answer(
-        self, messages: Sequence[Message], params: Params, n: Count, options: Mapping[str, Any]
-    ) -> list[Job]:
-        call, sampling = chat_call(messages, options)
-        return self.chat_jobs(call, self._params(params, sampling), n)
-
-    def _params(self, params: Params, options: Mapping[str, Any]) -> SamplingParams:
-        if params is None:
-            return self.default_params(**options)
-        if not isinstance(params, SamplingParams):
-            raise RequestError(
-                f"params is of type {type(params).__name__}, expected SamplingParams",
-                param="params",
-            )
-        return replace(params, **canonical(options)) if options else params
-
-    def _whole(self, jobs: list[Job]) -> list[Completion]:
-        with Stream(self.submit, jobs) as stream:
-            return stream.completions()
-
-    async def _awhole(self, jobs: Callable[[], list[Job]]) -> list[Completion]:
-        generation = await self._begin(jobs)
-        try:
-            return await generation.completions()
-        finally:
-            generation.close()
-
-    async def _apieces(self, jobs: Callable[[], list[Job]]) -> AsyncGenerator[Piece]:
-        generation = await self._begin(jobs)
-        try:
-            while (piece := await generation.next()) is not None:
-                yield piece
-        finally:
-            generation.close()
-
-    async def _begin(self, jobs: Callable[[], list[Job]]) -> Generation:
-        import asyncio  # here: a program that only blocks starts faster without
-
-        # Texts are encoded in a thread: a long one would hold up the loop.
-        return Generation(self.submit, await asyncio.to_thread(jobs), AsyncInbox())

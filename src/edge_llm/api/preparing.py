@@ -1,0 +1,152 @@
+"""From what a caller asks of one loaded program to jobs: sampling parameters by name, prompts and
+chats as token ids, forms as constraints. Nothing runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from edge_llm.api.answers import Answers
+from edge_llm.api.chat import chat_call
+from edge_llm.api.formats import FORMS, form_given, grammar_of
+from edge_llm.api.prompts import Message, Prompt, Prompts, encode_prompt, is_several, jobs_of
+from edge_llm.errors import RequestError, TemplateError
+from edge_llm.program.file import Program
+from edge_llm.runner.engine.requests import EngineFacts
+from edge_llm.runner.generation.loop import Job
+from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.runner.guidance.guide import Guide
+from edge_llm.runner.guidance.vocabulary import Vocabulary
+from edge_llm.runner.sampling import SamplingParams, canonical
+
+if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
+    from edge_llm.tokenizers.chat.template import ChatTemplate
+    from edge_llm.tokenizers.tokenizer import Tokenizer
+
+
+class Preparation:
+    """What the calls of `LLM` have in common before anything runs."""
+
+    def __init__(self, program: Program, facts: EngineFacts, tokenizer: Tokenizer) -> None:
+        """Share them with the `LLM`."""
+        self._program = program
+        self._facts = facts
+        self._tokenizer = tokenizer
+        self._template: ChatTemplate | None = None
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The program's chat template, None if it has none.
+
+        Raises:
+            TemplateError: it does not compile.
+        """
+        from edge_llm.tokenizers.chat.template import ChatTemplate
+
+        source = self._program.documents.chat_template
+        if self._template is None and source is not None:
+            facts = self._program.documents.tokenizer
+            self._template = ChatTemplate(
+                source, bos=self._token_text(facts.bos_id), eos=self._token_text(facts.eos_id)
+            )
+        return self._template
+
+    def require_chat_template(self) -> ChatTemplate:
+        """Return the chat template.
+
+        Raises:
+            TemplateError: the program has none, or it does not compile.
+        """
+        template = self.chat_template
+        if template is None:
+            raise TemplateError(
+                f"{self._program.documents.model.name} has no chat template",
+                hint="use generate, or `run --raw`",
+            )
+        return template
+
+    @cached_property
+    def guide(self) -> Guide:
+        """What holds answers to grammars; it prepares the vocabulary when it is first needed."""
+        template = self._program.documents.chat_template or ""
+        written = {i for text, i in self._tokenizer.added_ids.items() if text in template}
+        return Guide(
+            lambda: Vocabulary.of(
+                self._tokenizer,
+                size=self._facts.vocab,
+                end_ids=self._facts.stop_ids,
+                controls=written,
+            )
+        )
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What makes jobs of chats.
+
+        Raises:
+            TemplateError: as `require_chat_template`.
+        """
+        template = self.require_chat_template()
+        return Answers(self._tokenizer, template, self._facts.context, self.guide)
+
+    def params(self, params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
+        """Return ``params``, or what the model's authors recommend, changed by options by name.
+
+        Raises:
+            RequestError: an unknown name, or a value of the wrong type or out of range.
+        """
+        if params is None:
+            generation = asdict(self._program.documents.generation)
+            del generation["stop_ids"]  # the engine knows them
+            return SamplingParams(**(generation | canonical(options)))
+        if not isinstance(params, SamplingParams):
+            raise RequestError(
+                f"params is of type {type(params).__name__}, expected SamplingParams",
+                param="params",
+            )
+        return replace(params, **canonical(options)) if options else params
+
+    def prompts(
+        self,
+        prompt: Prompt | Prompts,
+        params: SamplingParams | None,
+        n: int | None,
+        options: Mapping[str, Any],
+    ) -> list[Job]:
+        """Return the jobs of `LLM.generate`, and raise as it does."""
+        sampling, forms = dict(options), dict(options)
+        for name in FORMS:
+            sampling.pop(name, None)
+        prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
+        ids = [encode_prompt(self._tokenizer, item, self._facts.context) for item in prompts]
+        jobs = jobs_of(self._tokenizer, ids, self.params(params, sampling), n)
+        grammar = grammar_of(forms)
+        return jobs if grammar is None else self.guided(jobs, grammar, form_given(forms))
+
+    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
+        """Return jobs whose answers are held to a grammar.
+
+        Raises:
+            RequestError: with ``param``: it cannot be enforced.
+        """
+        return [replace(job, constraint=self.guide.constraint(grammar, param)) for job in jobs]
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None,
+        n: int | None,
+        options: Mapping[str, Any],
+    ) -> list[Job]:
+        """Return the jobs of `LLM.chat`, and raise as it does."""
+        call, sampling = chat_call(messages, options)
+        return self.answers.jobs(call, self.params(params, sampling), n)
+
+    def _token_text(self, token: int | None) -> str | None:
+        return (
+            None
+            if token is None
+            else self._tokenizer.decode([token], skip_specials=False, continues=True)
+        )
