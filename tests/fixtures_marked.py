@@ -16,6 +16,10 @@ class Marked:
         self._called = False
         self._depth = 0  # of brackets inside a call
 
+    @property
+    def aside(self) -> bool:
+        return self.reasoning or self._called or self._name is not None
+
     def text(self, text: str) -> Parsed:
         parsed = Parsed()
         for character in text:

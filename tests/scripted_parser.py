@@ -26,6 +26,10 @@ class ScriptedParser:
         self._name = ""
         self._calls = -1
 
+    @property
+    def aside(self) -> bool:
+        return self._place != ANSWER
+
     def text(self, text: str) -> Parsed:
         parsed = Parsed()
         for character in text:

@@ -7,8 +7,9 @@ string, and the figures count what was sampled until then.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Protocol
 
 from edge_llm.parsed import Parsed, Parser, ToolCall, ToolCallDelta, whole_calls
@@ -37,6 +38,7 @@ class Piece:
         reasoning: the next characters of a thinking block, which come before ``text``.
         tool_calls: parts of tool calls, which come after ``text``.
         stop: the stop string that ended the answer, in its last piece.
+        asides: which of ``token_ids`` are of thinking or calls; empty if none is.
     """
 
     text: str
@@ -49,6 +51,14 @@ class Piece:
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     stop: str | None = None
+    asides: tuple[bool, ...] = ()
+
+    def scored(self) -> Iterator[tuple[int, TokenLogprobs]]:
+        """Yield the tokens of the content with their log-probabilities, if asked for."""
+        asides = self.asides or repeat(False)
+        for token, scores, aside in zip(self.token_ids, self.logprobs or (), asides, strict=False):
+            if not aside:
+                yield token, scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,7 @@ class ShowSpecials:
     """A parser for which all is content, control tokens as they are written included."""
 
     reasoning = False
+    aside = False
 
     def text(self, text: str) -> Parsed:
         """Return the text."""
@@ -98,6 +109,17 @@ class ShowSpecials:
 
 
 NOTHING = Parsed()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A token that waits for its text to settle: where that begins, and whether it is no content
+    (see `Parser.aside`)."""
+
+    place: int
+    token: int
+    logprobs: TokenLogprobs | None
+    aside: bool = False
 
 
 class Answer:
@@ -122,8 +144,7 @@ class Answer:
         self._called = False
         self._scanned = 0  # characters that went into the scanner
         self._settled = 0  # characters that came out
-        # Tokens that wait for their text to settle, and where it begins.
-        self._waiting: deque[tuple[int, int, TokenLogprobs | None]] = deque()
+        self._waiting: deque[_Waiting] = deque()
 
     @property
     def stopped(self) -> bool:
@@ -144,17 +165,27 @@ class Answer:
 
     def _token(self, token: int, logprobs: TokenLogprobs | None) -> Piece:
         self._sampled += 1
-        self._waiting.append((self._scanned, token, logprobs))
+        self._waiting.append(_Waiting(self._scanned, token, logprobs))
         parser = self._parser
         if parser is None:
             return self._piece(Parsed(self._scan(self._decoder.push(token))))
         self._reasoned += parser.reasoning
+        aside = parser.aside
         if (special := self._decoder.special(token)) is not None:
             # Half a character before it belongs to the text before it.
             parsed = _parse(parser, self._decoder.finish()) + parser.special(token, special)
         else:
             parsed = _parse(parser, self._decoder.push(token))
+        if (aside or parser.aside) and not parsed.content:
+            self._set_aside()
         return self._piece(self._scanned_part(parsed))
+
+    def _set_aside(self) -> None:
+        """Note of the last tokens, no text of which was content, that none will be."""
+        for waiting in reversed(self._waiting):
+            if waiting.place < self._scanned or waiting.aside:
+                break
+            waiting.aside = True
 
     def _finish(self, reason: FinishReason, stats: RequestStatistics) -> Piece:
         text = self._decoder.finish()
@@ -202,12 +233,14 @@ class Answer:
         self._settled += len(parsed.content)
         tokens: list[int] = []
         logprobs: list[TokenLogprobs] = []
+        asides: list[bool] = []
         waiting = self._waiting
-        while waiting and (last or waiting[0][0] < self._settled):
-            _, token, scores = waiting.popleft()
-            tokens.append(token)
-            if scores is not None:
-                logprobs.append(scores)
+        while waiting and (last or waiting[0].place < self._settled):
+            next_ = waiting.popleft()
+            tokens.append(next_.token)
+            asides.append(next_.aside)
+            if next_.logprobs is not None:
+                logprobs.append(next_.logprobs)
         return Piece(
             parsed.content,
             tuple(tokens),
@@ -218,6 +251,7 @@ class Answer:
             reasoning=parsed.reasoning,
             tool_calls=parsed.tool_calls,
             stop=self._scanner.stop if finish_reason else None,
+            asides=tuple(asides) if any(asides) else (),
         )
 
 

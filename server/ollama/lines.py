@@ -122,9 +122,7 @@ class LineShape:
             return {}
         return {
             "logprobs": [
-                self._entry(token, scores)
-                for piece in pieces
-                for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False)
+                self._entry(token, scores) for piece in pieces for token, scores in piece.scored()
             ]
         }
 

@@ -106,9 +106,7 @@ class ChatWriter:
         if not self._logprobs:
             return None
         content = [
-            self._entry(token, scores)
-            for piece in pieces
-            for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False)
+            self._entry(token, scores) for piece in pieces for token, scores in piece.scored()
         ]
         return {"content": content, "refusal": None}
 

@@ -202,7 +202,7 @@ class CompletionWriter:
                 yield from zip(
                     echo.ids, piece.prompt_logprobs, echo.offsets(self._tokenizer), strict=True
                 )
-            for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False):
+            for token, scores in piece.scored():
                 yield token, scores, self._offsets[choice].advance(token)
 
 

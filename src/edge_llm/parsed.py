@@ -69,6 +69,10 @@ class Parser(Protocol):
     def reasoning(self) -> bool:
         """True while what comes next belongs to a thinking block."""
 
+    @property
+    def aside(self) -> bool:
+        """True while what came last is no content: thinking, a call, or blanks behind them."""
+
     def text(self, text: str) -> Parsed:
         """Return what the next characters settle."""
 

@@ -48,6 +48,10 @@ class Thoughts:
         self.reasoning = False
         self._calls = -1
 
+    @property
+    def aside(self) -> bool:
+        return self.reasoning or self._calls >= 0
+
     def text(self, text: str) -> Parsed:
         if self.reasoning:
             return Parsed(reasoning=text)
@@ -95,6 +99,15 @@ def test_a_parser_sees_control_tokens_and_takes_the_answer_apart() -> None:
     assert completion.stats.reasoning_tokens == 4  # with the token that ends it
     assert completion.token_ids == tuple(tokens)
     assert whole(tokens).text == "awhyso"
+
+
+def test_log_probabilities_are_of_the_content_where_an_answer_has_more() -> None:
+    tokens = [*ids("a"), THINK, *ids("why"), ANSWER, *ids("so|x")]
+    pieces = answer(tokens, parser=Thoughts())
+    assert [token for piece in pieces for token, _ in piece.scored()] == ids("aso")
+    assert [token for piece in pieces for token in piece.token_ids] == tokens
+    plain = answer(ids("also"))
+    assert [token for piece in plain for token, _ in piece.scored()] == ids("also")
 
 
 def test_calls_are_told_in_parts_and_are_why_an_answer_ended() -> None:

@@ -28,6 +28,7 @@ class Script:
     """Parses an answer of which each character stands for a part."""
 
     reasoning = False
+    aside = False
 
     def __init__(self, parts: dict[str, Parsed]) -> None:
         self._parts = parts

@@ -25,6 +25,11 @@ class Gathered:
         self._index = -1
         self.thinking = False
 
+    @property
+    def aside(self) -> bool:
+        """Whether nothing was said since the last block or call."""
+        return self.thinking or self._bare
+
     def say(self, text: str) -> None:
         """Add content."""
         if not self._may_say:

@@ -189,6 +189,11 @@ class _SyntaxParser:
         """Tell whether the next characters belong to a thinking block."""
         return self._out.thinking
 
+    @property
+    def aside(self) -> bool:
+        """Tell whether what came last is no content."""
+        return self._out.aside
+
     def text(self, text: str) -> Parsed:
         """Return what the next characters settle."""
         if not text:

@@ -209,5 +209,5 @@ def _logprobs(tokenizer: Tokenizer, piece: Piece) -> list[dict[str, Any]]:
     return [
         entry(token, finite(scores.logprob))
         | {"top_logprobs": [entry(other, logprob) for other, logprob in top_of(scores)]}
-        for token, scores in zip(piece.token_ids, piece.logprobs or (), strict=False)
+        for token, scores in piece.scored()
     ]
