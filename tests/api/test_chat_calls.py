@@ -288,3 +288,20 @@ def test_a_call_that_is_cut_off_is_no_content(llm: edge_llm.LLM) -> None:
     for most in range(1, 60, 3):
         answer = answered(llm, NO_SYSTEM, call, max_tokens=most)
         assert answer.text == ""
+
+
+def test_content_stands_behind_thinking_as_in_the_template(llm: edge_llm.LLM) -> None:
+    template = THINKING.replace(
+        "{{ m.content }}",
+        "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+        "{{ m.content }}",
+    )
+    call = ChatCall(
+        messages=CHAT,
+        grammar=Grammar.json_schema(SCHEMA),
+        thinking=ThinkingOptions(budget=3),
+    )
+    answer = answered(llm, template, call)
+    Sky.model_validate_json(answer.text)
+    written = llm.tokenizer.decode(answer.token_ids, skip_specials=False)
+    assert written.partition("</think>")[2].startswith('\n\n{"color"')

@@ -18,7 +18,7 @@ from edge_llm.tokenizers.output.lark import (
     sequence,
 )
 from edge_llm.tokenizers.output.shapes import Shapes
-from edge_llm.tokenizers.output.source import Source, Steps
+from edge_llm.tokenizers.output.source import Source, Steps, drop
 from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of
 
@@ -73,7 +73,7 @@ class GemmaCalls:
                 out.arguments("{}")
                 continue
             if (yield from self._entries(source, out, 1)):
-                yield from source.until([self.close], _drop)
+                yield from source.until([self.close], drop)
 
     def _entries(self, source: Source, out: Gathered, depth: int) -> Steps[bool]:
         """Read an object behind its brace; return whether it has come to its end."""
@@ -94,7 +94,7 @@ class GemmaCalls:
                 source.take(len(self.quote))
                 if (yield from source.until([self.quote], key.append)) is None:
                     return False
-            stop = yield from source.until((":", "}"), _drop if quoted else key.append)
+            stop = yield from source.until((":", "}"), drop if quoted else key.append)
             if stop != ":":
                 out.arguments("}" if stop else "")
                 return stop is not None
@@ -251,7 +251,3 @@ class _Values:
             all_kinds = sorted(self._any.keys() - {"integer"})
             self.shapes.rules[value] = either(self._any[kind] for kind in all_kinds)
         return self.shapes.add(either(self._any[kind] for kind in sorted(kinds)))
-
-
-def _drop(text: str) -> None:
-    """Let go of text that means nothing here."""

@@ -17,7 +17,7 @@ from edge_llm.tokenizers.output.lark import (
     rules,
     sequence,
 )
-from edge_llm.tokenizers.output.source import Source, Steps
+from edge_llm.tokenizers.output.source import Source, Steps, drop
 from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 
 _ARGUMENTS = ("arguments", "parameters")
@@ -153,7 +153,7 @@ class JsonCalls:
             else:
                 if names is not None and not called and key != "type":
                     return False  # an object that the model was asked for, perhaps
-                if not (yield from source.json_value(_drop, self.close)):
+                if not (yield from source.json_value(drop, self.close)):
                     break
         if called and not given:
             out.arguments("{}")
@@ -191,7 +191,3 @@ class JsonCalls:
         return ToolGrammar(
             rules(start, {"block": block, **named}), rules(within, named), self.opens[:1]
         )
-
-
-def _drop(text: str) -> None:
-    """Let go of a value that means nothing here."""

@@ -18,7 +18,7 @@ from edge_llm.tokenizers.output.lark import (
     rules,
     sequence,
 )
-from edge_llm.tokenizers.output.source import Source, Steps
+from edge_llm.tokenizers.output.source import Source, Steps, drop
 from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 
 
@@ -83,7 +83,7 @@ class NamedCalls:
             else:
                 yield from source.json_value(out.arguments, self.close or None)
             if self.close:
-                end = yield from source.until((self.close, self.open), _drop)
+                end = yield from source.until((self.close, self.open), drop)
                 if end == self.open:
                     source.back(end)
 
@@ -120,7 +120,3 @@ class NamedCalls:
             rules(sequence(opening, "call", more, end) if begin else "call", named),
             (self.around[0] if self.around else self.open,),
         )
-
-
-def _drop(text: str) -> None:
-    """Let go of text that means nothing here."""

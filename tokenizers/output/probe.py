@@ -20,6 +20,7 @@ _NO_EFFORT = "vyqzj"
 _SAID = "kzwqx"
 _CHAT = [{"role": "user", "content": _SAID}]
 _KEY, _VALUE = "place", "wqzkx"
+_THOUGHT = "zzkqw"
 TOOL = Tool(
     "look_up",
     "Look up",
@@ -45,7 +46,7 @@ def with_switches(reasoning: ReasoningSyntax, template: ChatTemplate) -> Reasoni
     plain = _rendered(template)
     if plain is None:
         return reasoning
-    reasoning = replace(reasoning, opened=reasoning.opened_by(plain))
+    reasoning = replace(reasoning, opened=reasoning.opened_by(plain), gap=_gap(reasoning, template))
     for variable in _VARIABLES:
         if variable not in template.source:
             continue
@@ -84,6 +85,18 @@ def reads(row: ToolSyntax, turn: str) -> bool:
         return names == [TOOL.name] and json.loads(arguments) == {_KEY: _VALUE}
     except ValueError:
         return False
+
+
+def _gap(reasoning: ReasoningSyntax, template: ChatTemplate) -> str:
+    """Return the white space behind a thinking block, none where the template writes no block."""
+    message = {"role": "assistant", "content": _VALUE, "reasoning_content": _THOUGHT}
+    try:
+        text = template.render([*_CHAT, message], add_generation_prompt=False)
+    except TemplateError:
+        return ""
+    between = text.rpartition(_THOUGHT)[2].partition(_VALUE)[0]
+    gap = between.rpartition(reasoning.close)[2]
+    return "" if gap.strip() or reasoning.close not in between else gap
 
 
 def _efforts(template: ChatTemplate, plain: str) -> tuple[str, ...]:

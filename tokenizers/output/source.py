@@ -21,6 +21,10 @@ _QUOTE = re.compile(r'["\\]')
 _SCALAR_END = re.compile(r"[\s,}\]]")
 
 
+def drop(text: str) -> None:
+    """Let go of text that means nothing where it stands; an `Emit`."""
+
+
 class Source:
     """The characters of an answer that are not read yet.
 

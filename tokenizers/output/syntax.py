@@ -59,6 +59,7 @@ class ReasoningSyntax:
 
     Attributes:
         open, close: the texts around it.
+        gap: white space that the template writes between the block and content.
         opened: the template's prompt for an answer has opened the block, unless told otherwise.
         variable: the template's variable that turns thinking on and off; None if it has none.
         default: whether it is on where the variable is not given.
@@ -70,6 +71,7 @@ class ReasoningSyntax:
 
     open: str
     close: str
+    gap: str = ""
     opened: bool = False
     variable: str | None = None
     default: bool = True

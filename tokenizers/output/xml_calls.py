@@ -17,7 +17,7 @@ from edge_llm.tokenizers.output.lark import (
     sequence,
 )
 from edge_llm.tokenizers.output.shapes import Shapes
-from edge_llm.tokenizers.output.source import Source, Steps
+from edge_llm.tokenizers.output.source import Source, Steps, drop
 from edge_llm.tokenizers.output.syntax import TokenId, ToolGrammar
 from edge_llm.tokenizers.output.values import escaped, json_of, kinds_of, schema_of
 
@@ -102,7 +102,7 @@ class XmlCalls:
                 break
             called = True
         if called:
-            end = yield from source.until(filter(None, (self.close, self.open)), _drop)
+            end = yield from source.until(filter(None, (self.close, self.open)), drop)
             if end == self.open:
                 source.back(end)
         return called
@@ -151,7 +151,7 @@ class XmlCalls:
             Whether it has come to its end.
         """
         if self.value_open:
-            if (yield from source.until([self.value_open], _drop)) is None:
+            if (yield from source.until([self.value_open], drop)) is None:
                 return False
         elif self.pad and (yield from source.at([self.pad])) is not None:
             source.take(len(self.pad))
@@ -211,7 +211,3 @@ class XmlCalls:
         if parallel and not self.several:
             start = sequence("block", f"({line or NEWLINE} block)*")
         return ToolGrammar(rules(start, named), rules(after, named), (opening,))
-
-
-def _drop(text: str) -> None:
-    """Let go of text that means nothing here."""

@@ -146,13 +146,18 @@ class Answers:
         reasoning, budget = self.syntax.reasoning, call.thinking.budget
         if reasoning is None or (body is None and budget is None):
             return body
-        vocabulary = self._guide.vocabulary
+        vocabulary, gap = self._guide.vocabulary, reasoning.gap.encode()
         close = self._marker(reasoning.close)
         opening = () if opened or begun else self._opening(call, reasoning)
         if not (opened or opening):
             return body
         return lambda: Thinking(
-            vocabulary, close, budget=budget, then=body() if body else None, opening=opening
+            vocabulary,
+            close,
+            budget=budget,
+            then=body() if body else None,
+            opening=opening,
+            gap=gap,
         )
 
     def _opening(self, call: ChatCall, reasoning: ReasoningSyntax) -> Sequence[int]:
