@@ -18,7 +18,7 @@ _OFFER = """You can call functions. These are there, each with a JSON schema of 
 </tools>
 To call one, answer with a JSON object of its name and its arguments between these marks:
 <tool_call>
-{{"name": "the name", "arguments": {{"an argument": "its value"}}}}
+{{"name": <name>, "arguments": <object>}}
 </tool_call>"""
 
 
