@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,10 @@ class Place:
     x: int
 
 
+def schema_in(grammar: Grammar) -> Any:
+    return json.loads(grammar.text.removeprefix("start: %json "))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -38,14 +43,14 @@ class Place:
                 "json_schema": {"name": "point", "strict": True, "schema": SCHEMA},
             },
             "regex": None,
-            "grammar": "",
+            "grammar": None,
         },
     ],
 )
 def test_the_same_schema_in_many_ways(options: dict[str, Any]) -> None:
     grammar = grammar_of(options)
     assert grammar is not None
-    assert grammar.lark == Grammar.json_schema(SCHEMA).lark
+    assert schema_in(grammar) == schema_in(Grammar.json_schema(SCHEMA))
 
 
 def test_other_forms() -> None:
@@ -68,6 +73,9 @@ def test_other_forms() -> None:
         ({"json_schema": {"type": "string", "contains": 1}}, "json_schema", None),
         ({"regex": 7}, "regex", None),
         ({"choice": "yes"}, "choice", None),
+        ({"choice": []}, "choice", "no list of 1"),
+        ({"regex": ""}, "regex", "empty"),
+        ({"grammar": ""}, "grammar", "empty"),
         ({"grammar": "root ::= ("}, "grammar", None),
     ],
 )

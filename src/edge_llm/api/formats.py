@@ -25,7 +25,7 @@ def grammar_of(options: Mapping[str, Any]) -> Grammar | None:
     Raises:
         RequestError: more than one of them, or one that cannot be enforced.
     """
-    given = {name: options[name] for name in FORMS if options.get(name) not in (None, "", [])}
+    given = {name: options[name] for name in FORMS if options.get(name) is not None}
     if len(given) > 1:
         first, second, *_ = given
         raise RequestError(f"{first} and {second} cannot both be given", param=second)
@@ -46,7 +46,7 @@ def grammar_of(options: Mapping[str, Any]) -> Grammar | None:
 
 def form_given(options: Mapping[str, Any]) -> str:
     """Return the name of the form that `grammar_of` takes, for errors."""
-    return next((name for name in FORMS if options.get(name) not in (None, "", [])), FORMS[0])
+    return next((name for name in FORMS if options.get(name) is not None), FORMS[0])
 
 
 def _of_response_format(value: Any) -> Grammar | None:
