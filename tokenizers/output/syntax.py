@@ -228,7 +228,7 @@ def _read(
 ) -> Steps[None]:
     """Read one answer: thinking blocks first, then content and calls."""
     whole = syntax.tools is not None and syntax.tools.whole
-    if syntax.reasoning is not None and not whole:
+    if syntax.reasoning is not None and (thinking or not whole):
         yield from _read_thinking(source, out, syntax.reasoning, thinking)
     if syntax.tools is not None and (tools or whole):
         yield from syntax.tools.read(source, out, tools)

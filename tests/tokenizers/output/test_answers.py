@@ -261,6 +261,16 @@ def test_malformed_calls_of_elements(
     assert read(CODER, text) == (text if content is None else content, "", calls)
 
 
+def test_harmony_goes_on_with_thinking_that_the_prompt_has_begun() -> None:
+    reasoning = ReasoningSyntax("<|channel|>analysis<|message|>", "<|end|>")
+    syntax = OutputSyntax(reasoning, HARMONY.tools)
+    text = "so<|end|><|start|>assistant<|channel|>final<|message|>Yes<|return|>"
+    assert read(syntax, text, thinking=True) == ("Yes", "so", [])
+    assert read(syntax, "so", thinking=True) == ("", "so", [])
+    whole = f"<|channel|>analysis<|message|>{text}"
+    assert read(syntax, whole) == ("Yes", "so", [])
+
+
 def test_harmony() -> None:
     text = (
         "<|channel|>analysis<|message|>We need it.<|end|><|start|>assistant<|channel|>commentary"
