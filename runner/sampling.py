@@ -281,9 +281,10 @@ class SamplingParams:
     max_tokens: int | None = _declare(
         None,
         "integer",
-        "stop after this many tokens (default: at the context limit)",
+        "stop after this many tokens (default, and -1: at the context limit)",
         low=0,
         high=INT32_MAX,
+        same={-1: INT32_MAX},
         part="engine",
         aliases=("max_completion_tokens", "n_predict"),
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_llm.errors import RequestError
+from edge_llm.runner.guidance.reasons import reason_of
 from edge_llm.runner.guidance.schema import enforceable
 
 MOST_BYTES = 1024 * 1024  # of a grammar's text
@@ -135,7 +136,9 @@ class Grammar:
         try:
             lark = gbnf_to_lark(text)
         except Exception as error:  # its own error type, and whatever else its parser runs into
-            raise RequestError(f"the grammar is not GBNF: {error!s:.300}", param=param) from error
+            raise RequestError(
+                f"the grammar is not GBNF: {reason_of(error)}", param=param
+            ) from error
         return Grammar.lark(lark, param=param)
 
     @staticmethod

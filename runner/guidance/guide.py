@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge_llm.errors import RequestError
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.matcher import GrammarConstraint
+from edge_llm.runner.guidance.reasons import reason_of
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _compiled(vocabulary: Vocabulary, grammar: Grammar, param: str | None) -> LL
             threading.stack_size(before)
     thread.join()
     if failed:
-        reason = _short(str(failed[0]))
+        reason = reason_of(failed[0])
         raise RequestError(f"the grammar cannot be used: {reason}", param=param) from failed[0]
     (matcher,) = compiled
     if matcher.is_error():
@@ -114,7 +114,7 @@ def _compiled(vocabulary: Vocabulary, grammar: Grammar, param: str | None) -> LL
             param=param,
         )
     if warnings := matcher.get_grammar_warnings():
-        raise RequestError(f"the grammar cannot be enforced: {warnings[0]:.300}", param=param)
+        raise RequestError(f"the grammar cannot be enforced: {reason_of(warnings[0])}", param=param)
     return matcher
 
 
@@ -131,17 +131,8 @@ def _limits() -> LLParserLimits:
 
 
 def _reason(error: str) -> str:
-    """Return the library's reason without the grammar's text, which it repeats."""
+    """Return the library's reason, and what it is about."""
     _, marked, inner = error.partition("failed to compile JSON schema: ")
     if marked:
-        return f"the JSON schema cannot be enforced: {_short(inner)}"
-    return f"the grammar cannot be used: {_short(error)}"
-
-
-def _short(reason: str) -> str:
-    found = re.search("^error: (.*)$", reason, re.MULTILINE)  # of a regular expression
-    if found is not None:
-        return f"{found[1]:.300}"
-    for mark in ("\n<", "\n   "):
-        reason = reason.partition(mark)[0]
-    return f"{reason.strip():.300}"
+        return f"the JSON schema cannot be enforced: {reason_of(inner)}"
+    return f"the grammar cannot be used: {reason_of(error)}"

@@ -51,6 +51,7 @@ _REFUSED: dict[str, Any] = {
     "unevaluatedProperties": True,
     "uniqueItems": False,
 }
+KEYWORDS = frozenset(_ONE | _LISTS | _NAMED | _PLAIN | _REFUSED.keys())
 _DRAFTS = re.compile(r"https?://json-schema\.org/(draft-0[4-7]|draft/20(19-09|20-12))/schema#?")
 # Formats that tell a form what to show, and allow any text.
 _HINTS = frozenset(["binary", "directory-path", "file-path", "password", "path"])
@@ -140,7 +141,7 @@ class _Preparation:
         if draft is None:
             return prepared
         if not (isinstance(draft, str) and _DRAFTS.fullmatch(draft)):
-            self._refuse("$schema", "", f"names a version that is not known: {draft!r:.80}")
+            self._refuse("$schema", "", "names a version that is not known")
         return {"$schema": draft, **prepared}
 
     def _refuse(self, keyword: str, place: str, why: str) -> None:

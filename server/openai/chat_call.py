@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,8 @@ class Asked:
         if field is None or isinstance(error, ContextLengthError):
             return error
         if part == "tools":
+            if (place := self._place(error.param or "")) is not None:
+                return refused_form(error, place)
             for tool, place in zip(self.call.tools, self.places, strict=True):
                 grammar = Grammar.json_schema(tool.parameters or {"type": "object"}, param=place)
                 alone = replace(self.call, tools=(), tool_choice="auto", grammar=grammar)
@@ -54,6 +57,11 @@ class Asked:
                 except RequestError as exc:
                     return refused_form(exc, place)
         return refused_form(error, field)
+
+    def _place(self, param: str) -> str | None:
+        """Return where the request has the tool that ``param``, ``tools[i].…``, is about."""
+        found = re.match(r"tools\[(\d+)\]", param)
+        return None if found is None else self.places[int(found[1])]
 
 
 def asked_for(request: ChatRequest) -> Asked:
@@ -104,15 +112,10 @@ def _calling(request: ChatRequest) -> Calling:
 
 
 def _thinking(request: ChatRequest) -> ThinkingOptions:
-    """Return how to think; the variable of most templates is as good as our field."""
     enabled = request.enable_thinking
     variable = (request.chat_template_kwargs or {}).get("enable_thinking")
-    if isinstance(variable, bool):
-        if enabled not in (None, variable):
-            raise invalid(
-                "'enable_thinking' contradicts 'chat_template_kwargs'.", "enable_thinking"
-            )
-        enabled = variable
+    if isinstance(variable, bool) and enabled not in (None, variable):
+        raise invalid("'enable_thinking' contradicts 'chat_template_kwargs'.", "enable_thinking")
     return ThinkingOptions(
         enabled=enabled, effort=request.reasoning_effort, budget=request.thinking_budget
     )

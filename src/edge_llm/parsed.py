@@ -14,7 +14,7 @@ from typing import Any, Protocol
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function that a model may call. ``parameters`` is a JSON schema of the object that it
-    takes; an empty one takes any object."""
+    takes; without one it takes no arguments."""
 
     name: str
     description: str | None = None

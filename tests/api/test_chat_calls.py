@@ -155,6 +155,13 @@ def test_an_answer_in_parts_goes_on(llm: edge_llm.LLM) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [time], "tool_choice": "weather"}, "tool_choice"),
         ({"tools": [{"name": "no spaces"}], "tool_choice": "required"}, "tools[0].function.name"),
+        (
+            {
+                "tools": [time, {"name": "list", "parameters": {"type": "array"}}],
+                "tool_choice": "list",
+            },
+            "tools[1].function.parameters",
+        ),
         ({"enable_thinking": True}, "enable_thinking"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"continue_final_message": True}, "messages"),
@@ -187,6 +194,20 @@ def test_no_thinking_is_what_a_model_without_it_does(llm: edge_llm.LLM) -> None:
     plain = llm.chat(CHAT, **sampled(max_tokens=8))
     same = llm.chat(CHAT, enable_thinking=False, thinking_budget=3, **sampled(max_tokens=8))
     assert plain.token_ids == same.token_ids
+
+
+@pytest.mark.parametrize("wanted", [True, False, "x"])
+def test_the_variable_of_other_models_does_no_harm(llm: edge_llm.LLM, wanted: Any) -> None:
+    plain = llm.chat(CHAT, **sampled(max_tokens=8))
+    options = {"chat_template_kwargs": {"enable_thinking": wanted}}
+    assert llm.chat(CHAT, **options, **sampled(max_tokens=8)).token_ids == plain.token_ids
+
+
+def test_a_tool_without_a_schema_takes_no_arguments(llm: edge_llm.LLM) -> None:
+    for tool in ({"name": "now"}, {"name": "now", "parameters": {}}):
+        options = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+        [call] = llm.chat(CHAT, **options, **sampled()).tool_calls
+        assert json.loads(call.arguments) == {}
 
 
 THINKING = (

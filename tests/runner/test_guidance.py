@@ -228,6 +228,28 @@ def test_what_is_no_grammar_is_refused(guide: Guide, make: Any, said: str) -> No
     assert caught.value.param == "p"
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Grammar.lark("start: SECRET", param="p"), "unknown name"),
+        (lambda: Grammar.lark('start: "a" @SECRET', param="p"), "unknown grammar"),
+        (lambda: Grammar.lark('%import common.SECRET\nstart: "a"', param="p"), "common regex"),
+        (lambda: Grammar.lark("start: <SECRET>", param="p"), "special token"),
+        (lambda: Grammar.gbnf("root ::= SECRET", param="p"), "Rule … not found"),
+        (lambda: Grammar.gbnf('root ::= "SECRET', param="p"), "end of input at line 1$"),
+        (lambda: Grammar.json_schema({"type": "SECRET"}, param="p"), "Invalid type"),
+        (lambda: Grammar.json_schema({"format": "SECRET"}, param="p"), "Unknown format"),
+        (lambda: Grammar.json_schema({"minimum": "SECRET"}, param="p"), "'minimum'"),
+        (lambda: Grammar.json_schema({"$ref": "#/SECRET"}, param="p"), "does not exist"),
+        (lambda: Grammar.json_schema({"$schema": "SECRET"}, param="p"), "schema"),
+    ],
+)
+def test_reasons_do_not_repeat_the_grammar(guide: Guide, make: Any, said: str) -> None:
+    with pytest.raises(RequestError, match=said) as caught:
+        guide.check(make(), "p")
+    assert "SECRET" not in str(caught.value)
+
+
 def test_a_client_cannot_switch_enforcement_off(guide: Guide) -> None:
     options = '"x-guidance": {"lenient": true, "whitespace_flexible": true}'
     for text in (

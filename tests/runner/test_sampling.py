@@ -60,7 +60,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("seed", 2**64),
     ("seed", -(2**63) - 1),
     ("seed", "7"),
-    ("max_tokens", -1),
+    ("max_tokens", -2),
     ("max_tokens", "3"),
     ("stop", b"end"),
     ("stop", 7),

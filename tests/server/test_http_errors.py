@@ -292,7 +292,7 @@ LEGACY_FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"logprobs": 6}, "logprobs", "integer_above_max_value"),
     ({"logprobs": True}, "logprobs", "invalid_type"),
     ({"echo": 1}, "echo", "invalid_type"),
-    ({"max_tokens": -1, "echo": True}, "max_tokens", "integer_below_min_value"),
+    ({"max_tokens": -2, "echo": True}, "max_tokens", "integer_below_min_value"),
     ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
     ({"best_of": 2}, "best_of", "unsupported_value"),
     ({"response_format": schema({"not": {}})}, "response_format", "unsupported_value"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_llm.runner.sampling import PARAMETERS
+from edge_llm.runner.sampling import INT32_MAX, PARAMETERS
 from edge_llm.server.openai.schemas import ChatRequest, CompletionRequest
 
 CHAT = {"model": "fake-model", "messages": [{"role": "user", "content": "hi"}]}
@@ -18,6 +18,8 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"max_completion_tokens": 3}, {"max_tokens": 3}),
     ({"n_predict": 3}, {"max_tokens": 3}),
     ({"max_tokens": None, "n_predict": 3}, {"max_tokens": 3}),
+    ({"max_tokens": -1}, {"max_tokens": INT32_MAX}),
+    ({"n_predict": -1.0}, {"max_tokens": INT32_MAX}),
     ({"seed": 7.0}, {"seed": 7}),
     ({"seed": 2**64 - 1}, {"seed": 2**64 - 1}),
     ({"n": 1.0}, {}),

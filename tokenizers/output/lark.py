@@ -87,16 +87,17 @@ def check_names(tools: Sequence[Tool]) -> None:
 
 def arguments_schema(tool: Tool, index: int) -> dict[str, Any]:
     """Return the schema of a tool's arguments as they are enforced: an object, without properties
-    that the schema does not name where it names any and says nothing else about others.
+    that the schema does not name where it names any and says nothing else about others. A tool
+    without a schema takes no arguments.
 
     Raises:
         RequestError: it is no schema of an object.
     """
-    schema = dict(tool.parameters)
+    schema = dict(tool.parameters) or {"properties": {}}
     kind = schema.setdefault("type", "object")
     if kind != "object":
         raise RequestError(
-            f"the parameters of the tool {tool.name!r} are of type {kind!r}, expected 'object'",
+            "the parameters of a tool are of another type than 'object'",
             param=f"tools[{index}].function.parameters",
         )
     if "properties" in schema and _OPEN.isdisjoint(schema):

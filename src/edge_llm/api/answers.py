@@ -61,6 +61,7 @@ class Answers:
             RequestError: an option that this model cannot honour, or ``n`` is not 1 to 128.
             TemplateError, ContextLengthError, TokenizerError: as `encode_chat`.
         """
+        call = replace(call, thinking=self._thinking_of(call))
         tools = _offered(call)
         continues = call.continue_final_message or (
             not call.add_generation_prompt and _is_begun(call.messages)
@@ -115,6 +116,16 @@ class Answers:
         [last] = history_of(self._template.source).prepared(messages[-1:])
         content = last["content"] if isinstance(last["content"], str) else ""
         return bool(with_reasoning(last).get("reasoning_content")) and not content, content
+
+    def _thinking_of(self, call: ChatCall) -> ThinkingOptions:
+        """Return how to think. The variable of most templates is as good as the option where the
+        model can be told; many clients send it to every model, and others it does not concern."""
+        wanted, reasoning = call.template_variables.get("enable_thinking"), self.syntax.reasoning
+        if reasoning is None or reasoning.variable is None or not isinstance(wanted, bool):
+            return call.thinking
+        if call.thinking.enabled is not None:
+            return call.thinking
+        return replace(call.thinking, enabled=wanted)
 
     def _thinking_variables(self, thinking: ThinkingOptions) -> dict[str, Any]:
         reasoning = self.syntax.reasoning
@@ -179,11 +190,17 @@ class Answers:
             return content
         chosen = call.tool_choice
         one = isinstance(chosen, NamedTool)
+        first = 0
         if isinstance(chosen, NamedTool):
-            tools = [tool for tool in tools if tool.name == chosen.name]
-        grammar = self.syntax.tool_grammar(
-            tools, parallel=call.parallel_tool_calls and not one, token_id=self._token_id
-        )
+            first = [tool.name for tool in tools].index(chosen.name)
+            tools = tools[first : first + 1]
+        try:
+            grammar = self.syntax.tool_grammar(
+                tools, parallel=call.parallel_tool_calls and not one, token_id=self._token_id
+            )
+        except RequestError as exc:  # the place of a named one is that among all
+            place = (exc.param or "").replace("tools[0]", f"tools[{first}]")
+            raise RequestError(str(exc), param=place) from exc
         calls = self._maker(Grammar.lark(grammar.start, param="tools"), "tools")
         if chosen != "auto":
             return calls
