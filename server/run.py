@@ -89,6 +89,7 @@ async def run(
         try:
             service.ready(model, aliases=(*options.aliases, *aliases))
             announce(model)
+            service.encoders.submit(model.prepare)  # before somebody waits for it
             await stop.asked.wait()
         finally:
             service.drain()

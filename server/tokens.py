@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.prompts import encode_prompt
 from edge_llm.runner.sampling import INT32_MAX
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
@@ -23,7 +23,6 @@ from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer, bounded_variables
 from edge_llm.server.requests.tools import Tools, calling
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Model, Service
 from edge_llm.server.vectors import Encode, served
 
@@ -91,8 +90,7 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def tokenize(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(TokenizeRequest, body, strict=options.strict)
+        request, ignored = await read_request(TokenizeRequest, http, options)
         _check(request)
         model = service.model(request.model)
 
@@ -109,8 +107,7 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def detokenize(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(DetokenizeRequest, body, strict=options.strict)
+        request, ignored = await read_request(DetokenizeRequest, http, options)
         model = service.model(request.model)
         size = model.tokenizer.facts.size
         for index, token in enumerate(request.tokens):

@@ -13,14 +13,13 @@ from edge_llm.server.anthropic.blocks import MessageShape
 from edge_llm.server.anthropic.conversation import chat_call
 from edge_llm.server.anthropic.replies import MessageEvent, MessageReply, TokenCount
 from edge_llm.server.anthropic.schemas import CountRequest, MessagesRequest
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, request_id_of, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply, ignored_header
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Model, Service
 from edge_llm.server.vectors import Encode, served
 
@@ -40,8 +39,7 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def messages(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(MessagesRequest, body, strict=options.strict)
+        request, ignored = await read_request(MessagesRequest, http, options)
         _check(request)
         model = service.model(request.model)
 
@@ -73,8 +71,7 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def count_tokens(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(CountRequest, body, strict=options.strict)
+        request, ignored = await read_request(CountRequest, http, options)
         model = service.model(request.model)
 
         async def count(encode: Encode) -> int:

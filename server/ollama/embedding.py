@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edge_llm.api.embeddings import EmbedCall
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
@@ -19,7 +19,6 @@ from edge_llm.server.ollama.replies import Vector, Vectors
 from edge_llm.server.ollama.schemas import EmbeddingsRequest, EmbedRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service
 from edge_llm.server.vectors import embed as embed_texts
 
@@ -34,8 +33,7 @@ def embedding_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def embed(http: Request) -> Response:
         started = time.perf_counter_ns()
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(EmbedRequest, body, strict=options.strict)
+        request, ignored = await read_request(EmbedRequest, http, options)
         model = model_of(service, request.model)
         vectors, tokens = [], 0
         if request.input and request.input != [""]:  # else the model is to be loaded
@@ -61,8 +59,7 @@ def embedding_router(service: Service, options: ServerOptions) -> APIRouter:
         **documented("Make the vector of a text", "ollama", body=EmbeddingsRequest, reply=Vector),
     )
     async def embeddings(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(EmbeddingsRequest, body, strict=options.strict)
+        request, ignored = await read_request(EmbeddingsRequest, http, options)
         model = model_of(service, request.model)
         vector: list[float] = []
         if request.prompt:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from edge_llm.api.prompts import encode_prompt, jobs_of
 from edge_llm.runner.generation.loop import Job
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import LINES, documented
 from edge_llm.server.errors import invalid
 from edge_llm.server.ollama.conversation import chat_of, chat_of_prompt, grammar_of, params_of
@@ -20,7 +20,6 @@ from edge_llm.server.ollama.replies import ChatLine, GenerateLine
 from edge_llm.server.ollama.schemas import Asking, ChatRequest, GenerateRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply, ignored_header
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Model, Service
 
 
@@ -40,8 +39,7 @@ def generating_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def chat(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(ChatRequest, body, strict=options.strict)
+        request, ignored = await read_request(ChatRequest, http, options)
         model = model_of(service, request.model)
         ignored = _checked(request, model, ignored, strict=options.strict)
         shape = _shape("chat", model, request)
@@ -73,8 +71,7 @@ def generating_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def generate(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(GenerateRequest, body, strict=options.strict)
+        request, ignored = await read_request(GenerateRequest, http, options)
         _check_raw(request)
         model = model_of(service, request.model)
         ignored = _checked(request, model, ignored, strict=options.strict)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from edge_llm import __version__
 from edge_llm.api.about import ModelAbout
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.ollama.lines import timestamp
 from edge_llm.server.ollama.names import model_of, tagged
@@ -19,7 +19,6 @@ from edge_llm.server.ollama.replies import Processes, Shown, Tags, Version
 from edge_llm.server.ollama.schemas import ShowRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Model, Service
 
 # The version of Ollama's API whose routes and fields these are: clients look whether it is new
@@ -54,8 +53,7 @@ def models_router(service: Service, options: ServerOptions) -> APIRouter:
         **documented("What is known of a model", "ollama", body=ShowRequest, reply=Shown),
     )
     async def show(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(ShowRequest, body, strict=options.strict)
+        request, ignored = await read_request(ShowRequest, http, options)
         model = model_of(service, request.model or request.name)
         return JSONResponse(_shown(model), headers=ignored_header(ignored))
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_llm.errors import RequestError
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid
 from edge_llm.server.openai.chat_call import asked_for
@@ -19,7 +19,7 @@ from edge_llm.server.openai.schemas import ChatRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
 from edge_llm.server.requests.params import sampling_params
-from edge_llm.server.requests.validation import check_sampling, validate
+from edge_llm.server.requests.validation import check_sampling
 from edge_llm.server.service import Service
 
 
@@ -37,8 +37,7 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def chat_completions(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(ChatRequest, body, strict=options.strict)
+        request, ignored = await read_request(ChatRequest, http, options)
         _check(request)
         model = service.model(request.model)
         n = request.n or 1

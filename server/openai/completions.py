@@ -14,7 +14,7 @@ from edge_llm.api.prompts import encode_prompt, jobs_of
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.sampling import MAX_CHOICES
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid
 from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
@@ -24,7 +24,7 @@ from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
 from edge_llm.server.requests.params import sampling_params
 from edge_llm.server.requests.structured import form_of, guided
-from edge_llm.server.requests.validation import check_sampling, validate
+from edge_llm.server.requests.validation import check_sampling
 from edge_llm.server.service import Model, Service
 from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
@@ -46,8 +46,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
         ),
     )
     async def completions(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(CompletionRequest, body, strict=options.strict)
+        request, ignored = await read_request(CompletionRequest, http, options)
         _check(request)
         model = service.model(request.model)
         n = request.n or 1

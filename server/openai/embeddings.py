@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from edge_llm.api.embeddings import EmbedCall, InputType
 from edge_llm.runner.executor import Float32
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
@@ -22,7 +22,6 @@ from edge_llm.server.openai.schemas import Prompts
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service
 from edge_llm.server.vectors import embed
 
@@ -55,8 +54,7 @@ def embeddings_router(service: Service, options: ServerOptions) -> APIRouter:
         **documented("Make vectors of texts", "vectors", body=EmbeddingsRequest, reply=Embeddings),
     )
     async def embeddings(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(EmbeddingsRequest, body, strict=options.strict)
+        request, ignored = await read_request(EmbeddingsRequest, http, options)
         if len(request.input) > MAX_INPUTS:
             raise invalid(
                 f"Invalid 'input': expected at most {MAX_INPUTS} entries.",

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edge_llm.api.rerank import RerankCall
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
@@ -20,7 +20,6 @@ from edge_llm.server.openai.replies import Rerank
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service
 from edge_llm.server.vectors import rerank
 
@@ -65,8 +64,7 @@ def rerank_router(service: Service, options: ServerOptions) -> APIRouter:
         **documented("Order documents by relevance", "vectors", body=RerankRequest, reply=Rerank),
     )
     async def rerank_documents(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(RerankRequest, body, strict=options.strict)
+        request, ignored = await read_request(RerankRequest, http, options)
         model = service.model(request.model)
         call = RerankCall(
             query=request.query,

@@ -18,6 +18,7 @@ from edge_llm.api.chat import ChatCall, ThinkingOptions
 from edge_llm.api.tools import tools_of
 from edge_llm.errors import RequestError
 from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.runner.guidance.vocabulary import Vocabulary
 from edge_llm.tokenizers.chat.template import ChatTemplate
 
 CHAT = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -194,6 +195,14 @@ def test_no_thinking_is_what_a_model_without_it_does(llm: edge_llm.LLM) -> None:
     plain = llm.chat(CHAT, **sampled(max_tokens=8))
     same = llm.chat(CHAT, enable_thinking=False, thinking_budget=3, **sampled(max_tokens=8))
     assert plain.token_ids == same.token_ids
+
+
+def test_a_prepared_model_has_its_vocabulary(
+    llm: edge_llm.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm.prepare()
+    monkeypatch.setattr(Vocabulary, "of", None)  # it is not made again
+    assert llm.chat(CHAT, choice=["yes"], **sampled()).text == "yes"
 
 
 @pytest.mark.parametrize("wanted", [True, False, "x"])

@@ -205,10 +205,11 @@ def read_request(folder: Path) -> None:
     from starlette.requests import Request
 
     from edge_llm.errors import RequestError
-    from edge_llm.server.body import read_json
-    from edge_llm.server.errors import ApiError
+    from edge_llm.server.body import read_request as read
+    from edge_llm.server.errors import ApiError, error_body
     from edge_llm.server.openai.schemas import ChatRequest, CompletionRequest
-    from edge_llm.server.requests.validation import check_sampling, validate
+    from edge_llm.server.options import ServerOptions
+    from edge_llm.server.requests.validation import check_sampling
 
     (file,) = folder.iterdir()
     data = file.read_bytes()
@@ -221,15 +222,14 @@ def read_request(folder: Path) -> None:
     kind: Any = ChatRequest if file.name == "chat.json" else CompletionRequest
     refusal: ApiError | None = None
     try:
-        body = _finished(read_json(request, 2**20))
-        checked, ignored = validate(kind, body, strict=False)
+        checked, ignored = _finished(read(kind, request, ServerOptions(max_body=2**20)))
         check_sampling(checked, least_tokens=0)
         json.dumps(ignored).encode()
     except ApiError as exc:
         refusal = exc
     if refusal is not None:
         assert 400 <= refusal.status < 500, refusal.status
-        assert refusal.response().body
+        assert json.dumps(error_body(refusal))
         raise RequestError(refusal.message)
 
 

@@ -132,6 +132,7 @@ class FakeModel:
         self.grammars: list[Grammar] = []  # of raw prompts
         self.parser: Callable[[], Parser] | None = None  # of chats
         self.clipped: int | None = None  # what answers say of their max_tokens
+        self.prepared = threading.Event()
         self.closed = False
 
     def default_params(self, **overrides: Any) -> SamplingParams:
@@ -177,6 +178,9 @@ class FakeModel:
 
     def stats(self) -> EngineStatistics:
         return EngineStatistics(1, 2, 30, 20, 5, 7, 0, 0.5, (GroupStatistics(30, 20, 5),))
+
+    def prepare(self) -> None:
+        self.prepared.set()
 
     def close(self) -> None:
         self.closed = True

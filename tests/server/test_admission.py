@@ -174,19 +174,22 @@ def test_a_list_of_ids_beyond_the_context_is_not_read(qwen3: Tokenizer) -> None:
     assert info.value.prompt_tokens == 5000
 
 
-def test_a_long_body_is_parsed_off_the_loop(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["_parsed", "validate"])
+def test_a_long_body_is_read_off_the_loop(
+    client: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     used: list[bool] = []
-    parsed = body._parsed
+    real = getattr(body, step)
 
-    def noting(data: bytes) -> Any:
+    def noting(*given: Any, **options: Any) -> Any:
         try:
             asyncio.get_running_loop()
             used.append(False)
         except RuntimeError:
             used.append(True)
-        return parsed(data)
+        return real(*given, **options)
 
-    monkeypatch.setattr(body, "_parsed", noting)
+    monkeypatch.setattr(body, step, noting)
     for length in (10, LONG_BODY):
         client.post(PATH, content=json.dumps(CHAT | {"user": "x" * length}), headers=JSON)
     assert used == [False, True]

@@ -325,6 +325,11 @@ def test_loading_answers_503(serve_live: Any, model: Any) -> None:
         wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200)
 
 
+def test_what_first_requests_need_is_made_before_they_come(serve_live: Any, model: Any) -> None:
+    with serve_live(lambda: model):
+        assert model.prepared.wait(10)
+
+
 def test_a_model_that_does_not_load_ends_the_server(serve_live: Any) -> None:
     def load() -> Any:
         raise ProgramError("no such file")

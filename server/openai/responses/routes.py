@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from edge_llm.errors import RequestError
 from edge_llm.runner.generation.answer import Piece
-from edge_llm.server.body import read_json
+from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import ApiError, invalid
 from edge_llm.server.openai.choices import finite, token_name, top_of
@@ -37,7 +37,6 @@ from edge_llm.server.openai.responses.store import ResponseStore, Stored, size_o
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply
 from edge_llm.server.requests.params import sampling_params
-from edge_llm.server.requests.validation import validate
 from edge_llm.server.service import Service
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -58,10 +57,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
         ),
     )
     async def create_response(http: Request) -> Response:
-        body = await read_json(http, options.max_body)
-        request, ignored = validate(
-            ResponsesRequest, body, strict=options.strict, unsupported=REFUSED
-        )
+        request, ignored = await read_request(ResponsesRequest, http, options, unsupported=REFUSED)
         check(request)
         model = service.model(request.model)
 
