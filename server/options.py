@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from edge_llm.errors import ConfigError
+
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/\s?#@*]+/?", re.IGNORECASE)
+_HOST = re.compile(r"[^/\s?#@*\[\]]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +47,27 @@ def check_bind(options: ServerOptions) -> None:
 
     Raises:
         ConfigError: the address is reachable from elsewhere and there is no key, or the port or
-            the key is no such thing.
+            the key, a name or an origin is no such thing.
     """
     if not 0 <= options.port <= 65535:
         raise ConfigError(f"port is {options.port}, expected 0 (a free one) to 65535")
     if options.api_key is not None and not options.api_key.strip():
         raise ConfigError("the API key is empty")
+    for alias in options.aliases:
+        if not alias.strip():
+            raise ConfigError("an alias of the model is empty")
+    for host in options.allowed_hosts:
+        if not _HOST.fullmatch(host) or (":" in host and ip_address(host) is None):
+            raise ConfigError(
+                f"allowed host is {host!r}, expected a name or an address without a port, "
+                "like box.lan"
+            )
+    for origin in options.allowed_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"allowed origin is {origin!r}, expected a scheme and a host, "
+                "like https://app.example or http://localhost:3000"
+            )
     if not is_loopback(options.host) and options.api_key is None and not options.no_auth:
         raise ConfigError(
             f"{options.host} can be reached from other machines, and there is no API key",

@@ -185,6 +185,11 @@ def test_what_cannot_be_honoured(llm: edge_llm.LLM, options: dict[str, Any], par
     assert caught.value.param == param
 
 
+def test_a_choice_of_no_tool_says_which_there_are(llm: Any) -> None:
+    with pytest.raises(RequestError, match=r"'weather', expected .* name: time"):
+        llm.chat(CHAT, tools=[time], tool_choice="weather")
+
+
 def test_what_has_begun_must_be_allowed(llm: edge_llm.LLM) -> None:
     begun = [*CHAT, {"role": "assistant", "content": "Well, "}]
     with pytest.raises(RequestError, match="does not allow"):

@@ -123,3 +123,8 @@ def test_options_of_a_chat_of_a_wrong_type(options: dict[str, Any], param: str) 
     with pytest.raises(RequestError) as caught:
         chat_call(CHAT, options)
     assert caught.value.param == param
+
+
+def test_no_choices_are_refused_rather_than_any_text_given() -> None:
+    with pytest.raises(RequestError, match="list of 1 to"):
+        grammar_of({"choice": []})

@@ -263,3 +263,35 @@ def test_ports_and_empty_keys() -> None:
         check_bind(ServerOptions(port=70000))
     with pytest.raises(ConfigError, match="key is empty"):
         check_bind(ServerOptions(api_key=" "))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"aliases": ("",)},
+        {"allowed_hosts": ("http://box.lan",)},
+        {"allowed_hosts": ("box.lan:8017",)},
+        {"allowed_hosts": ("",)},
+        {"allowed_origins": ("app.example",)},
+        {"allowed_origins": ("*",)},
+        {"allowed_origins": ("https://app.example/chat",)},
+    ],
+)
+def test_names_that_could_never_match(options: Any) -> None:
+    with pytest.raises(ConfigError, match=r"empty|expected"):
+        check_bind(ServerOptions(**options))
+
+
+def test_names_that_can_match() -> None:
+    check_bind(
+        ServerOptions(
+            aliases=("gpt-4o-mini",),
+            allowed_hosts=("box.lan", "192.168.1.7", "::1"),
+            allowed_origins=(
+                "https://app.example",
+                "http://localhost:3000/",
+                "app://obsidian.md",
+                "null",
+            ),
+        )
+    )

@@ -276,8 +276,13 @@ def _offered(call: ChatCall) -> Sequence[Tool]:
         raise RequestError(
             "tool_choice asks for a call and there are no tools", param="tool_choice"
         )
-    if isinstance(choice, NamedTool) and choice.name not in {tool.name for tool in call.tools}:
-        raise RequestError("tool_choice names no tool that is there", param="tool_choice")
+    names = [tool.name for tool in call.tools]
+    if isinstance(choice, NamedTool) and choice.name not in names:
+        raise RequestError(
+            f"tool_choice is {choice.name!r:.80}, expected 'auto', 'none', 'required' or a tool's "
+            f"name: {', '.join(names):.200}",
+            param="tool_choice",
+        )
     return call.tools
 
 

@@ -50,21 +50,22 @@ def add_parser(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="accept this Host header too; may be repeated",
+        help="accept this Host header too, like box.lan, without a port; may be repeated",
     )
     parser.add_argument(
         "--allowed-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="accept browser pages of this origin; may be repeated",
+        help="accept browser pages of this origin, like http://localhost:3000; may be repeated",
     )
     parser.add_argument(
         "--alias",
         action="append",
         default=[],
         metavar="NAME",
-        help="another name that the model answers to; may be repeated",
+        help="another name that the model answers to, for clients that insist on one; may be "
+        "repeated",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse unknown request parameters with 400"
@@ -124,7 +125,8 @@ def api_key(given: str | None, file: Path | None) -> str | None:
     try:
         key = file.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the API key's file {file} cannot be read: {exc}") from exc
+        reason = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise ConfigError(f"the API key's file {file} cannot be read: {reason}") from exc
     if not key:
         raise ConfigError(f"the API key's file {file} has an empty first line")
     return key
