@@ -192,7 +192,9 @@ async def http_error_response(request: Request, error: Exception) -> JSONRespons
     assert isinstance(error, HTTPException)
     scope = request.scope
     if error.status_code == 404:
-        return ApiError(404, "Unknown request URL.", code="unknown_url").response(scope)
+        return ApiError(
+            404, "Unknown request URL; /docs lists those there are.", code="unknown_url"
+        ).response(scope)
     if error.status_code == 405:
         return ApiError(
             405, "This method is not allowed on this URL.", headers=error.headers

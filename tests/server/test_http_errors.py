@@ -494,3 +494,9 @@ def test_nothing_of_a_prompt_is_echoed_or_logged(client: Any, caplog: Any) -> No
         assert secret not in response.text
     assert secret not in caplog.text
     assert "/v1/chat/completions" in caplog.text
+
+
+def test_an_unknown_url_says_where_the_known_ones_are(client: Any) -> None:
+    response = client.get("/v1/chat")
+    assert response.status_code == 404
+    assert "/docs" in response.json()["error"]["message"]
