@@ -220,6 +220,18 @@ def test_how_to_think(client: Any, model: Any, change: Any, expected: Any) -> No
     assert model.calls[-1].thinking == expected
 
 
+def test_the_tool_that_the_model_refuses_is_named(
+    client: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **options: Any) -> Any:
+        raise RequestError("no", param="tools[1].function.parameters")
+
+    monkeypatch.setattr(model, "chat_jobs", refuse)
+    tools = [{"type": "function", "function": {"name": name}} for name in ("a", "b")]
+    response = client.post(PATH, json=CHAT | {"tools": tools})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "tools[1]")
+
+
 def test_an_answer_that_has_begun(client: Any, model: Any) -> None:
     begun = [*CHAT["messages"], {"role": "assistant", "content": "He"}]
     for change in ({}, {"continue_final_message": False, "add_generation_prompt": True}):
