@@ -22,7 +22,7 @@ from edge_llm.server.service import Service
 from edge_llm.tokenizers.pieces import interruptible
 
 # Tokens that come within so little time are sent together; people read more slowly.
-TOGETHER_SECONDS = 0.005
+TOGETHER_SECONDS = 0.01
 
 
 class ClientGoneError(Exception):
