@@ -115,8 +115,8 @@ typedef struct edge_sampler {
   const float* bias_values;
   int32_t bias_count;
   const uint32_t* breakers;  // bit i: DRY repeats nothing across id i; null: none; size as allowed
-  const uint32_t* allowed;  // bit i: id i may be sampled; null: all; ceil(vocab / 32) words
-  int32_t target;           // -1: sample; else the id to score: it comes back as if it was sampled
+  const uint32_t* allowed;   // bit i: id i may be sampled; null: all; ceil(vocab / 32) words
+  int32_t target;            // -1: sample; else the id to score: it comes back as if it was sampled
 } edge_sampler;
 
 #define EDGE_MAX_LOGPROBS 20

@@ -31,8 +31,8 @@ inline uint32_t rank_key(float logit) {
 }
 
 // The shortest prefix of the ranking by key(i) whose weights, by weight(i), add up to `target`; at
-// least one candidate of positive weight. Three histograms (11, 11, 10 bits of the key), each inside the chosen bin of the
-// one before.
+// least one candidate of positive weight. Three histograms (11, 11, 10 bits of the key), each
+// inside the chosen bin of the one before.
 template <class Key, class Weight>
 Cut find_cut(const Candidates& list, double target, double* bins, Key key_of, Weight weight) {
   uint32_t prefix = 0, known = 0;

@@ -1,4 +1,5 @@
-// The sampler's random numbers, logarithm and power: plain arithmetic that every build computes alike.
+// The sampler's random numbers, logarithm and power: plain arithmetic that every build computes
+// alike.
 #pragma once
 
 #include <cstdint>
