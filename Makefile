@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow test-clients check lint format operators docs bench bench-peers bench-against sanitize wheel clean
+.PHONY: FORCE help install demo test test-slow test-clients check lint format operators plans docs bench bench-peers bench-against sanitize wheel clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -20,6 +20,7 @@ help:
 	@echo "make lint        formatting, lint and types alone"
 	@echo "make format      rewrite the sources in the project's style"
 	@echo "make operators   what follows from the table of operators (program/ops.py)"
+	@echo "make plans       the plans that ship as data (configs/plans), from the PyTorch modules"
 	@echo "make docs        docs/cli.md from --help"
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
@@ -69,6 +70,9 @@ format: $(STAMP)
 
 operators: $(STAMP)
 	$(BIN)/python tools/operators.py
+
+plans: $(STAMP)
+	$(BIN)/python tools/plans.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli.py > docs/cli.md

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import TokenizerMetadata
-from edge_llm.llm.llama import LlamaConfig
+from edge_llm.llm.families.llama import LlamaConfig
 from edge_llm.tokenizers.readers.convert import from_gguf
 
 Weights = dict[str, NDArray[np.float32]]

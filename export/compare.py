@@ -12,9 +12,6 @@ from edge_llm.program.file import Program
 
 Pair = list[Any]  # of the first and the second; None where one has no such thing
 
-_VERIFY = ("same_numbers", "unquantized")
-_FIGURES = ("kl", "max_kl", "top1", "cosine")
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -50,8 +47,8 @@ def planned_subject(document: Mapping[str, Any]) -> Subject:
 
 
 def compare(first: Subject, second: Subject) -> dict[str, Any]:
-    """Every quantity as a pair, as JSON values: ``totals``, ``formats``, ``verify``, ``seconds``,
-    ``peak_anonymous_bytes``, and ``weights`` by the name of the parameter.
+    """Every quantity as a pair, as JSON values: ``totals``, ``formats``, and ``weights``
+    by the name of the parameter.
 
     Raises:
         ProgramError: a report that is missing, or not in a form that this version knows.
@@ -113,14 +110,6 @@ def _facts(subject: Subject) -> dict[str, dict[str, Any]]:
             "formats": {
                 str(name): _number(entry["bytes"]) for name, entry in report["formats"].items()
             },
-            "verify": {
-                f"{side}.{figure}": _number(report["verify"][side][figure])
-                for side in _VERIFY
-                if side in report["verify"]
-                for figure in _FIGURES
-            },
-            "seconds": _numbers(report["seconds"]),
-            "peak_anonymous_bytes": _numbers(report["peak_anonymous_bytes"]),
             "weights": weights,
         }
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -136,10 +125,6 @@ def _weight(row: Mapping[str, Any]) -> dict[str, Any]:
         "bytes": _number(row["bytes"]),
         "sqnr_db": None if sqnr is None else _number(sqnr),
     }
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(key): _number(value) for key, value in values.items()}
 
 
 def _number(value: Any) -> int | float:

@@ -1,6 +1,6 @@
 """The outcome and the cost of an export before it is made: everything but the weights.
 
-The model is traced as for an export, so a model or recipe that cannot be exported is refused here
+The plan is made as for an export, so a model or recipe that cannot be exported is refused here
 too; no tensor is read and nothing is written.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from edge_llm.errors import SourceError
 from edge_llm.export.backends.registry import Backend, get_backend
-from edge_llm.export.lowering.graph import Progress, Traced, documents, tensor_specs, trace_model
-from edge_llm.export.meter import Meter, anonymous_bytes
+from edge_llm.export.lowering.graph import Planned, Progress, documents, plan_model, tensor_specs
+from edge_llm.export.meter import Meter, anonymous_bytes, silent
 from edge_llm.export.origin.load import Loaded, load
 from edge_llm.export.origin.provenance import provenance
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
@@ -55,8 +55,8 @@ def dry_run(
             loaded = load(recipe, weightless=True)
         except SourceError as exc:
             raise SourceError(str(exc), hint=f"{exc.hint}\n{_ENOUGH}") from exc
-        traced = trace_model(loaded, recipe, backend, meter, progress or _silent)
-    return _document(loaded, traced, recipe, backend, tokens, rows)
+        planned = plan_model(loaded, recipe, backend, meter, progress or silent)
+    return _document(loaded, planned, recipe, backend, tokens, rows)
 
 
 def describe(document: Mapping[str, Any]) -> str:
@@ -92,22 +92,19 @@ def _peaks(peaks: Mapping[str, int] | None) -> str:
     return ", ".join(f"{megabytes(value)} ({phase})" for phase, value in peaks.items())
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def _document(
-    loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend, tokens: int, rows: int
+    loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend, tokens: int, rows: int
 ) -> dict[str, Any]:
-    plan, config = traced.lowered.plan, loaded.checkpoint.config
-    specs = tensor_specs(loaded, traced, recipe, backend)
+    plan, config = planned.lowered.plan, loaded.checkpoint.config
+    specs = tensor_specs(loaded, planned, recipe, backend)
     origin = provenance(
         loaded.sources.paths,
         loaded.checkpoint.license,
         lambda done, total: None,
         digest=lambda path: "0" * 64,
+        traced=planned.traced,
     )
-    file_bytes = program_bytes(plan, documents(loaded, traced, recipe, origin), specs)
+    file_bytes = program_bytes(plan, documents(loaded, planned, recipe, origin), specs)
     per_token = kv_bytes(plan, 0, recipe.kv_format())
     kv = per_token * plan.context
     activations = activation_bytes(plan, tokens=tokens, rows=rows)
@@ -118,14 +115,11 @@ def _document(
         "trained_context": config.max_position_embeddings,
         "recipe": recipe.to_json(),
         "report": build_report(
-            _rows(loaded, traced, recipe, backend),
-            tied=traced.tied_away,
+            _rows(loaded, planned, recipe, backend),
+            tied=planned.tied_away,
             constants=frozenset(constants(config, 1)),
-            notes=[*loaded.notes, *traced.assignment.notes],
+            notes=[*loaded.notes, *planned.assignment.notes],
             unread_config_keys=loaded.checkpoint.unread_config_keys,
-            seconds={},
-            peak_anonymous_bytes={},
-            verify={"skipped": "dry run"},
         ),
         "plan": outline(plan),
         "file": {
@@ -146,19 +140,19 @@ def _document(
         "export": {
             "disk": file_bytes,
             "peak_anonymous_bytes": _export_peaks(
-                loaded, traced, recipe, max(spec.nbytes for spec in specs)
+                loaded, planned, recipe, max(spec.nbytes for spec in specs)
             ),
         },
     }
 
 
-def _rows(loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend) -> list[WeightRow]:
-    shapes = traced.shapes
-    stored = stored_formats(loaded.checkpoint, recipe, traced.tied)
-    sources = shared(loaded.checkpoint.stored_as, traced.tied)
+def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) -> list[WeightRow]:
+    shapes = planned.shapes
+    stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
+    sources = shared(loaded.checkpoint.stored_as, planned.tied)
     rows = []
-    for weight in {weight.tensor: weight for weight in traced.lowered.plan.weights}.values():
-        for part in traced.lowered.parts[weight.tensor]:
+    for weight in {weight.tensor: weight for weight in planned.lowered.plan.weights}.values():
+        for part in planned.lowered.parts[weight.tensor]:
             shape = shapes[part]
             size = (
                 4 * prod(shape)
@@ -181,14 +175,14 @@ def _rows(loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend) -> l
 
 
 def _export_peaks(
-    loaded: Loaded, traced: Traced, recipe: Recipe, largest: int
+    loaded: Loaded, planned: Planned, recipe: Recipe, largest: int
 ) -> dict[str, int] | None:
-    """Return about the anonymous memory of an export: this process, which has traced the same
-    graph, and what packing the largest tensor and comparing logits take."""
+    """Return about the anonymous memory of an export: this process, which has made the same plan,
+    and what packing the largest tensor and comparing logits take."""
     now = anonymous_bytes()
     if now is None:
         return None
-    plan = traced.lowered.plan
+    plan = planned.lowered.plan
     if any(path.suffix in _DECODED for path in loaded.sources.paths):
         largest += 4 * max(prod(shape) for shape in loaded.checkpoint.shapes.values())
     peaks = {"export": now + largest + _PACK_CHUNKS * 4 * CHUNK_ELEMENTS}

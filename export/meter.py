@@ -25,6 +25,10 @@ def anonymous_bytes() -> int | None:
     return None
 
 
+def silent(stage: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
 class Meter:
     """Seconds of each stage, and the peak of anonymous memory of each phase."""
 

@@ -48,9 +48,6 @@ def build_report(
     constants: frozenset[str],
     notes: Sequence[str],
     unread_config_keys: Sequence[str],
-    seconds: Mapping[str, float],
-    peak_anonymous_bytes: Mapping[str, int],
-    verify: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the report as JSON values. ``tied`` lists parameters stored under another's tensor,
     ``constants`` the rows that are no parameters (they do not count in bits per weight)."""
@@ -74,15 +71,12 @@ def build_report(
         "tied": dict(tied),
         "notes": list(notes),
         "unread_config_keys": list(unread_config_keys),
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "peak_anonymous_bytes": dict(peak_anonymous_bytes),
-        "verify": dict(verify),
         "weights": [row.to_json() for row in rows],
     }
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Return a few lines: totals, lowest SQNR, verification, notes."""
+    """Return a few lines: totals, lowest SQNR, notes."""
     lines = [
         f"{report['parameters']:,} parameters in {megabytes(report['weight_bytes'])}, "
         f"{report['bits_per_weight']:.2f} bits per weight"
@@ -92,13 +86,6 @@ def summary(report: Mapping[str, Any]) -> str:
     if measured:
         worst = min(measured, key=lambda row: float(row["sqnr_db"]))
         lines.append(f"lowest SQNR: {worst['sqnr_db']:.1f} dB, {worst['name']} ({worst['format']})")
-    lines.append(_verify_line(report["verify"]))
-    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report["seconds"].items())
-    lines.append(f"seconds: {seconds}")
-    peaks = report["peak_anonymous_bytes"]
-    if peaks:
-        listed = ", ".join(f"{megabytes(value)} {stage}" for stage, value in peaks.items())
-        lines.append(f"peak anonymous memory: {listed}")
     return "\n".join([*lines, *notes_lines(report)])
 
 
@@ -119,17 +106,6 @@ def notes_lines(report: Mapping[str, Any]) -> list[str]:
     if report["unread_config_keys"]:
         lines.append(f"config keys not read: {', '.join(report['unread_config_keys'])}")
     return lines
-
-
-def _verify_line(verify: Mapping[str, Any]) -> str:
-    if "skipped" in verify:
-        return f"verify: skipped ({verify['skipped']})"
-    same, quality = verify["same_numbers"], verify["unquantized"]
-    return (
-        f"verify: {same['positions']} positions; against eager PyTorch with the same numbers: "
-        f"KL {same['kl']:.2g}, top-1 {same['top1']:.1%}, cosine {same['cosine']:.6f}; "
-        f"against the unquantized checkpoint: KL {quality['kl']:.2g}, top-1 {quality['top1']:.1%}"
-    )
 
 
 def megabytes(count: float) -> str:

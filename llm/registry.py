@@ -1,31 +1,26 @@
-"""The known model families, and how a model of one is built and filled."""
+"""The known model families, and what follows from a config without building its module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from edge_llm.errors import ConfigError
-from edge_llm.llm.checkpoints.arrays import Array
-from edge_llm.llm.checkpoints.detached import detached
+from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.config import ConfigReader, shorten
 from edge_llm.llm.decoder import DecoderConfig, ropes_of
-from edge_llm.llm.family import Family
-from edge_llm.llm.layers import CacheShape, table_names
-from edge_llm.llm.llama import LLAMA
-from edge_llm.llm.mistral import MISTRAL
-from edge_llm.llm.olmo2 import OLMO2
-from edge_llm.llm.phi3 import PHI3
-from edge_llm.llm.qwen2 import QWEN2
-from edge_llm.llm.qwen3 import QWEN3
-from edge_llm.llm.rope_tables import rope_note, rope_tables
-from edge_llm.llm.smollm3 import SMOLLM3
-from edge_llm.llm.tensors import as_tensor
+from edge_llm.llm.families.family import Family
+from edge_llm.llm.families.llama import LLAMA
+from edge_llm.llm.families.mistral import MISTRAL
+from edge_llm.llm.families.olmo2 import OLMO2
+from edge_llm.llm.families.phi3 import PHI3
+from edge_llm.llm.families.qwen2 import QWEN2
+from edge_llm.llm.families.qwen3 import QWEN3
+from edge_llm.llm.families.smollm3 import SMOLLM3
+from edge_llm.llm.rope_tables import rope_note, rope_tables, table_names
 
 FAMILIES: Mapping[str, Family[Any]] = {
     family.name: family for family in (LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
@@ -51,40 +46,6 @@ def read_config(values: Mapping[str, object], where: str) -> tuple[DecoderConfig
     return config, reader.finish(family.harmless)
 
 
-def build_model(
-    config: DecoderConfig,
-    *,
-    context: int,
-    kv_dtype: torch.dtype,
-    slots: int = 1,
-    device: torch.device | str = "meta",
-) -> nn.Module:
-    """Return the module of ``config`` with KV caches [slots, context, kv_heads, head_dim] (int8:
-    with 4 more columns, the bytes of a row's scale).
-
-    On ``meta`` nothing is allocated. Elsewhere buffers have their values and parameters (float32)
-    have none: see ``load_model``. Constant buffers are those of ``constants``.
-
-    Raises:
-        ConfigError: ``context`` or ``slots`` below 1.
-    """
-    if context < 1 or slots < 1:
-        raise ConfigError(f"context is {context}, slots is {slots}, expected at least 1 of each")
-    with torch.device("meta"):
-        model = FAMILIES[config.model_type].build(config, CacheShape(slots, context, kv_dtype))
-    model.requires_grad_(False).eval()
-    if torch.device(device).type == "meta":
-        return model
-    model.to_empty(device=device)
-    values = constants(config, context)
-    for name, buffer in model.named_buffers():
-        if name in values:
-            buffer.copy_(torch.from_numpy(values[name]))
-        else:
-            buffer.zero_()
-    return model
-
-
 def constants(config: DecoderConfig, context: int) -> dict[str, NDArray[np.float32]]:
     """Return the values of the buffers that follow from the config alone, by their name in the
     module."""
@@ -100,49 +61,36 @@ def context_notes(config: DecoderConfig, context: int) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def tied_parameters(model: nn.Module) -> dict[str, str]:
-    """Return the module's own declaration: parameter -> the parameter whose values it shares."""
-    declared = model.tied_parameters
-    if not isinstance(declared, dict):
-        raise TypeError(f"{type(model).__name__}.tied_parameters is not a dict")
-    return declared
+def shared_parameters(config: DecoderConfig) -> Mapping[str, str]:
+    """Return the parameters that share the values of another one -> that other one.
 
-
-def shared_parameters(config: DecoderConfig) -> dict[str, str]:
-    """Return `tied_parameters` of the module of ``config``."""
-    return tied_parameters(build_model(config, context=1, kv_dtype=torch.float32))
+    Raises:
+        MissingDependencyError: the module must be built to tell, and PyTorch is not installed.
+    """
+    blueprint = blueprint_of(config)
+    return _built(config)[1] if blueprint is None else blueprint.tied
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every parameter that a checkpoint holds: all but the tied ones."""
-    model = build_model(config, context=1, kv_dtype=torch.float32)
-    tied = tied_parameters(model)
-    return {
-        name: tuple(parameter.shape)
-        for name, parameter in model.named_parameters()
-        if name not in tied
-    }
-
-
-def load_model(
-    config: DecoderConfig,
-    array: Callable[[str], Array],
-    *,
-    context: int,
-    kv_dtype: torch.dtype,
-    slots: int = 1,
-    device: torch.device | str = "cpu",
-) -> nn.Module:
-    """Return a float32 model that runs, filled with a checkpoint's ``array(name)`` (`arrays.Array`)
-    one parameter at a time. Tied parameters share memory.
+    """Return name and shape of every parameter that a checkpoint holds: all but the tied ones.
 
     Raises:
-        CheckpointError: a parameter cannot be read.
+        MissingDependencyError: the module must be built to tell, and PyTorch is not installed.
     """
-    model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots, device=device)
-    for name, source in tied_parameters(model).items():
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
-    for name, parameter in model.named_parameters():
-        parameter.copy_(as_tensor(detached(array(name))))
-    return model
+    blueprint = blueprint_of(config)
+    if blueprint is None:
+        shapes, tied = _built(config)
+    else:
+        tables = {name for i in range(len(ropes_of(config))) for name in table_names(i)}
+        weights = blueprint.plan(config, context=1).weights
+        shapes = {weight.name: weight.shape for weight in weights if weight.name not in tables}
+        tied = blueprint.tied
+    return {name: shape for name, shape in shapes.items() if name not in tied}
+
+
+def _built(config: DecoderConfig) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:
+    """Return name and shape of every parameter of the module of ``config``, and those that share
+    another's values."""
+    from edge_llm.llm.models.build import parameters_of_module
+
+    return parameters_of_module(config)

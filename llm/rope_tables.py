@@ -19,6 +19,11 @@ from edge_llm.llm.rope import (
 _BLOCK = 4096  # positions at a time: float64 takes several times what is kept
 
 
+def table_names(index: int) -> tuple[str, str]:
+    """Return the names of the buffers that hold the tables of a decoder's rope of that index."""
+    return ("cos", "sin") if index == 0 else (f"cos_{index}", f"sin_{index}")
+
+
 def inverse_frequencies(rope: Rope, context: int) -> NDArray[np.float64]:
     """Return the angle per position of each rotated pair in a program of ``context`` tokens:
     [dim / 2].

@@ -19,7 +19,7 @@ from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.verification.eager import torchao_tensor
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.registry import load_model
+from edge_llm.llm.models.build import load_model
 from edge_llm.program.file import Program
 from edge_llm.program.integers import Integers
 from edge_llm.program.pack import unpack_integers

@@ -6,7 +6,7 @@ import torch
 
 from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.checkpoints.source import Checkpoint
-from edge_llm.llm.tensors import as_tensor
+from edge_llm.llm.models.tensors import as_tensor
 
 
 def tensor_of(checkpoint: Checkpoint, name: str) -> torch.Tensor:

@@ -1,32 +1,31 @@
-"""Stages quantize (on ``meta``), trace, passes and lower: what is settled before any weight is
-read, and the contents of the file that follow from it."""
+"""Stages plan, or trace, and passes: what is settled before any weight is read, and the contents
+of the file that follow from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from edge_llm import catalogue
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.lowering.lower import lower
+from edge_llm.export.extra import require_export_extra
 from edge_llm.export.lowering.lowered import Lowered
-from edge_llm.export.lowering.trace import trace
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
+from edge_llm.export.passes.assign import assign
 from edge_llm.export.passes.embed import embed
-from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
 from edge_llm.export.verification.answers import golden_shapes
-from edge_llm.export.verification.eager import quantize_meta
 from edge_llm.export.weights.parameters import stored_formats
-from edge_llm.llm.ops import CACHE_DTYPES
-from edge_llm.llm.registry import build_model, tied_parameters
+from edge_llm.llm.blueprints.shipped import blueprint_of
+from edge_llm.llm.registry import constants, shared_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
 from edge_llm.program.formats import RAW_F32
@@ -36,15 +35,17 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class Planned:
     """A model as a plan. ``tied`` maps a parameter to the one whose values it shares;
-    ``parameters`` counts each value once; ``shapes`` are those of parameters and buffers."""
+    ``parameters`` counts each value once; ``shapes`` are those of parameters and constants;
+    ``traced``: PyTorch has traced the model now, since no blueprint has its plan."""
 
     lowered: Lowered
     assignment: Assignment
     tied: Mapping[str, str]
     parameters: int
     shapes: Mapping[str, tuple[int, ...]]
+    traced: bool
 
     @property
     def tied_away(self) -> dict[str, str]:
@@ -53,60 +54,54 @@ class Traced:
         return {name: source for name, source in self.tied.items() if name not in stored}
 
 
-def trace_model(
+def plan_model(
     loaded: Loaded, recipe: Recipe, backend: Backend, meter: Meter, progress: Progress
-) -> Traced:
-    """The plan of a model under a recipe; reads no weight.
+) -> Planned:
+    """Return the plan of a model under a recipe; reads no weight.
 
     Raises:
         ConfigError: an override that matches no weight.
         ExportError: a format that does not fit, or a graph that cannot be expressed.
+        MissingDependencyError: the model must be traced, and PyTorch is not installed.
     """
-    model = build_model(
-        loaded.checkpoint.config,
-        context=loaded.context,
-        kv_dtype=CACHE_DTYPES[recipe.kv_format()],
-    )
-    tied = tied_parameters(model)
-    with meter.stage("quantize"):
-        stored = stored_formats(loaded.checkpoint, recipe, tied)
-        assignment = assign_formats(model, recipe, backend, stored)
-        quantize_meta(model, assignment.formats)
-    progress("trace", 0, 1)
-    with meter.stage("trace"):
-        exported = trace(model)
-    progress("trace", 1, 1)
-    with meter.stage("passes"):
-        fold(exported, assignment.formats)
-    with meter.stage("lower"):
-        lowered = lower(
-            exported,
-            assignment.formats,
-            context=loaded.context,
-            operators=backend.operators,
-        )
-    with meter.stage("passes"):
+    checkpoint = loaded.checkpoint
+    tied = shared_parameters(checkpoint.config)
+    blueprint = blueprint_of(checkpoint.config)
+    if blueprint is not None:
+        with meter.stage("plan"):
+            plan = blueprint.plan(checkpoint.config, loaded.context)
+    else:
+        require_export_extra(f"a {checkpoint.config.model_type} model of this structure")
+        from edge_llm.export.lowering.trace import traced_plan
+
+        progress("trace", 0, 1)
+        with meter.stage("trace"):
+            plan = traced_plan(checkpoint.config, loaded.context, backend.operators)
+        progress("trace", 1, 1)
+    with meter.stage("plan"):
+        assignment = assign_formats(plan, recipe, backend, stored_formats(checkpoint, recipe, tied))
+        lowered = assign(plan, assignment.formats)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
         lowered = embed(tie(lowered, tied))
-    return Traced(
+    shapes = {weight.name: weight.shape for weight in plan.weights}
+    tables = constants(checkpoint.config, 1)
+    return Planned(
         lowered,
         assignment,
         tied,
         parameters=sum(
-            parameter.numel() for name, parameter in model.named_parameters() if name not in tied
+            prod(shape) for name, shape in shapes.items() if name not in tied and name not in tables
         ),
-        shapes={
-            name: tuple(tensor.shape)
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        },
+        shapes=shapes,
+        traced=blueprint is None,
     )
 
 
 def tensor_specs(
-    loaded: Loaded, traced: Traced, recipe: Recipe, backend: Backend
+    loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend
 ) -> list[TensorSpec]:
     """The file's tensors in their order."""
-    plan = traced.lowered.plan
+    plan = planned.lowered.plan
     specs = [
         TensorSpec(weight.tensor, "F32", weight.shape)
         if weight.format == RAW_F32
@@ -125,7 +120,7 @@ def tensor_specs(
 
 
 def documents(
-    loaded: Loaded, traced: Traced, recipe: Recipe, provenance: Mapping[str, Any]
+    loaded: Loaded, planned: Planned, recipe: Recipe, provenance: Mapping[str, Any]
 ) -> Documents:
     """The file's documents, without a report."""
     config = loaded.checkpoint.config
@@ -134,7 +129,7 @@ def documents(
             kv_dtype=recipe.kv_format(),
             name=loaded.name,
             family=config.model_type,
-            parameters=traced.parameters,
+            parameters=planned.parameters,
             layers=config.num_hidden_layers,
             dim=config.hidden_size,
             vocab=config.vocab_size,

@@ -1,4 +1,4 @@
-"""Stage lower: the folded ATen graph -> a plan over the closed operator set.
+"""Stage lower: the ATen graph -> a plan over the closed operator set.
 
 Every activation becomes a matrix [T, width] or [R, width]; views only regroup the columns of a
 row and vanish. One rule per graph operator; a node without a rule ends the export by name.
@@ -16,44 +16,32 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-import edge_llm.llm.ops  # noqa: F401  # registers torch.ops.edge
+import edge_llm.llm.models.ops  # noqa: F401  # registers torch.ops.edge
 from edge_llm.errors import UnsupportedOperatorError
-from edge_llm.export.lowering.lowered import Lowered, PlanBuilder
 from edge_llm.export.lowering.source import model_source
-from edge_llm.program.formats import RAW_F32, WeightFormat
-from edge_llm.program.plan import INPUT_NAMES, Attribute, Rows, State, Weight
+from edge_llm.program.builder import PlanBuilder
+from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
+from edge_llm.program.plan import INPUT_NAMES, Attribute, Plan, Rows, State, Weight
 
 _ATEN = torch.ops.aten
 
 
-def lower(
-    exported: ExportedProgram,
-    formats: Mapping[str, WeightFormat],
-    *,
-    context: int,
-    operators: frozenset[str],
-) -> Lowered:
-    """The plan of a folded graph. ``formats`` gives the format of each matrix by parameter name,
-    ``operators`` those that the backend executes.
+def lower(exported: ExportedProgram, *, context: int, operators: frozenset[str]) -> Plan:
+    """Return the plan of a graph, its matrices in float32: which formats they have is decided
+    later. ``operators`` are those that the backend executes.
 
     Raises:
         UnsupportedOperatorError: a node that the plan cannot express, with its place in the model
             and the list of what is supported.
     """
-    return _Lowering(exported, formats, operators).run(context)
+    return _Lowering(exported, operators).run(context)
 
 
 class _Lowering:
     """One run over the graph: what each node became."""
 
-    def __init__(
-        self,
-        exported: ExportedProgram,
-        formats: Mapping[str, WeightFormat],
-        operators: frozenset[str],
-    ) -> None:
+    def __init__(self, exported: ExportedProgram, operators: frozenset[str]) -> None:
         self._exported = exported
-        self._formats = formats
         self._operators = operators
         self._builder = PlanBuilder()
         self._values: dict[Node, list[int]] = {}  # several for split
@@ -61,7 +49,7 @@ class _Lowering:
         self._constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         self._rows: dict[str, Rows] = {}  # symbol of a first dimension -> T or R
 
-    def run(self, context: int) -> Lowered:
+    def run(self, context: int) -> Plan:
         output = None
         for node in self._exported.graph.nodes:
             if node.op == "placeholder":
@@ -90,8 +78,9 @@ class _Lowering:
 
     def linear(self, node: Node) -> None:
         x, weight, bias = (*_arguments(node), None)[:3]
+        matrix = self._matrix(weight)  # weights are numbered in the order of operands
         biases = -1 if bias is None else self._vector(bias)
-        self._emit(node, "linear", [x], weights=[self._matrix(weight), biases])
+        self._emit(node, "linear", [x], weights=[matrix, biases])
 
     def rms_norm(self, node: Node) -> None:
         x, shape, weight, eps = (*_arguments(node), None, None)[:4]
@@ -233,12 +222,12 @@ class _Lowering:
     def _matrix(self, node: Node) -> int:
         name = self._constants[node.name]
         n, k = node.meta["val"].shape
-        return self._builder.weight(Weight(name, name, self._formats[name], (n, k)), (name,))
+        return self._builder.weight(Weight(name, name, WEIGHT_FORMATS["f32"], (n, k)))
 
     def _vector(self, node: Any) -> int:
         name = self._constants[node.name]
         shape = tuple(int(size) for size in node.meta["val"].shape)
-        return self._builder.weight(Weight(name, name, RAW_F32, shape), (name,))
+        return self._builder.weight(Weight(name, name, RAW_F32, shape))
 
     def _value(self, node: Any) -> int:
         if not isinstance(node, Node) or len(self._values.get(node, ())) != 1:

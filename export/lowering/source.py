@@ -12,14 +12,21 @@ _LIBRARIES = ("torch", "torchao")
 
 
 def model_source(node: Node) -> str:
-    """``model.layers.0.mlp (llm/layers.py:131)``, as much of it as the trace recorded. Files are
-    given by their last folder, so that nothing of the exporting machine ends up in a program."""
+    """Return as much of ``model.layers.0.mlp (llm/models/layers.py:131)`` as the trace recorded. Of
+    a file's path only our own folders, or the last one, are given, so that nothing of the
+    exporting machine ends up in a program."""
     modules = list(node.meta.get("nn_module_stack", {}).values())
     path = modules[-1][0] if modules else ""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     for file, line in reversed(frames):
         location = Path(file)
         if not any(f"-packages/{library}/" in location.as_posix() for library in _LIBRARIES):
-            place = f"{location.parent.name}/{location.name}:{line}"
+            place = f"{_shown(location)}:{line}"
             return f"{path} ({place})" if path else place
     return str(path)
+
+
+def _shown(location: Path) -> str:
+    parts = location.parts
+    begin = len(parts) - 1 - parts[::-1].index("llm") if "llm" in parts else -2
+    return "/".join(parts[begin:])

@@ -1,4 +1,4 @@
-"""Stage trace: the model as one ATen graph with two dynamic dimensions, T and R."""
+"""Stage trace: the model as one ATen graph with two dynamic dimensions, T and R; and its plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from edge_llm.errors import ExportError
-from edge_llm.program.plan import INPUT_NAMES
+from edge_llm.export.lowering.lower import lower
+from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.llm.models.build import build_model
+from edge_llm.program.plan import INPUT_NAMES, Plan
 
 # Example sizes; distinct, so that T and R stay two symbols, and not 0 or 1, which specialize.
 _T, _R = 5, 3
@@ -31,3 +34,14 @@ def trace(model: nn.Module) -> ExportedProgram:
             return torch.export.export(model, examples, dynamic_shapes=shapes)
     except Exception as exc:  # torch raises many unrelated types here
         raise ExportError(f"torch.export could not trace {type(model).__name__}: {exc}") from exc
+
+
+def traced_plan(config: DecoderConfig, context: int, operators: frozenset[str]) -> Plan:
+    """Return the plan of the module of ``config``, its matrices in float32; ``operators`` are those
+    that the backend executes.
+
+    Raises:
+        ExportError: PyTorch could not trace the model, or the plan cannot express it.
+    """
+    model = build_model(config, context=context, kv_dtype=torch.float32)
+    return lower(trace(model), context=context, operators=operators)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,14 @@ def provenance(
     stated_license: str | None,
     progress: Callable[[int, int], None],
     digest: Callable[[Path], str] = sha256,
+    *,
+    traced: bool,
 ) -> dict[str, Any]:
-    """The document: ``sources`` (file name, bytes, sha256), ``hub`` (``repository`` and ``commit``
-    of sources in the cache of Hugging Face's client, else null), ``versions``, ``exported`` (UTC),
-    ``license`` of the checkpoint if it states one. ``progress(done, total)`` counts bytes.
+    """Return the document: ``sources`` (file name, bytes, sha256), ``hub`` (``repository`` and
+    ``commit`` of sources in the cache of Hugging Face's client, else null), ``versions`` of what
+    decides the bytes of the program, and the ``license`` that the checkpoint states, if it does.
+
+    ``progress(done, total)`` counts bytes; ``traced``: PyTorch made the plan now.
 
     Raises:
         CheckpointError: a source that can no longer be read.
@@ -40,14 +43,10 @@ def provenance(
             progress(sum(sizes[: index + 1]), sum(sizes))
     except OSError as exc:
         raise CheckpointError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
+    tracer = {"torch": version("torch")} if traced else {}
     return {
         "sources": hashed,
         "hub": catalogue.commit_of(sources[0]) if sources else None,
-        "versions": {
-            "edge-llm": __version__,
-            "torch": version("torch"),
-            "torchao": version("torchao"),
-        },
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"edge-llm": __version__, **tracer},
         "license": stated_license,
     }

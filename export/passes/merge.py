@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge_llm.export.lowering.lowered import Lowered, PlanBuilder
+from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.ops import MAX_OUTPUTS
 from edge_llm.program.plan import INPUT_NAMES, Plan, Weight
 
@@ -22,6 +23,7 @@ def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
     groups = _groups(plan, row_multiple)
     merged_away = {index for group in groups.values() for index in group[1:]}
     builder = PlanBuilder()
+    parts: dict[str, tuple[str, ...]] = {}
     numbers = {number: number for number in range(len(INPUT_NAMES))}  # old value -> new value
 
     for index, instruction in enumerate(plan.instructions):
@@ -29,7 +31,7 @@ def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
             continue
         members = [plan.instructions[member] for member in groups.get(index, (index,))]
         weights = [
-            _merged_weight(builder, lowered, [member.weights[slot] for member in members])
+            _merged_weight(builder, parts, lowered, [member.weights[slot] for member in members])
             for slot in range(len(instruction.weights))
         ]
         state = instruction.state
@@ -52,7 +54,8 @@ def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
             new = builder.emit("split", new, widths, rows=rows, source=instruction.source)
         numbers |= dict(zip(outputs, new, strict=True))
 
-    return builder.finish(context=plan.context, vocab=plan.vocab, output=numbers[plan.output])
+    merged = builder.finish(context=plan.context, vocab=plan.vocab, output=numbers[plan.output])
+    return Lowered(merged, parts)
 
 
 def _groups(plan: Plan, row_multiple: int) -> Mapping[int, Sequence[int]]:
@@ -77,17 +80,25 @@ def _groups(plan: Plan, row_multiple: int) -> Mapping[int, Sequence[int]]:
     return groups
 
 
-def _merged_weight(builder: PlanBuilder, lowered: Lowered, indices: Sequence[int]) -> int:
+def _merged_weight(
+    builder: PlanBuilder,
+    parts: dict[str, tuple[str, ...]],
+    lowered: Lowered,
+    indices: Sequence[int],
+) -> int:
+    """Return the index of the weight that holds those of ``indices``; its parts go to ``parts``."""
     if indices[0] < 0:
         return -1
     weights = [lowered.plan.weights[index] for index in indices]
-    first = weights[0]
-    if len(weights) == 1:
-        return builder.weight(first, lowered.parts[first.tensor])
-    name = joined_name([weight.name for weight in weights])
-    shape = (sum(weight.shape[0] for weight in weights), *first.shape[1:])
-    parts = tuple(part for weight in weights for part in lowered.parts[weight.tensor])
-    return builder.weight(Weight(name, name, first.format, shape), parts)
+    merged = weights[0]
+    if len(weights) > 1:
+        name = joined_name([weight.name for weight in weights])
+        shape = (sum(weight.shape[0] for weight in weights), *merged.shape[1:])
+        merged = Weight(name, name, merged.format, shape)
+    parts[merged.tensor] = tuple(
+        part for weight in weights for part in lowered.parts[weight.tensor]
+    )
+    return builder.weight(merged)
 
 
 def joined_name(names: Sequence[str]) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-
-from torch import nn
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import GROUP_SIZES, Kind
 from edge_llm.program.formats import WeightFormat
+from edge_llm.program.plan import Plan
 
-HEAD = "lm_head"
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Assignment:
 
 
 def assign_formats(
-    model: nn.Module,
+    plan: Plan,
     recipe: Recipe,
     backend: Backend,
     stored: Mapping[str, WeightFormat] | None = None,
@@ -48,11 +47,7 @@ def assign_formats(
     notes: list[str] = []
     problems: list[str] = []
     stored = stored or {}
-    for path, module in model.named_modules():
-        if not isinstance(module, nn.Linear | nn.Embedding):
-            continue
-        name, kind = f"{path}.weight", _kind(path, module)
-        k = int(module.weight.shape[1])
+    for name, kind, k in _matrices(plan):
         asked[name] = recipe.format_for(name, kind)
         wanted = recipe.format_for(name, kind, stored.get(name))
         fitted = wanted.fitting(k)
@@ -104,10 +99,17 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _kind(path: str, module: nn.Module) -> Kind:
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    return "head" if path == HEAD else "linear"
+def _matrices(plan: Plan) -> Iterator[tuple[str, Kind, int]]:
+    """Yield name, kind and columns of every matrix, in the order of use."""
+    for instruction in plan.instructions:
+        if instruction.op in ("linear", "embedding"):
+            weight = plan.weights[instruction.weights[0]]
+            kind: Kind = "linear"
+            if instruction.op == "embedding":
+                kind = "embedding"
+            elif weight.name == HEAD:
+                kind = "head"
+            yield weight.name, kind, weight.shape[1]
 
 
 def _check_overrides(recipe: Recipe, formats: Mapping[str, WeightFormat]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,17 @@ def answers_of(program: Program, backend: str) -> Answers:
         texts = runner.continue_greedily(prompts, _positions(context))
         logits = [runner.logits(index, text) for index, text in enumerate(texts)]
     return Answers(context, prompts, texts, logits)
+
+
+def golden_of(path: Path, backend: str) -> Mapping[str, NDArray[Any]]:
+    """Return the golden tensors of the program at ``path`` by name.
+
+    Raises:
+        NativeError, CapacityError: the run-time half of the backend is missing or failed.
+        GenerationError: the program computes logits that are not finite.
+    """
+    with Program.open(path) as program:
+        return answers_of(program, backend).golden()
 
 
 def _positions(context: int) -> int:

@@ -2,17 +2,12 @@
 
 Symmetric weights go through torchao's quantized tensor class. It has none for four bits with
 minima: there the weight is dequantized by us, exactly, and the input rounded as torchao rounds it.
-
-Used twice: with empty tensors on ``meta``, to trace what a quantized model computes; and with real
-ones, in the oracle that an exported program is verified against (streamed.py).
+The oracle that an exported program is verified against (streamed.py) is made of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import nn
 from torch.nn import functional
 
 from edge_llm.export.weights.torchao import (
@@ -37,71 +32,6 @@ def torchao_tensor(weight: Integers, *, activations: bool = True) -> torch.Tenso
     round."""
     codes, scale = torch.from_numpy(weight.codes), torch.from_numpy(weight.scale)
     return _torchao_tensor(weight.format, codes, scale, activations)
-
-
-def quantize_meta(model: nn.Module, formats: Mapping[str, WeightFormat]) -> None:
-    """Replace, in place, the linears and embeddings of ``model`` (on ``meta``) whose format has
-    integers by such that show every quantization in the traced graph."""
-    for path, module in list(model.named_modules()):
-        if not isinstance(module, nn.Linear | nn.Embedding):
-            continue
-        form = formats[f"{path}.weight"]
-        if form.is_float:
-            continue
-        if form.minimum != "none":
-            stored = (
-                StoredLinear(module, form)
-                if isinstance(module, nn.Linear)
-                else StoredEmbedding(module, form)
-            )
-            parent, _, attribute = path.rpartition(".")
-            model.get_submodule(parent).register_module(attribute, stored)
-            continue
-        n, k = module.weight.shape
-        codes = torch.empty(n, k, dtype=torch.int8, device="meta")
-        scale = torch.empty(n, k // (form.group or k), device="meta")
-        tensor = _torchao_tensor(form, codes, scale, isinstance(module, nn.Linear))
-        module.weight = nn.Parameter(tensor, requires_grad=False)
-
-
-@torch.library.custom_op("edge::stored_as", mutates_args=())
-def stored_as(weight: torch.Tensor, name: str) -> torch.Tensor:
-    """Mark in a graph that ``weight`` [N, K] is held in the format ``name``; the values stay. A
-    linear of it rounds its input to int8 per token."""
-    return weight.clone()
-
-
-@stored_as.register_fake
-def _(weight: torch.Tensor, name: str) -> torch.Tensor:
-    return torch.empty_like(weight)
-
-
-class StoredLinear(nn.Module):
-    """A linear layer whose graph says in which format with minima its weight is held."""
-
-    def __init__(self, module: nn.Linear, form: WeightFormat) -> None:
-        super().__init__()
-        self.weight, self._name = module.weight, form.name
-        self.bias = module.bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, K) -> (…, N)."""
-        # torchao's rounding of x is not traced: its operators switch gradients off and on, which
-        # torch.export takes quadratic time to sort out
-        weight = torch.ops.edge.stored_as(self.weight, self._name)
-        return functional.linear(x, weight, self.bias)
-
-
-class StoredEmbedding(nn.Module):
-    """An embedding whose graph says in which format with minima its table is held."""
-
-    def __init__(self, module: nn.Embedding, form: WeightFormat) -> None:
-        super().__init__()
-        self.weight, self._name = module.weight, form.name
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(T,) -> (T, dim)."""
-        return functional.embedding(tokens, torch.ops.edge.stored_as(self.weight, self._name))
 
 
 def _torchao_tensor(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.lowering.graph import plan_model
+from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import load
-from edge_llm.export.recipes.formats import assign_formats
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.weights.parameters import parameters_of
-from edge_llm.llm.ops import CACHE_DTYPES
-from edge_llm.llm.registry import build_model, tied_parameters
+from edge_llm.llm.models.ops import CACHE_DTYPES
 
 
 def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
@@ -26,12 +26,12 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     loaded = load(recipe)
     checkpoint, context = loaded.checkpoint, loaded.context
     kv_dtype = CACHE_DTYPES[recipe.kv_format()]
-    shapes = build_model(checkpoint.config, context=context, kv_dtype=kv_dtype)  # on meta
-    parameters = parameters_of(checkpoint, recipe, tied=tied_parameters(shapes), constants={})
+    planned = plan_model(loaded, recipe, get_backend(recipe.backend), Meter(), silent)
+    parameters = parameters_of(checkpoint, recipe, tied=planned.tied, constants={})
     return streamed_model(
         checkpoint.config,
         parameters,
-        assign_formats(shapes, recipe, get_backend(recipe.backend), parameters.stored).formats,
+        planned.assignment.formats,
         context=context,
         slots=slots,
         tokens=tokens,

@@ -13,7 +13,8 @@ from edge_llm.export.verification.eager import integer_linear
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import build_model, constants
+from edge_llm.llm.models.build import build_model
+from edge_llm.llm.registry import constants
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 

@@ -24,7 +24,7 @@ from edge_llm.export.verification.metrics import Comparison, compare_logits
 from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.ops import CACHE_DTYPES
+from edge_llm.llm.models.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 

@@ -21,7 +21,7 @@ from edge_llm.export.weights.quantize import quantize
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint
-from edge_llm.llm.tensors import as_tensor
+from edge_llm.llm.models.tensors import as_tensor
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 

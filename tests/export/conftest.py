@@ -13,12 +13,12 @@ from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.lower import lower
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.lowering.trace import trace
-from edge_llm.export.passes.fold import fold
+from edge_llm.export.passes.assign import assign
 from edge_llm.export.recipes.formats import assign_formats
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.verification.eager import quantize_meta
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import build_model, read_config
+from edge_llm.llm.models.build import build_model
+from edge_llm.llm.registry import read_config
 
 CONTEXT = 48
 TOY = {
@@ -47,21 +47,13 @@ def toy_config() -> Callable[..., DecoderConfig]:
 
 @pytest.fixture
 def lowered_toy() -> Callable[..., Lowered]:
-    """``lowered_toy(model, recipe)``: quantize, trace, fold and lower; no merge, no tie."""
+    """``lowered_toy(model, recipe)``: trace, lower and assign; no merge, no tie."""
 
     def run(model: nn.Module | DecoderConfig, recipe: Recipe) -> Lowered:
         if not isinstance(model, nn.Module):
             model = build_model(model, context=CONTEXT, kv_dtype=torch.float16)
         backend = get_backend("native")
-        formats = assign_formats(model, recipe, backend).formats
-        quantize_meta(model, formats)
-        exported = trace(model)
-        fold(exported, formats)
-        return lower(
-            exported,
-            formats,
-            context=CONTEXT,
-            operators=backend.operators,
-        )
+        plan = lower(trace(model), context=CONTEXT, operators=backend.operators)
+        return assign(plan, assign_formats(plan, recipe, backend).formats)
 
     return run

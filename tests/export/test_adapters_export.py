@@ -17,7 +17,7 @@ from edge_llm.errors import ConfigError
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.registry import load_model
+from edge_llm.llm.models.build import load_model
 from edge_llm.program.file import Program
 
 Tiny = Callable[..., Path]

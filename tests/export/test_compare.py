@@ -13,11 +13,6 @@ from edge_llm.errors import ProgramError
 from edge_llm.export.compare import Subject, changed_weights, compare
 from edge_llm.export.report import WeightRow, build_report
 
-VERIFY = {
-    side: {"kl": 0.01, "max_kl": 0.1, "top1": 0.9, "cosine": 0.99}
-    for side in ("same_numbers", "unquantized")
-}
-
 
 def subject(name: str, rows: list[WeightRow], **changes: Any) -> Subject:
     report = build_report(
@@ -26,9 +21,6 @@ def subject(name: str, rows: list[WeightRow], **changes: Any) -> Subject:
         constants=frozenset(),
         notes=[],
         unread_config_keys=[],
-        seconds={"pack": 2.0},
-        peak_anonymous_bytes={"export": 1000},
-        verify=VERIFY,
     )
     return Subject(name, 5000, 128, 64, report | changes)
 
@@ -49,14 +41,12 @@ SECOND = [
 
 
 def test_every_quantity_is_a_pair() -> None:
-    got = compare(subject("x", FIRST), subject("y", SECOND, verify={"skipped": "dry run"}))
+    got = compare(subject("x", FIRST), subject("y", SECOND))
     assert got["names"] == ["x", "y"]
     assert got["totals"]["weight_bytes"] == [1984, 3360]
     assert got["totals"]["bits_per_weight"] == [8 * 1984 / 2048, 8 * 3360 / 2560]
     assert got["totals"]["lowest_sqnr_db"] == [20.0, 20.5]
     assert got["formats"] == {"i8": [1280, 1920], "i4g32": [704, 352], "f16": [None, 1088]}
-    assert got["verify"]["unquantized.kl"] == [0.01, None]
-    assert got["seconds"] == {"pack": [2.0, 2.0]}
     assert got["weights"][1] == {
         "name": "b",
         "format": ["i4g32", "i4g32"],
@@ -72,13 +62,12 @@ def test_the_largest_differences_come_first() -> None:
 
 
 def test_as_text() -> None:
-    got = compare(subject("x", FIRST), subject("y", SECOND, verify={"skipped": "dry run"}))
+    got = compare(subject("x", FIRST), subject("y", SECOND))
     lines = side_by_side(got).splitlines()
     assert lines[0].split() == ["x", "y", "RATIO"]
-    cells = {line[:22].strip(): line[22:].split() for line in lines[1:]}
+    cells = {line[:18].strip(): line[18:].split() for line in lines[1:]}
     assert cells["weight bytes"] == ["1,984", "3,360", "1.694"]
     assert cells["format f16"] == ["-", "1.1", "kB", "-"]
-    assert cells["unquantized: top1"] == ["0.9", "-", "-"]
     assert "3 of 5 weights differ:" in lines
     many = [replace(FIRST[1], name=f"w{i}", sqnr_db=float(i)) for i in range(14)]
     other = [replace(row, sqnr_db=50.0) for row in many]
@@ -97,9 +86,7 @@ def test_as_text() -> None:
         lambda report: report["weights"][0].update(bytes="many"),
         lambda report: report["weights"][0].update(sqnr_db=[1]),
         lambda report: report.update(weight_bytes=True),
-        lambda report: report["verify"].update(unquantized=7),
         lambda report: report.update(formats={"i8": 3}),
-        lambda report: report.update(seconds=[1]),
     ],
 )
 def test_reports_of_strangers(damage: Any) -> None:

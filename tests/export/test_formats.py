@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
-from torch import nn
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import build_model
 from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.plan import Plan
+
+
+def plan_of(config: DecoderConfig) -> Plan:
+    blueprint = blueprint_of(config)
+    assert blueprint is not None
+    return blueprint.plan(config, 8)
 
 
 def assign(config: DecoderConfig, recipe: Recipe) -> Assignment:
-    model = build_model(config, context=8, kv_dtype=torch.float16)
-    return assign_formats(model, recipe, get_backend("native"))
+    return assign_formats(plan_of(config), recipe, get_backend("native"))
 
 
 def names(assignment: Assignment) -> dict[str, str]:
@@ -83,10 +87,10 @@ VALUES = "model.layers.0.self_attn.v_proj.weight"
 def test_v_proj_has_eight_bits_where_it_is_quantized_here(
     recipe: Recipe, stored: str | None, expected: str, toy_config: Callable[..., DecoderConfig]
 ) -> None:
-    model = build_model(toy_config(), context=8, kv_dtype=torch.float16)
+    plan = plan_of(toy_config())
     held = {} if stored is None else {VALUES: WEIGHT_FORMATS[stored]}
     assert (
-        assign_formats(model, recipe, get_backend("native"), held).formats[VALUES].name == expected
+        assign_formats(plan, recipe, get_backend("native"), held).formats[VALUES].name == expected
     )
 
 
@@ -106,7 +110,6 @@ def test_a_backend_that_does_not_take_a_format(toy_config: Callable[..., Decoder
         name = "integers"
         formats = frozenset({WEIGHT_FORMATS["i8"]})
 
-    model = build_model(toy_config(), context=8, kv_dtype=torch.float16)
-    assert isinstance(model, nn.Module)
+    plan = plan_of(toy_config())
     with pytest.raises(ExportError, match=r"lm_head\.weight: backend integers does not take f16"):
-        assign_formats(model, Recipe(scheme="8da8w", head="f16"), Integers())  # type: ignore[arg-type]
+        assign_formats(plan, Recipe(scheme="8da8w", head="f16"), Integers())  # type: ignore[arg-type]

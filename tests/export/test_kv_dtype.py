@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import edge_llm
+from edge_llm.export.pipeline import make_program
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.program.file import Program
 
@@ -18,10 +18,9 @@ def test_an_int8_cache_computes_what_eager_does(
 ) -> None:
     source = tiny_checkpoint(family)
     recipe = load_recipe("fp32", ["kv_dtype=i8"], model=str(source))
-    path = edge_llm.export(recipe, output=tmp_path / "i8.edge")
-    with Program.open(path) as program:
+    made = make_program(recipe, output=tmp_path / "i8.edge")
+    with Program.open(made.path) as program:
         assert program.documents.model.kv_dtype == "i8"
-        outcome = program.documents.report["verify"]
-    same, quality = outcome["same_numbers"], outcome["unquantized"]
+    same, quality = made.verification["same_numbers"], made.verification["unquantized"]
     assert same["kl"] < quality["kl"] / 10
     assert 0 < quality["kl"] < 1e-3  # the cache is the one thing that was rounded

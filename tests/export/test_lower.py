@@ -83,7 +83,7 @@ def test_every_instruction_knows_its_source(
 ) -> None:
     plan = lowered_toy(toy_config(), Recipe(scheme="fp32")).plan
     for instruction in plan.instructions:
-        assert "llm/layers.py:" in instruction.source
+        assert "llm/models/layers.py:" in instruction.source
         assert "site-packages" not in instruction.source
     sources = {i.op: i.source for i in plan.instructions}
     assert sources["silu"].startswith("model.layers.0.mlp (")
@@ -194,7 +194,6 @@ def test_an_operator_that_the_backend_lacks(lowered_toy: Lower) -> None:
     with pytest.raises(UnsupportedOperatorError, match=r"aten\.silu"):
         lower(
             trace(model),
-            {"embed.weight": "f32", "lm_head.weight": "f32"},
             context=8,
             operators=frozenset({"embedding", "select_rows", "linear"}),
         )

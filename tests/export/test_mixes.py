@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import edge_llm
-from edge_llm.export.pipeline import export
+from edge_llm.export.pipeline import export, make_program
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.verification.oracle import eager_model
 from edge_llm.program.file import Program
@@ -133,6 +133,5 @@ def test_mixes_pass_verify_and_its_gate(tiny_checkpoint: Tiny, tmp_path: Path) -
         overrides={"*layers.1.mlp.*": "i4g32"},
         scale_rule="hqq",
     )
-    with Program.open(export(recipe, output=tmp_path / "x.edge")) as program:
-        verify = program.documents.report["verify"]
+    verify = make_program(recipe, output=tmp_path / "x.edge").verification
     assert verify["same_numbers"]["top1_near"] > 0.9

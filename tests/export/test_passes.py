@@ -1,26 +1,17 @@
-"""Fold, merge and tie, each on its own."""
+"""Merge and tie, each on its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-import torch
 
-from edge_llm.errors import ExportError
-from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.lowered import Lowered
-from edge_llm.export.lowering.trace import trace
-from edge_llm.export.passes.fold import fold
 from edge_llm.export.passes.merge import joined_name, merge
 from edge_llm.export.passes.tie import tie
-from edge_llm.export.recipes.formats import assign_formats
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.verification.eager import quantize_meta
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import build_model
 from edge_llm.program.check import check_plan
-from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 
 Config = Callable[..., DecoderConfig]
 Lower = Callable[..., Lowered]
@@ -32,79 +23,6 @@ TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 
 def tensors_of(lowered: Lowered) -> set[str]:
     return {weight.tensor for weight in lowered.plan.weights}
-
-
-# --- fold ----------------------------------------------------------------------------------------
-
-
-def traced(
-    config: DecoderConfig, recipe: Recipe
-) -> tuple[torch.export.ExportedProgram, dict[str, WeightFormat]]:
-    model = build_model(config, context=48, kv_dtype=torch.float16)
-    formats = dict(assign_formats(model, recipe, get_backend("native")).formats)
-    quantize_meta(model, formats)
-    return trace(model), formats
-
-
-def targets(exported: torch.export.ExportedProgram) -> list[str]:
-    return [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
-
-
-def test_fold_leaves_the_graph_of_the_float_model(toy_config: Config) -> None:
-    quantized, formats = traced(toy_config(), Recipe())
-    assert targets(quantized).count("torchao.choose_qparams_affine.default") == 8
-    fold(quantized, formats)
-    plain, _ = traced(toy_config(), Recipe(scheme="fp32"))
-    assert targets(quantized) == targets(plain)
-
-
-def test_fold_checks_what_the_recipe_asked_for(toy_config: Config) -> None:
-    exported, formats = traced(toy_config(), Recipe())
-    formats[f"{ATTENTION}.o_proj.weight"] = WEIGHT_FORMATS["i4g64"]
-    with pytest.raises(ExportError, match=r"o_proj\.weight was traced as i4g32, .* says i4g64"):
-        fold(exported, formats)
-
-
-def test_fold_reads_formats_with_minima(toy_config: Config) -> None:
-    model = build_model(toy_config("qwen2"), context=48, kv_dtype=torch.float16)
-    stored = {
-        f"{ATTENTION}.q_proj.weight": WEIGHT_FORMATS["u4g32m"],
-        "model.layers.0.mlp.down_proj.weight": WEIGHT_FORMATS["u4g32z"],
-        "model.embed_tokens.weight": WEIGHT_FORMATS["u4g64z"],
-    }
-    recipe = Recipe(embedding="i4g32")
-    formats = dict(assign_formats(model, recipe, get_backend("native"), stored).formats)
-    assert formats.items() >= stored.items()
-    quantize_meta(model, formats)
-    exported = trace(model)
-    assert targets(exported).count("edge.stored_as.default") == 3
-    wrong = formats | {f"{ATTENTION}.q_proj.weight": WEIGHT_FORMATS["u4g32k"]}
-    with pytest.raises(ExportError, match=r"q_proj\.weight was traced as u4g32m, .* u4g32k"):
-        fold(exported, wrong)
-    exported = trace(model)
-    fold(exported, formats)
-    plain, _ = traced(toy_config("qwen2"), Recipe(scheme="fp32"))
-    assert targets(exported) == targets(plain)
-
-
-def test_fold_wants_activations_rounded_per_token(toy_config: Config) -> None:
-    exported, formats = traced(toy_config(), Recipe())
-    for node in exported.graph.nodes:
-        if node.target == torch.ops.torchao.choose_qparams_affine.default:
-            node.update_arg(1, "SYMMETRIC")
-            break
-    with pytest.raises(ExportError, match=r"q_proj\.weight: its input is not rounded to int8"):
-        fold(exported, formats)
-
-
-def test_fold_leaves_no_quantization_behind(toy_config: Config) -> None:
-    exported, formats = traced(toy_config(), Recipe())
-    graph = exported.graph
-    silu = next(node for node in graph.nodes if node.target == torch.ops.aten.silu.default)
-    table = next(n for n in graph.nodes if n.target == torch.ops.torchao.dequantize_affine.default)
-    silu.update_arg(0, table)
-    with pytest.raises(ExportError, match="is around no linear or embedding"):
-        fold(exported, formats)
 
 
 # --- merge ---------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from edge_llm.export.meter import Meter, anonymous_bytes
+from edge_llm.export.outcome import Outcome
 from edge_llm.export.report import WeightRow, build_report, summary
 from edge_llm.export.verification.metrics import Comparison
 
@@ -26,9 +28,6 @@ def report(**changes: Any) -> dict[str, Any]:
         "constants": frozenset({"cos"}),
         "notes": ["k.weight: a note"],
         "unread_config_keys": ["colour"],
-        "seconds": {"pack": 1.23456},
-        "peak_anonymous_bytes": {"export": 5_000_000},
-        "verify": {"skipped": "verify is off in the recipe"},
     }
     return build_report(ROWS, **values | changes)
 
@@ -56,13 +55,21 @@ def test_summary_names_the_worst_weight_and_all_notes() -> None:
     assert "i4g32       2 weights       0.0 MB   5.500 bits, 1 of them unchanged" in text
     assert "note: k.weight: a note" in text
     assert "config keys not read: colour" in text
+
+
+def outcome(verification: dict[str, Any]) -> Outcome:
+    peaks = {"export": 5_000_000}
+    return Outcome(Path("x.edge"), report(), {"pack": 1.23456}, peaks, verification)
+
+
+def test_an_outcome_says_what_was_measured() -> None:
+    text = outcome({"skipped": "verify is off in the recipe"}).describe()
+    assert text.startswith(summary(report()))
     assert "verify: skipped (verify is off in the recipe)" in text
     assert "seconds: pack 1.2" in text
-
-
-def test_summary_of_a_verified_export() -> None:
+    assert "peak anonymous memory: 5.0 MB export" in text
     verify = dict.fromkeys(("same_numbers", "unquantized", "eager_unquantized"), asdict(PERFECT))
-    assert "4 positions; against eager PyTorch" in summary(report(verify=verify))
+    assert "4 positions; against eager PyTorch" in outcome(verify).describe()
 
 
 def test_meter_sees_memory_and_adds_up_stages() -> None:

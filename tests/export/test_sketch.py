@@ -10,7 +10,7 @@ import pytest
 
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.lowering.graph import trace_model
+from edge_llm.export.lowering.graph import plan_model
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import load
 from edge_llm.export.recipes.file import load_recipe
@@ -34,7 +34,7 @@ def exported(folder: Path, scheme: str, settings: list[str]) -> tuple[Plan, Plan
     """The plan that an export lowers to, and the sketch of the same."""
     recipe = load_recipe(scheme, [*settings, "context=200"], model=str(folder))
     loaded = load(recipe)
-    traced = trace_model(
+    traced = plan_model(
         loaded, recipe, get_backend("native"), Meter(), lambda stage, done, total: None
     )
     made = sketch(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import edge_llm
+from edge_llm.export.outcome import Outcome
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.verification.oracle import eager_model
 from edge_llm.export.verification.verify import eager_logits
@@ -18,9 +19,10 @@ from edge_llm.runner.evaluation.evaluation import evaluate, open_reader
 from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 
-def test_fp32_is_the_checkpoint(smollm2_fp32: Path) -> None:
-    with Program.open(smollm2_fp32) as program:
-        golden, verify = program.golden, program.documents.report["verify"]
+def test_fp32_is_the_checkpoint(smollm2_fp32_made: Outcome) -> None:
+    verify = smollm2_fp32_made.verification
+    with Program.open(smollm2_fp32_made.path) as program:
+        golden = program.golden
     assert verify["same_numbers"]["max_error"] < 1e-3
     assert verify["unquantized"]["top1"] == 1.0
     assert golden is not None
@@ -28,10 +30,8 @@ def test_fp32_is_the_checkpoint(smollm2_fp32: Path) -> None:
     assert golden.next[0][:4].tolist() == [7042, 30, 198, 198]
 
 
-def test_8da4w_loses_what_eager_torchao_loses(smollm2_8da4w: Path) -> None:
-    with Program.open(smollm2_8da4w) as program:
-        report = program.documents.report
-    verify = report["verify"]
+def test_8da4w_loses_what_eager_torchao_loses(smollm2_8da4w_made: Outcome) -> None:
+    report, verify = smollm2_8da4w_made.report, smollm2_8da4w_made.verification
     assert verify["same_numbers"]["positions"] == 5 * 64
     # Thirty layers of int8 activations amplify a difference of one bit to a KL of about 0.02
     # between two runs of eager PyTorch itself.

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 import edge_llm
 from edge_llm.errors import ExportError
-from edge_llm.export.pipeline import export
+from edge_llm.export.outcome import Outcome
+from edge_llm.export.pipeline import export, make_program
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.verification.oracle import eager_model
 from edge_llm.export.weights.parameters import Parameters, parameters_of
@@ -110,11 +111,10 @@ ZEROS = {"gptq": gptq_asymmetric, "awq": awq_asymmetric}
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
 
 
-def logits_agree(path: Path) -> None:
+def logits_agree(made: Outcome) -> None:
     """The program computes what eager PyTorch computes of the same numbers, up to the rounding of
     activations, which another order of additions tips over."""
-    with Program.open(path) as program:
-        same = program.documents.report["verify"]["same_numbers"]
+    same = made.verification["same_numbers"]
     assert same["kl"] < 1e-3
     assert same["cosine"] > 0.9999
 
@@ -131,7 +131,8 @@ def test_zero_points_come_back_exactly(
         settings,
         lambda module, weight: ZEROS[method](weight, module, group),
     )
-    path = export(Recipe(model=str(tmp_path / method)), output=tmp_path / "x.edge")
+    exported = make_program(Recipe(model=str(tmp_path / method)), output=tmp_path / "x.edge")
+    path = exported.path
     with Program.open(path) as program:
         found, report = integers_of(program), program.documents.report
     rows = {row["name"]: row for row in report["weights"]}
@@ -147,7 +148,7 @@ def test_zero_points_come_back_exactly(
         source = n * k // 2 + n * k // group * 2.5  # codes; scales and zeros
         # zeros are bytes here; a row has its constant
         assert rows[name]["bytes"] <= source + n * k // group * 0.5 + 4 * n
-    logits_agree(path)
+    logits_agree(exported)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,8 @@ def test_minima_of_gguf_files_come_back_exactly(
     folder = tiny_checkpoint("qwen2", **WIDE)
     file = make_gguf(folder, quant)
     recipe = Recipe(model=str(file), embedding="i4g32", head="i4g32")
-    path = export(recipe, output=tmp_path / "x.edge")
+    made = make_program(recipe, output=tmp_path / "x.edge")
+    path = made.path
     with Program.open(path) as program:
         found, report = integers_of(program), program.documents.report
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
@@ -180,7 +182,7 @@ def test_minima_of_gguf_files_come_back_exactly(
         assert row["bytes"] <= bits * n * k / 8 + 4 * n
         if quant == "Q4_1":
             assert row["bytes"] <= stored.n_bytes + 4 * n
-    logits_agree(path)
+    logits_agree(made)
 
 
 def test_logits_are_those_of_the_dequantized_model(folder: Path, tmp_path: Path) -> None:

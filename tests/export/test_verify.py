@@ -18,7 +18,7 @@ from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.verification.verify import Verification, check_gate, eager_logits
 from edge_llm.export.weights.parameters import parameters_of
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.registry import load_model
+from edge_llm.llm.models.build import load_model
 from edge_llm.program.formats import WEIGHT_FORMATS
 
 GOOD = Comparison(64, 0.001, 0.01, 0.9999, 0.999, 0.7, 0.99, 0.01, 0.1)

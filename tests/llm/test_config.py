@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import ConfigError
-from edge_llm.llm.registry import FAMILIES, build_model, read_config
+from edge_llm.llm.models.build import build_model
+from edge_llm.llm.registry import FAMILIES, read_config
 from edge_llm.llm.rope import LinearScaling, Llama3Scaling, LongRopeScaling, Rope
 
 LLAMA: dict[str, Any] = {

@@ -14,7 +14,7 @@ from torch import nn
 
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import build_model, load_model, tied_parameters
+from edge_llm.llm.models.build import build_model, load_model, tied_parameters
 
 CONTEXT = 32
 

@@ -12,9 +12,11 @@ from torch import nn
 from edge_llm.llm import registry
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, ropes_of
-from edge_llm.llm.family import Family
-from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
-from edge_llm.llm.registry import build_model, constants, load_model, parameter_shapes
+from edge_llm.llm.families.family import Family
+from edge_llm.llm.models import build as builders
+from edge_llm.llm.models.build import build_model, load_model
+from edge_llm.llm.models.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.registry import constants, parameter_shapes
 from edge_llm.llm.rope import LinearScaling, Rope
 
 CONTEXT, DIM, VOCAB = 32, 32, 50
@@ -62,8 +64,9 @@ def build(config: MixedConfig, cache: CacheShape) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def family(monkeypatch: pytest.MonkeyPatch) -> None:
-    mixed = Family(config=MixedConfig, read=read, build=build)
+    mixed = Family(config=MixedConfig, read=read)
     monkeypatch.setattr(registry, "FAMILIES", {"mixed": mixed})
+    monkeypatch.setattr(builders, "BUILDERS", {"mixed": build})
 
 
 def logits(*layers: AttentionShape) -> torch.Tensor:

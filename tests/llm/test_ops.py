@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from edge_llm.llm import ops
+from edge_llm.llm.models import ops
 
 HEADS, KV_HEADS, HEAD_DIM, CONTEXT, SLOTS = 4, 2, 8, 16, 3
 

@@ -15,7 +15,7 @@ from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.gguf.model import GGUFModel
 from edge_llm.llm.config import is_integer, is_positive, shorten
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.family import Family
+from edge_llm.llm.families.family import Family
 from edge_llm.llm.registry import FAMILIES, read_config
 from edge_llm.llm.rope import DEFAULT_THETA, DIVIDED, Llama3Scaling, Rope
 from edge_llm.llm.rope_tables import inverse_frequencies

@@ -20,7 +20,7 @@ from edge_llm.llm.checkpoints.source import (
     TokenizerMetadata,
     check_parameters,
 )
-from edge_llm.llm.family import Family
+from edge_llm.llm.families.family import Family
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.integers import Integers
 

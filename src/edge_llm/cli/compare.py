@@ -14,11 +14,8 @@ _SHOWN = 10  # weights
 _UNITS: Mapping[str, Callable[[float], str]] = {
     "totals": lambda value: f"{value:,}" if isinstance(value, int) else f"{value:.2f}",
     "formats": human_bytes,
-    "verify": lambda value: f"{value:.4g}",
-    "seconds": lambda value: f"{value:.1f}",
-    "peak_anonymous_bytes": human_bytes,
 }
-_PREFIX = {"formats": "format ", "seconds": "seconds ", "peak_anonymous_bytes": "peak memory "}
+_PREFIX = {"formats": "format "}
 
 
 def subject_named(name: str) -> Subject:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
 from edge_llm.cli.console import Progress, human_bytes, print_json, say
-from edge_llm.cli.programs import require_export_extra
 
 if TYPE_CHECKING:
     from edge_llm.export.compare import Subject
@@ -91,14 +90,12 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require_export_extra()
     from edge_llm import catalogue
     from edge_llm.cli.fetch import fetch
     from edge_llm.cli.terminate import terminate_as_interrupt
     from edge_llm.export.compare import compare
-    from edge_llm.export.pipeline import export
+    from edge_llm.export.pipeline import make_program
     from edge_llm.export.recipes.file import load_recipe
-    from edge_llm.export.report import summary
 
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either
     asked = {
@@ -125,19 +122,19 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress()
     try:
         fetch(arguments.model, progress)
-        path = export(recipe, output=arguments.output, progress=progress)
+        made = make_program(recipe, output=arguments.output, progress=progress)
     finally:
         progress.close()
-    made = subject_named(str(path))
-    comparison = None if other is None else compare(made, other)
+    program = subject_named(str(made.path))
+    comparison = None if other is None else compare(program, other)
     if arguments.json:
-        print_json({"path": str(path), "report": made.report, "compare": comparison})
+        print_json({**made.to_json(), "compare": comparison})
         return 0
-    say(summary(made.report))
+    say(made.describe())
     if comparison is not None:
         say(side_by_side(comparison))
-    say(f"{path} ({human_bytes(made.file_bytes)})")
-    print(path, file=sys.stdout)
+    say(f"{made.path} ({human_bytes(program.file_bytes)})")
+    print(made.path, file=sys.stdout)
     return 0
 
 

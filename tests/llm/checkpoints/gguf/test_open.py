@@ -20,7 +20,7 @@ from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.gguf.blocks import BLOCK_FORMATS
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerMetadata
-from edge_llm.llm.registry import load_model
+from edge_llm.llm.models.build import load_model
 from edge_llm.llm.rope import FrequencyDivisors, LinearScaling
 from edge_llm.program.documents import GenerationDefaults
 from edge_llm.program.formats import WEIGHT_FORMATS

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.registry import load_model
+from edge_llm.llm.models.build import load_model
 
 PROMPT = [504, 3575, 282, 4649, 314]  # "The capital of France is"
 CONTINUATION = [7042, 30, 198, 198]  # " Paris.\n\n"

@@ -16,8 +16,8 @@ from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.meta.torch_file import read_torch_file
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.checkpoints.source import TokenizerDirectory
+from edge_llm.llm.models.tensors import as_tensor
 from edge_llm.llm.rope import Llama3Scaling
-from edge_llm.llm.tensors import as_tensor
 
 Factory = Callable[..., Path]
 # The tiny llama's, at the length that Meta's code has as a constant.

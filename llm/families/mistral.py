@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
-from edge_llm.llm.family import GGUF_BLOCK, GGUF_KEYS, GGUF_WINDOW, Family
-from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.families.family import GGUF_BLOCK, GGUF_KEYS, GGUF_WINDOW, Family
 from edge_llm.llm.rope import Rope
 
 DEFAULT_WINDOW = 4096
@@ -53,21 +50,9 @@ def read(reader: ConfigReader) -> MistralConfig:
     return MistralConfig(**common, sliding_window=read_windows(reader, common, window))
 
 
-def build(config: MistralConfig, cache: CacheShape) -> nn.Module:
-    """Return the module; its parameters are not initialized."""
-    dim, ffn = config.hidden_size, config.intermediate_size
-    return prenorm_decoder(
-        config,
-        cache,
-        attention=lambda layer: Attention(dim, config.attention(layer), cache),
-        mlp=lambda layer: GatedMLP(dim, ffn),
-    )
-
-
 MISTRAL = Family(
     config=MistralConfig,
     read=read,
-    build=build,
     # GGUF files call these models llamas, and are read as such without a window.
     gguf_architecture="llama",
     gguf_keys=GGUF_KEYS | GGUF_WINDOW,

@@ -3,7 +3,7 @@ takes the shape that the family gives to its layer.
 
 Submodules carry the names that Hugging Face checkpoints give them, so that parameter names need no
 map. Everything is kept in operators that ``torch.export`` leaves whole: embedding, linear,
-rms_norm, silu, mul, add, view, index_select, and the two of ``llm.ops``.
+rms_norm, silu, mul, add, view, index_select, and the two of ``ops.py``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_llm.llm import ops
 from edge_llm.llm.decoder import AttentionShape, DecoderConfig, ropes_of
+from edge_llm.llm.models import ops
+from edge_llm.llm.rope_tables import table_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class Decoder(nn.Module):
 
     ``model`` holds ``embed_tokens``, ``layers`` and ``norm``. Each different rope of the layers has
     tables of cosines and sines (context, d), buffers called as `table_names` says, which
-    `registry.build_model` fills. ``tied_parameters`` maps a parameter to the one whose values it
+    `build.build_model` fills. ``tied_parameters`` maps a parameter to the one whose values it
     shares: they are two names in the graph, and one tensor in the checkpoint and in the program.
     """
 
@@ -233,11 +234,6 @@ class Decoder(nn.Module):
         x = torch.index_select(x, 0, rows)  # (R, dim)
         logits: torch.Tensor = self.lm_head(self.model["norm"](x))
         return logits
-
-
-def table_names(index: int) -> tuple[str, str]:
-    """Return the names of the buffers that hold the tables of a decoder's rope of that index."""
-    return ("cos", "sin") if index == 0 else (f"cos_{index}", f"sin_{index}")
 
 
 def decoder(config: DecoderConfig, cache: CacheShape, block: Callable[[int], nn.Module]) -> Decoder:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, optional_window, read_common, read_windows
-from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.families.family import GGUF_BLOCK, Family
 from edge_llm.llm.rope import Rope
 
 
@@ -52,21 +49,9 @@ def read(reader: ConfigReader) -> Qwen2Config:
     return Qwen2Config(**common, sliding_window=windows)
 
 
-def build(config: Qwen2Config, cache: CacheShape) -> nn.Module:
-    """Return the module; its parameters are not initialized."""
-    dim, ffn = config.hidden_size, config.intermediate_size
-    return prenorm_decoder(
-        config,
-        cache,
-        attention=lambda layer: Attention(dim, config.attention(layer), cache, qkv_bias=True),
-        mlp=lambda layer: GatedMLP(dim, ffn),
-    )
-
-
 QWEN2 = Family(
     config=Qwen2Config,
     read=read,
-    build=build,
     gguf_architecture="qwen2",
     gguf_layer_names=GGUF_BLOCK
     | {

@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from torch import nn
-
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.layers import CacheShape
 
 Config = TypeVar("Config", bound=DecoderConfig)
 
 
-# The names that GGUF gives to the parts of ``layers.Block``.
+# The names that GGUF gives to the parts of ``models.layers.Block``.
 GGUF_BLOCK = {
     "attn_norm.weight": "input_layernorm.weight",
     "attn_q.weight": "self_attn.q_proj.weight",
@@ -45,13 +42,12 @@ GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
 
 @dataclass(frozen=True, slots=True)
 class Family(Generic[Config]):
-    """One decoder architecture.
+    """One decoder architecture; its PyTorch module is in ``models`` under the same name.
 
     Attributes:
         config: the family's own config, whose ``model_type`` is that of Hugging Face's configs.
         read: takes the facts from a config, and records what cannot be honoured.
         harmless: keys that may have any value, beside ``config.HARMLESS_KEYS``.
-        build: wires the module; its parameters are named as in Hugging Face checkpoints.
         leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
         gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
             this family. Of two families with the same name, a file is of the first that knows all
@@ -64,7 +60,6 @@ class Family(Generic[Config]):
 
     config: type[Config]
     read: Callable[[ConfigReader], Config]
-    build: Callable[[Config, CacheShape], nn.Module]
     gguf_architecture: str | None = None
     gguf_keys: Mapping[str, str] = field(default_factory=lambda: GGUF_KEYS)
     gguf_layer_names: Mapping[str, str] = field(default_factory=dict)

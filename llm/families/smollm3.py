@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from edge_llm.llm.config import ConfigReader, is_integer, shorten
 from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
-from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.families.family import GGUF_BLOCK, Family
 from edge_llm.llm.rope import Rope
 
 DEFAULT_THETA = 2_000_000.0
+
+
 DEFAULT_INTERVAL = 4
 
 
@@ -91,23 +90,9 @@ def _read_rotates(reader: ConfigReader) -> Callable[[int], bool]:
     return lambda layer: True
 
 
-def build(config: SmolLM3Config, cache: CacheShape) -> nn.Module:
-    """Return the module; its parameters are not initialized."""
-    dim, ffn = config.hidden_size, config.intermediate_size
-    return prenorm_decoder(
-        config,
-        cache,
-        attention=lambda layer: Attention(
-            dim, config.attention(layer), cache, bias=config.attention_bias
-        ),
-        mlp=lambda layer: GatedMLP(dim, ffn, bias=config.mlp_bias),
-    )
-
-
 SMOLLM3 = Family(
     config=SmolLM3Config,
     read=read,
-    build=build,
     harmless=frozenset({"max_window_layers"}),  # not used by its windows
     gguf_architecture="smollm3",
     gguf_layer_names=GGUF_BLOCK,

@@ -6,12 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, read_common, read_windows
-from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+from edge_llm.llm.families.family import GGUF_BLOCK, Family
 from edge_llm.llm.rope import Rope
 
 
@@ -57,23 +54,9 @@ def read(reader: ConfigReader) -> LlamaConfig:
     )
 
 
-def build(config: LlamaConfig, cache: CacheShape) -> nn.Module:
-    """Return the module; its parameters are not initialized."""
-    dim, ffn = config.hidden_size, config.intermediate_size
-    return prenorm_decoder(
-        config,
-        cache,
-        attention=lambda layer: Attention(
-            dim, config.attention(layer), cache, bias=config.attention_bias
-        ),
-        mlp=lambda layer: GatedMLP(dim, ffn, bias=config.mlp_bias),
-    )
-
-
 LLAMA = Family(
     config=LlamaConfig,
     read=read,
-    build=build,
     # tables that early checkpoints stored
     leftovers=re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"),
     gguf_architecture="llama",

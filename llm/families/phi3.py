@@ -6,14 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import nn
-from torch.nn import functional
-
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
-from edge_llm.llm.family import GGUF_KEYS, GGUF_WINDOW, Family
-from edge_llm.llm.layers import CachedAttention, CacheShape, prenorm_decoder
+from edge_llm.llm.families.family import GGUF_KEYS, GGUF_WINDOW, Family
 from edge_llm.llm.rope import Rope
 
 
@@ -47,49 +42,6 @@ class Phi3Config:
         )
 
 
-class FusedAttention(nn.Module):
-    """Attention whose queries, keys and values are column ranges of one product."""
-
-    def __init__(self, dim: int, shape: AttentionShape, cache: CacheShape) -> None:
-        super().__init__()
-        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
-        q_size, kv_size = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        self.sizes = [q_size, kv_size, kv_size]
-        self.qkv_proj = nn.Linear(dim, sum(self.sizes), bias=False)
-        self.o_proj = nn.Linear(q_size, dim, bias=False)
-        self.attend = CachedAttention(shape, cache)
-
-    def forward(
-        self,
-        x: torch.Tensor,
-        positions: torch.Tensor,
-        sequences: torch.Tensor,
-        cos: torch.Tensor | None,
-        sin: torch.Tensor | None,
-    ) -> torch.Tensor:
-        q, k, v = self.qkv_proj(x).split(self.sizes, dim=-1)
-        q = q.view(-1, self.heads, self.head_dim)  # (T, Hq, D)
-        k = k.view(-1, self.kv_heads, self.head_dim)  # (T, Hkv, D)
-        v = v.view(-1, self.kv_heads, self.head_dim)
-        y: torch.Tensor = self.o_proj(self.attend(q, k, v, positions, sequences, cos, sin))
-        return y
-
-
-class FusedMLP(nn.Module):
-    """down(silu(gate) * up), gate and up being the halves of one product."""
-
-    def __init__(self, dim: int, ffn: int) -> None:
-        super().__init__()
-        self.sizes = [ffn, ffn]
-        self.gate_up_proj = nn.Linear(dim, 2 * ffn, bias=False)
-        self.down_proj = nn.Linear(ffn, dim, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up_proj(x).split(self.sizes, dim=-1)
-        y: torch.Tensor = self.down_proj(functional.silu(gate) * up)
-        return y
-
-
 def read(reader: ConfigReader) -> Phi3Config:
     """Read a Phi3Config."""
     reader.neutral("lm_head_bias", False)
@@ -99,21 +51,9 @@ def read(reader: ConfigReader) -> Phi3Config:
     return Phi3Config(**common, sliding_window=read_windows(reader, common, read_window(reader, 0)))
 
 
-def build(config: Phi3Config, cache: CacheShape) -> nn.Module:
-    """Return the module; its parameters are not initialized."""
-    dim, ffn = config.hidden_size, config.intermediate_size
-    return prenorm_decoder(
-        config,
-        cache,
-        attention=lambda layer: FusedAttention(dim, config.attention(layer), cache),
-        mlp=lambda layer: FusedMLP(dim, ffn),
-    )
-
-
 PHI3 = Family(
     config=Phi3Config,
     read=read,
-    build=build,
     # dropout of training; the length that LongRoPE extends, without LongRoPE
     harmless=frozenset({"embd_pdrop", "resid_pdrop", "original_max_position_embeddings"}),
     gguf_architecture="phi3",

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, optional_window, read_common, read_windows
-from edge_llm.llm.family import GGUF_BLOCK, Family
-from edge_llm.llm.layers import Attention, CacheShape, GatedMLP, RMSNorm, prenorm_decoder
+from edge_llm.llm.families.family import GGUF_BLOCK, Family
 from edge_llm.llm.rope import Rope
 
 DEFAULT_HEAD_DIM = 128
@@ -57,27 +54,9 @@ def read(reader: ConfigReader) -> Qwen3Config:
     )
 
 
-def build(config: Qwen3Config, cache: CacheShape) -> nn.Module:
-    """Return the module; its parameters are not initialized."""
-    dim, ffn = config.hidden_size, config.intermediate_size
-
-    def attention(layer: int) -> nn.Module:
-        return Attention(
-            dim,
-            config.attention(layer),
-            cache,
-            bias=config.attention_bias,
-            q_norm=RMSNorm(config.head_dim, config.rms_norm_eps),
-            k_norm=RMSNorm(config.head_dim, config.rms_norm_eps),
-        )
-
-    return prenorm_decoder(config, cache, attention, lambda layer: GatedMLP(dim, ffn))
-
-
 QWEN3 = Family(
     config=Qwen3Config,
     read=read,
-    build=build,
     gguf_architecture="qwen3",
     gguf_layer_names=GGUF_BLOCK
     | {

@@ -1,0 +1,84 @@
+"""Drawing the blueprints of the known families from what PyTorch traces.
+
+Models are traced at two sets of sizes that have no number in common. What the plan of one says by
+name must be what that of the other says, so that a number that only happens to equal another one is
+found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from itertools import product
+
+import torch
+
+from edge_llm.errors import ExportError
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.lowering.trace import traced_plan
+from edge_llm.llm.blueprints.blueprint import Blueprint, draw
+from edge_llm.llm.blueprints.quantities import structure
+from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.llm.models.build import build_model, tied_parameters
+from edge_llm.llm.registry import FAMILIES, read_config
+
+# No number of one, nor a product of them that a model has, is another one.
+_PROBES = (
+    {
+        "vocab_size": 1013,
+        "hidden_size": 704,
+        "intermediate_size": 1409,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "head_dim": 44,
+        "rms_norm_eps": 0.000123,
+        "max_position_embeddings": 257,
+    },
+    {
+        "vocab_size": 907,
+        "hidden_size": 610,
+        "intermediate_size": 1201,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 10,
+        "num_key_value_heads": 2,
+        "head_dim": 36,
+        "rms_norm_eps": 0.000321,
+        "max_position_embeddings": 131,
+    },
+)
+
+
+def blueprints_of(family: str) -> Mapping[str, Blueprint]:
+    """Return the blueprints of a family: one for each setting of the flags of its config, by
+    `structure`.
+
+    Raises:
+        ExportError: a plan that cannot be drawn, or two that differ in more than sizes.
+    """
+    drawn = {}
+    for flags in _flags(family):
+        first, second = (_draw({"model_type": family, **flags, **probe}) for probe in _PROBES)
+        if first != second:
+            raise ExportError(f"{family} with {flags}: the plan changes with the sizes")
+        drawn[first[0]] = first[1]
+    return dict(sorted(drawn.items()))
+
+
+def _flags(family: str) -> Iterator[dict[str, bool]]:
+    """Yield every setting of the flags that a family's config has."""
+    kinds = {field.name: field.type for field in fields(FAMILIES[family].config)}
+    names = [name for name, kind in kinds.items() if kind in (bool, "bool")]
+    for values in product((False, True), repeat=len(names)):
+        yield dict(zip(names, values, strict=True))
+
+
+def _draw(values: Mapping[str, object]) -> tuple[str, Blueprint]:
+    config, _ = read_config(values, "probe")
+    context = config.max_position_embeddings
+    plan = traced_plan(config, context, get_backend("native").operators)
+    return structure(config), draw(config, context, plan, _tied(config))
+
+
+def _tied(config: DecoderConfig) -> Mapping[str, str]:
+    return tied_parameters(build_model(config, context=1, kv_dtype=torch.float32))

@@ -1,0 +1,190 @@
+"""A blueprint: the plan of a family's models, with sizes and number of layers left open.
+
+It is drawn from plans that PyTorch has traced (`draw`), ships as data, and makes the plan of any
+config of the same structure (`Blueprint.plan`), the very one that tracing it would give.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
+
+from edge_llm.errors import ExportError
+from edge_llm.llm.blueprints.quantities import Quantities, layer_kind, quantities
+from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.program.builder import PlanBuilder
+from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
+from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, Rows, State, Weight, layer_of
+
+# What a number in a blueprint is: itself, or the name of one of `quantities`.
+Number = int | float | str
+Step = dict[str, Any]
+
+_MATRIX = WEIGHT_FORMATS["f32"]
+_LAYER = re.compile(r"\blayers\.\d+\b")
+_PLACE = "layers.{}"
+_BEFORE, _AFTER = "before", "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """``steps`` are the instructions of each section, JSON values: "before" and "after" the layers,
+    and of each kind of layer. ``tied`` maps a parameter to the one whose values it shares."""
+
+    steps: Mapping[str, Sequence[Step]]
+    tied: Mapping[str, str]
+
+    def fits(self, config: DecoderConfig) -> bool:
+        """Tell whether every layer of ``config`` is of a kind that is drawn here."""
+        return all(
+            layer_kind(config, layer) in self.steps for layer in range(config.num_hidden_layers)
+        )
+
+    def plan(self, config: DecoderConfig, context: int) -> Plan:
+        """Return the plan of ``config``, whose matrices are all float32; ``fits`` must hold."""
+        building = _Building(config, context)
+        building.add(self.steps[_BEFORE], None)
+        for layer in range(config.num_hidden_layers):
+            building.add(self.steps[layer_kind(config, layer)], layer)
+        building.add(self.steps[_AFTER], None)
+        return building.finish()
+
+
+class _Building:
+    """A plan while the sections of a blueprint are added to it."""
+
+    def __init__(self, config: DecoderConfig, context: int) -> None:
+        self._config, self._context = config, context
+        self._builder = PlanBuilder()
+
+    def add(self, steps: Sequence[Step], layer: int | None) -> None:
+        known = quantities(self._config, self._context, layer)
+        for step in steps:
+            self._emit(step, layer, known)
+
+    def finish(self) -> Plan:
+        return self._builder.finish(
+            context=self._context,
+            vocab=self._config.vocab_size,
+            output=len(self._builder.values) - 1,
+        )
+
+    def _emit(self, step: Step, layer: int | None, known: Quantities) -> None:
+        following = len(self._builder.values)
+        state = -1
+        if "state" in step:
+            name, *sizes = step["state"]
+            heads, k_dim, v_dim, window = _ints(sizes, known)
+            state = self._builder.state(State(_placed(name, layer), heads, k_dim, v_dim, window))
+        self._builder.emit(
+            step["op"],
+            [
+                INPUT_NAMES.index(value) if isinstance(value, str) else following + value
+                for value in step["inputs"]
+            ],
+            _ints(step["widths"], known),
+            rows=cast(Rows, step["rows"]),
+            weights=[self._weight(weight, layer, known) for weight in step.get("weights", ())],
+            state=state,
+            attributes={
+                name: _number(value, known) for name, value in step.get("attributes", {}).items()
+            },
+            source=_placed(step["source"], layer),
+        )
+
+    def _weight(self, weight: Any, layer: int | None, known: Quantities) -> int:
+        if weight is None:
+            return -1
+        kind, name, *sizes = weight
+        name = _placed(name, layer)
+        form = _MATRIX if kind == "matrix" else RAW_F32
+        return self._builder.weight(Weight(name, name, form, tuple(_ints(sizes, known))))
+
+
+def draw(config: DecoderConfig, context: int, plan: Plan, tied: Mapping[str, str]) -> Blueprint:
+    """Return the blueprint of ``plan``, the traced one of ``config`` with ``context`` tokens, whose
+    matrices are all float32. The sizes of ``config`` must all be different.
+
+    Raises:
+        ExportError: a number that `quantities` does not explain, a layer unlike another one of its
+            kind, or instructions of a layer that do not stand together.
+    """
+    steps: dict[str, list[Step]] = {}
+    seen: set[int | None] = set()
+    for layer, group in groupby(plan.instructions, lambda step: layer_of(plan, step)):
+        section = _AFTER if seen and layer is None else _BEFORE
+        section = section if layer is None else layer_kind(config, layer)
+        drawing = _Drawing(plan, layer, quantities(config, context, layer))
+        drawn = [drawing.step(instruction) for instruction in group]
+        if (layer in seen and layer is not None) or steps.setdefault(section, drawn) != drawn:
+            raise ExportError(f"layer {layer} is unlike the other layers of its kind ({section})")
+        seen.add(layer)
+    return Blueprint(steps, dict(tied))
+
+
+class _Drawing:
+    """One section of a plan, whose numbers become names."""
+
+    def __init__(self, plan: Plan, layer: int | None, known: Quantities) -> None:
+        self._plan, self._layer = plan, layer
+        self._names: dict[int | float, str] = {}
+        for name, value in known.items():
+            if name != "window":  # a state's own; it is 0 where there is none
+                self._names.setdefault(value, name)
+
+    def step(self, instruction: Instruction) -> Step:
+        plan, first = self._plan, instruction.outputs[0]
+        values = [plan.values[number] for number in instruction.outputs]
+        step: Step = {
+            "op": instruction.op,
+            "inputs": [
+                INPUT_NAMES[number] if number < len(INPUT_NAMES) else number - first
+                for number in instruction.inputs
+            ],
+            "widths": [self._name(value.width) for value in values],
+            "rows": values[0].rows,
+            "source": self._open(instruction.source),
+        }
+        if instruction.weights:
+            step["weights"] = [self._weight(index) for index in instruction.weights]
+        if instruction.state >= 0:
+            state = plan.states[instruction.state]
+            sizes = (state.heads, state.k_dim, state.v_dim)
+            step["state"] = [self._open(state.name), *map(self._name, sizes), "window"]
+        if instruction.attributes:
+            step["attributes"] = {
+                name: self._name(value) for name, value in instruction.attributes.items()
+            }
+        return step
+
+    def _weight(self, index: int) -> list[Number] | None:
+        if index < 0:
+            return None
+        weight = self._plan.weights[index]
+        kind = "vector" if weight.format == RAW_F32 else "matrix"
+        return [kind, self._open(weight.name), *map(self._name, weight.shape)]
+
+    def _name(self, value: int | float) -> Number:
+        name = self._names.get(value)
+        if name is None and isinstance(value, int):
+            raise ExportError(f"{value} in layer {self._layer} follows from no size of the config")
+        return value if name is None else name
+
+    def _open(self, text: str) -> str:
+        """Return ``text`` with the layer's number left open."""
+        return text if self._layer is None else _LAYER.sub(_PLACE, text, count=1)
+
+
+def _placed(text: str, layer: int | None) -> str:
+    return text if layer is None else text.replace(_PLACE, f"layers.{layer}", 1)
+
+
+def _ints(values: Sequence[Number], known: Quantities) -> list[int]:
+    return [int(_number(value, known)) for value in values]
+
+
+def _number(value: Number, known: Quantities) -> int | float:
+    return known[value] if isinstance(value, str) else value

@@ -1,0 +1,53 @@
+"""The numbers in a plan that follow from a config, by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+from edge_llm.llm.config import is_number
+from edge_llm.llm.decoder import DecoderConfig, ropes_of
+
+Quantities = dict[str, int | float]
+
+
+def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quantities:
+    """Return names -> numbers: ``context``, what a layer computes with (None: outside of layers),
+    and every number among the fields of the config, under its own name."""
+    numbers: Quantities = {"context": context}
+    for index, rope in enumerate(ropes_of(config)):
+        numbers[f"ropes[{index}].dim / 2"] = rope.dim // 2
+    if layer is not None:
+        shape = config.attention(layer)
+        numbers |= {
+            "heads": shape.heads,
+            "kv_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
+            "heads * head_dim": shape.heads * shape.head_dim,
+            "kv_heads * head_dim": shape.kv_heads * shape.head_dim,
+            "(heads + 2 * kv_heads) * head_dim": (shape.heads + 2 * shape.kv_heads)
+            * shape.head_dim,
+            "scale": shape.head_dim**-0.5 if shape.scale is None else shape.scale,
+            "window": shape.window,
+        }
+    numbers["2 * intermediate_size"] = 2 * config.intermediate_size
+    assert is_dataclass(config)  # as every family's is
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_number(value):
+            numbers[field.name] = value
+    return numbers
+
+
+def structure(config: DecoderConfig) -> str:
+    """Return what decides, beside the kinds of its layers, which operators a model of a family has:
+    the flags of its config, as text."""
+    assert is_dataclass(config)
+    flags = ((field.name, getattr(config, field.name)) for field in fields(config))
+    return ", ".join(name for name, value in flags if value is True) or "plain"
+
+
+def layer_kind(config: DecoderConfig, layer: int) -> str:
+    """Return what decides which operators a layer has: the rope that it rotates with, by its place
+    among the model's."""
+    rope = config.attention(layer).rope
+    return "no rope" if rope is None else f"rope {ropes_of(config).index(rope)}"

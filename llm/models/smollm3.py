@@ -1,0 +1,21 @@
+"""The PyTorch module of SmolLM3; its facts are in `families/smollm3.py`."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edge_llm.llm.families.smollm3 import SmolLM3Config
+from edge_llm.llm.models.layers import Attention, CacheShape, GatedMLP, prenorm_decoder
+
+
+def build(config: SmolLM3Config, cache: CacheShape) -> nn.Module:
+    """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
+    return prenorm_decoder(
+        config,
+        cache,
+        attention=lambda layer: Attention(
+            dim, config.attention(layer), cache, bias=config.attention_bias
+        ),
+        mlp=lambda layer: GatedMLP(dim, ffn, bias=config.mlp_bias),
+    )
