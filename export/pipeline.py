@@ -15,7 +15,6 @@ from typing import Any
 
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend, get_backend
-from edge_llm.export.extra import has_export_extra
 from edge_llm.export.lowering.graph import (
     Planned,
     Progress,
@@ -33,6 +32,7 @@ from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.verification.answers import golden_of
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
+from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
 from edge_llm.program.documents import Documents
 from edge_llm.program.partial import check_target
@@ -157,7 +157,7 @@ class _Export:
         self._progress("verify", 0, 1)
         compared: dict[str, Any] = {"skipped": _UNCOMPARED}
         with self._meter.phase("verify"), self._meter.stage("verify"):
-            if has_export_extra():
+            if has_extra("export"):
                 from edge_llm.export.verification.verify import check_gate, verify
 
                 verification = verify(

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError
+from edge_llm.extras import require_extra
+from edge_llm.llm.blueprints.quantities import structure
 from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.config import ConfigReader, shorten
 from edge_llm.llm.decoder import DecoderConfig, ropes_of
@@ -88,9 +90,19 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if name not in tied}
 
 
+def require_module(config: DecoderConfig) -> None:
+    """Check that the module of ``config`` can be built, where no blueprint tells what it has.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+    """
+    require_extra("export", f"tracing a {config.model_type} model ({structure(config)})")
+
+
 def _built(config: DecoderConfig) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:
     """Return name and shape of every parameter of the module of ``config``, and those that share
     another's values."""
+    require_module(config)
     from edge_llm.llm.models.build import parameters_of_module
 
     return parameters_of_module(config)

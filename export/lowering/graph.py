@@ -11,7 +11,6 @@ from typing import Any
 
 from edge_llm import catalogue
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.extra import require_export_extra
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
@@ -25,7 +24,7 @@ from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.blueprints.shipped import blueprint_of
-from edge_llm.llm.registry import constants, shared_parameters
+from edge_llm.llm.registry import constants, require_module, shared_parameters
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
 from edge_llm.program.formats import RAW_F32
@@ -71,7 +70,7 @@ def plan_model(
         with meter.stage("plan"):
             plan = blueprint.plan(checkpoint.config, loaded.context)
     else:
-        require_export_extra(f"a {checkpoint.config.model_type} model of this structure")
+        require_module(checkpoint.config)
         from edge_llm.export.lowering.trace import traced_plan
 
         progress("trace", 0, 1)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, MissingDependencyError
+from edge_llm.extras import EXTRAS
 from edge_llm.program.file import Program
 from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
@@ -72,7 +73,7 @@ def backend(name: str) -> Backend:
             raise
         raise MissingDependencyError(
             f"the {name} backend needs {exc.name}, which is not installed",
-            hint="pip install 'edge-llm[export]'",
+            hint=EXTRAS["export"].install,
         ) from exc
 
 

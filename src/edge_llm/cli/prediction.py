@@ -54,7 +54,7 @@ def predict(wanted: Wanted, devices: Sequence[str], threads: int) -> dict[str, A
 
     Raises:
         SourceError: there is no such model or device.
-        MissingDependencyError: a checkpoint, without the export extra.
+        MissingDependencyError: a checkpoint that must be traced, and PyTorch is not installed.
         ConfigError, CheckpointError: the model cannot be exported like that.
         RequestError: the options do not fit the model, or a program file has settled them.
     """
@@ -140,9 +140,6 @@ def _shape(model: str, entry: Any) -> tuple[str, Shape, int]:
 
     if entry is not None and entry.config:
         return entry.name, shape_of_published(entry.config, entry.parameters), entry.context
-    from edge_llm.cli.programs import require_export_extra
-
-    require_export_extra()
     from edge_llm import catalogue
     from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
     from edge_llm.llm.checkpoints.open import open_checkpoint

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edge_llm.cli.console import human_bytes, say
-from edge_llm.errors import ExportError, MissingDependencyError
+from edge_llm.errors import ExportError
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -133,24 +132,9 @@ def _make_default(reason: str) -> Path:
         f"Making a program of {entry.name}, {reason} ("
         f"{human_bytes(entry.download_bytes)} from {entry.origin}, {entry.licence} licence)"
     )
-    require_export_extra()
-    # In a child process, so that this one, which goes on to serve, never loads PyTorch.
+    # In a child process, so that this one, which goes on to serve, never loads PyTorch, with which the file is compared.
     command = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", DEFAULT_MODEL]
     completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if completed.returncode != 0:
         raise ExportError(f"exporting the default model {DEFAULT_MODEL} failed (see above)")
     return Path(completed.stdout.strip())
-
-
-def require_export_extra() -> None:
-    """Check that PyTorch and what else an export needs are installed.
-
-    Raises:
-        MissingDependencyError: they are not; the hint says what to install.
-    """
-    missing = [name for name in ("torch", "torchao", "safetensors") if not find_spec(name)]
-    if missing:
-        raise MissingDependencyError(
-            f"exporting needs {', '.join(missing)}, which this environment lacks",
-            hint="pip install 'edge-llm[export]'",
-        )

@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _trace(program: Any, threads: int) -> None:
-    from edge_llm.cli.programs import require_export_extra
+    from edge_llm.extras import require_extra
 
-    require_export_extra()
+    require_extra("export", "--trace")
     from edge_llm.runner.evaluation.trace import trace
 
     rows = trace(program, threads=threads)
