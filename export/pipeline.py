@@ -40,6 +40,7 @@ from edge_llm.program.tensors import TOKENIZER
 from edge_llm.program.writer import ProgramWriter
 
 _UNCOMPARED = "not compared with eager PyTorch, which is not installed"
+_UNASKED = "not compared with eager PyTorch"
 
 
 def export(
@@ -73,10 +74,12 @@ def make_program(
     *,
     output: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    compare: bool = True,
 ) -> Outcome:
-    """Do what `export` does, and return what it measured too."""
+    """Do what `export` does, and return what it measured too. Without ``compare`` the file is run,
+    but not compared with eager PyTorch, which is not loaded then."""
     try:
-        return _Export(recipe, progress or silent).run(output)
+        return _Export(recipe, progress or silent, compare).run(output)
     except MemoryError as exc:
         raise ExportError(
             f"the machine is out of memory{f': {exc}' if str(exc) else ''}",
@@ -87,8 +90,9 @@ def make_program(
 class _Export:
     """One export: the recipe, and what its stages measure."""
 
-    def __init__(self, recipe: Recipe, progress: Progress) -> None:
+    def __init__(self, recipe: Recipe, progress: Progress, compare: bool) -> None:
         self._recipe = recipe
+        self._compare = compare
         self._backend: Backend = get_backend(recipe.backend)
         self._progress = progress
         self._meter = Meter()
@@ -155,9 +159,9 @@ class _Export:
         with self._meter.stage("write"):
             writer.seal(documents)
         self._progress("verify", 0, 1)
-        compared: dict[str, Any] = {"skipped": _UNCOMPARED}
+        compared: dict[str, Any] = {"skipped": _UNCOMPARED if self._compare else _UNASKED}
         with self._meter.phase("verify"), self._meter.stage("verify"):
-            if has_extra("export"):
+            if self._compare and has_extra("export"):
                 from edge_llm.export.verification.verify import check_gate, verify
 
                 verification = verify(

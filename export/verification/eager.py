@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from edge_llm.export.weights.torchao import (
+from edge_llm.export.verification.torchao import (
     ActivationQuantization,
     IntxUnpackedToInt8Tensor,
     rounded_activations,

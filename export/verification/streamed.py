@@ -52,7 +52,7 @@ class StreamedEmbedding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(T,) -> (T, dim) float32."""
-        rows = self._source.matrix(self._name, self._format).prepare(tokens)
+        rows = self._source.matrix(self._name, self._format).prepare(tokens.numpy())
         return torch.from_numpy(rows.dequantize())
 
 
@@ -72,14 +72,14 @@ def streamed_model(
     rotary tables), ``slots`` and ``tokens`` the sequences and positions to make room for.
     """
     model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots)
-    values = constants(config, context)
+    tables = constants(config, context)
     for path, module in list(model.named_modules()):
         parent, _, attribute = path.rpartition(".")
         weight = f"{path}.weight"
         if isinstance(module, nn.Linear):
             bias = None
             if module.bias is not None:
-                bias = parameters.vector(f"{path}.bias")
+                bias = torch.from_numpy(parameters.vector(f"{path}.bias"))
             streamed: nn.Module = StreamedLinear(parameters, weight, formats[weight], bias)
         elif isinstance(module, nn.Embedding):
             streamed = StreamedEmbedding(parameters, weight, formats[weight])
@@ -88,12 +88,13 @@ def streamed_model(
         model.get_submodule(parent).register_module(attribute, streamed)
     for path, parameter in list(model.named_parameters()):
         parent, _, attribute = path.rpartition(".")
-        filled = nn.Parameter(parameters.vector(path).to(parameter.dtype), requires_grad=False)
+        values = torch.from_numpy(parameters.vector(path)).to(parameter.dtype)
+        filled = nn.Parameter(values, requires_grad=False)
         model.get_submodule(parent).register_parameter(attribute, filled)
     for path, buffer in list(model.named_buffers()):
         parent, _, attribute = path.rpartition(".")
-        if path in values:
-            value = torch.from_numpy(values[path])
+        if path in tables:
+            value = torch.from_numpy(tables[path])
         else:
             value = torch.zeros((slots, tokens, *buffer.shape[2:]), dtype=buffer.dtype)
         model.get_submodule(parent).register_buffer(attribute, value, persistent=False)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from math import log10, prod
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
@@ -61,16 +60,16 @@ def _raw(
 ) -> tuple[NDArray[np.uint8], list[WeightRow]]:
     tensors = [parameters.vector(part) for part in parts]
     for part, tensor in zip(parts, tensors, strict=True):
-        if not bool(torch.isfinite(tensor).all()):
+        if not np.isfinite(tensor).all():
             raise ExportError(f"{part} holds values that are not finite")
-    joined = torch.cat(tensors).contiguous().numpy()
+    joined = np.concatenate(tensors)
     rows = [
         WeightRow(
             part,
             weight.tensor,
             RAW_F32.name,
-            tuple(tensor.shape),
-            tensor.numel() * 4,
+            tensor.shape,
+            tensor.size * 4,
             source=parameters.sources.get(part),
             outcome="exact",
         )
@@ -97,7 +96,7 @@ def _panels(
             offset += data.size
             if values is not None:
                 signal += _energy(values)
-                noise += _energy(values - torch.from_numpy(prepared.dequantize()))
+                noise += _energy(values - prepared.dequantize())
         rows.append(
             WeightRow(
                 part,
@@ -113,11 +112,10 @@ def _panels(
     return packed, rows
 
 
-def _energy(values: torch.Tensor) -> float:
-    flat = values.reshape(-1)
-    return float(torch.dot(flat, flat))
+def _energy(values: NDArray[np.float32]) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _sqnr(signal: float, noise: float) -> float | None:
     """Return signal to quantization noise in dB; None where there is no noise (or no signal)."""
-    return 10.0 * log10(signal / noise) if signal > 0.0 and noise > 0.0 else None
+    return round(10.0 * log10(signal / noise), 3) if signal > 0.0 and noise > 0.0 else None

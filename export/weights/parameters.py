@@ -11,22 +11,21 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.prepared import PreparedWeight
 from edge_llm.export.weights.quantize import quantize
-from edge_llm.llm.checkpoints.arrays import Array
+from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint
-from edge_llm.llm.models.tensors import as_tensor
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 
 T = TypeVar("T")
-Rows = slice | torch.Tensor  # consecutive rows, or int64 indices
+Float32 = NDArray[np.float32]
+Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Matrix:
         """Tell whether the numbers are the checkpoint's, so that nothing is lost."""
         return self.stored is not None
 
-    def floats(self, rows: Rows) -> torch.Tensor | None:
+    def floats(self, rows: Rows) -> Float32 | None:
         """Return what is to be approximated, float32 [rows, K]; None where it is taken over.
 
         Raises:
@@ -54,9 +53,9 @@ class Matrix:
         """
         if self.values is None:
             return None
-        return as_tensor(detached_rows(self.values, _index(rows))).to(torch.float32)
+        return to_float32(detached_rows(self.values, rows))
 
-    def prepare(self, rows: Rows, floats: torch.Tensor | None = None) -> PreparedWeight:
+    def prepare(self, rows: Rows, floats: Float32 | None = None) -> PreparedWeight:
         """Return the numbers of these rows as the program stores them.
 
         ``floats`` are those rows, where they have been read already.
@@ -66,7 +65,7 @@ class Matrix:
             ExportError: values that are not finite, or that the format cannot hold.
         """
         if self.stored is not None:
-            return self.stored.rows(_index(rows))
+            return self.stored.rows(rows)
         values = self.floats(rows) if floats is None else floats
         assert values is not None
         return quantize(values, self.format, scale_rule=self.scale_rule, name=self.name)
@@ -90,13 +89,13 @@ class Parameters:
     integers: Callable[[str], Integers]
     sources: Mapping[str, str] = field(default_factory=dict)
 
-    def vector(self, name: str) -> torch.Tensor:
+    def vector(self, name: str) -> Float32:
         """Return a copy of a parameter or constant that is stored as it is, float32.
 
         Raises:
             CheckpointError: it cannot be read.
         """
-        return as_tensor(detached(self.read(name))).to(torch.float32)
+        return to_float32(detached(self.read(name)))
 
     def matrix(self, name: str, form: WeightFormat) -> Matrix:
         """Read a parameter [N, K] for use in ``form``.
@@ -153,7 +152,3 @@ def shared(of_parameters: Mapping[str, T], tied: Mapping[str, str]) -> Mapping[s
     """Return ``of_parameters`` with the entries of tied parameters beside those that they share."""
     more = {name: of_parameters[other] for name, other in tied.items() if other in of_parameters}
     return {**of_parameters, **more}
-
-
-def _index(rows: Rows) -> slice | NDArray[np.int64]:
-    return rows if isinstance(rows, slice) else rows.numpy()

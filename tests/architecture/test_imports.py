@@ -55,7 +55,6 @@ WITH: dict[str, set[str]] = {
     "llm/models/": {"torch"},
     "export/lowering/": {"torch"},
     "export/verification/": {"torch", "torchao"},
-    "export/weights/": {"torch", "torchao"},
     "runner/guidance/": {"llguidance"},
 }
 # What a part may import inside functions only (paid for when it is used).

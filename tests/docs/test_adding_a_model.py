@@ -14,12 +14,15 @@ PAGE = (ROOT / "docs" / "adding-a-model.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("language", "path"),
-    [("python", "llm/olmo2.py"), ("yaml", "configs/models/olmo2-1b.yaml")],
+    ("language", "paths"),
+    [
+        ("python", ["llm/families/olmo2.py", "llm/models/olmo2.py"]),
+        ("yaml", ["configs/models/olmo2-1b.yaml"]),
+    ],
 )
-def test_the_example_is_the_file(language: str, path: str) -> None:
-    (shown,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    assert shown == (ROOT / path).read_text(encoding="utf-8")
+def test_the_example_is_the_file(language: str, paths: list[str]) -> None:
+    shown = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert shown == [(ROOT / path).read_text(encoding="utf-8") for path in paths]
 
 
 def test_the_table_of_operators_is_complete() -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch_quantize
 from torchao.quantization import IntxUnpackedToInt8Tensor
 from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
 
 from edge_llm.errors import ExportError
 from edge_llm.export.verification.eager import torchao_tensor
+from edge_llm.export.weights import quantize as stage
 from edge_llm.export.weights.prepared import FloatWeight, PreparedWeight, row_chunks
-from edge_llm.export.weights.quantize import quantize
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.integers import Integers
 
 
 def random_matrix(n: int = 48, k: int = 256, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, k, generator=torch.Generator().manual_seed(seed)) * 0.05
+
+
+def quantize(rows: torch.Tensor, form: WeightFormat, **options: str) -> PreparedWeight:
+    return stage.quantize(rows.numpy(), form, **options)
 
 
 def quantized(rows: torch.Tensor, name: str, scale_rule: str = "affine") -> Integers:
@@ -211,3 +216,24 @@ def test_hqq_of_a_group_does_not_depend_on_its_neighbours() -> None:
 def test_formats_with_minima_are_never_made_here() -> None:
     with pytest.raises(ExportError, match="u4g32m is taken over from checkpoints"):
         quantize(random_matrix(), WEIGHT_FORMATS["u4g32m"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 0.02, 3.0, 500.0])
+def test_the_numbers_are_those_of_the_same_formulas_in_pytorch(seed: int, scale: float) -> None:
+    rows = random_matrix(64, 256, seed) * 20 * scale
+    rows[3] = 0.0
+    rows[4, ::3] = -0.0
+    rows[5, 7] *= 40.0
+    rows[6] = rows[6].round()
+    form = WEIGHT_FORMATS["i8"]
+    same(quantized(rows, "i8"), torch_quantize.int8(rows, form))
+    for group in (32, 64, 128):
+        for rule in ("affine", "signed", "hqq"):
+            form = WEIGHT_FORMATS[f"i4g{group}"]
+            same(quantized(rows, form.name, rule), torch_quantize.int4(rows, form, rule))
+
+
+def same(ours: Integers, theirs: Integers) -> None:
+    assert np.array_equal(ours.codes, theirs.codes)
+    assert ours.scale.tobytes() == theirs.scale.tobytes()

@@ -132,7 +132,8 @@ def _make_default(reason: str) -> Path:
         f"Making a program of {entry.name}, {reason} ("
         f"{human_bytes(entry.download_bytes)} from {entry.origin}, {entry.licence} licence)"
     )
-    # In a child process, so that this one, which goes on to serve, never loads PyTorch, with which the file is compared.
+    # In a child process, so that this one, which goes on to serve, never loads PyTorch, which the
+    # file is compared with.
     command = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", DEFAULT_MODEL]
     completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if completed.returncode != 0:

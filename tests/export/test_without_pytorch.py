@@ -1,0 +1,78 @@
+"""Programs made without PyTorch: the same bytes as with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import edge_llm
+from edge_llm.export.pipeline import export
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.llm.registry import FAMILIES
+
+Tiny = Callable[..., Path]
+
+# Exports each (source, scheme, output) of argument 1, where torch and torchao cannot be imported.
+WITHOUT = """
+import json, sys
+sys.modules["torch"] = sys.modules["torchao"] = None
+from edge_llm.errors import EdgeLLMError
+from edge_llm.export.pipeline import make_program
+from edge_llm.export.recipes.recipe import Recipe
+for source, scheme, output, adapters in json.loads(sys.argv[1]):
+    recipe = Recipe(model=source, scheme=scheme, adapters=[{"path": path} for path in adapters])
+    try:
+        print(json.dumps(make_program(recipe, output=output).verification))
+    except EdgeLLMError as error:
+        print(json.dumps([type(error).__name__, str(error), error.hint]))
+"""
+
+
+def export_without(tasks: Sequence[tuple[str, str, str, list[str]]]) -> list[object]:
+    command = [sys.executable, "-W", "error", "-c", WITHOUT, json.dumps(tasks)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_same_bytes_with_and_without(
+    tiny_checkpoint: Tiny,
+    make_gguf: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    sources = {family: tiny_checkpoint(family) for family in FAMILIES}
+    tasks = [(source, "8da4w") for source in sources.values()]
+    tasks += [(make_gguf(sources["llama"]), "8da4w"), (make_gguf(sources["qwen3"]), "8da4w")]
+    tasks += [(sources["qwen2"], scheme) for scheme in ("8da8w", "fp16", "bf16", "fp32")]
+    outputs = [tmp_path / f"{index}.edge" for index in range(len(tasks))]
+    said = export_without(
+        [
+            (str(source), scheme, str(output), [])
+            for (source, scheme), output in zip(tasks, outputs, strict=True)
+        ]
+    )
+    assert said == [{"skipped": "not compared with eager PyTorch, which is not installed"}] * len(
+        tasks
+    )
+    for (source, scheme), output in zip(tasks, outputs, strict=True):
+        beside = export(Recipe(model=str(source), scheme=scheme), output=tmp_path / "with.edge")
+        assert beside.read_bytes() == output.read_bytes(), (source, scheme)
+
+
+def test_what_must_be_traced_asks_for_the_extra(
+    tiny_checkpoint: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny_checkpoint("qwen3")
+    from edge_llm.llm.blueprints import shipped
+
+    monkeypatch.setattr(shipped, "structure", lambda config: "of tomorrow")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(edge_llm.MissingDependencyError, match="tracing a qwen3 model") as caught:
+        export(load_recipe("8da4w", model=str(source)), output=tmp_path / "x.edge")
+    assert "pip install 'torch==" in (caught.value.hint or "")
