@@ -48,7 +48,7 @@ def int4_scales(grouped: Float32, rule: str, name: str) -> Float32:
         return _as_float16(affine)
     if rule == "signed":
         return _as_float16(signed)
-    scales = np.empty_like(magnitude)
+    scales: Float32 = np.empty_like(magnitude)
     flat, weights = scales.reshape(-1), grouped.reshape(-1, grouped.shape[2])
     starts = (_as_float16(signed).reshape(-1), _as_float16(affine).reshape(-1))
     count = _BLOCK // grouped.shape[2]
@@ -61,7 +61,7 @@ def int4_scales(grouped: Float32, rule: str, name: str) -> Float32:
 
 def _as_float16(scales: Float32) -> Float32:
     with np.errstate(over="ignore", under="ignore"):
-        rounded = scales.astype(np.float16).astype(np.float32)
+        rounded: Float32 = scales.astype(np.float16).astype(np.float32)
     rounded[rounded == 0.0] = _SMALLEST_F16
     return rounded
 

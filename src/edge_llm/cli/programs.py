@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from edge_llm.cli.console import human_bytes, say
-from edge_llm.errors import ExportError
+from edge_llm.cli.console import Progress, human_bytes, say
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -90,17 +87,20 @@ def _threads(text: str) -> int:
 
 def resolve_program(model: str | None) -> Path:
     """Return the program file to run: the one that is named, else the newest of the store in a
-    format that this edge-llm reads, else the default model, exported now. The default model is
-    exported again where its file is of an older format.
+    format that this edge-llm reads, else the default model, made now. The default model is made
+    again where its file is of an older format. What names a checkpoint (a GGUF file, a folder,
+    ``hf:…``, a model of the catalogue without a program) becomes a program now, and is kept.
 
     Raises:
-        SourceError: no such program, or the default model could not be fetched.
-        ExportError: the default model could not be exported.
+        SourceError: no such program or model, or it could not be fetched.
+        CheckpointError, ExportError, MissingDependencyError: no program could be made of it.
     """
     from edge_llm import catalogue
     from edge_llm.program.version import older_format
 
     if model is not None:
+        if _is_checkpoint(model):
+            return make_program(model)
         path = catalogue.find_program(model)
         # Others are refused when they are opened, with the command that exports them again.
         outdated = _is_default(path) and older_format(path) is not None
@@ -115,6 +115,47 @@ def resolve_program(model: str | None) -> Path:
     return _make_default("no program here yet")
 
 
+def make_program(source: str) -> Path:
+    """Return the program of a checkpoint (a path, a name of the catalogue or ``hf:…``, fetched if
+    need be), made by the usual recipe the first time that it is asked for.
+
+    Raises:
+        SourceError: no such path or name, or it cannot be fetched.
+        CheckpointError, ExportError, MissingDependencyError: no program could be made of it.
+    """
+    from edge_llm.cli.fetch import fetch
+    from edge_llm.cli.terminate import terminate_as_interrupt
+    from edge_llm.export.convert import converted
+
+    terminate_as_interrupt()  # so that a killed export leaves no temporary file
+    progress = Progress()
+    try:
+        fetch(source, progress)
+        return converted(source, progress)
+    finally:
+        progress.close()
+
+
+def _is_checkpoint(model: str) -> bool:
+    """Tell whether ``model`` names a checkpoint, and no program."""
+    from edge_llm import catalogue
+    from edge_llm.catalogue.store import expand
+    from edge_llm.errors import SourceError
+
+    path = expand(model)
+    if path.exists():
+        return path.is_dir() or path.suffix == ".gguf"
+    try:
+        catalogue.find_program(model)
+    except SourceError:
+        try:
+            catalogue.identify(model)
+        except SourceError:
+            return False
+        return True
+    return False
+
+
 def _is_default(path: Path) -> bool:
     """Tell whether `_make_default` writes this file."""
     from edge_llm import catalogue
@@ -124,7 +165,7 @@ def _is_default(path: Path) -> bool:
 
 
 def _make_default(reason: str) -> Path:
-    """Export the default model into the store, after saying why."""
+    """Make a program of the default model, after saying why."""
     from edge_llm import catalogue
 
     entry = catalogue.find(DEFAULT_MODEL)
@@ -132,10 +173,4 @@ def _make_default(reason: str) -> Path:
         f"Making a program of {entry.name}, {reason} ("
         f"{human_bytes(entry.download_bytes)} from {entry.origin}, {entry.licence} licence)"
     )
-    # In a child process, so that this one, which goes on to serve, never loads PyTorch, which the
-    # file is compared with.
-    command = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", DEFAULT_MODEL]
-    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if completed.returncode != 0:
-        raise ExportError(f"exporting the default model {DEFAULT_MODEL} failed (see above)")
-    return Path(completed.stdout.strip())
+    return make_program(DEFAULT_MODEL)

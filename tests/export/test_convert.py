@@ -1,0 +1,97 @@
+"""A checkpoint where a program is expected: made once, kept, and made again when it has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_llm.cli.main import main
+from edge_llm.export import convert
+from edge_llm.export.convert import converted
+from edge_llm.program.file import Program
+
+Tiny = Callable[..., Path]
+Gguf = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGE_LLM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_it_is_made_once(
+    tiny_checkpoint: Tiny, make_gguf: Gguf, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_gguf(tiny_checkpoint("llama"))
+    path = converted(str(source))
+    assert path == home / "programs" / f"{source.stem}-8da4w.edge"
+    with Program.open(path) as program:
+        assert program.golden is not None
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(convert, "make_program", never)
+    assert converted(str(source)) == path
+    os.utime(source, (1, 1))
+    with pytest.raises(AssertionError, match="made again"):
+        converted(str(source))
+
+
+def test_a_program_that_is_gone_is_made_again(tiny_checkpoint: Tiny) -> None:
+    source = str(tiny_checkpoint("qwen2"))
+    path = converted(source)
+    path.unlink()
+    assert converted(source) == path
+    assert path.is_file()
+
+
+def test_files_of_one_name_do_not_take_each_others_place(
+    tiny_checkpoint: Tiny, make_gguf: Gguf, tmp_path: Path
+) -> None:
+    data = make_gguf(tiny_checkpoint("llama")).read_bytes()
+    sources = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        sources.append(tmp_path / folder / "model.gguf")
+        sources[-1].write_bytes(data)
+    paths = [converted(str(source)) for source in sources]
+    assert len(set(paths)) == 2
+    assert [converted(str(source)) for source in sources] == paths
+
+
+@pytest.mark.parametrize("index", ["", "[]", '{"x": 5}', '{"x": "../../y"}', "\0"])
+def test_a_damaged_index_costs_one_export(index: str, tiny_checkpoint: Tiny, home: Path) -> None:
+    (home / "programs").mkdir(parents=True)
+    (home / "programs" / ".made.json").write_text(index)
+    source = str(tiny_checkpoint("llama"))
+    assert converted(source).is_file()
+    assert converted(source).is_file()
+
+
+def test_run_takes_a_checkpoint_and_loads_no_pytorch(
+    tiny_checkpoint: Tiny, make_gguf: Gguf, home: Path
+) -> None:
+    source = make_gguf(tiny_checkpoint("llama"))
+    code = (
+        "import sys; from edge_llm.cli.main import main; "
+        f"status = main(['run', '-m', {str(source)!r}, '--max-tokens', '3', 'hi']); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+    assert len(list((home / "programs").glob("*.edge"))) == 1
+
+
+def test_a_checkpoint_that_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + b"\0" * 20)
+    assert main(["run", "-m", str(bad), "hi"]) == 1
+    assert "bad.gguf" in capsys.readouterr().err
