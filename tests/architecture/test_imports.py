@@ -48,6 +48,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 EXTRA: dict[str, tuple[set[str], set[str]]] = {
     "runner/backends/torch.py": (set(), {"torch"}),
     "export/verification/answers.py": ({"runner"}, set()),
+    # Imported by the chat alone, once it is at a terminal.
+    "cli/chat/completion.py": (set(), {"prompt_toolkit"}),
+    "cli/chat/editor.py": (set(), {"prompt_toolkit"}),
+    "cli/chat/history.py": (set(), {"prompt_toolkit"}),
 }
 # Folders that may also use what the rest of their part does not: PyTorch is where models are
 # written, traced and compared with, so that programs of known families are made without it.
@@ -63,7 +67,7 @@ LAZY: dict[str, tuple[set[str], set[str]]] = {
     "catalogue": (set(), {"yaml", "huggingface_hub"}),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server"},
-        {"tqdm", "numpy"},
+        {"tqdm", "numpy", "rich", "markdown_it"},
     ),
 }
 

@@ -29,13 +29,18 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(f"--{name.replace('_', '-')}", help=parameter.meaning, **form)
 
 
+def given_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that the command line sets, by name."""
+    from edge_llm.runner.sampling import PARAMETERS
+
+    given = {name: getattr(arguments, name, None) for name in PARAMETERS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def sampling_params(llm: LLM, arguments: argparse.Namespace) -> SamplingParams:
     """Return the program's defaults with what the command line sets.
 
     Raises:
         RequestError: a value out of range.
     """
-    from edge_llm.runner.sampling import PARAMETERS
-
-    given = {name: getattr(arguments, name, None) for name in PARAMETERS}
-    return llm.default_params(**{name: value for name, value in given.items() if value is not None})
+    return llm.default_params(**given_sampling(arguments))
