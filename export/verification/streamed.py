@@ -34,7 +34,7 @@ class StreamedLinear(nn.Module):
         matrix = self._source.matrix(self._name, self._format)
         parts = []
         for chunk in row_chunks(*matrix.shape):
-            weight = matrix.prepare(chunk)
+            weight = matrix.prepare(chunk).weight
             if isinstance(weight, Integers):
                 parts.append(integer_linear(x, weight))
             else:
@@ -52,7 +52,7 @@ class StreamedEmbedding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(T,) -> (T, dim) float32."""
-        rows = self._source.matrix(self._name, self._format).prepare(tokens.numpy())
+        rows = self._source.matrix(self._name, self._format).prepare(tokens.numpy()).weight
         return torch.from_numpy(rows.dequantize())
 
 

@@ -1,26 +1,31 @@
 """Stage pack: one tensor at a time is read, quantized, packed and handed on.
 
-Matrices go through in chunks of rows, so that the memory in use is the packed tensor, and a chunk.
+Matrices go through in chunks of rows, one in each core, so that the memory in use is the packed
+tensor, and those chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import log10, prod
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from math import fsum, log10, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm import native
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.report import WeightRow
-from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.plan import Weight
 
-Write = Callable[[str, NDArray[np.uint8]], None]
+Bytes = NDArray[np.uint8]
+Write = Callable[[str, Bytes], None]
 
 
 def pack(
@@ -42,22 +47,23 @@ def pack(
     total = sum(prod(weight.shape) for weight in tensors.values())
     done = 0
     rows: list[WeightRow] = []
-    for name, weight in tensors.items():
-        parts = lowered.parts[name]
-        if weight.format == RAW_F32:
-            packed, part_rows = _raw(weight, parts, parameters)
-        else:
-            packed, part_rows = _panels(weight, parts, parameters, backend)
-        write(name, packed)
-        rows += part_rows
-        done += prod(weight.shape)
-        progress(done, total)
+    with ThreadPoolExecutor(native.default_threads(), "edge-llm-pack") as workers:
+        for name, weight in tensors.items():
+            parts = lowered.parts[name]
+            if weight.format == RAW_F32:
+                packed, part_rows = _raw(weight, parts, parameters)
+            else:
+                packed, part_rows = _panels(weight, parts, parameters, backend, workers)
+            write(name, packed)
+            rows += part_rows
+            done += prod(weight.shape)
+            progress(done, total)
     return rows
 
 
 def _raw(
     weight: Weight, parts: tuple[str, ...], parameters: Parameters
-) -> tuple[NDArray[np.uint8], list[WeightRow]]:
+) -> tuple[Bytes, list[WeightRow]]:
     tensors = [parameters.vector(part) for part in parts]
     for part, tensor in zip(parts, tensors, strict=True):
         if not np.isfinite(tensor).all():
@@ -79,31 +85,31 @@ def _raw(
 
 
 def _panels(
-    weight: Weight, parts: tuple[str, ...], parameters: Parameters, backend: Backend
-) -> tuple[NDArray[np.uint8], list[WeightRow]]:
+    weight: Weight,
+    parts: tuple[str, ...],
+    parameters: Parameters,
+    backend: Backend,
+    workers: ThreadPoolExecutor,
+) -> tuple[Bytes, list[WeightRow]]:
     packed = np.empty(backend.packed_bytes(weight.format, *weight.shape), np.uint8)
     offset = 0
     rows = []
     for part in parts:
         matrix = parameters.matrix(part, weight.format)
         n, k = matrix.shape
-        begin, signal, noise = offset, 0.0, 0.0
-        for chunk in row_chunks(n, k, multiple=backend.row_multiple):
-            values = matrix.floats(chunk)
-            prepared = matrix.prepare(chunk, values)
-            data = backend.pack(prepared)
-            packed[offset : offset + data.size] = data
-            offset += data.size
-            if values is not None:
-                signal += _energy(values)
-                noise += _energy(values - prepared.dequantize())
+        size = backend.packed_bytes(weight.format, n, k)
+        place = packed[offset : offset + size]
+        chunks = row_chunks(n, k, multiple=backend.row_multiple)
+        lost = list(workers.map(partial(_chunk, matrix, backend, place), chunks))
+        offset += size
+        signal, noise = (fsum(sums) for sums in zip(*lost, strict=True))
         rows.append(
             WeightRow(
                 part,
                 weight.tensor,
                 weight.format.name,
                 (n, k),
-                offset - begin,
+                size,
                 _sqnr(signal, noise),
                 parameters.sources.get(part),
                 "unchanged" if matrix.taken_over else "rounded" if noise > 0.0 else "exact",
@@ -112,8 +118,14 @@ def _panels(
     return packed, rows
 
 
-def _energy(values: NDArray[np.float32]) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
+def _chunk(matrix: Matrix, backend: Backend, place: Bytes, rows: slice) -> tuple[float, float]:
+    """Pack some rows where they belong in ``place``; return the squares of the values and of what
+    rounding lost."""
+    made = matrix.prepare(rows)
+    begin = backend.packed_bytes(matrix.format, rows.start, matrix.shape[1]) if rows.start else 0
+    data = backend.pack(made.weight)
+    place[begin : begin + data.size] = data
+    return made.signal, made.noise
 
 
 def _sqnr(signal: float, noise: float) -> float | None:

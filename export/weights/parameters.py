@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.weights.prepared import PreparedWeight
-from edge_llm.export.weights.quantize import quantize
+from edge_llm.export.weights.quantize import Quantized, quantize
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint
@@ -55,18 +54,17 @@ class Matrix:
             return None
         return to_float32(detached_rows(self.values, rows))
 
-    def prepare(self, rows: Rows, floats: Float32 | None = None) -> PreparedWeight:
-        """Return the numbers of these rows as the program stores them.
-
-        ``floats`` are those rows, where they have been read already.
+    def prepare(self, rows: Rows) -> Quantized:
+        """Return the numbers of these rows as the program stores them, and what rounding lost:
+        nothing where they are taken over.
 
         Raises:
             CheckpointError: its file was cut short.
             ExportError: values that are not finite, or that the format cannot hold.
         """
         if self.stored is not None:
-            return self.stored.rows(rows)
-        values = self.floats(rows) if floats is None else floats
+            return Quantized(self.stored.rows(rows), 0.0, 0.0)
+        values = self.floats(rows)
         assert values is not None
         return quantize(values, self.format, scale_rule=self.scale_rule, name=self.name)
 

@@ -3,54 +3,95 @@
 The formulas are torchao's (``choose_qparams_affine`` symmetric, ``quantize_affine``), with four
 differences, the first for quality, the others so that what is packed is what was measured:
 
-- an int4 scale follows the recipe's rule (scales.py), of which "affine" is torchao's;
+- an int4 scale follows the recipe's rule, of which "affine" is torchao's;
 - int4 scales are rounded to float16 before ``q`` is chosen (torchao keeps the checkpoint's dtype);
 - int4 scales are at least 2**-24, the smallest float16 above zero, where torchao takes the smallest
   normal float32, which float16 cannot hold;
 - int8 scales are ``max|w| / 127`` with q in [-127, 127], since exact 8-bit kernels cannot take the
   -128 that torchao's ``max|w| / 127.5`` yields.
+
+The rules of int4 scales: "affine" is ``max|w| / 7.5``; "signed" is ``max|w| / 8`` with the sign
+that puts that element on -8; "hqq" starts from whichever of the two leaves less squared error and
+refines it by alternating least squares, as torchao's ``hqq_scale_only`` does:
+
+    q = clamp(round_half_even(w / s), -8, 7)        s = sum(w * q) / sum(q * q)
+
+for at most 20 rounds, or until nothing changes. The result counts where, rounded to float16, it
+leaves less error than the start.
+
+The native core computes them (runner/native/quantize), a group at a time, in an order of operations
+that is the same on every machine.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import fsum
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import ExportError
+from edge_llm import native
+from edge_llm.errors import ExportError, NativeError
 from edge_llm.export.weights.prepared import FloatWeight, PreparedWeight
-from edge_llm.export.weights.scales import INT4_RANGE, int4_scales
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 
 Float32 = NDArray[np.float32]
 
-INT8_RANGE = (-127, 127)
-_SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
+RULES = ("affine", "signed", "hqq")  # by their numbers in the core
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Rows as the program stores them; the sums of the squares of the floats that they were made of
+    (``signal``), and of what rounding changed these by (``noise``)."""
+
+    weight: PreparedWeight
+    signal: float
+    noise: float
 
 
 def quantize(
     rows: Float32, form: WeightFormat, *, scale_rule: str = "hqq", name: str = "weight"
-) -> PreparedWeight:
+) -> Quantized:
     """Quantize (or round) ``rows`` float32 [N, K].
 
-    ``form`` is a panel format without minima; ``scale_rule`` is for int4 (see `Recipe`). Rows are
-    independent of each other, so a matrix may come in chunks of rows.
+    ``form`` is a panel format without minima; ``scale_rule`` is for int4. Rows are independent of
+    each other, so a matrix may come in chunks of rows.
 
     Raises:
         ExportError: values that are not finite, or that the format cannot hold; names ``name``.
+        NativeError: the native core is missing.
     """
+    rows = np.ascontiguousarray(rows)
     if not (np.isfinite(rows.min()) and np.isfinite(rows.max())):  # both are NaN if any value is
         raise ExportError(f"{name} holds values that are not finite")
     if form.is_float:
         rounded = _rounded(rows, form.code)
         if np.isinf(rounded).any():
             raise ExportError(f"{name} holds values that overflow {form.name}")
-        return FloatWeight(form, rounded)
+        return Quantized(FloatWeight(form, rounded), _energy(rows), _energy(rows - rounded))
+    if form.code not in ("i8", "i4"):
+        raise ExportError(
+            f"{name}: {form.name} is taken over from checkpoints, never made of floats"
+        )
+    n, k = rows.shape
+    codes = np.empty((n, k), np.int8)
+    scales = np.empty((n, k // form.group if form.group else 1), np.float32)
+    signal, noise = np.empty(n), np.empty(n)
+    out = [array.ctypes.data for array in (codes, scales, signal, noise)]
+    core = native.library()
     if form.code == "i8":
-        return _int8(rows, form)
-    if form.code == "i4":
-        return _int4(rows, form, scale_rule, name)
-    raise ExportError(f"{name}: {form.name} is taken over from checkpoints, never made of floats")
+        native.check(core.edge_quantize_int8(rows.ctypes.data, n, k, *out))
+    else:
+        rule = RULES.index(scale_rule)
+        try:
+            native.check(core.edge_quantize_int4(rows.ctypes.data, n, k, form.group, rule, *out))
+        except NativeError as exc:
+            raise ExportError(f"{name}: {exc}") from exc
+        scales = scales.astype(np.float16)  # exactly: the core rounded them
+    return Quantized(Integers(form, codes, scales), fsum(signal), fsum(noise))
 
 
 def _rounded(values: Float32, code: str) -> Float32:
@@ -65,16 +106,5 @@ def _rounded(values: Float32, code: str) -> Float32:
     return values
 
 
-def _int8(values: Float32, form: WeightFormat) -> Integers:
-    largest = np.abs(values).max(axis=1, keepdims=True)  # (N, 1)
-    scales = np.maximum(largest / np.float32(127.0), _SMALLEST_NORMAL)
-    q = np.rint(values * (np.float32(1.0) / scales)).clip(*INT8_RANGE).astype(np.int8)
-    return Integers(form, q, scales)
-
-
-def _int4(values: Float32, form: WeightFormat, scale_rule: str, name: str) -> Integers:
-    n, k = values.shape
-    grouped = values.reshape(n, k // form.group, form.group)
-    scales = int4_scales(grouped, scale_rule, name)  # float16's values
-    q = np.rint(grouped * (np.float32(1.0) / scales)[:, :, None]).clip(*INT4_RANGE)
-    return Integers(form, q.astype(np.int8).reshape(n, k), scales.astype(np.float16))
+def _energy(values: Float32) -> float:
+    return float(np.square(values, dtype=np.float64).sum())

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 MAX_LOGPROBS = 20
 
 
@@ -218,5 +218,13 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_bpe_merge": (
         c_uint32,
         (c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_void_p),
+    ),
+    "edge_quantize_int4": (
+        c_uint32,
+        (c_void_p, c_int64, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_void_p),
+    ),
+    "edge_quantize_int8": (
+        c_uint32,
+        (c_void_p, c_int64, c_int32, c_void_p, c_void_p, c_void_p, c_void_p),
     ),
 }

@@ -101,7 +101,7 @@ def test_bytes_are_the_quantized_weights(
             assert torch.equal(got, torch.cat(parts).reshape(-1))
         else:
             stored = dequantize(written[weight.tensor], weight.format, *weight.shape)
-            expected = [quantize(part.numpy(), weight.format).dequantize() for part in parts]
+            expected = [quantize(part.numpy(), weight.format).weight.dequantize() for part in parts]
             assert np.array_equal(stored, np.concatenate(expected))
     assert [row.name for row in rows] == [
         part for parts in lowered.parts.values() for part in parts
@@ -127,7 +127,7 @@ def test_sqnr(
     row = next(row for row in rows if row.name.endswith("k_proj.weight"))
     assert row.tensor == QK
     values = source.values(row.name)
-    rounded = quantize(values.numpy(), WEIGHT_FORMATS["i4g32"]).dequantize()
+    rounded = quantize(values.numpy(), WEIGHT_FORMATS["i4g32"]).weight.dequantize()
     noise = values - torch.from_numpy(rounded)
     expected = 10 * torch.log10(values.square().sum() / noise.square().sum())
     assert row.sqnr_db == pytest.approx(float(expected), rel=1e-4)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +26,7 @@ def random_matrix(n: int = 48, k: int = 256, seed: int = 0) -> torch.Tensor:
 
 
 def quantize(rows: torch.Tensor, form: WeightFormat, **options: str) -> PreparedWeight:
-    return stage.quantize(rows.numpy(), form, **options)
+    return stage.quantize(rows.numpy(), form, **options).weight
 
 
 def quantized(rows: torch.Tensor, name: str, scale_rule: str = "affine") -> Integers:
@@ -237,3 +241,55 @@ def test_the_numbers_are_those_of_the_same_formulas_in_pytorch(seed: int, scale:
 def same(ours: Integers, theirs: Integers) -> None:
     assert np.array_equal(ours.codes, theirs.codes)
     assert ours.scale.tobytes() == theirs.scale.tobytes()
+
+
+@pytest.mark.parametrize("k", [1, 15, 16, 17, 100])
+def test_int8_rows_of_any_length(k: int) -> None:
+    rows = random_matrix(5, k, seed=k)
+    same(quantized(rows, "i8"), torch_quantize.int8(rows, WEIGHT_FORMATS["i8"]))
+
+
+def test_what_rounding_lost_is_measured() -> None:
+    rows = random_matrix()
+    for name in ("i4g32", "i4g128", "i8", "bf16"):
+        made = stage.quantize(rows.numpy(), WEIGHT_FORMATS[name])
+        noise = (rows - values(made.weight)).double().square().sum()
+        assert made.signal == pytest.approx(float(rows.double().square().sum()), rel=1e-6)
+        assert made.noise == pytest.approx(float(noise), rel=1e-5)
+
+
+SCRIPT = """
+import hashlib, sys
+import os
+import subprocess
+import sys
+
+import numpy as np
+from edge_llm.export.weights.quantize import quantize
+from edge_llm.program.formats import WEIGHT_FORMATS
+rows = np.random.default_rng(3).standard_t(3, (40, 384)).astype(np.float32) * 0.02
+rows[2] = 0.0
+for name in ("i4g32", "i4g64", "i4g128", "i8"):
+    for rule in ("affine", "signed", "hqq"):
+        made = quantize(rows, WEIGHT_FORMATS[name], scale_rule=rule)
+        data = made.weight.codes.tobytes() + made.weight.scale.tobytes()
+        print(name, rule, hashlib.sha256(data).hexdigest(), made.signal.hex(), made.noise.hex())
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits() -> None:
+    said = set()
+    for isa in ("scalar", "avx2", "avx512vnni", "neon"):
+        environment = os.environ | {"EDGE_LLM_ISA": isa}
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            said.add(done.stdout)
+        else:
+            assert "does not support" in done.stderr or "expected one of" in done.stderr
+    assert len(said) == 1

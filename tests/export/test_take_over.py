@@ -252,7 +252,7 @@ def test_one_parameter_in_two_formats() -> None:
     own = parameters.matrix("a", I4G32)
     assert own.taken_over
     assert own.floats(slice(0, 5)) is None
-    rows = own.prepare(np.array([3, 1]))
+    rows = own.prepare(np.array([3, 1])).weight
     assert isinstance(rows, Integers)
     assert np.array_equal(rows.codes, codes[[3, 1]])
     other = parameters.matrix("a", WEIGHT_FORMATS["i8"])

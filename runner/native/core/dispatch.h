@@ -6,6 +6,7 @@
 #include "elementwise/elementwise.h"
 #include "linear/linear.h"
 #include "norm/norm.h"
+#include "quantize/quantize.h"
 #include "rope/rope.h"
 #include "sampler/sampler.h"
 
@@ -20,6 +21,7 @@ struct Kernels {
   const ElementwiseKernels& elementwise;
   const SamplerKernels& sampler;
   const CeilingKernels& ceiling;
+  const QuantizeKernels& quantize;
 };
 
 // The best set that this processor runs, or the one that the environment variable EDGE_LLM_ISA

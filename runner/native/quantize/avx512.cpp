@@ -1,0 +1,9 @@
+#include "quantize/quantize.inl"
+#include "simd/lanes_avx512.h"
+
+namespace edge {
+
+const QuantizeKernels quantize_avx512 = {quantize_int4<avx512::Lanes>,
+                                         quantize_int8<avx512::Lanes>};
+
+}  // namespace edge

@@ -1,0 +1,8 @@
+#include "quantize/quantize.inl"
+#include "simd/lanes_neon.h"
+
+namespace edge {
+
+const QuantizeKernels quantize_neon = {quantize_int4<neon::Lanes>, quantize_int8<neon::Lanes>};
+
+}  // namespace edge

@@ -1,0 +1,31 @@
+// Floats to integers at export; no part of a step. Bit for bit the formulas of
+// export/weights/quantize.py and scales.py: float32, one operation at a time, halves to even, and
+// sums of a group by halves (the element i with i + group / 2, and so on).
+#pragma once
+
+#include <cstdint>
+
+namespace edge {
+
+// How an int4 group gets its scale: max|w| / 7.5; max|w| / 8 with the sign that puts that element
+// on -8; or the better of both, refined by alternating least squares.
+enum ScaleRule : int32_t { kAffine = 0, kSigned = 1, kHqq = 2 };
+
+// Rows of finite floats [n, k]. For each row the sums, in float64, of the squares of its values
+// (`signal`) and of what rounding changed them by (`noise`).
+struct QuantizeKernels {
+  // `codes` [n, k] in -8..7, `scales` [n, k / group] float32 with float16's values, never 0;
+  // `group` is 32, 64 or 128 and divides k. Returns false where float16 cannot hold a scale.
+  bool (*int4)(const float* rows, int64_t n, int32_t k, int32_t group, int32_t rule, int8_t* codes,
+               float* scales, double* signal, double* noise);
+  // `codes` [n, k] in -127..127, `scales` [n].
+  void (*int8)(const float* rows, int64_t n, int32_t k, int8_t* codes, float* scales,
+               double* signal, double* noise);
+};
+
+extern const QuantizeKernels quantize_scalar;
+extern const QuantizeKernels quantize_avx2;
+extern const QuantizeKernels quantize_avx512;
+extern const QuantizeKernels quantize_neon;
+
+}  // namespace edge
