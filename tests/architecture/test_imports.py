@@ -52,6 +52,7 @@ EXTRA: dict[str, tuple[set[str], set[str]]] = {
     "cli/chat/completion.py": (set(), {"prompt_toolkit"}),
     "cli/chat/editor.py": (set(), {"prompt_toolkit"}),
     "cli/chat/history.py": (set(), {"prompt_toolkit"}),
+    "cli/chat/reflow.py": (set(), {"prompt_toolkit"}),
 }
 # Folders that may also use what the rest of their part does not: PyTorch is where models are
 # written, traced and compared with, so that programs of known families are made without it.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +215,40 @@ def test_plain_answers_at_a_terminal(chat: Chat) -> None:
         screen.send("hello\r")
         screen.until_text("**DONE**")
         assert "(thinking)" in screen.lines
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_a_message_is_drawn_once_when_the_terminal_gets_narrower(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"answers": []}))
+    words = "a message that does not fit one row once the terminal is narrower than its words"
+
+    def tmux(*command: str) -> str:
+        server = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null"]
+        return subprocess.run(
+            [*server, *command], capture_output=True, text=True, check=True
+        ).stdout
+
+    def shows(text: str) -> list[str]:
+        for _ in range(600):
+            rows = tmux("capture-pane", "-p").splitlines()
+            if text in "".join(row.strip() for row in rows).replace(" ", ""):
+                return rows
+            time.sleep(0.05)
+        raise AssertionError("\n".join(rows))
+
+    chat = shlex.join([sys.executable, str(SCRIPT), str(script)])
+    tmux("new-session", "-d", "-x", "100", "-y", "20", f"EDGE_LLM_HOME={tmp_path} {chat}")
+    try:
+        tmux("set", "-g", "window-size", "manual")
+        shows("leaves>")
+        tmux("send-keys", words)
+        shows(words.replace(" ", ""))
+        for columns in (50, 30, 70):
+            tmux("resize-window", "-x", str(columns), "-y", "20")
+            tmux("send-keys", "!")
+            words += "!"
+            rows = shows(words.replace(" ", ""))
+            assert sum(row.count("a message") for row in rows) == 1
+    finally:
+        tmux("kill-server")

@@ -15,6 +15,7 @@ from prompt_toolkit.output import create_output
 from edge_llm.cli.chat.completion import CommandCompleter
 from edge_llm.cli.chat.history import FileHistory, history_path
 from edge_llm.cli.chat.reading import is_open, unquoted
+from edge_llm.cli.chat.reflow import follow_reflow
 from edge_llm.cli.console import say
 
 
@@ -35,11 +36,12 @@ class Editor:
             complete_while_typing=Condition(_is_command),
             reserve_space_for_menu=6,
             key_bindings=_keys(),
-            prompt_continuation=". ",
+            prompt_continuation=lambda width, number, wraps: "  " if wraps else ". ",
             enable_suspend=True,
             enable_open_in_editor=True,
             output=create_output(),
         )
+        follow_reflow(self._session.app)
 
     def read(self) -> str:
         """Return what was entered. Raises as `Reader.read`."""

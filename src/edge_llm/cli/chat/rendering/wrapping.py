@@ -20,7 +20,7 @@ class Rows:
         self._column = 0
         self._hanging: list[Span] = []
         self._indent = 0
-        self._spaces = ""
+        self._spaces = self._spaces_style = ""
         self._word: list[tuple[str, str]] = []
         self._word_cells = 0
 
@@ -38,7 +38,7 @@ class Rows:
             for character in span.text:
                 if character.isspace() and character != "\u00a0":
                     self._place()
-                    self._spaces += " "
+                    self._spaces, self._spaces_style = self._spaces + " ", span.style
                     continue
                 cells = cell_len(character)
                 if cells > 1:  # a row may end before and behind such characters
@@ -73,7 +73,7 @@ class Rows:
             for span in self._hanging:
                 self._print(span.text, span.style)
         if self._spaces:
-            self._print(self._spaces, "")
+            self._print(self._spaces, self._spaces_style)
         text, style = "", self._word[0][1]
         for character, own in self._word:
             if own != style:
