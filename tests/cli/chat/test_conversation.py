@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_message_that_cannot_be_answered_ends_nothing(
     talk(tiny_program("8da4w"), f"{'long ' * 400}\nhello\n/save {saved}\n", monkeypatch)
     told = capsys.readouterr().err
     assert "maximum context length" in told
-    assert "nothing was sent or forgotten" in told
+    assert "nothing was sent or forgotten; a shorter message fits" in told
     assert len(json.loads(saved.read_text())) == 2
 
 
@@ -222,3 +223,28 @@ def test_a_loop_is_stopped_and_said(scripted: Callable[..., Any], capsys: Captur
     chat.handle("/set loops ignore")
     chat.handle("/retry")
     assert chat.session.messages[-1]["content"] == "I know. " * 1000
+
+
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+    "{% else %}<think>\n{% endif %}{% endif %}"
+)
+
+
+def test_a_model_that_thinks_is_told_whether_to(
+    tiny_checkpoint: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    source, saved = tmp_path / "thinks", tmp_path / "talk.json"
+    shutil.copytree(tiny_checkpoint("qwen3"), source)
+    (source / "chat_template.jinja").write_text(THINKS)
+    recipe = edge_llm.Recipe(model=str(source), gate=None, verify=False)
+    program = edge_llm.export(recipe, output=tmp_path / "thinks.edge")
+    lines = f"why?\n/set think off\nwhy?\n/set think\n/set think default\n/save {saved}\n"
+    talk(program, lines, monkeypatch, "--ignore-eos")
+    thought, said = json.loads(saved.read_text())[1::2]
+    assert (thought["content"], bool(thought["reasoning_content"])) == ("", True)
+    assert said["content"]
+    assert "reasoning_content" not in said
+    assert "think: off" in capsys.readouterr().err

@@ -15,7 +15,8 @@ from edge_llm.cli.chat.rendering.markdown import Markdown
 from edge_llm.cli.chat.rendering.writers import PlainWriter, RichWriter, visible
 
 ROOT = Path(__file__).resolve().parents[3]
-CONTROLS = re.compile(r"\r\x1b\[2m\(a table[^)]*\)\x1b\[0m|\r\x1b\[2K|\x1b\[[0-9;]*m")
+STATUS = r"(?:\x1b\[2m)?(?:\(a table[^)]*\)|\u2026)(?:\x1b\[0m)?"
+CONTROLS = re.compile(rf"\r?{STATUS}(?:\r\x1b\[2K)?|\r\x1b\[2K|\x1b\[[0-9;]*m")
 
 
 def console(width: int = 60, *, colour: bool = False) -> tuple[Console, io.StringIO]:
@@ -179,6 +180,18 @@ def test_thinking_is_apart() -> None:
     writer.end()
     assert "secret" not in file.getvalue()
     assert CONTROLS.sub("", file.getvalue()).endswith("Yes.\n")
+
+
+def test_a_sign_until_the_answer_begins() -> None:
+    made, file = console()
+    writer = RichWriter(made, hide_thinking=False)
+    writer.wait()
+    assert file.getvalue() == "\u2026"
+    writer.text("")
+    assert file.getvalue() == "\u2026"
+    writer.text("Yes.")
+    writer.end()
+    assert file.getvalue() == "\u2026\r\x1b[2KYes.\n"
 
 
 def test_plain_is_the_text_itself() -> None:

@@ -204,7 +204,7 @@ def _columns(rows: list[tuple[str, str, str]]) -> str:
     width = shutil.get_terminal_size().columns
     names = max(len(name) for name, _, _ in rows)
     values = min(12, max(len(value) for _, value, _ in rows))
+    lines = [f"{name:{names}}  {value:{values}}  {meaning}" for name, value, meaning in rows]
     return "\n".join(
-        f"{name:{names}}  {value:{values}}  {meaning}"[: width - 1].rstrip()
-        for name, value, meaning in rows
+        line if len(line) < width else line[: width - 4].rstrip() + "..." for line in lines
     )

@@ -42,11 +42,14 @@ def about_error(session: Session, error: EdgeLLMError) -> str:
     """Return an error in words for the conversation, in which nothing has changed."""
     hint = error.hint
     if isinstance(error, ContextLengthError):
-        hint = f"nothing was sent or forgotten. {_room(session)}"
+        hint = f"nothing was sent or forgotten; {_room(session, alone=session.used() == 0)}"
     return f"error: {error}" + (f"\nhint: {hint}" if hint else "")
 
 
-def _room(session: Session) -> str:
+def _room(session: Session, *, alone: bool = False) -> str:
+    """Return what makes room; ``alone``: there is nothing to forget."""
     most = session.llm.program.plan.context
-    more = f", edge-llm chat --context {most} has more" if most > session.llm.context else ""
-    return f"/undo and /reset make room{more}"
+    ways = ["a shorter message fits" if alone else "/undo and /reset make room"]
+    if most > session.llm.context:
+        ways.append(f"edge-llm chat --context {most} has more")
+    return ", ".join(ways)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Protocol
 
 QUOTES = '"""'
@@ -25,19 +24,22 @@ class PlainReader:
     """Reads standard input line by line, for pipes and for terminals that can do no more. Lines
     from one that begins with three double quotes to one that ends with them are one message."""
 
-    def __init__(self, read_line: Callable[[str], str] = input) -> None:
-        self._read_line = read_line
-
     def read(self) -> str:
         """Return the next line, or lines."""
-        terminal = sys.stdin.isatty()
-        text = self._read_line("> " if terminal else "")
+        text = _line("> ")
         while is_open(text):
             try:
-                text += "\n" + self._read_line(". " if terminal else "")
+                text += "\n" + _line(". ")
             except EOFError:
                 break
         return unquoted(text)
+
+
+def _line(prompt: str) -> str:
+    """Return a line, asked for on stderr where a person types it: stdout may be a file."""
+    if sys.stdin.isatty():
+        print(prompt, end="", file=sys.stderr, flush=True)
+    return input()
 
 
 def is_open(text: str) -> bool:

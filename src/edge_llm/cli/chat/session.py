@@ -216,6 +216,7 @@ class Session:
         heard, thought = LoopDetector(), LoopDetector()
         pieces = self.llm.chat(asked, self.params, stream=True, enable_thinking=self.think)
         try:
+            writer.wait()
             for piece in pieces:
                 turn.thinking += piece.reasoning
                 turn.text += piece.text

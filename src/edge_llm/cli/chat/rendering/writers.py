@@ -18,6 +18,9 @@ _VISIBLE_TEXT: dict[int, int | None] = {**_VISIBLE, ord("\r"): None}
 class Writer(Protocol):
     """Shows one answer."""
 
+    def wait(self) -> None:
+        """Show that the model is at work."""
+
     def thinking(self, text: str) -> None:
         """Show the next characters of a thinking block."""
 
@@ -41,6 +44,9 @@ class PlainWriter:
         self._terminal = stream.isatty()
         self._shows = self._terminal and not hide_thinking
         self._thinks = False
+
+    def wait(self) -> None:
+        """Show nothing: it could not be taken back."""
 
     def thinking(self, text: str) -> None:
         """Show thinking between two notes."""
@@ -76,26 +82,44 @@ class RichWriter:
 
         self._console = console
         self._markdown = Markdown(console)
-        bar = "\u2502 " if console.encoding.startswith("utf") else "| "
-        self._thinking = Thinking(console, [Span(bar, "dim")], hidden=hide_thinking)
+        unicode = console.encoding.startswith("utf")
+        bar = [Span("\u2502 " if unicode else "| ", "dim")]
+        self._thinking = Thinking(console, bar, hidden=hide_thinking)
+        self._sign = "\u2026" if unicode else "..."
+        self._waits = False
+
+    def wait(self) -> None:
+        """Show a sign until there is more to show."""
+        self._waits = True
+        self._console.print(self._sign, style="dim", end="")
+        self._console.file.flush()
 
     def thinking(self, text: str) -> None:
         """Show what the next characters of a thinking block settle."""
-        self._thinking.write(visible(text))
-        self._console.file.flush()
+        if text:
+            self._begin()
+            self._thinking.write(visible(text))
+            self._console.file.flush()
 
     def text(self, text: str) -> None:
         """Show what the next characters of the content settle."""
         if text:
+            self._begin()
             self._thinking.end()
             self._markdown.write(visible(text))
             self._console.file.flush()
 
     def end(self) -> None:
         """Show what is left."""
+        self._begin()
         self._thinking.end()
         self._markdown.end()
         self._console.file.flush()
+
+    def _begin(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._console.file.write("\r\x1b[2K")
 
 
 def writer(*, plain: bool, hide_thinking: bool) -> Writer:
