@@ -61,3 +61,12 @@ def test_the_catalogue_knows_what_it_does_not_have() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = catalogue.nothing
     assert all(getattr(catalogue, name) is not None for name in catalogue.__all__)
+
+
+def test_chat_imports_what_it_shows_with_once_it_talks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, "chat"], capture_output=True, text=True, check=True
+    )
+    assert "usage: edge-llm chat" in done.stdout
+    imported = set(done.stdout.split("imported:")[1].split())
+    assert not {"rich", "prompt_toolkit", "markdown_it", "numpy", "asyncio"} & imported

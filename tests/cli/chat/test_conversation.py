@@ -248,3 +248,21 @@ def test_a_model_that_thinks_is_told_whether_to(
     assert said["content"]
     assert "reasoning_content" not in said
     assert "think: off" in capsys.readouterr().err
+
+
+def test_a_conversation_that_does_not_fit_is_not_loaded(
+    tiny_program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    saved, long = tmp_path / "talk.json", tmp_path / "long.json"
+    asked = [{"role": "user", "content": "word " * 20}]
+    long.write_text(json.dumps(asked))
+    lines = f"hello\n/load {long}\n/load {tmp_path}\n/save {saved}\n"
+    talk(tiny_program("8da4w"), lines, monkeypatch, "--context", "64")
+    told = capsys.readouterr().err
+    assert "error: the conversation has" in told
+    assert "Is a directory" in told
+    assert len(json.loads(saved.read_text())) == 2
+    talk(tiny_program("8da4w"), f"/load {long}\n/retry\n/save {saved}\n", monkeypatch)
+    assert "the last one has no answer: /retry gives one" in capsys.readouterr().err
+    assert json.loads(saved.read_text())[0] == asked[0]
+    assert len(json.loads(saved.read_text())) == 2

@@ -73,7 +73,9 @@ def _model(talk: Talk, rest: str) -> None:
         say(f"{talk.session.llm.name}: {talk.session.llm.program.path}")
         return
     talk.session.switch(rest)
-    say(f"({talk.session.llm.name} goes on with the conversation)")
+    used = talk.session.used()
+    has = "" if used is None else f", {used} of {talk.session.llm.context} tokens of its context"
+    say(f"({talk.session.llm.name} goes on with the conversation{has})")
 
 
 def _load(talk: Talk, rest: str) -> None:

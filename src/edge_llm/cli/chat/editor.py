@@ -9,6 +9,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 
@@ -27,7 +28,7 @@ class Editor:
         # The position of the cursor is never asked for: terminals that do not tell it would be
         # complained about, and those that tell it late would type it into the message.
         os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
-        self._history = FileHistory(history_path())
+        self._history = _history()
         self._told = False
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
@@ -46,10 +47,18 @@ class Editor:
     def read(self) -> str:
         """Return what was entered. Raises as `Reader.read`."""
         text = self._session.prompt("> ")
-        if self._history.trouble is not None and not self._told:
+        trouble = getattr(self._history, "trouble", "there is no home folder")
+        if trouble is not None and not self._told:
             self._told = True
-            say(f"(what you type is not kept for the next time: {self._history.trouble})")
+            say(f"(what you type is not kept for the next time: {trouble})")
         return unquoted(text)
+
+
+def _history() -> History:
+    try:
+        return FileHistory(history_path())
+    except RuntimeError:
+        return InMemoryHistory()
 
 
 def _keys() -> KeyBindings:

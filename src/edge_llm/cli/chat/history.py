@@ -15,18 +15,21 @@ _MOST_BYTES = 4 * 1024 * 1024  # of the file, before it is cut to them
 
 
 def history_path() -> Path:
-    """Return the history's file: in ``EDGE_LLM_HOME``, or where the platform keeps the state of
-    programs."""
-    if chosen := os.environ.get("EDGE_LLM_HOME"):
-        folder = Path(chosen).expanduser()
-    elif sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "edge-llm"
+    """Return the history's file, where the platform keeps what programs remember of a user. It is
+    not in ``EDGE_LLM_HOME``, which users may share.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        folder = Path(local) if local else Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Application Support" / "edge-llm"
+        folder = Path.home() / "Library" / "Application Support"
     else:
         state = os.environ.get("XDG_STATE_HOME")
-        folder = (Path(state) if state else Path.home() / ".local" / "state") / "edge-llm"
-    return folder / "chat-history.jsonl"
+        folder = Path(state) if state else Path.home() / ".local" / "state"
+    return folder / "edge-llm" / "chat-history.jsonl"
 
 
 class FileHistory(History):

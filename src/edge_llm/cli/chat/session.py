@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge_llm.cli.chat import settings, transcript
 from edge_llm.cli.chat.repetition import LoopDetector
 from edge_llm.cli.chat.transcript import Message
-from edge_llm.errors import EdgeLLMError, RequestError
+from edge_llm.errors import ContextLengthError, EdgeLLMError, RequestError
 
 if TYPE_CHECKING:
     from edge_llm.api import LLM
@@ -159,7 +159,16 @@ class Session:
         Raises:
             EdgeLLMError: the model's template refuses it, or the context cannot hold it.
         """
-        self._count(messages)
+        try:
+            tokens = self._count(messages)
+        except ContextLengthError as exc:  # it was not even counted to the end
+            tokens = exc.prompt_tokens
+        most = self.llm.program.plan.context
+        if tokens >= self.llm.context:
+            raise RequestError(
+                f"the conversation has {tokens} tokens or more, and the context {self.llm.context}",
+                hint=f"edge-llm chat --context {most} has more" if most > tokens else None,
+            )
         self.messages = messages
 
     def used(self) -> int | None:
