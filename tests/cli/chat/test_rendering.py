@@ -138,6 +138,14 @@ def test_the_pieces_do_not_matter(name: str) -> None:
     assert shown(text) == shown([text])
 
 
+def test_a_long_line_is_put_away_as_it_goes() -> None:
+    words = " ".join(f"word{n} **bold{n}** `c{n}`" for n in range(300))
+    assert shown(words) == shown([words])
+    assert shown(words).split() == re.sub(r"[*`]", "", words).split()
+    signs = "\u6f22**\u5b57**`\u6f22`\u3002" * 300
+    assert shown(signs) == shown([signs])
+
+
 def test_random_marks_lose_and_double_nothing() -> None:
     rng = random.Random(5)
     marks = ["*", "**", "_", "`", "[", "](u)", "- ", "# ", "> ", "|", "\n", "\n\n", "1. ", "~~"]

@@ -48,9 +48,9 @@ class Talk:
 
 def talk(session: Session, *, plain: bool, hide_thinking: bool) -> None:
     """Talk until the input ends, or a command leaves."""
-    talk = Talk(session, plain=plain, hide_thinking=hide_thinking)
-    reader = _reader()
     terminal = sys.stdin.isatty()
+    talk = Talk(session, plain=plain or not terminal, hide_thinking=hide_thinking)
+    reader = _reader()
     if terminal:
         say("/help lists the commands, Ctrl-D leaves")
     while True:

@@ -9,6 +9,7 @@ from edge_llm.cli.chat.rendering.wrapping import Rows
 
 _PATIENCE = 200  # characters that wait for the end of a mark; then the mark is a character
 _TAIL = 12
+_ENOUGH = 400  # characters that are read again for each piece, unless they are put away
 
 
 class GrowingLine:
@@ -30,7 +31,10 @@ class GrowingLine:
             self._source = literal(self._source, place)
             whole = self._source[: _last_break(self._source)]
             place = opened(whole)
-        self._show(whole if place is None else whole[:place])
+        settled = whole if place is None else whole[:place]
+        self._show(settled)
+        if len(settled) > _ENOUGH and _is_seam(self._source, len(settled)):
+            self._source, self._shown = self._source[len(settled) :], ""
 
     def finish(self, text: str) -> None:
         """Show the rest, the line being whole."""
@@ -69,6 +73,11 @@ def _common(one: str, other: str) -> int:
     """Return how many characters two texts begin with together."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _is_seam(text: str, place: int) -> bool:
+    """Tell whether what begins at ``place`` is read without what is before it."""
+    return text[place - 1].isspace() or text[place : place + 1] not in tuple("*_~`[!")
 
 
 def _last_break(text: str) -> int:
