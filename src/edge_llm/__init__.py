@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_llm.api import LLM, Completion, Piece, Stream, load
     from edge_llm.errors import (
+        AmbiguousNameError,
         CapacityError,
         CheckpointError,
         ConfigError,
@@ -50,6 +51,7 @@ _HOMES = {
     "Piece": "edge_llm.api",
     "Stream": "edge_llm.api",
     "load": "edge_llm.api",
+    "AmbiguousNameError": "edge_llm.errors",
     "CapacityError": "edge_llm.errors",
     "CheckpointError": "edge_llm.errors",
     "ConfigError": "edge_llm.errors",
@@ -75,6 +77,7 @@ _HOMES = {
 
 __all__ = [
     "LLM",
+    "AmbiguousNameError",
     "CapacityError",
     "CheckpointError",
     "Completion",

@@ -4,6 +4,7 @@
     ├── ConfigError              a model config, recipe or run-time option that cannot be honoured
     ├── CheckpointError          a checkpoint that is missing, damaged, or does not fit its family
     ├── SourceError              a model name or package that cannot be found or fetched
+    │   └── AmbiguousNameError
     ├── MissingDependencyError   an optional package is not installed
     ├── ExportError              a stage of the export failed
     │   ├── UnsupportedOperatorError
@@ -42,6 +43,10 @@ class CheckpointError(EdgeLLMError):
 
 class SourceError(EdgeLLMError):
     """A model name or package that cannot be found or fetched."""
+
+
+class AmbiguousNameError(SourceError):
+    """A name that several programs have; the message lists them."""
 
 
 class MissingDependencyError(EdgeLLMError):

@@ -65,7 +65,7 @@ WITH: dict[str, set[str]] = {
 # What a part may import inside functions only (paid for when it is used).
 LAZY: dict[str, tuple[set[str], set[str]]] = {
     "api": (set(), {"pydantic"}),
-    "catalogue": (set(), {"yaml", "huggingface_hub"}),
+    "catalogue": ({"program"}, {"yaml", "huggingface_hub"}),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server"},
         {"tqdm", "numpy", "rich", "markdown_it"},

@@ -10,7 +10,8 @@ import pytest
 import edge_llm
 
 PUBLIC = """
-    LLM CapacityError CheckpointError Completion ConfigError ContextLengthError EdgeLLMError
+    LLM AmbiguousNameError CapacityError CheckpointError Completion ConfigError
+    ContextLengthError EdgeLLMError
     ExportError GenerationError MissingDependencyError NativeError Piece ProgramError
     QualityGateError Recipe RequestError SamplingParams SourceError Stream TemplateError
     TokenizerError Tool ToolCall ToolCallDelta UnsupportedOperatorError export load

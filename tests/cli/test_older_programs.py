@@ -72,7 +72,7 @@ def test_the_command_is_whole_where_the_recipe_names_nothing_printable(model: ob
     assert "`edge-llm export --model MODEL --quant fp32`" in caught.value.hint
 
 
-def test_the_newest_of_a_format_that_is_read(
+def test_the_only_one_of_a_format_that_is_read(
     store: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store("old", 1, "1.2")

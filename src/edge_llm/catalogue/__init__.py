@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from edge_llm.catalogue.entries import Entry, Package, find, list_models
     from edge_llm.catalogue.hub import commit_of
     from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
+    from edge_llm.catalogue.naming import find_program, means_model
+    from edge_llm.catalogue.settings import read_settings, setting
     from edge_llm.catalogue.sources import HubSource
     from edge_llm.catalogue.store import (
         StoredProgram,
-        find_program,
         home,
         list_programs,
         models_dir,
-        newest_program,
         programs_dir,
     )
 
@@ -28,11 +28,10 @@ _HOMES = {
     "entries": ("Entry", "Package", "find", "list_models"),
     "hub": ("commit_of",),
     "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
+    "naming": ("find_program", "means_model"),
+    "settings": ("read_settings", "setting"),
     "sources": ("HubSource",),
-    "store": (
-        *("StoredProgram", "find_program", "home", "list_programs", "models_dir"),
-        *("newest_program", "programs_dir"),
-    ),
+    "store": ("StoredProgram", "home", "list_programs", "models_dir", "programs_dir"),
 }
 
 __all__ = [
@@ -49,12 +48,14 @@ __all__ = [
     "list_models",
     "list_programs",
     "locate",
+    "means_model",
     "models_dir",
-    "newest_program",
     "programs_dir",
     "pull",
+    "read_settings",
     "remove",
     "resolve",
+    "setting",
 ]
 
 

@@ -8,8 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_llm.catalogue.entries import find
-from edge_llm.catalogue.sources import is_hub_reference, parse_hub_reference
 from edge_llm.errors import SourceError
 
 SUFFIX = ".edge"
@@ -76,47 +74,3 @@ def list_programs() -> list[StoredProgram]:
             continue
         found.append(StoredProgram(path.stem, path, status.st_size, status.st_mtime))
     return sorted(found, key=lambda program: (-program.modified, program.name))
-
-
-def newest_program() -> Path | None:
-    """Return the program made last; None if there is none."""
-    programs = list_programs()
-    return programs[0].path if programs else None
-
-
-def find_program(name_or_path: str) -> Path:
-    """Return the program file that a user means: a path, the name of a program in the store, or the
-    name of a model or ``hf:…`` (then its newest program).
-
-    Raises:
-        SourceError: there is none; the hint says how to make it.
-    """
-    path = expand(name_or_path)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise SourceError(
-            f"{name_or_path} is a folder, not a program",
-            hint=f"A checkpoint becomes a program by `edge-llm export --model {name_or_path}`.",
-        )
-    programs = list_programs()
-    name = name_or_path.removesuffix(SUFFIX)
-    for program in programs:
-        if program.name == name:
-            return program.path
-    reference = parse_hub_reference(name) if is_hub_reference(name) else None
-    try:
-        model = reference.name if reference else find(name).name
-    except SourceError as exc:
-        names = ", ".join(program.name for program in programs) or "none yet"
-        raise SourceError(
-            f"no program {name_or_path!r}: neither a file nor a name in the store",
-            hint=f"Programs in the store: {names}. `edge-llm ls` lists programs and models.",
-        ) from exc
-    for program in programs:
-        if program.name.startswith(f"{model}-") or program.name == model:
-            return program.path
-    raise SourceError(
-        f"there is no program of {model} yet",
-        hint=f"Make one with `edge-llm export --model {reference or model}`.",
-    )

@@ -27,6 +27,8 @@ VERBS = {
     "eval": "evaluate",
     "inspect": "inspect",
     "verify": "verify",
+    "default": "config",
+    "config": "config",
     "ls": "store",
     "pull": "store",
     "rm": "store",

@@ -7,19 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, say
+from edge_llm.errors import RequestError, SourceError
 
 DEFAULT_MODEL = "smollm2-135m"
 
 
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model`` for the verbs that can do without it: see `resolve_program`."""
-    parser.add_argument(
-        "--model",
-        "-m",
-        metavar="FILE|NAME",
-        help="a program file, or the name of one in the store (default: the newest one; with none, "
-        "the small default model)",
+def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
+    """Add ``-m/--model`` and, unless the verb has other positional arguments, the same without it;
+    `model_of` returns which was given."""
+    meaning = (
+        "a program (file or name), or what becomes one now: a GGUF file, a checkpoint's folder, "
+        "hf:ORG/NAME, a model of the catalogue (default: `edge-llm default`, else the only program "
+        "here; with none, a small model is made)"
     )
+    if positional:
+        parser.add_argument("name", nargs="?", metavar="MODEL", help=meaning)
+    parser.add_argument(
+        "--model", "-m", metavar="MODEL", help="the same by name" if positional else meaning
+    )
+
+
+def model_of(arguments: argparse.Namespace) -> str | None:
+    """Return what the arguments of `add_model_argument` name; None for nothing.
+
+    Raises:
+        RequestError: both name something, and not the same.
+    """
+    first: str | None = getattr(arguments, "name", None)
+    second: str | None = arguments.model
+    if first is not None and second is not None and first != second:
+        raise RequestError(f"two models are named: {first} and --model {second}; expected one")
+    return first if second is None else second
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +46,6 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=_threads,
-        default=0,
         metavar="N|auto",
         help="default: auto, the physical cores that this process may use, measured (in 3 ms) "
         "where the system cannot tell them from hyper-threads",
@@ -36,15 +53,18 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--huge-pages",
         choices=("auto", "copy", "off"),
-        default="auto",
         help="auto: ask the kernel to hold the file in huge pages; copy: copy the weights into "
         "huge pages at load, if memory allows (default: auto)",
     )
 
 
 def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_machine_arguments` read, as keyword arguments of `edge_llm.load`."""
-    return {"threads": arguments.threads, "huge_pages": arguments.huge_pages}
+    """Return what `add_machine_arguments` read, or the settings have, as keyword arguments of
+    `edge_llm.load`."""
+    return {
+        "threads": chosen(arguments, "threads", 0),
+        "huge_pages": chosen(arguments, "huge_pages", "auto"),
+    }
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +88,24 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_loading_arguments` read, as keyword arguments of `edge_llm.load`."""
+    """Return what `add_loading_arguments` read, or the settings have, as keyword arguments of
+    `edge_llm.load`."""
     return {
         **machine_options(arguments),
-        "context": arguments.context,
-        "kv_dtype": arguments.kv_dtype,
+        "context": chosen(arguments, "context", None),
+        "kv_dtype": chosen(arguments, "kv_dtype", None),
     }
+
+
+def chosen(arguments: argparse.Namespace, name: str, usual: Any) -> Any:
+    """Return what the command line says, else the setting, else ``usual``."""
+    from edge_llm.catalogue import setting
+
+    given = getattr(arguments, name)
+    if given is not None:
+        return given
+    found = setting(name)
+    return usual if found is None else found
 
 
 def _threads(text: str) -> int:
@@ -86,33 +118,69 @@ def _threads(text: str) -> int:
 
 
 def resolve_program(model: str | None) -> Path:
-    """Return the program file to run: the one that is named, else the newest of the store in a
-    format that this edge-llm reads, else the default model, made now. The default model is made
-    again where its file is of an older format. What names a checkpoint (a GGUF file, a folder,
-    ``hf:…``, a model of the catalogue without a program) becomes a program now, and is kept.
+    """Return the program file to run, and say on stderr which it is and why: the one that is named;
+    else the default of the settings; else the only program of the store; with none there, the small
+    default model, made now. What names a checkpoint (a GGUF file, a folder, ``hf:…``, a model of
+    the catalogue without a program) becomes a program now, and is kept.
 
     Raises:
-        SourceError: no such program or model, or it could not be fetched.
+        SourceError: no such program or model, it could not be fetched, or there are several
+            programs and none was chosen.
         CheckpointError, ExportError, MissingDependencyError: no program could be made of it.
+        ConfigError: settings that cannot be read.
     """
+    from edge_llm.program.summary import summary_of
+
+    path, reason = _chosen_program(model)
+    summary = summary_of(path)
+    facts = [summary.scheme or "unknown scheme"]
+    if summary.context is not None:
+        facts.append(f"{summary.context} tokens")
+    say(f"{path.stem} ({', '.join(facts)}): {reason}")
+    return path
+
+
+def _chosen_program(model: str | None) -> tuple[Path, str]:
+    """Return the file, and in words why it is that one."""
     from edge_llm import catalogue
     from edge_llm.program.version import older_format
 
     if model is not None:
-        if _is_checkpoint(model):
-            return make_program(model)
-        path = catalogue.find_program(model)
-        # Others are refused when they are opened, with the command that exports them again.
-        outdated = _is_default(path) and older_format(path) is not None
-        return _make_default("it is of an older format here") if outdated else path
-    for program in catalogue.list_programs():
-        version = older_format(program.path)
+        return _named(model), "as asked"
+    chosen = catalogue.read_settings().get("default")
+    if chosen is not None:
+        return _named(str(chosen.value)), f"the default of {chosen.origin}"
+    programs, reason = [], "no program here yet"
+    for item in catalogue.list_programs():
+        version = older_format(item.path)
         if version is None:
-            return program.path
-        if _is_default(program.path):
-            return _make_default("it is of an older format here")
-        say(f"passing over {program.name}, of format {version}: export it again")
-    return _make_default("no program here yet")
+            programs.append(item)
+        elif _is_default(item.path):
+            reason = "it is of an older format here"
+        else:
+            say(f"passing over {item.name}, of format {version}: export it again")
+    if len(programs) == 1:
+        return programs[0].path, "the only program here"
+    if programs:
+        names = ", ".join(item.name for item in programs)
+        raise SourceError(
+            f"{len(programs)} programs are here and none was chosen: {names}",
+            hint=f"Name one, or choose it for good: `edge-llm default {programs[0].name}`.",
+        )
+    return _make_default(reason), "made now, since there was none"
+
+
+def _named(model: str) -> Path:
+    from edge_llm import catalogue
+    from edge_llm.program.version import older_format
+
+    if _is_checkpoint(model):
+        return make_program(model)
+    path = catalogue.find_program(model)
+    # Others are refused when they are opened, with the command that exports them again.
+    if _is_default(path) and older_format(path) is not None:
+        return _make_default("it is of an older format here")
+    return path
 
 
 def make_program(source: str) -> Path:
@@ -140,7 +208,6 @@ def _is_checkpoint(model: str) -> bool:
     """Tell whether ``model`` names a checkpoint, and no program."""
     from edge_llm import catalogue
     from edge_llm.catalogue.store import expand
-    from edge_llm.errors import SourceError
 
     path = expand(model)
     if path.exists():

@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> None:
         description="Answer one prompt. stdout is the answer alone; '-' reads the prompt from "
         "stdin.",
     )
-    add_model_argument(parser)
+    add_model_argument(parser, positional=False)
     parser.add_argument("prompt", help="the prompt, or - for stdin")
     parser.add_argument("--raw", action="store_true", help="no chat template: continue the text")
     parser.add_argument("--system", metavar="TEXT", help="a system message")

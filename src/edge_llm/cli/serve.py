@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from edge_llm.cli.programs import (
     add_loading_arguments,
     add_model_argument,
+    chosen,
     loading_options,
+    model_of,
     resolve_program,
 )
 
 KEY_VARIABLE = "EDGE_LLM_API_KEY"
+HOST, PORT = "127.0.0.1", 8017
 
 
 def add_parser(verbs: Any) -> None:
@@ -25,11 +27,10 @@ def add_parser(verbs: Any) -> None:
         "otherwise; another address needs an API key.",
     )
     add_model_argument(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: 127.0.0.1)")
+    parser.add_argument("--host", help=f"address to bind (default: {HOST})")
     parser.add_argument(
         "--port",
         type=int,
-        default=8017,
         help="default: 8017; 0 takes a free one and prints the address as JSON on stdout",
     )
     key = parser.add_mutually_exclusive_group()
@@ -89,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.server.run import serve
 
     options = ServerOptions(
-        host=arguments.host,
-        port=arguments.port,
+        host=chosen(arguments, "host", HOST),
+        port=chosen(arguments, "port", PORT),
         api_key=api_key(arguments.api_key, arguments.api_key_file),
         no_auth=arguments.no_auth,
         allowed_hosts=tuple(arguments.allowed_host),
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_bind(options)  # before a model is fetched or loaded
     serve(
-        resolve_program(arguments.model),
+        resolve_program(model_of(arguments)),
         options,
         RunnerConfig(
             max_sequences=arguments.max_sequences,
@@ -112,8 +113,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _set_key() -> str | None:
+    from edge_llm.catalogue import setting
+
+    found = setting("api_key")
+    return None if found is None else str(found)
+
+
 def api_key(given: str | None, file: Path | None) -> str | None:
-    """Return the key from the option, the file or the environment; None if there is none.
+    """Return the key from the option, the file or the settings; None if there is none.
 
     Raises:
         ConfigError: the file cannot be read, or is empty.
@@ -121,7 +129,7 @@ def api_key(given: str | None, file: Path | None) -> str | None:
     from edge_llm.errors import ConfigError
 
     if file is None:
-        return given if given is not None else os.environ.get(KEY_VARIABLE) or None
+        return given if given is not None else _set_key()
     try:
         key = file.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as exc:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.container import LENGTH_BYTES, header_bytes
 from edge_llm.program.serialize import PREFIX
+from edge_llm.program.summary import header_metadata
 
 FORMAT_KEY = PREFIX + "format"
 FORMAT_MAJOR = 2
@@ -46,14 +46,7 @@ def older_format(path: str | os.PathLike[str]) -> int | None:
     """Return the major version of a program file's format if it is older than ours; None for
     files of our format and for what is no readable program. Only the header is read, and nothing
     of it checked."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(LENGTH_BYTES + 1)
-            text = start[LENGTH_BYTES:] + file.read(header_bytes(start, size) - len(start))
-        record = json.loads(text)["__metadata__"][FORMAT_KEY]
-    except (OSError, ProgramError, ValueError, LookupError, TypeError, RecursionError):
-        return None
+    record = header_metadata(path).get(FORMAT_KEY)
     major = _major(record) if isinstance(record, str) else None
     return major if major is not None and major < FORMAT_MAJOR else None
 

@@ -11,6 +11,7 @@ from edge_llm.cli.programs import (
     add_loading_arguments,
     add_model_argument,
     loading_options,
+    model_of,
     resolve_program,
 )
 from edge_llm.cli.sampling import add_sampling_arguments, given_sampling
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.cli.chat.loop import talk
     from edge_llm.cli.chat.session import Session
 
-    llm = load(arguments.model)
+    llm = load(model_of(arguments))
     try:
         session = Session(llm, load, given_sampling(arguments), arguments.system)
     except BaseException:

@@ -1,0 +1,129 @@
+"""From what a user calls a program to its file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from edge_llm.catalogue.entries import find, list_models
+from edge_llm.catalogue.settings import setting
+from edge_llm.catalogue.sources import is_hub_reference, parse_hub_reference
+from edge_llm.catalogue.store import SUFFIX, StoredProgram, expand, list_programs
+from edge_llm.errors import AmbiguousNameError, SourceError
+
+_CONFIGS = ("config.json", "params.json")
+
+
+def find_program(name: str) -> Path:
+    """Return the program file that a user means: a path; the name of a program in the store; or a
+    name that one program there has: its model's (as the file says it, in the catalogue, or
+    ``hf:…``). Of several the default program is meant, if it is one of them.
+
+    Raises:
+        SourceError: there is none, and the hint says how to make it, or what is close; or ``hf:…``
+            is malformed.
+        AmbiguousNameError: several have that name.
+    """
+    path = expand(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise SourceError(
+            f"{name} is a folder, not a program",
+            hint=f"A checkpoint becomes a program by `edge-llm export --model {name}`.",
+        )
+    programs = list_programs()
+    wanted = name.removesuffix(SUFFIX)
+    for program in programs:
+        if program.name == wanted:
+            return program.path
+    model = _model_name(wanted)
+    found = _of_model(programs, wanted, model)
+    if len(found) == 1:
+        return found[0].path
+    if found:
+        return _the_default(name, found)
+    raise _unknown(name, model, programs)
+
+
+def _of_model(programs: list[StoredProgram], wanted: str, model: str | None) -> list[StoredProgram]:
+    """Return the programs whose model is called so."""
+    from edge_llm.program.summary import summary_of
+
+    names = {wanted.lower(), (model or wanted).lower()}
+
+    def belongs(program: StoredProgram) -> bool:
+        lower = program.name.lower()
+        if model is not None and (lower == model.lower() or lower.startswith(f"{model.lower()}-")):
+            return True
+        said = summary_of(program.path).name
+        return said is not None and said.lower() in names
+
+    return [program for program in programs if belongs(program)]
+
+
+def _the_default(name: str, found: list[StoredProgram]) -> Path:
+    chosen = setting("default")
+    for program in found:
+        if chosen in (program.name, str(program.path)):
+            return program.path
+    raise AmbiguousNameError(
+        f"{name!r} is the name of several programs: {', '.join(item.name for item in found)}",
+        hint=f"Give the whole name, or choose one for good: `edge-llm default {found[0].name}`.",
+    )
+
+
+def _model_name(name: str) -> str | None:
+    """Return the name of the model that is meant, as programs have it; None if there is none.
+
+    Raises:
+        SourceError: ``hf:…`` is malformed.
+    """
+    if is_hub_reference(name):
+        return parse_hub_reference(name).name
+    try:
+        return find(name).name
+    except SourceError:
+        return None
+
+
+def _unknown(name: str, model: str | None, programs: list[StoredProgram]) -> SourceError:
+    if model is not None:
+        return SourceError(
+            f"there is no program of {model} yet",
+            hint=f"Make one with `edge-llm export --model {name.removesuffix(SUFFIX)}`.",
+        )
+    names = [program.name for program in programs]
+    known = {word.lower(): word for word in (*names, *(entry.name for entry in list_models()))}
+    close = [known[word] for word in difflib.get_close_matches(name.lower(), known, cutoff=0.6)]
+    listed = ", ".join(names) or "none yet"
+    return SourceError(
+        f"no program {name[:80]!r}: neither a file nor a name in the store",
+        hint=(f"Did you mean {' or '.join(close)}? " if close else "")
+        + f"Programs in the store: {listed}. `edge-llm ls --all` lists programs and models.",
+    )
+
+
+def means_model(text: str) -> bool:
+    """Tell whether ``text`` names something to run: a program or GGUF file, a checkpoint's folder,
+    ``hf:…``, the address of a program, or exactly the name of a program or of a model of the
+    catalogue. Nothing is fetched, and no near miss counts."""
+    if is_hub_reference(text):
+        return True
+    if text.startswith("https://"):
+        return text.partition("#")[0].endswith(SUFFIX)
+    if "\n" in text or len(text) > 4096:
+        return False
+    path = Path(text)
+    try:
+        path = path.expanduser()
+        if path.suffix in (SUFFIX, ".gguf") and (path.is_file() or os.sep in text):
+            return True
+        if path.is_dir() and (os.sep in text or text in (".", "..")):
+            return any((path / name).is_file() for name in _CONFIGS) or any(path.glob("*.gguf"))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    if any(program.name == text.removesuffix(SUFFIX) for program in list_programs()):
+        return True
+    return any(text.lower() in map(str.lower, entry.names) for entry in list_models())

@@ -1,0 +1,193 @@
+"""What a person has set for every command: in the environment, else in ``config.toml``.
+
+The command line comes before both; what nobody sets is the program's own, or the command's default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_llm.catalogue.store import expand
+from edge_llm.errors import ConfigError
+
+Value = str | int
+_VARIABLE = "EDGE_LLM_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A thing that can be set. ``read`` makes its value of a text, and raises ValueError with what
+    it expects; ``meaning`` is for people; a ``secret`` is never shown."""
+
+    read: Callable[[str], Value]
+    meaning: str
+    secret: bool = False
+
+    def parse(self, value: object, where: str) -> Value:
+        """Return a value that was found at ``where``.
+
+        Raises:
+            ConfigError: it is none for this setting.
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ConfigError(f"{where}: got {value!r}, expected a text or a whole number")
+        try:
+            return self.read(str(value))
+        except ValueError as exc:
+            shown = "a value" if self.secret else repr(value)
+            raise ConfigError(f"{where}: got {shown}, expected {exc}") from exc
+
+
+def _text(value: str) -> str:
+    if not value or not value.isprintable():
+        raise ValueError("a text")
+    return value
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def _threads(value: str) -> int:
+    return 0 if value == "auto" else _integer(0, 1024)(value)
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "default": Setting(_text, "the program or model that answers where none is named"),
+    "threads": Setting(_threads, "threads of the native core; auto: the physical cores"),
+    "context": Setting(_integer(1, 2**24), "most tokens of a prompt and its answer together"),
+    "kv_dtype": Setting(_one_of("f32", "f16", "i8"), "how keys and values are stored"),
+    "huge_pages": Setting(_one_of("auto", "copy", "off"), "how the file lies in memory"),
+    "host": Setting(_text, "address that `serve` listens at"),
+    "port": Setting(_integer(0, 65535), "port that `serve` listens at"),
+    "api_key": Setting(_text, "key that clients of `serve` must send", secret=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A setting as it was found: its value, and where, for people."""
+
+    value: Value
+    origin: str
+
+
+def config_path() -> Path:
+    """Return where ``config.toml`` is, or would be: in ``EDGE_LLM_HOME`` where that is set, else in
+    the user's folder for configuration."""
+    chosen = os.environ.get("EDGE_LLM_HOME")
+    if chosen:
+        return expand(chosen) / "config.toml"
+    if sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    else:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return folder / "edge-llm" / "config.toml"
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return _VARIABLE + name.upper()
+
+
+def read_settings() -> dict[str, Found]:
+    """Return what is set, by name.
+
+    Raises:
+        ConfigError: the file cannot be read, or has an unknown key or a wrong value; a variable of
+            the environment has a wrong value.
+    """
+    path = config_path()
+    found = {name: Found(value, str(path)) for name, value in _of_file(path).items()}
+    for name, setting in SETTINGS.items():
+        text = os.environ.get(variable(name))
+        if text:
+            found[name] = Found(setting.parse(text, variable(name)), variable(name))
+    return found
+
+
+def setting(name: str) -> Value | None:
+    """Return the value of a setting; None where nobody has set it. Raises as `read_settings`."""
+    found = read_settings().get(name)
+    return None if found is None else found.value
+
+
+def check_setting(name: str, value: object, where: str) -> Value:
+    """Return the value of a setting that was found at ``where``, checked.
+
+    Raises:
+        ConfigError: no such setting, or a wrong value.
+    """
+    if name not in SETTINGS:
+        raise ConfigError(
+            f"{where}: unknown setting {name!r}, expected one of: {', '.join(SETTINGS)}"
+        )
+    return SETTINGS[name].parse(value, f"{where}: {name}")
+
+
+def change(name: str, value: str | None) -> Path:
+    """Set a setting in ``config.toml``, or with None remove it there, and return the file. The rest
+    of the file stays as it is. Others cannot read the file, since it may hold a key.
+
+    Raises:
+        ConfigError: no such setting, a wrong value, or the file cannot be read or written.
+    """
+    path = config_path()
+    _of_file(path)  # one with faults is not touched
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if not re.match(rf"\s*{re.escape(name)}\s*=", line)]
+    if value is not None:
+        # as TOML writes texts, which is as JSON does
+        kept.append(f"{name} = {json.dumps(check_setting(name, value, 'config'))}")
+    elif name not in SETTINGS:
+        check_setting(name, "", "config")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write("\n".join([*kept, ""]))
+        temporary.replace(path)
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"{path} cannot be written: {exc.strerror}") from exc
+    return path
+
+
+def _of_file(path: Path) -> dict[str, Value]:
+    return {name: check_setting(name, value, str(path)) for name, value in _read(path).items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as exc:
+        raise ConfigError(f"{path} is not TOML: {exc}") from exc

@@ -1,0 +1,56 @@
+"""A few facts of a program file, read from its header without checking the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from edge_llm.errors import ProgramError
+from edge_llm.program.container import LENGTH_BYTES, header_bytes
+from edge_llm.program.serialize import PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a file says of itself, for lists and messages: the model's ``name``, the ``scheme`` of
+    its recipe, its ``context`` in tokens; None where it does not say."""
+
+    name: str | None
+    scheme: str | None
+    context: int | None
+
+
+def header_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the metadata in the header of a safetensors file; empty for what is none. Nothing of
+    it is checked."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(LENGTH_BYTES + 1)
+            text = start[LENGTH_BYTES:] + file.read(header_bytes(start, size) - len(start))
+        found = json.loads(text)["__metadata__"]
+    except (OSError, ProgramError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def summary_of(path: str | os.PathLike[str]) -> Summary:
+    """Return the facts of the file at ``path``."""
+    metadata = header_metadata(path)
+    model, recipe = _document(metadata, "model"), _document(metadata, "recipe")
+    name, scheme, context = model.get("name"), recipe.get("scheme"), model.get("context")
+    return Summary(
+        name if isinstance(name, str) and name.isprintable() else None,
+        scheme if isinstance(scheme, str) and scheme.isprintable() else None,
+        context if isinstance(context, int) else None,
+    )
+
+
+def _document(metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(metadata[PREFIX + name])
+    except (LookupError, ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

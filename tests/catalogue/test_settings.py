@@ -1,0 +1,121 @@
+"""Settings: the environment before the file, faults by name, and changing one of many lines."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_llm.catalogue.settings import (
+    SETTINGS,
+    change,
+    config_path,
+    read_settings,
+    setting,
+    variable,
+)
+from edge_llm.errors import ConfigError
+
+
+def write(text: str) -> Path:
+    path = config_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_where_the_file_is(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config_path() == home / "config.toml"
+    monkeypatch.delenv("EDGE_LLM_HOME")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert config_path() == tmp_path / "edge-llm" / "config.toml"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert config_path() == Path.home() / ".config" / "edge-llm" / "config.toml"
+
+
+def test_nothing_is_set() -> None:
+    assert read_settings() == {}
+    assert setting("threads") is None
+
+
+def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write('threads = 3\ncontext = 512\ndefault = "mine"\n')
+    monkeypatch.setenv("EDGE_LLM_THREADS", "2")
+    found = read_settings()
+    assert {name: (item.value, item.origin) for name, item in found.items()} == {
+        "threads": (2, "EDGE_LLM_THREADS"),
+        "context": (512, str(path)),
+        "default": ("mine", str(path)),
+    }
+    monkeypatch.setenv("EDGE_LLM_THREADS", "")  # as good as unset
+    assert setting("threads") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("treads = 3", "unknown setting 'treads', expected one of: default, threads"),
+        ("threads = 'many'", "threads: got 'many', expected a whole number from 0 to 1024"),
+        ("threads = -1", "expected a whole number"),
+        ("threads = true", "got True, expected a text or a whole number"),
+        ("threads = 1.5", "got 1.5, expected a text or a whole number"),
+        ("port = 70000", "expected a whole number from 0 to 65535"),
+        ("kv_dtype = 'f64'", "got 'f64', expected one of f32, f16, i8"),
+        ("[threads]", "got {}, expected"),
+        ("threads", "is not TOML"),
+        ("\ufeffthreads = 1", "is not TOML"),
+    ],
+)
+def test_faults_of_the_file_are_named(text: str, said: str) -> None:
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        read_settings()
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ConfigError):  # and it is not written over
+        change("context", "5")
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_faults_of_the_environment_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_LLM_PORT", "http")
+    with pytest.raises(ConfigError, match="EDGE_LLM_PORT: got 'http', expected a whole number"):
+        read_settings()
+
+
+def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_LLM_API_KEY", "s3cret\x07")
+    with pytest.raises(ConfigError) as caught:
+        read_settings()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_one_line_changes_and_the_rest_stays() -> None:
+    path = write("# mine\nthreads = 3 # two are busy\n")
+    assert change("default", 'a "quoted" naïve \\ name') == path
+    assert change("threads", "auto") == path
+    assert path.read_text(encoding="utf-8").startswith("# mine\n")
+    assert setting("default") == 'a "quoted" naïve \\ name'
+    assert setting("threads") == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    change("threads", None)
+    change("default", None)
+    assert read_settings() == {}
+    assert path.read_text(encoding="utf-8") == "# mine\n"
+
+
+def test_changing_what_is_no_setting() -> None:
+    for value in ("1", None):
+        with pytest.raises(ConfigError, match="unknown setting 'treads'"):
+            change("treads", value)
+    with pytest.raises(ConfigError, match="threads: got 'x'"):
+        change("threads", "x")
+    assert not config_path().exists()
+
+
+def test_every_setting_has_a_variable_of_its_own() -> None:
+    assert len({variable(name) for name in SETTINGS}) == len(SETTINGS)
+    assert variable("kv_dtype") == "EDGE_LLM_KV_DTYPE"
