@@ -168,7 +168,7 @@ class _Export:
                     writer.temporary_path,
                     loaded.checkpoint.config,
                     self._parameters(loaded, planned),
-                    planned.assignment.formats,
+                    planned,
                     kv_dtype=self._recipe.kv_format(),
                     backend=self._recipe.backend,
                 )

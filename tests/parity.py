@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from fixtures_checkpoints import VOCAB, reference_model
 from torch import nn
+from torchao_tensor import torchao_tensor
 
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
-from edge_llm.export.verification.eager import torchao_tensor
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.models.build import load_model
 from edge_llm.program.file import Program

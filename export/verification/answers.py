@@ -38,11 +38,13 @@ _PAD = -1
 @dataclass(frozen=True, slots=True)
 class Answers:
     """The ``prompts`` in tokens; ``texts``, each a prompt and what the program said next; and the
-    ``logits`` of every position of each text, [n, vocab] float32. ``context`` is the program's."""
+    ``logits`` of every position of ``compared``, the beginnings of the texts that are compared with
+    other models (no shorter than the prompts), [n, vocab] float32. ``context`` is the program's."""
 
     context: int
     prompts: Sequence[Sequence[int]]
     texts: Sequence[Sequence[int]]
+    compared: Sequence[Sequence[int]]
     logits: Sequence[Float32]
 
     def golden(self) -> Mapping[str, NDArray[Any]]:
@@ -72,12 +74,12 @@ class Answers:
 
 def verified_positions(context: int) -> int:
     """Return how many rows of logits the stage verify compares."""
-    return len(PROMPTS) * _positions(context)
+    return len(PROMPTS) * _compared(context)
 
 
 def golden_shapes(context: int, vocab: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of the golden tensors, known before anything has run."""
-    count, length = len(PROMPTS), _prompt_limit(context)
+    count, length = len(PROMPTS), _compared(context)
     top = min(TOP, vocab)
     return {
         "golden.tokens": ("I32", (count, length)),
@@ -95,11 +97,12 @@ def answers_of(program: Program, backend: str) -> Answers:
         GenerationError: the program computes logits that are not finite.
     """
     tokenizer, context = tokenizer_of(program), program.plan.context
-    prompts = [tokenizer.encode(text)[: _prompt_limit(context)] or [0] for text in PROMPTS]
+    prompts = [tokenizer.encode(text)[: _compared(context)] or [0] for text in PROMPTS]
     with _runner(program, backend) as runner:
         texts = runner.continue_greedily(prompts, _positions(context))
-        logits = [runner.logits(index, text) for index, text in enumerate(texts)]
-    return Answers(context, prompts, texts, logits)
+        compared = [text[: _compared(context)] for text in texts]
+        logits = runner.logits(compared)
+    return Answers(context, prompts, texts, compared, logits)
 
 
 def golden_of(path: Path, backend: str) -> Mapping[str, NDArray[Any]]:
@@ -117,7 +120,9 @@ def _positions(context: int) -> int:
     return min(POSITIONS, context)
 
 
-def _prompt_limit(context: int) -> int:
+def _compared(context: int) -> int:
+    """Return how many positions of a text are compared, and the most tokens of a prompt: each costs
+    two eager models all their multiplications."""
     return max(_positions(context) // 2, 1)
 
 
@@ -152,11 +157,14 @@ class _Runner:
                 texts[index].append(int(token))
         return texts
 
-    def logits(self, index: int, text: Sequence[int]) -> Float32:
-        """Logits of every position of ``text``, [n, vocab]."""
-        logits = self._step([Segment(text, [None] * len(text), sequence=index)]).logits
+    def logits(self, texts: Sequence[Sequence[int]]) -> list[Float32]:
+        """Logits of every position of each text, [n, vocab]. All are one step, so that each weight
+        is read once."""
+        logits = self._step(
+            [Segment(text, [None] * len(text), sequence=i) for i, text in enumerate(texts)]
+        ).logits
         assert logits is not None  # the batch wants them
-        return logits
+        return np.split(logits, np.cumsum([len(text) for text in texts])[:-1])
 
     def _step(self, pieces: Sequence[Segment]) -> StepResult:
         wanted = any(sampler is None for piece in pieces for sampler in piece.samplers)
@@ -173,8 +181,8 @@ def _runner(program: Program, backend: str) -> Iterator[_Runner]:
     executor = registry.open_executor(
         program,
         Limits(
-            max_tokens=texts * length,
-            max_rows=max(texts, length),
+            max_tokens=texts * _compared(plan.context),
+            max_rows=texts * _compared(plan.context),
             max_sequences=texts,
             blocks=(texts * blocks,) * len(plan.groups),
             kv_dtype=program.documents.model.kv_dtype,

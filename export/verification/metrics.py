@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_llm.export.verification.threads import Each, in_turn
+
 NEAR = 0.1
-_POSITIONS = 32
+_POSITIONS = 4  # compared at a time: in float64 a large vocabulary takes a megabyte each
+
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +36,31 @@ class Comparison:
     max_error: float
 
 
-def compare_logits(program: NDArray[np.float32], eager: NDArray[np.float32]) -> Comparison:
-    """Both [n, vocab]."""
-    # a few positions at a time: in float64 a large vocabulary takes a megabyte each
-    columns = [
-        _per_position(torch.from_numpy(ours).double(), torch.from_numpy(theirs).double())
-        for ours, theirs in zip(
-            np.array_split(program, -(-len(program) // _POSITIONS)),
-            np.array_split(eager, -(-len(eager) // _POSITIONS)),
-            strict=True,
-        )
-    ]
-    kl, cosine, lead, error = torch.cat(columns, dim=1)
+def compare_logits(program: Float32, eager: Float32) -> Comparison:
+    """Compare logits [n, vocab] with others of the same shape."""
+    return compare_all(((program, eager),), in_turn)[0]
+
+
+def compare_all(pairs: Sequence[tuple[Float32, Float32]], each: Each) -> list[Comparison]:
+    """Return `compare_logits` of each pair; all arrays have one shape, [n, vocab]."""
+    positions = len(pairs[0][0])
+    figures = torch.empty(len(pairs), 4, positions, dtype=torch.float64)
+
+    def compare(rows: slice) -> None:
+        for index, (ours, theirs) in enumerate(pairs):
+            figures[index, :, rows] = _per_position(
+                torch.from_numpy(ours[rows]).double(), torch.from_numpy(theirs[rows]).double()
+            )
+
+    each(compare, (slice(i, i + _POSITIONS) for i in range(0, positions, _POSITIONS)))
+    return [_comparison(*columns) for columns in figures]
+
+
+def _comparison(
+    kl: torch.Tensor, cosine: torch.Tensor, lead: torch.Tensor, error: torch.Tensor
+) -> Comparison:
     return Comparison(
-        positions=len(program),
+        positions=len(kl),
         kl=float(kl.mean()),
         max_kl=float(kl.max()),
         cosine=float(cosine.mean()),

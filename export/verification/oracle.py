@@ -9,16 +9,18 @@ from edge_llm.export.lowering.graph import plan_model
 from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import load
 from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.verification.numbers import made
 from edge_llm.export.verification.streamed import streamed_model
+from edge_llm.export.verification.threads import in_turn
 from edge_llm.export.weights.parameters import parameters_of
 from edge_llm.llm.models.ops import CACHE_DTYPES
 
 
 def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
-    """The model with the integers, formats and KV dtype that the recipe's program has, through
-    torchao's tensor class, with room for ``slots`` sequences of ``tokens`` positions. It reads and
-    quantizes its weights as it runs, so it takes little memory and is slow. Signature: the graph
-    contract, ``model(tokens, positions, sequences, rows) -> logits``.
+    """The model with the integers, formats and KV dtype that the recipe's program has, with room
+    for ``slots`` sequences of ``tokens`` positions. It reads and quantizes its weights as it runs,
+    so it takes little memory and is slow. Signature: the graph contract, ``model(tokens, positions,
+    sequences, rows) -> logits``.
 
     Raises:
         ConfigError, SourceError, CheckpointError, TokenizerError, ExportError: as the export does.
@@ -30,10 +32,11 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     parameters = parameters_of(checkpoint, recipe, tied=planned.tied, constants={})
     return streamed_model(
         checkpoint.config,
-        parameters,
-        planned.assignment.formats,
+        made(parameters, planned.assignment.formats),
+        parameters.vector,
         context=context,
         slots=slots,
         tokens=tokens,
         kv_dtype=kv_dtype,
+        each=in_turn,
     )

@@ -1,96 +1,108 @@
-"""The eager oracle: a model that reads and quantizes its weights as it runs, a few rows at a time,
-so that one of any size runs in the memory of its activations."""
+"""The eager oracle: a model that reads its weights as it runs, a few rows at a time, so that one of
+any size runs in the memory of its activations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from edge_llm.export.verification.eager import integer_linear
-from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.verification.numbers import Opened
+from edge_llm.export.verification.threads import Each
+from edge_llm.export.verification.torchao import rounded_activations
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models.build import build_model
 from edge_llm.llm.registry import constants
-from edge_llm.program.formats import WeightFormat
-from edge_llm.program.integers import Integers
+from edge_llm.program.pack import PANEL
+
+_CHUNK_ELEMENTS = 2**20  # enough chunks for some cores, and little of it is Python
 
 
 class StreamedLinear(nn.Module):
-    """A linear layer that holds no weight; integer formats go through torchao's arithmetic."""
+    """A linear layer that holds no weight. The input of integer formats is rounded as torchao
+    rounds it: int8 with a scale and a zero point a token."""
 
-    def __init__(
-        self, parameters: Parameters, name: str, form: WeightFormat, bias: torch.Tensor | None
-    ) -> None:
+    def __init__(self, opened: Opened, name: str, bias: torch.Tensor | None, each: Each) -> None:
         super().__init__()
-        self._source, self._name, self._format = parameters, name, form
-        self._bias = bias
+        self._opened, self._name = opened, name
+        self._bias, self._each = bias, each
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, K) -> (rows, N), as torchao computes it for integer formats."""
-        matrix = self._source.matrix(self._name, self._format)
-        parts = []
-        for chunk in row_chunks(*matrix.shape):
-            weight = matrix.prepare(chunk).weight
-            if isinstance(weight, Integers):
-                parts.append(integer_linear(x, weight))
-            else:
-                parts.append(functional.linear(x, torch.from_numpy(weight.values)))
-        out = torch.cat(parts, dim=-1)
+        """(rows, K) -> (rows, N)."""
+        numbers = self._opened(self._name)
+        n, k = numbers.shape
+        if numbers.integers:
+            x = rounded_activations(x)
+        out = torch.empty(len(x), n)
+
+        def multiply(rows: slice) -> None:
+            out[:, rows] = functional.linear(x, torch.from_numpy(numbers.rows(rows)))
+
+        self._each(multiply, row_chunks(n, k, multiple=PANEL, elements=_CHUNK_ELEMENTS))
         return out if self._bias is None else out + self._bias
 
 
 class StreamedEmbedding(nn.Module):
-    """An embedding that reads and quantizes the rows it is asked for."""
+    """An embedding that reads the rows it is asked for."""
 
-    def __init__(self, parameters: Parameters, name: str, form: WeightFormat) -> None:
+    def __init__(self, opened: Opened, name: str) -> None:
         super().__init__()
-        self._source, self._name, self._format = parameters, name, form
+        self._opened, self._name = opened, name
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(T,) -> (T, dim) float32."""
-        rows = self._source.matrix(self._name, self._format).prepare(tokens.numpy()).weight
-        return torch.from_numpy(rows.dequantize())
+        return torch.from_numpy(self._opened(self._name).rows(tokens.numpy()))
 
 
 def streamed_model(
     config: DecoderConfig,
-    parameters: Parameters,
-    formats: Mapping[str, WeightFormat],
+    opened: Opened,
+    vector: Callable[[str], NDArray[np.float32]],
     *,
     context: int,
     slots: int,
     tokens: int,
     kv_dtype: torch.dtype,
+    each: Each,
 ) -> nn.Module:
-    """An eager model with the recipe's numbers that reads its weights as it goes.
+    """Return an eager model that reads its weights as it goes.
 
-    ``formats`` says how each matrix is stored; ``context`` is the program's (it fixes the
-    rotary tables), ``slots`` and ``tokens`` the sequences and positions to make room for.
+    ``opened`` gives the numbers of each matrix, ``vector`` those of the other parameters.
+    ``context`` is the program's (it fixes the rotary tables), ``slots`` and ``tokens`` the
+    sequences and positions to make room for. ``each`` does work on chunks (threads.py).
     """
     model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots)
-    tables = constants(config, context)
     for path, module in list(model.named_modules()):
         parent, _, attribute = path.rpartition(".")
         weight = f"{path}.weight"
         if isinstance(module, nn.Linear):
             bias = None
             if module.bias is not None:
-                bias = torch.from_numpy(parameters.vector(f"{path}.bias"))
-            streamed: nn.Module = StreamedLinear(parameters, weight, formats[weight], bias)
+                bias = torch.from_numpy(vector(f"{path}.bias"))
+            streamed: nn.Module = StreamedLinear(opened, weight, bias, each)
         elif isinstance(module, nn.Embedding):
-            streamed = StreamedEmbedding(parameters, weight, formats[weight])
+            streamed = StreamedEmbedding(opened, weight)
         else:
             continue
         model.get_submodule(parent).register_module(attribute, streamed)
     for path, parameter in list(model.named_parameters()):
         parent, _, attribute = path.rpartition(".")
-        values = torch.from_numpy(parameters.vector(path)).to(parameter.dtype)
+        values = torch.from_numpy(vector(path)).to(parameter.dtype)
         filled = nn.Parameter(values, requires_grad=False)
         model.get_submodule(parent).register_parameter(attribute, filled)
+    _fill_buffers(model, constants(config, context), slots, tokens)
+    return model.eval()
+
+
+def _fill_buffers(
+    model: nn.Module, tables: Mapping[str, NDArray[np.float32]], slots: int, tokens: int
+) -> None:
+    """Replace the buffers by ``tables``, and by caches for ``tokens`` positions of each slot."""
     for path, buffer in list(model.named_buffers()):
         parent, _, attribute = path.rpartition(".")
         if path in tables:
@@ -98,4 +110,3 @@ def streamed_model(
         else:
             value = torch.zeros((slots, tokens, *buffer.shape[2:]), dtype=buffer.dtype)
         model.get_submodule(parent).register_buffer(attribute, value, persistent=False)
-    return model.eval()

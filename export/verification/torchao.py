@@ -1,7 +1,7 @@
-"""The parts of torchao that we use, imported without its notices.
+"""The part of torchao that we use, imported without its notices.
 
 At import it logs every compiled extension that this machine cannot load and deprecations inside
-itself; none of that concerns an export, which uses its tensor class alone.
+itself; none of that concerns an export, which uses its rounding of activations alone.
 """
 
 from __future__ import annotations
@@ -27,12 +27,8 @@ def _quiet() -> Iterator[None]:
 
 
 with _quiet():
-    from torchao.quantization import IntxUnpackedToInt8Tensor
-    from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
-        IntxUnpackedToInt8TensorActivationQuantization as ActivationQuantization,
-    )
     from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
         _apply_int8_act_asym_per_token_quant_dequant as rounded_activations,
     )
 
-__all__ = ["ActivationQuantization", "IntxUnpackedToInt8Tensor", "rounded_activations"]
+__all__ = ["rounded_activations"]

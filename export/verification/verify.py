@@ -1,9 +1,9 @@
 """Stage verify: the unfinished program against eager PyTorch, teacher-forced.
 
 Fixed prompts are continued greedily by the program itself; both sides then compute the logits of
-every position of the same texts. The program is compared with two eager models: one with the same
-quantized numbers (is the export right?), and the unquantized checkpoint (what does the recipe
-cost?).
+every position of the beginnings of these texts. The program is compared with two eager models: one
+with the numbers that the file holds (is the plan right, and do the kernels compute it?), and the
+unquantized checkpoint (what does the recipe cost?).
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from edge_llm.errors import QualityGateError
+from edge_llm.export.lowering.graph import Planned
 from edge_llm.export.recipes.recipe import Gate
 from edge_llm.export.verification.answers import answers_of
-from edge_llm.export.verification.metrics import Comparison, compare_logits
+from edge_llm.export.verification.metrics import Comparison, compare_all
+from edge_llm.export.verification.numbers import Opened, packed, unrounded
 from edge_llm.export.verification.streamed import streamed_model
+from edge_llm.export.verification.threads import on_all_cores
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
-from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 
 Float32 = NDArray[np.float32]
 
@@ -57,45 +59,40 @@ def verify(
     path: Path,
     config: DecoderConfig,
     parameters: Parameters,
-    formats: Mapping[str, WeightFormat],
+    planned: Planned,
     *,
     kv_dtype: str,
     backend: str,
 ) -> Verification:
-    """Runs the program at ``path`` and the two eager models.
+    """Run the program at ``path`` and the two eager models.
 
-    ``parameters``, ``formats`` and ``kv_dtype`` are those it was exported with.
+    ``parameters``, ``planned`` and ``kv_dtype`` are those it was exported with.
 
     Raises:
         NativeError, CapacityError: the run-time half of the backend is missing or failed.
         GenerationError: the program computes logits that are not finite.
     """
-    with Program.open(path) as program:
-        plan = program.plan
+    with Program.open(path) as program, on_all_cores() as each:
         answers = answers_of(program, backend)
-    texts = answers.texts
 
-    def eager(weights: Mapping[str, WeightFormat], kv: str) -> Float32:
-        model = streamed_model(
-            config,
-            parameters,
-            weights,
-            context=plan.context,
-            slots=len(texts),
-            tokens=max(map(len, texts)),
-            kv_dtype=CACHE_DTYPES[kv],
-        )
-        return eager_logits(model, texts)
+        def eager(opened: Opened, kv: str) -> Float32:
+            model = streamed_model(
+                config,
+                opened,
+                parameters.vector,
+                context=program.plan.context,
+                slots=len(answers.compared),
+                tokens=max(map(len, answers.compared)),
+                kv_dtype=CACHE_DTYPES[kv],
+                each=each,
+            )
+            return eager_logits(model, answers.compared)
 
-    ours = np.concatenate(answers.logits)
-    quantized = eager(formats, kv_dtype)
-    unquantized = eager(dict.fromkeys(formats, WEIGHT_FORMATS["f32"]), "f32")
-    return Verification(
-        answers.golden(),
-        same_numbers=compare_logits(ours, quantized),
-        unquantized=compare_logits(ours, unquantized),
-        eager_unquantized=compare_logits(quantized, unquantized),
-    )
+        ours = np.concatenate(answers.logits)
+        quantized = eager(packed(program, planned), kv_dtype)
+        unquantized = eager(unrounded(parameters), "f32")
+        pairs = (ours, quantized), (ours, unquantized), (quantized, unquantized)
+        return Verification(answers.golden(), *compare_all(pairs, each))
 
 
 def check_gate(verification: Verification, gate: Gate) -> None:

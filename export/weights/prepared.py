@@ -30,8 +30,11 @@ class FloatWeight:
 PreparedWeight = Integers | FloatWeight
 
 
-def row_chunks(n: int, k: int, *, multiple: int = 1) -> Iterator[slice]:
-    """Yield slices of the rows of a matrix [n, k], each a multiple of ``multiple`` but the last."""
-    rows = max(CHUNK_ELEMENTS // k // multiple, 1) * multiple
+def row_chunks(
+    n: int, k: int, *, multiple: int = 1, elements: int = CHUNK_ELEMENTS
+) -> Iterator[slice]:
+    """Yield slices of the rows of a matrix [n, k], each a multiple of ``multiple`` but the last,
+    and of at most ``elements`` unless that is less than ``multiple`` rows."""
+    rows = max(elements // k // multiple, 1) * multiple
     for begin in range(0, n, rows):
         yield slice(begin, min(begin + rows, n))

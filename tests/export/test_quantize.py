@@ -12,9 +12,9 @@ import torch
 import torch_quantize
 from torchao.quantization import IntxUnpackedToInt8Tensor
 from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
+from torchao_tensor import torchao_tensor
 
 from edge_llm.errors import ExportError
-from edge_llm.export.verification.eager import torchao_tensor
 from edge_llm.export.weights import quantize as stage
 from edge_llm.export.weights.prepared import FloatWeight, PreparedWeight, row_chunks
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat

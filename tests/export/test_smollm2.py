@@ -32,7 +32,7 @@ def test_fp32_is_the_checkpoint(smollm2_fp32_made: Outcome) -> None:
 
 def test_8da4w_loses_what_eager_torchao_loses(smollm2_8da4w_made: Outcome) -> None:
     report, verify = smollm2_8da4w_made.report, smollm2_8da4w_made.verification
-    assert verify["same_numbers"]["positions"] == 5 * 64
+    assert verify["same_numbers"]["positions"] == 5 * 32
     # Thirty layers of int8 activations amplify a difference of one bit to a KL of about 0.02
     # between two runs of eager PyTorch itself.
     assert verify["same_numbers"]["kl"] < 0.06

@@ -9,17 +9,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchao_tensor import torchao_tensor
 
 from edge_llm.errors import QualityGateError
+from edge_llm.export.backends.registry import get_backend
+from edge_llm.export.lowering.graph import plan_model
+from edge_llm.export.meter import Meter, silent
+from edge_llm.export.origin.load import load
+from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.recipe import Gate, Recipe
 from edge_llm.export.verification.answers import golden_shapes
-from edge_llm.export.verification.metrics import Comparison, compare_logits
-from edge_llm.export.verification.streamed import streamed_model
+from edge_llm.export.verification.metrics import Comparison, compare_all, compare_logits
+from edge_llm.export.verification.numbers import made, packed, unrounded
+from edge_llm.export.verification.streamed import StreamedLinear, streamed_model
+from edge_llm.export.verification.threads import in_turn, on_all_cores
 from edge_llm.export.verification.verify import Verification, check_gate, eager_logits
-from edge_llm.export.weights.parameters import parameters_of
+from edge_llm.export.weights.parameters import Parameters, parameters_of
+from edge_llm.export.weights.quantize import quantize
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.models.build import load_model
+from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.integers import Integers
 
 GOOD = Comparison(64, 0.001, 0.01, 0.9999, 0.999, 0.7, 0.99, 0.01, 0.1)
 
@@ -99,18 +110,81 @@ def test_streamed_float_model_is_the_loaded_one(
     loaded = load_model(
         checkpoint.config, checkpoint.tensor, context=64, kv_dtype=torch.float32, slots=2
     )
-    formats = {
-        name: WEIGHT_FORMATS["f32"] for name, shape in checkpoint.shapes.items() if len(shape) == 2
-    }
-    streamed = streamed_model(
-        checkpoint.config,
-        parameters_of(checkpoint, Recipe(), tied={}, constants={}),
-        formats,
-        context=64,
-        slots=2,
-        tokens=24,
-        kv_dtype=torch.float32,
-    )
-    expected, got = eager_logits(loaded, texts), eager_logits(streamed, texts)
+    parameters = parameters_of(checkpoint, Recipe(), tied={}, constants={})
+    with on_all_cores() as each:
+        streamed = streamed_model(
+            checkpoint.config,
+            unrounded(parameters),
+            parameters.vector,
+            context=64,
+            slots=2,
+            tokens=24,
+            kv_dtype=torch.float32,
+            each=each,
+        )
+        got = eager_logits(streamed, texts)
+    expected = eager_logits(loaded, texts)
     assert float(np.abs(expected - got).max() / expected.std()) < 1e-5
     assert all(parameter.dim() == 1 for parameter in streamed.parameters())  # no matrix is kept
+
+
+@pytest.mark.parametrize("form", ["i8", "i4g32", "i4g64", "i4g128"])
+def test_streamed_products_are_torchaos(form: str) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(96, 256)).astype(np.float32)
+    weight = quantize(values, WEIGHT_FORMATS[form]).weight
+    assert isinstance(weight, Integers)
+    parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
+    opened = made(parameters, {"w": WEIGHT_FORMATS[form]})
+    x = torch.from_numpy(random.normal(size=(5, 256)).astype(np.float32))
+    expected = torch.nn.functional.linear(x, torchao_tensor(weight))
+    assert torch.equal(StreamedLinear(opened, "w", None, in_turn)(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "changes"),
+    [
+        ("8da4w", {}),
+        ("8da4w", {"head": "i4g32"}),  # tied to an embedding of int8, whose values it shares
+        ("8da8w", {}),
+        ("fp16", {}),
+    ],
+)
+def test_a_program_gives_back_the_numbers_it_was_made_of(
+    scheme: str,
+    changes: dict[str, str],
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    source = tiny_checkpoint("llama", tie_word_embeddings=True)
+    recipe = Recipe(model=str(source), scheme=scheme, **changes)
+    path = export(recipe, output=tmp_path / "a.edge")
+    loaded = load(recipe)
+    planned = plan_model(loaded, recipe, get_backend("native"), Meter(), silent)
+    parameters = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants={})
+    again = made(parameters, planned.assignment.formats)
+    with Program.open(path) as program:
+        stored = packed(program, planned)
+        for name in planned.assignment.formats:
+            n, k = again(name).shape
+            assert (stored(name).shape, stored(name).integers) == ((n, k), again(name).integers)
+            some = np.random.default_rng(0).integers(0, n, size=37)
+            for rows in (slice(0, n), slice(16, n - 1), some):
+                assert np.array_equal(stored(name).rows(rows), again(name).rows(rows)), name
+
+
+def test_threads_of_pytorch_are_as_before() -> None:
+    before = torch.get_num_threads()
+    seen = []
+    with on_all_cores() as each:
+        each(lambda rows: seen.append((rows.start, torch.get_num_threads())), [slice(3), slice(4)])
+        assert torch.get_num_threads() == 1
+    assert [threads for _, threads in seen] == [1, 1]
+    assert torch.get_num_threads() == before
+
+
+def test_comparing_pairs_together_is_comparing_each() -> None:
+    one, two, three = np.random.default_rng(0).normal(size=(3, 9, 11)).astype(np.float32)
+    pairs = (one, two), (two, three), (one, three)
+    with on_all_cores() as each:
+        assert compare_all(pairs, each) == [compare_logits(*pair) for pair in pairs]

@@ -1,0 +1,120 @@
+"""Where the eager oracle's matrices come from: what a program file holds, or what is made of the
+checkpoint as it runs. Both give a few rows at a time, so that a model of any size runs in the
+memory of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.export.lowering.graph import Planned
+from edge_llm.export.weights.parameters import Matrix, Parameters
+from edge_llm.program.file import Program
+from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.pack import PANEL, dequantize, packed_bytes
+
+Float32 = NDArray[np.float32]
+Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
+
+
+class Numbers(Protocol):
+    """One matrix [N, K]. With ``integers`` its products are those of an input rounded to int8."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def integers(self) -> bool: ...
+
+    def rows(self, rows: Rows) -> Float32:
+        """Return some rows in float32, [rows, K]. Consecutive ones begin at a multiple of 16."""
+
+
+Opened = Callable[[str], Numbers]  # a parameter's numbers by its name
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    matrix: Matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape
+
+    @property
+    def integers(self) -> bool:
+        return not self.matrix.format.is_float
+
+    def rows(self, rows: Rows) -> Float32:
+        return self.matrix.prepare(rows).weight.dequantize()
+
+
+@dataclass(frozen=True, slots=True)
+class _Floats:
+    matrix: Matrix
+    integers = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape
+
+    def rows(self, rows: Rows) -> Float32:
+        values = self.matrix.floats(rows)
+        assert values is not None  # no integers are float32
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    data: NDArray[np.uint8]
+    format: WeightFormat
+    shape: tuple[int, int]
+
+    @property
+    def integers(self) -> bool:
+        return not self.format.is_float
+
+    def rows(self, rows: Rows) -> Float32:
+        n, k = self.shape
+        panels = self.data.reshape(-(-n // PANEL), -1)
+        if isinstance(rows, slice):
+            begin, end, _ = rows.indices(n)
+            chosen = panels[begin // PANEL : -(-end // PANEL)]
+            return dequantize(chosen.reshape(-1), self.format, end - begin, k)
+        whole, place = np.unique(rows // PANEL, return_inverse=True)
+        chosen = panels[whole].reshape(-1)
+        values: Float32 = dequantize(chosen, self.format, len(whole) * PANEL, k)
+        taken: Float32 = values[place * PANEL + rows % PANEL]
+        return taken
+
+
+def made(parameters: Parameters, formats: Mapping[str, WeightFormat]) -> Opened:
+    """Return numbers that are made of the checkpoint's, in ``formats`` by parameter."""
+    return lambda name: _Made(parameters.matrix(name, formats[name]))
+
+
+def unrounded(parameters: Parameters) -> Opened:
+    """Return the checkpoint's own numbers."""
+    return lambda name: _Floats(parameters.matrix(name, WEIGHT_FORMATS["f32"]))
+
+
+def packed(program: Program, planned: Planned) -> Opened:
+    """Return the numbers that ``program`` holds, which was made of that plan."""
+    tied, formats = planned.tied, planned.assignment.formats
+    # The file may hold the values of tied parameters in the format of each.
+    places: dict[tuple[str, WeightFormat], _Packed] = {}
+    for weight in {weight.tensor: weight for weight in program.plan.weights}.values():
+        if not weight.format.is_panel:
+            continue
+        data, form = program.weight_data(weight), weight.format
+        begin = 0
+        for part in planned.lowered.parts[weight.tensor]:
+            n, k = planned.shapes[part]
+            end = begin + packed_bytes(form, n, k)
+            places[part, form] = _Packed(data[begin:end], form, (n, k))
+            begin = end
+    return lambda name: places[tied.get(name, name), formats[name]]
