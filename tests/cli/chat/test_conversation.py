@@ -56,6 +56,18 @@ def test_a_conversation(
     assert [message["content"] for message in messages[::2]] == ["hello", "and again"]
 
 
+def test_a_program_is_named_with_or_without_an_option(
+    tiny_program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    program = str(tiny_program("8da4w"))
+    for given in ([program], ["-m", program], [program, "--model", program]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("/show\n"))
+        assert main(["chat", *given]) == 0
+        assert f"8da4w, {program}" in capsys.readouterr().err
+    assert main(["chat", program, "-m", str(tmp_path / "other.edge")]) == 1
+    assert "two models are named" in capsys.readouterr().err
+
+
 def test_system_and_reset(
     tiny_program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,3 +92,11 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path: Path) -> 
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RequestError, match="no text in UTF-8"):
         transcript.read(path)
+
+
+def test_names_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert transcript.path_of("~/my talk.json") == tmp_path / "my talk.json"
+    assert transcript.path_of('"my talk.json"') == Path("my talk.json")
+    with pytest.raises(RequestError):
+        transcript.path_of("~nobody-of-this-name/talk.json")

@@ -71,6 +71,21 @@ def test_each_parameter_is_shown_and_can_be_set_and_unset() -> None:
     assert session.overrides == {"temperature": 0.25, "max_tokens": 5}
 
 
+@pytest.mark.parametrize("line", ["top_k 7", "top_k=7", "top_k = 7", "top_k   7"])
+def test_ways_to_write_it(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from scripted_chat import ScriptedModel
+
+    from edge_llm.cli.chat.loop import Talk
+
+    model: Any = ScriptedModel([])
+    chat = Talk(Session(model, lambda name: model, {}, None))
+    chat.handle(f"/set {line}")
+    assert chat.session.overrides == {"top_k": 7}
+    assert capsys.readouterr().err == "(top_k: 7)\n"
+    chat.handle("/set stop a=b")
+    assert chat.session.params.stop == ("a=b",)
+
+
 def test_aliases_and_names_that_are_none() -> None:
     assert settings.name_of("repeat_penalty") == "repetition_penalty"
     with pytest.raises(RequestError) as told:

@@ -102,7 +102,7 @@ def _set(talk: Talk, rest: str) -> None:
     from edge_llm.cli.chat import settings
 
     session = talk.session
-    given, _, value = rest.partition(" ")
+    given, _, value = re.sub(r"^(\w+)\s*=\s*", r"\1 ", rest).partition(" ")  # NAME=VALUE too
     value = value.strip()
     if not given:
         say(_columns(session.shown_settings()) + "\n(* set here; /set NAME default unsets it)")
@@ -132,7 +132,7 @@ def _change(talk: Talk, name: str, value: str) -> None:
             raise RequestError(f"loops: got {value:.40}, expected stop or ignore")
         session.stops_loops = value == "stop"
     elif name == "think":
-        wanted = {"on": True, "off": False}.get(value.lower())
+        wanted = settings.switch_of(value)
         if wanted is None and not unset:
             raise RequestError(f"think: got {value:.40}, expected on, off or default")
         session.set_think(wanted)

@@ -45,6 +45,11 @@ def value_of(name: str, text: str) -> Any:
     return parameter.check(_read(parameter, text))
 
 
+def switch_of(text: str) -> bool | None:
+    """Return what a switch is set to; None for what is neither on nor off."""
+    return _SWITCH.get(text.lower())
+
+
 def choices_of(name: str) -> list[str]:
     """Return the values that can be completed."""
     from edge_llm.runner.sampling import PARAMETERS

@@ -17,11 +17,14 @@ _MOST_BYTES = 64 * 1024 * 1024
 
 
 def path_of(name: str) -> Path:
-    """Return the file that a person names; "~" is the home folder.
+    """Return the file that a person names; "~" is the home folder, and quotes around it are none
+    of its name.
 
     Raises:
         RequestError: no name was given.
     """
+    if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'":
+        name = name[1:-1]
     if not name:
         raise RequestError("got no file name, expected one behind the command")
     try:
