@@ -287,7 +287,6 @@ def test_a_wrong_command_line_is_status_2(capsys: pytest.CaptureFixture[str]) ->
         ["dance"],
         ["run", "--temperatur", "0", "hi"],
         ["bench", "--model", "x", "--depth", "a,b"],
-        ["run"],
     ):
         with pytest.raises(SystemExit) as stop:
             main(command)

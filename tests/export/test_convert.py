@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ Gguf = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGE_LLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     return tmp_path / "home"
 
 
@@ -85,7 +87,9 @@ def test_run_takes_a_checkpoint_and_loads_no_pytorch(
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stderr.decode()
     assert len(list((home / "programs").glob("*.edge"))) == 1
 

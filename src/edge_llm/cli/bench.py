@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, table
+from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_parser(verbs: Any) -> None:
         "executor, a prompt in steps as long as the engine's. GB/s counts weights and KV entries "
         "read, GOP/s multiplications and additions.",
     )
-    parser.add_argument("--model", "-m", required=True, metavar="FILE|NAME")
+    add_model_argument(parser)
     parser.add_argument("--prompt-tokens", type=_counts, default=(128, 512), metavar="N,N")
     parser.add_argument("--decode-tokens", type=_counts, default=(128,), metavar="N,N")
     parser.add_argument(
@@ -68,14 +69,13 @@ class Row:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.catalogue import find_program
     from edge_llm.native import isa
 
     if arguments.repeat < 1:
         raise RequestError(f"--repeat is {arguments.repeat}, expected at least 1")
     if not any((*arguments.prompt_tokens, *arguments.decode_tokens)):
         raise RequestError("nothing to measure: --prompt-tokens and --decode-tokens are 0")
-    path = find_program(arguments.model)
+    path = examined_program(arguments)
     if arguments.profile or arguments.profile_json or arguments.trace:
         from edge_llm.cli.profile import run_profile
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, print_json, say, table
+from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_parser(verbs: Any) -> None:
         "also the Kullback-Leibler divergence from that program, whose logits are computed beside. "
         "Standard errors are over windows.",
     )
-    parser.add_argument("--model", "-m", required=True, metavar="FILE|NAME")
+    add_model_argument(parser)
     parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text")
     parser.add_argument(
         "--reference",
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress()
     with ExitStack() as stack:
         stack.callback(progress.close)
-        program = stack.enter_context(Program.open(find_program(arguments.model)))
+        program = stack.enter_context(Program.open(examined_program(arguments)))
         ids, reference = _encode(program, text), None
         if arguments.reference is not None:
             other = stack.enter_context(Program.open(find_program(arguments.reference)))

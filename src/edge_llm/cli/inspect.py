@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
 from edge_llm.cli.console import human_bytes, print_json, table
+from edge_llm.cli.programs import add_model_argument, examined_program
 
 if TYPE_CHECKING:
     from edge_llm.program.file import Program
@@ -24,7 +25,7 @@ def add_parser(verbs: Any) -> None:
         help="model, recipe, report, plan and sizes of a program file",
         description="Show what is in a program file.",
     )
-    parser.add_argument("file", metavar="FILE|NAME")
+    add_model_argument(parser)
     parser.add_argument("--plan", action="store_true", help="list every instruction")
     parser.add_argument("--weights", action="store_true", help="list every weight")
     parser.add_argument(
@@ -35,12 +36,11 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.catalogue import find_program
     from edge_llm.export.compare import compare, program_subject
     from edge_llm.program.file import Program
     from edge_llm.program.serialize import plan_to_text
 
-    with Program.open(find_program(arguments.file)) as program:
+    with Program.open(examined_program(arguments)) as program:
         if arguments.compare is not None:
             comparison = compare(program_subject(program), subject_named(arguments.compare))
             if arguments.json:

@@ -7,6 +7,8 @@ from typing import Any
 
 from edge_llm.cli.console import human_bytes, print_json, table
 from edge_llm.cli.prediction import HERE, OVERHEAD_BYTES, Wanted, predict
+from edge_llm.cli.programs import model_of
+from edge_llm.errors import RequestError
 
 
 def add_parser(verbs: Any) -> None:
@@ -15,15 +17,11 @@ def add_parser(verbs: Any) -> None:
         help="predict size, memory and speed of a model on this or another machine",
         description="Predict file size, memory and speed from the bytes that a model reads and the "
         "operations it does, and a machine's bandwidth and int8 rate. Models of the catalogue need "
-        "not be fetched; a checkpoint of your own needs the export extra, not its weights.",
+        "not be fetched; of a checkpoint of your own, config.json is enough.",
     )
-    parser.add_argument(
-        "--model",
-        "-m",
-        required=True,
-        metavar="NAME|PATH",
-        help="a catalogue name (edge-llm ls), a checkpoint, or a program file or its name",
-    )
+    named = "a catalogue name (edge-llm ls --all), a checkpoint, or a program file or its name"
+    parser.add_argument("name", nargs="?", metavar="MODEL", help=named)
+    parser.add_argument("--model", "-m", metavar="MODEL", help="the same by name")
     parser.add_argument(
         "--quant",
         "-q",
@@ -51,8 +49,11 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    model = model_of(arguments)
+    if model is None:
+        raise RequestError("no model is named, expected `edge-llm plan MODEL`")
     wanted = Wanted(
-        arguments.model,
+        model,
         quant=arguments.quant,
         group_size=arguments.group_size,
         kv_dtype=arguments.kv_dtype,

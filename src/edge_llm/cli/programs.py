@@ -117,6 +117,13 @@ def _threads(text: str) -> int:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number or auto") from None
 
 
+def examined_program(arguments: argparse.Namespace) -> Path:
+    """Return the program file that a verb looks into or measures: as `resolve_program`, which is
+    quiet where the user has named it."""
+    model = model_of(arguments)
+    return resolve_program(None) if model is None else _named(model)
+
+
 def resolve_program(model: str | None) -> Path:
     """Return the program file to run, and say on stderr which it is and why: the one that is named;
     else the default of the settings; else the only program of the store; with none there, the small

@@ -14,6 +14,7 @@ from edge_llm.cli.programs import (
     resolve_program,
 )
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
+from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.api import LLM, Stream
@@ -23,11 +24,16 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "run",
         help="answer one prompt",
-        description="Answer one prompt. stdout is the answer alone; '-' reads the prompt from "
-        "stdin.",
+        description="Answer one prompt. What is piped in comes behind the prompt, or is it: "
+        "`edge-llm run 'Summarise this' < report.txt`. stdout is the answer alone.",
     )
     add_model_argument(parser, positional=False)
-    parser.add_argument("prompt", help="the prompt, or - for stdin")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[MODEL] [PROMPT]",
+        help="the prompt, or a model and the prompt; one word that names a model is a model",
+    )
     parser.add_argument("--raw", action="store_true", help="no chat template: continue the text")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
     add_loading_arguments(parser)
@@ -39,10 +45,10 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    check_text(prompt)
+    model, typed = _model_and_prompt(arguments)
     check_text(arguments.system or "")
-    path = resolve_program(arguments.model)
+    prompt = _prompt(typed)
+    path = resolve_program(model)
 
     from edge_llm.api import load
 
@@ -76,3 +82,65 @@ def _stream(llm: LLM, prompt: str, arguments: argparse.Namespace) -> Stream:
     if arguments.system is not None:
         messages.insert(0, {"role": "system", "content": arguments.system})
     return llm.chat(messages, params, stream=True)
+
+
+def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return what the words of the command line name and say.
+
+    Raises:
+        RequestError: they are too many.
+    """
+    from edge_llm.catalogue import means_model
+
+    words: list[str] = arguments.words
+    if arguments.model is not None:
+        model, words = arguments.model, words
+    elif len(words) == 2 or (words and means_model(words[0])):
+        model, words = words[0], words[1:]
+    else:
+        model = None
+    if len(words) > 1:
+        raise RequestError(
+            f"got {len(words)} words for the prompt, expected one",
+            hint="put it into quotes: edge-llm run 'Why is the sky blue?'",
+        )
+    return model, words[0] if words else None
+
+
+def _prompt(typed: str | None) -> str:
+    """Return the prompt: what was ``typed`` and, behind it, what is piped in.
+
+    Raises:
+        RequestError: there is none, or it is no text.
+    """
+    piped = None
+    if typed == "-" or not sys.stdin.isatty():
+        piped = _piped()
+    parts = [part for part in (None if typed == "-" else typed, piped) if part and part.strip()]
+    if not parts:
+        raise RequestError(
+            "there is no prompt: nothing was typed, and what was piped in is empty"
+            if piped is not None
+            else "there is no prompt",
+            hint="edge-llm run 'Why is the sky blue?', or edge-llm chat for a conversation",
+        )
+    for part in parts:
+        check_text(part)
+    return "\n\n".join(parts)
+
+
+def _piped() -> str:
+    """Return the text of standard input, without a BOM and the end of its last line, which belong
+    to the file and not to what it says.
+
+    Raises:
+        RequestError: it is not UTF-8.
+    """
+    raw = getattr(sys.stdin, "buffer", None)
+    try:
+        text: str = sys.stdin.read() if raw is None else raw.read().decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise RequestError(
+            f"standard input is not UTF-8 text: byte {exc.object[exc.start]:#04x} at {exc.start}"
+        ) from exc
+    return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from edge_llm.cli.console import say, table
+from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import ProgramError
 
 
@@ -16,7 +17,7 @@ def add_parser(verbs: Any) -> None:
         description="Check every digest, then run the golden prompts and compare ids and logits "
         "with those stored at export, bit for bit.",
     )
-    parser.add_argument("file", metavar="FILE|NAME")
+    add_model_argument(parser)
     parser.add_argument(
         "--trace",
         action="store_true",
@@ -28,11 +29,10 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.catalogue import find_program
     from edge_llm.program.file import Program
     from edge_llm.runner.evaluation.golden import check_golden
 
-    with Program.open(find_program(arguments.file)) as program:
+    with Program.open(examined_program(arguments)) as program:
         program.verify_digests()
         say("digests: fine")
         if program.golden is None:

@@ -1,0 +1,13 @@
+"""What every test of the command line stands on."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def nothing_piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard input is empty: pytest's own refuses to be read."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
