@@ -89,8 +89,8 @@ bench-against: $(STAMP)
 sanitize: $(STAMP)
 	$(BIN)/python tools/sanitize.py
 
-wheel: $(STAMP)
-	$(BIN)/python tools/wheel.py
+wheel:
+	$(PYTHON) tools/wheel.py
 
 clean:
 	rm -rf build dist $(VENV)

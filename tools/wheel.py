@@ -2,21 +2,21 @@
 
     python tools/wheel.py [--output dist]
 
-Needs a C++ compiler, CMake and readelf; the build tools come from PyPI. The wheel's library holds
-the C++ library inside, so all that it asks of a Linux system is the C library and the compiler's
-support library, and the newest C library that its symbols name is what its manylinux tag (PEP 600)
-says.
+Needs Python with its own modules alone, a C++ compiler, CMake and readelf; the build tools come
+from PyPI, into an environment that is gone afterwards. The wheel's library holds the C++ library
+inside, so all that it asks of a Linux system is the C library and the compiler's support library,
+and the newest C library that its symbols name is what its manylinux tag (PEP 600) says.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     output = parser.parse_args().output.resolve()
     with tempfile.TemporaryDirectory() as folder:
-        run_tool(folder, "pip", "install", "--quiet", "--target", folder, *TOOLS)
+        venv.create(Path(folder) / "tools", with_pip=True)
+        run_tool(folder, "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS)
         made = Path(folder) / "made"
         static = "-Ccmake.define.EDGE_STATIC_RUNTIME=ON"
         run_tool(folder, "build", "--outdir", str(made), static, str(ROOT))
@@ -46,8 +47,10 @@ def main() -> None:
 
 
 def run_tool(folder: str, module: str, *arguments: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": folder}
-    subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=True)
+    """Run a module with the Python of the environment of build tools in ``folder``."""
+    scripts = "Scripts" if sys.platform == "win32" else "bin"
+    python = Path(folder) / "tools" / scripts / "python"
+    subprocess.run([str(python), "-m", module, *arguments], check=True)
 
 
 def tagged(wheel: Path, folder: str) -> Path:

@@ -54,10 +54,10 @@ class Installed:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what ``make wheel`` makes."""
+    """Return what ``make wheel`` makes, by a Python that has none of this environment's packages."""
     output = tmp_path_factory.mktemp("dist")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "wheel.py"), "--output", str(output)],
+        [sys.executable, "-S", "-I", str(ROOT / "tools" / "wheel.py"), "--output", str(output)],
         capture_output=True,
         text=True,
         check=False,
@@ -104,6 +104,26 @@ def test_runs_without_pytorch(installed: Installed) -> None:
     for verb in ("run", "serve", "export", "bench"):
         assert verb in installed.run("edge-llm", "--help")
         assert "usage:" in installed.run("edge-llm", verb, "--help")
+
+
+def test_base_stays_small(wheel: Path) -> None:
+    script = str(ROOT / "tools" / "sizes.py")
+    done = subprocess.run(
+        [sys.executable, script, str(wheel), "--limit", "200"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    _need_registry(done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| numpy " in done.stdout
+    assert "| torch " not in done.stdout
+
+
+def test_first_commands_run(installed: Installed) -> None:
+    """Those that someone types first, with nothing in the store."""
+    assert "smollm2-135m" in installed.run("edge-llm", "ls")
+    assert "--allowed-host" in installed.run("edge-llm", "serve", "--help")
 
 
 def test_runs_a_program(installed: Installed, tiny_program: Callable[..., Path]) -> None:
