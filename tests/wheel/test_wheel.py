@@ -54,7 +54,7 @@ class Installed:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what ``make wheel`` makes, by a Python that has none of this environment's packages."""
+    """Return what ``make wheel`` makes, by a Python without any packages."""
     output = tmp_path_factory.mktemp("dist")
     done = subprocess.run(
         [sys.executable, "-S", "-I", str(ROOT / "tools" / "wheel.py"), "--output", str(output)],
