@@ -1,0 +1,22 @@
+"""The folder in which the commands of a page run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # shell_blocks, sandbox
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, tiny_checkpoint: Any, tiny_program: Any) -> Iterator[Any]:
+    from sandbox import Sandbox
+
+    sizes = {"max_position_embeddings": 8192}
+    made = Sandbox(tmp_path, tiny_checkpoint("llama", **sizes), tiny_program("8da4w", **sizes))
+    yield made
+    made.close()
