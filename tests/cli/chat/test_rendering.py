@@ -57,6 +57,9 @@ def shown(pieces: list[str] | str, width: int = 60, *, colour: bool = False) -> 
         ("```py\nx = 1\n\n  y\n```\nz", "```py\nx = 1\n\n  y\n```\nz\n"),
         ("```\n**x** | y", "```\n**x** | y\n"),
         ("say:\n\n    code  **x**\n", "say:\n\n    code  **x**\n"),
+        ("    :smile: [red]x[/red]", "    :smile: [red]x[/red]\n"),
+        ("```:cat:\n:dog: [b]\n```", "```:cat:\n:dog: [b]\n```\n"),
+        ("so :smile: [red]x[/red] it is", "so :smile: [red]x[/red] it is\n"),
     ],
 )
 def test_constructs(text: str, expected: str) -> None:
@@ -80,6 +83,12 @@ def test_a_table_is_drawn_when_it_is_whole() -> None:
 @pytest.mark.parametrize("text", ["| a |\n|---|\n| 1 | lost? |\n", "| a | b\n|---|\n"])
 def test_a_table_that_would_lose_cells_is_shown_as_written(text: str) -> None:
     assert shown(text) == text
+
+
+def test_a_table_that_is_too_wide_is_shown_as_written() -> None:
+    text = "|" + "a|" * 12 + "\n|" + "-|" * 12 + "\n|" + "b|" * 12 + "\n"
+    assert shown(text, 40) == text
+    assert "\u2502 b " in shown(text, 80)
 
 
 def test_words_are_shown_once_they_are_settled() -> None:

@@ -20,7 +20,7 @@ class Code:
         self.fence = fence
         self._language = language.split()[0] if language else ""
         self._lines: list[str] = []
-        console.print(f"{fence}{language}", style="dim", markup=False, soft_wrap=True)
+        self._show_fence(language)
 
     def line(self, line: str) -> None:
         """Show the next line."""
@@ -29,7 +29,12 @@ class Code:
 
     def close(self) -> None:
         """Show the end of the block."""
-        self._console.print(self.fence, style="dim", markup=False, soft_wrap=True)
+        self._show_fence("")
+
+    def _show_fence(self, language: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(f"{self.fence}{language}", style="dim"), soft_wrap=True)
 
     def _coloured(self, line: str) -> Text:
         from rich.syntax import Syntax

@@ -8,7 +8,7 @@ from edge_llm.cli.chat.rendering.code import Code
 from edge_llm.cli.chat.rendering.inline import Span
 from edge_llm.cli.chat.rendering.line import GrowingLine
 from edge_llm.cli.chat.rendering.lines import Line, is_closed, is_delimiters, line_of, unclear
-from edge_llm.cli.chat.rendering.tables import table_of
+from edge_llm.cli.chat.rendering.tables import styled, table_of
 from edge_llm.cli.chat.rendering.wrapping import Rows
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Markdown:
             self._console.rule(style="dim")
         elif self._is_indented_code(line):
             self._space()
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(styled([Span(text)]), soft_wrap=True)
         else:
             self._begin(line).finish(line.rest)
 
@@ -130,7 +130,7 @@ class Markdown:
         if not held:
             return
         self._status("")
-        if len(held) > 1 and (table := table_of(held)) is not None:
+        if len(held) > 1 and (table := table_of(held, self._console.width)) is not None:
             self._space()
             self._console.print(table)
             return

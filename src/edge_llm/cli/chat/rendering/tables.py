@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
 Justify = Literal["left", "center", "right"]
 
+_NARROWEST = 6  # of a column, with its border
 _BAR = re.compile(r"(?<!\\)\|")
 
 
-def table_of(rows: list[str]) -> Table | None:
+def table_of(rows: list[str], width: int) -> Table | None:
     """Return the table that some lines of Markdown make; None if they make none, or one that would
-    not show all they say."""
+    not show all they say in ``width`` columns."""
     head = _cells(rows[0])
+    if head * _NARROWEST > width:
+        return None
     if any(_cells(row) > head for row in rows):
         return None  # Markdown drops what is right of the last column
     tokens = parser().parse("\n".join(row.strip() for row in rows))
