@@ -15,7 +15,7 @@ from edge_llm.export.backends.registry import Backend, get_backend
 from edge_llm.export.lowering.graph import Planned, Progress, documents, plan_model, tensor_specs
 from edge_llm.export.meter import Meter, anonymous_bytes, silent
 from edge_llm.export.origin.load import Loaded, load
-from edge_llm.export.origin.provenance import provenance
+from edge_llm.export.origin.provenance import UNKNOWN, provenance
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report, formats_lines, megabytes, notes_lines
@@ -101,7 +101,7 @@ def _document(
         loaded.sources.paths,
         loaded.checkpoint.license,
         lambda done, total: None,
-        digest=lambda path: "0" * 64,
+        digest=lambda path: UNKNOWN,
         traced=planned.traced,
     )
     file_bytes = program_bytes(plan, documents(loaded, planned, recipe, origin), specs)

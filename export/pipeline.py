@@ -9,11 +9,13 @@ so that whoever makes it again gets the same bytes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_llm.errors import ExportError
+from edge_llm.export.ahead import imported
 from edge_llm.export.backends.registry import Backend, get_backend
 from edge_llm.export.lowering.graph import (
     Planned,
@@ -25,7 +27,7 @@ from edge_llm.export.lowering.graph import (
 )
 from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import Loaded, load
-from edge_llm.export.origin.provenance import provenance
+from edge_llm.export.origin.provenance import UNKNOWN, hashed, provenance
 from edge_llm.export.outcome import Outcome
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
@@ -39,6 +41,7 @@ from edge_llm.program.partial import check_target
 from edge_llm.program.tensors import TOKENIZER
 from edge_llm.program.writer import ProgramWriter
 
+_VERIFY = "edge_llm.export.verification.verify"  # with PyTorch, which takes seconds to import
 _UNCOMPARED = "not compared with eager PyTorch, which is not installed"
 _UNASKED = "not compared with eager PyTorch"
 
@@ -110,11 +113,20 @@ class _Export:
         recipe = self._recipe
         with self._meter.phase("export"):
             planned = plan_model(loaded, recipe, self._backend, self._meter, self._progress)
-            contents = documents(loaded, planned, recipe, self._provenance(loaded, planned))
+            # the header's size is known before the digests are
+            unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
+            contents = documents(loaded, planned, recipe, unknown)
         specs = tensor_specs(loaded, planned, recipe, self._backend)
-        with ProgramWriter(path, planned.lowered.plan, contents, specs) as writer:
+        modules = [_VERIFY] if self._compares() else []
+        with (
+            ProgramWriter(path, planned.lowered.plan, contents, specs) as writer,
+            imported(*modules),
+            hashed(loaded.sources.paths) as digest,
+        ):
             with self._meter.phase("export"):
                 rows = self._weights(loaded, planned, writer)
+                origin = self._provenance(loaded, planned, digest, self._progress)
+                contents = documents(loaded, planned, recipe, origin)
             outcome = self._verify(loaded, planned, writer, contents)
             report = self._report(loaded, planned, rows)
             loaded.sources.check()  # what was hashed in the beginning is what was read
@@ -122,12 +134,19 @@ class _Export:
                 written = writer.finish(replace(contents, report=report))
         return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome)
 
-    def _provenance(self, loaded: Loaded, planned: Planned) -> dict[str, Any]:
+    def _provenance(
+        self,
+        loaded: Loaded,
+        planned: Planned,
+        digest: Callable[[Path], str],
+        progress: Progress,
+    ) -> dict[str, Any]:
         with self._meter.stage("provenance"):
             return provenance(
                 loaded.sources.paths,
                 loaded.checkpoint.license,
-                lambda done, total: self._progress("hash sources", done, total),
+                lambda done, total: progress("hash sources", done, total),
+                digest,
                 traced=planned.traced,
             )
 
@@ -149,6 +168,9 @@ class _Export:
         tables = constants(loaded.checkpoint.config, loaded.context)
         return parameters_of(loaded.checkpoint, self._recipe, tied=planned.tied, constants=tables)
 
+    def _compares(self) -> bool:
+        return self._recipe.verify and self._compare and has_extra("export")
+
     def _verify(
         self, loaded: Loaded, planned: Planned, writer: ProgramWriter, documents: Documents
     ) -> dict[str, Any]:
@@ -161,7 +183,7 @@ class _Export:
         self._progress("verify", 0, 1)
         compared: dict[str, Any] = {"skipped": _UNCOMPARED if self._compare else _UNASKED}
         with self._meter.phase("verify"), self._meter.stage("verify"):
-            if self._compare and has_extra("export"):
+            if self._compares():
                 from edge_llm.export.verification.verify import check_gate, verify
 
                 verification = verify(

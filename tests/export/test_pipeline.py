@@ -128,7 +128,7 @@ def test_progress_reaches_the_end_of_every_stage(tiny_checkpoint: Tiny, tmp_path
         output=tmp_path / "x.edge",
         progress=lambda stage, done, total: calls.setdefault(stage, []).append((done, total)),
     )
-    assert list(calls) == ["hash sources", "pack", "verify"]
+    assert list(calls) == ["pack", "hash sources", "verify"]
     for steps in calls.values():
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1] > 0
