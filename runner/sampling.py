@@ -24,6 +24,22 @@ MAX_STOP_CHARACTERS = 2**16  # of all stop strings of a request together
 MAX_BREAKER_CHARACTERS = 2**12  # likewise
 INT32_MAX = 2**31 - 1
 
+
+class UnsetNumber(float):
+    """The neutral value of a parameter that nobody has given: `SamplingParams.filled` puts what the
+    program's authors recommend in its place."""
+
+    def __repr__(self) -> str:
+        return "the model's own"
+
+
+class UnsetInteger(int):
+    """The same as `UnsetNumber`, for a whole number."""
+
+    def __repr__(self) -> str:
+        return "the model's own"
+
+
 Kind = Literal["integer", "number", "boolean", "name", "strings", "ids", "biases"]
 
 
@@ -45,6 +61,8 @@ class Parameter:
         rare: its help is in a group of its own.
         most: entries of a list that a request may have.
         http: requests may set it by its name; where False, routes have ways of their own.
+        recommended: programs say what their authors recommend, which is taken where none is given;
+            ``default`` where a program says nothing.
     """
 
     name: str = ""
@@ -62,6 +80,7 @@ class Parameter:
     rare: bool = False
     most: int = 0
     http: bool = True
+    recommended: bool = False
 
     def check(self, value: Any) -> Any:
         """Return ``value`` as `SamplingParams` keeps it.
@@ -71,6 +90,8 @@ class Parameter:
         """
         if value is None and self.default is None:
             return None
+        if isinstance(value, UnsetNumber | UnsetInteger):
+            return value
         match self.kind:
             case "integer" | "number":
                 return self._number(value, whole=self.kind == "integer")
@@ -154,6 +175,8 @@ def _declare(default: Any, kind: Kind, meaning: str, **rules: Any) -> Any:
     """Return a field of `SamplingParams` with its declaration."""
     rules.setdefault("part", "sampler")
     parameter = Parameter(kind=kind, meaning=meaning, default=default, **rules)
+    if parameter.recommended:
+        default = UnsetInteger(default) if kind == "integer" else UnsetNumber(default)
     if kind == "biases":
         return field(default_factory=dict, metadata={"parameter": parameter})
     return field(default=default, metadata={"parameter": parameter})
@@ -162,6 +185,9 @@ def _declare(default: Any, kind: Kind, meaning: str, **rules: Any) -> Any:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """The way in which one request samples.
+
+    What is left out of temperature, top_k, top_p, min_p and repetition_penalty is the model's own:
+    the program has the values that its authors recommend (`LLM.default_params`).
 
     The steps, in this order: biases; repetition, presence and frequency penalties; DRY; what may
     follow at all. Then the likeliest token where the temperature is 0, else temperature, top_k,
@@ -173,12 +199,25 @@ class SamplingParams:
         RequestError: a value of the wrong type or out of range; ``param`` names the field.
     """
 
-    temperature: float = _declare(1.0, "number", "0 takes the likeliest token", low=0, high=2)
+    temperature: float = _declare(
+        1.0, "number", "0 takes the likeliest token", low=0, high=2, recommended=True
+    )
     top_k: int = _declare(
-        0, "integer", "keep the K likeliest tokens; 0: all", low=0, high=INT32_MAX, same={-1: 0}
+        0,
+        "integer",
+        "keep the K likeliest tokens; 0: all",
+        low=0,
+        high=INT32_MAX,
+        same={-1: 0},
+        recommended=True,
     )
     top_p: float = _declare(
-        1.0, "number", "keep the likeliest tokens of this total probability", low=0, high=1
+        1.0,
+        "number",
+        "keep the likeliest tokens of this total probability",
+        low=0,
+        high=1,
+        recommended=True,
     )
     min_p: float = _declare(
         0.0,
@@ -186,6 +225,7 @@ class SamplingParams:
         "drop tokens below this share of the likeliest one's probability",
         low=0,
         high=1,
+        recommended=True,
     )
     typical_p: float = _declare(
         1.0,
@@ -203,6 +243,7 @@ class SamplingParams:
         high=10,
         above=True,
         aliases=("repeat_penalty",),
+        recommended=True,
     )
     presence_penalty: float = _declare(
         0.0, "number", "above 0, tokens of the answer become less likely", low=-2, high=2
@@ -376,6 +417,16 @@ class SamplingParams:
             )
         object.__setattr__(self, "bias_ids", array("i", self.logit_bias))
         object.__setattr__(self, "bias_values", array("f", self.logit_bias.values()))
+
+    def filled(self, recommended: Mapping[str, float]) -> SamplingParams:
+        """Return the parameters with what a program's authors recommend, by name, in place of what
+        was left out."""
+        unset: dict[str, Any] = {
+            name: value
+            for name, value in recommended.items()
+            if isinstance(getattr(self, name), UnsetNumber | UnsetInteger)
+        }
+        return replace(self, **unset) if unset else self
 
 
 class SamplingOptions(TypedDict, total=False):

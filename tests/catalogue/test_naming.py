@@ -50,6 +50,12 @@ def test_an_alias_of_the_catalogue_finds_its_program(home: Path) -> None:
     assert catalogue.find_program("meta-llama/Llama-3.2-1B-Instruct") == path
 
 
+def test_the_beginning_of_a_programs_name_comes_before_the_catalogue(home: Path) -> None:
+    path = program(home, "smollm2-135m-8da4w", "smollm2-135m")
+    assert catalogue.find("smollm2").name != "smollm2-135m"
+    assert catalogue.find_program("smollm2") == path
+
+
 def test_a_near_miss_is_suggested(home: Path) -> None:
     program(home, "my-assistant", "my-assistant")
     with pytest.raises(SourceError) as caught:

@@ -92,21 +92,26 @@ class Preparation:
         return Answers(self._tokenizer, template, self._facts.context, self.guide)
 
     def params(self, params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
-        """Return ``params``, or what the model's authors recommend, changed by options by name.
+        """Return ``params`` changed by options by name; what neither says is what the model's
+        authors recommend, else neutral.
 
         Raises:
             RequestError: an unknown name, or a value of the wrong type or out of range.
         """
-        if params is None:
-            generation = asdict(self._program.documents.generation)
-            del generation["stop_ids"]  # the engine knows them
-            return SamplingParams(**(generation | canonical(options)))
-        if not isinstance(params, SamplingParams):
+        if params is not None and not isinstance(params, SamplingParams):
             raise RequestError(
                 f"params is of type {type(params).__name__}, expected SamplingParams",
                 param="params",
             )
-        return replace(params, **canonical(options)) if options else params
+        named = canonical(options)
+        given = SamplingParams(**named) if params is None else replace(params, **named)
+        return given.filled(self._recommended)
+
+    @cached_property
+    def _recommended(self) -> Mapping[str, float]:
+        """The program's own values of the parameters that its authors recommend."""
+        generation = asdict(self._program.documents.generation)
+        return {name: value for name, value in generation.items() if name != "stop_ids"}
 
     def prompts(
         self,

@@ -51,16 +51,18 @@ def _of_model(programs: list[StoredProgram], wanted: str, model: str | None) -> 
     """Return the programs whose model is called so."""
     from edge_llm.program.summary import summary_of
 
-    names = {wanted.lower(), (model or wanted).lower()}
+    def called(name: str) -> list[StoredProgram]:
+        lower = name.lower()
+        return [
+            program
+            for program in programs
+            if program.name.lower() == lower
+            or program.name.lower().startswith(f"{lower}-")
+            or (summary_of(program.path).name or "").lower() == lower
+        ]
 
-    def belongs(program: StoredProgram) -> bool:
-        lower = program.name.lower()
-        if model is not None and (lower == model.lower() or lower.startswith(f"{model.lower()}-")):
-            return True
-        said = summary_of(program.path).name
-        return said is not None and said.lower() in names
-
-    return [program for program in programs if belongs(program)]
+    # "smollm2" is a model of another size in the catalogue, but a program here comes first
+    return called(wanted) or (called(model) if model is not None else [])
 
 
 def _the_default(name: str, found: list[StoredProgram]) -> Path:
