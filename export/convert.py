@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_llm import __version__, catalogue
 from edge_llm.catalogue.made import free_name, key_of, recall, remember
+from edge_llm.catalogue.store import make_programs_dir
 from edge_llm.errors import CheckpointError
 from edge_llm.export.lowering.graph import Progress
 from edge_llm.export.meter import silent
@@ -39,6 +40,7 @@ def converted(source: str, progress: Progress | None = None) -> Path:
         return made
     recipe = load_recipe(scheme, model=source)
     stem = entry.name if isinstance(entry, catalogue.Entry) else path.stem or path.name
+    make_programs_dir()
     target = free_name(f"{stem}-{scheme}", key)
     outcome = make_program(recipe, output=target, progress=progress or silent, compare=False)
     remember(key, outcome.path)

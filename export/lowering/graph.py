@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edge_llm import catalogue
+from edge_llm.catalogue.store import make_programs_dir
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.meter import Meter
@@ -146,7 +146,11 @@ def documents(
 
 
 def default_path(loaded: Loaded, recipe: Recipe) -> Path:
-    """In the store, named after the model and the scheme."""
+    """Return a path in the store, whose folder is made, named after the model and the scheme.
+
+    Raises:
+        SourceError: the folder cannot be made.
+    """
     chosen = recipe.group_size
     group = f"-g{chosen}" if chosen not in (None, DEFAULT_GROUP_SIZE) else ""
-    return catalogue.programs_dir() / f"{loaded.name}-{recipe.scheme}{group}.edge"
+    return make_programs_dir() / f"{loaded.name}-{recipe.scheme}{group}.edge"

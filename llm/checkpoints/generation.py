@@ -36,30 +36,33 @@ def token_ids(value: object, vocab: int, where: str) -> tuple[int, ...]:
 
 def generation_defaults(
     values: Mapping[str, object], stop_ids: tuple[int, ...], where: str
-) -> GenerationDefaults:
-    """Return sampling defaults by the names of transformers' generation_config; null counts as
-    absent.
+) -> tuple[GenerationDefaults, tuple[str, ...]]:
+    """Return sampling defaults by the names of transformers' generation_config, null counting as
+    absent; and a note for each recommendation that nothing here can follow and that is left out.
 
     ``do_sample: false`` asks for greedy decoding, which is temperature 0.
-
-    Raises:
-        CheckpointError: a value out of range.
     """
     numbers: dict[str, float] = {}
+    notes = []
     for name, (low, high) in _NUMBERS.items():
         value = values.get(name)
         if value is None:
             continue
-        if not is_number(value) or not low <= value <= high:  # also true for NaN
-            raise CheckpointError(
-                f"{where}: {name}: got {shorten(value)}, expected a number from {low} to {high}"
-            )
-        numbers[name] = float(value)
+        if is_number(value) and low <= value <= high:  # not true for NaN
+            numbers[name] = float(value)
+        else:
+            expected = f"a number from {low} to {high}"
+            notes.append(_left_out(where, name, value, expected))
     if values.get("do_sample") is False:
         numbers["temperature"] = 0.0
     top_k = values.get("top_k")
-    if top_k is None:
+    if top_k is None or top_k == -1:
         top_k = 0
     if not is_integer(top_k) or not 0 <= top_k < 2**31:
-        raise CheckpointError(f"{where}: top_k: got {shorten(top_k)}, expected 0 or more")
-    return GenerationDefaults(stop_ids=stop_ids, top_k=top_k, **numbers)
+        notes.append(_left_out(where, "top_k", top_k, "0 or more"))
+        top_k = 0
+    return GenerationDefaults(stop_ids=stop_ids, top_k=top_k, **numbers), tuple(notes)
+
+
+def _left_out(where: str, name: str, value: object, expected: str) -> str:
+    return f"{where}: {name} {shorten(value)} is left out, expected {expected}"

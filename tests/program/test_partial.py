@@ -42,10 +42,12 @@ def test_targets_that_cannot_be_files(tmp_path: Path) -> None:
         check_target(Path(""))
     with pytest.raises(ExportError, match="it is a folder"):
         check_target(tmp_path)
-    with pytest.raises(ExportError, match=r"cannot make the folder .*file"):
+    with pytest.raises(ExportError, match=r"there is no folder .*file \(.*file is no folder\)"):
         check_target(tmp_path / "file" / "x.edge")
     with pytest.raises(ExportError, match="cannot write"):
         check_target(tmp_path / ("x" * 300))
+    with pytest.raises(ExportError, match=r"there is no folder .*deep"):
+        check_target(tmp_path / "none" / "deep" / "x.edge")
     assert left(tmp_path) == ["file"]
 
 
@@ -70,10 +72,6 @@ def test_a_folder_that_cannot_be_written_to(
 def test_a_folder_that_takes_no_files() -> None:
     with pytest.raises(ExportError, match=r"cannot write /proc/self/x\.edge"):
         PartialFile(Path("/proc/self/x.edge"), 64)
-
-
-def test_missing_folders_are_made(parts: Any, tmp_path: Path) -> None:
-    assert parts.write(tmp_path / "a" / "b" / "x.edge").is_file()
 
 
 # --- disks ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_llm import abi
-from edge_llm.errors import CheckpointError, ProgramError, RequestError
+from edge_llm.errors import ProgramError, RequestError
 from edge_llm.llm.checkpoints.generation import generation_defaults
 from edge_llm.program.check import check_documents
 from edge_llm.program.documents import GenerationDefaults
@@ -219,10 +219,11 @@ def test_a_program_recommends_parameters_within_their_ranges(tiny_program: Any) 
         if parameter.kind == "number":
             least = 1e-6 if parameter.above else parameter.low
             for value in (least, parameter.high):
-                generation_defaults({name: value}, (), "here")
+                taken, notes = generation_defaults({name: value}, (), "here")
+                assert (getattr(taken, name), notes) == (value, ())
             for value in (parameter.low - 1e-3, parameter.high + 1e-3):
-                with pytest.raises(CheckpointError, match=name):
-                    generation_defaults({name: value}, (), "here")
+                left, notes = generation_defaults({name: value}, (), "here")
+                assert (getattr(left, name), len(notes)) == (default, 1)
                 hostile = replace(documents.generation, **{name: value})
                 with pytest.raises(ProgramError, match=name):
                     check_documents(replace(documents, generation=hostile), plan)

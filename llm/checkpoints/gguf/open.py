@@ -87,6 +87,11 @@ def open_gguf(path: Path) -> Checkpoint:
             return stored
         return stored.rows(half_split(np.arange(stored.shape[0]), head_dim))
 
+    generation, notes = generation_defaults(
+        {name: metadata.get(f"general.sampling.{key}") for name, key in SAMPLING_KEYS.items()},
+        _stop_ids(metadata, config.vocab_size),
+        path.name,
+    )
     license_ = metadata.get("general.license")
     return Checkpoint(
         name=model.name,
@@ -98,11 +103,8 @@ def open_gguf(path: Path) -> Checkpoint:
             problems,
         ),
         read=read,
-        generation=generation_defaults(
-            {name: metadata.get(f"general.sampling.{key}") for name, key in SAMPLING_KEYS.items()},
-            _stop_ids(metadata, config.vocab_size),
-            str(path),
-        ),
+        generation=generation,
+        notes=notes,
         tokenizer=TokenizerMetadata(
             {
                 key: value

@@ -90,13 +90,14 @@ def open_huggingface(path: Path) -> Checkpoint:
                     f"{source}: the stored one is used"
                 )
     generation_path = path / "generation_config.json"
+    generation, said = _generation(generation_path, values, config.vocab_size)
     names = ("config.json", "generation_config.json", INDEX, "README.md", *TOKENIZER_FILES)
     return Checkpoint(
         name=path.resolve().name,
         config=config,
         shapes=check_parameters(config, shapes, str(path), problems),
         read=read,
-        generation=_generation(generation_path, values, config.vocab_size),
+        generation=generation,
         tokenizer=TokenizerDirectory(path),
         sources=(
             *(path / name for name in names if (path / name).is_file()),
@@ -116,7 +117,7 @@ def open_huggingface(path: Path) -> Checkpoint:
             **quantized.stored_as(),
         },
         retrieval=retrieval.retrieval,
-        notes=tuple(notes),
+        notes=(*notes, *said),
     )
 
 
@@ -147,12 +148,15 @@ def _plain_shapes(
     return shapes
 
 
-def _generation(path: Path, config: Mapping[str, object], vocab: int) -> GenerationDefaults:
-    """Return what generation_config.json says, with the config's eos ids where it names none."""
+def _generation(
+    path: Path, config: Mapping[str, object], vocab: int
+) -> tuple[GenerationDefaults, tuple[str, ...]]:
+    """Return what generation_config.json says, with the config's eos ids where it names none; and
+    what is to be said about it."""
     values = read_json_object(path) if path.is_file() else {}
     stop_ids = token_ids(values.get("eos_token_id"), vocab, f"{path}: eos_token_id")
     stop_ids = stop_ids or token_ids(config.get("eos_token_id"), vocab, "config eos_token_id")
-    return generation_defaults(values, stop_ids, str(path))
+    return generation_defaults(values, stop_ids, path.name)
 
 
 def _license(path: Path) -> str | None:

@@ -62,6 +62,23 @@ def programs_dir() -> Path:
     return home() / "programs"
 
 
+def make_programs_dir() -> Path:
+    """Return the folder of exported programs, made if need be.
+
+    Raises:
+        SourceError: it cannot be made.
+    """
+    folder = programs_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SourceError(
+            f"cannot make the folder {folder}: {exc.strerror}",
+            hint="EDGE_LLM_HOME names another place for programs",
+        ) from exc
+    return folder
+
+
 def list_programs() -> list[StoredProgram]:
     """Return the programs of the store, the newest first."""
     found = []

@@ -32,19 +32,20 @@ _POPULATE_READ = 22  # Linux 5.14: reads the pages of a mapping
 
 
 def check_target(path: Path) -> None:
-    """Makes the folder of ``path`` and checks that a file can be put there; what is there now
-    stays.
+    """Check that a file can be put at ``path``; what is there now stays.
 
     Raises:
-        ExportError: it has no name, is taken by something that is no file, or its folder cannot
-            be made or written to.
+        ExportError: it has no name, is taken by something that is no file, or its folder is not
+            there or cannot be written to.
     """
     if not path.name:
         raise ExportError(f"{str(path)!r} is not the name of a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ExportError(f"cannot make the folder {path.parent}: {exc.strerror}") from exc
+    if not path.parent.is_dir():
+        there = next((str(folder) for folder in path.parents if folder.exists()), None)
+        raise ExportError(
+            f"cannot write {path}: there is no folder {path.parent}"
+            + (f" ({there} is no folder)" if there and not Path(there).is_dir() else "")
+        )
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -312,11 +312,6 @@ REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str
         CheckpointError,
         "tokenizer.ggml.eot_token_id: got 288, expected ids from 0 to 287",
     ),
-    "sampling out of range": (
-        lambda w: w.add_float32("general.sampling.top_p", 1.5),
-        CheckpointError,
-        "top_p: got 1.5",
-    ),
 }
 
 
