@@ -41,6 +41,7 @@ class Divergence:
         reference_perplexity: the perplexity of the reference.
         perplexity_ratio: the program's perplexity over the reference's, its error from the paired
             differences.
+        window_means: the mean of each window.
     """
 
     mean: Estimate
@@ -50,15 +51,18 @@ class Divergence:
     top1: Estimate
     reference_perplexity: Estimate
     perplexity_ratio: Estimate
+    window_means: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The result of an evaluation over ``windows`` windows and ``tokens`` scored tokens."""
+    """The result of an evaluation over ``windows`` windows and ``tokens`` scored tokens;
+    ``window_perplexities`` has the perplexity of each window."""
 
     windows: int
     tokens: int
     perplexity: Estimate
+    window_perplexities: tuple[float, ...]
     divergence: Divergence | None = None
 
 
@@ -92,7 +96,7 @@ def compare_rows(logits: Float32, reference: Float32, targets: NDArray[np.int32]
 
 def summarize(losses: Float64) -> Quality:
     """Return the perplexity of ``losses`` [windows, tokens a window], in nats."""
-    return Quality(len(losses), losses.size, _perplexity(losses))
+    return Quality(len(losses), losses.size, _perplexity(losses), _perplexities(losses))
 
 
 def summarize_comparison(windows: list[Comparison]) -> Quality:
@@ -110,8 +114,9 @@ def summarize_comparison(windows: list[Comparison]) -> Quality:
         top1=_mean(agrees.astype(np.float64)),
         reference_perplexity=_perplexity(reference),
         perplexity_ratio=_perplexity(losses - reference),
+        window_means=tuple(divergences.mean(axis=1).tolist()),
     )
-    return Quality(len(losses), losses.size, _perplexity(losses), divergence)
+    return Quality(len(losses), losses.size, _perplexity(losses), _perplexities(losses), divergence)
 
 
 def _log_softmax(logits: Float32) -> Float64:
@@ -132,6 +137,11 @@ def _perplexity(losses: Float64) -> Estimate:
     mean = _mean(losses)
     value = float(np.exp(mean.value))
     return Estimate(value, None if mean.error is None else value * mean.error)
+
+
+def _perplexities(losses: Float64) -> tuple[float, ...]:
+    """Return the perplexity of each window."""
+    return tuple(np.exp(losses.mean(axis=1)).tolist())
 
 
 def _resampled(values: Float64, statistic: Callable[[Float64], float]) -> Estimate:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, table
+from edge_llm.cli.html import add_html_argument, check_page
 from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
@@ -31,9 +32,17 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--prompt-tokens", type=_counts, default=(128, 512), metavar="N,N")
     parser.add_argument("--decode-tokens", type=_counts, default=(128,), metavar="N,N")
     parser.add_argument(
-        "--depth", type=_counts, default=(0,), metavar="N,N", help="tokens already in the cache"
+        "--depth",
+        type=_counts,
+        metavar="N,N",
+        help="tokens already in the cache (default: 0; for a page also 1024 and 4096)",
     )
-    parser.add_argument("--threads", type=_counts, default=(0,), metavar="N,N")
+    parser.add_argument(
+        "--threads",
+        type=_counts,
+        metavar="N,N",
+        help="default: the physical cores; for a page also fewer",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="runs to take the median of")
     parser.add_argument(
         "--profile",
@@ -50,6 +59,9 @@ def add_parser(verbs: Any) -> None:
         help="write typical steps in Chrome's trace format (chrome://tracing, ui.perfetto.dev) as "
         "well; implies --profile",
     )
+    add_html_argument(
+        parser, "speed by depth and threads, a step's time by operator, memory by context"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
@@ -57,7 +69,8 @@ def add_parser(verbs: Any) -> None:
 @dataclass(frozen=True, slots=True)
 class Row:
     """A measurement. ``kind`` is "prefill" or "decode"; speeds are medians; ``gb_per_second`` and
-    ``gop_per_second`` follow from program.cost."""
+    ``gop_per_second`` follow from program.cost. ``seconds`` has every repeat, in the order of
+    measuring."""
 
     kind: str
     tokens: int
@@ -66,6 +79,7 @@ class Row:
     tokens_per_second: float
     gb_per_second: float
     gop_per_second: float
+    seconds: tuple[float, ...]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,8 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError(f"--repeat is {arguments.repeat}, expected at least 1")
     if not any((*arguments.prompt_tokens, *arguments.decode_tokens)):
         raise RequestError("nothing to measure: --prompt-tokens and --decode-tokens are 0")
+    profile = arguments.profile or arguments.profile_json or arguments.trace
+    if arguments.html:
+        if profile:
+            raise RequestError("--html draws a profile of its own: expected no other with it")
+        check_page(arguments.html, "bench")
     path = examined_program(arguments)
-    if arguments.profile or arguments.profile_json or arguments.trace:
+    _complete(arguments, path)
+    if profile:
         from edge_llm.cli.profile import run_profile
 
         return run_profile(arguments, path)
@@ -107,16 +127,31 @@ def run(arguments: argparse.Namespace) -> int:
                 "isa": isa(),
             }
         )
-        return 0
-    print(
-        table(
-            ("KIND", "TOKENS", "DEPTH", "THREADS", "TOKENS/S", "GB/S", "GOP/S"),
-            [tuple(asdict(row).values()) for row in rows],
+    else:
+        print(
+            table(
+                ("KIND", "TOKENS", "DEPTH", "THREADS", "TOKENS/S", "GB/S", "GOP/S"),
+                [tuple(asdict(row).values())[:-1] for row in rows],  # the last has every repeat
+            )
         )
-    )
-    memory = "" if peak_rss is None else f"peak memory {human_bytes(peak_rss)}, "
-    print(f"load {load_seconds:.3f} s, {memory}{isa()} kernels")
+        memory = "" if peak_rss is None else f"peak memory {human_bytes(peak_rss)}, "
+        print(f"load {load_seconds:.3f} s, {memory}{isa()} kernels")
+    if arguments.html:
+        from edge_llm.cli.bench_page import write_bench_page
+
+        write_bench_page(arguments, path, rows, peak_rss)
     return 0
+
+
+def _complete(arguments: argparse.Namespace, path: Path) -> None:
+    """Fill in depths and thread counts that were not given: a page has several to compare."""
+    from edge_llm.cli.bench_page import usual_depths, usual_threads
+
+    longest = max((*arguments.prompt_tokens, *arguments.decode_tokens))
+    if arguments.depth is None:
+        arguments.depth = usual_depths(path, longest) if arguments.html else (0,)
+    if arguments.threads is None:
+        arguments.threads = usual_threads() if arguments.html else (0,)
 
 
 def peak_memory() -> int | None:
@@ -140,7 +175,9 @@ def bench(
     repeat: int,
     progress: Progress,
 ) -> tuple[list[Row], float]:
-    """Return the rows for one thread count, and the seconds to open and load the program.
+    """Return the rows for one thread count, and the seconds to open and load the program. Depths
+    take turns in each repeat, so that a machine that gets slower or faster meanwhile makes none of
+    them look better.
 
     Raises:
         RequestError: a depth and a length do not fit the program's context.
@@ -155,26 +192,27 @@ def bench(
         run = {"prefill": measure.prefill, "decode": measure.decode}
         jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
         jobs += [("decode", tokens) for tokens in decode_tokens if tokens]
-        rows: list[Row] = []
-        done = 0
-        for depth in depths:
-            measure.fill(depth)
-            for kind, tokens in jobs:
-                run[kind](tokens, depth)  # warms up
-                seconds = []
-                for _ in range(repeat):
-                    seconds.append(run[kind](tokens, depth))
-                    done += 1
-                    progress("bench", done, len(depths) * len(jobs) * repeat)
-                median = statistics.median(seconds)
-                plan = measure.plan
-                rows.append(_row(plan, kind, tokens, depth, executor.limits, median))
+        # A position always holds the same token, so what is measured leaves the cache as it was.
+        measure.fill(max(depths))
+        cells = [(kind, tokens, depth) for depth in depths for kind, tokens in jobs]
+        seconds: list[list[float]] = [[] for _ in cells]
+        for kind, tokens, depth in cells:
+            run[kind](tokens, depth)  # warms up
+        for number in range(repeat):
+            for place, (kind, tokens, depth) in enumerate(cells):
+                seconds[place].append(run[kind](tokens, depth))
+                progress("bench", number * len(cells) + place + 1, len(cells) * repeat)
+        rows = [
+            _row(measure.plan, kind, tokens, depth, executor.limits, found)
+            for (kind, tokens, depth), found in zip(cells, seconds, strict=True)
+        ]
     return rows, load_seconds
 
 
-def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, seconds: float) -> Row:
+def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, found: list[float]) -> Row:
     from edge_llm.program.cost import decode_bytes, prefill_operations
 
+    seconds = statistics.median(found)
     if kind == "prefill":
         read = -(-tokens // limits.max_tokens) * decode_bytes(plan, depth, limits.kv_dtype)
         work = prefill_operations(plan, tokens, depth)
@@ -189,6 +227,7 @@ def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, seconds
         tokens / seconds,
         read / seconds / 1e9,
         work / seconds / 1e9,
+        tuple(found),
     )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, print_json, say, table
+from edge_llm.cli.html import add_html_argument, check_page
 from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
+    from edge_llm.cli.eval_page import Evaluated
     from edge_llm.program.file import Program
     from edge_llm.runner.evaluation.quality import Divergence, Estimate, Quality
 
@@ -52,6 +55,16 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
     parser.add_argument("--backend", choices=("native", "torch"), default="native")
+    add_html_argument(
+        parser, "quality by size, error by layer, and each window's figure, of several programs"
+    )
+    parser.add_argument(
+        "--beside",
+        metavar="FILE|NAME",
+        nargs="+",
+        default=[],
+        help="with --html: more programs for the page, evaluated on the same text",
+    )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     parser.set_defaults(run=run)
 
@@ -65,25 +78,50 @@ def run(arguments: argparse.Namespace) -> int:
         text = Path(arguments.text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read {arguments.text} as UTF-8 text: {error}") from error
+    if arguments.html:
+        check_page(arguments.html, "eval")
+    elif arguments.beside:
+        raise RequestError("--beside is for the page of --html, which was not asked for")
     options = {"threads": arguments.threads, "backend": arguments.backend}
     progress = Progress()
+    pages: list[Evaluated] = []
     with ExitStack() as stack:
         stack.callback(progress.close)
         program = stack.enter_context(Program.open(examined_program(arguments)))
-        ids, reference = _encode(program, text), None
+        ids, reference, other = _encode(program, text), None, None
         if arguments.reference is not None:
             other = stack.enter_context(Program.open(find_program(arguments.reference)))
             _check_same_tokens(program, other, ids, text)
             reference = stack.enter_context(open_reader(other, arguments.window, **options))
-        quality = evaluate(
-            stack.enter_context(open_reader(program, arguments.window, **options)),
-            ids,
-            window=arguments.window,
-            windows=arguments.windows,
-            second_half=arguments.second_half,
-            reference=reference,
-            progress=lambda done, total: progress("eval", done, total),
-        )
+        beside = [
+            stack.enter_context(Program.open(find_program(name))) for name in arguments.beside
+        ]
+        for another in beside:
+            _check_same_tokens(another, program, ids, text)
+        found: list[Quality] = []
+        for number, each in enumerate((program, *beside), 1):
+            stage = f"eval {number} of {1 + len(beside)}" if beside else "eval"
+            with open_reader(each, arguments.window, **options) as reader:
+                found.append(
+                    evaluate(
+                        reader,
+                        ids,
+                        window=arguments.window,
+                        windows=arguments.windows,
+                        second_half=arguments.second_half,
+                        reference=reference,
+                        progress=partial(progress, stage),
+                    )
+                )
+            if arguments.html:
+                from edge_llm.cli.eval_page import evaluated
+
+                pages.append(evaluated(each, found[-1], ids, other, threads=arguments.threads))
+    quality = found[0]
+    if arguments.html:
+        from edge_llm.cli.eval_page import write_eval_page
+
+        write_eval_page(arguments, pages, None if other is None else other.path.name)
     if arguments.json:
         print_json(_document(quality))
         return 0

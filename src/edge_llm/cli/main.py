@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser(argv[0] if argv else None).parse_args(argv)
+    arguments.argv = tuple(argv)  # a page says which command made it
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
