@@ -127,7 +127,7 @@ class _Export:
                 rows = self._weights(loaded, planned, writer)
                 origin = self._provenance(loaded, planned, digest, self._progress)
                 contents = documents(loaded, planned, recipe, origin)
-            outcome = self._verify(loaded, planned, writer, contents)
+            outcome = self._verify(loaded, planned, writer, contents, rows)
             report = self._report(loaded, planned, rows)
             loaded.sources.check()  # what was hashed in the beginning is what was read
             with self._meter.stage("write"):
@@ -172,7 +172,12 @@ class _Export:
         return self._recipe.verify and self._compare and has_extra("export")
 
     def _verify(
-        self, loaded: Loaded, planned: Planned, writer: ProgramWriter, documents: Documents
+        self,
+        loaded: Loaded,
+        planned: Planned,
+        writer: ProgramWriter,
+        documents: Documents,
+        rows: list[WeightRow],
     ) -> dict[str, Any]:
         """Run the file, put its answers in as golden ones, and compare them with eager PyTorch's;
         return the comparison as JSON values."""
@@ -191,6 +196,7 @@ class _Export:
                     loaded.checkpoint.config,
                     self._parameters(loaded, planned),
                     planned,
+                    rows,
                     kv_dtype=self._recipe.kv_format(),
                     backend=self._recipe.backend,
                 )

@@ -8,7 +8,7 @@ unquantized checkpoint (what does the recipe cost?).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from edge_llm.errors import QualityGateError
 from edge_llm.export.lowering.graph import Planned
 from edge_llm.export.recipes.recipe import Gate
+from edge_llm.export.report import WeightRow
 from edge_llm.export.verification.answers import answers_of
 from edge_llm.export.verification.metrics import Comparison, compare_all
 from edge_llm.export.verification.numbers import Opened, packed, unrounded
+from edge_llm.export.verification.readback import ReadBack
 from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.verification.threads import on_all_cores
 from edge_llm.export.weights.parameters import Parameters
@@ -60,15 +62,18 @@ def verify(
     config: DecoderConfig,
     parameters: Parameters,
     planned: Planned,
+    rows: Sequence[WeightRow],
     *,
     kv_dtype: str,
     backend: str,
 ) -> Verification:
     """Run the program at ``path`` and the two eager models.
 
-    ``parameters``, ``planned`` and ``kv_dtype`` are those it was exported with.
+    ``parameters``, ``planned`` and ``kv_dtype`` are those it was exported with, ``rows`` what the
+    stage pack reported.
 
     Raises:
+        ExportError: the file does not hold the numbers that it was made of.
         NativeError, CapacityError: the run-time half of the backend is missing or failed.
         GenerationError: the program computes logits that are not finite.
     """
@@ -89,10 +94,19 @@ def verify(
             return eager_logits(model, answers.compared)
 
         ours = np.concatenate(answers.logits)
-        quantized = eager(packed(program, planned), kv_dtype)
-        unquantized = eager(unrounded(parameters), "f32")
+        numbers = ReadBack()
+        quantized = eager(numbers.stored(packed(program, planned)), kv_dtype)
+        unquantized = eager(numbers.meant(unrounded(parameters)), "f32")
+        numbers.check(_reported(planned, rows))
         pairs = (ours, quantized), (ours, unquantized), (quantized, unquantized)
         return Verification(answers.golden(), *compare_all(pairs, each))
+
+
+def _reported(planned: Planned, rows: Sequence[WeightRow]) -> Callable[[str], float | None]:
+    """Return what gives the reported signal to noise ratio of a parameter; None: without loss."""
+    reported = {(row.name, row.format): row.sqnr_db for row in rows}
+    tied, formats = planned.tied, planned.assignment.formats
+    return lambda name: reported[tied.get(name, name), formats[name].name]
 
 
 def check_gate(verification: Verification, gate: Gate) -> None:

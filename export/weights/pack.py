@@ -1,13 +1,13 @@
 """Stage pack: one tensor at a time is read, quantized, packed and handed on.
 
-Matrices go through in chunks of rows, one in each core, so that the memory in use is the packed
-tensor, and those chunks.
+Matrices go through in chunks of rows, one in each core, while the tensor before is written, so that
+the memory in use is two packed tensors, and those chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from math import fsum, log10, prod
 
@@ -38,7 +38,8 @@ def pack(
 ) -> list[WeightRow]:
     """Write every tensor of the plan and return a report row for each part.
 
-    ``write(tensor, bytes)`` takes a packed tensor; ``progress(done, total)`` counts elements.
+    ``write(tensor, bytes)`` takes a packed tensor, in a thread of its own, one at a time in the
+    plan's order; ``progress(done, total)`` counts elements.
 
     Raises:
         ExportError: a weight that cannot be stored; the message names it.
@@ -47,17 +48,25 @@ def pack(
     total = sum(prod(weight.shape) for weight in tensors.values())
     done = 0
     rows: list[WeightRow] = []
-    with ThreadPoolExecutor(native.default_threads(), "edge-llm-pack") as workers:
+    written: Future[None] | None = None
+    with (
+        ThreadPoolExecutor(1, "edge-llm-write") as writer,
+        ThreadPoolExecutor(native.default_threads(), "edge-llm-pack") as workers,
+    ):
         for name, weight in tensors.items():
             parts = lowered.parts[name]
             if weight.format == RAW_F32:
                 packed, part_rows = _raw(weight, parts, parameters)
             else:
                 packed, part_rows = _panels(weight, parts, parameters, backend, workers)
-            write(name, packed)
+            if written is not None:
+                written.result()
+            written = writer.submit(write, name, packed)
             rows += part_rows
             done += prod(weight.shape)
             progress(done, total)
+        if written is not None:
+            written.result()
     return rows
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torchao_tensor import torchao_tensor
 
-from edge_llm.errors import QualityGateError
+from edge_llm.errors import ExportError, QualityGateError
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.graph import plan_model
 from edge_llm.export.meter import Meter, silent
@@ -31,6 +32,7 @@ from edge_llm.llm.models.build import load_model
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.integers import Integers
+from edge_llm.program.writer import ProgramWriter
 
 GOOD = Comparison(64, 0.001, 0.01, 0.9999, 0.999, 0.7, 0.99, 0.01, 0.1)
 
@@ -188,3 +190,28 @@ def test_comparing_pairs_together_is_comparing_each() -> None:
     pairs = (one, two), (two, three), (one, three)
     with on_all_cores() as each:
         assert compare_all(pairs, each) == [compare_logits(*pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("scheme", ["8da4w", "8da8w", "bf16", "fp32"])
+def test_numbers_in_a_wrong_place_are_noticed(
+    scheme: str,
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Recipe(model=str(tiny_checkpoint("llama")), scheme=scheme, gate=None)
+    export(recipe, output=tmp_path / "fine.edge")
+    right = ProgramWriter.write
+
+    def write(self: ProgramWriter, name: str, data: NDArray[np.uint8]) -> None:
+        if "layers.1" in name and "down_proj" in name:
+            half = data.size // 2
+            data = np.concatenate((data[half:], data[:half]))
+        right(self, name, data)
+
+    monkeypatch.setattr(ProgramWriter, "write", write)
+    with pytest.raises(
+        ExportError, match=r"does not hold model\.layers\.1\.mlp\.down_proj\.weight"
+    ):
+        export(recipe, output=tmp_path / "wrong.edge")
+    assert not (tmp_path / "wrong.edge").exists()
