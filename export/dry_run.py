@@ -7,6 +7,7 @@ too; no tensor is read and nothing is written.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -22,6 +23,7 @@ from edge_llm.export.report import WeightRow, build_report, formats_lines, megab
 from edge_llm.export.verification.answers import verified_positions
 from edge_llm.export.weights.parameters import shared, stored_formats
 from edge_llm.export.weights.prepared import CHUNK_ELEMENTS
+from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
 from edge_llm.program.cost import kv_bytes, weight_bytes
 from edge_llm.program.draft import program_bytes
@@ -31,6 +33,7 @@ _ENOUGH = "A dry run needs no weights: a folder with the model's config.json and
 # Copies, in units of what is named, that the stages hold at once; seen in measurements.
 _PACK_CHUNKS = 6  # of a chunk of rows in float32
 _VERIFY_LOGITS = 8  # of all logits in float32
+_PYTORCH = 250_000_000  # bytes that it takes once it is imported, which is while tensors are packed
 _DECODED = (".gguf", ".pth")  # sources whose tensors are copied whole, in up to 4 bytes an element
 
 
@@ -140,7 +143,10 @@ def _document(
         "export": {
             "disk": file_bytes,
             "peak_anonymous_bytes": _export_peaks(
-                loaded, planned, recipe, max(spec.nbytes for spec in specs)
+                loaded,
+                planned,
+                recipe,
+                max(first.nbytes + second.nbytes for first, second in pairwise(specs)),
             ),
         },
     }
@@ -178,10 +184,12 @@ def _export_peaks(
     loaded: Loaded, planned: Planned, recipe: Recipe, largest: int
 ) -> dict[str, int] | None:
     """Return about the anonymous memory of an export: this process, which has made the same plan,
-    and what packing the largest tensor and comparing logits take."""
+    and what packing and comparing logits take. ``largest`` bytes have two neighbouring tensors."""
     now = anonymous_bytes()
     if now is None:
         return None
+    if recipe.verify and has_extra("export"):
+        now += _PYTORCH
     plan = planned.lowered.plan
     if any(path.suffix in _DECODED for path in loaded.sources.paths):
         largest += 4 * max(prod(shape) for shape in loaded.checkpoint.shapes.values())
