@@ -10,6 +10,8 @@
 
 What is done already is not done again. A peer that cannot be installed, or cannot be given a model,
 is reported as missing with the reason. Raw results: build/bench/peers.json, peers-avx2.json, ...
+The speeds of the main table go to docs/data/performance.json too, and from there into the chart of
+README (charts.py).
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
+import charts
 from comparison import Plan, compare
 from document import replace_section
 from programs import FOLDER, MODELS, program
 from registry import AVX2_JUDGE, ENVIRONMENTS, JUDGE, PEERS, Peer
-from tables import markdown
+from tables import markdown, summary
 
 DEFAULT_MODELS = ["llama3.2-1b", "qwen3-0.6b", "smollm2-135m"]
 
@@ -77,10 +80,19 @@ def main() -> None:
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.write_text(json.dumps(results, indent=1), encoding="utf-8")
         if not options.quick:
-            replace_section(section, markdown(results))
+            document(section, results)
         print(markdown(results))
     if options.verb == "table":
-        replace_section(section, markdown(json.loads(raw.read_text(encoding="utf-8"))))
+        document(section, json.loads(raw.read_text(encoding="utf-8")))
+
+
+def document(section: str, results: dict[str, Any]) -> None:
+    """Write the section of docs/performance.md, and for the main one its data and their chart."""
+    replace_section(section, markdown(results))
+    if section == "peers":
+        data = f"{json.dumps(summary(results), indent=1)}\n"
+        (charts.DATA / "performance.json").write_text(data, encoding="utf-8")
+        charts.main()
 
 
 def attempt(work: Any, what: str, mark: Path) -> None:

@@ -43,6 +43,9 @@ CELLS = (
     Cell("prefill 2048", "prefill", 2048, 0),
     Cell("decode, 1,024 cached", "decode", 48, 1024),
 )
+# What is measured in the same rounds. A machine that drifts would make decode after 1,024 tokens
+# look faster than from an empty cache, if one came minutes after the other.
+PASSES = ((CELLS[0], CELLS[3]), (CELLS[1],), (CELLS[2],))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
         "minutes": (time.monotonic() - start) / 60,
         "quick": quick,
         "others_share": others,
+        "paired_depths": True,  # see `PASSES`
         "ceilings": [
             {
                 "threads": limit.threads,
@@ -109,41 +113,46 @@ def _run(plan: Plan, threads: int, *, rounds: int, quick: bool) -> dict[str, Any
                 continue
             processes[title] = process
             record |= {"load_seconds": process.load_seconds, "version": process.version}
-        for cell in CELLS:
-            if threads == 1 and cell.tokens == 2048:
+        for cells in PASSES:
+            if threads == 1 and cells[0].tokens == 2048:
                 continue  # no bar asks for it, and it takes minutes
-            _measure(cell, processes, engines, rounds)
+            _measure(cells, processes, engines, rounds)
         for title, process in processes.items():
             engines[title] |= process.memory()
     return {"threads": threads, "engines": engines}
 
 
 def _measure(
-    cell: Cell, processes: dict[str, EngineProcess], engines: dict[str, Any], rounds: int
+    cells: tuple[Cell, ...],
+    processes: dict[str, EngineProcess],
+    engines: dict[str, Any],
+    rounds: int,
 ) -> None:
-    long = cell.tokens == 2048
-    often, seldom = (3, 1) if long else (rounds, 2 if cell.kind == "prefill" else 3)
+    """Measure ``cells`` in the same rounds: in each, every engine in turn, cell by cell."""
+    long = cells[0].tokens == 2048
+    often, seldom = (3, 1) if long else (rounds, 2 if cells[0].kind == "prefill" else 3)
     alive = dict(processes)
     for number in range(often):
-        for title, process in list(alive.items()):
-            if number >= seldom and title not in (OURS, JUDGE):
-                continue
-            record = engines[title]
-            try:
-                if number == 0:
+        for cell in cells:
+            for title, process in list(alive.items()):
+                if number >= seldom and title not in (OURS, JUDGE):
+                    continue
+                record = engines[title]
+                try:
                     process.ask("fill", depth=cell.depth)
-                answer = process.ask(cell.kind, tokens=cell.tokens, depth=cell.depth)
-            except EngineError as exc:
-                record["failed"][cell.key] = str(exc)
-                say(f"  {title}, {cell.title}: {exc}")
-                del alive[title]
-                continue
-            record["seconds"].setdefault(cell.key, []).append(answer["seconds"])
-    ours = engines[OURS]["seconds"].get(cell.key)
-    for title in alive:
-        theirs = engines[title]["seconds"][cell.key]
-        ratio = "" if not ours or title == OURS else f"  x{ratio_of(ours, theirs):.2f}"
-        say(f"  {cell.title}: {title} {cell.tokens / statistics.median(theirs):.1f}/s{ratio}")
+                    answer = process.ask(cell.kind, tokens=cell.tokens, depth=cell.depth)
+                except EngineError as exc:
+                    record["failed"][cell.key] = str(exc)
+                    say(f"  {title}, {cell.title}: {exc}")
+                    del alive[title]
+                    continue
+                record["seconds"].setdefault(cell.key, []).append(answer["seconds"])
+    for cell in cells:
+        ours = engines[OURS]["seconds"].get(cell.key)
+        for title in alive:
+            theirs = engines[title]["seconds"][cell.key]
+            ratio = "" if not ours or title == OURS else f"  x{ratio_of(ours, theirs):.2f}"
+            say(f"  {cell.title}: {title} {cell.tokens / statistics.median(theirs):.1f}/s{ratio}")
 
 
 def ratio_of(ours: list[float], theirs: list[float]) -> float:

@@ -38,8 +38,43 @@ def markdown(results: dict[str, Any]) -> str:
         parts.append(f"### Times llama.cpp Q4_0, {threads} {plural}\n\n{_judged(results, threads)}")
     if not results["quick"]:
         for model in results["models"]:
-            parts.append(f"### {MODELS[model['model']]}\n\n{_engines(model)}")
+            paired = results.get("paired_depths", False)
+            parts.append(f"### {MODELS[model['model']]}\n\n{_engines(model, paired)}")
+        if results.get("paired_depths"):
+            parts.append(
+                "Decode with an empty cache and with 1,024 tokens cached was measured in the same "
+                "rounds; *kept* is the median over rounds of the second speed as a share of the "
+                "first."
+            )
     return "\n\n".join(parts)
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the speeds of the tables as JSON values: medians in tokens a second."""
+    models = []
+    for model in results["models"]:
+        engines = []
+        for run in model["runs"]:
+            for title, record in run["engines"].items():
+                speeds = {
+                    cell.title: float(f"{cell.tokens / statistics.median(seconds):.4g}")
+                    for cell in CELLS
+                    if (seconds := record["seconds"].get(cell.key))
+                }
+                if speeds:
+                    engines.append(
+                        {
+                            "title": title,
+                            "threads": run["threads"],
+                            "per_second": speeds,
+                            "file_bytes": record["file_bytes"],
+                        }
+                    )
+        models.append(
+            {"model": model["model"], "title": MODELS[model["model"]], "engines": engines}
+        )
+    where: str = results["where"]
+    return {"date": where.split(";")[0], "where": where, "models": models}
 
 
 def quiet(results: dict[str, Any]) -> bool:
@@ -69,12 +104,13 @@ def _verdict(cell: Cell, model: dict[str, Any], threads: int, judge: bool) -> st
     return f"{ratio:.2f} (bar {bar}{verdict})"
 
 
-def _engines(model: dict[str, Any]) -> str:
+def _engines(model: dict[str, Any], paired: bool) -> str:
     """Return tokens a second of every engine, and how many times faster we are."""
     head = [
         "engine",
         "threads",
         *(cell.title for cell in CELLS),
+        *(["kept"] if paired else []),
         "file MB",
         "peak RSS MB",
         "load s",
@@ -91,6 +127,7 @@ def _engines(model: dict[str, Any]) -> str:
                     title,
                     str(run["threads"]),
                     *cells,
+                    *([_kept(record["seconds"])] if paired else []),
                     f"{record['file_bytes'] / 1e6:.0f}",
                     f"{record['peak_rss_bytes'] / 1e6:.0f}",
                     f"{record['load_seconds']:.2f}",
@@ -110,6 +147,13 @@ def _speed(cell: Cell, title: str, record: dict[str, Any], ours: dict[str, list[
     ratio = ratio_of(ours[cell.key], seconds)
     bar = DECODE_BARS.get(title, 1.0) if cell.kind == "decode" else 1.0
     return f"{shown} ({ratio:.2f}x{', behind the bar' if ratio < bar else ''})"
+
+
+def _kept(seconds: dict[str, list[float]]) -> str:
+    """Return what is left of the speed of decode with a full cache, of one engine: rounds are
+    compared with themselves, so that a machine that drifts changes nothing."""
+    empty, full = (seconds.get(cell.key) for cell in (CELLS[0], CELLS[3]))
+    return f"{ratio_of(full, empty):.0%}" if empty and full else "-"
 
 
 def _absences(model: dict[str, Any]) -> list[str]:

@@ -224,15 +224,15 @@ def test_figures_without_extent(values: list[float]) -> None:
 
 def test_a_file_stands_alone() -> None:
     def paint(figure: object) -> None:
-        figure.subplots().plot([1, 2], color="#010210")  # type: ignore[attr-defined]
+        figure.subplots().plot([1, 2], color="#010210")
 
     def made() -> str:
         return draw_file(paint, key="k", title="T <&>", description="D", height=100)
 
     root = ElementTree.fromstring(made())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert root.find("{*}title").text == "T <&>"  # type: ignore[union-attr]
-    assert "prefers-color-scheme:dark" in (root.find("{*}style").text or "")  # type: ignore[union-attr]
+    assert root.find("{*}title").text == "T <&>"
+    assert "prefers-color-scheme:dark" in (root.find("{*}style").text or "")
     assert made() == made()
 
 
