@@ -63,27 +63,31 @@ def quality_svg(results: dict[str, Any]) -> str:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for index, program in enumerate(programs):
+        highest = max(program["kl"] for program in programs)
+        labelled: list[tuple[float, float]] = []
+        for index, program in enumerate(sorted(programs, key=lambda one: one["bits_per_weight"])):
             bits, kl, error = (program[key] for key in ("bits_per_weight", "kl", "kl_error"))
             axes.errorbar(
                 [bits], [kl], yerr=[error], color=SERIES[index], marker=MARKERS[index], ms=8,
                 ls="", capsize=3, clip_on=False,
             )  # fmt: skip
+            near = [1 for x, y in labelled if bits - x < 6 and abs(kl - y) < highest / 6]
+            labelled.append((bits, kl))
             axes.annotate(
-                f"{program['title']}\n{bits:.2f} bits, {kl:.2g} nats",
+                f"{program['title']}\n{bits:.2f} bits, {kl:.3f} nats",
                 (bits, kl),
                 textcoords="offset points",
-                xytext=(10, 4),
+                xytext=(10, 4 + 32 * len(near)),  # above the label of a point to the left
                 size=10,
-                color=INK,
+                color=SERIES[index],
             )
         axes.set_xlim(4, 1.35 * max(program["bits_per_weight"] for program in programs))
-        axes.set_ylim(0, 1.25 * max(program["kl"] for program in programs))
+        axes.set_ylim(0, 1.25 * highest)
         axes.set_xlabel("bits per weight")
-        axes.set_title("KL divergence from the float32 program, nats a token")
+        axes.set_title(f"{results['model']}: KL divergence from float32, nats a token")
 
     described = "; ".join(
-        f"{program['title']}: {program['kl']:.2g} nats at {program['bits_per_weight']:.2f} bits"
+        f"{program['title']}: {program['kl']:.3f} nats at {program['bits_per_weight']:.2f} bits"
         for program in programs
     )
     return draw_file(
