@@ -1,13 +1,18 @@
-"""Print docs/cli.md: the --help of every verb. `make docs` writes it, a test compares it."""
+"""Print docs/cli.md, the --help of every verb; with --man the man page, docs/edge-llm.1.
+`make docs` writes both, a test compares them."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 os.environ["COLUMNS"] = "92"  # argparse wraps to the terminal; the page must not
 os.environ["NO_COLOR"] = "1"
 
+from argparse_manpage.manpage import Manpage
+
+from edge_llm import __version__
 from edge_llm.cli.main import build_parser
 
 
@@ -31,5 +36,13 @@ def _block(command: str, parser: argparse.ArgumentParser) -> str:
     return f"```\n$ {command}\n{parser.format_help().rstrip()}\n```\n"
 
 
+def man() -> str:
+    """Return the man page, which says the version in place of the day that it was made on."""
+    _, *lines = str(Manpage(build_parser())).splitlines()
+    lines[1] = "edge\\-llm \\- run LLMs on this machine"  # under NAME
+    head = f'.TH EDGE\\-LLM "1" "" "edge\\-llm {__version__}" "User Commands"'
+    return "\n".join([head, *lines, ""])
+
+
 if __name__ == "__main__":
-    print(page(), end="")
+    print(man() if "--man" in sys.argv else page(), end="")

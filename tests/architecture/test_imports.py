@@ -70,7 +70,7 @@ LAZY: dict[str, tuple[set[str], set[str]]] = {
     "catalogue": ({"program"}, {"yaml", "huggingface_hub"}),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server", "charts"},
-        {"tqdm", "numpy", "rich", "markdown_it"},
+        {"argcomplete", "markdown_it", "numpy", "rich", "tqdm"},
     ),
 }
 

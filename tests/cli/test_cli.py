@@ -348,3 +348,40 @@ def test_a_terminal_without_the_character(program: Path) -> None:
     done = child("ls", redirect="", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "caf?" in done.stdout
+
+
+def test_no_verb_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["help"], ["--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 0
+        assert "usage: edge-llm" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["help", "run"])
+    assert "usage: edge-llm run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "hint"),
+    [
+        (["exprot"], "there is no verb 'exprot'", "did you mean export?"),
+        (["dance"], "there is no verb 'dance'", "`edge-llm --help`"),
+        (["run", "--temprature", "1", "hi"], "edge-llm run has no option --temprature",
+         "did you mean --temperature?"),
+        (["run", "--temprature=1", "hi"], "no option --temprature", "--temperature"),
+        (["serve", "--prot", "1"], "edge-llm serve has no option --prot", "--port"),
+        (["export", "-q", "8da4"], "argument --quant/-q", "`edge-llm export --help`"),
+        (["help", "dance"], "there is no verb 'dance'", "--help"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_told_with_what_was_meant(
+    command: list[str], error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ")
+    assert error in first
+    assert second.startswith("hint: ")
+    assert hint in second

@@ -140,7 +140,8 @@ def test_nginx_accepts_its_file(tmp_path: Path) -> None:
     (tmp_path / "site.conf").write_text(site.replace("/etc/nginx/certificates", str(tmp_path)))
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     folders = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-    main = f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {folders} include {tmp_path}/site.conf; }}"
+    http = f"access_log off; {folders} include {tmp_path}/site.conf;"
+    main = f"pid {tmp_path}/pid; events {{}} http {{ {http} }}"
     (tmp_path / "nginx.conf").write_text(main)
     done = _run("nginx", "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"))
     assert done.returncode == 0, done.stderr

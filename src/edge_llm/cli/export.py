@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
 from edge_llm.cli.console import Progress, human_bytes, print_json, say
+from edge_llm.cli.programs import model_of
+from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.export.compare import Subject
@@ -23,13 +25,13 @@ def add_parser(verbs: Any) -> None:
         "check the file against eager PyTorch.",
     )
     parser.add_argument(
-        "--model",
-        "-m",
-        required=True,
-        metavar="PATH|NAME|hf:ORG/NAME",
-        help="a Hugging Face directory, a GGUF file, a catalogue name (edge-llm ls), or "
+        "name",
+        nargs="?",
+        metavar="MODEL",
+        help="a Hugging Face directory, a GGUF file, a catalogue name (edge-llm ls --all), or "
         "hf:ORG/NAME[/FILE.gguf][@REVISION]",
     )
+    parser.add_argument("--model", "-m", metavar="MODEL", help="the same by name")
     parser.add_argument(
         "--quant",
         "-q",
@@ -86,6 +88,9 @@ def add_parser(verbs: Any) -> None:
         help="show the report beside that of another program",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--verbose", "-v", action="store_true", help="print the whole report, not its totals"
+    )
     parser.set_defaults(run=run)
 
 
@@ -97,9 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.export.pipeline import make_program
     from edge_llm.export.recipes.file import load_recipe
 
+    model_name = model_of(arguments)
+    if model_name is None:
+        raise RequestError("no model is named, expected `edge-llm export MODEL`")
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either
     asked = {
-        "model": arguments.model,
+        "model": model_name,
         "scheme": arguments.quant,
         "group_size": arguments.group_size,
         "context": arguments.context,
@@ -108,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         "adapters": [_adapter(text) for text in arguments.adapters] or None,
     }
     # A wrong name is refused now; a right one is fetched once all else is known to be right.
-    model = catalogue.identify(arguments.model)
+    model = catalogue.identify(model_name)
     usual = model.recipe if isinstance(model, catalogue.Entry) else "8da4w"
     recipe = load_recipe(
         arguments.recipe or arguments.quant or usual,
@@ -121,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _dry_run(recipe, other, as_json=arguments.json)
     progress = Progress()
     try:
-        fetch(arguments.model, progress)
+        fetch(model_name, progress)
         made = make_program(recipe, output=arguments.output, progress=progress)
     finally:
         progress.close()
@@ -130,10 +138,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({**made.to_json(), "compare": comparison})
         return 0
-    say(made.describe())
+    if arguments.verbose:
+        say(made.describe())
     if comparison is not None:
         say(side_by_side(comparison))
-    say(f"{made.path} ({human_bytes(program.file_bytes)})")
+    say(
+        f"{made.path.name}: {human_bytes(program.file_bytes)}, "
+        f"{made.report['bits_per_weight']:.2f} bits per weight, "
+        f"made in {sum(made.seconds.values()):.0f} s"
+    )
     print(made.path, file=sys.stdout)
     return 0
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from edge_llm import __version__
+from edge_llm.cli.parser import Parser, suggested
 from edge_llm.errors import EdgeLLMError
 
 # The verbs, and the modules of this package that they are in.
@@ -29,35 +30,39 @@ VERBS = {
     "verify": "verify",
     "default": "config",
     "config": "config",
+    "completion": "completion",
     "ls": "store",
     "pull": "store",
     "rm": "store",
 }
 
 
-def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+def build_parser(verb: str | None = None) -> Parser:
     """Return the parser of all verbs; or with ``verb``, if there is such, of that one's module
     alone: the others need not be imported to run it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edge-llm",
-        description="Export a PyTorch LLM to one program file and run it here, without PyTorch.",
+        description="Run LLMs on this machine. Begin with `edge-llm chat`: the first time it "
+        "fetches a small model. `edge-llm VERB --help` says more about each verb.",
     )
     parser.add_argument("--version", action="version", version=f"edge-llm {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values()):
         import_module(f"edge_llm.cli.{module}").add_parser(verbs)
-    for made in verbs.choices.values():
-        made.allow_abbrev = False  # a mistyped option is an error, not another option
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and returns its exit status."""
+    """Run one command and return its exit status."""
     _open_streams()
     # The threads that numpy starts when imported: nothing here multiplies matrices with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = build_parser(argv[0] if argv else None).parse_args(argv)
+    if "_ARGCOMPLETE" in os.environ:
+        from edge_llm.cli.completion import complete
+
+        complete(build_parser())
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parsed(argv)
     arguments.argv = tuple(argv)  # a page says which command made it
     try:
         status: int = arguments.run(arguments)
@@ -81,6 +86,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """Return what the command line says; without a verb, it asks for help."""
+    if not argv or argv == ["help"]:
+        argv = ["--help"]
+    if argv[0] == "help":
+        argv = [argv[1], "--help"]
+    if not argv[0].startswith("-") and argv[0] not in VERBS:
+        Parser(prog="edge-llm").fail(f"there is no verb {argv[0]!r}", suggested(argv[0], VERBS))
+    parser = build_parser(argv[0])
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        verbs = parser.verbs
+        verbs[arguments.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return arguments
 
 
 def _open_streams() -> None:

@@ -21,10 +21,20 @@ def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = Tr
         "here; with none, a small model is made)"
     )
     if positional:
-        parser.add_argument("name", nargs="?", metavar="MODEL", help=meaning)
-    parser.add_argument(
-        "--model", "-m", metavar="MODEL", help="the same by name" if positional else meaning
-    )
+        _completed(parser.add_argument("name", nargs="?", metavar="MODEL", help=meaning))
+    again = "the same by name" if positional else meaning
+    _completed(parser.add_argument("--model", "-m", metavar="MODEL", help=again))
+
+
+def _completed(action: argparse.Action) -> None:
+    """Let shells complete names of programs and models here."""
+
+    def names(prefix: str, **context: object) -> list[str]:
+        from edge_llm.cli.completion import model_names
+
+        return model_names(prefix)
+
+    action.completer = names  # type: ignore[attr-defined]
 
 
 def model_of(arguments: argparse.Namespace) -> str | None:
