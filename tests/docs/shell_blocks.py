@@ -38,7 +38,7 @@ class Line:
 
     def commands(self) -> list[list[str]]:
         """Return the words of each simple command, without redirections and assignments."""
-        lexer = shlex.shlex(self.text, posix=True, punctuation_chars=";&|<>")
+        lexer = shlex.shlex(self.text.replace("\\\n", " "), posix=True, punctuation_chars=";&|<>")
         lexer.whitespace_split = True
         lexer.commenters = "#"
         commands: list[list[str]] = [[]]
