@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow test-clients check lint format operators plans docs bench bench-peers bench-against sanitize wheel clean
+.PHONY: FORCE help install demo test test-slow test-clients check lint format operators plans docs bench bench-peers bench-against sanitize wheel site clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
 	@echo "make test-clients  real clients (openai, langchain, ...) against our server: pinned, in environments of their own"
 	@echo "make sanitize    native and engine tests under AddressSanitizer, UBSan and ThreadSanitizer"
+	@echo "make site        the documentation as a site, into build/site/html"
 	@echo "make wheel       sdist and wheel for this machine, into dist/"
 
 install: $(STAMP)
@@ -92,6 +93,16 @@ sanitize: $(STAMP)
 
 wheel:
 	$(PYTHON) tools/wheel.py
+
+SITE := build/site/env
+site: $(SITE)/.installed
+	$(SITE)/bin/python tools/site.py
+
+# An environment of its own: the site needs nothing of ours.
+$(SITE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet 'mkdocs-material>=9.5'
+	touch $@
 
 clean:
 	rm -rf build dist $(VENV)

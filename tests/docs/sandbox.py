@@ -94,13 +94,14 @@ class Sandbox:
         # so that an HTTP error is one of the command
         (folder / "home" / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
         text = "The quick brown fox jumps over the lazy dog. " * 200
-        for name in ("FILE", "text.txt", "notes.txt"):
+        for name in ("FILE", "text.txt", "notes.txt", "articles.txt"):
             (self._folder / name).write_text(text, encoding="utf-8")
         store = folder / "store" / "programs"
         store.mkdir(parents=True)
-        for name in ("NAME", "my-model", "smollm2-135m-8da4w"):
+        published = [f"smollm2-135m-{scheme}" for scheme in ("8da4w", "8da8w", "fp32")]
+        for name in ("NAME", "my-model", *published):
             shutil.copyfile(program, store / f"{name}.edge")
-        self._command("edge-llm default NAME")
+        self._command(f"edge-llm default {published[0]}")
 
     def run(self, line: Line) -> None:
         """Run a line of a page. A server goes on in the background, once it answers, until the next
