@@ -77,7 +77,7 @@ def quality_svg(results: dict[str, Any]) -> str:
                 f"{program['title']}\n{bits:.2f} bits, {kl:.3f} nats",
                 (bits, kl),
                 textcoords="offset points",
-                xytext=(10, 4 + 32 * len(near)),  # above the label of a point to the left
+                xytext=(10, 10 + 32 * len(near)),  # above the label of a point to the left
                 size=10,
                 color=SERIES[index],
             )

@@ -30,7 +30,8 @@ def error_by_layer(errors: Mapping[str, Sequence[float]], reference: str) -> Cha
         key="error-layers",
         title="Error by layer",
         description=description,
-        what="% of the reference",
+        what="difference, % of the reference",
+        unit="%",
     )
 
 
@@ -48,6 +49,7 @@ def sqnr_by_layer(
         description=f"Decibels for each kind of weight by layer, more is better. The lowest is "
         f"{kind} of layer {layer} with {ratio:.1f} dB.",
         what="signal to noise, dB",
+        unit="dB",
         bottom=None,
     )
 
@@ -59,13 +61,14 @@ def _chart(
     title: str,
     description: str,
     what: str,
+    unit: str,
     bottom: float | None = 0,
 ) -> Chart:
     paint = _painter(lines, what, bottom)
     columns = [dict(line) for line in lines.values()]
     layers = sorted({layer for column in columns for layer in column})
     rows = tuple((layer, *(column.get(layer) for column in columns)) for layer in layers)
-    head = ("layer", *(f"{name}, {what}" for name in lines))
+    head = ("layer", *(f"{name}, {unit}" for name in lines))
     height = 230 + 17 * -(-len(lines) // 2)
     svg = draw(paint, key=key, title=title, description=description, height=height)
     return Chart(key, title, description, svg, head, rows)

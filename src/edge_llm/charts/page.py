@@ -20,7 +20,7 @@ p{margin:.25rem 0 .75rem}
 .facts dd{margin:0}
 code{font:.92em ui-monospace,monospace}
 figure{margin:0}
-svg{display:block;width:100%;height:auto}
+svg{display:block;width:100%;max-width:38rem;height:auto}
 .numbers{overflow-x:auto;margin-top:.5rem}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums;width:100%}
 caption{text-align:left;color:var(--muted);padding:.25rem 0}
@@ -28,7 +28,7 @@ th,td{padding:.2rem .6rem .2rem 0;text-align:left;border-bottom:1px solid var(--
 overflow-wrap:normal;vertical-align:top}
 th{color:var(--muted);font-weight:600}
 .number{text-align:right}
-@media print{body{max-width:none;font-size:11pt;padding:0}figure{break-inside:avoid}
+@media print{body{max-width:none;font-size:10pt;padding:0}svg{max-width:11cm}figure{break-inside:avoid}
 h2{break-after:avoid}tr{break-inside:avoid}.numbers{overflow:visible}}
 """
 

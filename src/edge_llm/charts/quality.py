@@ -53,7 +53,7 @@ def quality_by_size(programs: Sequence[Sized], figure_name: str) -> Chart:
     key, title = "quality", "Quality against size"
     best = min(programs, key=lambda program: program.value)
     description = (
-        f"A point for each of {len(programs)} programs: {figure_name} against bits per weight, "
+        f"A point for each program: {figure_name} against bits per weight, "
         f"with standard errors. The lowest is {best.name}: {best.value:.4g} at "
         f"{best.bits:.2f} bits."
     )

@@ -33,7 +33,7 @@ def by_window(values: Mapping[str, Sequence[float]], figure_name: str) -> Chart:
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{figure_name} of a window")
+        axes.set_xlabel(f"each window: {figure_name}")
 
     key, title = "windows", "Window by window"
     described = []

@@ -106,7 +106,11 @@ def write_eval_page(
         name: _windows(program.quality) for name, program in zip(names, programs, strict=True)
     }
     charts.append(by_window(windows, figure))
-    title = f"Quality of {' and '.join(names)}" if len(names) < 3 else f"{len(names)} programs"
+    title = (
+        f"Quality of {' and '.join(names)}"
+        if len(names) < 3
+        else f"Quality of {len(names)} programs"
+    )
     text = page(
         title,
         facts=_facts(arguments, programs, names, reference),
