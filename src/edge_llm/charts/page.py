@@ -28,7 +28,8 @@ th,td{padding:.2rem .6rem .2rem 0;text-align:left;border-bottom:1px solid var(--
 overflow-wrap:normal;vertical-align:top}
 th{color:var(--muted);font-weight:600}
 .number{text-align:right}
-@media print{body{max-width:none;font-size:10pt;padding:0}svg{max-width:11cm}figure{break-inside:avoid}
+@media print{body{max-width:none;font-size:10pt;padding:0}svg{max-width:11cm}
+figure{break-inside:avoid}
 h2{break-after:avoid}tr{break-inside:avoid}.numbers{overflow:visible}}
 """
 
