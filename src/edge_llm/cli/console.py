@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,14 +38,60 @@ def check_text(text: str) -> None:
         raise RequestError("what was typed is not valid text in this terminal's encoding") from exc
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return columns padded to their widest cell, numbers to the right."""
+def columns() -> int | None:
+    """Return how wide output may be: the terminal, or COLUMNS; None in a pipe, where nothing is
+    folded."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return max(shutil.get_terminal_size().columns, 20)
+    return None
+
+
+def fitted(text: str) -> str:
+    """Return ``text`` with lines that are too wide folded between words; what follows goes under
+    the line's second column, or is indented."""
+    width = columns()
+    if width is None:
+        return text
+    return "\n".join(part for line in text.splitlines() for part in _folded(line, width))
+
+
+def _folded(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    gap = re.match(r"\s*\S+(?: \S+)*? {2,}", line)
+    indent = len(line) - len(line.lstrip()) + 2
+    if gap is not None and gap.end() <= width // 2:
+        indent = gap.end()
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], *, optional: Sequence[str] = ()
+) -> str:
+    """Return columns padded to their widest cell, numbers to the right. Where that is wider than
+    the terminal, columns of ``optional`` are left out, the first one first, and then texts are
+    folded within their cells."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [
         all(isinstance(row[column], int | float) or row[column] is None for row in rows)
         for column in range(len(head))
     ]
+    kept = list(range(len(head)))
+    room, dropped = columns(), [head.index(name) for name in optional]
+    while room is not None and _width(cells, kept) > room and dropped:
+        kept.remove(dropped.pop(0))
+    cells = [[row[column] for column in kept] for row in cells]
+    right = [right[column] for column in kept]
+    if room is not None and _width(cells, range(len(kept))) > room:
+        return _narrow(cells, right, room)
+    widths = [max(len(row[column]) for row in cells) for column in range(len(kept))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)
@@ -48,6 +99,33 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+def _width(cells: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    widths = (max(len(row[column]) for row in cells) for column in kept)
+    return sum(widths) + 2 * (len(kept) - 1)
+
+
+def _narrow(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    head, *rows = cells
+    for index, (name, to_right) in enumerate(zip(head, right, strict=True)):
+        # Words of headings may go under each other; numbers stay whole.
+        words = [word for cell in (name, *(row[index] for row in rows)) for word in cell.split()]
+        made.add_column(
+            justify="right" if to_right else "left",
+            overflow="fold",
+            min_width=max(map(len, words), default=1) if to_right else 8,
+        )
+    for row in cells:
+        made.add_row(*row)
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None, markup=False, highlight=False)
+    console.print(made)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def human_bytes(count: float) -> str:
@@ -68,26 +146,68 @@ def _cell(value: object) -> str:
 
 
 class Progress:
-    """Progress bars of the stages of an export or a download, on stderr; silent if that is not a
-    terminal. Called as ``progress(stage, done, total)``."""
+    """A progress bar of the stages of an export or a download, on stderr; silent where that is no
+    terminal. Called as ``progress(stage, done, total)``; what cannot be counted has a total of 1.
+
+    The bar is drawn by a thread of its own, so that the seconds go on where nothing is reported."""
 
     def __init__(self) -> None:
-        self._stage: str | None = None
         self._bar: Any = None
+        self._stage: str | None = None
+        self._task: Any = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             return
+        if self._bar is None:
+            self._bar = _bar()
+            self._bar.start()
+        counted = total > 1
         if stage != self._stage:
-            from tqdm import tqdm
-
-            self.close()
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            unit = "bytes" if stage in _IN_BYTES else ""
+            self._task = self._bar.add_task(stage, total=total if counted else None, unit=unit)
             self._stage = stage
-            self._bar = tqdm(desc=stage, total=total, leave=False, unit_scale=True)
-        self._bar.n = done
-        self._bar.refresh()
+        if counted:
+            self._bar.update(self._task, completed=done, total=total)
+        if done >= total:
+            self._bar.refresh()  # the end of a stage is seen, however short it was
 
     def close(self) -> None:
+        """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
-        self._bar = self._stage = None
+            self._bar.stop()
+        self._bar = self._stage = self._task = None
+
+
+# The stages that count bytes; others count weights, windows or measurements.
+_IN_BYTES = ("download", "unpack", "hash sources", "check")
+
+
+def _bar() -> Any:
+    """Return a bar of one stage: its name, the bar, how much of what is done, the rate, the seconds
+    so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Amount(ProgressColumn):
+        """12.3 of 98.4 MB, 40.1 MB/s; or a share, where it is no bytes."""
+
+        def render(self, task: Any) -> Text:
+            if task.total is None:
+                return Text("")
+            if task.fields["unit"] != "bytes":
+                return Text(f"{task.percentage:.0f}%")
+            rate = f", {human_bytes(task.speed)}/s" if task.speed else ""
+            return Text(f"{task.completed / 1e6:.1f} of {task.total / 1e6:.1f} MB{rate}")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        Amount(),
+        TimeElapsedColumn(),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )

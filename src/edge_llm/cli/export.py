@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
-from edge_llm.cli.console import Progress, human_bytes, print_json, say
+from edge_llm.cli.console import Progress, fitted, human_bytes, print_json, say
 from edge_llm.cli.programs import model_of
 from edge_llm.errors import RequestError
 
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({**made.to_json(), "compare": comparison})
         return 0
     if arguments.verbose:
-        say(made.describe())
+        say(fitted(made.describe()))
     if comparison is not None:
         say(side_by_side(comparison))
     say(
@@ -173,7 +173,7 @@ def _dry_run(recipe: Recipe, other: Subject | None, *, as_json: bool) -> int:
     if as_json:
         print_json(document | {"compare": comparison})
         return 0
-    print(describe(document))
+    print(fitted(describe(document)))
     if comparison is not None:
         print("\n" + side_by_side(comparison))
     return 0

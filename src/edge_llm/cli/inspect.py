@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
-from edge_llm.cli.console import human_bytes, print_json, table
+from edge_llm.cli.console import fitted, human_bytes, print_json, table
 from edge_llm.cli.programs import add_model_argument, examined_program
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
                 }
             )
             return 0
-        print(_overview(program))
+        print(fitted(_overview(program)))
         if arguments.weights:
             print("\n" + _weights(program))
         if arguments.plan:
@@ -78,7 +78,7 @@ def _overview(program: Program) -> str:
         ("model", f"{model.name} ({model.family}, {model.parameters / 1e6:.1f} M parameters)"),
         ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
         ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
-        ("recipe", ", ".join(f"{key} {value}" for key, value in program.documents.recipe.items())),
+        ("recipe", _recipe(program.documents.recipe)),
         ("KV cache", f"{human_bytes(kv_bytes(plan, 0, program.documents.model.kv_dtype))} a token"),
         ("read per token", human_bytes(weight_bytes(plan))),
         ("stop ids", ", ".join(map(str, generation.stop_ids))),
@@ -93,6 +93,12 @@ def _overview(program: Program) -> str:
     if (judge := program.documents.rerank) is not None:
         rows.append(("reranks", f"by token {judge.yes_id} against {judge.no_id}"))
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    """Return what was asked for: the usual, which is nothing or off, is left out."""
+    said = {key: value for key, value in recipe.items() if value not in (None, {}, [], False)}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said.items())
 
 
 def _report(program: Program) -> str:
@@ -112,7 +118,7 @@ def _weights(program: Program) -> str:
         rows = [[row[key] for key in keys] for row in program.documents.report["weights"]]
     except (KeyError, TypeError):
         return _NO_REPORT
-    return table(head, rows)
+    return table(head, rows, optional=("TENSOR", "SHAPE", "SOURCE", "BYTES", "OUTCOME"))
 
 
 def _instructions(program: Program) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edge_llm.cli.console import human_bytes, print_json, table
+from edge_llm.cli.console import fitted, human_bytes, print_json, table
 from edge_llm.cli.prediction import HERE, OVERHEAD_BYTES, Wanted, predict
 from edge_llm.cli.programs import model_of
 from edge_llm.errors import RequestError
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(document)
     else:
-        print(describe(document))
+        print(fitted(describe(document)))
     return 0
 
 
@@ -101,7 +101,7 @@ def describe(document: dict[str, Any]) -> str:
         )
         for device in devices
     ]
-    lines += [table(head, rows), "", "Tokens a second, predicted:"]
+    lines += [table(head, rows, optional=("GOP/S", "GB/S")), "", "Tokens a second, predicted:"]
     return "\n".join([*lines, *(line for d in document["devices"] for line in _how(d))])
 
 

@@ -119,7 +119,7 @@ def describe(kind: str, profile: Profile, limits: Ceilings) -> str:
         what = f"prefill of {profile.tokens} tokens after {profile.depth}"
     head = (
         f"{what}: {1e3 * profile.seconds:.3f} ms, {profile.tokens / profile.seconds:.1f} tokens/s, "
-        f"{profile.threads} threads, {limits.isa} (mean of the fastest {profile.runs})\n"
+        f"{profile.threads} threads, {limits.isa}\n(mean of the fastest {profile.runs})\n"
         f"ceilings of {limits.threads} threads: {limits.bytes_per_second / 1e9:.1f} GB/s read, "
         f"{limits.operations_per_second / 1e9:.0f} GOP/s int8"
     )
