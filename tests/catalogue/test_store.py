@@ -100,14 +100,17 @@ def test_resolve_and_remove_a_fetched_package(home: Path) -> None:
     folder.mkdir(parents=True)
     file = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
     file.write_bytes(b"GGUF")
-    assert catalogue.resolve("smollm2-135m") == file
-    assert catalogue.remove("smollm2-135m") == [folder]
+    assert catalogue.locate("smollm2-135m") == file
+    with pytest.raises(SourceError, match=r"is damaged: 4 bytes") as caught:
+        catalogue.resolve("smollm2-135m")
+    assert hint_of(caught.value) == "`edge-llm pull smollm2-135m` fetches it again."
+    assert catalogue.remove("smollm2-135m").paths == [folder]
     assert not folder.exists()
 
 
 def test_remove_a_program(programs: Path) -> None:
-    assert catalogue.remove("mine") == [programs / "mine.edge"]
-    assert catalogue.remove("smollm2-135m-fp32.edge") == [programs / "smollm2-135m-fp32.edge"]
+    assert catalogue.remove("mine").paths == [programs / "mine.edge"]
+    assert catalogue.remove("smollm2-135m-fp32.edge").paths == [programs / "smollm2-135m-fp32.edge"]
     assert [program.name for program in catalogue.list_programs()] == ["smollm2-135m-8da4w"]
 
 

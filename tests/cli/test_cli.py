@@ -245,15 +245,34 @@ def test_verify(
 
 
 def test_ls_and_rm(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second, third = (program.with_name(f"{name}.edge") for name in ("second", "third"))
     assert main(["ls", "--json"]) == 0
     document = json_of(capsys)
-    assert [item["name"] for item in document["programs"]] == ["tiny-8da4w"]
-    assert "smollm2-135m" in [entry["name"] for entry in document["models"]]
+    assert document.keys() == {"programs"}
+    (listed,) = document["programs"]
+    assert (listed["name"], listed["scheme"], listed["default"]) == ("tiny-8da4w", "8da4w", True)
+    assert listed["bytes"] == program.stat().st_size
+    assert main(["ls", "--all", "--json"]) == 0
+    assert "smollm2-135m" in [entry["name"] for entry in json_of(capsys)["models"]]
+    for copy in (second, third):
+        copy.write_bytes(program.read_bytes())
+    assert main(["default", "second"]) == 0
+    capsys.readouterr()
     assert main(["ls"]) == 0
-    assert "tiny-8da4w" in capsys.readouterr().out
-    assert main(["rm", "tiny-8da4w"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.endswith("default")] == ["second"]
+    assert not any("smollm2" in line for line in lines)
+    assert main(["rm", "tiny-8da4w", "-m", "second"]) == 0
+    said = capsys.readouterr().err
+    assert "second was the default" in said
+    assert f"{2 * third.stat().st_size / 1e3:.1f} kB of the disk are free again" in said
     assert not program.exists()
-    assert main(["rm", "tiny-8da4w"]) == 1
+    assert not second.exists()
+    assert main(["rm", "thrid", "third", "tiny-8da4w"]) == 1
+    said = capsys.readouterr().err
+    assert "Did you mean third?" in said
+    assert not third.exists()  # the others went
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_base_stays_small(wheel: Path) -> None:
 
 def test_first_commands_run(installed: Installed) -> None:
     """Those that someone types first, with nothing in the store."""
-    assert "smollm2-135m" in installed.run("edge-llm", "ls")
+    assert "smollm2-135m" in installed.run("edge-llm", "ls", "--all")
     assert "--allowed-host" in installed.run("edge-llm", "serve", "--help")
 
 

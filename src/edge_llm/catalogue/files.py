@@ -1,14 +1,19 @@
-"""Watching files grow while something else writes them."""
+"""Files while they are fetched: watched as they grow, and scratch folders that leave nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 POLL_SECONDS = 0.2
+_LOCK = ".lock"
 
 
 def bytes_under(folder: Path) -> int:
@@ -43,3 +48,33 @@ def report_growth(
         ended.set()
         thread.join()
     progress("download", total, total)
+
+
+def try_lock(file: IO[bytes]) -> bool:
+    """Take the lock of an open file, which its process holds until it closes it or ends. Return
+    False if another process has it, or the system has no such locks."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder in ``folder``, removed at the end, and remove first what killed processes
+    left of theirs."""
+    for left in folder.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError), (left / _LOCK).open("r+b") as lock:
+            if try_lock(lock):
+                shutil.rmtree(left, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as name,
+        (Path(name) / _LOCK).open("xb") as lock,
+    ):
+        try_lock(lock)
+        yield Path(name)

@@ -7,14 +7,15 @@ whole, and this module writes the ref when every file is, so that nothing half-d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_llm.catalogue.files import report_growth
+from edge_llm.catalogue.files import report_growth, try_lock
 from edge_llm.catalogue.layout import (
     find_checkpoint,
     gguf_files,
@@ -49,7 +50,7 @@ def advice(source: HubSource) -> str:
 
 def cached(source: HubSource) -> Path | None:
     """Return the model's folder or GGUF file in the cache, if it is whole; uses no network."""
-    folder = _repository_folder(source)
+    folder = repository_folder(source)
     if folder is None:
         return None
     revision = source.revision or _MAIN
@@ -104,7 +105,7 @@ def fetch(source: HubSource, progress: Progress) -> Path:
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         names = _choose(source, sizes)
-        folder, commit = _repository_folder(source), info.sha or ""
+        folder, commit = repository_folder(source), info.sha or ""
         if folder is None or not _COMMIT.fullmatch(commit):
             raise SourceError(f"Hugging Face gave no commit for {source}: {info.sha!r}")
         snapshot = folder / "snapshots" / commit
@@ -115,6 +116,7 @@ def fetch(source: HubSource, progress: Progress) -> Path:
         with report_growth(folder, sum(missing.values()), progress):
             for name in missing:
                 hf_hub_download(source.repository, name, revision=commit)
+        _clear_leftovers(folder)
         _write_ref(folder, source.revision or _MAIN, commit)
     except errors.GatedRepoError as exc:
         raise SourceError(
@@ -144,6 +146,25 @@ def fetch(source: HubSource, progress: Progress) -> Path:
     return path
 
 
+def files_of(found: Path) -> list[Path]:
+    """Return the files of what `cached` gives."""
+    if found.is_file():
+        return [found.parent / name for name in gguf_parts(found.name)]
+    names = [str(PurePosixPath(path.relative_to(found))) for path in found.rglob("*")]
+    return [found / name for name in wanted(names) if (found / name).is_file()]
+
+
+def discard(file: Path) -> None:
+    """Delete one file of a snapshot and what it links to, so that `fetch` gets it again.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    blob = file.resolve()
+    file.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
 def remove(source: HubSource) -> list[Path]:
     """Delete the model from the cache, with what an interrupted download left: all of the
     repository, or with ``revision`` that one, or with ``file`` that one.
@@ -154,7 +175,7 @@ def remove(source: HubSource) -> list[Path]:
     Raises:
         OSError: it cannot be deleted.
     """
-    folder = _repository_folder(source)
+    folder = repository_folder(source)
     if folder is None or not folder.is_dir():
         return []
     if source.file is None and source.revision is None:
@@ -231,7 +252,7 @@ def _gate(source: HubSource) -> str:
     )
 
 
-def _repository_folder(source: HubSource) -> Path | None:
+def repository_folder(source: HubSource) -> Path | None:
     """Return the repository's place in the cache; None without the client, which knows it."""
     try:
         from huggingface_hub import constants
@@ -250,6 +271,21 @@ def _check_room(source: HubSource, folder: Path, needed: int) -> None:
         )
 
 
+def _clear_leftovers(folder: Path) -> None:
+    """Delete what interrupted downloads left of files that the repository has no more; a file that
+    another process is fetching is locked by the client."""
+    locks = folder.parent / ".locks" / folder.name
+    for part in (folder / "blobs").glob("*.incomplete"):
+        with contextlib.suppress(OSError):
+            path = locks / f"{part.name.removesuffix('.incomplete')}.lock"
+            if not path.exists():
+                part.unlink()
+                continue
+            with path.open("r+b") as lock:
+                if try_lock(lock):
+                    part.unlink()
+
+
 def _write_ref(folder: Path, revision: str, commit: str) -> None:
     if revision == commit:
         return
@@ -264,6 +300,8 @@ def _write_ref(folder: Path, revision: str, commit: str) -> None:
 
 
 def _reason(exc: Any) -> str:
+    if any(kind.__name__ == "ConnectError" for kind in type(exc).__mro__):
+        return f"it cannot be reached ({exc})"
     if isinstance(exc, OSError) and exc.errno is not None and exc.strerror:
         return f"{exc.strerror}{f': {exc.filename}' if exc.filename else ''}"
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

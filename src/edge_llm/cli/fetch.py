@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_llm.cli.console import Progress, human_bytes, say
+
+if TYPE_CHECKING:
+    from edge_llm.catalogue.models import Model
 
 
 def fetch(source: str, progress: Progress) -> Path:
@@ -19,11 +23,18 @@ def fetch(source: str, progress: Progress) -> Path:
     located = catalogue.locate(source)
     if isinstance(located, Path):
         return located
+    announce(located)
+    return catalogue.pull(source, progress=progress)
+
+
+def announce(located: Path | Model) -> None:
+    """Say what is fetched, from where and how large, unless it is here."""
+    from edge_llm import catalogue
+
     if isinstance(located, catalogue.HubSource):
         say(f"fetching {located} from {located.origin}")
-        return catalogue.pull(str(located), progress=progress)
-    say(
-        f"fetching {located.name}: {human_bytes(located.download_bytes)} from {located.origin}, "
-        f"{located.licence} licence ({located.licence_url})"
-    )
-    return catalogue.pull(located.name, progress=progress)
+    elif isinstance(located, catalogue.Entry):
+        say(
+            f"fetching {located.name}: {human_bytes(located.download_bytes)} from "
+            f"{located.origin}, {located.licence} licence ({located.licence_url})"
+        )

@@ -1,0 +1,126 @@
+"""Whether files that were fetched are still what was fetched: size and time first, digests where
+those say that a file was touched, or that it was never looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_llm.catalogue.store import models_dir
+
+Progress = Callable[[str, int, int], None]
+
+_LEDGER = ".checked.json"
+_CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_GIT_BLOB = re.compile(r"[0-9a-f]{40}")
+
+
+def find_faults(
+    files: Mapping[Path, str | None], progress: Progress, *, again: bool = False
+) -> dict[Path, str]:
+    """Check files and note those that are whole, so that the next check need not read them.
+
+    Args:
+        files: with the digest of each (SHA-256, or SHA-1 as git has it of a file), or None: then
+            the digest of the last check is expected, if there was one.
+        progress: called with "check", and the bytes read and to be read; not at all where sizes
+            and times are those of the last check.
+        again: read all files, whatever their times say.
+
+    Returns:
+        What is wrong, in words, with the files that are not whole; nothing if all are.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    ledger = _read_ledger()
+    states, unread = {}, {}
+    for path, digest in files.items():
+        status = path.stat()
+        noted = ledger.get(str(path.absolute()))
+        states[path] = (status.st_size, status.st_mtime_ns)
+        known = noted if _is_note(noted) else None
+        expected = digest or (known[2] if known is not None else None)
+        seen = known is not None and tuple(known[:2]) == states[path] and known[2] == expected
+        if again or not seen:
+            unread[path] = expected, known
+    faults, done = {}, 0
+    total = sum(states[path][0] for path in unread)
+    for path, (expected, known) in unread.items():
+
+        def report(count: int, before: int = done) -> None:
+            progress("check", min(before + count, total), total)
+
+        got = digest_of(path, expected, report)
+        done += states[path][0]
+        if expected is None or got == expected:
+            ledger[str(path.absolute())] = [*states[path], got]
+            continue
+        sizes = f"{states[path][0]} bytes"
+        if known is not None and known[0] != states[path][0]:
+            sizes += f" where there were {known[0]}"
+        faults[path] = f"{sizes}, digest {got}, expected {expected}"
+        ledger.pop(str(path.absolute()), None)
+    if unread:
+        _write_ledger(ledger)
+    return faults
+
+
+def digest_of(path: Path, like: str | None, report: Callable[[int], None]) -> str:
+    """Return the digest of a file, of the kind of ``like``: SHA-1 as git has it where that has 40
+    digits, else SHA-256.
+
+    Args:
+        report: called with the bytes read so far.
+    """
+    if like is not None and _GIT_BLOB.fullmatch(like):
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    else:
+        digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            report(done)
+    return digest.hexdigest()
+
+
+def digest_in_name(path: Path) -> str | None:
+    """Return the digest that the cache of Hugging Face's client has in the name of the file that
+    ``path`` is a link to; None where there is no link, or another name."""
+    try:
+        name = Path(os.readlink(path)).name
+    except OSError:
+        return None
+    return name if _SHA256.fullmatch(name) or _GIT_BLOB.fullmatch(name) else None
+
+
+def _is_note(noted: Any) -> bool:
+    return isinstance(noted, list) and len(noted) == 3 and isinstance(noted[2], str)
+
+
+def _read_ledger() -> dict[str, Any]:
+    try:
+        found = json.loads((models_dir() / _LEDGER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_ledger(ledger: Mapping[str, Any]) -> None:
+    """Write the notes of files that are still there. Where that fails, they are read again the
+    next time."""
+    kept = {name: note for name, note in ledger.items() if Path(name).exists()}
+    temporary = models_dir() / f"{_LEDGER}.{os.getpid()}"
+    with suppress(OSError):
+        models_dir().mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        temporary.replace(models_dir() / _LEDGER)
