@@ -13,10 +13,14 @@ sys.path.append(str(Path(__file__).parent))  # shell_blocks, sandbox
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path, tiny_checkpoint: Any, tiny_program: Any) -> Iterator[Any]:
+def sandbox(
+    tmp_path: Path, tiny_checkpoint: Any, tiny_program: Any, make_gguf: Any
+) -> Iterator[Any]:
     from sandbox import Sandbox
 
     sizes = {"max_position_embeddings": 8192}
-    made = Sandbox(tmp_path, tiny_checkpoint("llama", **sizes), tiny_program("8da4w", **sizes))
+    checkpoint = tiny_checkpoint("llama", **sizes)
+    program = tiny_program("8da4w", **sizes)
+    made = Sandbox(tmp_path, checkpoint, program, make_gguf(checkpoint, "Q8_0"))
     yield made
     made.close()

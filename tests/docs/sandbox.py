@@ -65,10 +65,10 @@ def _is_published(word: str) -> bool:
 
 
 class Sandbox:
-    """A folder to run commands in. It has a checkpoint by several names, an adapter, a text and, in
-    its store, programs by the names that the pages use."""
+    """A folder to run commands in. It has a checkpoint by several names, a GGUF file, an adapter, a
+    text and, in its store, programs by the names that the pages use."""
 
-    def __init__(self, folder: Path, checkpoint: Path, program: Path) -> None:
+    def __init__(self, folder: Path, checkpoint: Path, program: Path, gguf: Path) -> None:
         self._folder = folder / "work"
         self._port = _free_port()
         self._server: subprocess.Popen[bytes] | None = None
@@ -89,13 +89,15 @@ class Sandbox:
         }
         for name in ("path/to/checkpoint", "my-finetune", "DIR"):
             shutil.copytree(checkpoint, self._folder / name)
+        shutil.copyfile(gguf, self._folder / "model.gguf")
         _write_adapter(self._folder / "my-lora", checkpoint)
         (folder / "home").mkdir()
         # so that an HTTP error is one of the command
         (folder / "home" / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
         text = "The quick brown fox jumps over the lazy dog. " * 200
-        for name in ("FILE", "text.txt", "notes.txt", "articles.txt"):
+        for name in ("FILE", "text.txt", "articles.txt"):
             (self._folder / name).write_text(text, encoding="utf-8")
+        (self._folder / "notes.txt").write_text(text[:400], encoding="utf-8")
         store = folder / "store" / "programs"
         store.mkdir(parents=True)
         published = [f"smollm2-135m-{scheme}" for scheme in ("8da4w", "8da8w", "fp32")]
