@@ -169,7 +169,7 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         f"{results['where']} Ceilings (read bandwidth, int8): {listed}. "
         "Tokens a second; in brackets the share of the ceiling, of arithmetic for prefill and of "
-        "bandwidth for decode."
+        "bandwidth for decode.\n"
     ]
     head = ["", "threads", *(f"prefill {n}" for n in PREFILLS)]
     head += [f"decode at {n:,}" for n in DEPTHS]
