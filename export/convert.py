@@ -16,6 +16,20 @@ from edge_llm.export.recipes.file import load_recipe
 _SCHEME = "8da4w"
 
 
+def program_of(name: str, progress: Progress | None = None) -> Path:
+    """Return the program that ``name`` means (see `find_program`); of a checkpoint, which is
+    fetched if need be, one is made.
+
+    Raises:
+        SourceError: there is none, or it cannot be fetched. And as `converted`.
+    """
+    if not catalogue.names_checkpoint(name):
+        return catalogue.find_program(name)
+    if catalogue.identify(name) is not None:
+        catalogue.pull(name, progress)
+    return converted(name, progress)
+
+
 def converted(source: str, progress: Progress | None = None) -> Path:
     """Return the program of ``source`` (a path, a name of the catalogue or ``hf:…``, fetched
     already), made by the usual recipe, in the store.

@@ -94,7 +94,7 @@ def test_text_is_folded_under_its_second_column(monkeypatch: pytest.MonkeyPatch)
     first, *rest = fitted(text).splitlines()
     assert first.startswith("file      a word")
     assert rest
-    assert all(line.startswith("          a") or line.startswith("          w") for line in rest)
+    assert all(line.startswith(("          a", "          w")) for line in rest)
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])

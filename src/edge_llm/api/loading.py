@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from os import PathLike
@@ -45,7 +46,9 @@ def load(
     """Open a program file and start an engine on it.
 
     Args:
-        path: a program file.
+        path: a program file, its name in the store, or what becomes one now and is kept: a GGUF
+            file, a checkpoint's folder, ``hf:ORG/NAME``, a model of the catalogue, which is fetched
+            if need be.
         threads: 0 takes the physical cores.
         context: the most tokens of a prompt and its answer together; None takes what the program
             allows. A smaller one takes less memory.
@@ -60,6 +63,9 @@ def load(
             into such pages if memory allows, "off" does neither.
 
     Raises:
+        SourceError: no such name, or it cannot be fetched (AmbiguousNameError: several programs
+            have it).
+        CheckpointError, ExportError: no program could be made of a checkpoint.
         ProgramError: the file cannot be read, or is damaged, hostile or too new.
         TokenizerError: the tokenizer in it cannot be used.
         ConfigError: an option out of range, a longer context than the program allows, or no such
@@ -80,13 +86,22 @@ def load(
     return load_with(path, config, backend=backend)
 
 
+def _found(path: str | PathLike[str]) -> Path:
+    """Return the program file that is meant: a path, or what a text names."""
+    if not isinstance(path, str) or (os.sep in path and path.endswith(".edge")):
+        return Path(path)
+    from edge_llm.export.convert import program_of
+
+    return program_of(path)
+
+
 def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native") -> LLM:
     """Open a program file and start an engine on it, with options that were read before. Raises as
     `load`."""
     module = find_backend(backend)
     if not isinstance(path, str | PathLike):
         raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
-    program = Program.open(path, huge_pages=config.huge_pages == "auto")
+    program = Program.open(_found(path), huge_pages=config.huge_pages == "auto")
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_llm.catalogue.entries import Entry, Package, find, list_models
     from edge_llm.catalogue.hub import commit_of
     from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
-    from edge_llm.catalogue.naming import find_program, means_model
+    from edge_llm.catalogue.naming import find_program, means_model, names_checkpoint
     from edge_llm.catalogue.settings import read_settings, setting
     from edge_llm.catalogue.sources import HubSource
     from edge_llm.catalogue.store import (
@@ -28,7 +28,7 @@ _HOMES = {
     "entries": ("Entry", "Package", "find", "list_models"),
     "hub": ("commit_of",),
     "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
-    "naming": ("find_program", "means_model"),
+    "naming": ("find_program", "means_model", "names_checkpoint"),
     "settings": ("read_settings", "setting"),
     "sources": ("HubSource",),
     "store": ("StoredProgram", "home", "list_programs", "models_dir", "programs_dir"),
@@ -50,6 +50,7 @@ __all__ = [
     "locate",
     "means_model",
     "models_dir",
+    "names_checkpoint",
     "programs_dir",
     "pull",
     "read_settings",

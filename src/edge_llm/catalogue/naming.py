@@ -129,3 +129,23 @@ def means_model(text: str) -> bool:
     if any(program.name == text.removesuffix(SUFFIX) for program in list_programs()):
         return True
     return any(text.lower() in map(str.lower, entry.names) for entry in list_models())
+
+
+def names_checkpoint(name: str) -> bool:
+    """Tell whether ``name`` is that of a checkpoint, and of no program: a folder or a GGUF file, or
+    ``hf:…`` or a model of the catalogue of which there is no program here.
+
+    Raises:
+        SourceError: ``hf:…`` is malformed.
+        AmbiguousNameError: several programs have the name.
+    """
+    path = expand(name)
+    if path.exists():
+        return path.is_dir() or path.suffix == ".gguf"
+    try:
+        find_program(name)
+    except AmbiguousNameError:
+        raise
+    except SourceError:
+        return path.suffix == ".gguf" or _model_name(name) is not None
+    return False

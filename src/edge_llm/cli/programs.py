@@ -191,7 +191,7 @@ def _named(model: str) -> Path:
     from edge_llm import catalogue
     from edge_llm.program.version import older_format
 
-    if _is_checkpoint(model):
+    if catalogue.names_checkpoint(model):
         return make_program(model)
     path = catalogue.find_program(model)
     # Others are refused when they are opened, with the command that exports them again.
@@ -219,25 +219,6 @@ def make_program(source: str) -> Path:
         return converted(source, progress)
     finally:
         progress.close()
-
-
-def _is_checkpoint(model: str) -> bool:
-    """Tell whether ``model`` names a checkpoint, and no program."""
-    from edge_llm import catalogue
-    from edge_llm.catalogue.store import expand
-
-    path = expand(model)
-    if path.exists():
-        return path.is_dir() or path.suffix == ".gguf"
-    try:
-        catalogue.find_program(model)
-    except SourceError:
-        try:
-            catalogue.identify(model)
-        except SourceError:
-            return False
-        return True
-    return False
 
 
 def _is_default(path: Path) -> bool:
