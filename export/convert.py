@@ -17,12 +17,14 @@ _SCHEME = "8da4w"
 
 
 def program_of(name: str, progress: Progress | None = None) -> Path:
-    """Return the program that ``name`` means (see `find_program`); of a checkpoint, which is
-    fetched if need be, one is made.
+    """Return the program that ``name`` means (see `find_program`), fetched if it is the address of
+    one; of a checkpoint, which is fetched if need be, one is made.
 
     Raises:
         SourceError: there is none, or it cannot be fetched. And as `converted`.
     """
+    if catalogue.names_program(name):
+        return catalogue.pull_program(name, progress or silent)
     if not catalogue.names_checkpoint(name):
         return catalogue.find_program(name)
     if catalogue.identify(name) is not None:

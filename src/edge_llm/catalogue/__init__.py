@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_llm.catalogue.hub import commit_of
     from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
     from edge_llm.catalogue.naming import find_program, means_model, names_checkpoint
+    from edge_llm.catalogue.ready import names_program, pull_program
     from edge_llm.catalogue.settings import read_settings, setting
     from edge_llm.catalogue.sources import HubSource
     from edge_llm.catalogue.store import (
@@ -29,6 +30,7 @@ _HOMES = {
     "hub": ("commit_of",),
     "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
     "naming": ("find_program", "means_model", "names_checkpoint"),
+    "ready": ("names_program", "pull_program"),
     "settings": ("read_settings", "setting"),
     "sources": ("HubSource",),
     "store": ("StoredProgram", "home", "list_programs", "models_dir", "programs_dir"),
@@ -51,8 +53,10 @@ __all__ = [
     "means_model",
     "models_dir",
     "names_checkpoint",
+    "names_program",
     "programs_dir",
     "pull",
+    "pull_program",
     "read_settings",
     "remove",
     "resolve",

@@ -11,10 +11,11 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edge_llm.catalogue.downloads import Address
 from edge_llm.catalogue.files import report_growth, try_lock
 from edge_llm.catalogue.layout import (
     find_checkpoint,
@@ -29,6 +30,7 @@ from edge_llm.errors import MissingDependencyError, SourceError
 Progress = Callable[[str, int, int], None]
 
 _MAIN = "main"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SITE = "https://huggingface.co"
 _LISTED = 40  # files named in an error
@@ -90,16 +92,14 @@ def fetch(source: HubSource, progress: Progress) -> Path:
             or no weights that can be read; the hint says what to do.
     """
     try:
-        from huggingface_hub import HfApi, errors, hf_hub_download
+        from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as exc:
         raise MissingDependencyError(
             f"fetching {source} needs huggingface_hub",
             hint="pip install huggingface_hub\n" + advice(source),
         ) from exc
-    # The transport's base class, whichever library this version of the client is built on.
-    transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
-    try:
+    with _explained(source):
         info = HfApi().model_info(
             source.repository, revision=source.revision or _MAIN, files_metadata=True
         )
@@ -118,24 +118,6 @@ def fetch(source: HubSource, progress: Progress) -> Path:
                 hf_hub_download(source.repository, name, revision=commit)
         _clear_leftovers(folder)
         _write_ref(folder, source.revision or _MAIN, commit)
-    except errors.GatedRepoError as exc:
-        raise SourceError(
-            f"Hugging Face does not let you have {source.repository} yet", hint=_gate(source)
-        ) from exc
-    except errors.RevisionNotFoundError as exc:
-        raise SourceError(
-            f"{source.repository} has no revision {source.revision}",
-            hint=f"Branches and commits are at {_SITE}/{source.repository}/commits.",
-        ) from exc
-    except errors.RepositoryNotFoundError as exc:
-        raise SourceError(
-            f"Hugging Face has no {source.repository}, or does not show it to you",
-            hint="Private models need a login: `hf auth login`, or HF_TOKEN.",
-        ) from exc
-    except (OSError, RuntimeError, transport) as exc:
-        raise SourceError(
-            f"cannot fetch {source} from Hugging Face: {_reason(exc)}", hint=advice(source)
-        ) from exc
     path = cached(source)
     if path is None:
         raise SourceError(
@@ -144,6 +126,34 @@ def fetch(source: HubSource, progress: Progress) -> Path:
             hint=f"Its files are at {_SITE}/{source.repository}/tree/{commit}.",
         )
     return path
+
+
+def address_of(source: HubSource) -> tuple[Address, str | None]:
+    """Return where a file of a repository is, at the commit that the revision is at now, and its
+    SHA-256 where Hugging Face has it.
+
+    Raises:
+        MissingDependencyError, SourceError: as `fetch`.
+    """
+    try:
+        from huggingface_hub import HfApi, get_hf_file_metadata, get_token, hf_hub_url
+    except ImportError as exc:
+        raise MissingDependencyError(
+            f"fetching {source} needs huggingface_hub", hint="pip install huggingface_hub"
+        ) from exc
+    file = source.file or ""
+    with _explained(source):
+        info = HfApi().model_info(source.repository, revision=source.revision or _MAIN)
+        names = [entry.rfilename for entry in info.siblings or ()]
+        if file not in names:
+            programs = ", ".join(name for name in names if name.endswith(".edge"))
+            raise SourceError(
+                f"{source.repository} has no file {file}",
+                hint=f"Its programs: {programs or 'none'}.",
+            )
+        url = hf_hub_url(source.repository, file, revision=info.sha)
+        digest = get_hf_file_metadata(url).etag or ""
+        return Address(url, get_token()), digest if _SHA256.fullmatch(digest) else None
 
 
 def files_of(found: Path) -> list[Path]:
@@ -196,6 +206,35 @@ def remove(source: HubSource) -> list[Path]:
     for blob in blobs - kept:
         blob.unlink(missing_ok=True)
     return targets
+
+
+@contextlib.contextmanager
+def _explained(source: HubSource) -> Iterator[None]:
+    """Turn what the client raises into a SourceError that says what to do."""
+    from huggingface_hub import errors
+
+    # The transport's base class, whichever library this version of the client is built on.
+    transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except errors.GatedRepoError as exc:
+        raise SourceError(
+            f"Hugging Face does not let you have {source.repository} yet", hint=_gate(source)
+        ) from exc
+    except errors.RevisionNotFoundError as exc:
+        raise SourceError(
+            f"{source.repository} has no revision {source.revision}",
+            hint=f"Branches and commits are at {_SITE}/{source.repository}/commits.",
+        ) from exc
+    except errors.RepositoryNotFoundError as exc:
+        raise SourceError(
+            f"Hugging Face has no {source.repository}, or does not show it to you",
+            hint="Private models need a login: `hf auth login`, or HF_TOKEN.",
+        ) from exc
+    except (OSError, RuntimeError, transport) as exc:
+        raise SourceError(
+            f"cannot fetch {source} from Hugging Face: {_reason(exc)}", hint=advice(source)
+        ) from exc
 
 
 def _snapshot_of(path: Path) -> Path:

@@ -13,6 +13,7 @@ from edge_llm.catalogue import hub, packages
 from edge_llm.catalogue.entries import Entry, find, list_models
 from edge_llm.catalogue.files import bytes_under
 from edge_llm.catalogue.intact import digest_in_name, find_faults
+from edge_llm.catalogue.ready import names_program
 from edge_llm.catalogue.sources import HubSource, is_hub_reference, parse_hub_reference
 from edge_llm.catalogue.store import SUFFIX, expand, list_programs, models_dir
 from edge_llm.errors import SourceError
@@ -26,8 +27,13 @@ def identify(source: str) -> Model | None:
     to a checkpoint.
 
     Raises:
-        SourceError: no such path, no such name, or a malformed ``hf:…``.
+        SourceError: no such path, no such name, a malformed ``hf:…``, or the address of a program.
     """
+    if names_program(source):
+        raise SourceError(
+            f"{source} is a program, where a checkpoint is expected",
+            hint=f"`edge-llm pull {source}` fetches it, and then it runs by its name.",
+        )
     if is_hub_reference(source):
         return _known(parse_hub_reference(source))
     path = expand(source)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from edge_llm.catalogue.entries import find, list_models
+from edge_llm.catalogue.ready import names_program, pulled
 from edge_llm.catalogue.settings import setting
 from edge_llm.catalogue.sources import is_hub_reference, parse_hub_reference
 from edge_llm.catalogue.store import SUFFIX, StoredProgram, expand, list_programs
@@ -16,15 +17,22 @@ _CONFIGS = ("config.json", "params.json")
 
 
 def find_program(name: str) -> Path:
-    """Return the program file that a user means: a path; the name of a program in the store; or a
-    name that one program there has: its model's (as the file says it, in the catalogue, or
-    ``hf:…``). Of several the default program is meant, if it is one of them.
+    """Return the program file that a user means: a path; the address that it was pulled from; the
+    name of a program in the store; or a name that one program there has: its model's (as the file
+    says it, in the catalogue, or ``hf:…``). Of several the default program is meant, if it is one.
 
     Raises:
         SourceError: there is none, and the hint says how to make it, or what is close; or ``hf:…``
             is malformed.
         AmbiguousNameError: several have that name.
     """
+    if names_program(name):
+        found_here = pulled(name)
+        if found_here is not None:
+            return found_here
+        raise SourceError(
+            f"{name} is not on this machine yet", hint=f"`edge-llm pull {name}` fetches it."
+        )
     path = expand(name)
     if path.is_file():
         return path

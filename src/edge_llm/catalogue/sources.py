@@ -26,7 +26,8 @@ class HubSource:
 
     Attributes:
         repository: ``org/name``.
-        file: path of a GGUF file in it; None for a folder with config, tokenizer and weights.
+        file: path of a GGUF file in it, or of a program; None for a folder with config, tokenizer
+            and weights.
         revision: branch, tag or commit; None for the main branch.
         entry: what the catalogue knows about the repository, if anything.
     """
@@ -66,13 +67,13 @@ def parse_hub_reference(text: str) -> HubSource:
     """Return the source that the text names.
 
     Raises:
-        SourceError: not of the form, or a file that is not GGUF.
+        SourceError: not of the form, or a file that is neither GGUF nor a program.
     """
     match = _REFERENCE.fullmatch(text)
     if match is None or ".." in text or "//" in text:
         raise SourceError(f"{text[:200]!r} names no model: expected {_FORM}")
     file = match["file"]
-    if file is not None and not file.endswith(".gguf"):
+    if file is not None and not file.endswith((".gguf", ".edge")):
         raise SourceError(
             f"{file!r} is not a GGUF file: expected {_FORM}",
             hint=f"{HUB_PREFIX}{match['repository']} means the whole repository.",

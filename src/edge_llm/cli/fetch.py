@@ -38,3 +38,29 @@ def announce(located: Path | Model) -> None:
             f"fetching {located.name}: {human_bytes(located.download_bytes)} from "
             f"{located.origin}, {located.licence} licence ({located.licence_url})"
         )
+
+
+def fetch_program(source: str, *, verify: bool = False) -> Path:
+    """Return the ready program of an address (see `names_program`), in the store.
+
+    Raises:
+        SourceError: it cannot be fetched, or is no program; the hint says what to do.
+    """
+    from edge_llm import catalogue
+
+    fetched: list[str] = []
+    progress = Progress()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == "download" and not fetched:
+            fetched.append(stage)
+            say(f"fetching {source.partition('#')[0]}: {human_bytes(total)}")
+        progress(stage, done, total)
+
+    try:
+        path = catalogue.pull_program(source, report, verify=verify, tell=say)
+    finally:
+        progress.close()
+    if not fetched:
+        say(f"{path.stem} is already here, and whole")
+    return path

@@ -191,6 +191,10 @@ def _named(model: str) -> Path:
     from edge_llm import catalogue
     from edge_llm.program.version import older_format
 
+    if catalogue.names_program(model):
+        from edge_llm.cli.fetch import fetch_program
+
+        return fetch_program(model)
     if catalogue.names_checkpoint(model):
         return make_program(model)
     path = catalogue.find_program(model)

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, say, table
-from edge_llm.cli.fetch import announce
+from edge_llm.cli.fetch import announce, fetch_program
 from edge_llm.errors import RequestError, SourceError
 
 _MODEL = "a name from `edge-llm ls --all`, or hf:ORG/NAME[/FILE.gguf][@REVISION] on Hugging Face"
+_READY = "or a ready program: https://HOST/FILE.edge[#sha256=HEX], hf:ORG/NAME/FILE.edge"
 
 
 def add_parser(verbs: Any) -> None:
@@ -25,11 +26,11 @@ def add_parser(verbs: Any) -> None:
 
     pull = verbs.add_parser(
         "pull",
-        help="fetch a model, or check one that is here",
-        description="Fetch a model. What is here already is checked instead, and fetched again if "
-        "it is damaged; after an interruption, only the files that are missing are fetched.",
+        help="fetch a model or a ready program, or check one that is here",
+        description="Fetch a model or a ready program. What is here is checked instead, and "
+        "fetched again if it is damaged; after an interruption, only what is missing is fetched.",
     )
-    pull.add_argument("name", nargs="?", metavar="MODEL", help=_MODEL)
+    pull.add_argument("name", nargs="?", metavar="MODEL", help=f"{_MODEL}; {_READY}")
     pull.add_argument("--model", "-m", metavar="MODEL", help="the same by name")
     pull.add_argument(
         "--verify",
@@ -146,6 +147,9 @@ def run_pull(arguments: argparse.Namespace) -> int:
     name = model_of(arguments)
     if name is None:
         raise RequestError("pull takes a MODEL, got none", hint="`edge-llm ls --all` lists some.")
+    if catalogue.names_program(name):
+        print(fetch_program(name, verify=arguments.verify))
+        return 0
     located = catalogue.locate(name)
     if catalogue.identify(name) is None:
         raise SourceError(f"{name} is a path: there is nothing to fetch")
