@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from fixtures_checkpoints import write_tiny_checkpoint
 
 import edge_llm
+from edge_llm.catalogue.entries import Entry, list_models
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
@@ -26,7 +29,8 @@ from edge_llm.errors import EdgeLLMError
 from edge_llm.export.pipeline import make_program
 from edge_llm.export.recipes.recipe import Recipe
 for source, scheme, output, adapters in json.loads(sys.argv[1]):
-    recipe = Recipe(model=source, scheme=scheme, adapters=[{"path": path} for path in adapters])
+    merged = [{"path": path} for path in adapters]
+    recipe = Recipe(model=source, scheme=scheme, gate=None, adapters=merged)
     try:
         print(json.dumps(make_program(recipe, output=output).verification))
     except EdgeLLMError as error:
@@ -61,8 +65,42 @@ def test_the_same_bytes_with_and_without(
         tasks
     )
     for (source, scheme), output in zip(tasks, outputs, strict=True):
-        beside = export(Recipe(model=str(source), scheme=scheme), output=tmp_path / "with.edge")
+        beside = export(
+            Recipe(model=str(source), scheme=scheme, gate=None), output=tmp_path / "with.edge"
+        )
         assert beside.read_bytes() == output.read_bytes(), (source, scheme)
+
+
+def _smallest(family: str) -> Entry:
+    entries = [entry for entry in list_models() if entry.family == family]
+    return min(entries, key=lambda entry: entry.parameters)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_sizes_of_the_catalogue(
+    family: str, tmp_path: Path, make_gguf: Callable[..., Path]
+) -> None:
+    """The true widths and vocabulary of the smallest model of a family, a few of its layers."""
+    layers = 4 if family == "smollm3" else 2
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    config = {
+        **_smallest(family).config,
+        "num_hidden_layers": layers,
+        "rope_parameters": rope,
+        "max_position_embeddings": 4096,
+    }
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_tiny_checkpoint(folder, family, dtype="bfloat16", **config)
+    sources = [folder, make_gguf(folder, "Q8_0", name="model")]
+    outputs = [tmp_path / f"{index}.edge" for index in range(len(sources))]
+    export_without([(str(s), "8da4w", str(o), []) for s, o in zip(sources, outputs, strict=True)])
+    for source, output in zip(sources, outputs, strict=True):
+        beside = export(
+            Recipe(model=str(source), scheme="8da4w", gate=None), output=tmp_path / "with.edge"
+        )
+        assert filecmp.cmp(beside, output, shallow=False), source
 
 
 def test_what_must_be_traced_asks_for_the_extra(
