@@ -63,6 +63,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inl,$(NATIVE))
 	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard examples/*.py)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

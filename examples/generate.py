@@ -1,6 +1,6 @@
 """The Python API in a page: stream, chat, many prompts at once, logits.
 
-Run it with a program file, or a name in the store; with neither it takes the newest program.
+Run it with a program, a GGUF file or a model's name; with none it takes the small default model.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 
 import edge_llm
-from edge_llm.catalogue import find_program, newest_program
 
 PROMPTS = (
     "Once upon a time, there was a",
@@ -19,10 +18,7 @@ PROMPTS = (
 
 
 def main() -> None:
-    path = find_program(sys.argv[1]) if len(sys.argv) > 1 else newest_program()
-    if path is None:
-        sys.exit("no program yet: run `make demo`, or `edge-llm export --model PATH|NAME`")
-    with edge_llm.load(path) as llm:
+    with edge_llm.load(sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m") as llm:
         print(f"# {llm.name}, piece by piece")
         stats = None
         for piece in llm.stream("Once upon a time,", temperature=0.7, seed=1, max_tokens=60):

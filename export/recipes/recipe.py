@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -123,11 +124,23 @@ class Recipe:
         return self.kv_dtype or ("f32" if self.scheme == "fp32" else "f16")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, for the program file."""
+        """Return the fields as JSON values, for the program file: of paths their last names alone,
+        so that nothing in a program says where it was made."""
         return dataclasses.asdict(self) | {
+            "model": _last_name(self.model),
             "overrides": dict(self.overrides),
-            "adapters": [dict(entry) for entry in self.adapters],
+            "adapters": [
+                {**entry, "path": _last_name(str(entry["path"]))} for entry in self.adapters
+            ],
+            "chat_template": None
+            if self.chat_template is None
+            else _last_name(str(self.chat_template)),
         }
+
+
+def _last_name(source: str) -> str:
+    path = Path(source).expanduser()
+    return path.resolve().name if path.exists() else source
 
 
 def _first_match(patterns: Mapping[str, str], name: str) -> str | None:

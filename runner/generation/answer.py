@@ -19,7 +19,7 @@ from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.stops import StopScanner
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Piece:
     """A part of an answer.
 
@@ -53,6 +53,13 @@ class Piece:
     stop: str | None = None
     asides: tuple[bool, ...] = ()
 
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        rest = "" if self.finish_reason is None else f", {self.finish_reason}"
+        return f"<Piece {_short(self.text)}{rest}>"
+
     def scored(self) -> Iterator[tuple[int, TokenLogprobs]]:
         """Yield the tokens of the content with their log-probabilities, if asked for."""
         asides = self.asides or repeat(False)
@@ -61,7 +68,7 @@ class Piece:
                 yield token, scores
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Completion:
     """A whole answer: content, reasoning and tool calls. ``token_ids`` and ``logprobs`` end where
     the text ends, while ``stats.completion_tokens`` counts the tokens of a stop string too."""
@@ -74,6 +81,19 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        calls = "".join(f", {call.name}(...)" for call in self.tool_calls)
+        tokens = self.stats.completion_tokens
+        return f"<Completion {_short(self.text)}{calls}, {tokens} tokens, {self.finish_reason}>"
+
+
+def _short(text: str) -> str:
+    """Return a text for a repr, cut to a line."""
+    return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
 
 
 class Decoder(Protocol):

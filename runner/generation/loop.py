@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -184,11 +184,13 @@ class Generation:
                 return piece
         return None
 
-    async def completions(self) -> list[Completion]:
-        """Return all answers, whole. Raises as `next`."""
+    async def completions(self, ended: Callable[[], None] | None = None) -> list[Completion]:
+        """Return all answers, whole; ``ended`` is called as each of them ends. Raises as `next`."""
         pieces: list[list[Piece]] = [[] for _ in self._answers]
         while (piece := await self.next()) is not None:
             pieces[piece.choice].append(piece)
+            if piece.finish_reason is not None and ended is not None:
+                ended()
         return [joined(parts) for parts in pieces]
 
     def fail(self, error: Exception) -> None:
@@ -231,9 +233,10 @@ class Stream:
             raise StopIteration
         return piece
 
-    def completions(self) -> list[Completion]:
-        """Return all answers, whole. Raises as `Generation.next`."""
-        return self._wait(self._generation.completions())
+    def completions(self, ended: Callable[[], None] | None = None) -> list[Completion]:
+        """Return all answers, whole; ``ended`` is called as each of them ends. Raises as
+        `Generation.next`."""
+        return self._wait(self._generation.completions(ended))
 
     def close(self) -> None:
         """Cancel what still runs; more than one call is fine."""

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_llm.api import LLM, Completion, Piece, Stream, load
+    from edge_llm.api import LLM, Completion, Piece, Stream, aload, load
     from edge_llm.errors import (
         AmbiguousNameError,
         CapacityError,
@@ -50,6 +50,7 @@ _HOMES = {
     "Completion": "edge_llm.api",
     "Piece": "edge_llm.api",
     "Stream": "edge_llm.api",
+    "aload": "edge_llm.api",
     "load": "edge_llm.api",
     "AmbiguousNameError": "edge_llm.errors",
     "CapacityError": "edge_llm.errors",
@@ -102,6 +103,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "UnsupportedOperatorError",
+    "aload",
     "export",
     "load",
 ]

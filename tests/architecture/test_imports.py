@@ -66,7 +66,7 @@ WITH: dict[str, set[str]] = {
 # What a part may import inside functions only (paid for when it is used).
 LAZY: dict[str, tuple[set[str], set[str]]] = {
     "charts": (set(), {"matplotlib"}),
-    "api": ({"export"}, {"pydantic"}),
+    "api": ({"export"}, {"pydantic", "tqdm"}),
     "catalogue": ({"program"}, {"yaml", "huggingface_hub"}),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server", "charts"},

@@ -14,7 +14,7 @@ PUBLIC = """
     ContextLengthError EdgeLLMError
     ExportError GenerationError MissingDependencyError NativeError Piece ProgramError
     QualityGateError Recipe RequestError SamplingParams SourceError Stream TemplateError
-    TokenizerError Tool ToolCall ToolCallDelta UnsupportedOperatorError export load
+    TokenizerError Tool ToolCall ToolCallDelta UnsupportedOperatorError aload export load
 """
 
 

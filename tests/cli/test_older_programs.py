@@ -60,7 +60,7 @@ def test_a_named_one_is_refused_with_the_command(
         Program.open(path)
     source = tiny_checkpoint("llama")
     assert caught.value.hint is not None
-    assert f"`edge-llm export --model {source} --quant fp32`" in caught.value.hint
+    assert f"`edge-llm export --model {source.name} --quant fp32`" in caught.value.hint
 
 
 @pytest.mark.parametrize("model", ["\x1b[31m", 5, None])

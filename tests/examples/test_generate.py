@@ -28,11 +28,7 @@ def test_every_part_answers(
     assert all(len(part.strip().splitlines()) > 1 for part in parts)
 
 
-def test_without_a_program_it_says_how_to_make_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_of_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_LLM_HOME", str(tmp_path))
-    with pytest.raises(SystemExit, match="make demo"):
-        run(monkeypatch)
     with pytest.raises(SystemExit, match="error: no program 'nope'"):
         run(monkeypatch, "nope")

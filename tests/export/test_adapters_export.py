@@ -49,7 +49,7 @@ def test_a_recipe_with_adapters(tiny_checkpoint: Tiny, adapter: Path, tmp_path: 
     assert main([*command, "--set", "verify=false", "--adapter", f"{adapter}=0.5"]) == 0
     with Program.open(output) as program:
         documents = program.documents
-    assert documents.recipe["adapters"] == [{"path": str(adapter), "weight": 0.5}]
+    assert documents.recipe["adapters"] == [{"path": adapter.name, "weight": 0.5}]
     files = [source["file"] for source in documents.provenance["sources"]]
     assert files[-2:] == ["adapter_config.json", "adapter_model.safetensors"]
     assert "adapter lora=1 merged with weight 0.5 into 1 matrices" in documents.report["notes"]

@@ -4,8 +4,8 @@ Everything here is safe to call from several threads: requests run together in o
 """
 
 from edge_llm.api.llm import LLM
-from edge_llm.api.loading import load
+from edge_llm.api.loading import aload, load
 from edge_llm.runner.generation.answer import Completion, Piece
 from edge_llm.runner.generation.loop import Stream
 
-__all__ = ["LLM", "Completion", "Piece", "Stream", "load"]
+__all__ = ["LLM", "Completion", "Piece", "Stream", "aload", "load"]

@@ -61,6 +61,10 @@ class LLM:
         engine.start()
         self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
 
+    def __repr__(self) -> str:
+        scheme = self.program.documents.recipe.get("scheme", "unknown scheme")
+        return f"<LLM {self.name}, {scheme}, context {self.context}>"
+
     def close(self) -> None:
         """Stop the engine and close the file; more than one call is fine."""
         self._stop_engine()
@@ -184,26 +188,52 @@ class LLM:
 
     @overload
     def generate(
-        self, prompt: Prompt, params: Params = None, *, n: None = None, **options: Unpack[Options]
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        n: None = None,
+        progress: bool = False,
+        **options: Unpack[Options],
     ) -> Completion: ...
 
     @overload
     def generate(
-        self, prompt: Prompt, params: Params = None, *, n: int, **options: Unpack[Options]
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        n: int,
+        progress: bool = False,
+        **options: Unpack[Options],
     ) -> list[Completion]: ...
 
     @overload
     def generate(
-        self, prompt: Prompts, params: Params = None, *, n: Count = None, **options: Unpack[Options]
+        self,
+        prompt: Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        progress: bool = False,
+        **options: Unpack[Options],
     ) -> list[Completion]: ...
 
     def generate(
-        self, prompt: Prompt | Prompts, params: Params = None, *, n: Count = None, **options: Any
+        self,
+        prompt: Prompt | Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        progress: bool = False,
+        **options: Any,
     ) -> Completion | list[Completion]:
         """Return the whole continuation of a text or of token ids; of several prompts, or with
-        ``n``, a list of them: ``n`` for each prompt, one prompt after the other. Arguments and
+        ``n``, a list of them: ``n`` for each prompt, one prompt after the other. ``progress`` shows
+        a bar of the answers that have ended, in a terminal or a notebook. Other arguments and
         errors as `stream`."""
-        answers = whole(self.submit, self._preparation.prompts(prompt, params, n, options))
+        jobs = self._preparation.prompts(prompt, params, n, options)
+        answers = whole(self.submit, jobs, progress=progress)
         return answers if is_several(prompt) or n is not None else answers[0]
 
     def stream(
@@ -238,26 +268,52 @@ class LLM:
 
     @overload
     def agenerate(
-        self, prompt: Prompt, params: Params = None, *, n: None = None, **options: Unpack[Options]
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        n: None = None,
+        progress: bool = False,
+        **options: Unpack[Options],
     ) -> Coroutine[Any, Any, Completion]: ...
 
     @overload
     def agenerate(
-        self, prompt: Prompt, params: Params = None, *, n: int, **options: Unpack[Options]
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        n: int,
+        progress: bool = False,
+        **options: Unpack[Options],
     ) -> Coroutine[Any, Any, list[Completion]]: ...
 
     @overload
     def agenerate(
-        self, prompt: Prompts, params: Params = None, *, n: Count = None, **options: Unpack[Options]
+        self,
+        prompt: Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        progress: bool = False,
+        **options: Unpack[Options],
     ) -> Coroutine[Any, Any, list[Completion]]: ...
 
     async def agenerate(
-        self, prompt: Prompt | Prompts, params: Params = None, *, n: Count = None, **options: Any
+        self,
+        prompt: Prompt | Prompts,
+        params: Params = None,
+        *,
+        n: Count = None,
+        progress: bool = False,
+        **options: Any,
     ) -> Completion | list[Completion]:
         """Return what `generate` returns, from an event loop. Cancelling the task cancels the
         request."""
         answers = await awhole(
-            self.submit, lambda: self._preparation.prompts(prompt, params, n, options)
+            self.submit,
+            lambda: self._preparation.prompts(prompt, params, n, options),
+            progress=progress,
         )
         return answers if is_several(prompt) or n is not None else answers[0]
 

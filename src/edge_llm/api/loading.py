@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_llm.api.llm import LLM
 from edge_llm.errors import ConfigError
@@ -84,6 +84,14 @@ def load(
         huge_pages=huge_pages,
     )
     return load_with(path, config, backend=backend)
+
+
+async def aload(path: str | Path, **options: Any) -> LLM:
+    """Return what `load` returns, with the same options, without holding up the event loop
+    meanwhile. Raises as `load`."""
+    import asyncio  # here: a program that only blocks starts faster without
+
+    return await asyncio.to_thread(lambda: load(path, **options))
 
 
 def _found(path: str | PathLike[str]) -> Path:
