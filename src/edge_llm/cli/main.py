@@ -31,6 +31,7 @@ VERBS = {
     "default": "config",
     "config": "config",
     "completion": "completion",
+    "pack": "pack",
     "ls": "store",
     "pull": "store",
     "rm": "store",
