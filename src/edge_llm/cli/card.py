@@ -127,6 +127,9 @@ def _commands(program: Program, file: str, sha256: str) -> str:
         use = f"edge-llm serve -m {file.removesuffix('.edge')}"
     else:
         use = f'edge-llm run -m {file.removesuffix(".edge")} "What is the capital of France?"'
+    checked = "that it is whole"
+    if program.golden is not None:
+        checked += ", and that it computes on your machine what it computed where it was made"
     return "\n".join(
         [
             "From where this card lies (`HOST/PATH`), with a check of its digest:",
@@ -137,8 +140,7 @@ def _commands(program: Program, file: str, sha256: str) -> str:
             "```",
             "",
             f"Or fetch `{file}` by other means, compare it with `sha256sum -c {file}.sha256`, and "
-            f"name its path. `edge-llm verify {file}` checks that it is whole, and that it "
-            "computes on your machine what it computed where it was made.",
+            f"name its path. `edge-llm verify {file}` checks {checked}.",
         ]
     )
 
