@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from edge_llm.catalogue.hub import commit_of
     from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
     from edge_llm.catalogue.naming import find_program, means_model, names_checkpoint
-    from edge_llm.catalogue.ready import names_program, pull_program
+    from edge_llm.catalogue.ready import pull_program
     from edge_llm.catalogue.settings import read_settings, setting
-    from edge_llm.catalogue.sources import HubSource
+    from edge_llm.catalogue.sources import HubSource, names_program
     from edge_llm.catalogue.store import (
         StoredProgram,
         home,
@@ -30,9 +30,9 @@ _HOMES = {
     "hub": ("commit_of",),
     "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
     "naming": ("find_program", "means_model", "names_checkpoint"),
-    "ready": ("names_program", "pull_program"),
+    "ready": ("pull_program",),
     "settings": ("read_settings", "setting"),
-    "sources": ("HubSource",),
+    "sources": ("HubSource", "names_program"),
     "store": ("StoredProgram", "home", "list_programs", "models_dir", "programs_dir"),
 }
 

@@ -18,6 +18,7 @@ Progress = Callable[[str, int, int], None]
 
 _LEDGER = ".checked.json"
 _CHUNK = 1 << 20
+_SHOWN = 16  # digits of a digest in a message
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 
@@ -52,8 +53,12 @@ def find_faults(
         if again or not seen:
             unread[path] = expected, known
     faults, done = {}, 0
+    for path, (expected, known) in list(unread.items()):
+        if known is not None and known[2] == expected and known[0] != states[path][0]:
+            faults[path] = f"{states[path][0]} bytes where there were {known[0]}"
+            del unread[path]
     total = sum(states[path][0] for path in unread)
-    for path, (expected, known) in unread.items():
+    for path, (expected, _) in unread.items():
 
         def report(count: int, before: int = done) -> None:
             progress("check", min(before + count, total), total)
@@ -62,12 +67,10 @@ def find_faults(
         done += states[path][0]
         if expected is None or got == expected:
             ledger[str(path.absolute())] = [*states[path], got]
-            continue
-        sizes = f"{states[path][0]} bytes"
-        if known is not None and known[0] != states[path][0]:
-            sizes += f" where there were {known[0]}"
-        faults[path] = f"{sizes}, digest {got}, expected {expected}"
-        ledger.pop(str(path.absolute()), None)
+        else:
+            faults[path] = (
+                f"digest {got[:_SHOWN]}… of {states[path][0]} bytes, expected {expected[:_SHOWN]}…"
+            )
     if unread:
         _write_ledger(ledger)
     return faults

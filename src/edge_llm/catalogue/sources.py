@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge_llm.catalogue.entries import HUB_PREFIX, Entry
+from edge_llm.catalogue.store import SUFFIX
 from edge_llm.errors import SourceError
 
 _FORM = f"{HUB_PREFIX}org/name[/file.gguf][@revision]"
@@ -73,9 +75,20 @@ def parse_hub_reference(text: str) -> HubSource:
     if match is None or ".." in text or "//" in text:
         raise SourceError(f"{text[:200]!r} names no model: expected {_FORM}")
     file = match["file"]
-    if file is not None and not file.endswith((".gguf", ".edge")):
+    if file is not None and not file.endswith((".gguf", SUFFIX)):
         raise SourceError(
             f"{file!r} is not a GGUF file: expected {_FORM}",
             hint=f"{HUB_PREFIX}{match['repository']} means the whole repository.",
         )
     return HubSource(match["repository"], file, match["revision"])
+
+
+def names_program(text: str) -> bool:
+    """Tell whether ``text`` is the address of a program: ``https://HOST/FILE.edge`` with or without
+    ``#sha256=…``, or ``hf:ORG/NAME/FILE.edge[@REVISION]``."""
+    if is_hub_reference(text):
+        return text.partition("@")[0].endswith(SUFFIX)
+    try:
+        return text.startswith(("https://", "http://")) and urlsplit(text).path.endswith(SUFFIX)
+    except ValueError:
+        return False
