@@ -279,8 +279,9 @@ def test_disk_full(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr("huggingface_hub.hf_hub_download", full)
-        with pytest.raises(SourceError, match="No space left on device: /cache/file"):
+        with pytest.raises(SourceError, match="No space left on device: /cache/file") as caught:
             pull("hf:Org/model")
+        assert hint_of(caught.value) == "HF_HOME names another folder for the cache."
     assert not isinstance(catalogue.locate("hf:Org/model"), Path)
 
 

@@ -65,6 +65,15 @@ def test_damaged_file_is_fetched_again(wheels: Path, package: Package, home: Pat
     assert fetch(package, home).stat().st_size == package.bytes
 
 
+def test_a_disk_without_room(
+    wheels: Path, package: Package, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000})())
+    with pytest.raises(SourceError, match=r"edge-llm-toy needs 0 MB .* 0 MB free") as caught:
+        fetch(package, home)
+    assert "EDGE_LLM_HOME" in (caught.value.hint or "")
+
+
 def test_without_network(package: Package, home: Path) -> None:
     with pytest.raises(SourceError, match=r"could not download edge-llm-toy==1\.0") as caught:
         fetch(package, home)

@@ -121,6 +121,41 @@ def test_remove_nothing(programs: Path) -> None:
         catalogue.remove("llama3.2-1b")
 
 
+def test_a_store_that_cannot_be_read(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.listdir", refuse)
+        with pytest.raises(SourceError, match=r"cannot read the folder .*: Permission denied"):
+            catalogue.find_program("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", refuse)
+        with pytest.raises(SourceError, match=r"cannot read .*: Permission denied"):
+            catalogue.locate("smollm2-135m")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "programs").write_text("")
+    monkeypatch.setenv("EDGE_LLM_HOME", str(tmp_path / "other"))
+    with pytest.raises(SourceError, match="Not a directory") as caught:
+        catalogue.list_programs()
+    assert "EDGE_LLM_HOME" in hint_of(caught.value)
+
+
+def test_what_a_removal_gives(home: Path, programs: Path) -> None:
+    assert catalogue.remove("mine").bytes == 2
+    folder = home / "models" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    (folder / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"x" * 500)
+    assert catalogue.remove("smollm2-135m").bytes == 500
+    with pytest.raises(SourceError, match="smollm2-135m is not on this machine") as caught:
+        catalogue.remove("smollm2-135m")
+    assert "smollm2-135m-8da4w" in hint_of(caught.value)
+    with pytest.raises(SourceError, match="no program or model is called 'smollm2-135m-8da5w'"):
+        catalogue.remove("smollm2-135m-8da5w")
+
+
 def test_only_files_are_programs(programs: Path) -> None:
     (programs / "folder.edge").mkdir()
     (programs / "nowhere.edge").symlink_to("/nowhere")

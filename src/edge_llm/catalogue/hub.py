@@ -8,10 +8,11 @@ whole, and this module writes the ref when every file is, so that nothing half-d
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,11 +20,11 @@ from edge_llm.catalogue.downloads import Address
 from edge_llm.catalogue.files import report_growth, try_lock
 from edge_llm.catalogue.layout import (
     find_checkpoint,
-    gguf_files,
     gguf_parts,
     wanted,
     whole_gguf,
 )
+from edge_llm.catalogue.offered import SITE, advice, choose, gate
 from edge_llm.catalogue.sources import HubSource
 from edge_llm.errors import MissingDependencyError, SourceError
 
@@ -32,22 +33,8 @@ Progress = Callable[[str, int, int], None]
 _MAIN = "main"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SITE = "https://huggingface.co"
-_LISTED = 40  # files named in an error
-
-
-def advice(source: HubSource) -> str:
-    """Say how to get the model where `fetch` cannot."""
-    lines = []
-    if source.entry is not None and source.entry.gated:
-        lines.append(_gate(source))
-    revision = f" --revision {source.revision}" if source.revision else ""
-    file = f" {source.file}" if source.file else ""
-    lines.append(
-        f"Without network: on another machine, `hf download {source.repository}{file}{revision} "
-        "--local-dir DIR`; copy DIR here; pass its path as --model."
-    )
-    return "\n".join(lines)
+_ELSEWHERE = "HF_HOME names another folder for the cache."
+_OF_THIS_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def cached(source: HubSource) -> Path | None:
@@ -104,7 +91,7 @@ def fetch(source: HubSource, progress: Progress) -> Path:
             source.repository, revision=source.revision or _MAIN, files_metadata=True
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        names = _choose(source, sizes)
+        names = choose(source, sizes)
         folder, commit = repository_folder(source), info.sha or ""
         if folder is None or not _COMMIT.fullmatch(commit):
             raise SourceError(f"Hugging Face gave no commit for {source}: {info.sha!r}")
@@ -123,7 +110,7 @@ def fetch(source: HubSource, progress: Progress) -> Path:
         raise SourceError(
             f"{source} has weights, but not all that an export needs "
             "(a config, a tokenizer, every file of the weights)",
-            hint=f"Its files are at {_SITE}/{source.repository}/tree/{commit}.",
+            hint=f"Its files are at {SITE}/{source.repository}/tree/{commit}.",
         )
     return path
 
@@ -219,12 +206,12 @@ def _explained(source: HubSource) -> Iterator[None]:
         yield
     except errors.GatedRepoError as exc:
         raise SourceError(
-            f"Hugging Face does not let you have {source.repository} yet", hint=_gate(source)
+            f"Hugging Face does not let you have {source.repository} yet", hint=gate(source)
         ) from exc
     except errors.RevisionNotFoundError as exc:
         raise SourceError(
             f"{source.repository} has no revision {source.revision}",
-            hint=f"Branches and commits are at {_SITE}/{source.repository}/commits.",
+            hint=f"Branches and commits are at {SITE}/{source.repository}/commits.",
         ) from exc
     except errors.RepositoryNotFoundError as exc:
         raise SourceError(
@@ -232,63 +219,15 @@ def _explained(source: HubSource) -> Iterator[None]:
             hint="Private models need a login: `hf auth login`, or HF_TOKEN.",
         ) from exc
     except (OSError, RuntimeError, transport) as exc:
+        here = isinstance(exc, OSError) and exc.errno in _OF_THIS_MACHINE
         raise SourceError(
-            f"cannot fetch {source} from Hugging Face: {_reason(exc)}", hint=advice(source)
+            f"cannot fetch {source} from Hugging Face: {_reason(exc)}",
+            hint=_ELSEWHERE if here else advice(source),
         ) from exc
 
 
 def _snapshot_of(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.parent.name == "snapshots")
-
-
-def _choose(source: HubSource, sizes: Mapping[str, int]) -> list[str]:
-    """Return the files to fetch, the last of which make it whole."""
-    ggufs = gguf_files(sizes)
-    if source.file is not None:
-        parts = gguf_parts(source.file)
-        for name in (source.file, *parts):
-            if name not in sizes:
-                hint = _listing(source, sizes, ggufs)
-                raise SourceError(f"{source.repository} has no file {name}", hint=hint)
-        return parts
-    names = wanted(sizes)
-    if names:
-        return names
-    if len(ggufs) == 1:
-        return gguf_parts(ggufs[0])
-    if ggufs:
-        raise SourceError(
-            f"{source.repository} has {len(ggufs)} GGUF models: name the one to use",
-            hint=_listing(source, sizes, ggufs),
-        )
-    others = sorted(name for name in sizes if name.endswith((".bin", ".pt", ".pth", ".onnx")))
-    got = f"; it has {', '.join(others[:4])}" if others else ""
-    raise SourceError(f"{source.repository} has neither safetensors nor GGUF weights{got}")
-
-
-def _listing(source: HubSource, sizes: Mapping[str, int], names: list[str]) -> str:
-    if not names:
-        return "It has no GGUF files."
-    revision = f"@{source.revision}" if source.revision else ""
-    lines = [
-        f"  hf:{source.repository}/{name}{revision}  ({_model_bytes(sizes, name) / 1e9:.2f} GB)"
-        for name in names[:_LISTED]
-    ]
-    more = [f"  and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
-    return "\n".join(["One of:", *lines, *more])
-
-
-def _model_bytes(sizes: Mapping[str, int], name: str) -> int:
-    return sum(sizes.get(part, 0) for part in gguf_parts(name))
-
-
-def _gate(source: HubSource) -> str:
-    entry = source.entry
-    licence = f" ({entry.licence}, {entry.licence_url})" if entry is not None else ""
-    return (
-        f"It is gated: accept its licence{licence} at {_SITE}/{source.repository} and log in "
-        "(`hf auth login`, or HF_TOKEN)."
-    )
 
 
 def repository_folder(source: HubSource) -> Path | None:
@@ -306,7 +245,7 @@ def _check_room(source: HubSource, folder: Path, needed: int) -> None:
     if needed > free:
         raise SourceError(
             f"{source} needs {needed / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free",
-            hint="HF_HOME names another folder for the cache.",
+            hint=_ELSEWHERE,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_llm.catalogue import hub, packages
+from edge_llm.catalogue import hub, offered, packages
 from edge_llm.catalogue.entries import Entry, find, list_models
 from edge_llm.catalogue.files import bytes_under
 from edge_llm.catalogue.intact import digest_in_name, find_faults
@@ -127,7 +127,7 @@ def resolve(source: str) -> Path:
     if isinstance(located, Entry) and located.package is not None:
         otherwise = packages.advice(located.package)
     else:
-        otherwise = hub.advice(on_hub(located))
+        otherwise = offered.advice(on_hub(located))
     name = located.name if isinstance(located, Entry) else str(located)
     raise SourceError(
         f"{name} is not on this machine yet",
@@ -207,10 +207,13 @@ def _known(source: HubSource) -> HubSource:
 
 
 def _local(model: Model) -> Path | None:
-    if isinstance(model, Entry) and model.package is not None:
-        file = packages.destination(model.package, models_dir() / model.name)
-        return file if file.is_file() else None
-    return hub.cached(on_hub(model))
+    try:
+        if isinstance(model, Entry) and model.package is not None:
+            file = packages.destination(model.package, models_dir() / model.name)
+            return file if file.is_file() else None
+        return hub.cached(on_hub(model))
+    except OSError as exc:
+        raise SourceError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
 
 
 def _check_whole(source: str, model: Model, found: Path) -> None:

@@ -118,7 +118,7 @@ def _reason(lines: list[str]) -> str:
     if "No space left" in text:
         return "there is no space left on the disk"
     if any(sign in text for sign in _NO_NETWORK):
-        return f"the package index cannot be reached ({lines[-1]})"
+        return "the package index cannot be reached"
     return lines[-1]
 
 

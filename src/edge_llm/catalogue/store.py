@@ -80,14 +80,27 @@ def make_programs_dir() -> Path:
 
 
 def list_programs() -> list[StoredProgram]:
-    """Return the programs of the store, the newest first."""
+    """Return the programs of the store, the newest first.
+
+    Raises:
+        SourceError: the store is there and cannot be read.
+    """
+    try:
+        names = os.listdir(programs_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise SourceError(
+            f"cannot read the folder {programs_dir()}: {exc.strerror}",
+            hint="EDGE_LLM_HOME names another place for programs",
+        ) from exc
     found = []
-    for path in programs_dir().glob(f"*{SUFFIX}"):
+    for path in (programs_dir() / name for name in names if name.endswith(SUFFIX)):
         try:
             status = path.stat()
         except OSError:  # removed meanwhile, or a link to nowhere
             continue
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or path.name.startswith("."):
             continue
         found.append(StoredProgram(path.stem, path, status.st_size, status.st_mtime))
     return sorted(found, key=lambda program: (-program.modified, program.name))

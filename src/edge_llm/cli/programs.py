@@ -21,12 +21,12 @@ def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = Tr
         "here; with none, a small model is made)"
     )
     if positional:
-        _completed(parser.add_argument("name", nargs="?", metavar="MODEL", help=meaning))
+        completed(parser.add_argument("name", nargs="?", metavar="MODEL", help=meaning))
     again = "the same by name" if positional else meaning
-    _completed(parser.add_argument("--model", "-m", metavar="MODEL", help=again))
+    completed(parser.add_argument("--model", "-m", metavar="MODEL", help=again))
 
 
-def _completed(action: argparse.Action) -> None:
+def completed(action: argparse.Action) -> None:
     """Let shells complete names of programs and models here."""
 
     def names(prefix: str, **context: object) -> list[str]:

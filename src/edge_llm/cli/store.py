@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, print_json, say, table
 from edge_llm.cli.fetch import announce, fetch_program
+from edge_llm.cli.programs import completed, model_of
 from edge_llm.errors import RequestError, SourceError
 
 _MODEL = "a name from `edge-llm ls --all`, or hf:ORG/NAME[/FILE.gguf][@REVISION] on Hugging Face"
@@ -30,8 +31,8 @@ def add_parser(verbs: Any) -> None:
         description="Fetch a model or a ready program. What is here is checked instead, and "
         "fetched again if it is damaged; after an interruption, only what is missing is fetched.",
     )
-    pull.add_argument("name", nargs="?", metavar="MODEL", help=f"{_MODEL}; {_READY}")
-    pull.add_argument("--model", "-m", metavar="MODEL", help="the same by name")
+    completed(pull.add_argument("name", nargs="?", metavar="MODEL", help=f"{_MODEL}; {_READY}"))
+    completed(pull.add_argument("--model", "-m", metavar="MODEL", help="the same by name"))
     pull.add_argument(
         "--verify",
         action="store_true",
@@ -46,10 +47,12 @@ def add_parser(verbs: Any) -> None:
         description="Remove programs of the store, or fetched models, without asking; models from "
         "Hugging Face leave the cache that its other clients share.",
     )
-    remove.add_argument("names", nargs="*", metavar="MODEL", help=f"a program, or {_MODEL}")
-    remove.add_argument(
+    named = remove.add_argument("names", nargs="*", metavar="MODEL", help=f"a program, or {_MODEL}")
+    again = remove.add_argument(
         "--model", "-m", action="append", default=[], metavar="MODEL", help="the same by name"
     )
+    completed(named)
+    completed(again)
     remove.set_defaults(run=run_rm)
 
 
@@ -142,7 +145,6 @@ def _model_row(model: dict[str, Any]) -> tuple[object, ...]:
 
 def run_pull(arguments: argparse.Namespace) -> int:
     from edge_llm import catalogue
-    from edge_llm.cli.programs import model_of
 
     name = model_of(arguments)
     if name is None:
