@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +74,21 @@ def test_chat_imports_what_it_shows_with_once_it_talks() -> None:
     assert "usage: edge-llm chat" in done.stdout
     imported = set(done.stdout.split("imported:")[1].split())
     assert not {"rich", "prompt_toolkit", "markdown_it", "numpy", "asyncio"} & imported
+
+
+@pytest.mark.parametrize("verb", ["ls", "config", "default"])
+def test_what_only_lists_reads_with_the_standard_library(
+    verb: str, tiny_program: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "tiny.edge").symlink_to(tiny_program("8da4w"))
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.replace(', "--help"', ""), verb],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "EDGE_LLM_HOME": str(tmp_path)},
+    )
+    imported = set(done.stdout.split("imported:")[1].split())
+    assert not {"numpy", "rich", "prompt_toolkit", "yaml", "urllib.request"} & imported
+    assert (" 8da4w " in done.stdout) == (verb == "ls")

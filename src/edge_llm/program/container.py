@@ -31,7 +31,8 @@ MAX_TENSORS = 65536
 MAX_FILE = 2**48  # bytes
 PAD_PREFIX = "_pad."
 LENGTH_BYTES = 8  # of the header's own length, little-endian
-DIGESTS_KEY = "edge_llm.digests"
+PREFIX = "edge_llm."  # of every key of ours in the metadata
+DIGESTS_KEY = f"{PREFIX}digests"
 
 # The element types that programs use, and their size in bytes.
 DTYPES: Mapping[str, int] = MappingProxyType({"U8": 1, "I32": 4, "F32": 4})

@@ -19,6 +19,7 @@ from edge_llm.program.check import check_documents, check_plan
 from edge_llm.program.container import (
     DIGESTS_KEY,
     LENGTH_BYTES,
+    PREFIX,
     Header,
     TensorSpec,
     decode_header,
@@ -27,7 +28,7 @@ from edge_llm.program.container import (
 )
 from edge_llm.program.documents import Documents
 from edge_llm.program.plan import Plan, Weight
-from edge_llm.program.serialize import PREFIX, documents_from_metadata, plan_from_text
+from edge_llm.program.serialize import documents_from_metadata, plan_from_text
 from edge_llm.program.strict import as_object, as_str, fields, parse_json
 from edge_llm.program.tensors import (
     GOLDEN,

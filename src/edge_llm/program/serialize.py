@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.check import MAX_COUNT
+from edge_llm.program.container import PREFIX
 from edge_llm.program.documents import (
     POOLING_KINDS,
     Documents,
@@ -48,8 +49,6 @@ from edge_llm.program.strict import (
     fields,
     parse_json,
 )
-
-PREFIX = "edge_llm."
 
 # More than any model needs, few enough that a hostile file cannot cost much.
 MAX_STOP_IDS = 64

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.container import LENGTH_BYTES, header_bytes
-from edge_llm.program.serialize import PREFIX
+from edge_llm.program.container import LENGTH_BYTES, PREFIX, header_bytes
 
 
 @dataclass(frozen=True, slots=True)

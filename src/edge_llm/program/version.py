@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.serialize import PREFIX
+from edge_llm.program.container import PREFIX
 from edge_llm.program.summary import header_metadata
 
 FORMAT_KEY = PREFIX + "format"
