@@ -14,8 +14,14 @@ from edge_llm.errors import TokenizerError
 from edge_llm.program.documents import TokenizerFacts
 from edge_llm.tokenizers.growth import check_added, normalizer_growth
 from edge_llm.tokenizers.readers.added import MAX_SIZE, Built, control_token
-from edge_llm.tokenizers.readers.folder import Folder, read_bytes, read_folder
+from edge_llm.tokenizers.readers.folder import (
+    Folder,
+    other_templates_note,
+    read_bytes,
+    read_folder,
+)
 from edge_llm.tokenizers.readers.gguf import build_bpe, build_spm
+from edge_llm.tokenizers.readers.named import make_named_special
 from edge_llm.tokenizers.readers.sentencepiece import build_sentencepiece
 from edge_llm.tokenizers.readers.sentencepiece_file import read_pieces
 from edge_llm.tokenizers.readers.tiktoken_file import build_tiktoken, is_tiktoken
@@ -24,6 +30,7 @@ from edge_llm.tokenizers.tokenizer import library_errors, parse
 
 # What a template's control tokens look like: <|im_start|>, <start_of_turn>, [INST].
 _MARK = re.compile(r"(?=(<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]))")
+_NAMED_TEMPLATE = "tokenizer.chat_template."
 _GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm}
 _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "RWKV"}
 
@@ -44,11 +51,11 @@ class TokenizerDocument:
 def from_directory(path: Path) -> TokenizerDocument:
     """Read ``tokenizer.json``, else ``tokenizer.model`` (SentencePiece or tiktoken), else the one
     ``*.tiktoken``; with ``tokenizer_config.json``, ``special_tokens_map.json``,
-    ``added_tokens.json`` and ``chat_template.jinja``.
+    ``added_tokens.json`` and ``chat_template.jinja`` or ``chat_template.json``.
 
-    A ``tokenizer.json`` is taken as it is: tokens that only the other files name are added, BOS and
-    EOS are special, and its post-processor alone decides about BOS (``add_bos_token`` is for older
-    files). The others know no special tokens by themselves but those of their kind; there
+    A ``tokenizer.json`` is taken as it is: tokens that only the other files name are added, those
+    that they call special are, and its post-processor alone decides about BOS (``add_bos_token`` is
+    for older files). The others know no special tokens by themselves but those of their kind; there
     ``bos_token``, ``eos_token``, ``add_bos_token`` and ``legacy`` of the config count.
 
     Raises:
@@ -70,7 +77,8 @@ def from_directory(path: Path) -> TokenizerDocument:
         eos_id = _make_special(tokenizer, "eos_token", folder, built.eos)
         add_bos = bool(folder.config.get("add_bos_token", built.adds_bos)) and bos_id is not None
         end_id = eos_id if folder.config.get("add_eos_token") is True else None
-    return _document(tokenizer, bos_id, eos_id, add_bos, folder.chat_template, end_id)
+    notes = (*folder.notes, *make_named_special(tokenizer, folder.config))
+    return _document(tokenizer, bos_id, eos_id, add_bos, folder.chat_template, end_id, notes)
 
 
 def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
@@ -100,6 +108,9 @@ def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
         bool(add_bos) and bos_id is not None,
         template if isinstance(template, str) else None,
         eos_id if metadata.get("tokenizer.ggml.add_eos_token") is True else None,
+        other_templates_note(
+            key.removeprefix(_NAMED_TEMPLATE) for key in metadata if key.startswith(_NAMED_TEMPLATE)
+        ),
     )
 
 
@@ -119,8 +130,9 @@ def _document(
     add_bos: bool,
     chat_template: str | None,
     end_id: int | None,
+    notes: tuple[str, ...],
 ) -> TokenizerDocument:
-    notes = _promote(tokenizer, chat_template)
+    notes = (*notes, *_promote(tokenizer, chat_template))
     size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not 0 < size <= MAX_SIZE:  # the library writes every id up to the last, also unused ones
         raise TokenizerError(f"the tokenizer has ids up to {size - 1}, at most {MAX_SIZE} can be")
@@ -184,9 +196,14 @@ def _whole_document(file: Path, folder: Folder) -> hf.Tokenizer:
     check_added(
         ((token.content, token.normalized) for _, token in listed), normalizer_growth(parsed)
     )
-    # At once: each call takes time for all tokens that are there.
+    # What the config says of a token counts, whatever tokenizer.json says. At once: each call takes
+    # time for all tokens that are there.
     tokenizer.add_tokens(
-        [token for _, token in listed if tokenizer.token_to_id(token.content) is None]
+        [
+            token
+            for token_id, token in listed
+            if token_id in folder.described or tokenizer.token_to_id(token.content) is None
+        ]
     )
     for token_id, token in listed:
         content = token.content

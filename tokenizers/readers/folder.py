@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ MAX_CONFIG_BYTES = 2**24
 @dataclass(frozen=True, slots=True)
 class Folder:
     """``tokenizer_config.json`` over ``special_tokens_map.json``, the tokens that it or
-    ``added_tokens.json`` lists by id, and the chat template."""
+    ``added_tokens.json`` lists by id, the chat template, and notes for the report; ``described``
+    are the ids of tokens of which the config says all, not their texts alone."""
 
     config: Mapping[str, Any]
     listed: Mapping[int, hf.AddedToken]
+    described: frozenset[int]
     chat_template: str | None
+    notes: tuple[str, ...]
 
 
 def read_folder(path: Path) -> Folder:
@@ -35,8 +38,10 @@ def read_folder(path: Path) -> Folder:
     """
     config = _read_json(path / "special_tokens_map.json")
     config |= _read_json(path / "tokenizer_config.json")
-    listed = _added_tokens(path / "added_tokens.json") | _listed_tokens(config)
-    return Folder(config, listed, _template(path, config))
+    described = _listed_tokens(config)
+    listed = _added_tokens(path / "added_tokens.json") | described
+    template, notes = _template(path, config)
+    return Folder(config, listed, frozenset(described), template, notes)
 
 
 def read_bytes(file: Path, limit: int = MAX_TOKENIZER_BYTES) -> bytes:
@@ -83,20 +88,43 @@ def _listed_tokens(config: Mapping[str, Any]) -> dict[int, hf.AddedToken]:
         raise TokenizerError("tokenizer_config.json has a malformed added_tokens_decoder") from exc
 
 
-def _template(path: Path, config: Mapping[str, Any]) -> str | None:
-    """Return the chat template: its own file if there is one, else the config's (where a list of
-    named templates has one called ``default``)."""
-    file = path / "chat_template.jinja"
-    if file.is_file():
-        return _decode(file)
+def other_templates_note(
+    names: Iterable[str], used: str = "the one for all chats is"
+) -> tuple[str, ...]:
+    """Return a note about named chat templates that are not used, and what is."""
+    listed = [repr(name)[:40] for name in sorted(names)]
+    if not listed:
+        return ()
+    return (
+        f"chat template: {used} used; others are not: {', '.join(listed[:8])}"
+        f"{', …' if listed[8:] else ''}",
+    )
+
+
+def _template(path: Path, config: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the chat template, the first of: a file of its own, the config's (where a list of
+    named templates has one called ``default``), the older file of its own; and a note about others.
+    """
+    others = {file.stem for file in path.glob("additional_chat_templates/*.jinja")}
     template = config.get("chat_template")
+    where = "chat_template in tokenizer_config.json"
+    file, older = path / "chat_template.jinja", path / "chat_template.json"
+    if file.is_file():
+        template = _decode(file)
+    elif template is None and older.is_file():
+        template, where = _read_json(older).get("chat_template"), older.name
     if isinstance(template, list):
-        entries = [entry for entry in template if isinstance(entry, dict)]
-        named = [e.get("template") for e in entries if e.get("name") == "default"]
-        template = named[-1] if named else None
+        named = {
+            entry["name"]: entry.get("template")
+            for entry in template
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        }
+        template = named.pop("default", None)
+        others |= named.keys()
     if template is not None and not isinstance(template, str):
-        raise TokenizerError(f"{path}: chat_template in tokenizer_config.json is not text")
-    return template
+        raise TokenizerError(f"{path}: {where} is not text")
+    used = "none is" if template is None else "the one for all chats is"
+    return template, other_templates_note(others, used)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

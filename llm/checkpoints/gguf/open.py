@@ -31,7 +31,8 @@ TENSOR_NAMES = {
 }
 
 STOP_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-# The keys above hold one id each, while some families end a turn with either of two tokens.
+# The keys above hold one id each, while some families end a turn with either of two tokens. Their
+# type does not matter: some converters mark them as ordinary or as the user's.
 STOP_TOKENS = (
     "<|im_end|>",
     "<|end|>",
@@ -43,7 +44,7 @@ STOP_TOKENS = (
 # Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
 NO_TOKEN = 2**32 - 1
-CONTROL_TOKEN = 3  # in tokenizer.ggml.token_type
+UNUSED_TOKEN = 5  # in tokenizer.ggml.token_type
 SAMPLING_KEYS = {
     "temperature": "temp",
     "top_k": "top_k",
@@ -142,8 +143,8 @@ def _parameter_name(name: str, family: Family[Any]) -> str:
 
 
 def _is_no_token(key: str, value: object) -> bool:
-    """Return whether an id is llama.cpp's -1, as the unsigned number that files hold."""
-    return key.endswith("_token_id") and value == NO_TOKEN
+    """Return whether an id is llama.cpp's -1, which most files hold as an unsigned number."""
+    return key.endswith("_token_id") and value in (NO_TOKEN, -1)
 
 
 def _stop_ids(metadata: Mapping[str, object], vocab: int) -> tuple[int, ...]:
@@ -156,6 +157,6 @@ def _stop_ids(metadata: Mapping[str, object], vocab: int) -> tuple[int, ...]:
         ids += [
             id_
             for id_, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
-            if kind == CONTROL_TOKEN and token in STOP_TOKENS and id_ < vocab
+            if kind != UNUSED_TOKEN and token in STOP_TOKENS and id_ < vocab
         ]
     return tuple(dict.fromkeys(ids))

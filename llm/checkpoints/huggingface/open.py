@@ -39,9 +39,10 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.model",
-    "qwen.tiktoken",
     "chat_template.jinja",
+    "chat_template.json",
 )
+TIKTOKEN_FILES = "*.tiktoken"
 
 
 def open_huggingface(path: Path) -> Checkpoint:
@@ -101,6 +102,7 @@ def open_huggingface(path: Path) -> Checkpoint:
         tokenizer=TokenizerDirectory(path),
         sources=(
             *(path / name for name in names if (path / name).is_file()),
+            *sorted(path.glob(TIKTOKEN_FILES)),
             *retrieval.sources,
             *tensors.paths,
         ),

@@ -86,6 +86,47 @@ def test_truncation_and_padding_are_switched_off(folder: Path) -> None:
     assert len(Tokenizer(document.json, document.facts).encode("abc")) == 3
 
 
+MARK = "hell"  # an entry of the vocabulary that text becomes too
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"additional_special_tokens": [MARK]},
+        {"additional_special_tokens": [{"__type": "AddedToken", "content": MARK}]},
+        {"extra_special_tokens": {"mark": MARK}},
+    ],
+)
+def test_tokens_that_the_config_calls_special(folder: Path, fields: dict[str, Any]) -> None:
+    write_config(folder, **fields)
+    document = from_directory(folder)
+    entries = {t["content"]: t for t in json.loads(document.json)["added_tokens"]}
+    assert (entries[MARK]["id"], entries[MARK]["special"]) == (258, True)
+    assert MARK in AutoTokenizer.from_pretrained(folder).all_special_tokens
+    assert document.notes == ()
+
+
+def test_special_tokens_without_an_entry_are_said(folder: Path) -> None:
+    write_config(folder, additional_special_tokens=["<x>"], pad_token="<pad>")
+    (note,) = from_directory(folder).notes
+    assert note.endswith("not in the vocabulary are left out: '<x>'")
+
+
+def test_a_padding_token_that_is_a_word_stays_one(folder: Path) -> None:
+    write_config(folder, pad_token=MARK, unk_token=3, extra_special_tokens="<x>")
+    document = from_directory(folder)
+    assert MARK not in {token["content"] for token in json.loads(document.json)["added_tokens"]}
+
+
+def test_a_token_is_what_the_config_says_of_it(folder: Path) -> None:
+    described = {"content": "<think>", "rstrip": True, "special": True}
+    write_config(folder, added_tokens_decoder={"261": described})
+    (folder / "added_tokens.json").write_text('{"<|im_end|>": 260}')  # says nothing but the text
+    entries = {t["id"]: t for t in json.loads(from_directory(folder).json)["added_tokens"]}
+    assert (entries[261]["rstrip"], entries[261]["special"]) == (True, True)
+    assert entries[260]["special"]
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
@@ -105,6 +146,26 @@ def test_template_file_wins(folder: Path) -> None:
     write_config(folder, chat_template="of the config")
     (folder / "chat_template.jinja").write_text("of the file é", encoding="utf-8")
     assert from_directory(folder).chat_template == "of the file é"
+    (folder / "chat_template.json").write_text('{"chat_template": "of the older file"}')
+    assert from_directory(folder).chat_template == "of the file é"
+    (folder / "chat_template.jinja").unlink()
+    assert from_directory(folder).chat_template == "of the config"
+    write_config(folder)
+    assert from_directory(folder).chat_template == "of the older file"
+
+
+def test_templates_that_are_not_used_are_said(folder: Path) -> None:
+    tools = {"name": "tool_use", "template": "t"}
+    write_config(folder, chat_template=[tools])
+    assert from_directory(folder).notes == (
+        "chat template: none is used; others are not: 'tool_use'",
+    )
+    write_config(folder, chat_template=[tools, {"name": "default", "template": "d"}])
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("r")
+    assert from_directory(folder).notes == (
+        "chat template: the one for all chats is used; others are not: 'rag', 'tool_use'",
+    )
 
 
 def test_thousands_of_listed_tokens_take_no_hours(folder: Path) -> None:

@@ -196,3 +196,12 @@ def merge_by_hand(metadata: Mapping[str, Any], text: str) -> list[int]:
             parts[at : at + 2] = [parts[at] + parts[at + 1]]
         result += [ids[part] for part in parts]
     return result
+
+
+def test_templates_that_are_not_used_are_said(byte_metadata: dict[str, Any]) -> None:
+    byte_metadata["tokenizer.chat_template.tool_use"] = "{{ tools }}"
+    document = from_gguf(byte_metadata)
+    assert document.chat_template == "{{ messages }}"
+    assert document.notes == (
+        "chat template: the one for all chats is used; others are not: 'tool_use'",
+    )

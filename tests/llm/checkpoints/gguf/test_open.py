@@ -226,11 +226,32 @@ def test_keys_as_llama_cpp_reads_them(tiny_checkpoint: Factory, make_gguf: Facto
     assert isinstance(made.tokenizer, TokenizerMetadata)
     assert "tokenizer.ggml.eos_token_id" not in made.tokenizer.values
 
+    def signed(writer: gguf.GGUFWriter) -> None:
+        writer.kv_data[0].pop("tokenizer.ggml.eos_token_id")
+        writer.add_int32("tokenizer.ggml.eos_token_id", -1)
+
+    assert open_checkpoint(make_gguf(folder, edit=signed)).generation == made.generation
+
     for factor, expected in ((2.0, LinearScaling(2.0)), (0.0, None)):
         path = make_gguf(
             folder, edit=lambda w, f=factor: w.add_float32("qwen2.rope.scale_linear", f)
         )
         assert open_checkpoint(path).config.rope_parameters.scaling == expected
+
+
+@pytest.mark.parametrize("kind", [gguf.TokenType.NORMAL, gguf.TokenType.USER_DEFINED])
+def test_tokens_that_end_a_turn_do_whatever_their_type(
+    kind: gguf.TokenType, tiny_checkpoint: Factory, make_gguf: Factory
+) -> None:
+    def retype(writer: gguf.GGUFWriter) -> None:
+        tokens = writer.kv_data[0]["tokenizer.ggml.tokens"].value
+        writer.kv_data[0].pop("tokenizer.ggml.token_type")
+        writer.add_token_types([kind] * len(tokens))
+        writer.kv_data[0].pop("tokenizer.ggml.eos_token_id")
+        writer.add_eos_token_id(256)
+
+    made = open_checkpoint(make_gguf(tiny_checkpoint("qwen2"), edit=retype))
+    assert made.generation.stop_ids == (256, 258)
 
 
 REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], type[Exception], str]] = {
