@@ -27,13 +27,22 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
         first = sequence.computed
         path = np.frombuffer(sequence.tokens + array("i", part.draft), np.int32)
         samplers = _samplers(sequence, path, part)
+        if sequence.processors:  # sampled outside the core, see processors.py
+            samplers = [None if item is not None and item.target < 0 else item for item in samplers]
         hidden = sequence.hidden_rows(part.count)
         segments.append(Segment(path[first : first + part.tokens], samplers, first, index, hidden))
     return Batch.of(
         *segments,
         block_tables=tuple(block_tables),
-        want_logits=any(sequence.want_logits for sequence in slices),
+        want_logits=any(sequence.want_logits or sequence.processors for sequence in slices),
     )
+
+
+def row_samplers(sequence: Sequence, part: Slice) -> list[RowSampler]:
+    """Return the samplers of the wanted rows of a slice that samples, the last one its next
+    token's."""
+    path = np.frombuffer(sequence.tokens, np.int32)
+    return [item for item in _samplers(sequence, path, part) if item is not None]
 
 
 def _samplers(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler | None]:

@@ -16,7 +16,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from edge_llm.errors import EdgeLLMError, GenerationError, NativeError
+from edge_llm.errors import EdgeLLMError, GenerationError, NativeError, RequestError
 from edge_llm.program.documents import PoolingKind
 from edge_llm.runner.engine.batch import build_batch
 from edge_llm.runner.engine.constraints import Constraint, check_masks
@@ -35,6 +35,7 @@ from edge_llm.runner.engine.events import (
 from edge_llm.runner.engine.pace import Pace
 from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.pooling import Pooling
+from edge_llm.runner.engine.processors import LogitsProcessor, sampled_here
 from edge_llm.runner.engine.request_queue import RequestQueue
 from edge_llm.runner.engine.requests import EngineFacts, Request, embedding, evaluation, generation
 from edge_llm.runner.engine.scheduler import Scheduler, Slice, Step
@@ -97,22 +98,31 @@ class Engine:
         *,
         constraint: Constraint | None = None,
         drafter: Drafter | None = None,
+        processors: Iterable[LogitsProcessor] = (),
     ) -> Request:
         """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
         time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled,
         and ends the answer with "stop" once it has finished; ``drafter`` proposes what may come
-        next (None: what ``params.speculation`` asks for).
+        next (None: what ``params.speculation`` asks for); ``processors`` change the logits, on the
+        engine's thread, one after the other.
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
             CapacityError: the KV blocks can never hold the prompt and a token more.
-            RequestError: the prompt is empty, or something in it is not an id of the vocabulary.
+            RequestError: the prompt is empty, or something in it is not an id of the vocabulary;
+                or processors together with speculation, which would compute ahead of them.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
         if drafter is None and params.speculation == "ngram":
             drafter = NgramDrafter()
-        if constraint is not None:
+        sequence.processors = tuple(processors)
+        if sequence.processors and drafter is not None:
+            raise RequestError(
+                "logits_processors cannot be had together with speculation",
+                param="logits_processors",
+            )
+        if constraint is not None and not sequence.processors:
             drafter = ForcedDrafter(constraint, drafter)
         sequence.constraint, sequence.drafter = constraint, drafter
         return self._enqueue(sequence)
@@ -275,7 +285,10 @@ class Engine:
                 sequence.clock.started = now
         for group, source, target in step.copies:
             self._executor.copy_block(group, source, target)
-        return self._executor.step(build_batch(step.slices))
+        result = self._executor.step(build_batch(step.slices))
+        sampleable = self.facts.sampleable
+        size = self.facts.vocab if sampleable is None else sampleable
+        return sampled_here(step.slices, result, size, self._ending)
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edge_llm.runner.engine.drafters import Drafter
     from edge_llm.runner.engine.events import EventCallback
     from edge_llm.runner.engine.pooling import Pooling
+    from edge_llm.runner.engine.processors import LogitsProcessor
     from edge_llm.runner.executor import TokenLogprobs
 
 
@@ -30,7 +31,8 @@ class Sequence:
     With ``scorer`` the prompt's own tokens are scored, as it says: ``scores`` are those of the
     tokens from the second on. With ``pooling`` nothing is sampled either: the result is a vector of
     the hidden states. ``unended`` is the mask of the ids that do not end the answer, where it has
-    to go on for some tokens; ``breakers`` that of the ids across which no repetition counts."""
+    to go on for some tokens; ``breakers`` that of the ids across which no repetition counts.
+    ``processors`` change the logits before the next token is sampled."""
 
     tokens: array[int]
     prompt_length: int
@@ -49,6 +51,7 @@ class Sequence:
     breakers: Mask | None = None
     constraint: Constraint | None = None
     drafter: Drafter | None = None
+    processors: tuple[LogitsProcessor, ...] = ()
     arrival: int = -1  # the engine numbers requests
     tables: list[list[int]] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)

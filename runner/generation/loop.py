@@ -20,6 +20,7 @@ from edge_llm.errors import GenerationError, RequestError
 from edge_llm.parsed import Parser
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback
+from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.generation.answer import (
     Answer,
     Completion,
@@ -36,15 +37,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One answer to generate: what it continues, and how. ``decoder``, ``parser`` and
-    ``constraint`` have a state and serve one job; without a parser, control tokens are hidden
-    unless ``params`` says otherwise, and without a constraint anything may be sampled."""
+    """One answer to generate: what it continues, and how. ``processors`` change the logits;
+    ``decoder``, ``parser`` and ``constraint`` have a state and serve one job; without a parser,
+    control tokens are hidden unless ``params`` says otherwise, and without a constraint anything
+    may be sampled."""
 
     prompt_ids: Sequence[int]
     params: SamplingParams
     decoder: Decoder
     parser: Parser | None = None
     constraint: Constraint | None = None
+    processors: tuple[LogitsProcessor, ...] = ()
 
 
 class Handle(Protocol):
@@ -64,6 +67,7 @@ class Submit(Protocol):
         /,
         *,
         constraint: Constraint | None,
+        processors: tuple[LogitsProcessor, ...] = (),
     ) -> Handle: ...
 
 
@@ -138,8 +142,9 @@ class Generation:
                     Answer(choice, job.decoder, parser, scanner, params.min_tokens)
                 )
                 on_event = partial(tell, inbox, choice)
+                more = {"processors": job.processors} if job.processors else {}
                 self._handles.append(
-                    submit(job.prompt_ids, params, on_event, constraint=job.constraint)
+                    submit(job.prompt_ids, params, on_event, constraint=job.constraint, **more)
                 )
         except BaseException:
             self.cancel()

@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 def test_the_snippets_run(tiny_program: Any, capsys: Any) -> None:
     names: dict[str, Any] = {"path": tiny_program(max_position_embeddings=2048)}
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     try:
         for snippet in snippets:
             exec(compile(snippet, str(PAGE), "exec", dont_inherit=True), names)

@@ -28,6 +28,7 @@ from edge_llm.program.file import Program
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.events import EventCallback
+from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.engine.requests import Request
 from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.evaluation.logits import collect_logits
@@ -181,10 +182,13 @@ class LLM:
         on_event: EventCallback,
         *,
         constraint: Constraint | None = None,
+        processors: Iterable[LogitsProcessor] = (),
     ) -> Request:
         """Queue a prompt without waiting; see `Engine.submit`."""
         params = self._preparation.params(params, {})
-        return self.engine.submit(prompt_ids, params, on_event, constraint=constraint)
+        return self.engine.submit(
+            prompt_ids, params, on_event, constraint=constraint, processors=processors
+        )
 
     @overload
     def generate(
@@ -255,7 +259,9 @@ class LLM:
             n: answers to each prompt, 1 to 128; the i-th samples with ``seed + i``.
             options: fields of `SamplingParams` by name, which change ``params``, and a form for
                 the answer (``response_format``, ``json_schema``, ``regex``, ``choice``,
-                ``grammar``), one at a time.
+                ``grammar``), one at a time; and ``logits_processors``: functions of the ids so far
+                and the next token's raw logits (a copy, [vocab] float32) that return logits,
+                called on the engine's thread for each token, before penalties and the form.
 
         Raises:
             ContextLengthError: a prompt leaves no room in the context.

@@ -14,6 +14,7 @@ from edge_llm.api.formats import FORMS, form_given, grammar_of
 from edge_llm.api.prompts import Message, Prompt, Prompts, encode_prompt, is_several, jobs_of
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
+from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.guidance.grammar import Grammar
@@ -121,12 +122,15 @@ class Preparation:
         options: Mapping[str, Any],
     ) -> list[Job]:
         """Return the jobs of `LLM.generate`, and raise as it does."""
-        sampling, forms = dict(options), dict(options)
+        sampling, processors = _without_processors(options)
+        forms = dict(sampling)
         for name in FORMS:
             sampling.pop(name, None)
         prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
         ids = [encode_prompt(self._tokenizer, item, self._facts.context) for item in prompts]
-        jobs = jobs_of(self._tokenizer, ids, self.params(params, sampling), n)
+        jobs = _processed(
+            jobs_of(self._tokenizer, ids, self.params(params, sampling), n), processors
+        )
         grammar = grammar_of(forms)
         return jobs if grammar is None else self.guided(jobs, grammar, form_given(forms))
 
@@ -146,8 +150,9 @@ class Preparation:
         options: Mapping[str, Any],
     ) -> list[Job]:
         """Return the jobs of `LLM.chat`, and raise as it does."""
-        call, sampling = chat_call(messages, options)
-        return self.answers.jobs(call, self.params(params, sampling), n)
+        rest, processors = _without_processors(options)
+        call, sampling = chat_call(messages, rest)
+        return _processed(self.answers.jobs(call, self.params(params, sampling), n), processors)
 
     def _token_text(self, token: int | None) -> str | None:
         return (
@@ -155,3 +160,25 @@ class Preparation:
             if token is None
             else self._tokenizer.decode([token], skip_specials=False, continues=True)
         )
+
+
+def _without_processors(
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[LogitsProcessor, ...]]:
+    """Return the other options, and the logits processors.
+
+    Raises:
+        RequestError: they are no list of functions.
+    """
+    rest = dict(options)
+    given = rest.pop("logits_processors", ())
+    if not isinstance(given, list | tuple) or not all(callable(item) for item in given):
+        raise RequestError(
+            f"logits_processors is {given!r}, expected a list of functions",
+            param="logits_processors",
+        )
+    return rest, tuple(given)
+
+
+def _processed(jobs: list[Job], processors: tuple[LogitsProcessor, ...]) -> list[Job]:
+    return [replace(job, processors=processors) for job in jobs] if processors else jobs

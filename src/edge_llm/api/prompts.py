@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from edge_llm.api.tools import ToolLike
 from edge_llm.errors import ContextLengthError, RequestError
+from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingOptions, SamplingParams, choices_of
 
@@ -32,7 +33,10 @@ class FormOptions(TypedDict, total=False):
 
 
 class Options(SamplingOptions, FormOptions, total=False):
-    """Options of a prompt: how to sample, and the form of the answer."""
+    """Options of a prompt: how to sample, the form of the answer, and functions that change the
+    logits."""
+
+    logits_processors: Sequence[LogitsProcessor]
 
 
 class ChatOptions(Options, total=False):
