@@ -91,11 +91,14 @@ class PtyScreen:
         self.until(lambda screen: any(text in line for line in screen.lines))
 
     def until_end(self) -> int:
-        """Wait for the end of the program. Return its exit status."""
+        """Wait for the end of the program. Return its exit status as shells do: 128 and a signal's
+        number for the end by that signal."""
         while self._take():
             pass
         self.child.wait()
-        return int(self.child.exitstatus if self.child.exitstatus is not None else -1)
+        if self.child.exitstatus is not None:
+            return int(self.child.exitstatus)
+        return 128 + int(self.child.signalstatus)
 
     def _take(self) -> bool:
         try:

@@ -54,6 +54,17 @@ def test_run_prints_the_answer_alone(program: Path, capsys: pytest.CaptureFixtur
     assert document["stats"]["prompt_tokens"] > 0
 
 
+def test_an_answer_of_a_schema(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = '{"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}'
+    (tmp_path / "schema.json").write_text(schema)
+    for given in (schema, str(tmp_path / "schema.json")):
+        for extra in ([], ["--raw"]):
+            assert main(["run", "hello", "--schema", given, *extra]) == 0
+            assert isinstance(json_of(capsys)["yes"], bool)
+
+
 def test_a_raw_prompt_may_have_control_tokens(
     program: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,7 +362,7 @@ def child(*command: str, redirect: str, **environment: str) -> subprocess.Comple
 def test_a_full_disk_behind_stdout(store: Path) -> None:
     done = child("ls", redirect=">/dev/full")
     assert done.returncode == 1
-    assert done.stderr == "error: [Errno 28] No space left on device\n"
+    assert done.stderr == "error: cannot write to standard output: No space left on device\n"
 
 
 def test_closed_streams(program: Path) -> None:
@@ -389,7 +400,11 @@ def test_no_verb_and_help(capsys: pytest.CaptureFixture[str]) -> None:
          "did you mean --temperature?"),
         (["run", "--temprature=1", "hi"], "no option --temprature", "--temperature"),
         (["serve", "--prot", "1"], "edge-llm serve has no option --prot", "--port"),
-        (["export", "-q", "8da4"], "argument --quant/-q", "`edge-llm export --help`"),
+        (["export", "-q", "8da4"], "argument --quant/-q: got '8da4', expected", "8da4w"),
+        (["export", "-q", "zzz"], "argument --quant/-q: got 'zzz'", "`edge-llm export --help`"),
+        (["run", "--seed", "x"], "argument --seed: got 'x', expected a whole number", "run --help"),
+        (["--verison"], "edge-llm has no option --verison", "did you mean --version?"),
+        (["hlep"], "there is no verb 'hlep'", "did you mean help?"),
         (["help", "dance"], "there is no verb 'dance'", "--help"),
     ],
 )  # fmt: skip

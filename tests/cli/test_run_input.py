@@ -82,6 +82,9 @@ def test_prompts(
         (["why", "is", "the", "sky", "blue"], b"", "got 5 words for the prompt"),
         (["-m", "two", "why", "not"], b"", "got 2 words for the prompt"),
         (["nothing.edge", "hi"], b"", "nothing.edge"),
+        (["hi", "--schema", "{"], b"", "--schema is not JSON"),
+        (["hi", "--schema", "no.json"], b"", "cannot read the schema no.json: No such file"),
+        (["hi", "--schema", "/dev/null"], b"", "/dev/null is not JSON"),
     ],
 )
 def test_what_cannot_be_asked(

@@ -145,5 +145,5 @@ def find(name: str) -> Entry:
         f"no model is called {name!r}",
         hint=f"Did you mean {' or '.join(close)}? Otherwise pass a path to a checkpoint."
         if close
-        else f"Known names: {', '.join(names)}. Otherwise pass a path to a checkpoint.",
+        else "`edge-llm ls --all` lists what there is. Otherwise pass a path to a checkpoint.",
     )

@@ -8,9 +8,12 @@ from typing import Any
 SHELLS = ("bash", "zsh", "fish")
 
 _HOW = """\
-bash: edge-llm completion bash > ~/.local/share/bash-completion/completions/edge-llm
-zsh:  edge-llm completion zsh > "${fpath[1]}/_edge-llm"
-fish: edge-llm completion fish > ~/.config/fish/completions/edge-llm.fish"""
+bash:
+  edge-llm completion bash > ~/.local/share/bash-completion/completions/edge-llm
+zsh:
+  edge-llm completion zsh > "${fpath[1]}/_edge-llm"
+fish:
+  edge-llm completion fish > ~/.config/fish/completions/edge-llm.fish"""
 
 
 def add_parser(verbs: Any) -> None:
@@ -18,8 +21,8 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "completion",
         help="print the completion script of a shell",
-        description="Print what a shell needs to complete verbs, options, names of programs and "
-        "models, and files. Keep it where the shell looks:\n\n" + _HOW,
+        description="Print what a shell needs to complete verbs, options, names of programs\n"
+        "and models, and files. Keep it where the shell looks:\n\n" + _HOW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=SHELLS)

@@ -10,7 +10,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 from edge_llm.errors import RequestError
 
@@ -18,6 +19,44 @@ from edge_llm.errors import RequestError
 def say(message: str = "") -> None:
     """One line for a person, on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Say what went wrong and, in ``hint``, what helps, on stderr: the one form of errors. A stderr
+    that is closed or full changes nothing about the error."""
+    red, bold, plain = ("\x1b[31m", "\x1b[1m", "\x1b[0m") if coloured(sys.stderr) else ("", "", "")
+    with suppress(OSError):
+        say(f"{red}error:{plain} {_between_words(message, len('error: '))}")
+        if hint:
+            say(f"{bold}hint:{plain} {_between_words(hint, len('hint: '))}")
+
+
+def _between_words(text: str, indent: int) -> str:
+    """Return ``text``, which follows ``indent`` characters, folded between words on a terminal;
+    `commands` stay whole, to be copied."""
+    if not sys.stderr.isatty():
+        return text
+    space, width = "\0", shutil.get_terminal_size().columns - indent
+    whole = re.sub(r"`[^`\n]*`", lambda command: command[0].replace(" ", space), text)
+    lines = [
+        part
+        for line in whole.splitlines()
+        for part in textwrap.wrap(
+            line, max(width, 20), break_long_words=False, break_on_hyphens=False
+        )
+        or [""]
+    ]
+    return ("\n" + " " * indent).join(lines).replace(space, " ")
+
+
+def coloured(stream: TextIO) -> bool:
+    """Tell whether to write in colour: to a terminal that has any, unless NO_COLOR is set, and
+    wherever FORCE_COLOR is."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def print_json(document: Any) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from edge_llm import __version__
+from edge_llm.cli.console import complain, say
 from edge_llm.cli.parser import Parser, suggested
 from edge_llm.errors import EdgeLLMError
 
@@ -63,19 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         complete(build_parser())
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parsed(argv)
-    arguments.argv = tuple(argv)  # a page says which command made it
     try:
+        arguments = _parsed(argv)
+        arguments.argv = tuple(argv)  # a page says which command made it
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
     except EdgeLLMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        complain(str(error), error.hint)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        # Terminals show ^C where the cursor was, perhaps behind half an answer.
+        say("\ninterrupted" if sys.stderr.isatty() else "interrupted")
         return 130
     except BrokenPipeError:
         # The reader went away (`edge-llm ls | head`). Nothing more can be written; keep the
@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # What modules read and write they translate; left is stdout itself, on a full disk.
         _drop_stdout()
-        print(f"error: {error}", file=sys.stderr)
+        named = error.filename is not None or error.strerror is None
+        complain(str(error) if named else f"cannot write to standard output: {error.strerror}")
         return 1
 
 
@@ -96,8 +97,11 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     if argv[0] == "help":
         argv = [argv[1], "--help"]
     if not argv[0].startswith("-") and argv[0] not in VERBS:
-        Parser(prog="edge-llm").fail(f"there is no verb {argv[0]!r}", suggested(argv[0], VERBS))
+        close = suggested(argv[0], (*VERBS, "help"))
+        Parser(prog="edge-llm").fail(f"there is no verb {argv[0]!r}", close)
     parser = build_parser(argv[0])
+    if argv[0].startswith("-") and not parser.knows(argv[0]):
+        parser.error(f"unrecognized arguments: {argv[0]}")
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         verbs = parser.verbs

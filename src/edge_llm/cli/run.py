@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import check_text, print_json, say
@@ -36,6 +38,11 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--raw", action="store_true", help="no chat template: continue the text")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
+    parser.add_argument(
+        "--schema",
+        metavar="FILE|JSON",
+        help="the answer is JSON of this JSON schema, given in a file or here",
+    )
     add_loading_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="print text, token ids and statistics as JSON"
@@ -47,13 +54,14 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     model, typed = _model_and_prompt(arguments)
     check_text(arguments.system or "")
+    schema = None if arguments.schema is None else _schema(arguments.schema)
     prompt = _prompt(typed)
     path = resolve_program(model)
 
     from edge_llm.api import load
 
     with load(path, max_sequences=1, **loading_options(arguments)) as llm:
-        pieces = _stream(llm, prompt, arguments)
+        pieces = _stream(llm, prompt, schema, arguments)
         if arguments.json:
             answer = pieces.completions()[0]
             print_json(
@@ -74,14 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _stream(llm: LLM, prompt: str, arguments: argparse.Namespace) -> Stream:
+def _stream(
+    llm: LLM, prompt: str, schema: dict[str, Any] | None, arguments: argparse.Namespace
+) -> Stream:
     params = sampling_params(llm, arguments)
     if arguments.raw:
-        return llm.stream(prompt, params)
+        return llm.stream(prompt, params, json_schema=schema)
     messages = [{"role": "user", "content": prompt}]
     if arguments.system is not None:
         messages.insert(0, {"role": "system", "content": arguments.system})
-    return llm.chat(messages, params, stream=True)
+    return llm.chat(messages, params, stream=True, json_schema=schema)
 
 
 def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -105,6 +115,25 @@ def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | 
             hint="put it into quotes: edge-llm run 'Why is the sky blue?'",
         )
     return model, words[0] if words else None
+
+
+def _schema(given: str) -> dict[str, Any]:
+    """Return the JSON schema of ``--schema``: an object that is written out, or in a file.
+
+    Raises:
+        RequestError: the file cannot be read, or it is no JSON object.
+    """
+    written = given.lstrip().startswith("{")
+    source = "--schema" if written else given
+    try:
+        found = json.loads(given if written else Path(given).read_bytes())
+    except OSError as exc:
+        raise RequestError(f"cannot read the schema {given}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise RequestError(f"{source} is not JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise RequestError(f"{source} is {type(found).__name__}, expected a JSON object")
+    return found
 
 
 def _prompt(typed: str | None) -> str:
