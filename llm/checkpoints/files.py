@@ -9,6 +9,7 @@ from edge_llm.errors import CheckpointError
 
 # Configs are a few KiB; the largest file is a shard index: about 1 MiB for 10^4 tensors.
 MAX_BYTES = 16 * 2**20
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_text(path: Path) -> str:
@@ -51,3 +52,22 @@ def read_json_object(path: Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def refuse_pointer(path: Path) -> None:
+    """Check that a file that could not be read is not what Git leaves in place of a large one.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_POINTER))
+    except OSError:
+        return
+    if begin == _POINTER:
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer of {path.stat().st_size} bytes, expected the file that "
+            "it stands for",
+            hint="run `git lfs pull` in the folder, or fetch the model with `edge-llm pull`",
+        )

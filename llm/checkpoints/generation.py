@@ -15,6 +15,30 @@ _NUMBERS = {
     "min_p": (0.0, 1.0),
     "repetition_penalty": (1e-6, 10.0),
 }
+# What transformers would follow and nothing here does -> the value that asks for nothing.
+_NOT_FOLLOWED: Mapping[str, object] = {
+    "bad_words_ids": [],
+    "begin_suppress_tokens": [],
+    "diversity_penalty": 0.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "exponential_decay_length_penalty": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "guidance_scale": 1.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "penalty_alpha": 0.0,
+    "sequence_bias": {},
+    "stop_strings": [],
+    "suppress_tokens": [],
+    "top_h": None,
+    "typical_p": 1.0,
+}
 
 
 def token_ids(value: object, vocab: int, where: str) -> tuple[int, ...]:
@@ -61,6 +85,11 @@ def generation_defaults(
     if not is_integer(top_k) or not 0 <= top_k < 2**31:
         notes.append(_left_out(where, "top_k", top_k, "0 or more"))
         top_k = 0
+    notes += [
+        f"{where}: {name} {shorten(values[name])} is left out, which nothing here follows"
+        for name, neutral in _NOT_FOLLOWED.items()
+        if values.get(name) not in (None, False, neutral)
+    ]
     return GenerationDefaults(stop_ids=stop_ids, top_k=top_k, **numbers), tuple(notes)
 
 

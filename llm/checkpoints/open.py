@@ -7,7 +7,7 @@ from pathlib import Path
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.gguf.model import first_parts
 from edge_llm.llm.checkpoints.gguf.open import open_gguf
-from edge_llm.llm.checkpoints.huggingface.open import open_huggingface
+from edge_llm.llm.checkpoints.huggingface.open import ADAPTER, open_huggingface
 from edge_llm.llm.checkpoints.meta.open import is_meta_folder, open_meta
 from edge_llm.llm.checkpoints.source import Checkpoint
 
@@ -32,6 +32,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             return open_huggingface(path)
         if is_meta_folder(path):
             return open_meta(path)
+        if (path / ADAPTER).is_file():
+            raise CheckpointError(
+                f"{path} holds an adapter ({ADAPTER}) without a model; {EXPECTED}",
+                hint=f"edge-llm export MODEL --adapter {path}",
+            )
         models = first_parts(list(path.glob("*.gguf")))
         if len(models) == 1:
             return open_gguf(models[0])

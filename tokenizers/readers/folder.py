@@ -15,6 +15,7 @@ from edge_llm.errors import TokenizerError
 
 MAX_TOKENIZER_BYTES = 2**27  # the largest known tokenizer.json has 2**25
 MAX_CONFIG_BYTES = 2**24
+_POINTER = b"version https://git-lfs.github.com/spec/"  # of what Git leaves for a large file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ def read_bytes(file: Path, limit: int = MAX_TOKENIZER_BYTES) -> bytes:
         raise TokenizerError(f"cannot read {file}: {exc.strerror}") from exc
     if len(data) > limit:
         raise TokenizerError(f"{file} has more than {limit} bytes, too many for such a file")
+    if data.startswith(_POINTER):
+        raise TokenizerError(
+            f"{file} is a Git LFS pointer, expected the file that it stands for",
+            hint="run `git lfs pull` in the folder, or fetch the model with `edge-llm pull`",
+        )
     return data
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
+from edge_llm.llm.checkpoints.files import refuse_pointer
 from edge_llm.llm.config import shorten
 
 MAGIC = b"GGUF"
@@ -79,6 +80,7 @@ def read_gguf_file(path: Path) -> GGUFFile:
         raise CheckpointError(f"{path} cannot be mapped: {exc}") from exc
     cursor = _Cursor(path, data.data)
     if bytes(cursor.take(4)) != MAGIC:
+        refuse_pointer(path)
         raise CheckpointError(f"{path} is not a GGUF file: it does not start with {MAGIC!r}")
     version = cursor.integer("I")
     if version not in VERSIONS:

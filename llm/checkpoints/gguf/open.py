@@ -20,6 +20,7 @@ from edge_llm.llm.checkpoints.source import (
     TokenizerMetadata,
     check_parameters,
 )
+from edge_llm.llm.config import shorten
 from edge_llm.llm.families.family import Family
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.integers import Integers
@@ -45,6 +46,7 @@ STOP_TOKENS = (
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
 NO_TOKEN = 2**32 - 1
 UNUSED_TOKEN = 5  # in tokenizer.ggml.token_type
+SAMPLING = "general.sampling."
 SAMPLING_KEYS = {
     "temperature": "temp",
     "top_k": "top_k",
@@ -89,9 +91,18 @@ def open_gguf(path: Path) -> Checkpoint:
         return stored.rows(half_split(np.arange(stored.shape[0]), head_dim))
 
     generation, notes = generation_defaults(
-        {name: metadata.get(f"general.sampling.{key}") for name, key in SAMPLING_KEYS.items()},
+        {name: metadata.get(f"{SAMPLING}{key}") for name, key in SAMPLING_KEYS.items()},
         _stop_ids(metadata, config.vocab_size),
         path.name,
+    )
+    unknown = [
+        key
+        for key in metadata
+        if key.startswith(SAMPLING) and key.removeprefix(SAMPLING) not in SAMPLING_KEYS.values()
+    ]
+    notes += tuple(
+        f"{path.name}: {key} {shorten(metadata[key])} is left out, which nothing here follows"
+        for key in unknown
     )
     license_ = metadata.get("general.license")
     return Checkpoint(

@@ -23,12 +23,13 @@ from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, same_values
 from edge_llm.llm.checkpoints.files import read_json_object
+from edge_llm.llm.checkpoints.huggingface.open import ADAPTER
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors, open_tensor_file
 from edge_llm.llm.checkpoints.source import Checkpoint, Shape
 from edge_llm.llm.config import ConfigReader, is_integer, is_number, shorten
 from edge_llm.llm.registry import shared_parameters
 
-CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 # Ways to begin training that leave the base weights as they are; others (PiSSA, LoftQ) do not.
 KEPT_INITS = (True, False, "gaussian", "eva", "orthogonal")
 # Where training put adapters (the tensors tell), or what matters to training alone.
@@ -117,7 +118,7 @@ def with_adapters(
     sources = list(checkpoint.sources)
     for folder, weight in adapters:
         path = Path(folder).expanduser()
-        config_path, tensors = path / CONFIG, _open_weights(path)
+        config_path, tensors = path / ADAPTER, _open_weights(path)
         scaling, base = _read_config(config_path)
         copies = _base_copies(path, tensors, checkpoint, tied)
         found = _deltas(path, tensors, scaling, weight, checkpoint.shapes, shared, copies)
@@ -152,10 +153,10 @@ def with_adapters(
 
 def _open_weights(path: Path) -> Tensors:
     if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder; expected one with {CONFIG} and {WEIGHTS}")
+        raise CheckpointError(f"{path} is not a folder; expected one with {ADAPTER} and {WEIGHTS}")
     if not (path / WEIGHTS).is_file():
         got = f"; got {PICKLED}, which is never unpickled" if (path / PICKLED).is_file() else ""
-        raise CheckpointError(f"{path} has no adapter: expected {CONFIG} and {WEIGHTS}{got}")
+        raise CheckpointError(f"{path} has no adapter: expected {ADAPTER} and {WEIGHTS}{got}")
     return open_tensor_file(path / WEIGHTS)
 
 

@@ -42,6 +42,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+ADAPTER = "adapter_config.json"
 TIKTOKEN_FILES = "*.tiktoken"
 
 
@@ -59,7 +60,7 @@ def open_huggingface(path: Path) -> Checkpoint:
 
     tensors = _whole_names(open_tensors(path))
     retrieval = read_retrieval(path)
-    problems = list(tensors.missing)
+    problems = list(tensors.problems)
     quantized = NONE
     if settings is not None:
         expected = parameter_shapes(config)
@@ -90,6 +91,8 @@ def open_huggingface(path: Path) -> Checkpoint:
                     f"config: tie_word_embeddings is true, but the stored {name} differs from "
                     f"{source}: the stored one is used"
                 )
+    if (path / ADAPTER).is_file():
+        notes.append(f"{ADAPTER} beside the model: its adapter is not merged, --adapter does that")
     generation_path = path / "generation_config.json"
     generation, said = _generation(generation_path, values, config.vocab_size)
     names = ("config.json", "generation_config.json", INDEX, "README.md", *TOKENIZER_FILES)

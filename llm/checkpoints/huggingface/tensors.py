@@ -14,14 +14,15 @@ from safetensors import SafetensorError, safe_open
 
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import BFLOAT16, Array
-from edge_llm.llm.checkpoints.detached import detached
-from edge_llm.llm.checkpoints.files import read_json_object
+from edge_llm.llm.checkpoints.detached import detached, detached_bytes
+from edge_llm.llm.checkpoints.files import read_json_object, refuse_pointer
 from edge_llm.llm.config import shorten
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 Shape = tuple[int, ...]
+_COMPARED = 2**24  # bytes
 
 # The format's name of a dtype -> bits of an element.
 BITS = {
@@ -57,11 +58,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """The tensors of a folder by name; ``missing`` has a line for each that the index names and
-    the shards lack, ``notes`` say which of several files were taken."""
+    """The tensors of a folder by name; ``problems`` has a line for each that the index names and
+    the shards lack, and for each that two shards hold with different values; ``notes`` say which of
+    several files were taken."""
 
     entries: Mapping[str, Entry]
-    missing: tuple[str, ...]
+    problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -165,16 +167,43 @@ def _tensor_files(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
 
 
 def _entries(files: Mapping[str, Path], notes: tuple[str, ...] = ()) -> Tensors:
-    """Return the tensors that ``files`` names, each with its file."""
+    """Return the tensors of ``files``: each from the file that is named for it, and those that an
+    index leaves out. One that lies in another file too must be the same there.
+
+    Raises:
+        CheckpointError: a damaged file.
+    """
     holdings = {path: _file_entries(path) for path in dict.fromkeys(files.values())}
-    entries: dict[str, Entry] = {}
-    missing: list[str] = []
-    for name, path in files.items():
-        if name in holdings[path]:
-            entries[name] = holdings[path][name]
-        else:
-            missing.append(f"missing: {shorten(name)} in {path.name}, where the index puts it")
-    return Tensors(entries, tuple(missing), notes)
+    entries = {name: holdings[path][name] for name, path in files.items() if name in holdings[path]}
+    problems: list[str] = []
+    for path, held in holdings.items():
+        for name, entry in held.items():
+            first = entries.setdefault(name, entry)
+            if first.path != path and not _same(first, entry):
+                problems.append(
+                    f"stored twice: {shorten(name)} in {first.path.name} and {path.name}, "
+                    "with different values"
+                )
+    problems += [
+        f"missing: {shorten(name)} in {path.name}, where the index puts it"
+        for name, path in files.items()
+        if name not in entries
+    ]
+    return Tensors(entries, tuple(problems), notes)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Return whether two tensors hold the same bytes, which are read a piece at a time."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    size = math.prod(one.shape) * BITS[one.dtype] // 8
+    first, second = (np.memmap(e.path, np.uint8, "r")[e.offset :][:size] for e in (one, other))
+    return all(
+        np.array_equal(
+            detached_bytes(first[at : at + _COMPARED]), detached_bytes(second[at : at + _COMPARED])
+        )
+        for at in range(0, size, _COMPARED)
+    )
 
 
 def _file_entries(path: Path) -> dict[str, Entry]:
@@ -202,4 +231,5 @@ def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError) as exc:
+        refuse_pointer(path)
         raise CheckpointError(f"{path} is not a safetensors file: {exc}") from exc

@@ -26,11 +26,11 @@ READERS: Mapping[str, Reader] = {
 @dataclass(frozen=True, slots=True)
 class QuantizedMatrices:
     """Parameter name -> matrix; ``pieces`` are the tensors that they consume, ``method`` is the
-    config's name of the method."""
+    config's name of the method, None where it names none."""
 
     matrices: Mapping[str, StoredMatrix]
     pieces: frozenset[str]
-    method: str
+    method: str | None
 
     def stored_as(self) -> dict[str, str]:
         """Return how each matrix is stored, for people."""
@@ -41,6 +41,13 @@ class QuantizedMatrices:
 
     def notes(self) -> tuple[str, ...]:
         """Return lines that say what was found."""
+        if self.method is None:
+            return ()
+        if not self.matrices:
+            return (
+                f"config: quantization_config says {self.method}, but no matrix is stored so: all "
+                "are read as the floats that they are",
+            )
         held = Counter(matrix.format.name for matrix in self.matrices.values() if matrix.format)
         reasons = Counter(matrix.reason for matrix in self.matrices.values() if not matrix.format)
         found = [f"{count} matrices hold {name}" for name, count in held.items()]
@@ -50,7 +57,7 @@ class QuantizedMatrices:
         return tuple(f"checkpoint quantized with {self.method}: {words}" for words in found)
 
 
-NONE = QuantizedMatrices({}, frozenset(), "nothing")
+NONE = QuantizedMatrices({}, frozenset(), None)
 
 
 def read_quantized(

@@ -244,3 +244,9 @@ def test_a_special_token_that_is_no_text(folder: Path) -> None:
     write_config(folder, eos_token="\ud800")
     with pytest.raises(TokenizerError, match="not in the vocabulary"):
         from_directory(folder)
+
+
+def test_a_pointer_in_place_of_a_tokenizer_is_named(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json is a Git LFS pointer"):
+        from_directory(folder)

@@ -194,6 +194,7 @@ def test_metadata_beyond_the_least(tiny_checkpoint: Factory, make_gguf: Factory)
         writer.add_eot_token_id(5)
         writer.add_float32("general.sampling.temp", 0.6)
         writer.add_int32("general.sampling.top_k", 20)
+        writer.add_float32("general.sampling.xtc_probability", 0.5)
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(2.0)
         writer.add_rope_scaling_orig_ctx_len(128)
@@ -201,6 +202,10 @@ def test_metadata_beyond_the_least(tiny_checkpoint: Factory, make_gguf: Factory)
 
     made = open_checkpoint(make_gguf(tiny_checkpoint("qwen2"), edit=edit))
     assert made.generation == GenerationDefaults((258, 5, 256), temperature=0.6, top_k=20)
+    (note,) = made.notes
+    assert note.endswith(
+        "general.sampling.xtc_probability 0.5 is left out, which nothing here follows"
+    )
     assert made.config.rope_parameters.scaling == LinearScaling(2.0)
     assert made.config.rms_norm_eps == 1e-6  # stored as float32, read as the decimal it stands for
 

@@ -106,6 +106,9 @@ def test_generation_config(
         ({"top_p": 1.5}, "top_p 1.5 is left out"),
         ({"top_k": -3}, "top_k -3 is left out, expected 0 or more"),
         ({"top_k": 1.5}, "top_k 1.5 is left out"),
+        ({"suppress_tokens": [5]}, "suppress_tokens [5] is left out, which nothing here follows"),
+        ({"stop_strings": ["\n\n"]}, "stop_strings ['\\n\\n'] is left out"),
+        ({"num_beams": 4, "no_repeat_ngram_size": 0}, "num_beams 4 is left out"),
     ],
 )
 def test_a_recommendation_that_cannot_be_followed_is_left_out_and_said(
@@ -177,6 +180,50 @@ def test_a_whole_file_beside_an_index_of_other_files(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
     assert all(torch.equal(tensor_of(checkpoint, name), tensors[name] + 1) for name in tensors)
     assert checkpoint.notes == ()
+
+
+def split(folder: Path, *, leave_out: str = "", repeat: str = "", change: float = 0.0) -> None:
+    """Make two shards of the folder's file: the index lacks the tensor ``leave_out``, and the
+    second shard holds ``repeat`` too, with ``change`` added."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    half = len(tensors) // 2
+    names = [name for name in tensors if name != repeat]
+    parts = ([*names[:half], *([repeat] if repeat else [])], names[half:])
+    files = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    more = {repeat: tensors[repeat] + change} if repeat else {}
+    save_file({name: tensors[name] for name in parts[0]}, folder / files[0])
+    save_file({name: tensors[name] for name in parts[1]} | more, folder / files[1])
+    weight_map = {
+        name: file
+        for file, part in zip(files, parts, strict=True)
+        for name in part
+        if name != leave_out
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_a_tensor_that_the_index_leaves_out(folder: Path) -> None:
+    def part(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+
+    edit_tensors(folder, part)
+    head = load_file(folder / "model.safetensors")["lm_head.weight"]
+    split(folder, leave_out="lm_head.weight")
+    assert torch.equal(tensor_of(open_checkpoint(folder), "lm_head.weight"), head)
+
+
+def test_a_tensor_in_two_shards(folder: Path, tmp_path: Path) -> None:
+    name = "model.norm.weight"
+    expected = load_file(folder / "model.safetensors")[name]
+    shutil.copytree(folder, tmp_path / "other")
+    split(folder, repeat=name)
+    assert torch.equal(tensor_of(open_checkpoint(folder), name), expected)
+    split(tmp_path / "other", repeat=name, change=1.0)
+    with pytest.raises(
+        CheckpointError, match=r"stored twice: .model\.norm\.weight. in model-00001"
+    ):
+        open_checkpoint(tmp_path / "other")
 
 
 def test_stored_rope_tables_are_ignored(folder: Path) -> None:
@@ -309,6 +356,39 @@ def test_quantized_checkpoints_are_refused_by_name(folder: Path, method: str) ->
     with pytest.raises(ConfigError, match=f"quantized with '{method}'") as error:
         open_checkpoint(folder)
     assert error.value.hint is not None
+
+
+def test_a_quantization_config_of_plain_weights_is_said(folder: Path) -> None:
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    edit_json(folder / "config.json", quantization_config=settings)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.notes == (
+        "config: quantization_config says gptq, but no matrix is stored so: all are read as the "
+        "floats that they are",
+    )
+    assert not checkpoint.integer_formats
+
+
+def test_an_adapter_beside_the_model_is_said(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    (note,) = open_checkpoint(folder).notes
+    assert note == (
+        "adapter_config.json beside the model: its adapter is not merged, --adapter does that"
+    )
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"holds an adapter .* without a model") as error:
+        open_checkpoint(folder)
+    assert error.value.hint == f"edge-llm export MODEL --adapter {folder}"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.gguf"])
+def test_a_pointer_in_place_of_the_weights_is_named(name: str, folder: Path) -> None:
+    digest = "0" * 64
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 12345\n"
+    (folder / name).write_text(pointer)
+    with pytest.raises(CheckpointError, match=r"is a Git LFS pointer of \d+ bytes") as error:
+        open_checkpoint(folder / name if name.endswith(".gguf") else folder)
+    assert "git lfs pull" in str(error.value.hint)
 
 
 def test_what_is_not_a_checkpoint(tmp_path: Path) -> None:
