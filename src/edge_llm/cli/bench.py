@@ -104,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[Row] = []
     load_seconds = 0.0
     try:
+        progress("load", 0, 1)
         for threads in arguments.threads:
             measured, load_seconds = bench(
                 path,

@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.callback(progress.close)
         program = stack.enter_context(Program.open(examined_program(arguments)))
+        progress("load", 0, 1)
         ids, reference, other = _encode(program, text), None, None
         if arguments.reference is not None:
             other = stack.enter_context(Program.open(find_program(arguments.reference)))

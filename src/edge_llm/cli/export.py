@@ -130,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress()
     try:
         fetch(model_name, progress)
+        progress("read", 0, 1)
         made = make_program(recipe, output=arguments.output, progress=progress)
     finally:
         progress.close()

@@ -98,7 +98,16 @@ def _overview(program: Program) -> str:
 def _recipe(recipe: dict[str, Any]) -> str:
     """Return what was asked for: the usual, which is nothing or off, is left out."""
     said = {key: value for key, value in recipe.items() if value not in (None, {}, [], False)}
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said.items())
+    return ", ".join(f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in said.items())
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, dict):
+        inner = (f"{str(key).replace('_', ' ')} {_in_words(each)}" for key, each in value.items())
+        return f"({', '.join(inner)})"
+    if isinstance(value, list):
+        return " and ".join(map(_in_words, value))
+    return "on" if value is True else str(value)
 
 
 def _report(program: Program) -> str:

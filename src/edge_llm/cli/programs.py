@@ -220,6 +220,7 @@ def make_program(source: str) -> Path:
     progress = Progress()
     try:
         fetch(source, progress)
+        progress("read", 0, 1)
         return converted(source, progress)
     finally:
         progress.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from typing import Any
 
-from edge_llm.cli.console import say, table
+from edge_llm.cli.console import Progress, say, table
 from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import ProgramError
 
@@ -32,15 +33,21 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_llm.program.file import Program
     from edge_llm.runner.evaluation.golden import check_golden
 
-    with Program.open(examined_program(arguments)) as program:
+    with (
+        Program.open(examined_program(arguments)) as program,
+        closing(Progress()) as progress,
+    ):
+        progress("digests", 0, 1)
         program.verify_digests()
         say("digests: fine")
         if program.golden is None:
             say("golden outputs: none in this file (exported with verify off)")
         else:
+            progress("golden outputs", 0, 1)
             check_golden(program, threads=arguments.threads)
             say(f"golden outputs: {len(program.golden.tokens)} prompts, bit for bit")
         if arguments.trace:
+            progress("trace", 0, 1)
             _trace(program, arguments.threads)
     print("ok")
     return 0

@@ -96,6 +96,21 @@ def test_a_pipe_gets_plain_text(terminal: Terminal) -> None:
         assert "\x1b" not in screen.written
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_an_export_shows_its_stages_and_leaves_two_lines(
+    verbose: bool, terminal: Terminal, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    words = ["export", "-m", str(tiny_checkpoint("llama")), "-o", "x.edge", "--quant", "8da8w"]
+    with terminal(*words, *(["-v"] if verbose else [])) as screen:
+        assert screen.until_end() == 0
+        assert re.search(r"read .*pack ", screen.text, re.DOTALL)
+        left = [line for line in screen.scrollback if line]
+    *report, result, path = left
+    assert path == "x.edge"
+    assert re.fullmatch(r"x\.edge: .* kB, .* bits per weight, made in \d+ s", result)
+    assert bool(report) is verbose
+
+
 def test_an_answer_to_what_is_piped_in(terminal: Terminal) -> None:
     words = ["run", "--raw", "--max-tokens", "3", "--ignore-eos"]
     with terminal(*words, before="echo hello |") as screen:
