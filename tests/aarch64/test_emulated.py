@@ -86,3 +86,25 @@ def test_program_gives_the_same_bits(
     for result in results:
         for isa, found in result.items():
             assert found == expected, isa
+
+
+QUANTIZE = """
+import hashlib
+import numpy as np
+from edge_llm.export.weights.quantize import quantize
+from edge_llm.program.formats import WEIGHT_FORMATS
+rows = np.random.default_rng(3).standard_normal((8, 384)).astype(np.float32)
+for name in ("i4g32", "i4g64", "i4g128", "i8"):
+    made = quantize(rows, WEIGHT_FORMATS[name], scale_rule="hqq")
+    data = made.weight.codes.tobytes() + made.weight.scale.tobytes()
+    print(name, hashlib.sha256(data).hexdigest(), made.signal.hex(), made.noise.hex())
+"""
+
+
+def test_weights_get_the_same_integers(aarch64: Any) -> None:
+    here = subprocess.run(
+        [sys.executable, "-c", QUANTIZE], capture_output=True, text=True, check=True
+    )
+    for cpu in PROCESSORS:
+        there = aarch64.run("-c", QUANTIZE, cpu=cpu)
+        assert there.stdout == here.stdout, there.stderr
