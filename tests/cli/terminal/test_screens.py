@@ -116,3 +116,15 @@ def test_an_answer_to_what_is_piped_in(terminal: Terminal) -> None:
     with terminal(*words, before="echo hello |") as screen:
         assert screen.until_end() == 0
         assert "3 tokens" in screen.text
+
+
+def test_a_recipe_is_told_in_words(
+    terminal: Terminal, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    words = ["export", "-m", str(tiny_checkpoint("llama")), "-o", "x.edge", "--quant", "8da8w"]
+    with terminal(*words) as screen:
+        assert screen.until_end() == 0
+    with terminal("inspect", "x.edge") as screen:
+        assert screen.until_end() == 0
+        shown = " ".join(screen.text.split())
+    assert re.search(r"gate \(max kl \d[^{}]*\), verify on", shown)
