@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -119,3 +120,60 @@ def test_changing_what_is_no_setting() -> None:
 def test_every_setting_has_a_variable_of_its_own() -> None:
     assert len({variable(name) for name in SETTINGS}) == len(SETTINGS)
     assert variable("kv_dtype") == "EDGE_LLM_KV_DTYPE"
+
+
+@pytest.mark.parametrize("key", ["port", '"port"', "'port'", " port\t"])
+def test_a_line_is_found_however_its_key_is_written(key: str) -> None:
+    path = write(f"threads = 1\r\n{key}=80\r\n")
+    change("port", "81")
+    assert path.read_text(encoding="utf-8").count("port") == 1
+    assert (setting("threads"), setting("port")) == (1, 81)
+
+
+def test_characters_beyond_16_bits() -> None:
+    change("default", "🙂 \u2028".strip())
+    assert setting("default") == "🙂"
+
+
+def test_what_takes_several_lines_is_not_broken() -> None:
+    path = write('default = """\\\n  mine"""\n')
+    with pytest.raises(ConfigError, match="sets default over several lines"):
+        change("default", "other")
+    assert setting("default") == "mine"
+    change("port", "1")
+    assert path.read_text(encoding="utf-8").endswith('"""\nport = 1\n')
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "0x" + "9" * 5000])
+def test_numbers_without_end(digits: str) -> None:
+    write(f"port = {digits}")
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        read_settings()
+
+
+def test_a_key_of_a_wrong_type_is_not_shown() -> None:
+    write("api_key = ['s3cret']")
+    with pytest.raises(ConfigError, match="api_key: got a value") as caught:
+        read_settings()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.toml"
+    kept.write_text("port = 1\n", encoding="utf-8")
+    path = write("")
+    path.unlink()
+    path.symlink_to(kept)
+    change("threads", "2")
+    assert path.is_symlink()
+    assert kept.read_text(encoding="utf-8") == "port = 1\nthreads = 2\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes have names there")
+def test_a_pipe_is_not_waited_for() -> None:
+    path = write("")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is no file"):
+        read_settings()

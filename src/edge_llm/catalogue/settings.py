@@ -11,9 +11,9 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_llm.catalogue.store import expand
 from edge_llm.errors import ConfigError
@@ -37,12 +37,14 @@ class Setting:
         Raises:
             ConfigError: it is none for this setting.
         """
+        if isinstance(value, int) and value.bit_length() > 64:  # which may be too long to print
+            raise ConfigError(f"{where}: got a number of more than 64 bits")
+        shown = "a value" if self.secret else repr(value)
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ConfigError(f"{where}: got {value!r}, expected a text or a whole number")
+            raise ConfigError(f"{where}: got {shown}, expected a text or a whole number")
         try:
             return self.read(str(value))
         except ValueError as exc:
-            shown = "a value" if self.secret else repr(value)
             raise ConfigError(f"{where}: got {shown}, expected {exc}") from exc
 
 
@@ -151,43 +153,70 @@ def check_setting(name: str, value: object, where: str) -> Value:
 
 def change(name: str, value: str | None) -> Path:
     """Set a setting in ``config.toml``, or with None remove it there, and return the file. The rest
-    of the file stays as it is. Others cannot read the file, since it may hold a key.
+    of the file stays as it is, a link to it too. Others cannot read the file, since it may hold a
+    key.
 
     Raises:
         ConfigError: no such setting, a wrong value, or the file cannot be read or written.
     """
+    checked = None if value is None and name in SETTINGS else check_setting(name, value, "config")
     path = config_path()
-    _of_file(path)  # one with faults is not touched
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if not re.match(rf"\s*{re.escape(name)}\s*=", line)]
-    if value is not None:
-        # as TOML writes texts, which is as JSON does
-        kept.append(f"{name} = {json.dumps(check_setting(name, value, 'config'))}")
-    elif name not in SETTINGS:
-        check_setting(name, "", "config")
+    wanted = {key: item for key, item in _of_file(path).items() if key != name}
+    assignment = re.compile(rf"""\s*(["']?){re.escape(name)}\1\s*=""")
+    kept = [line for line in _text_of(path).split("\n") if not assignment.match(line)]
+    kept = kept if kept[-1] else kept[:-1]
+    if checked is not None:
+        wanted[name] = checked
+        # TOML writes texts as JSON does, but for characters beyond 16 bits, which need no escape
+        kept.append(f"{name} = {json.dumps(checked, ensure_ascii=False)}")
+    text = "\n".join([*kept, ""])
+    try:
+        understood = _parse(text, path) == wanted
+    except ConfigError:
+        understood = False
+    if not understood:
+        raise ConfigError(
+            f"{path} sets {name} over several lines", hint="Change it there in an editor."
+        )
+    _replace(path.resolve(), text)
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join([*kept, ""]))
+            file.write(text)
         temporary.replace(path)
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written: {exc.strerror}") from exc
-    return path
 
 
 def _of_file(path: Path) -> dict[str, Value]:
-    return {name: check_setting(name, value, str(path)) for name, value in _read(path).items()}
+    return _parse(_text_of(path), path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path) -> dict[str, Value]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:  # ValueError: also of numbers that are too long
+        raise ConfigError(f"{path} is not TOML: {exc}") from exc
+    return {name: check_setting(name, value, str(path)) for name, value in found.items()}
+
+
+def _text_of(path: Path) -> str:
+    """Return the file's text; "" where there is none."""
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait
+            raise ConfigError(f"{path} is no file")
+        return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return ""
     except OSError as exc:
         raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as exc:
+    except UnicodeDecodeError as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
