@@ -288,7 +288,7 @@ class Engine:
         result = self._executor.step(build_batch(step.slices))
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable
-        return sampled_here(step.slices, result, size, self._ending)
+        return sampled_here(step.slices, result, size)
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1

@@ -8,9 +8,9 @@ the last bit from the core's, and drafts are not computed ahead.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Ids
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,8 @@ from edge_llm.runner.engine.scheduler import Slice
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Float32, StepResult
 
+_log = logging.getLogger(__name__)
+
 # Takes the ids so far, prompt and answer, and the raw logits [vocab] float32 of the next token, of
 # which it may change its copy; returns logits of the same shape.
 LogitsProcessor = Callable[[Ids[int], Float32], Float32]
@@ -30,10 +32,10 @@ def sampled_here(
     slices: Mapping[Sequence, Slice],
     result: StepResult,
     sampleable: int,
-    ending: Callable[[Sequence, str], AbstractContextManager[None]],
 ) -> StepResult:
     """Return ``result`` with the tokens of the sequences that have processors, sampled from what
-    these make of the logits. ``ending(sequence, name)`` ends a sequence whose processor fails.
+    these make of the logits. Where a processor fails, that is the error of its row: it ends its own
+    sequence alone, once the step is taken in.
     """
     if not any(sequence.processors for sequence in slices):
         return result
@@ -43,15 +45,20 @@ def sampled_here(
     for sequence, part, row in _rows(slices):
         (sampler,) = row_samplers(sequence, part)[-1:]
         raw = result.logits[row]
-        with ending(sequence, "logits processor"):
-            outcome = choose(_processed(sequence, raw), sampler, sampleable)
-            if isinstance(outcome, str):
-                errors[row] = outcome
-                continue
-            ids[row] = outcome
-            most = sequence.params.top_logprobs
-            if most is not None:
-                logprobs[row] = raw_logprobs(raw, outcome, most, sampleable)
+        try:
+            logits = _processed(sequence, raw)
+        except BaseException as error:  # also what is meant to end a thread: this one is ours
+            _log.exception("the logits processor of a request failed; the request is ended")
+            errors[row] = f"the request's logits processor failed: {error!r}"
+            continue
+        outcome = choose(logits, sampler, sampleable)
+        if isinstance(outcome, str):
+            errors[row] = outcome
+            continue
+        ids[row] = outcome
+        most = sequence.params.top_logprobs
+        if most is not None:
+            logprobs[row] = raw_logprobs(raw, outcome, most, sampleable)
     return replace(result, ids=ids, logprobs=logprobs, errors=errors)
 
 

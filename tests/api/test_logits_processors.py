@@ -95,3 +95,22 @@ def test_what_cannot_be_had(llm: edge_llm.LLM) -> None:
     for wrong in (same, [1], "x"):
         with pytest.raises(RequestError, match="expected a list of functions"):
             llm.generate("a", max_tokens=2, logits_processors=wrong)  # type: ignore[call-overload]
+
+
+def test_one_that_fails_ends_its_own_request_alone(llm: edge_llm.LLM) -> None:
+    def broken(tokens: Sequence[int], logits: Logits) -> Logits:
+        if len(tokens) > 4:
+            raise RuntimeError("mine")
+        return logits
+
+    params = edge_llm.SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+    alone = llm.generate([[5, 6, 7], [7, 6, 5]], params)
+    streams = [
+        llm.stream([5, 6, 7], params),
+        llm.stream([8, 9], params, logits_processors=[broken]),
+        llm.stream([7, 6, 5], params),
+    ]
+    with pytest.raises(GenerationError, match="logits processor failed"):
+        list(streams[1])
+    for stream, expected in zip((streams[0], streams[2]), alone, strict=True):
+        assert stream.completions()[0].token_ids == expected.token_ids
