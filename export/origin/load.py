@@ -10,6 +10,7 @@ from edge_llm import catalogue
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.export.origin.retrieval import embedding_facts, rerank_facts
 from edge_llm.export.origin.sources import Sources
+from edge_llm.export.origin.stops import more_stop_ids
 from edge_llm.export.origin.template import read_chat_template
 from edge_llm.export.recipes.recipe import DEFAULT_CONTEXT_LIMIT, Recipe
 from edge_llm.llm.checkpoints.huggingface.adapters import with_adapters
@@ -24,6 +25,7 @@ from edge_llm.program.documents import (
     TokenizerFacts,
 )
 from edge_llm.tokenizers.readers.convert import TokenizerDocument, from_directory, from_gguf
+from edge_llm.tokenizers.readers.folder import read_folder
 from edge_llm.tokenizers.tables.build import Array, tables_of
 
 
@@ -94,11 +96,14 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     embedding = embedding_facts(checkpoint, tokenizer)
     rerank, said = rerank_facts(checkpoint, tokenizer)
     notes += said
-    name, generation = checkpoint.name, checkpoint.generation
-    end = tokenizer.facts.eos_id
-    if end is not None and end not in generation.stop_ids:
-        generation = replace(generation, stop_ids=(*generation.stop_ids, end))
-        notes.append(f"stop ids: {end} added, which the tokenizer ends texts with")
+    name, stops = checkpoint.name, checkpoint.generation.stop_ids
+    more, why = more_stop_ids(stops, tokenizer)
+    generation = replace(checkpoint.generation, stop_ids=(*stops, *more))
+    notes += why
+    if not generation.stop_ids and not without:
+        notes.append("stop ids: none are known, so answers end at their limit of tokens alone")
+    if recipe.chat_template is None:
+        notes += _own_templates(recipe, tokenizer)
     model = catalogue.identify(recipe.model)
     if model is not None:
         name, generation = model.name, replace(generation, **model.sampling)
@@ -137,6 +142,21 @@ def _check_rows(facts: TokenizerFacts, checkpoint: Checkpoint) -> None:
             f"{rows} rows of its embedding table (vocab_size)",
             hint="the tokenizer belongs to another model, or the table was not made larger with it",
         )
+
+
+def _own_templates(recipe: Recipe, tokenizer: TokenizerDocument) -> list[str]:
+    """Return a note for each adapter that was trained with another chat template than the model's.
+
+    Raises:
+        TokenizerError: a file of its folder is damaged.
+    """
+    folders = [Path(entry["path"]).expanduser() for entry in recipe.adapters]
+    return [
+        f"adapter {folder.resolve().name} has a chat template of its own, which is not used: "
+        "--chat-template gives one to the program"
+        for folder in folders
+        if read_folder(folder).chat_template not in (None, tokenizer.chat_template)
+    ]
 
 
 def _template_note(file: Path, tokenizer: TokenizerDocument) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import edge_llm
 from edge_llm.cli.main import main
 from edge_llm.errors import ConfigError
+from edge_llm.export.origin.load import load
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -70,6 +71,21 @@ def test_a_recipe_with_adapters(tiny_checkpoint: Tiny, adapter: Path, tmp_path: 
     with edge_llm.load(output) as llm:
         got = torch.from_numpy(llm.logits(tokens.tolist()))
     assert float((got - expected).abs().max() / expected.std()) < 1e-4
+
+
+def test_a_chat_template_of_the_adapter_is_said(
+    tiny_checkpoint: Tiny, adapter: Path, tmp_path: Path
+) -> None:
+    def notes(**fields: Any) -> str:
+        entry = {"path": str(adapter)}
+        recipe = Recipe(model=str(tiny_checkpoint("llama")), adapters=(entry,), **fields)
+        return "\n".join(load(recipe).notes)
+
+    assert "chat template" not in notes()
+    (adapter / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert "adapter lora=1 has a chat template of its own, which is not used" in notes()
+    given = str(adapter / "chat_template.jinja")
+    assert "chat template of its own" not in notes(chat_template=given)
 
 
 def test_adapters_on_the_command_line(adapter: Path) -> None:
