@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edge_llm import __version__, catalogue
-from edge_llm.catalogue.made import free_name, key_of, recall, remember
+from edge_llm.catalogue.made import key_of, name_of, recall, remember, settle
 from edge_llm.catalogue.store import make_programs_dir
 from edge_llm.errors import CheckpointError
 from edge_llm.export.lowering.graph import Progress
 from edge_llm.export.meter import silent
 from edge_llm.export.pipeline import make_program
 from edge_llm.export.recipes.file import load_recipe
+from edge_llm.llm.checkpoints.gguf.model import PART_NAME
 
 _SCHEME = "8da4w"
 
@@ -47,8 +49,7 @@ def converted(source: str, progress: Progress | None = None) -> Path:
     entry = catalogue.identify(source)
     scheme = entry.recipe if isinstance(entry, catalogue.Entry) else _SCHEME
     try:
-        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-        key = key_of(files, f"{scheme} {__version__}")
+        key = key_of(_files(path), f"{scheme} {__version__}")
     except OSError as exc:
         raise CheckpointError(f"{path} cannot be read: {exc.strerror}") from exc
     made = recall(key)
@@ -57,7 +58,24 @@ def converted(source: str, progress: Progress | None = None) -> Path:
     recipe = load_recipe(scheme, model=source)
     stem = entry.name if isinstance(entry, catalogue.Entry) else path.stem or path.name
     make_programs_dir()
-    target = free_name(f"{stem}-{scheme}", key)
+    target = name_of(f"{stem}-{scheme}", key)
     outcome = make_program(recipe, output=target, progress=progress or silent, compare=False)
-    remember(key, outcome.path)
-    return outcome.path
+    made = settle(outcome.path, f"{stem}-{scheme}")
+    remember(key, made)
+    return made
+
+
+def _files(checkpoint: Path) -> list[Path]:
+    """Return the files of a checkpoint: those of its folder, or its file and the parts beside it.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if checkpoint.is_dir():
+        return [file for file in checkpoint.iterdir() if file.is_file()]
+    part = PART_NAME.fullmatch(checkpoint.name)
+    if part is None:
+        return [checkpoint]
+    names = (PART_NAME.fullmatch(name) for name in os.listdir(checkpoint.parent))
+    parts = [name for name in names if name is not None and name.group(1, 3) == part.group(1, 3)]
+    return [checkpoint.with_name(name[0]) for name in parts]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +100,48 @@ def test_a_checkpoint_that_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixt
     bad.write_bytes(b"GGUF" + b"\0" * 20)
     assert main(["run", "-m", str(bad), "hi"]) == 1
     assert "bad.gguf" in capsys.readouterr().err
+
+
+def test_another_program_of_that_name_is_not_taken_for_it(tiny_checkpoint: Tiny) -> None:
+    source, other = str(tiny_checkpoint("llama")), str(tiny_checkpoint("qwen2"))
+    path, second = converted(source), converted(other)
+    path.write_bytes(second.read_bytes())  # as `edge-llm export` of another checkpoint does
+    again = converted(source)
+    with Program.open(again) as program:
+        assert program.documents.model.family == "llama"
+    assert converted(source) == again
+    assert path.read_bytes() == second.read_bytes()
+
+
+def test_a_program_that_was_cut_is_made_again(tiny_checkpoint: Tiny) -> None:
+    source = str(tiny_checkpoint("llama"))
+    path = converted(source)
+    os.truncate(path, 5000)
+    again = converted(source)
+    with Program.open(again) as program:
+        program.verify_digests()
+
+
+def test_one_of_that_name_that_comes_meanwhile_stays(
+    tiny_checkpoint: Tiny, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny_checkpoint("llama")
+    make = convert.make_program
+
+    def made(*arguments: Any, **options: Any) -> Any:
+        outcome = make(*arguments, **options)
+        (home / "programs" / f"{source.stem}-8da4w.edge").write_bytes(b"another's")
+        return outcome
+
+    monkeypatch.setattr(convert, "make_program", made)
+    with Program.open(converted(str(source))) as program:
+        assert program.documents.model.family == "llama"
+    assert (home / "programs" / f"{source.stem}-8da4w.edge").read_bytes() == b"another's"
+
+
+def test_every_part_of_a_file_in_parts_counts(tmp_path: Path) -> None:
+    first = tmp_path / "model-00001-of-00002.gguf"
+    for name in (first.name, "model-00002-of-00002.gguf", "other-00001-of-00002.gguf"):
+        (tmp_path / name).write_bytes(b"")
+    files = convert._files(first)
+    assert sorted(file.name for file in files) == [first.name, "model-00002-of-00002.gguf"]

@@ -16,8 +16,8 @@ _INDEX = ".made.json"
 
 
 def key_of(files: Iterable[Path], what: str) -> str:
-    """Return a key that changes when one of ``files`` is another one, or has another size or time,
-    or when ``what`` is made of them is something else.
+    """Return a key that changes when one of ``files`` is another one (though it has its name, size
+    and time), or has another size or time, or when ``what`` is made of them is something else.
 
     Raises:
         OSError: a file is not there.
@@ -25,34 +25,60 @@ def key_of(files: Iterable[Path], what: str) -> str:
     states = []
     for path in sorted(files):
         status = path.stat()
-        states.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+        states.append([str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps([what, states]).encode()).hexdigest()[:32]
 
 
 def recall(key: str) -> Path | None:
-    """Return the program in the store that was made under ``key``; None if there is none."""
-    name = _index().get(key)
-    if not isinstance(name, str) or Path(name).name != name:
-        return None
-    path = programs_dir() / name
-    return path if path.is_file() else None
+    """Return the program in the store that was made under ``key``; None if there is none any more:
+    also where another file has its name since, or it was written to."""
+    note = _index().get(key)
+    return None if note is None else _as_noted(note)
 
 
 def remember(key: str, path: Path) -> None:
     """Note that ``path``, in the store, was made under ``key``. Where the note cannot be written
     the program is made again the next time."""
-    kept = {k: name for k, name in _index().items() if (programs_dir() / str(name)).is_file()}
+    kept = {k: note for k, note in _index().items() if _as_noted(note) is not None}
     temporary = programs_dir() / f"{_INDEX}.{os.getpid()}"
     with suppress(OSError):
-        temporary.write_text(json.dumps({**kept, key: path.name}, indent=1), encoding="utf-8")
+        note = [path.name, *_state(path)]
+        temporary.write_text(json.dumps({**kept, key: note}, indent=1), encoding="utf-8")
         temporary.replace(programs_dir() / _INDEX)
 
 
-def free_name(stem: str, key: str) -> Path:
-    """Return where in the store a program called ``stem`` goes: under that name, or with the
-    beginning of ``key`` behind it where a program of another source has the name."""
-    path = programs_dir() / f"{stem}{SUFFIX}"
-    return path if not path.exists() else programs_dir() / f"{stem}-{key[:8]}{SUFFIX}"
+def name_of(stem: str, key: str) -> Path:
+    """Return where in the store a program called ``stem`` is made: with the beginning of ``key``
+    behind it, since another process may be making one of that name of another source."""
+    return programs_dir() / f"{stem}-{key[:8]}{SUFFIX}"
+
+
+def settle(path: Path, stem: str) -> Path:
+    """Give a program that was made at `name_of` its shorter name, unless a program has it (or the
+    file system cannot tell so in one step), and return where it is."""
+    short = programs_dir() / f"{stem}{SUFFIX}"
+    with suppress(OSError):
+        os.link(path, short)  # which, unlike a rename, takes nobody's place
+        path.unlink()
+        return short
+    return path if path.exists() else short  # another process made the same, and settled it
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _as_noted(note: object) -> Path | None:
+    """Return the program that is still as it was noted; None for any other."""
+    if not isinstance(note, list) or not note or not isinstance(note[0], str):
+        return None
+    path = programs_dir() / note[0]
+    try:
+        same = path.parent == programs_dir() and path.is_file() and _state(path) == note[1:]
+    except (OSError, ValueError):
+        same = False
+    return path if same else None
 
 
 def _index() -> dict[str, Any]:
