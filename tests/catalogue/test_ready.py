@@ -29,6 +29,7 @@ class Host:
     redirects: dict[str, str] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
     length: int | None = None
+    reason: str | None = None
     ranges: bool = True
     status: int = 200
     sent: list[tuple[str, int]] = field(default_factory=list)
@@ -77,7 +78,7 @@ def _handler(host: Host) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
 
         def _head(self, status: int, headers: dict[str, str]) -> None:
-            self.send_response(status)
+            self.send_response(status, host.reason)
             for key, value in headers.items():
                 self.send_header(key, value)
             self.end_headers()
@@ -424,3 +425,26 @@ def test_names_program() -> None:
         assert catalogue.names_program(text), text
     for text in ("https://h/a.gguf", "hf:o/n", "hf:o/n/a.gguf", "a.edge", "ftp://h/a.edge"):
         assert not catalogue.names_program(text), text
+
+
+def test_a_length_that_is_none(host: Host, data: bytes) -> None:
+    host.files["/x.edge"] = data
+    host.length = 10**4299
+    path, _ = pull(f"{host.address}/x.edge")
+    assert path.read_bytes() == data
+
+
+def test_characters_beyond_ascii(host: Host, data: bytes) -> None:
+    host.files["/%C3%A9/x.edge"] = data
+    path, _ = pull(f"{host.address}/é/x.edge")
+    assert path.read_bytes() == data
+    with pytest.raises(SourceError, match="cannot be reached"):
+        pull("https://é.invalid/y.edge")
+
+
+def test_what_a_host_says_does_not_steer_a_terminal(host: Host, data: bytes) -> None:
+    host.files["/x.edge"] = data
+    host.status, host.reason = 500, "bad\x1b[31m"
+    with pytest.raises(SourceError, match="its host answers 500 bad") as caught:
+        pull(f"{host.address}/x.edge")
+    assert "\x1b" not in str(caught.value)

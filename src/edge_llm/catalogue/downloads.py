@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 import shutil
+import string
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from edge_llm import __version__
 from edge_llm.errors import SourceError
@@ -139,7 +141,7 @@ def _once(
                 hint="Give the address of the file itself (on Hugging Face with /resolve/ in it).",
             )
         length = answer.headers.get("Content-Length")
-        total = have + int(length) if length and length.isdecimal() else 0
+        total = have + int(length) if length and re.fullmatch(r"[0-9]{1,18}", length) else 0
         _check_room(address.url, part, total - have)
         try:
             validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
@@ -179,7 +181,9 @@ def _open(address: Address, headers: dict[str, str]) -> Any:
     check_address(address.url)
     # Without compression: positions count in what is stored.
     agent = {"User-Agent": f"edge-llm/{__version__}", "Accept-Encoding": "identity"}
-    request = urllib.request.Request(address.url, headers={**agent, **headers})
+    # http.client takes ASCII alone; what is escaped already stays
+    url = quote(address.url, safe=string.punctuation)
+    request = urllib.request.Request(url, headers={**agent, **headers})
     if address.token:
         request.add_unredirected_header("Authorization", f"Bearer {address.token}")
     return urllib.request.build_opener(_Redirects).open(request, timeout=_SECONDS)
@@ -203,7 +207,9 @@ def _refusal(url: str, exc: urllib.error.HTTPError) -> SourceError:
             hint="From Hugging Face: log in (`hf auth login`, or HF_TOKEN) and use "
             "hf:ORG/NAME/FILE.edge.",
         )
-    return SourceError(f"{url}: its host answers {exc.code} {exc.reason}", hint="Try again later.")
+    return SourceError(
+        f"{url}: its host answers {exc.code} {_shown(exc.reason)}", hint="Try again later."
+    )
 
 
 def _unreachable(url: str, exc: Exception) -> SourceError:
@@ -215,9 +221,15 @@ def _unreachable(url: str, exc: Exception) -> SourceError:
     if isinstance(reason, TimeoutError):
         reason = f"nothing came for {_SECONDS} s"
     return SourceError(
-        f"{urlsplit(url).hostname} cannot be reached: {reason}",
+        f"{urlsplit(url).hostname} cannot be reached: {_shown(reason)}",
         hint="Without network: fetch the file on another machine, and name its path as --model.",
     )
+
+
+def _shown(said: object) -> str:
+    """Return the first line of what a host has said, without what would steer a terminal."""
+    first = str(said).strip().partition("\n")[0]
+    return "".join(char if char.isprintable() else "?" for char in first[:200])
 
 
 def _unwritable(part: Path, exc: OSError) -> SourceError:

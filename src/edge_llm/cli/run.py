@@ -129,7 +129,7 @@ def _schema(given: str) -> dict[str, Any]:
         found = json.loads(given if written else Path(given).read_bytes())
     except OSError as exc:
         raise RequestError(f"cannot read the schema {given}: {exc.strerror}") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RequestError(f"{source} is not JSON: {exc}") from exc
     if not isinstance(found, dict):
         raise RequestError(f"{source} is {type(found).__name__}, expected a JSON object")
@@ -163,11 +163,18 @@ def _piped() -> str:
     to the file and not to what it says.
 
     Raises:
-        RequestError: it is not UTF-8.
+        RequestError: it is not UTF-8, or longer than any prompt.
     """
-    raw = getattr(sys.stdin, "buffer", None)
+    from edge_llm.tokenizers.length import MAX_TEXT_BYTES
+
+    source: Any = getattr(sys.stdin, "buffer", sys.stdin)
+    data = source.read(MAX_TEXT_BYTES + 1)  # and not all of it, which may have no end
+    if len(data) > MAX_TEXT_BYTES:
+        raise RequestError(
+            f"standard input has more than {MAX_TEXT_BYTES} bytes, the most that a prompt may have"
+        )
     try:
-        text: str = sys.stdin.read() if raw is None else raw.read().decode("utf-8")
+        text: str = data if isinstance(data, str) else data.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise RequestError(
             f"standard input is not UTF-8 text: byte {exc.object[exc.start]:#04x} at {exc.start}"
