@@ -133,3 +133,18 @@ def test_origin_and_licence(
     assert (found["license"], found["base_model"]) == ("apache-2.0", "Org/Tiny")
     assert f"commit `{repository.commit}`" in text
     assert re.search(r"`model\.safetensors`: \d+ bytes, SHA-256 `[0-9a-f]{64}`", text)
+
+
+def test_links_in_the_folder_are_replaced_not_written_through(
+    tiny_program: Callable[..., Path], tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "README.md").symlink_to(precious)
+    program = tmp_path / "mine.edge"
+    program.write_bytes(tiny_program("fp32").read_bytes())
+    assert main(["pack", str(program), "-o", str(folder), "--force"]) == 0
+    assert precious.read_text() == "keep"
+    assert "mine" in (folder / "README.md").read_text()

@@ -86,6 +86,7 @@ def read_small(address: Address, most: int) -> bytes | None:
             found: bytes = answer.read(most)
             return found
     except urllib.error.HTTPError as exc:
+        exc.close()
         if exc.code in (401, 403, 404, 410):
             return None
         raise _refusal(address.url, exc) from exc
@@ -114,6 +115,7 @@ def download(
         try:
             return _once(address, part, progress, check_start)
         except urllib.error.HTTPError as exc:
+            exc.close()
             if exc.code != 416 or before == 0:
                 raise _refusal(address.url, exc) from exc
             if exc.headers.get("Content-Range") == f"bytes */{before}":

@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
             _check_free(program.path, (target, *texts), force=arguments.force)
             folder.mkdir(parents=True, exist_ok=True)
             digest = _copy(program.path, target, progress)
-            texts[0].write_text(f"{digest}  {target.name}\n", encoding="utf-8")
-            texts[1].write_text(card(program, target.name, digest), encoding="utf-8")
+            _replace(texts[0], f"{digest}  {target.name}\n")
+            _replace(texts[1], card(program, target.name, digest))
             if licence_of(program) is None:
                 say("the checkpoint states no licence: write it into the card before you upload it")
             say(
@@ -105,3 +105,11 @@ def _copy(source: Path, target: Path, progress: Progress) -> str:
     finally:
         part.unlink(missing_ok=True)
     return digest.hexdigest()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a text in the place of a file, or of a link, whose target stays as it is."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

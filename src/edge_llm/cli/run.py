@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edge_llm.api import LLM, Stream
 
 
+MAX_SCHEMA_BYTES = 2**20
+
+
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "run",
@@ -117,6 +120,15 @@ def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | 
     return model, words[0] if words else None
 
 
+def _bounded(path: Path) -> bytes:
+    """Return what is in a file of a schema, of which more than this is none."""
+    with path.open("rb") as file:
+        data = file.read(MAX_SCHEMA_BYTES + 1)
+    if len(data) > MAX_SCHEMA_BYTES:
+        raise RequestError(f"{path} has more than {MAX_SCHEMA_BYTES} bytes, expected a schema")
+    return data
+
+
 def _schema(given: str) -> dict[str, Any]:
     """Return the JSON schema of ``--schema``: an object that is written out, or in a file.
 
@@ -126,7 +138,7 @@ def _schema(given: str) -> dict[str, Any]:
     written = given.lstrip().startswith("{")
     source = "--schema" if written else given
     try:
-        found = json.loads(given if written else Path(given).read_bytes())
+        found = json.loads(given if written else _bounded(Path(given)))
     except OSError as exc:
         raise RequestError(f"cannot read the schema {given}: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
