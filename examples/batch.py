@@ -25,7 +25,7 @@ def main() -> None:
         sys.exit(f"usage: {sys.argv[0]} PROMPTS ANSWERS [MODEL]")
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     model = sys.argv[3] if len(sys.argv) > 3 else "smollm2-135m"
-    done = {line["id"] for line in read(target)} if target.exists() else set()
+    done = {line["id"] for line in kept(target)} if target.exists() else set()
     asked = ({"id": number, **line} for number, line in enumerate(read(source)))
     left = iter([line for line in asked if line["id"] not in done])
     with edge_llm.load(model) as llm, target.open("a", encoding="utf-8") as file:
@@ -39,12 +39,18 @@ def main() -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON Lines file; an unfinished last line is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and line.strip():
-            rows.append(json.loads(line))
-    return rows
+    """Return the objects of a JSON Lines file."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """Return the answers that are there, after cutting off a line that was not finished."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        path.write_bytes(whole)
+    return read(path)
 
 
 if __name__ == "__main__":

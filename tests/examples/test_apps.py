@@ -26,8 +26,8 @@ def test_a_batch_goes_on_where_it_stopped(
 ) -> None:
     source, target = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     lines = [{"prompt": "a"}, {"id": "two", "prompt": "b"}, {"prompt": "c"}]
-    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    target.write_text('{"id": "two", "text": "kept", "ended": "stop"}\n')
+    source.write_text("\n".join(json.dumps(line) for line in lines))  # the last line has no end
+    target.write_text('{"id": "two", "text": "kept", "ended": "stop"}\n{"id": 0, "te')
     monkeypatch.setattr(sys, "argv", ["batch.py", str(source), str(target), model])
     runpy.run_path(str(FOLDER / "batch.py"), run_name="__main__")
     rows = [json.loads(line) for line in target.read_text().splitlines()]
