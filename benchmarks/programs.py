@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge_llm.program.version import older_format
+from edge_llm.program.summary import summary_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "bench"
@@ -42,7 +42,7 @@ def checkpoint(model: str) -> Path:
 def program(model: str, kv_dtype: str = "f16") -> Path:
     """Return our file of the default recipe."""
     path = FOLDER / model / ("8da4w.edge" if kv_dtype == "f16" else f"8da4w-kv-{kv_dtype}.edge")
-    if not path.is_file() or older_format(path) is not None:
+    if not path.is_file() or summary_of(path).older_format is not None:
         source = checkpoint(model)
         print(f"exporting {path.name} of {model}", file=sys.stderr)
         export = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", str(source)]

@@ -27,8 +27,9 @@ def program_of(name: str, progress: Progress | None = None) -> Path:
     """
     if catalogue.names_program(name):
         return catalogue.pull_program(name, progress or silent)
-    if not catalogue.names_checkpoint(name):
-        return catalogue.find_program(name)
+    found = catalogue.program_unless_checkpoint(name)
+    if found is not None:
+        return found
     if catalogue.identify(name) is not None:
         catalogue.pull(name, progress)
     return converted(name, progress)

@@ -1,4 +1,4 @@
-"""What was fetched is checked when it is asked for again: a file that was cut or changed."""
+"""Fetched files are checked when they are asked for again: one was cut, one was changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names mean: programs, models, and nothing at all."""
+"""Names mean programs, models, or nothing at all."""
 
 from __future__ import annotations
 

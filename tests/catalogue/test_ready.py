@@ -20,8 +20,8 @@ from edge_llm.errors import SourceError
 
 @dataclass
 class Host:
-    """What is served by its path, and how: ``cuts`` are how many bytes of each answer come before
-    the connection ends, ``length`` is what the host says instead of the truth."""
+    """The files that are served by their paths, and how: ``cuts`` are the bytes of each answer
+    that come before the connection ends, ``length`` is what the host says instead of the truth."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -405,19 +405,19 @@ def test_a_token_is_not_shown_to_others(host: Host, monkeypatch: pytest.MonkeyPa
 
 
 def test_two_at_once(host: Host, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.files["/a.edge"] = data
+    host.files["/a.2026.edge"] = data
     refused: list[str] = []
 
     def meanwhile(*arguments: object) -> None:
         with monkeypatch.context() as patch:
             patch.undo()
             with pytest.raises(SourceError) as caught:
-                pull(f"{host.address}/a.edge")
+                pull(f"{host.address}/a.2026.edge")
         refused.append(str(caught.value))
 
     monkeypatch.setattr("edge_llm.catalogue.ready._check_start", meanwhile)
-    assert pull(f"{host.address}/a.edge")[0].read_bytes() == data
-    assert refused == ["another process is fetching a right now"]
+    assert pull(f"{host.address}/a.2026.edge")[0].read_bytes() == data
+    assert refused == ["another process is fetching a.2026 right now"]
 
 
 def test_names_program() -> None:

@@ -13,7 +13,8 @@ from edge_llm.cli import programs
 from edge_llm.cli.main import main
 from edge_llm.errors import ProgramError
 from edge_llm.program.file import Program
-from edge_llm.program.version import FORMAT, FORMAT_KEY, check_version, older_format
+from edge_llm.program.summary import summary_of
+from edge_llm.program.version import FORMAT, FORMAT_KEY, check_version
 
 DEFAULT = "smollm2-135m-8da4w"
 
@@ -99,5 +100,5 @@ def test_the_default_model_is_made_anew(store: Callable[..., Path]) -> None:
 def test_what_is_no_program_is_not_old(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file.edge"
     path.write_bytes(data)
-    assert older_format(path) is None
-    assert older_format(tmp_path / "none.edge") is None
+    assert summary_of(path).older_format is None
+    assert summary_of(tmp_path / "none.edge").older_format is None

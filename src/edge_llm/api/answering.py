@@ -20,9 +20,10 @@ def whole(submit: Submit, jobs: list[Job], *, progress: bool = False) -> list[Co
 async def awhole(submit: Submit, jobs: Jobs, *, progress: bool = False) -> list[Completion]:
     """Return the answers; ``progress`` shows how many have ended. Raises as ``jobs``, and as
     `Generation`."""
-    generation, count = await _begun(submit, jobs)
+    made = await _made(jobs)
+    generation = Generation(submit, made, AsyncInbox())
     try:
-        with _counted(count, progress) as ended:
+        with _counted(len(made), progress) as ended:
             return await generation.completions(ended)
     finally:
         generation.close()
@@ -47,7 +48,7 @@ def _counted(count: int, shown: bool) -> Iterator[Callable[[], None] | None]:
 
 async def apieces(submit: Submit, jobs: Jobs) -> AsyncGenerator[Piece]:
     """Yield the pieces of the answers. Raises as ``jobs``, and as `Generation`."""
-    generation, _ = await _begun(submit, jobs)
+    generation = Generation(submit, await _made(jobs), AsyncInbox())
     try:
         while (piece := await generation.next()) is not None:
             yield piece
@@ -55,10 +56,8 @@ async def apieces(submit: Submit, jobs: Jobs) -> AsyncGenerator[Piece]:
         generation.close()
 
 
-async def _begun(submit: Submit, jobs: Jobs) -> tuple[Generation, int]:
-    """Return the generation of what ``jobs`` makes, and how many there are."""
+async def _made(jobs: Jobs) -> list[Job]:
+    """Return what ``jobs`` makes, without holding up the event loop meanwhile."""
     import asyncio  # here: a program that only blocks starts faster without
 
-    # Texts are encoded in a thread: a long one would hold up the loop.
-    made = await asyncio.to_thread(jobs)
-    return Generation(submit, made, AsyncInbox()), len(made)
+    return await asyncio.to_thread(jobs)  # which encodes texts, long ones too

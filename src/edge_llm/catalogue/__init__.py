@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_llm.catalogue.entries import Entry, Package, find, list_models
     from edge_llm.catalogue.hub import commit_of
     from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
-    from edge_llm.catalogue.naming import find_program, means_model, names_checkpoint
+    from edge_llm.catalogue.naming import find_program, means_model, program_unless_checkpoint
     from edge_llm.catalogue.ready import pull_program
     from edge_llm.catalogue.settings import read_settings, setting
     from edge_llm.catalogue.sources import HubSource, names_program
@@ -29,7 +29,7 @@ _HOMES = {
     "entries": ("Entry", "Package", "find", "list_models"),
     "hub": ("commit_of",),
     "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
-    "naming": ("find_program", "means_model", "names_checkpoint"),
+    "naming": ("find_program", "means_model", "program_unless_checkpoint"),
     "ready": ("pull_program",),
     "settings": ("read_settings", "setting"),
     "sources": ("HubSource", "names_program"),
@@ -52,8 +52,8 @@ __all__ = [
     "locate",
     "means_model",
     "models_dir",
-    "names_checkpoint",
     "names_program",
+    "program_unless_checkpoint",
     "programs_dir",
     "pull",
     "pull_program",

@@ -1,17 +1,16 @@
-"""Whether files that were fetched are still what was fetched: size and time first, digests where
-those say that a file was touched, or that it was never looked at."""
+"""Checks that files that were fetched are still what was fetched: size and time first, digests
+where those say that a file was touched, or that it was never looked at."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edge_llm.catalogue.notes import read_notes, write_notes
 from edge_llm.catalogue.store import models_dir
 
 Progress = Callable[[str, int, int], None]
@@ -41,7 +40,7 @@ def find_faults(
     Raises:
         OSError: a file cannot be read.
     """
-    ledger = _read_ledger()
+    ledger = read_notes(models_dir() / _LEDGER)
     states, unread = {}, {}
     for path, digest in files.items():
         status = path.stat()
@@ -72,7 +71,8 @@ def find_faults(
                 f"digest {got[:_SHOWN]}… of {states[path][0]} bytes, expected {expected[:_SHOWN]}…"
             )
     if unread:
-        _write_ledger(ledger)
+        kept = {name: note for name, note in ledger.items() if Path(name).exists()}
+        write_notes(models_dir() / _LEDGER, kept)
     return faults
 
 
@@ -108,22 +108,3 @@ def digest_in_name(path: Path) -> str | None:
 
 def _is_note(noted: Any) -> bool:
     return isinstance(noted, list) and len(noted) == 3 and isinstance(noted[2], str)
-
-
-def _read_ledger() -> dict[str, Any]:
-    try:
-        found = json.loads((models_dir() / _LEDGER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write_ledger(ledger: Mapping[str, Any]) -> None:
-    """Write the notes of files that are still there. Where that fails, they are read again the
-    next time."""
-    kept = {name: note for name, note in ledger.items() if Path(name).exists()}
-    temporary = models_dir() / f"{_LEDGER}.{os.getpid()}"
-    with suppress(OSError):
-        models_dir().mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        temporary.replace(models_dir() / _LEDGER)

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from edge_llm.catalogue.notes import read_notes, write_notes
 from edge_llm.catalogue.store import SUFFIX, programs_dir
 
 _INDEX = ".made.json"
@@ -32,19 +32,17 @@ def key_of(files: Iterable[Path], what: str) -> str:
 def recall(key: str) -> Path | None:
     """Return the program in the store that was made under ``key``; None if there is none any more:
     also where another file has its name since, or it was written to."""
-    note = _index().get(key)
+    note = read_notes(programs_dir() / _INDEX).get(key)
     return None if note is None else _as_noted(note)
 
 
 def remember(key: str, path: Path) -> None:
     """Note that ``path``, in the store, was made under ``key``. Where the note cannot be written
     the program is made again the next time."""
-    kept = {k: note for k, note in _index().items() if _as_noted(note) is not None}
-    temporary = programs_dir() / f"{_INDEX}.{os.getpid()}"
+    index = programs_dir() / _INDEX
+    kept = {k: note for k, note in read_notes(index).items() if _as_noted(note) is not None}
     with suppress(OSError):
-        note = [path.name, *_state(path)]
-        temporary.write_text(json.dumps({**kept, key: note}, indent=1), encoding="utf-8")
-        temporary.replace(programs_dir() / _INDEX)
+        write_notes(index, {**kept, key: [path.name, *_state(path)]})
 
 
 def name_of(stem: str, key: str) -> Path:
@@ -79,11 +77,3 @@ def _as_noted(note: object) -> Path | None:
     except (OSError, ValueError):
         same = False
     return path if same else None
-
-
-def _index() -> dict[str, Any]:
-    try:
-        found = json.loads((programs_dir() / _INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -137,7 +137,7 @@ def resolve(source: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What `remove` deleted: files or folders, and how many bytes of the disk that gave."""
+    """The files or folders that `remove` deleted, and how many bytes of the disk that gave."""
 
     paths: list[Path]
     bytes: int

@@ -60,14 +60,14 @@ def _of_model(programs: list[StoredProgram], wanted: str, model: str | None) -> 
     """Return the programs whose model is called so."""
     from edge_llm.program.summary import summary_of
 
+    names = [((summary_of(item.path).name or "").lower(), item.name.lower()) for item in programs]
+
     def called(name: str) -> list[StoredProgram]:
         lower = name.lower()
         return [
             program
-            for program in programs
-            if program.name.lower() == lower
-            or program.name.lower().startswith(f"{lower}-")
-            or (summary_of(program.path).name or "").lower() == lower
+            for program, (inside, outside) in zip(programs, names, strict=True)
+            if lower in (inside, outside) or outside.startswith(f"{lower}-")
         ]
 
     # "smollm2" is a model of another size in the catalogue, but a program here comes first
@@ -122,8 +122,8 @@ def means_model(text: str) -> bool:
     catalogue. Nothing is fetched, and no near miss counts."""
     if is_hub_reference(text):
         return True
-    if text.startswith("https://"):
-        return text.partition("#")[0].endswith(SUFFIX)
+    if names_program(text):
+        return True
     if "\n" in text or len(text) > 4096:
         return False
     path = Path(text)
@@ -140,21 +140,22 @@ def means_model(text: str) -> bool:
     return any(text.lower() in map(str.lower, entry.names) for entry in list_models())
 
 
-def names_checkpoint(name: str) -> bool:
-    """Tell whether ``name`` is that of a checkpoint, and of no program: a folder or a GGUF file, or
-    ``hf:…`` or a model of the catalogue of which there is no program here.
+def program_unless_checkpoint(name: str) -> Path | None:
+    """Return what `find_program` does; None if ``name`` is that of a checkpoint, and of no program:
+    a folder or a GGUF file, or ``hf:…`` or a model of the catalogue of which no program is here.
 
     Raises:
-        SourceError: ``hf:…`` is malformed.
+        SourceError: it is the name of neither, or ``hf:…`` is malformed.
         AmbiguousNameError: several programs have the name.
     """
     path = expand(name)
-    if path.exists():
-        return path.is_dir() or path.suffix == ".gguf"
+    if path.is_dir() or (path.suffix == ".gguf" and path.exists()):
+        return None
     try:
-        find_program(name)
+        return find_program(name)
     except AmbiguousNameError:
         raise
     except SourceError:
-        return path.suffix == ".gguf" or _model_name(name) is not None
-    return False
+        if not path.exists() and (path.suffix == ".gguf" or _model_name(name) is not None):
+            return None
+        raise

@@ -1,4 +1,4 @@
-"""What a repository on Hugging Face offers: which of its files to take, and on which terms."""
+"""The offer of a repository on Hugging Face: which of its files to take, and on which terms."""
 
 from __future__ import annotations
 

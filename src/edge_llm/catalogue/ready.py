@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from edge_llm.catalogue.downloads import Address, check_address, download, forget, read_small
 from edge_llm.catalogue.files import try_lock
 from edge_llm.catalogue.intact import Progress, digest_of, find_faults
+from edge_llm.catalogue.notes import read_notes, write_notes
 from edge_llm.catalogue.sources import is_hub_reference, parse_hub_reference
 from edge_llm.catalogue.store import SUFFIX, make_programs_dir, programs_dir
 from edge_llm.errors import ProgramError, SourceError
@@ -30,7 +29,7 @@ _KEPT_SECONDS = 24 * 3600
 def pulled(text: str) -> Path | None:
     """Return the program in the store that was pulled from an address; None if none was."""
     source = text.partition("#")[0]
-    for name, note in _notes().items():
+    for name, note in read_notes(programs_dir() / _PULLED).items():
         path = programs_dir() / name
         if isinstance(note, dict) and note.get("from") == source and path.is_file():
             return path
@@ -65,7 +64,7 @@ def pull_program(
     name = _file_name(source)
     target = make_programs_dir() / name
     if target.is_file():
-        note = _notes().get(name)
+        note = read_notes(target.with_name(_PULLED)).get(name)
         known = note["sha256"] if isinstance(note, dict) and note.get("from") == source else None
         expected = wanted or known
         if expected is None or (known is None and find_faults({target: wanted}, progress)):
@@ -101,7 +100,7 @@ def _fetch(address: Address, target: Path, expected: str | None, progress: Progr
     key = hashlib.sha256(f"{address.url} {expected}".encode()).hexdigest()[:16]
     part = target.with_name(f".{target.name}.{key}.part")
     try:
-        with _alone(part):
+        with _alone(part, target.stem):
             _clear_others(target, part)
             download(address, part, progress, _check_start)
             try:
@@ -123,12 +122,12 @@ def _fetch(address: Address, target: Path, expected: str | None, progress: Progr
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[None]:
+def _alone(part: Path, name: str) -> Iterator[None]:
     """Keep other processes from fetching the same file meanwhile, where the system has locks."""
     path = part.with_name(f"{part.name}.lock")
     with path.open("wb") as lock:
         if not try_lock(lock) and os.name != "nt":
-            raise SourceError(f"another process is fetching {part.name.split('.')[1]} right now")
+            raise SourceError(f"another process is fetching {name} right now")
         try:
             yield
         finally:
@@ -220,18 +219,8 @@ def _digest_beside(source: str) -> str | None:
     return None if found is None else found[0]
 
 
-def _notes() -> dict[str, Any]:
-    try:
-        found = json.loads((programs_dir() / _PULLED).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _note(name: str, note: dict[str, str]) -> None:
     folder = programs_dir()
-    kept = {key: value for key, value in _notes().items() if (folder / str(key)).is_file()}
-    temporary = folder / f"{_PULLED}.{os.getpid()}"
-    with suppress(OSError):
-        temporary.write_text(json.dumps({**kept, name: note}, indent=1), encoding="utf-8")
-        temporary.replace(folder / _PULLED)
+    notes = read_notes(folder / _PULLED)
+    kept = {key: value for key, value in notes.items() if (folder / key).is_file()}
+    write_notes(folder / _PULLED, {**kept, name: note})

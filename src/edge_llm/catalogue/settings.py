@@ -1,4 +1,4 @@
-"""What a person has set for every command: in the environment, else in ``config.toml``.
+"""The settings for every command: from the environment, else from ``config.toml``.
 
 The command line comes before both; what nobody sets is the program's own, or the command's default.
 """

@@ -1,10 +1,10 @@
-"""The program that a verb means: ``--model``, or the newest one, or the default model made now."""
+"""The program that a verb means: the one that is named, else the default, else the only one here,
+else a small one made now."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from edge_llm.cli.console import Progress, human_bytes, say
 from edge_llm.errors import RequestError, SourceError
@@ -50,83 +50,6 @@ def model_of(arguments: argparse.Namespace) -> str | None:
     return first if second is None else second
 
 
-def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads`` and ``--huge-pages`` for verbs that start an engine; see
-    `machine_options`."""
-    parser.add_argument(
-        "--threads",
-        type=_threads,
-        metavar="N|auto",
-        help="default: auto, the physical cores that this process may use, measured (in 3 ms) "
-        "where the system cannot tell them from hyper-threads",
-    )
-    parser.add_argument(
-        "--huge-pages",
-        choices=("auto", "copy", "off"),
-        help="auto: ask the kernel to hold the file in huge pages; copy: copy the weights into "
-        "huge pages at load, if memory allows (default: auto)",
-    )
-
-
-def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_machine_arguments` read, or the settings have, as keyword arguments of
-    `edge_llm.load`."""
-    return {
-        "threads": chosen(arguments, "threads", 0),
-        "huge_pages": chosen(arguments, "huge_pages", "auto"),
-    }
-
-
-def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `add_machine_arguments`, ``--context`` and ``--kv-dtype``, for verbs
-    that generate; see `loading_options`."""
-    from edge_llm.program.ops import KV_DTYPES
-
-    add_machine_arguments(parser)
-    parser.add_argument(
-        "--context",
-        type=int,
-        metavar="N",
-        help="most tokens of prompt and answer together (default: what the program allows); fewer "
-        "take less memory",
-    )
-    parser.add_argument(
-        "--kv-dtype",
-        choices=tuple(KV_DTYPES),
-        help="how keys and values are stored (default: as the program recommends)",
-    )
-
-
-def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_loading_arguments` read, or the settings have, as keyword arguments of
-    `edge_llm.load`."""
-    return {
-        **machine_options(arguments),
-        "context": chosen(arguments, "context", None),
-        "kv_dtype": chosen(arguments, "kv_dtype", None),
-    }
-
-
-def chosen(arguments: argparse.Namespace, name: str, usual: Any) -> Any:
-    """Return what the command line says, else the setting, else ``usual``."""
-    from edge_llm.catalogue import setting
-
-    given = getattr(arguments, name)
-    if given is not None:
-        return given
-    found = setting(name)
-    return usual if found is None else found
-
-
-def _threads(text: str) -> int:
-    if text == "auto":
-        return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number or auto") from None
-
-
 def examined_program(arguments: argparse.Namespace) -> Path:
     """Return the program file that a verb looks into or measures: as `resolve_program`, which is
     quiet where the user has named it."""
@@ -160,16 +83,16 @@ def resolve_program(model: str | None) -> Path:
 def _chosen_program(model: str | None) -> tuple[Path, str]:
     """Return the file, and in words why it is that one."""
     from edge_llm import catalogue
-    from edge_llm.program.version import older_format
+    from edge_llm.program.summary import summary_of
 
     if model is not None:
         return _named(model), "as asked"
-    chosen = catalogue.read_settings().get("default")
-    if chosen is not None:
-        return _named(str(chosen.value)), f"the default of {chosen.origin}"
+    default = catalogue.read_settings().get("default")
+    if default is not None:
+        return _named(str(default.value)), f"the default of {default.origin}"
     programs, reason = [], "no program here yet"
     for item in catalogue.list_programs():
-        version = older_format(item.path)
+        version = summary_of(item.path).older_format
         if version is None:
             programs.append(item)
         elif _is_default(item.path):
@@ -189,17 +112,17 @@ def _chosen_program(model: str | None) -> tuple[Path, str]:
 
 def _named(model: str) -> Path:
     from edge_llm import catalogue
-    from edge_llm.program.version import older_format
+    from edge_llm.program.summary import summary_of
 
     if catalogue.names_program(model):
         from edge_llm.cli.fetch import fetch_program
 
         return fetch_program(model)
-    if catalogue.names_checkpoint(model):
+    path = catalogue.program_unless_checkpoint(model)
+    if path is None:
         return make_program(model)
-    path = catalogue.find_program(model)
     # Others are refused when they are opened, with the command that exports them again.
-    if _is_default(path) and older_format(path) is not None:
+    if _is_default(path) and summary_of(path).older_format is not None:
         return _make_default("it is of an older format here")
     return path
 

@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import check_text, print_json, say
-from edge_llm.cli.programs import (
-    add_loading_arguments,
-    add_model_argument,
-    loading_options,
-    resolve_program,
-)
+from edge_llm.cli.loading import add_loading_arguments, loading_options
+from edge_llm.cli.programs import add_model_argument, resolve_program
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_llm.api import LLM, Stream
 
-
-MAX_SCHEMA_BYTES = 2**20
+_MAX_SCHEMA_BYTES = 2**20
 
 
 def add_parser(verbs: Any) -> None:
@@ -105,13 +100,10 @@ def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | 
     """
     from edge_llm.catalogue import means_model
 
+    model: str | None = arguments.model
     words: list[str] = arguments.words
-    if arguments.model is not None:
-        model, words = arguments.model, words
-    elif len(words) == 2 or (words and means_model(words[0])):
-        model, words = words[0], words[1:]
-    else:
-        model = None
+    if model is None and (len(words) == 2 or (words and means_model(words[0]))):
+        model, *words = words
     if len(words) > 1:
         raise RequestError(
             f"got {len(words)} words for the prompt, expected one",
@@ -121,11 +113,16 @@ def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | 
 
 
 def _bounded(path: Path) -> bytes:
-    """Return what is in a file of a schema, of which more than this is none."""
+    """Return what is in a file, unless it is larger than any schema.
+
+    Raises:
+        RequestError: it is.
+        OSError: it cannot be read.
+    """
     with path.open("rb") as file:
-        data = file.read(MAX_SCHEMA_BYTES + 1)
-    if len(data) > MAX_SCHEMA_BYTES:
-        raise RequestError(f"{path} has more than {MAX_SCHEMA_BYTES} bytes, expected a schema")
+        data = file.read(_MAX_SCHEMA_BYTES + 1)
+    if len(data) > _MAX_SCHEMA_BYTES:
+        raise RequestError(f"{path} has more than {_MAX_SCHEMA_BYTES} bytes, expected a schema")
     return data
 
 

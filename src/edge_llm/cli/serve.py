@@ -6,14 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_llm.cli.programs import (
-    add_loading_arguments,
-    add_model_argument,
-    chosen,
-    loading_options,
-    model_of,
-    resolve_program,
-)
+from edge_llm.cli.loading import add_loading_arguments, chosen, loading_options
+from edge_llm.cli.programs import add_model_argument, model_of, resolve_program
 
 KEY_VARIABLE = "EDGE_LLM_API_KEY"
 HOST, PORT = "127.0.0.1", 8017

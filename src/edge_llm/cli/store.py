@@ -77,7 +77,6 @@ def run_ls(arguments: argparse.Namespace) -> int:
 def _programs() -> list[dict[str, Any]]:
     from edge_llm import catalogue
     from edge_llm.program.summary import summary_of
-    from edge_llm.program.version import older_format
 
     rows = []
     items = catalogue.list_programs()
@@ -96,7 +95,7 @@ def _programs() -> list[dict[str, Any]]:
                 # the only program answers where nothing is chosen
                 "default": default in (item.name, str(item.path))
                 or (default is None and len(items) == 1),
-                "older_format": older_format(item.path),
+                "older_format": summary.older_format,
             }
         )
     return rows

@@ -9,19 +9,22 @@ from typing import Any
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.container import LENGTH_BYTES, PREFIX, header_bytes
+from edge_llm.program.version import older_major
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a file says of itself, for lists and messages: the model's ``name``, the ``scheme`` of
-    its recipe, its ``context`` in tokens; None where it does not say."""
+    """A file's own words, for lists and messages: the model's ``name``, the ``scheme`` of its
+    recipe, its ``context`` in tokens, each None where it does not say; and the major version of
+    its format where that is an ``older_format`` than ours, else None."""
 
     name: str | None
     scheme: str | None
     context: int | None
+    older_format: int | None
 
 
-def header_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+def _metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata in the header of a safetensors file; empty for what is none. Nothing of
     it is checked."""
     try:
@@ -37,13 +40,14 @@ def header_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def summary_of(path: str | os.PathLike[str]) -> Summary:
     """Return the facts of the file at ``path``."""
-    metadata = header_metadata(path)
+    metadata = _metadata(path)
     model, recipe = _document(metadata, "model"), _document(metadata, "recipe")
     name, scheme, context = model.get("name"), recipe.get("scheme"), model.get("context")
     return Summary(
         name if isinstance(name, str) and name.isprintable() else None,
         scheme if isinstance(scheme, str) and scheme.isprintable() else None,
         context if isinstance(context, int) else None,
+        older_major(metadata),
     )
 
 

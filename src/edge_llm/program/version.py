@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.container import PREFIX
-from edge_llm.program.summary import header_metadata
 
 FORMAT_KEY = PREFIX + "format"
 FORMAT_MAJOR = 2
@@ -42,11 +40,10 @@ def check_version(metadata: Mapping[str, str]) -> None:
     )
 
 
-def older_format(path: str | os.PathLike[str]) -> int | None:
-    """Return the major version of a program file's format if it is older than ours; None for
-    files of our format and for what is no readable program. Only the header is read, and nothing
-    of it checked."""
-    record = header_metadata(path).get(FORMAT_KEY)
+def older_major(metadata: Mapping[str, Any]) -> int | None:
+    """Return the major version that a file with this metadata says its format has, if it is older
+    than ours; None for files of our format and for what is no program."""
+    record = metadata.get(FORMAT_KEY)
     major = _major(record) if isinstance(record, str) else None
     return major if major is not None and major < FORMAT_MAJOR else None
 

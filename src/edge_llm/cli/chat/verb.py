@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.chat.commands import help_text
 from edge_llm.cli.console import check_text
-from edge_llm.cli.programs import (
-    add_loading_arguments,
-    add_model_argument,
-    loading_options,
-    model_of,
-    resolve_program,
-)
+from edge_llm.cli.loading import add_loading_arguments, loading_options
+from edge_llm.cli.programs import add_model_argument, model_of, resolve_program
 from edge_llm.cli.sampling import add_sampling_arguments, given_sampling
 
 if TYPE_CHECKING:
