@@ -22,7 +22,7 @@ import edge_llm
 
 
 class Review(BaseModel):
-    """What is taken out of a text; the bounds are enforced while it is written."""
+    """The facts that are taken out of a text; the bounds are enforced while it is written."""
 
     product: str = Field(max_length=30)
     stars: int = Field(ge=1, le=5)

@@ -1,4 +1,4 @@
-"""What an export returns beside the file: what was measured while it was made."""
+"""The outcome of an export: what was measured while the file was made."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class PtyScreen:
 
     @property
     def scrollback(self) -> list[str]:
-        """What has scrolled out, and the screen."""
+        """Return the lines that have scrolled out, and the screen's."""
         columns = range(self.screen.columns)
         top = ["".join(row[i].data for i in columns).rstrip() for row in self.screen.history.top]
         return [*top, *self.lines]

@@ -1,4 +1,4 @@
-"""Where a program came from: source files by hash, versions of the tools."""
+"""Record the origin of a program: source files by hash, versions of the tools."""
 
 from __future__ import annotations
 

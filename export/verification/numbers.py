@@ -1,4 +1,4 @@
-"""Where the eager oracle's matrices come from: what a program file holds, or what is made of the
+"""Fill the eager oracle's matrices with what a program file holds, or with what is made of the
 checkpoint as it runs. Both give a few rows at a time, so that a model of any size runs in the
 memory of its activations."""
 

@@ -1,7 +1,7 @@
-"""Whether a file holds the numbers that were meant to be in it. The eager models, one of which
+"""Check that a file holds the numbers that were meant to be in it. The eager models, one of which
 reads the file and one the checkpoint, compare them on the way.
 
-Of each chunk of rows only the products with a few fixed random vectors are kept. Products of two
+Only the products of each chunk of rows with a few fixed random vectors are kept. Products of two
 matrices are as far apart as the matrices are, but for chance.
 """
 
@@ -52,7 +52,7 @@ class _Watched:
 
 
 class ReadBack:
-    """What both models have seen of each matrix."""
+    """The products that both models have made of each matrix."""
 
     def __init__(self) -> None:
         self._stored: dict[tuple[str, int], Float32] = {}

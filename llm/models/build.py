@@ -1,4 +1,4 @@
-"""How the PyTorch module of a config is built and filled."""
+"""Build and fill the PyTorch module of a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a program is from a reference after each layer, on the same tokens."""
+"""Measure how far a program is from a reference after each layer, on the same tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What objects of the API look like, and that loading and bars hold nothing up."""
+"""Objects of the API are shown in short, and loading and bars hold nothing up."""
 
 from __future__ import annotations
 

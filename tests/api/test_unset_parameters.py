@@ -1,4 +1,4 @@
-"""What is left out of the sampling parameters is the model's own, wherever they are given."""
+"""A sampling parameter that is left out is the model's own, wherever parameters are given."""
 
 from __future__ import annotations
 

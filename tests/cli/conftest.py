@@ -1,4 +1,4 @@
-"""What every test of the command line stands on."""
+"""Fixtures of every test of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What shells complete, asked of a real bash."""
+"""Completion in a shell, asked of a real bash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `run` is asked: words of the command line, and what is piped in."""
+"""`run` is asked the words of the command line joined with what is piped in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the commands of a page run: a folder with what the pages name, and a store of its own."""
+"""The place where the commands of a page run: a folder with what they name, and its own store."""
 
 from __future__ import annotations
 

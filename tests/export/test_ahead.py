@@ -1,4 +1,4 @@
-"""What an export does beside its stages: digests of sources, and imports that take long."""
+"""An export works beside its stages: digests of sources, and imports that take long."""
 
 from __future__ import annotations
 

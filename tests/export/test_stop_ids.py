@@ -1,4 +1,4 @@
-"""What ends an answer, and what is said of a chat template, when a source is loaded."""
+"""A loaded source has its stop ids, and says what is wrong with its chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every chart hands to a page: the picture, its words and its numbers."""
+"""A chart as every page takes it: the picture, its words and its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is lost from layer to layer: of activations beside a reference, and of weights."""
+"""Charts of the loss from layer to layer: of activations beside a reference, and of weights."""
 
 from __future__ import annotations
 

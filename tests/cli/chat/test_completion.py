@@ -1,4 +1,4 @@
-"""What Tab offers in a command."""
+"""Tab completes a command."""
 
 from __future__ import annotations
 

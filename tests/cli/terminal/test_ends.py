@@ -1,4 +1,4 @@
-"""How verbs end where something is wrong: a line or two, never a traceback."""
+"""Verbs end in a line or two where something is wrong, never in a traceback."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the verbs show in terminals of two sizes. Screens that stay the same are kept in captures/;
-``WRITE_CAPTURES=1 pytest …`` writes them again."""
+"""The screens of the verbs in terminals of two sizes. Those that stay the same are kept in
+captures/; ``WRITE_CAPTURES=1 pytest …`` writes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What begins with a slash."""
+"""The commands of a chat, which begin with a slash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can follow in a command: its name, a setting, a program, a file."""
+"""Complete a command: its name, a setting, a program, a file."""
 
 from __future__ import annotations
 

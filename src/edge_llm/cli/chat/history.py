@@ -1,4 +1,4 @@
-"""What was typed in earlier conversations, in a file that the user alone may read."""
+"""The history of what was typed, in a file that the user alone may read."""
 
 from __future__ import annotations
 

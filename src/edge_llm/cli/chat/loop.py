@@ -1,4 +1,4 @@
-"""What happens between two messages."""
+"""The loop of a chat: read a message or a command, carry it out, and read the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said about an answer when it is over."""
+"""The notes that follow an answer: why it ended, and its speed."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Session:
 
     @property
     def params(self) -> SamplingParams:
-        """How answers are sampled: the model's own way, and what was set."""
+        """The sampling of answers: the model's own way, and what was set."""
         return self.llm.default_params(**self.overrides)
 
     @property

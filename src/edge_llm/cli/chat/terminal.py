@@ -1,4 +1,4 @@
-"""What the terminal can do, and what it is kept from doing during an answer."""
+"""Ask the terminal what it can do, and keep it from echoing during an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a line of Markdown is by its beginning."""
+"""Tell what a line of Markdown is by its beginning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What shows one answer: as Markdown, or as the plain text that it is."""
+"""Write one answer to the terminal: as Markdown, or as the plain text that it is."""
 
 from __future__ import annotations
 
