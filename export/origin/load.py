@@ -63,7 +63,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         CheckpointError, TokenizerError: a source that is damaged or does not fit its family.
     """
     if not recipe.model:
-        raise ConfigError("recipe: model is missing, expected a path, a name or hf:ORG/NAME")
+        raise ConfigError("no model is named, expected a path, a name or hf:ORG/NAME")
     path = catalogue.resolve(recipe.model)
     sources = Sources(path)
     without = weightless and path.is_dir() and is_weightless(path)

@@ -72,6 +72,7 @@ class Engine:
         self._queue = RequestQueue()
         self._live: dict[Sequence, None] = {}  # taken in, and not told their end yet
         self._thread: threading.Thread | None = None
+        self._processing = False  # a request's processors are running, on the thread
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -110,7 +111,8 @@ class Engine:
             ContextLengthError: the prompt leaves no room in the context.
             CapacityError: the KV blocks can never hold the prompt and a token more.
             RequestError: the prompt is empty, or something in it is not an id of the vocabulary;
-                or processors together with speculation, which would compute ahead of them.
+                processors together with speculation, which would compute ahead of them; or a
+                processor of this engine asks, for which it would wait for ever.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
@@ -217,6 +219,11 @@ class Engine:
         return True
 
     def _enqueue(self, sequence: Sequence) -> Request:
+        if self._processing and self._thread is threading.current_thread():
+            raise RequestError(
+                "a logits processor asked the model that waits for it",
+                hint="Load the program a second time for what a processor asks.",
+            )
         self._queue.put(sequence)
         return Request(sequence, self._queue.notice)
 
@@ -288,7 +295,11 @@ class Engine:
         result = self._executor.step(build_batch(step.slices))
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable
-        return sampled_here(step.slices, result, size)
+        self._processing = True
+        try:
+            return sampled_here(step.slices, result, size)
+        finally:
+            self._processing = False
 
     def _append(self, step: Step, result: StepResult, started: float, now: float) -> None:
         self._steps += 1

@@ -53,7 +53,7 @@ def sampled_here(
             continue
         outcome = choose(logits, sampler, sampleable)
         if isinstance(outcome, str):
-            errors[row] = outcome
+            errors[row] = f"{outcome} after the request's logits processors"
             continue
         ids[row] = outcome
         most = sequence.params.top_logprobs

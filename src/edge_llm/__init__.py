@@ -6,8 +6,16 @@
         for piece in llm.stream("The capital of France is"):
             print(piece.text, end="")
 
-Importing this package, loading a program and serving it never import PyTorch; only
-:func:`export` does. Names are resolved on first use, so that the import itself is instant.
+    load, aload      open a program, a GGUF file or a checkpoint's folder: an LLM
+    LLM              generate, chat, stream, embed, rerank; the same with an a before it to await
+    SamplingParams   how answers are sampled, for every call of an LLM
+    Completion       an answer: text, reasoning, tool_calls, finish_reason, usage
+    Tool             a function that a chat may call
+    export, Recipe   make a program file of a checkpoint (needs PyTorch: the extra "export")
+    EdgeLLMError     the base of every error that is raised on purpose
+
+``help(edge_llm.load)`` and so on tell more of each. Importing this package, loading a program and
+serving it never import PyTorch. Names are resolved on first use, so that the import is instant.
 """
 
 from __future__ import annotations

@@ -84,8 +84,18 @@ def test_one_that_fails_ends_its_request_alone(llm: edge_llm.LLM) -> None:
         llm.generate("a", max_tokens=2, logits_processors=[broken])
     with pytest.raises(GenerationError, match=r"it returned \[1\], expected"):
         llm.generate("a", max_tokens=2, logits_processors=[lambda tokens, logits: logits[:1]])
-    with pytest.raises(GenerationError, match="not finite"):
+    with pytest.raises(GenerationError, match="not finite after the request's logits processors"):
         llm.generate("a", max_tokens=2, logits_processors=[lambda t, logits: logits * np.nan])
+    assert llm.generate("a", max_tokens=2, ignore_eos=True).token_ids
+
+
+def test_one_that_asks_the_model_that_waits_for_it(llm: edge_llm.LLM) -> None:
+    def asking(tokens: Sequence[int], logits: Logits) -> Logits:
+        llm.generate("b", max_tokens=1)
+        return logits
+
+    with pytest.raises(GenerationError, match="asked the model that waits for it"):
+        llm.generate("a", max_tokens=2, logits_processors=[asking])
     assert llm.generate("a", max_tokens=2, ignore_eos=True).token_ids
 
 

@@ -215,7 +215,7 @@ def test_a_machine_without_memory(
 
 def test_refusals(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     source = tiny_checkpoint("llama")
-    with pytest.raises(ConfigError, match="model is missing"):
+    with pytest.raises(ConfigError, match="no model is named"):
         export(load_recipe("fp32"))
     with pytest.raises(ConfigError, match="context is 512, the model's own is 256"):
         export(load_recipe("fp32", model=str(source), context=512))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from edge_llm.api.llm import LLM
 from edge_llm.errors import ConfigError
@@ -26,6 +27,7 @@ from edge_llm.runner.executor import Limits
 if TYPE_CHECKING:
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _LOGITS_BYTES = 64 * 1024 * 1024  # bounds the logits of one step, and so the rows of evaluations
@@ -86,12 +88,21 @@ def load(
     return load_with(path, config, backend=backend)
 
 
-async def aload(path: str | Path, **options: Any) -> LLM:
-    """Return what `load` returns, with the same options, without holding up the event loop
-    meanwhile. Raises as `load`."""
-    import asyncio  # here: a program that only blocks starts faster without
+def _awaited(blocking: Callable[_P, _T]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    async def in_thread(*arguments: _P.args, **options: _P.kwargs) -> _T:
+        import asyncio  # here: a program that only blocks starts faster without
 
-    return await asyncio.to_thread(lambda: load(path, **options))
+        return await asyncio.to_thread(blocking, *arguments, **options)
+
+    in_thread.__name__ = in_thread.__qualname__ = f"a{blocking.__name__}"
+    in_thread.__doc__ = (
+        f"Do as `{blocking.__name__}` does, without holding up the event loop meanwhile."
+    )
+    in_thread.__signature__ = signature(blocking)  # type: ignore[attr-defined]
+    return in_thread
+
+
+aload = _awaited(load)
 
 
 def _found(path: str | PathLike[str]) -> Path:
