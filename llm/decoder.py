@@ -16,7 +16,8 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 class AttentionShape:
     """The facts of one layer's attention. ``window`` is the number of tokens that a token sees,
     its own included (0: all before); ``scale`` multiplies the products of queries and keys (None:
-    head_dim ** -0.5); without ``rope`` there is no rotation."""
+    head_dim ** -0.5), which ``softcap`` then keeps below it (0: as they are); without ``rope``
+    there is no rotation."""
 
     heads: int
     kv_heads: int
@@ -24,6 +25,7 @@ class AttentionShape:
     rope: Rope | None
     window: int = 0
     scale: float | None = None
+    softcap: float = 0.0
 
 
 class DecoderConfig(Protocol):
@@ -82,20 +84,23 @@ def read_common(
     norm_eps: float = 1e-6,
     theta: float = DEFAULT_THETA,
     partial_rotary: bool = False,
+    rope: Rope | None = None,
+    activation: str = "silu",
     tied: bool = False,
     biases: Collection[str] = (),
 ) -> CommonKeys:
     """Read the keys that the configs of most decoders share, by their Hugging Face names.
 
     ``head_dim`` (None: hidden_size / num_attention_heads), ``norm_eps``, ``theta`` and ``tied`` are
-    the family's defaults; ``partial_rotary`` as in `read_rope`. ``biases`` are those of
+    the family's defaults; ``partial_rotary`` as in `read_rope`, unless the family has read the
+    ``rope`` itself; ``activation`` is the one value of ``hidden_act``. ``biases`` are those of
     ``attention_bias`` and ``mlp_bias`` that the family reads itself; the others must be off.
     """
     dim = reader.integer("hidden_size")
     heads = reader.integer("num_attention_heads")
     kv_heads = reader.integer("num_key_value_heads", heads)
     head_dim = reader.integer("head_dim", max(1, dim // heads) if head_dim is None else head_dim)
-    reader.neutral("hidden_act", "silu")
+    reader.neutral("hidden_act", activation)
     for key in ("num_experts", "num_local_experts"):
         reader.neutral(key, 0)
     reader.require(
@@ -105,7 +110,8 @@ def read_common(
     reader.require(head_dim % 2 == 0, f"head_dim: got {head_dim}, expected an even number")
     for key in sorted({"attention_bias", "mlp_bias"} - set(biases)):
         reader.neutral(key, False)
-    rope = read_rope(reader, head_dim, theta=theta, partial=partial_rotary)
+    if rope is None:
+        rope = read_rope(reader, head_dim, theta=theta, partial=partial_rotary)
     return CommonKeys(
         vocab_size=reader.integer("vocab_size"),
         hidden_size=dim,

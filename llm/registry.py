@@ -15,6 +15,8 @@ from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.config import ConfigReader, shorten
 from edge_llm.llm.decoder import DecoderConfig, ropes_of
 from edge_llm.llm.families.family import Family
+from edge_llm.llm.families.gemma2 import GEMMA2
+from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
 from edge_llm.llm.families.llama import LLAMA
 from edge_llm.llm.families.mistral import MISTRAL
 from edge_llm.llm.families.olmo2 import OLMO2
@@ -25,7 +27,8 @@ from edge_llm.llm.families.smollm3 import SMOLLM3
 from edge_llm.llm.rope_tables import rope_note, rope_tables, table_names
 
 FAMILIES: Mapping[str, Family[Any]] = {
-    family.name: family for family in (LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
+    family.name: family
+    for family in (GEMMA2, GEMMA3_TEXT, LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
 }
 
 
@@ -41,11 +44,36 @@ def read_config(values: Mapping[str, object], where: str) -> tuple[DecoderConfig
     name = values.get("model_type")
     family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
-        expected = ", ".join(repr(known) for known in FAMILIES)
-        raise ConfigError(f"{where}: model_type: got {shorten(name)}, expected one of {expected}")
-    reader = ConfigReader(values, where)
+        family = next((f for f in FAMILIES.values() if f.wrapper and f.wrapper == name), None)
+        if family is None:
+            expected = ", ".join(map(repr, _model_types()))
+            raise ConfigError(
+                f"{where}: model_type: got {shorten(name)}, expected one of {expected}"
+            )
+        values = text_config(values, where)
+    given = {key: value for key, value in values.items() if value is not None}
+    absent = {key: value for key, value in family.defaults.items() if key not in given}
+    reader = ConfigReader({**values, **absent}, where)
     config: DecoderConfig = family.read(reader)
     return config, reader.finish(family.harmless)
+
+
+def text_config(values: Mapping[str, object], where: str) -> Mapping[str, object]:
+    """Return the config of the text model in that of a model of several parts.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    inner = values.get("text_config")
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"{where}: text_config: got {shorten(inner)}, expected an object")
+    tied = values.get("tie_word_embeddings")
+    return inner if tied is None else {"tie_word_embeddings": tied, **inner}
+
+
+def _model_types() -> list[str]:
+    wrappers = [family.wrapper for family in FAMILIES.values() if family.wrapper]
+    return [*FAMILIES, *wrappers]
 
 
 def constants(config: DecoderConfig, context: int) -> dict[str, NDArray[np.float32]]:

@@ -98,11 +98,43 @@ def read_rope(
     may stand beside the other parameters or at the top level of the config.
     """
     theta = reader.positive("rope_theta", theta)
-    fraction = _fraction(reader, 1.0, partial)
     sources = {key: reader.get(key) for key in ("rope_parameters", "rope_scaling")}
     given = {key: value for key, value in sources.items() if value is not None}
     if len(given) == 2:
         reader.problem("rope_scaling: got both it and rope_parameters, expected one of them")
+    return _rope(reader, head_dim, given, theta, partial)
+
+
+def read_ropes(
+    reader: ConfigReader, head_dim: int, thetas: Mapping[str, float]
+) -> dict[str, Rope] | None:
+    """Return the rotary embedding of each kind of layer, where ``rope_parameters`` has an object
+    for each (transformers 5); None where it has not. ``thetas`` are the base frequencies of the
+    kinds, where the config states none."""
+    given = reader.get("rope_parameters")
+    if not isinstance(given, Mapping) or not given.keys() & thetas.keys():
+        return None
+    reader.neutral("rope_scaling", None)
+    kinds = ConfigReader(given, "rope_parameters")
+    ropes = {}
+    for kind, theta in thetas.items():
+        value = kinds.get(kind)
+        parameters = {} if value is None else {f"rope_parameters.{kind}": value}
+        ropes[kind] = _rope(reader, head_dim, parameters, theta, partial=False)
+    reader.absorb(kinds, "rope_parameters")
+    return ropes
+
+
+def _rope(
+    reader: ConfigReader,
+    head_dim: int,
+    given: Mapping[str, object],
+    theta: float,
+    partial: bool,
+) -> Rope:
+    """Return the rotary embedding that the objects in ``given``, by their place in the config, ask
+    for, ``theta`` where they do not say it."""
+    fraction = _fraction(reader, 1.0, partial)
     scaling = None
     for key, value in given.items():
         if not isinstance(value, Mapping):

@@ -60,6 +60,24 @@ YARN_ROPE = {
 # What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads,
 # partial rotation, windows shorter than the tests' prompts, layers without rotation.
 FAMILY_SIZES: dict[str, dict[str, Any]] = {
+    "gemma2": {
+        "head_dim": 24,
+        "sliding_window": 19,
+        "query_pre_attn_scalar": 40,
+        "attn_logit_softcapping": 0.7,
+        "final_logit_softcapping": 2.5,
+    },
+    "gemma3_text": {
+        "head_dim": 24,
+        "num_hidden_layers": 4,
+        "sliding_window": 19,
+        "sliding_window_pattern": 3,
+        "query_pre_attn_scalar": 40,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "rope_theta": 5_000.0, "factor": 3.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+        },
+    },
     "llama": {"rope_parameters": LLAMA3_ROPE},
     "mistral": {"sliding_window": 19, "head_dim": 24},
     "phi3": {
@@ -144,7 +162,7 @@ def reference_model(folder: Path, context: int | None = None) -> Any:
 
     config = AutoConfig.from_pretrained(folder)
     rope = config.rope_parameters
-    if context is not None and rope["rope_type"] == "longrope":
+    if context is not None and rope.get("rope_type") == "longrope":
         regime = "short" if context <= rope["original_max_position_embeddings"] else "long"
         rope["short_factor"] = rope["long_factor"] = rope[f"{regime}_factor"]
     return AutoModelForCausalLM.from_pretrained(

@@ -18,6 +18,7 @@ GGUFFactory = Callable[..., Path]
 Edit = Callable[[gguf.GGUFWriter], None]
 
 INTERLEAVED = ("llama", "mistral", "smollm3")
+GEMMA = ("gemma2", "gemma3_text")
 
 
 def interleave(rows: Any, heads: int) -> Any:
@@ -71,7 +72,7 @@ def make_gguf(tmp_path: Path) -> GGUFFactory:
 
 def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
-    return "llama" if name == "mistral" else name
+    return {"mistral": "llama", "gemma3_text": "gemma3"}.get(name, name)
 
 
 def tensor_names(config: dict[str, Any]) -> gguf.TensorNameMap:
@@ -82,13 +83,21 @@ def tensor_names(config: dict[str, Any]) -> gguf.TensorNameMap:
     )
 
 
+def rope_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the rope parameters, where there are some for each kind of layer those that GGUF
+    holds: of the layers without a window."""
+    rope: dict[str, Any] = config["rope_parameters"]
+    full: dict[str, Any] = rope.get("full_attention", rope)
+    return full
+
+
 def head_dim(config: dict[str, Any]) -> int:
     given: int | None = config.get("head_dim")
     return given or config["hidden_size"] // config["num_attention_heads"]
 
 
 def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
-    family, rope = config["model_type"], config["rope_parameters"]
+    family, rope = config["model_type"], rope_of(config)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -97,9 +106,15 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
-    if family in ("mistral", "qwen3"):
+    if family in ("mistral", "qwen3", *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
+    if family in GEMMA:
+        writer.add_sliding_window(config["sliding_window"])
+        if config["final_logit_softcapping"]:
+            writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    if family == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
     if family in INTERLEAVED:
         writer.add_vocab_size(config["vocab_size"])
         writer.add_rope_dimension_count(head_dim(config))
@@ -149,10 +164,12 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
         part = name.split(".")[-2]
         if config["model_type"] in INTERLEAVED and part in heads:
             values = interleave(values, heads[part])
+        if config["model_type"] in GEMMA and name.endswith("norm.weight"):
+            values = values + np.float32(1.0)
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert stored is not None, name
         tensors[stored] = np.ascontiguousarray(values)
-    rope = config["rope_parameters"]
+    rope = rope_of(config)
     if rope["rope_type"] == "llama3":
         tensors["rope_freqs.weight"] = llama3_divisors(config)
     if rope["rope_type"] == "longrope":

@@ -39,7 +39,7 @@ _PROBES = (
         "vocab_size": 907,
         "hidden_size": 610,
         "intermediate_size": 1201,
-        "num_hidden_layers": 5,
+        "num_hidden_layers": 7,
         "num_attention_heads": 10,
         "num_key_value_heads": 2,
         "head_dim": 36,
@@ -48,10 +48,16 @@ _PROBES = (
     },
 )
 
+# The values of a field that decide which operators there are, by its type as it is written.
+_SETTINGS: Mapping[object, tuple[object, ...]] = {
+    "bool": (False, True),
+    "float | None": (None, 0.7331),
+}
+
 
 def blueprints_of(family: str) -> Mapping[str, Blueprint]:
-    """Return the blueprints of a family: one for each setting of the flags of its config, by
-    `structure`.
+    """Return the blueprints of a family: one for each setting of the flags of its config, with and
+    without each number that it can go without, by `structure`.
 
     Raises:
         ExportError: a plan that cannot be drawn, or two that differ in more than sizes.
@@ -65,12 +71,16 @@ def blueprints_of(family: str) -> Mapping[str, Blueprint]:
     return dict(sorted(drawn.items()))
 
 
-def _flags(family: str) -> Iterator[dict[str, bool]]:
-    """Yield every setting of the flags that a family's config has."""
-    kinds = {field.name: field.type for field in fields(FAMILIES[family].config)}
-    names = [name for name, kind in kinds.items() if kind in (bool, "bool")]
-    for values in product((False, True), repeat=len(names)):
-        yield dict(zip(names, values, strict=True))
+def _flags(family: str) -> Iterator[dict[str, object]]:
+    """Yield every setting of the flags that a family's config has, and of the numbers that it can
+    go without."""
+    settings = {
+        field.name: _SETTINGS[field.type]
+        for field in fields(FAMILIES[family].config)
+        if field.type in _SETTINGS
+    }
+    for values in product(*settings.values()):
+        yield dict(zip(settings, values, strict=True))
 
 
 def _draw(values: Mapping[str, object]) -> tuple[str, Blueprint]:

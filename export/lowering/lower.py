@@ -130,6 +130,10 @@ class _Lowering:
             },
         )
 
+    def softcap(self, node: Node) -> None:
+        x, cap = self._only(node, "x", "cap")
+        self._emit(node, "softcap", [x], attributes={"cap": float(cap)})
+
     def silu(self, node: Node) -> None:
         self._emit(node, "silu", self._only(node, "x"))
 
@@ -269,6 +273,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         _ATEN.rms_norm.default: _Lowering.rms_norm,
         torch.ops.edge.rope.default: _Lowering.rope,
         torch.ops.edge.attention.default: _Lowering.attention,
+        torch.ops.edge.softcap.default: _Lowering.softcap,
         _ATEN.silu.default: _Lowering.silu,
         _ATEN.sigmoid.default: _Lowering.sigmoid,
         _ATEN.gelu.default: _Lowering.gelu,

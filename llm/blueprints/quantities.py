@@ -27,9 +27,11 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
             "(heads + 2 * kv_heads) * head_dim": (shape.heads + 2 * shape.kv_heads)
             * shape.head_dim,
             "scale": shape.head_dim**-0.5 if shape.scale is None else shape.scale,
+            "softcap": shape.softcap,
             "window": shape.window,
         }
     numbers["2 * intermediate_size"] = 2 * config.intermediate_size
+    numbers["hidden_size ** 0.5"] = config.hidden_size**0.5
     assert is_dataclass(config)  # as every family's is
     for field in fields(config):
         value = getattr(config, field.name)
@@ -40,10 +42,12 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
 
 def structure(config: DecoderConfig) -> str:
     """Return what decides, beside the kinds of its layers, which operators a model of a family has:
-    the flags of its config, as text."""
+    the flags of its config, and the numbers that it goes without, as text."""
     assert is_dataclass(config)
-    flags = ((field.name, getattr(config, field.name)) for field in fields(config))
-    return ", ".join(name for name, value in flags if value is True) or "plain"
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    said = [name for name, value in values.items() if value is True]
+    said += [f"no {name}" for name, value in values.items() if value is None]
+    return ", ".join(said) or "plain"
 
 
 def layer_kind(config: DecoderConfig, layer: int) -> str:

@@ -47,8 +47,13 @@ class Family(Generic[Config]):
     Attributes:
         config: the family's own config, whose ``model_type`` is that of Hugging Face's configs.
         read: takes the facts from a config, and records what cannot be honoured.
+        wrapper: the ``model_type`` of configs that hold this family's as ``text_config``, beside
+            those of other parts, which are left out.
+        defaults: values of keys that published configs leave out, for sizes that others must state.
         harmless: keys that may have any value, beside ``config.HARMLESS_KEYS``.
         leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
+        less_one: names of parameters of which Hugging Face checkpoints hold the value less 1
+            (``re.fullmatch``).
         gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
             this family. Of two families with the same name, a file is of the first that knows all
             its keys.
@@ -56,6 +61,8 @@ class Family(Generic[Config]):
         gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
+        gguf_implied: takes the values of the config keys and gives those that GGUF files leave to
+            their reader; they stand in for None alone.
     """
 
     config: type[Config]
@@ -64,8 +71,12 @@ class Family(Generic[Config]):
     gguf_keys: Mapping[str, str] = field(default_factory=lambda: GGUF_KEYS)
     gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
     gguf_interleaved: frozenset[str] = frozenset()
+    wrapper: str | None = None
+    defaults: Mapping[str, object] = field(default_factory=dict)
     harmless: frozenset[str] = frozenset()
     leftovers: re.Pattern[str] | None = None
+    less_one: re.Pattern[str] | None = None
+    gguf_implied: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda values: {}
 
     @property
     def name(self) -> str:

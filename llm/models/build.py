@@ -12,7 +12,17 @@ from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.models import llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3
+from edge_llm.llm.models import (
+    gemma2,
+    gemma3_text,
+    llama,
+    mistral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
 from edge_llm.llm.models.layers import CacheShape
 from edge_llm.llm.models.tensors import as_tensor
 from edge_llm.llm.registry import constants
@@ -20,6 +30,8 @@ from edge_llm.llm.registry import constants
 # By the family's name; each wires the module of a config, whose parameters are named as in Hugging
 # Face checkpoints.
 BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
+    "gemma2": gemma2.build,
+    "gemma3_text": gemma3_text.build,
     "llama": llama.build,
     "mistral": mistral.build,
     "olmo2": olmo2.build,

@@ -3,7 +3,7 @@ takes the shape that the family gives to its layer.
 
 Submodules carry the names that Hugging Face checkpoints give them, so that parameter names need no
 map. Everything is kept in operators that ``torch.export`` leaves whole: embedding, linear,
-rms_norm, silu, mul, add, view, index_select, and the two of ``ops.py``.
+rms_norm, silu, gelu, mul, add, view, index_select, and those of ``ops.py``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CachedAttention(nn.Module):
     def __init__(self, shape: AttentionShape, cache: CacheShape) -> None:
         super().__init__()
         self.scale = shape.head_dim**-0.5 if shape.scale is None else shape.scale
-        self.window = shape.window
+        self.window, self.softcap = shape.window, shape.softcap
         width = ops.cache_width(shape.head_dim, cache.dtype)
         sizes = (cache.slots, cache.context, shape.kv_heads, width)
         for name in ("k_cache", "v_cache"):
@@ -82,7 +82,7 @@ class CachedAttention(nn.Module):
             sequences,
             scale=self.scale,
             window=self.window,
-            softcap=0.0,
+            softcap=self.softcap,
         )
         return out.view(-1, q.shape[1] * q.shape[2])
 
@@ -132,17 +132,30 @@ class Attention(nn.Module):
         return y
 
 
-class GatedMLP(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
+def gelu_tanh(x: torch.Tensor) -> torch.Tensor:
+    """Return GELU in its tanh approximation."""
+    return functional.gelu(x, approximate="tanh")
 
-    def __init__(self, dim: int, ffn: int, *, bias: bool = False) -> None:
+
+class GatedMLP(nn.Module):
+    """down(activation(gate(x)) * up(x))."""
+
+    def __init__(
+        self,
+        dim: int,
+        ffn: int,
+        *,
+        bias: bool = False,
+        activation: Callable[[torch.Tensor], torch.Tensor] = functional.silu,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.gate_proj = nn.Linear(dim, ffn, bias=bias)
         self.up_proj = nn.Linear(dim, ffn, bias=bias)
         self.down_proj = nn.Linear(ffn, dim, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: torch.Tensor = self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
         return out
 
 
@@ -176,6 +189,33 @@ class Block(nn.Module):
         return out
 
 
+class SandwichBlock(nn.Module):
+    """Attention and MLP, each normalized before and after, and added to the stream."""
+
+    def __init__(self, dim: int, eps: float, *, attention: nn.Module, mlp: nn.Module) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(dim, eps)
+        self.self_attn = attention
+        self.post_attention_layernorm = RMSNorm(dim, eps)
+        self.pre_feedforward_layernorm = RMSNorm(dim, eps)
+        self.mlp = mlp
+        self.post_feedforward_layernorm = RMSNorm(dim, eps)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        sequences: torch.Tensor,
+        cos: torch.Tensor | None,
+        sin: torch.Tensor | None,
+    ) -> torch.Tensor:
+        y = self.self_attn(self.input_layernorm(x), positions, sequences, cos, sin)
+        x = x + self.post_attention_layernorm(y)
+        y = self.mlp(self.pre_feedforward_layernorm(x))
+        out: torch.Tensor = x + self.post_feedforward_layernorm(y)
+        return out
+
+
 class Decoder(nn.Module):
     """The common decoder: embed, blocks, pick rows, norm, head. Signature of the graph contract.
 
@@ -183,6 +223,7 @@ class Decoder(nn.Module):
     tables of cosines and sines (context, d), buffers called as `table_names` says, which
     `build.build_model` fills. ``tied_parameters`` maps a parameter to the one whose values it
     shares: they are two names in the graph, and one tensor in the checkpoint and in the program.
+    ``embedding_scale`` multiplies what the table gives, ``logits_cap`` bounds the logits softly.
     """
 
     def __init__(
@@ -192,8 +233,11 @@ class Decoder(nn.Module):
         *,
         blocks: Iterable[nn.Module],
         norm: nn.Module,
+        embedding_scale: float = 1.0,
+        logits_cap: float | None = None,
     ) -> None:
         super().__init__()
+        self.embedding_scale, self.logits_cap = embedding_scale, logits_cap
         vocab, dim = config.vocab_size, config.hidden_size
         self.model = nn.ModuleDict(
             {
@@ -228,22 +272,35 @@ class Decoder(nn.Module):
 
         Returns logits (R, vocab). Tokens of one sequence are contiguous, positions ascend."""
         x = self.model["embed_tokens"](tokens)  # (T, dim)
+        if self.embedding_scale != 1.0:
+            x = x * self.embedding_scale
         for block, names in zip(self.model["layers"], self._tables, strict=True):  # type: ignore[call-overload]
             cos, sin = (None, None) if names is None else map(self.get_buffer, names)
             x = block(x, positions, sequences, cos, sin)
         x = torch.index_select(x, 0, rows)  # (R, dim)
         logits: torch.Tensor = self.lm_head(self.model["norm"](x))
+        if self.logits_cap is not None:
+            logits = ops.softcap(logits, self.logits_cap)
         return logits
 
 
-def decoder(config: DecoderConfig, cache: CacheShape, block: Callable[[int], nn.Module]) -> Decoder:
+def decoder(
+    config: DecoderConfig,
+    cache: CacheShape,
+    block: Callable[[int], nn.Module],
+    *,
+    embedding_scale: float = 1.0,
+    logits_cap: float | None = None,
+) -> Decoder:
     """Return the decoder of ``config``; ``block(layer)`` builds what families vary: a module that
-    takes and returns the stream as ``Block`` does."""
+    takes and returns the stream as ``Block`` does. The rest as in `Decoder`."""
     return Decoder(
         config,
         cache,
         blocks=[block(layer) for layer in range(config.num_hidden_layers)],
         norm=RMSNorm(config.hidden_size, config.rms_norm_eps),
+        embedding_scale=embedding_scale,
+        logits_cap=logits_cap,
     )
 
 

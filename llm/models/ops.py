@@ -1,4 +1,4 @@
-"""The two operators that ATen cannot say well, registered as ``torch.ops.edge``.
+"""The three operators that ATen cannot say well, registered as ``torch.ops.edge``.
 
 The bodies here are the definition of their meaning, written for clarity. They run in eager mode
 and are never traced: ``torch.export`` keeps each call as one node, with the cache a buffer that the
@@ -73,6 +73,17 @@ def rope(
 def _(
     x: torch.Tensor, positions: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("edge::softcap", mutates_args=())
+def softcap(x: torch.Tensor, cap: float) -> torch.Tensor:
+    """cap * tanh(x / cap), with a cap above 0."""
+    return cap * torch.tanh(x / cap)
+
+
+@softcap.register_fake
+def _(x: torch.Tensor, cap: float) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 

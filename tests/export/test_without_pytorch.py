@@ -82,14 +82,15 @@ def test_the_sizes_of_the_catalogue(
     family: str, tmp_path: Path, make_gguf: Callable[..., Path]
 ) -> None:
     """The true widths and vocabulary of the smallest model of a family, a few of its layers."""
-    layers = 4 if family == "smollm3" else 2
-    rope = {"rope_type": "default", "rope_theta": 10_000.0}
     config = {
         **_smallest(family).config,
-        "num_hidden_layers": layers,
-        "rope_parameters": rope,
+        "num_hidden_layers": {"smollm3": 4, "gemma3_text": 6}.get(family, 2),
         "max_position_embeddings": 4096,
     }
+    if family == "gemma3_text":
+        config |= {"rope_parameters": None, "sliding_window_pattern": 6}
+    else:
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
     folder = tmp_path / "model"
     folder.mkdir()
     write_tiny_checkpoint(folder, family, dtype="bfloat16", **config)

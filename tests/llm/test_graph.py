@@ -13,8 +13,9 @@ from fixtures_checkpoints import FAMILY_SIZES
 from torch import nn
 
 from edge_llm.llm.checkpoints.open import open_checkpoint
-from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.llm.decoder import DecoderConfig, ropes_of
 from edge_llm.llm.models.build import build_model, load_model, tied_parameters
+from edge_llm.llm.rope_tables import table_names
 
 CONTEXT = 32
 
@@ -47,6 +48,14 @@ def operators(config: DecoderConfig) -> dict[str, int]:
         counts["aten.linear.default"] -= 3 * layers
         counts["aten.split_with_sizes.default"] = 2 * layers
         counts["<built-in function getitem>"] = 5 * layers
+    if config.model_type in ("gemma2", "gemma3_text"):
+        counts["aten.gelu.default"] = counts.pop("aten.silu.default")
+        counts["aten.rms_norm.default"] += 2 * layers
+        counts["aten.mul.Tensor"] += 1  # the scale of embeddings
+    if config.model_type == "gemma2":
+        counts["edge.softcap.default"] = 1
+    if config.model_type == "gemma3_text":
+        counts["aten.rms_norm.default"] += 2 * layers
     return counts
 
 
@@ -74,7 +83,8 @@ def test_graph_on_meta(family: str, tiny_checkpoint: Callable[..., Path]) -> Non
         for layer in range(checkpoint.config.num_hidden_layers)
         for name in ("k_cache", "v_cache")
     }
-    assert buffers == states | {"cos", "sin"}
+    ropes = range(len(ropes_of(checkpoint.config)))
+    assert buffers == states | {name for index in ropes for name in table_names(index)}
     assert program.graph_signature.buffers_to_mutate == {}  # mutated in place, not returned
 
 

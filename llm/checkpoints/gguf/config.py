@@ -111,6 +111,9 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     dim, heads = values["hidden_size"], values["num_attention_heads"]
     if values["head_dim"] is None and is_integer(dim) and is_integer(heads) and heads > 0:
         values["head_dim"] = dim // heads
+    for name, value in family.gguf_implied(values).items():
+        if values.get(name) is None:
+            values[name] = value
     given.pop(POOLING, None)  # of vectors: open.py
     values["rope_parameters"] = _rope(model, given, values)
     for key, value in (neutral | {"attention.value_length": values["head_dim"]}).items():

@@ -41,6 +41,7 @@ STOP_TOKENS = (
     "<|eot_id|>",
     "<|eom_id|>",
     "<|end_of_text|>",
+    "<end_of_turn>",
 )
 # Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}

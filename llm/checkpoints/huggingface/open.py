@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edge_llm.llm.checkpoints.arrays import Array
-from edge_llm.llm.checkpoints.detached import same_values
+import numpy as np
+
+from edge_llm.llm.checkpoints.arrays import Array, to_float32
+from edge_llm.llm.checkpoints.detached import detached, same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.huggingface.retrieval import read_retrieval
@@ -44,6 +46,8 @@ TOKENIZER_FILES = (
 )
 ADAPTER = "adapter_config.json"
 TIKTOKEN_FILES = "*.tiktoken"
+# What transformers 4 and 5 put before the names of a text model that is a part of another.
+_PART = re.compile(r"language_model\.model\.|model\.language_model\.")
 
 
 def open_huggingface(path: Path) -> Checkpoint:
@@ -67,18 +71,24 @@ def open_huggingface(path: Path) -> Checkpoint:
         quantized = read_quantized(settings, tensors, expected, problems, str(config_path))
     shapes: dict[str, Shape] = _plain_shapes(tensors, quantized.pieces, problems)
     shapes |= {name: matrix.shape for name, matrix in quantized.matrices.items()}
-    pattern = FAMILIES[config.model_type].leftovers
+    family = FAMILIES[config.model_type]
+    leftovers, less_one = family.leftovers, family.less_one
     shapes = {
         name: shape
         for name, shape in shapes.items()
-        if pattern is None or not pattern.fullmatch(name)
+        if leftovers is None or not leftovers.fullmatch(name)
     }
 
     def read(name: str) -> Array:
         matrix = quantized.matrices.get(name)
-        return tensors.view(name) if matrix is None else matrix.values()
+        values = tensors.view(name) if matrix is None else matrix.values()
+        if less_one is None or not less_one.fullmatch(name):
+            return values
+        return to_float32(detached(values)) + np.float32(1.0)
 
     notes = [*tensors.notes, *quantized.notes(), *retrieval.notes]
+    if values.get("model_type") == family.wrapper:
+        notes.append(f"config: the text model of a {family.wrapper} model, without its other parts")
     for name, source in shared_parameters(config).items():
         if name in shapes and source in shapes:
             # Some writers store the shared table under both names; what differs is no shared one.
@@ -127,7 +137,15 @@ def open_huggingface(path: Path) -> Checkpoint:
 
 
 def _whole_names(tensors: Tensors) -> Tensors:
-    """Return tensors by the names of a model with a head, where they were saved without one."""
+    """Return tensors by the names of a text model with a head, where they were saved without one,
+    or as a part of a model of several."""
+    parts = {name: _PART.match(name) for name in tensors.entries}
+    if any(parts.values()):
+        entries = {
+            f"model.{name[part.end() :]}" if part else name: tensors.entries[name]
+            for name, part in parts.items()
+        }
+        return replace(tensors, entries=entries)
     if TABLE.removeprefix("model.") not in tensors.entries:
         return tensors
     entries = {
