@@ -42,20 +42,22 @@ class Outcome:
     def describe(self) -> str:
         """Return it as text for people."""
         seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items())
-        lines = [summary(self.report), _verify_line(self.verification), f"seconds: {seconds}"]
+        lines = [summary(self.report), self.verdict(), f"seconds: {seconds}"]
         if self.peak_anonymous_bytes:
             peaks = self.peak_anonymous_bytes.items()
             listed = ", ".join(f"{megabytes(value)} {phase}" for phase, value in peaks)
             lines.append(f"peak anonymous memory: {listed}")
         return "\n".join(lines)
 
-
-def _verify_line(verify: Mapping[str, Any]) -> str:
-    if "skipped" in verify:
-        return f"verify: skipped ({verify['skipped']})"
-    same, quality = verify["same_numbers"], verify["unquantized"]
-    return (
-        f"verify: {same['positions']} positions; against eager PyTorch with the same numbers: "
-        f"KL {same['kl']:.2g}, top-1 {same['top1']:.1%}, cosine {same['cosine']:.6f}; "
-        f"against the unquantized checkpoint: KL {quality['kl']:.2g}, top-1 {quality['top1']:.1%}"
-    )
+    def verdict(self) -> str:
+        """Return how near the program is to the checkpoint, or why it was not compared, as a line
+        for people."""
+        verify = self.verification
+        if "skipped" in verify:
+            return f"verify: {verify['skipped']}"
+        same, quality = verify["same_numbers"], verify["unquantized"]
+        return (
+            f"verify: {same['positions']} positions; against eager PyTorch with the same numbers: "
+            f"KL {same['kl']:.2g}, top-1 {same['top1']:.1%}; against the unquantized checkpoint: "
+            f"KL {quality['kl']:.2g}, top-1 {quality['top1']:.1%}"
+        )

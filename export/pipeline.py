@@ -182,7 +182,7 @@ class _Export:
         """Run the file, put its answers in as golden ones, and compare them with eager PyTorch's;
         return the comparison as JSON values."""
         if not self._recipe.verify:
-            return {"skipped": "verify is off in the recipe"}
+            return {"skipped": "off in the recipe"}
         with self._meter.stage("write"):
             writer.seal(documents)
         self._progress("verify", 0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from edge_llm.cli.main import main
+from edge_llm.export import pipeline
 from edge_llm.program.file import Program
 
 TinyProgram = Callable[..., Path]
@@ -145,6 +147,23 @@ def test_dry_run_and_compare(
     assert "all weights have the same format" in capsys.readouterr().out
     assert main(["inspect", "tiny-8da4w", "--compare", str(program), "--json"]) == 0
     assert json_of(capsys)["totals"]["context"] == [256, 256]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_export_says_whether_it_was_compared(
+    installed: bool,
+    store: Path,
+    tiny_checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(pipeline, "has_extra", lambda name: installed)
+    assert main(["export", "-m", str(tiny_checkpoint("llama")), "-q", "8da8w"]) == 0
+    said = capsys.readouterr().err
+    if installed:
+        assert re.search(r"against eager PyTorch with the same numbers: KL \S+, top-1 \S+%;", said)
+    else:
+        assert "verify: not compared with eager PyTorch, which is not installed\n" in said
 
 
 def test_a_program_is_compared_with_the_one_it_replaces(

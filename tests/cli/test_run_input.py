@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from edge_llm.api import LLM
+from edge_llm.cli import run
 from edge_llm.cli.main import main
 
 
@@ -35,6 +38,44 @@ def asked(
 
     monkeypatch.setattr(LLM, "chat", recorded)
     return prompts
+
+
+def test_it_says_that_it_waits_for_standard_input(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "_PATIENCE_SECONDS", 0.0)
+    reading, writing = os.pipe()
+    noted = threading.Event()
+    said = run.say
+
+    def recorded(message: str = "") -> None:
+        said(message)
+        noted.set()
+
+    def feed() -> None:  # only once it has said that it waits
+        noted.wait(60)
+        os.write(writing, b"a report")
+        os.close(writing)
+
+    monkeypatch.setattr(run, "say", recorded)
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with os.fdopen(reading, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["run", "Summarise this", "--max-tokens", "1"]) == 0
+    feeder.join()
+    assert asked == ["Summarise this\n\na report"]
+    assert "from standard input; `</dev/null` gives it none" in capsys.readouterr().err
+
+
+def test_it_is_silent_about_standard_input_that_has_ended(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(os.devnull, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["run", "hi", "--max-tokens", "1"]) == 0
+    assert asked == ["hi"]
+    assert "standard input" not in capsys.readouterr().err
 
 
 def pipe(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:

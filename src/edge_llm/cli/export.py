@@ -21,8 +21,9 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "export",
         help="make a program file from a checkpoint",
-        description="Quantize, trace, lower and pack a checkpoint into one program file, and "
-        "check the file against eager PyTorch.",
+        description="Quantize, trace, lower and pack a checkpoint into one program file. Where "
+        "PyTorch is installed (the extra `export`), the file is compared with eager PyTorch, and "
+        "not written if it is too far from it.",
     )
     parser.add_argument(
         "name",
@@ -139,8 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({**made.to_json(), "compare": comparison})
         return 0
-    if arguments.verbose:
-        say(fitted(made.describe()))
+    say(fitted(made.describe() if arguments.verbose else made.verdict()))
     if comparison is not None:
         say(side_by_side(comparison))
     say(

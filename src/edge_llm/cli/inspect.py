@@ -96,8 +96,13 @@ def _overview(program: Program) -> str:
 
 
 def _recipe(recipe: dict[str, Any]) -> str:
-    """Return what was asked for: the usual, which is nothing or off, is left out."""
-    said = {key: value for key, value in recipe.items() if value not in (None, {}, [], False)}
+    """Return what was asked for: the usual, which is nothing or off, is left out. So is whether to
+    compare with eager PyTorch: the file does not know whether that was done."""
+    said = {
+        key: value
+        for key, value in recipe.items()
+        if value not in (None, {}, [], False) and key != "verify"
+    }
     return ", ".join(f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in said.items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from edge_llm.api import LLM, Stream
 
 _MAX_SCHEMA_BYTES = 2**20
+_PATIENCE_SECONDS = 1.0
 
 
 def add_parser(verbs: Any) -> None:
@@ -25,7 +27,9 @@ def add_parser(verbs: Any) -> None:
         "run",
         help="answer one prompt",
         description="Answer one prompt. What is piped in comes behind the prompt, or is it: "
-        "`edge-llm run 'Summarise this' < report.txt`. stdout is the answer alone.",
+        "`edge-llm run 'Summarise this' < report.txt`. Standard input that is no terminal is read "
+        "to its end: `</dev/null` keeps loops and programs from giving any. stdout is the answer "
+        "alone.",
     )
     add_model_argument(parser, positional=False)
     parser.add_argument(
@@ -167,6 +171,17 @@ def _prompt(typed: str | None) -> str:
     return "\n\n".join(parts)
 
 
+def _tell_if_silent(source: Any) -> None:
+    """Say what is waited for if nothing, not even an end, comes from ``source`` for a while; not
+    where the system cannot tell, as of pipes on Windows."""
+    try:
+        ready, _, _ = select.select([source], [], [], _PATIENCE_SECONDS)
+    except (OSError, ValueError):  # ValueError: of no file descriptor
+        return
+    if not ready:
+        say("reading the rest of the prompt from standard input; `</dev/null` gives it none")
+
+
 def _piped() -> str:
     """Return the text of standard input, without a BOM and the end of its last line, which belong
     to the file and not to what it says.
@@ -177,6 +192,7 @@ def _piped() -> str:
     from edge_llm.tokenizers.length import MAX_TEXT_BYTES
 
     source: Any = getattr(sys.stdin, "buffer", sys.stdin)
+    _tell_if_silent(source)
     data = source.read(MAX_TEXT_BYTES + 1)  # and not all of it, which may have no end
     if len(data) > MAX_TEXT_BYTES:
         raise RequestError(
