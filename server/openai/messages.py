@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from edge_llm.api.prompts import Message
+from edge_llm.api.messages import Message
 from edge_llm.server.errors import ApiError, invalid
 from edge_llm.server.requests.kinds import Kinds
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.api.chat import ChatCall, NamedTool, ThinkingOptions
-from edge_llm.api.prompts import Message, checked_messages, jobs_of
+from edge_llm.api.messages import Message, checked_messages
+from edge_llm.api.prompts import jobs_of
 from edge_llm.api.tools import template_form
 from edge_llm.errors import RequestError
 from edge_llm.parsed import Tool

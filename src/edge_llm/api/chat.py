@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edge_llm.api.formats import FORMS, form_given, grammar_of
-from edge_llm.api.prompts import Message, checked_messages, checked_variables
+from edge_llm.api.messages import Message, checked_messages
+from edge_llm.api.prompts import checked_variables
 from edge_llm.api.tools import tools_of
 from edge_llm.errors import RequestError
 from edge_llm.parsed import Tool

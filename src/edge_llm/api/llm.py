@@ -11,10 +11,10 @@ from edge_llm.api.about import ModelAbout, about_of
 from edge_llm.api.answering import apieces, awhole, whole
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType
+from edge_llm.api.messages import Message
 from edge_llm.api.preparing import Preparation
 from edge_llm.api.prompts import (
     ChatOptions,
-    Message,
     Options,
     Prompt,
     Prompts,
@@ -140,7 +140,7 @@ class LLM:
         of the template.
 
         Raises:
-            RequestError: the messages are not a list.
+            RequestError: the messages are not a list of objects with a role and content.
             TemplateError: there is no template, or it rejects the messages.
             ContextLengthError: the conversation cannot fit the context, however it is cut into
                 tokens; one that is not refused here may still be too long.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from edge_llm.api.answers import Answers
 from edge_llm.api.chat import chat_call
 from edge_llm.api.formats import FORMS, form_given, grammar_of
-from edge_llm.api.prompts import Message, Prompt, Prompts, encode_prompt, is_several, jobs_of
+from edge_llm.api.messages import Message
+from edge_llm.api.prompts import Prompt, Prompts, encode_prompt, is_several, jobs_of
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
 from edge_llm.runner.engine.processors import LogitsProcessor

@@ -17,7 +17,6 @@ from edge_llm.runner.sampling import SamplingOptions, SamplingParams, choices_of
 if TYPE_CHECKING:
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]
 Prompt = str | Iterable[int]
 Prompts = list[str] | tuple[str, ...] | list[list[int]]
 
@@ -106,19 +105,6 @@ def _id(token: Any) -> int:
     if isinstance(token, bool):  # which is a whole number to Python alone
         raise TypeError("'bool' object cannot be interpreted as an integer")
     return index(token)
-
-
-def checked_messages(messages: Any) -> Sequence[Message]:
-    """Return the messages of a conversation.
-
-    Raises:
-        RequestError: they are not a list; what a message is, the template decides.
-    """
-    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
-        raise RequestError(
-            f"messages are of type {type(messages).__name__}, expected a list", param="messages"
-        )
-    return messages
 
 
 def checked_variables(variables: Any) -> dict[str, Any]:
