@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_llm.errors import ExportError
+from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.ahead import imported
 from edge_llm.export.backends.registry import Backend, get_backend
 from edge_llm.export.lowering.graph import (
@@ -81,6 +81,12 @@ def make_program(
 ) -> Outcome:
     """Do what `export` does, and return what it measured too. Without ``compare`` the file is run,
     but not compared with eager PyTorch, which is not loaded then."""
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(
+            f"recipe is of type {type(recipe).__name__}, expected a Recipe",
+            hint="make one: edge_llm.export(edge_llm.Recipe(model=MODEL)), or with load_recipe of "
+            "edge_llm.export.recipes.file",
+        )
     try:
         return _Export(recipe, progress or silent, compare).run(output)
     except MemoryError as exc:

@@ -9,9 +9,10 @@
     load, aload      open a program, a GGUF file or a checkpoint's folder: an LLM
     LLM              generate, chat, stream, embed, rerank; the same with an a before it to await
     SamplingParams   how answers are sampled, for every call of an LLM
-    Completion       an answer: text, reasoning, tool_calls, finish_reason, usage
+    Completion       an answer: text, reasoning, tool_calls, finish_reason, stats
     Tool             a function that a chat may call
-    export, Recipe   make a program file of a checkpoint (needs PyTorch: the extra "export")
+    export, Recipe   make a program file of a checkpoint; PyTorch (the extra "export") is needed to
+                     trace a family that is not known, and to compare the file with eager PyTorch
     EdgeLLMError     the base of every error that is raised on purpose
 
 ``help(edge_llm.load)`` and so on tell more of each. Importing this package, loading a program and

@@ -34,6 +34,12 @@ def test_every_public_name_is_documented() -> None:
                     assert member.__doc__, f"{name}.{attribute}"
 
 
+def test_the_package_says_what_a_completion_has() -> None:
+    _, _, after = str(edge_llm.__doc__).partition("an answer: ")
+    names = after.partition("\n")[0].split(", ")
+    assert names and all(hasattr(edge_llm.Completion, name) for name in names), names
+
+
 def test_names_without_a_home_are_errors() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         edge_llm.no_such_name  # noqa: B018

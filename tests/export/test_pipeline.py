@@ -217,6 +217,12 @@ def test_refusals(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     source = tiny_checkpoint("llama")
     with pytest.raises(ConfigError, match="no model is named"):
         export(load_recipe("fp32"))
+    for wrong in ("nope", None, {"model": "nope"}):
+        with pytest.raises(
+            ConfigError, match=f"recipe is of type {type(wrong).__name__}, exp"
+        ) as e:
+            export(wrong)  # type: ignore[arg-type]
+        assert "Recipe(model=" in str(e.value.hint)
     with pytest.raises(ConfigError, match="context is 512, the model's own is 256"):
         export(load_recipe("fp32", model=str(source), context=512))
     with pytest.raises(ConfigError, match="no export backend 'npu'"):
