@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.errors import GenerationError
 from edge_llm.runner.sampling import SamplingParams
 
 Int32 = NDArray[np.int32]
@@ -110,12 +111,12 @@ class TokenLogprobs:
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """``ids`` [R]: the sampled ids, -1 where none was. ``errors`` [R]: None, or why that row could
-    not be sampled. ``logits`` [R, vocab] float32 if the batch wanted them, ``hidden`` [H, width]
-    float32 likewise."""
+    not be sampled, as an error where it has a cause of its own. ``logits`` [R, vocab] float32 if
+    the batch wanted them, ``hidden`` [H, width] float32 likewise."""
 
     ids: Int32
     logprobs: Sequence[TokenLogprobs | None]
-    errors: Sequence[str | None]
+    errors: Sequence[str | GenerationError | None]
     logits: Float32 | None
     hidden: Float32 | None = None
 

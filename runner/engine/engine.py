@@ -282,6 +282,7 @@ class Engine:
         except BaseException as error:
             _log.exception("the %s of a request failed; the request is ended", name)
             typed = GenerationError(f"the request's {name} failed: {error!r}")
+            typed.__cause__ = error
             self._end(sequence, ErrorEvent(typed))
 
     # ---- one step ----
@@ -341,7 +342,7 @@ class Engine:
         elif sequence.every_row:
             error = self._append_scores(sequence, first, result, rows)
             if error is not None:
-                self._end(sequence, ErrorEvent(GenerationError(error)))
+                self._end(sequence, ErrorEvent(_failure(error)))
                 return
         if sequence.remaining or sequence not in self._live:
             return
@@ -368,7 +369,7 @@ class Engine:
 
     def _append_scores(
         self, sequence: Sequence, first: int, result: StepResult, rows: range
-    ) -> str | None:
+    ) -> str | GenerationError | None:
         """Take in the scores of the prompt's tokens from ``first + 1`` on; return what is wrong
         with one, if any."""
         del sequence.scores[first:]  # what was computed before a preemption
@@ -394,7 +395,7 @@ class Engine:
         tokens: list[int] = []
         for ahead in range(len(part.draft) + 1):
             if (error := result.errors[row + ahead]) is not None:
-                ending = GenerationError(error)
+                ending = _failure(error)
                 break
             token = int(result.ids[row + ahead])
             sequence.clock.token(now)
@@ -488,6 +489,11 @@ class Engine:
         self._live.update(dict.fromkeys(arrived))
         self._fail_all(error)
         self._executor.close()
+
+
+def _failure(error: str | GenerationError) -> GenerationError:
+    """Return the error of one row, which is one request's."""
+    return error if isinstance(error, GenerationError) else GenerationError(error)
 
 
 def _as_typed(error: BaseException) -> EdgeLLMError:

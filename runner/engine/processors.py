@@ -8,20 +8,18 @@ the last bit from the core's, and drafts are not computed ahead.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Ids
 from dataclasses import replace
 
 import numpy as np
 
-from edge_llm.runner.backends.reference_sampler import choose, raw_logprobs
+from edge_llm.errors import GenerationError
+from edge_llm.runner.backends.reference_sampler import NON_FINITE, choose, raw_logprobs
 from edge_llm.runner.engine.batch import row_samplers
 from edge_llm.runner.engine.scheduler import Slice
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Float32, StepResult
-
-_log = logging.getLogger(__name__)
 
 # Takes the ids so far, prompt and answer, and the raw logits [vocab] float32 of the next token, of
 # which it may change its copy; returns logits of the same shape.
@@ -34,8 +32,8 @@ def sampled_here(
     sampleable: int,
 ) -> StepResult:
     """Return ``result`` with the tokens of the sequences that have processors, sampled from what
-    these make of the logits. Where a processor fails, that is the error of its row: it ends its own
-    sequence alone, once the step is taken in.
+    these make of the logits. Where a processor fails, that is the cause of its row's error: it ends
+    its own sequence alone, once the step is taken in.
     """
     if not any(sequence.processors for sequence in slices):
         return result
@@ -48,12 +46,15 @@ def sampled_here(
         try:
             logits = _processed(sequence, raw)
         except BaseException as error:  # also what is meant to end a thread: this one is ours
-            _log.exception("the logits processor of a request failed; the request is ended")
-            errors[row] = f"the request's logits processor failed: {error!r}"
+            failed = GenerationError(f"the request's logits processor failed: {error!r}")
+            failed.__cause__ = error
+            errors[row] = failed
             continue
         outcome = choose(logits, sampler, sampleable)
         if isinstance(outcome, str):
-            errors[row] = f"{outcome} after the request's logits processors"
+            none = outcome == NON_FINITE and not (np.isnan(logits) | np.isposinf(logits)).any()
+            problem = "no token is left (-inf for all that may be sampled)" if none else outcome
+            errors[row] = f"{problem} after the request's logits processors"
             continue
         ids[row] = outcome
         most = sequence.params.top_logprobs
@@ -75,7 +76,11 @@ def _processed(sequence: Sequence, raw: Float32) -> Float32:
     logits = raw.copy()
     tokens = tuple(sequence.tokens)
     for processor in sequence.processors:
-        logits = np.asarray(processor(tokens, logits), np.float32)
+        returned = processor(tokens, logits)
+        expected = f"expected logits of shape {list(raw.shape)}"
+        if returned is None:  # which numpy takes for a number
+            raise ValueError(f"it returned None, {expected}")
+        logits = np.asarray(returned, np.float32)
         if logits.shape != raw.shape:
-            raise ValueError(f"it returned {list(logits.shape)}, expected {list(raw.shape)}")
+            raise ValueError(f"it returned logits of shape {list(logits.shape)}, {expected}")
     return logits

@@ -76,16 +76,36 @@ def test_neighbours_are_left_alone(llm: edge_llm.LLM) -> None:
     assert beside.token_ids == alone.token_ids
 
 
-def test_one_that_fails_ends_its_request_alone(llm: edge_llm.LLM) -> None:
-    def broken(tokens: Sequence[int], logits: Logits) -> Logits:
-        raise ZeroDivisionError("oh")
+def test_one_that_fails_ends_its_request_alone(
+    llm: edge_llm.LLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = ZeroDivisionError("oh")
 
-    with pytest.raises(GenerationError, match=r"logits processor failed: ZeroDivisionError"):
+    def broken(tokens: Sequence[int], logits: Logits) -> Logits:
+        raise mine
+
+    with pytest.raises(GenerationError, match=r"logits processor failed: ZeroDivision") as failed:
         llm.generate("a", max_tokens=2, logits_processors=[broken])
-    with pytest.raises(GenerationError, match=r"it returned \[1\], expected"):
-        llm.generate("a", max_tokens=2, logits_processors=[lambda tokens, logits: logits[:1]])
-    with pytest.raises(GenerationError, match="not finite after the request's logits processors"):
-        llm.generate("a", max_tokens=2, logits_processors=[lambda t, logits: logits * np.nan])
+    assert failed.value.__cause__ is mine
+    assert not caplog.records  # it is the caller's, who gets it
+    assert llm.generate("a", max_tokens=2, ignore_eos=True).token_ids
+
+
+@pytest.mark.parametrize(
+    ("process", "problem"),
+    [
+        (lambda logits: None, r"it returned None, expected logits of shape \[\d+\]"),
+        (lambda logits: logits[:1], r"it returned logits of shape \[1\], expected logits of shape"),
+        (lambda logits: logits * np.nan, "not finite after the request's logits processors"),
+        (lambda logits: logits + np.inf, "not finite after the request's logits processors"),
+        (lambda logits: np.full_like(logits, -np.inf), r"no token is left \(-inf for all .* after"),
+    ],
+)
+def test_what_is_returned_is_checked(
+    llm: edge_llm.LLM, process: Callable[[Logits], Logits], problem: str
+) -> None:
+    with pytest.raises(GenerationError, match=problem):
+        llm.generate("a", max_tokens=2, logits_processors=[lambda t, logits: process(logits)])
     assert llm.generate("a", max_tokens=2, ignore_eos=True).token_ids
 
 

@@ -37,7 +37,8 @@ def test_every_public_name_is_documented() -> None:
 def test_the_package_says_what_a_completion_has() -> None:
     _, _, after = str(edge_llm.__doc__).partition("an answer: ")
     names = after.partition("\n")[0].split(", ")
-    assert names and all(hasattr(edge_llm.Completion, name) for name in names), names
+    assert names
+    assert all(hasattr(edge_llm.Completion, name) for name in names), names
 
 
 def test_names_without_a_home_are_errors() -> None:
