@@ -21,6 +21,7 @@ MODELS = {
     "qwen3-0.6b": "Qwen3-0.6B shape",
     SMOLLM2: "SmolLM2-135M",
     "phi4-mini": "Phi-4-mini shape",
+    "gemma3-1b": "Gemma-3-1B shape",
 }
 
 

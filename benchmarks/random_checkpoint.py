@@ -52,6 +52,20 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
         },
     ),
+    "gemma3-1b": (
+        "Gemma3Text",
+        {
+            "vocab_size": 262144,
+            "hidden_size": 1152,
+            "intermediate_size": 6912,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "sliding_window": 512,
+            "max_position_embeddings": 32768,
+        },
+    ),
     "phi4-mini": (
         "Phi3",
         {
@@ -89,7 +103,7 @@ def main() -> None:
     )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(options.folder, max_shard_size="1GB")
     write_tokenizer(options.folder)
 

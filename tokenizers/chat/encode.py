@@ -45,11 +45,11 @@ def encode_chat(
     """Return the token ids of a rendered conversation.
 
     Control tokens are the tokenizer's special tokens, and every added token that the template
-    writes, also where a file does not call it special. The ids are those of ``transformers``, but
-    for the text of a control token that is part of the conversation and not of the template: it
-    stays plain text, so that nobody can end a turn or begin one by typing it. (In what the
-    assistant has said, texts that the template itself looks for there are left to it: a
-    ``</think>``, say.) BOS is there if the template writes it.
+    writes, also where a file does not call it special, but for white space. The ids are those of
+    ``transformers``, but for the text of a control token that is part of the conversation and not
+    of the template: it stays plain text, so that nobody can end a turn or begin one by typing it.
+    (In what the assistant has said, texts that the template itself looks for there are left to it:
+    a ``</think>``, say.) BOS is there if the template writes it.
 
     Args:
         token_limit: refuse, while it is written, a prompt that has more tokens in any case; one
@@ -111,7 +111,10 @@ def _controls_of(tokenizer: Tokenizer, template: ChatTemplate) -> _Controls:
     known = _prepared.get(template)
     if known is not None and known.owner is tokenizer:
         return known
-    written = frozenset(text for text in tokenizer.added_texts if text in template.source)
+    # White space is nobody's mark: Gemma adds tokens for lines and runs of spaces.
+    written = frozenset(
+        text for text in tokenizer.added_texts if text in template.source and text.strip(" ▁\n\t")
+    )
     specials = tokenizer.special_texts.keys()
     others = written - specials
     changed = others or tokenizer.has_normalized_specials

@@ -265,6 +265,29 @@ def test_what_the_template_looks_for_in_an_answer_is_left_there(byte_tokenizer: 
     assert ids.count(261) == 1
 
 
+def test_white_space_is_no_control_token(
+    byte_metadata: dict[str, Any], template: ChatTemplate
+) -> None:
+    """Neither trimmed less nor encoded in another way than a text, though the template writes it
+    and a token is added for it."""
+    assert "\n" in template.source
+    plain = from_gguf(byte_metadata)
+    document = json.loads(plain.json)
+    last = max(document["model"]["vocab"].values(), default=0)
+    last = max([last, *(token["id"] for token in document["added_tokens"])])
+    added = {"content": "\n", "special": False, "normalized": False}
+    added |= {"id": last + 1, "single_word": False, "lstrip": False, "rstrip": False}
+    document["added_tokens"].append(added)
+    tokenizer = Tokenizer(json.dumps(document).encode(), plain.facts)
+    assert last + 1 in tokenizer.encode("a\nb")
+    trimming = ChatTemplate(
+        "{{ messages[0].content | trim }}\n<|im_end|>", bos="", eos="<|im_end|>"
+    )
+    ids = encode_chat(tokenizer, trimming, chat("a\nb\n"))
+    assert tokenizer.decode(ids, skip_specials=False) == "a\nb\n<|im_end|>"
+    assert ids.count(last + 1) == 2
+
+
 def test_normalized_specials_cannot_be_typed_in_other_letters(
     byte_metadata: dict[str, Any], template: ChatTemplate
 ) -> None:

@@ -281,6 +281,21 @@ def test_ids(family: Family) -> None:
     assert compared >= 10
 
 
+@pytest.mark.slow
+def test_lines_in_a_chat_with_gemma(gemma3_tokenizer_dir: Path) -> None:
+    """Its tokens for lines and for runs of spaces stand in its template too."""
+    document = from_directory(gemma3_tokenizer_dir)
+    assert document.chat_template is not None
+    tokenizer = Tokenizer(document.json, document.facts)
+    template = ChatTemplate(document.chat_template, bos="<bos>", eos="<end_of_turn>")
+    theirs = AutoTokenizer.from_pretrained(gemma3_tokenizer_dir)
+    lines: Chat = [{"role": "user", "content": "one\n\n    two  three\n\n\n <b>4</b>\n \n"}]
+    for chat in (PLAIN, TURNS, [SYSTEM, *TURNS], lines, [*lines, *TURNS[1:]]):
+        text = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        expected = theirs(text, add_special_tokens=False)["input_ids"]
+        assert encode_chat(tokenizer, template, chat) == expected
+
+
 def test_specials_that_somebody_typed_are_text(family: Family) -> None:
     tokenizer, template = family.tokenizer, family.template
     given: dict[str, Any] = {**DATE, "tools": TOOLS}
