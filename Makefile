@@ -21,7 +21,7 @@ help:
 	@echo "make format      rewrite the sources in the project's style"
 	@echo "make operators   what follows from the table of operators (program/ops.py)"
 	@echo "make plans       the plans that ship as data (configs/plans), from the PyTorch modules"
-	@echo "make docs        docs/cli.md and the man page from --help"
+	@echo "make docs        docs/cli.md and the man page from --help, the table of docs/models.md"
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
 	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
@@ -79,6 +79,7 @@ plans: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli.py > docs/cli.md
 	$(BIN)/python docs/make_cli.py --man > docs/edge-llm.1
+	$(BIN)/python docs/make_models.py > docs/models.md.new && mv docs/models.md.new docs/models.md
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/peers.py all --quick

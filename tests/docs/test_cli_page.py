@@ -1,4 +1,4 @@
-"""docs/cli.md is what --help says."""
+"""docs/cli.md is what --help says, and the table of docs/models.md what the catalogue says."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("page", "options"), [("cli.md", []), ("edge-llm.1", ["--man"])])
+@pytest.mark.parametrize(
+    ("page", "script", "options"),
+    [
+        ("cli.md", "make_cli.py", []),
+        ("edge-llm.1", "make_cli.py", ["--man"]),
+        ("models.md", "make_models.py", []),
+    ],
+)
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse words its help anew in 3.12")
-def test_the_page_is_current(page: str, options: list[str]) -> None:
+def test_the_page_is_current(page: str, script: str, options: list[str]) -> None:
     made = subprocess.run(
-        [sys.executable, "docs/make_cli.py", *options],
+        [sys.executable, f"docs/{script}", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
