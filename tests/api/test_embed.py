@@ -21,7 +21,7 @@ TEXTS = ["the cat and the hat", "another text", "x", "a" * 70 + " and a longer o
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-@pytest.mark.parametrize("family", ["llama", "qwen3", "olmo2"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "olmo2", "gemma2", "gemma3_text"])
 def test_vectors_are_those_of_transformers(
     family: str, pooling: str, tiny_checkpoint: Callable[..., Path], tiny_program: TinyProgram
 ) -> None:
@@ -42,7 +42,7 @@ def test_vectors_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-@pytest.mark.parametrize("family", ["llama", "mistral"])  # one with windows
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])  # the others have windows
 def test_vector_depends_on_its_text_alone(
     family: str, pooling: str, tiny_program: TinyProgram
 ) -> None:

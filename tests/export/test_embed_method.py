@@ -50,7 +50,7 @@ def hidden_states(
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
-@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "olmo2"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "olmo2", "gemma2", "gemma3_text"])
 def test_hidden_states_are_those_of_transformers(
     family: str, backend: str, tiny_checkpoint: Callable[..., Path], tiny_program: TinyProgram
 ) -> None:
