@@ -11,12 +11,12 @@ import math
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 from edge_llm.errors import RequestError
+from edge_llm.near import near
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -490,11 +490,11 @@ def canonical(options: Mapping[str, Any]) -> dict[str, Any]:
     for given, value in options.items():
         name = NAMES.get(given)
         if name is None:
-            near = get_close_matches(given, NAMES, 1)
+            meant = [NAMES[alias] for alias in near(given, NAMES)][:1]
             raise RequestError(
                 f"there is no sampling parameter {_shown(given)}",
                 param=given,
-                hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(PARAMETERS)}",
+                hint=f"did you mean {meant[0]}?" if meant else f"known: {', '.join(PARAMETERS)}",
             )
         if name in named:
             others = [other for other in options if NAMES.get(other) == name]

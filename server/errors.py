@@ -1,12 +1,13 @@
 """Errors as clients know them: one place where each status is decided, and each dialect's body.
 
 Clients retry 408, 409, 429 and 5xx, so what would fail again is a 4xx. Messages never repeat what
-the request said.
+the request said, but for the name of a model that is not served, cut and in safe characters.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +28,7 @@ from edge_llm.errors import (
 
 INVALID_REQUEST = "invalid_request_error"
 RETRY_SECONDS = "1"
+_NAME = 64  # characters of a name that is repeated
 
 _log = logging.getLogger(__name__)
 
@@ -143,11 +145,14 @@ def bug() -> ApiError:
     return ApiError(500, "The server failed on this request.", kind="server_error")
 
 
-def unknown_model(names: list[str]) -> ApiError:
+def unknown_model(asked: str, names: list[str]) -> ApiError:
+    """Return the error for a model of another name than those that are served."""
     known = ", ".join(f"'{name}'" for name in names)
+    shown = re.sub(r"[^A-Za-z0-9_.:/@-]", "?", asked[:_NAME])
+    shown = f"{shown}..." if len(asked) > _NAME else shown
     return ApiError(
         404,
-        f"The model does not exist here; served: {known}.",
+        f"The model '{shown}' does not exist here; served: {known}.",
         param="model",
         code="model_not_found",
     )

@@ -71,7 +71,7 @@ def check_bind(options: ServerOptions) -> None:
     if not is_loopback(options.host) and options.api_key is None and not options.no_auth:
         raise ConfigError(
             f"{options.host} can be reached from other machines, and there is no API key",
-            hint="set --api-key KEY, or spell out --no-auth",
+            hint="set --api-key-file PATH, or spell out --no-auth",
         )
 
 

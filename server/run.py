@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from edge_llm.server.service import Service
 
 # How long a client may take to read the end of its reply once the server wants to go.
 FLUSH_SECONDS = 2.0
+
+_TAKEN = "another process has the port, another `edge-llm serve` perhaps; take another --port"
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +109,12 @@ async def run(
 
 async def _drained(service: Service, seconds: float, stop: Stop) -> None:
     """Wait until all requests have ended, for some seconds, or until ``stop`` is called again."""
+    if service.requests:
+        _log.info(
+            "stopping: waiting for %s, at most %g seconds; a second Ctrl-C ends them at once",
+            f"{service.requests} request{'' if service.requests == 1 else 's'}",
+            seconds,
+        )
     waits = [asyncio.create_task(wait) for wait in (service.emptied(), stop.now.wait())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
@@ -122,8 +132,16 @@ def bind(options: ServerOptions) -> socket.socket:
         return socket.create_server((options.host, options.port), family=family, backlog=128)
     except OSError as exc:
         raise ConfigError(
-            f"cannot listen on {options.host} port {options.port}: {exc.strerror or exc}"
+            f"cannot listen on {options.host} port {options.port}: {_reason(exc)}",
+            hint=_TAKEN if exc.errno == errno.EADDRINUSE else None,
         ) from exc
+
+
+def _reason(error: OSError) -> str:
+    """Return why in short; `socket` writes the address into an error once more."""
+    if error.errno is None or isinstance(error, socket.gaierror):  # whose numbers are others
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
 
 
 def address(host: str, listener: socket.socket) -> str:

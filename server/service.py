@@ -125,7 +125,7 @@ class Service:
         if self.state == "draining":
             raise _stopping()
         if name is not None and name not in self._names:
-            raise unknown_model(self._names)
+            raise unknown_model(name, self._names)
         return self._model
 
     def enter(self, request: Abortable, choices: int) -> None:

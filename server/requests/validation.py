@@ -172,6 +172,8 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
         )
     if wrong := _TYPE_ERROR.match(kind) or re.match("(finite_number)$", kind):
         expected = _EXPECTED[wrong[1]]
+        if expected == "an array" and re.split(r"[.\[]", param)[-1] in _OR_TEXT:
+            expected = "a string or an array"
         return invalid(f"Invalid type for '{param}': expected {expected}.", param, "invalid_type")
     if kind == "unsupported_parameter":
         return invalid(f"'{param}' is not supported by this server.", param, kind)
@@ -205,6 +207,8 @@ def _refusal(kind: str, param: str, context: Mapping[str, Any], message: str) ->
     return invalid(f"Invalid '{param}': expected {problem}.", param, code)
 
 
+# Arrays in whose place a string may stand, whatever the dialect.
+_OR_TEXT = frozenset({"content", "dry_sequence_breakers", "input", "output", "stop", "system"})
 # What pydantic calls a bound -> our code and words for it, its sign, and where the limit is.
 _BOUNDS = MappingProxyType(
     {

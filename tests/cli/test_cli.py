@@ -418,6 +418,8 @@ def test_no_verb_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--temprature", "1", "hi"], "edge-llm run has no option --temprature",
          "did you mean --temperature?"),
         (["run", "--temprature=1", "hi"], "no option --temprature", "--temperature"),
+        (["run", "--temp", "0", "hi"], "edge-llm run has no option --temp",
+         "did you mean --temperature?"),
         (["serve", "--prot", "1"], "edge-llm serve has no option --prot", "--port"),
         (["export", "-q", "8da4"], "argument --quant/-q: got '8da4', expected", "8da4w"),
         (["export", "-q", "zzz"], "argument --quant/-q: got 'zzz'", "`edge-llm export --help`"),

@@ -146,6 +146,9 @@ def test_names_are_known_or_refused_with_the_nearest() -> None:
     with pytest.raises(RequestError, match="'temprature'") as info:
         canonical({"temprature": 1})
     assert info.value.hint == "did you mean temperature?"
+    with pytest.raises(RequestError, match="'temp'") as info:
+        canonical({"temp": 1})
+    assert info.value.hint == "did you mean temperature?"
     with pytest.raises(RequestError, match="there is no sampling parameter") as info:
         canonical({"x" * 1000: 1})
     assert "temperature" in str(info.value.hint)

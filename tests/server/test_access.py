@@ -253,7 +253,7 @@ def test_other_addresses_need_a_key(host: str) -> None:
     with pytest.raises(ConfigError) as info:
         check_bind(ServerOptions(host=host))
     assert info.value.hint is not None
-    assert "--no-auth" in info.value.hint
+    assert "--api-key-file PATH, or spell out --no-auth" in info.value.hint
     check_bind(ServerOptions(host=host, api_key="k"))
     check_bind(ServerOptions(host=host, no_auth=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import threading
@@ -112,7 +113,8 @@ def test_a_hang_up_while_a_text_is_encoded(serve_live: Any, model: Any, slow: Sl
         assert len(model.requests) == 1
 
 
-def test_stopping_while_a_text_is_encoded(serve_live: Any, slow: SlowEncoder) -> None:
+def test_stopping_while_a_text_is_encoded(serve_live: Any, slow: SlowEncoder, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, logger="edge_llm.server")
     with serve_live(drain_seconds=0.1) as server, ThreadPoolExecutor(1) as pool:
         reply = pool.submit(httpx.post, server.url + PATH, json=CHAT)
         wait_until(lambda: slow.begun == 1)
@@ -121,6 +123,7 @@ def test_stopping_while_a_text_is_encoded(serve_live: Any, slow: SlowEncoder) ->
         server.thread.join(10)
         assert not server.thread.is_alive()
         assert slow.broken_off == 1
+    assert "waiting for 1 request, at most 0.1 seconds; a second Ctrl-C ends" in caplog.text
 
 
 @pytest.fixture(scope="module")

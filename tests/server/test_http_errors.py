@@ -385,8 +385,11 @@ def test_unknown_model(client: Any, path: str, body: Any) -> None:
     error = check(
         post(client, path, body | {"model": "gpt-secret"}), 404, INVALID, "model", "model_not_found"
     )
-    assert "gpt-secret" not in error["message"]
-    assert "'fake-model'" in error["message"]
+    expected = "The model 'gpt-secret' does not exist here; served: 'fake-model', "
+    assert error["message"].startswith(expected)
+    odd = body | {"model": "</a>\n\u202e" + "x" * 5000}
+    error = check(post(client, path, odd), 404, INVALID, "model", "model_not_found")
+    assert f"The model '?/a???{'x' * 58}...' does not exist" in error["message"]
     assert post(client, path, body | {"model": "fake-file"}).json()["model"] == "fake-model"
 
 
@@ -500,3 +503,19 @@ def test_an_unknown_url_says_where_the_known_ones_are(client: Any) -> None:
     response = client.get("/v1/chat")
     assert response.status_code == 404
     assert "/docs" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ("chat/completions", CHAT | {"stop": 5}, "stop"),
+        ("responses", {"input": 5}, "input"),
+        ("responses", {"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+    ],
+)
+def test_all_types_of_a_field_are_named(client: Any, path: str, body: Any, param: str) -> None:
+    message = post(client, f"/v1/{path}", body).json()["error"]["message"]
+    assert message == f"Invalid type for '{param}': expected a string or an array."
+    listed = post(client, "/v1/chat/completions", {"messages": 5}).json()["error"]["message"]
+    assert listed == "Invalid type for 'messages': expected an array."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import threading
 import time
@@ -389,7 +391,10 @@ def test_an_address_that_is_taken() -> None:
         port = listener.getsockname()[1]
         assert address("127.0.0.1", listener) == f"http://127.0.0.1:{port}"
         assert address("::1", listener) == f"http://[::1]:{port}"
-        with pytest.raises(ConfigError, match=f"port {port}"):
+        with pytest.raises(ConfigError) as taken:
             bind(ServerOptions(port=port))
+        problem = f"cannot listen on 127.0.0.1 port {port}: {os.strerror(errno.EADDRINUSE)}"
+        assert str(taken.value) == problem
+        assert "take another --port" in str(taken.value.hint)
     with pytest.raises(ConfigError, match="cannot listen on host"):
         bind(ServerOptions(host="host.invalid"))

@@ -15,8 +15,9 @@ from importlib import import_module
 
 from edge_llm import __version__
 from edge_llm.cli.console import complain, say
-from edge_llm.cli.parser import Parser, suggested
+from edge_llm.cli.parser import Parser
 from edge_llm.errors import EdgeLLMError
+from edge_llm.near import near
 
 # The verbs, and the modules of this package that they are in.
 VERBS = {
@@ -97,7 +98,7 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     if argv[0] == "help":
         argv = [argv[1], "--help"]
     if not argv[0].startswith("-") and argv[0] not in VERBS:
-        close = suggested(argv[0], (*VERBS, "help"))
+        close = near(argv[0], (*VERBS, "help"))
         Parser(prog="edge-llm").fail(f"there is no verb {argv[0]!r}", close)
     parser = build_parser(argv[0])
     if argv[0].startswith("-") and not parser.knows(argv[0]):

@@ -6,10 +6,10 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_llm.cli.console import complain
+from edge_llm.near import near
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -44,11 +44,11 @@ class Parser(argparse.ArgumentParser):
         if (unknown := _UNKNOWN.match(message)) is not None and unknown[1].startswith("-"):
             option = unknown[1].partition("=")[0]
             message = f"{self.prog} has no option {option}"
-            close = suggested(option, self._option_string_actions)
+            close = near(option, self._option_string_actions)
         elif (choice := _CHOICE.match(message)) is not None:
             choices = [word.strip("'") for word in choice[3].split(", ")]
             message = f"{choice[1]}: got {choice[2]}, expected one of: {', '.join(choices)}"
-            close = suggested(choice[2].strip("'"), choices)
+            close = near(choice[2].strip("'"), choices)
         elif (value := _VALUE.match(message)) is not None:
             message = f"{value[1]}: got {value[3]}, expected {_NUMBERS[value[2]]}"
         self.fail(message, close)
@@ -65,8 +65,3 @@ class Parser(argparse.ArgumentParser):
         hint = f"did you mean {meant}?" if meant else f"`{self.prog} --help` says what there is"
         complain(message, hint)
         raise SystemExit(2)
-
-
-def suggested(word: str, known: Iterable[str]) -> list[str]:
-    """Return the words, at most two, that ``word`` may be a slip for."""
-    return get_close_matches(word, list(known), n=2, cutoff=0.6)

@@ -6,11 +6,11 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from edge_llm.cli.console import say
 from edge_llm.errors import RequestError
+from edge_llm.near import near
 
 if TYPE_CHECKING:
     from edge_llm.cli.chat.loop import Talk
@@ -55,9 +55,9 @@ def dispatch(talk: Talk, text: str) -> bool:
     command = next((command for command in COMMANDS if word.lower() in command.names), None)
     if command is None:
         names = [name for command in COMMANDS for name in command.names]
-        near = get_close_matches(word, names, 1, cutoff=0.5)
+        meant = near(word, names, 1, cutoff=0.5)
         raise RequestError(
-            f"there is no command {word:.40}" + (f", did you mean {near[0]}?" if near else ""),
+            f"there is no command {word:.40}" + (f", did you mean {meant[0]}?" if meant else ""),
             hint=f"/help lists them; /{word:.40} … sends it as a message",
         )
     command.run(talk, text[len(word) :].strip())
