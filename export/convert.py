@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_llm import __version__, catalogue
@@ -35,12 +36,17 @@ def program_of(name: str, progress: Progress | None = None) -> Path:
     return converted(name, progress)
 
 
-def converted(source: str, progress: Progress | None = None) -> Path:
+def converted(
+    source: str,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Path:
     """Return the program of ``source`` (a path, a name of the catalogue or ``hf:…``, fetched
     already), made by the usual recipe, in the store.
 
     It is made the first time, and again when the files or this version have changed. PyTorch is not
     loaded, unless the model's structure is none of those whose plans ship with the package.
+    ``tell`` is called with a sentence for people when one was made.
 
     Raises:
         SourceError, CheckpointError, TokenizerError, ConfigError, ExportError: as `export`.
@@ -59,10 +65,15 @@ def converted(source: str, progress: Progress | None = None) -> Path:
     recipe = load_recipe(scheme, model=source)
     stem = entry.name if isinstance(entry, catalogue.Entry) else path.stem or path.name
     make_programs_dir()
-    target = name_of(f"{stem}-{scheme}", key)
+    usual = f"{stem}-{scheme}"
+    target = name_of(usual, key)
     outcome = make_program(recipe, output=target, progress=progress or silent, compare=False)
-    made = settle(outcome.path, f"{stem}-{scheme}")
+    made = settle(outcome.path, usual)
     remember(key, made)
+    tell(
+        f"made {made.stem} of {source}"
+        + ("" if made.stem == usual else f"; {usual}, of other files, is still here")
+    )
     return made
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_llm import catalogue
-from edge_llm.errors import SourceError
+from edge_llm.errors import AmbiguousNameError, SourceError
 
 
 @pytest.fixture
@@ -114,8 +114,32 @@ def test_remove_a_program(programs: Path) -> None:
     assert [program.name for program in catalogue.list_programs()] == ["smollm2-135m-8da4w"]
 
 
+def test_remove_takes_what_a_program_is_called(programs: Path) -> None:
+    (programs / "tuned-8da4w.edge").write_bytes(b"x")
+    assert catalogue.remove("tuned").paths == [programs / "tuned-8da4w.edge"]
+    assert catalogue.remove(str(programs / "mine.edge")).paths == [programs / "mine.edge"]
+    for scheme in ("8da4w", "fp32"):
+        (programs / f"tuned-{scheme}.edge").write_bytes(b"x")
+    with pytest.raises(AmbiguousNameError, match="several programs: tuned-"):
+        catalogue.remove("tuned")
+    assert len(catalogue.list_programs()) == 4
+
+
+def test_what_lies_elsewhere_is_not_removed(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.edge").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    for name in ("mine.edge", str(tmp_path / "mine.edge"), "folder"):
+        with pytest.raises(SourceError, match="lies outside the store"):
+            catalogue.remove(name)
+    assert (tmp_path / "mine.edge").exists()
+    assert catalogue.remove("mine").paths == [programs / "mine.edge"]
+
+
 def test_remove_nothing(programs: Path) -> None:
-    with pytest.raises(SourceError, match="no model is called"):
+    with pytest.raises(SourceError, match="no program or model is called"):
         catalogue.remove("../programs/mine")
     with pytest.raises(SourceError, match=r"llama3\.2-1b is not on this machine"):
         catalogue.remove("llama3.2-1b")

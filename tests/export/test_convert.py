@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,6 +94,27 @@ def test_run_takes_a_checkpoint_and_loads_no_pytorch(
         )
         assert done.returncode == 0, done.stderr.decode()
     assert len(list((home / "programs").glob("*.edge"))) == 1
+
+
+@pytest.mark.parametrize("verb", [["run", "-m"], ["inspect"]])
+def test_what_was_made_is_said(
+    verb: list[str],
+    tiny_checkpoint: Tiny,
+    tmp_path: Path,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = str(shutil.copytree(tiny_checkpoint("llama"), tmp_path / "tuned"))
+    behind = ["hi", "--max-tokens", "1"] if verb[0] == "run" else []
+    assert main([*verb, source, *behind]) == 0
+    assert f"made tuned-8da4w of {source}\n" in capsys.readouterr().err
+    assert main([*verb, source, *behind]) == 0
+    assert "made " not in capsys.readouterr().err
+    shutil.copytree(tiny_checkpoint("qwen2"), source, dirs_exist_ok=True)
+    assert main([*verb, source, *behind]) == 0
+    said = capsys.readouterr().err
+    (second,) = {path.stem for path in (home / "programs").glob("*.edge")} - {"tuned-8da4w"}
+    assert f"made {second} of {source}; tuned-8da4w, of other files, is still here\n" in said
 
 
 def test_a_checkpoint_that_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,14 +13,23 @@ from edge_llm.catalogue import hub, offered, packages
 from edge_llm.catalogue.entries import Entry, find, list_models
 from edge_llm.catalogue.files import bytes_under
 from edge_llm.catalogue.intact import digest_in_name, find_faults
+from edge_llm.catalogue.naming import programs_called
+from edge_llm.catalogue.ready import pulled
 from edge_llm.catalogue.sources import (
     HubSource,
     is_hub_reference,
     names_program,
     parse_hub_reference,
 )
-from edge_llm.catalogue.store import SUFFIX, expand, list_programs, models_dir
-from edge_llm.errors import SourceError
+from edge_llm.catalogue.store import (
+    SUFFIX,
+    StoredProgram,
+    expand,
+    list_programs,
+    models_dir,
+    programs_dir,
+)
+from edge_llm.errors import AmbiguousNameError, SourceError
 
 Progress = Callable[[str, int, int], None]
 Model = Entry | HubSource
@@ -144,20 +153,21 @@ class Removed:
 
 
 def remove(name: str) -> Removed:
-    """Delete a program of the store by its name, or a fetched model: from the store, or from the
-    cache of Hugging Face's client, which other programs share.
+    """Delete a program of the store, by a name that `find_program` takes, or a fetched model: from
+    the store, or from the cache of Hugging Face's client, which other programs share. What is both
+    is the model.
 
     Raises:
-        SourceError: nothing here has that name, and the hint has what is close; or it cannot be
-            deleted.
+        SourceError: nothing here has that name, and the hint has what is close; it is a path
+            outside the store; or it cannot be deleted.
+        AmbiguousNameError: several programs have it.
     """
-    programs = {program.name: program for program in list_programs()}
-    program = programs.get(name.removesuffix(SUFFIX))
+    target = _to_remove(name)
     try:
-        if program is not None:
-            program.path.unlink()
-            return Removed([program.path], program.bytes)
-        model = _to_remove(name, list(programs))
+        if isinstance(target, StoredProgram):
+            target.path.unlink()
+            return Removed([target.path], target.bytes)
+        model = target
         if isinstance(model, HubSource) or model.package is None:
             place = hub.repository_folder(on_hub(model))
             before = bytes_under(place) if place is not None else 0
@@ -171,7 +181,7 @@ def remove(name: str) -> Removed:
     except OSError as exc:
         raise SourceError(f"cannot delete {exc.filename or name}: {exc.strerror or exc}") from exc
     if not paths:
-        mine = [known for known in programs if known.startswith(f"{name}-")]
+        mine = [program.name for program in programs_called(name)]
         raise SourceError(
             f"{name} is not on this machine",
             hint=f"Programs of it are here: {', '.join(mine)}." if mine else None,
@@ -179,18 +189,60 @@ def remove(name: str) -> Removed:
     return Removed(paths, freed)
 
 
-def _to_remove(name: str, programs: list[str]) -> Model:
+def _to_remove(name: str) -> StoredProgram | Model:
+    programs = list_programs()
+    for program in programs:
+        if program.path == _file_meant(name):
+            return program
+    path = expand(name)
+    if path.suffix == SUFFIX and path.exists():
+        raise _outside(name)
     if is_hub_reference(name):
         return _known(parse_hub_reference(name))
+    found = programs_called(name)
+    if len(found) == 1 and found[0].name == name.removesuffix(SUFFIX):
+        return found[0]
     try:
         return find(name)
     except SourceError as exc:
-        close = difflib.get_close_matches(name, programs, cutoff=0.5)
-        if not close:
-            raise
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise AmbiguousNameError(
+                f"{name!r} is the name of several programs: "
+                f"{', '.join(program.name for program in found)}",
+                hint="Give the whole name of the one to remove.",
+            ) from exc
+        if path.exists():
+            raise _outside(name) from exc
+        names = [program.name for program in programs]
+        close = difflib.get_close_matches(name, names, cutoff=0.5)
         raise SourceError(
-            f"no program or model is called {name!r}", hint=f"Did you mean {' or '.join(close)}?"
+            f"no program or model is called {name[:80]!r}",
+            hint=f"Did you mean {' or '.join(close)}?" if close else exc.hint,
         ) from exc
+
+
+def _file_meant(name: str) -> Path | None:
+    """Return the file of a program that is named by its path, or by the address that it was pulled
+    from; None for other names."""
+    if names_program(name):
+        return pulled(name)
+    path = expand(name)
+    if (
+        path.suffix != SUFFIX
+        or not path.is_file()
+        or path.parent.resolve() != programs_dir().resolve()
+    ):
+        return None
+    return programs_dir() / path.name
+
+
+def _outside(name: str) -> SourceError:
+    return SourceError(
+        f"{name} lies outside the store, and is not for edge-llm to delete",
+        hint="The system's own tools remove it.",
+    )
 
 
 def on_hub(model: Model) -> HubSource:

@@ -42,18 +42,27 @@ def find_program(name: str) -> Path:
             f"{name} is a folder, not a program",
             hint=f"A checkpoint becomes a program by `edge-llm export --model {name}`.",
         )
-    programs = list_programs()
-    wanted = name.removesuffix(SUFFIX)
-    for program in programs:
-        if program.name == wanted:
-            return program.path
-    model = _model_name(wanted)
-    found = _of_model(programs, wanted, model)
+    found = programs_called(name)
     if len(found) == 1:
         return found[0].path
     if found:
         return _the_default(name, found)
-    raise _unknown(name, model, programs)
+    raise _unknown(name, _model_name(name.removesuffix(SUFFIX)), list_programs())
+
+
+def programs_called(name: str) -> list[StoredProgram]:
+    """Return the programs of the store that have a name: the one that is called so, else those
+    whose model is, the newest first.
+
+    Raises:
+        SourceError: ``hf:…`` is malformed.
+    """
+    programs = list_programs()
+    wanted = name.removesuffix(SUFFIX)
+    for program in programs:
+        if program.name == wanted:
+            return [program]
+    return _of_model(programs, wanted, _model_name(wanted))
 
 
 def _of_model(programs: list[StoredProgram], wanted: str, model: str | None) -> list[StoredProgram]:

@@ -129,7 +129,7 @@ def _named(model: str) -> Path:
 
 def make_program(source: str) -> Path:
     """Return the program of a checkpoint (a path, a name of the catalogue or ``hf:…``, fetched if
-    need be), made by the usual recipe the first time that it is asked for.
+    need be), made by the usual recipe the first time that it is asked for; that is said then.
 
     Raises:
         SourceError: no such path or name, or it cannot be fetched.
@@ -140,13 +140,17 @@ def make_program(source: str) -> Path:
     from edge_llm.export.convert import converted
 
     terminate_as_interrupt()  # so that a killed export leaves no temporary file
+    made: list[str] = []
     progress = Progress()
     try:
         fetch(source, progress)
         progress("read", 0, 1)
-        return converted(source, progress)
+        path = converted(source, progress, made.append)
     finally:
         progress.close()
+    for line in made:
+        say(line)
+    return path
 
 
 def _is_default(path: Path) -> bool:
