@@ -88,7 +88,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         sources.add([file])
     trained = checkpoint.config.max_position_embeddings
     if recipe.context is not None and recipe.context > trained:
-        raise ConfigError(f"recipe: context is {recipe.context}, the model's own is {trained}")
+        raise ConfigError(f"context is {recipe.context}, the model's own is {trained}")
     context = recipe.context or min(trained, DEFAULT_CONTEXT_LIMIT)
     if context < trained:
         notes.append(f"context {context} of the model's {trained} tokens")

@@ -97,7 +97,7 @@ def open_executor(
     if not 0 <= limits.context <= program.plan.context:
         raise ConfigError(
             f"context is {limits.context}, the program allows at most {program.plan.context}",
-            hint=f"export it again with --context {limits.context}" if limits.context > 0 else None,
+            hint=_longer(limits.context, program.documents.model.trained_context),
         )
     if limits.kv_dtype not in KV_DTYPES:
         raise ConfigError(
@@ -111,6 +111,15 @@ def open_executor(
         sampleable=program.documents.tokenizer.size,
         limits=limits,
     )
+
+
+def _longer(context: int, trained: int) -> str | None:
+    """Return what helps who wants a longer context than a program's."""
+    if context <= 0:
+        return None
+    if context <= trained:
+        return f"export it again with --context {context}"
+    return f"the model's own context is {trained}: no program of it allows more"
 
 
 def blocks_of(plan: Plan, positions: int, *, name: str = "native") -> tuple[int, ...]:

@@ -340,6 +340,17 @@ def test_programs_of_others_stay(
     assert any("is damaged: fetching it again" in text for text in said)
 
 
+def test_the_same_one_is_taken_for_it(host: Host, data: bytes) -> None:
+    mine = catalogue.programs_dir() / "a.edge"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(data)
+    host.files["/a.edge"] = data
+    host.files["/a.edge.sha256"] = hashlib.sha256(data).hexdigest().encode()
+    for _ in range(2):
+        assert pull(f"{host.address}/a.edge")[0] == mine
+    assert "/a.edge" not in dict(host.sent)
+
+
 def test_a_newer_one_at_the_same_address(
     host: Host, data: bytes, tiny_program: Callable[..., Path]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,45 @@ def test_an_export_does_not_change_who_answers(
     assert "first (fp32, 256 tokens): the default of " in capsys.readouterr().err
     assert main(["default"]) == 0
     assert capsys.readouterr().out == "first\n"
+
+
+def test_what_is_damaged_is_passed_over(
+    store: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = store("whole")
+    store("empty").write_bytes(b"")
+    cut = store("cut")
+    os.truncate(cut, cut.stat().st_size - 1)
+    assert resolve_program(None) == whole
+    said = capsys.readouterr().err
+    assert "passing over empty, which is damaged: " in said
+    assert "passing over cut, which is damaged: " in said
+    store("other")
+    with pytest.raises(SourceError, match="2 programs are here and none was chosen") as caught:
+        resolve_program(None)
+    assert "empty" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_what_is_damaged_is_an_error_and_nothing_else(
+    size: int, store: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.truncate(store("cut"), size)
+    assert main(["run", "-m", "cut", "hi"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_set_context_that_is_too_long_is_named(
+    store: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store("mine")
+    monkeypatch.setenv("EDGE_LLM_CONTEXT", "100000")
+    assert main(["run", "hi"]) == 1
+    said = capsys.readouterr().err
+    assert "the setting `context` of EDGE_LLM_CONTEXT is 100000, mine allows at most 256" in said
+    assert main(["run", "hi", "--context", "256", "--max-tokens", "1"]) == 0
 
 
 def test_the_environment_chooses(

@@ -66,10 +66,12 @@ def pull_program(
     if target.is_file():
         note = read_notes(target.with_name(_PULLED)).get(name)
         known = note["sha256"] if isinstance(note, dict) and note.get("from") == source else None
-        expected = wanted or known
-        if expected is None or (known is None and find_faults({target: wanted}, progress)):
+        expected = wanted or known or _place(source, ask=True)[1]
+        if expected is None or (known is None and find_faults({target: expected}, progress)):
             raise _taken(target, source)
         if not find_faults({target: expected}, progress, again=verify):
+            if note is None:
+                _note(name, {"from": source, "sha256": expected})
             return target
         if known not in (None, expected) and not find_faults({target: known}, progress):
             tell(f"another {target.stem} is wanted than the one here: fetching it")
@@ -77,14 +79,7 @@ def pull_program(
             raise _taken(target, source)  # somebody's export, in its place
         else:
             tell(f"{target} is damaged: fetching it again")
-    if is_hub_reference(source):
-        from edge_llm.catalogue import hub  # not needed to find programs
-
-        address, published = hub.address_of(parse_hub_reference(source))
-    else:
-        address, published = Address(source), None
-        if wanted is None:
-            published = _digest_beside(source)
+    address, published = _place(source, ask=wanted is None)
     expected = wanted or published
     if expected is None:
         tell("no digest is published for it: only what the file says of itself can be checked")
@@ -93,6 +88,16 @@ def pull_program(
     find_faults({target: digest}, progress)  # noted, so that the next check need not read it
     _note(name, {"from": source, "sha256": digest})
     return target
+
+
+def _place(source: str, *, ask: bool) -> tuple[Address, str | None]:
+    """Return where a program is fetched from, and its digest as Hugging Face has it or, where
+    ``ask`` says to look, a file beside it."""
+    if is_hub_reference(source):
+        from edge_llm.catalogue import hub  # not needed to find programs
+
+        return hub.address_of(parse_hub_reference(source))
+    return Address(source), _digest_beside(source) if ask else None
 
 
 def _fetch(address: Address, target: Path, expected: str | None, progress: Progress) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
+
+from edge_llm.errors import ConfigError
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +41,34 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Return what `add_loading_arguments` read, or the settings have, as keyword arguments of
-    `edge_llm.load`."""
+    `edge_llm.load` for the program at ``path``.
+
+    Raises:
+        ConfigError: a setting cannot be read, or asks for more context than the program allows.
+    """
+    if arguments.context is None:
+        _check_set_context(path)
     return {
         "threads": chosen(arguments, "threads", 0),
         "huge_pages": chosen(arguments, "huge_pages", "auto"),
         "context": chosen(arguments, "context", None),
         "kv_dtype": chosen(arguments, "kv_dtype", None),
     }
+
+
+def _check_set_context(path: Path) -> None:
+    from edge_llm.catalogue import read_settings
+    from edge_llm.program.summary import summary_of
+
+    found, most = read_settings().get("context"), summary_of(path).context
+    if found is not None and most is not None and int(found.value) > most:
+        raise ConfigError(
+            f"the setting `context` of {found.origin} is {found.value}, {path.stem} allows at most "
+            f"{most}",
+            hint=f"--context {most} comes before it; `edge-llm config context {most}` changes it.",
+        )
 
 
 def chosen(arguments: argparse.Namespace, name: str, usual: Any) -> Any:

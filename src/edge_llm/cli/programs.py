@@ -69,9 +69,11 @@ def resolve_program(model: str | None) -> Path:
         CheckpointError, ExportError, MissingDependencyError: no program could be made of it.
         ConfigError: settings that cannot be read.
     """
-    from edge_llm.program.summary import summary_of
+    from edge_llm.program.summary import fault_of, summary_of
 
     path, reason = _chosen_program(model)
+    if fault_of(path) is not None:  # told, in full, by who opens it
+        return path
     summary = summary_of(path)
     facts = [summary.scheme or "unknown scheme"]
     if summary.context is not None:
@@ -83,7 +85,7 @@ def resolve_program(model: str | None) -> Path:
 def _chosen_program(model: str | None) -> tuple[Path, str]:
     """Return the file, and in words why it is that one."""
     from edge_llm import catalogue
-    from edge_llm.program.summary import summary_of
+    from edge_llm.program.summary import fault_of, summary_of
 
     if model is not None:
         return _named(model), "as asked"
@@ -94,7 +96,11 @@ def _chosen_program(model: str | None) -> tuple[Path, str]:
     for item in catalogue.list_programs():
         version = summary_of(item.path).older_format
         if version is None:
-            programs.append(item)
+            fault = fault_of(item.path)
+            if fault is None:
+                programs.append(item)
+            else:
+                say(f"passing over {item.name}, which is damaged: {fault}")
         elif _is_default(item.path):
             reason = "it is of an older format here"
         else:

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from edge_llm.api import load
 
-    with load(path, max_sequences=1, **loading_options(arguments)) as llm:
+    with load(path, max_sequences=1, **loading_options(arguments, path)) as llm:
         pieces = _stream(llm, prompt, schema, arguments)
         if arguments.json:
             answer = pieces.completions()[0]

@@ -94,14 +94,15 @@ def run(arguments: argparse.Namespace) -> int:
         aliases=tuple(arguments.alias),
     )
     check_bind(options)  # before a model is fetched or loaded
+    path = resolve_program(model_of(arguments))
     serve(
-        resolve_program(model_of(arguments)),
+        path,
         options,
         RunnerConfig(
             max_sequences=arguments.max_sequences,
             step_tokens=max(DEFAULT_STEP_TOKENS, arguments.max_sequences),  # a token for each
             kv_budget=arguments.kv_budget,
-            **loading_options(arguments),
+            **loading_options(arguments, path),
         ),
     )
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.container import LENGTH_BYTES, PREFIX, header_bytes
+from edge_llm.program.container import LENGTH_BYTES, PREFIX, decode_header, header_bytes
 from edge_llm.program.version import older_major
 
 
@@ -22,6 +22,21 @@ class Summary:
     scheme: str | None
     context: int | None
     older_format: int | None
+
+
+def fault_of(path: str | os.PathLike[str]) -> str | None:
+    """Return why the file at ``path`` is no whole program, as far as its header and its size tell;
+    None where they tell of nothing."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(LENGTH_BYTES + 1)
+            decode_header(start + file.read(header_bytes(start, size) - len(start)), size)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    except ProgramError as exc:
+        return str(exc)
+    return None
 
 
 def _metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -47,6 +47,26 @@ def test_limits_beyond_the_program_are_refused(
         open_executor(program, dataclasses.replace(limits, **change), name=name)
 
 
+@pytest.mark.parametrize(
+    ("context", "hint"),
+    [
+        (300, "export it again with --context 300"),
+        (1000, "the model's own context is 512: no program of it allows more"),
+    ],
+)
+def test_a_longer_context_is_advised_where_the_model_has_it(
+    tiny_program: Callable[..., Path], context: int, hint: str
+) -> None:
+    limits = Limits(max_tokens=8, max_rows=8, max_sequences=1, blocks=(4,), kv_dtype="f16")
+    with Program.open(tiny_program()) as program:
+        model = dataclasses.replace(program.documents.model, trained_context=512)
+        documents = dataclasses.replace(program.documents, model=model)
+        program.documents = documents
+        with pytest.raises(ConfigError) as caught:
+            open_executor(program, dataclasses.replace(limits, context=context))
+    assert caught.value.hint == hint
+
+
 def test_absent_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")

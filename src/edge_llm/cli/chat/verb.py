@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     def load(name: str | None) -> LLM:
         from edge_llm.api import load as open_program
 
-        options = loading_options(arguments)
-        return open_program(resolve_program(name), max_sequences=1, **options)
+        path = resolve_program(name)
+        return open_program(path, max_sequences=1, **loading_options(arguments, path))
 
     from edge_llm.cli.chat.loop import talk
     from edge_llm.cli.chat.session import Session
