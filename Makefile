@@ -36,6 +36,7 @@ install: $(STAMP)
 # that came, went or moved is told to the import hook of the editable install.
 $(STAMP): pyproject.toml $(NATIVE) $(VENV)/.modules
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing edge-llm, PyTorch and the tools into $(VENV): 1.6 GB the first time, some minutes"
 	$(BIN)/python -m pip install --quiet --editable '.[export,dev]'
 	touch $@
 

@@ -56,5 +56,5 @@ def kept(path: Path) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     try:
         main()
-    except edge_llm.EdgeLLMError as error:
+    except (edge_llm.EdgeLLMError, OSError) as error:
         sys.exit(f"error: {error}")

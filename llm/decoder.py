@@ -61,6 +61,9 @@ def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:
     return tuple(dict.fromkeys(shape.rope for shape in shapes if shape.rope is not None))
 
 
+_BIASES = frozenset({"attention_bias", "mlp_bias"})
+
+
 class CommonKeys(TypedDict):
     """The fields that the config of every family has so far."""
 
@@ -95,7 +98,12 @@ def read_common(
     the family's defaults; ``partial_rotary`` as in `read_rope`, unless the family has read the
     ``rope`` itself; ``activation`` is the one value of ``hidden_act``. ``biases`` are those of
     ``attention_bias`` and ``mlp_bias`` that the family reads itself; the others must be off.
+
+    Raises:
+        ValueError: there are no such ``biases``.
     """
+    if unknown := sorted(set(biases) - _BIASES):
+        raise ValueError(f"biases: got {unknown}, expected some of {sorted(_BIASES)}")
     dim = reader.integer("hidden_size")
     heads = reader.integer("num_attention_heads")
     kv_heads = reader.integer("num_key_value_heads", heads)
@@ -108,7 +116,7 @@ def read_common(
         f"num_attention_heads: got {heads}, expected a multiple of num_key_value_heads {kv_heads}",
     )
     reader.require(head_dim % 2 == 0, f"head_dim: got {head_dim}, expected an even number")
-    for key in sorted({"attention_bias", "mlp_bias"} - set(biases)):
+    for key in sorted(_BIASES - set(biases)):
         reader.neutral(key, False)
     if rope is None:
         rope = read_rope(reader, head_dim, theta=theta, partial=partial_rotary)

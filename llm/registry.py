@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_llm.errors import ConfigError
 from edge_llm.extras import require_extra
 from edge_llm.llm.blueprints.quantities import structure
-from edge_llm.llm.blueprints.shipped import blueprint_of
+from edge_llm.llm.blueprints.shipped import blueprint_of, is_stale
 from edge_llm.llm.config import ConfigReader, shorten
 from edge_llm.llm.decoder import DecoderConfig, ropes_of
 from edge_llm.llm.families.family import Family
@@ -124,7 +124,10 @@ def require_module(config: DecoderConfig) -> None:
     Raises:
         MissingDependencyError: PyTorch is not installed.
     """
-    require_extra("export", f"tracing a {config.model_type} model ({structure(config)})")
+    what = f"tracing a {config.model_type} model ({structure(config)})"
+    if is_stale(config.model_type):
+        what += ", whose plan is older than its module (`make plans` draws it again),"
+    require_extra("export", what)
 
 
 def _built(config: DecoderConfig) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:

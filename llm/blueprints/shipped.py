@@ -27,6 +27,14 @@ def blueprint_of(config: DecoderConfig) -> Blueprint | None:
     return found if found is not None and found.fits(config) else None
 
 
+def is_stale(family: str) -> bool:
+    """Tell whether the family's module was edited after its blueprints were drawn."""
+    file = file_of(family)
+    if not file.is_file():
+        return False
+    return bool(json.loads(file.read_text(encoding="utf-8"))["sources"] != digest(family))
+
+
 def digest(family: str) -> str:
     """Return the SHA-256, in hex, of the sources that a family's plans follow from."""
     folder = importlib.resources.files("edge_llm") / "llm" / "models"

@@ -40,8 +40,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         models = first_parts(list(path.glob("*.gguf")))
         if len(models) == 1:
             return open_gguf(models[0])
-        got = "several .gguf files: name one" if models else "none of these"
-        raise CheckpointError(f"{path} has {got}; {EXPECTED}")
+        got = "has several .gguf files: name one" if models else "holds no checkpoint"
+        raise CheckpointError(f"{path} {got}; {EXPECTED}")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; {EXPECTED}")
     if path.suffix == ".gguf":

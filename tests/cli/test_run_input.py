@@ -126,6 +126,7 @@ def test_prompts(
         (["hi"], b"a" * 2**24, "standard input has more than 8388608 bytes"),
         (["hi", "--schema", "{"], b"", "--schema is not JSON"),
         (["hi", "--schema", '{"a":' * 10000], b"", "--schema is not JSON"),
+        (["hi", "--schema", ""], b"", "--schema is empty, expected a file or a JSON object"),
         (["hi", "--schema", "no.json"], b"", "cannot read the schema no.json: No such file"),
         (["hi", "--schema", "/dev/null"], b"", "/dev/null is not JSON"),
     ],

@@ -39,6 +39,16 @@ def test_a_batch_goes_on_where_it_stopped(
     assert target.read_text() == before
 
 
+def test_a_batch_without_its_file_is_an_error_in_words(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["batch.py", str(tmp_path / "none"), str(tmp_path / "a"), model]
+    )
+    with pytest.raises(SystemExit, match=r"error: .*No such file"):
+        runpy.run_path(str(FOLDER / "batch.py"), run_name="__main__")
+
+
 def test_the_fastapi_application(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import httpx
 

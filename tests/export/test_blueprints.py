@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_llm.errors import ExportError
+from edge_llm import extras
+from edge_llm.errors import ExportError, MissingDependencyError
 from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.blueprints import blueprints_of
 from edge_llm.export.lowering.trace import traced_plan
@@ -16,7 +17,7 @@ from edge_llm.llm.blueprints import shipped
 from edge_llm.llm.blueprints.blueprint import draw
 from edge_llm.llm.blueprints.quantities import structure
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import FAMILIES, read_config
+from edge_llm.llm.registry import FAMILIES, read_config, require_module
 from edge_llm.program.plan import Plan
 
 OPERATORS = get_backend("native").operators
@@ -97,6 +98,20 @@ def test_an_edited_module_is_traced_again(monkeypatch: pytest.MonkeyPatch) -> No
         assert shipped.blueprint_of(qwen3()) is None
     finally:
         shipped._read.cache_clear()
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_an_edited_module_is_named_where_it_cannot_be_traced(
+    stale: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stale:
+        monkeypatch.setattr(shipped, "digest", lambda family: "another")
+    monkeypatch.setattr(extras, "_missing", lambda name: ["torch"])
+    with pytest.raises(
+        MissingDependencyError, match=r"tracing a qwen3 model .* needs torch"
+    ) as got:
+        require_module(qwen3())
+    assert ("`make plans` draws it again" in str(got.value)) is stale
 
 
 def test_a_number_that_no_size_explains_is_refused() -> None:

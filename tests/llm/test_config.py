@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import ConfigError
+from edge_llm.llm.config import ConfigReader
+from edge_llm.llm.decoder import read_common
 from edge_llm.llm.models.build import build_model
 from edge_llm.llm.registry import FAMILIES, read_config
 from edge_llm.llm.rope import LinearScaling, Llama3Scaling, LongRopeScaling, Rope
@@ -284,6 +286,11 @@ def test_model_needs_a_context() -> None:
     config, _ = read_config(LLAMA, "config.json")
     with pytest.raises(ConfigError, match="context is 0, slots is 1"):
         build_model(config, context=0, kv_dtype=torch.float32)
+
+
+def test_biases_that_no_config_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="qkv_bias"):
+        read_common(ConfigReader({}, "config"), biases=("attention_bias", "qkv_bias"))
 
 
 def test_families_are_keyed_by_name() -> None:

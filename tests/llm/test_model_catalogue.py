@@ -237,7 +237,9 @@ def test_facts(entry: Any) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_facts_follow_from_the_config(name: str) -> None:
-    facts = next(facts for entry in ENTRIES if (facts := _load(entry))["name"] == name)
+    known = {facts["name"]: facts for facts in map(_load, ENTRIES)}
+    assert name in known, f"PUBLISHED has {name}, and no file of configs/models has that name"
+    facts = known[name]
     config, unread = read_config(PUBLISHED[name], name)
     assert unread == ()
     assert config.model_type == facts["family"]

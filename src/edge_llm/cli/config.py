@@ -22,9 +22,9 @@ def add_parser(verbs: Any) -> None:
     config = verbs.add_parser(
         "config",
         help="show or change settings",
-        description="Show every setting, its value and where it comes from; with KEY and VALUE, "
-        "change one in the file. The command line comes before the environment (EDGE_LLM_KEY in "
-        "capitals), which comes before the file.",
+        description="Show every setting and, where one is set, its value and where it comes from; "
+        "with KEY and VALUE, change one in the file. The command line comes before the "
+        "environment (EDGE_LLM_KEY in capitals), which comes before the file.",
     )
     config.add_argument("key", nargs="?", metavar="KEY")
     config.add_argument("value", nargs="?", metavar="VALUE")

@@ -134,8 +134,10 @@ def _schema(given: str) -> dict[str, Any]:
     """Return the JSON schema of ``--schema``: an object that is written out, or in a file.
 
     Raises:
-        RequestError: the file cannot be read, or it is no JSON object.
+        RequestError: there is none, the file cannot be read, or it is no JSON object.
     """
+    if not given.strip():
+        raise RequestError("--schema is empty, expected a file or a JSON object")
     written = given.lstrip().startswith("{")
     source = "--schema" if written else given
     try:

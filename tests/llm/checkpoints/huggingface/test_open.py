@@ -398,7 +398,7 @@ def test_what_is_not_a_checkpoint(tmp_path: Path) -> None:
         (tmp_path / "two" / name).touch()
     cases = {
         tmp_path / "nowhere": "does not exist",
-        tmp_path: "has none of these; expected",
+        tmp_path: "holds no checkpoint; expected",
         tmp_path / "notes.txt": "is not a checkpoint",
         tmp_path / "two": "several .gguf files",
     }
