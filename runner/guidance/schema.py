@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_llm.errors import RequestError
+from edge_llm.runner.guidance.reasons import shown
 
 MOST_BYTES = 512 * 1024  # of a schema as JSON text
 _MOST_SCHEMAS = 10_000  # schemas in a schema
@@ -51,7 +52,6 @@ _REFUSED: dict[str, Any] = {
     "unevaluatedProperties": True,
     "uniqueItems": False,
 }
-KEYWORDS = frozenset(_ONE | _LISTS | _NAMED | _PLAIN | _REFUSED.keys())
 _DRAFTS = re.compile(r"https?://json-schema\.org/(draft-0[4-7]|draft/20(19-09|20-12))/schema#?")
 # Formats that tell a form what to show, and allow any text.
 _HINTS = frozenset(["binary", "directory-path", "file-path", "password", "path"])
@@ -69,6 +69,8 @@ _FORMATS = {
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
 }
+_TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
+_MOST_SHOWN = 100  # characters of a place in an error
 _COMBINING = frozenset(["$ref", "allOf", "anyOf", "oneOf"])
 # One line, with a blank behind colons and commas, as most that models have read: no place where one
 # could write blanks for ever, and all that is between two values is forced.
@@ -145,7 +147,7 @@ class _Preparation:
         return {"$schema": draft, **prepared}
 
     def _refuse(self, keyword: str, place: str, why: str) -> None:
-        where = f" at {place}" if place else ""
+        where = f" at {_place(place)}" if place else ""
         raise RequestError(f"the JSON schema's {keyword!r}{where} {why}", param=self._param)
 
     def _schema(self, schema: object, place: str) -> dict[str, Any] | bool:
@@ -153,7 +155,8 @@ class _Preparation:
             return schema
         if not isinstance(schema, Mapping):
             raise RequestError(
-                f"the JSON schema at {place} is {_kind(schema)}, expected an object or a boolean",
+                f"the JSON schema at {_place(place)} is {_kind(schema)}, "
+                "expected an object or a boolean",
                 param=self._param,
             )
         return self._object(schema, place)
@@ -218,6 +221,11 @@ class _Preparation:
             if kinds is not None and "string" not in ([kinds] if isinstance(kinds, str) else kinds):
                 return False
             return value not in _HINTS
+        if keyword == "type":
+            for kind in value if isinstance(value, list | tuple) else [value]:
+                if kind not in _TYPES:
+                    got = f"'{shown(kind)}'" if isinstance(kind, str) else _kind(kind)
+                    self._refuse(keyword, place, f"is {got}, expected one of: {', '.join(_TYPES)}")
         if keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
             self._refuse(keyword, place, "points outside the schema; nothing is fetched")
         if keyword == "minProperties" and isinstance(value, int | float) and value > 1:
@@ -228,6 +236,12 @@ class _Preparation:
         if any(abs(number) > _EXACT for number in _whole_numbers(value)):
             self._refuse(keyword, place, "has a whole number beyond 2**53, which is not exact")
         return True
+
+
+def _place(place: str) -> str:
+    """Return the end of a place, whose names are the caller's."""
+    cut = place if len(place) <= _MOST_SHOWN else f"...{place[3 - _MOST_SHOWN :]}"
+    return shown(cut, _MOST_SHOWN)
 
 
 def _kind(value: object) -> str:

@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "false": (False, "expected an object"),
     "no schema": ([1], "expected an object"),
     "no schema inside": (obj(a=3), "expected an object"),
-    "unknown type": ({"type": "dict"}, "Invalid type"),
+    "unknown type": ({"type": "dict"}, "expected one of: string"),
     "properties": ({"properties": [1]}, "'properties'"),
     "anyOf": ({"anyOf": {}}, "'anyOf'"),
     "not JSON": ({"const": {1, 2}}, "not JSON"),
