@@ -44,6 +44,8 @@ from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
+STOPPED = "the engine was stopped"
+
 _log = logging.getLogger(__name__)
 
 
@@ -79,15 +81,15 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="edge-llm-engine", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End all requests with an error event, then the thread and the executor. The step that is
-        running is waited for. From any thread; more than one call is fine. In a forked child it
-        does nothing: the thread and its requests are the parent's."""
+    def stop(self, why: str = STOPPED) -> None:
+        """End all requests with an error event that says ``why``, then the thread and the executor.
+        The step that is running is waited for. From any thread; more than one call is fine. In a
+        forked child it does nothing: the thread and its requests are the parent's."""
         if self._queue.forked:
             return
-        self._queue.close()
+        self._queue.close(why)
         if self._thread is None:
-            self._shut_down(GenerationError("the engine was stopped"))
+            self._shut_down(GenerationError(self._queue.why))
         elif self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -472,11 +474,11 @@ class Engine:
     # ---- the thread ----
 
     def _run(self) -> None:
-        error: BaseException = GenerationError("the engine was stopped")
         try:
             while not self._queue.closed:
                 if not self.step():
                     self._queue.wait()
+            error: BaseException = GenerationError(self._queue.why)
         except BaseException as fault:
             _log.critical("the engine's thread failed", exc_info=fault)
             error = fault
@@ -484,7 +486,7 @@ class Engine:
             self._shut_down(error)
 
     def _shut_down(self, error: BaseException) -> None:
-        self._queue.close()
+        self._queue.close(STOPPED)
         arrived, _ = self._queue.take()
         self._live.update(dict.fromkeys(arrived))
         self._fail_all(error)

@@ -20,6 +20,7 @@ class RequestQueue:
         self._arrivals = 0
         self._cancelled = False
         self.closed = False
+        self.why = ""  # it is closed
 
     def __len__(self) -> int:
         return len(self._arrived)
@@ -47,7 +48,7 @@ class RequestQueue:
         self.check_process()
         with self._changed:
             if self.closed:
-                raise GenerationError("the engine was stopped")
+                raise GenerationError(self.why)
             sequence.arrival = self._arrivals
             self._arrivals += 1
             self._arrived.append(sequence)
@@ -61,9 +62,10 @@ class RequestQueue:
             self._cancelled = True
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Take no more requests."""
+    def close(self, why: str) -> None:
+        """Take no more requests; those that come are told ``why``, by the first call."""
         with self._changed:
+            self.why = self.why or why
             self.closed = True
             self._changed.notify_all()
 

@@ -174,6 +174,10 @@ def embedding(
     )
 
 
+def _shown(number: int) -> str:
+    return str(number) if abs(number) < 2**64 else "a number of more than 64 bits"
+
+
 def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
     if not isinstance(token_ids, Iterable):
         raise RequestError(
@@ -183,19 +187,22 @@ def _checked(token_ids: Iterable[int], vocab: int) -> array[int]:
     if known and min(token_ids) >= 0 and max(token_ids) < vocab:
         return array("i", token_ids)  # fast: each choice of a request has the same
     tokens = array("i")
-    for index, token in enumerate(token_ids):  # ids stay out of messages: servers repeat no prompts
+    for index, token in enumerate(token_ids):  # ids that are some stay out of messages
         try:
             number = operator.index(token)
         except TypeError:
             number = None
         if number is None or isinstance(token, bool):
             raise RequestError(
-                f"token {index} of the prompt is a {type(token).__name__}, expected a whole number",
+                f"the token at position {index} of the prompt is a {type(token).__name__}, "
+                "expected a whole number",
                 param="prompt",
             )
         if not 0 <= number < vocab:
             raise RequestError(
-                f"token {index} of the prompt is outside the vocabulary of {vocab}", param="prompt"
+                f"the token at position {index} of the prompt is {_shown(number)}, outside the "
+                f"vocabulary of {vocab}",
+                param="prompt",
             )
         tokens.append(number)
     if not tokens:
@@ -207,8 +214,8 @@ def _check_scored(tokens: array[int], sampleable: int) -> None:
     for index, token in enumerate(tokens):
         if token >= sampleable:
             raise RequestError(
-                f"token {index} of the prompt is padding of the vocabulary and has no "
-                f"log-probability; the tokenizer has {sampleable} tokens",
+                f"the token at position {index} of the prompt is padding of the vocabulary and "
+                f"has no log-probability; the tokenizer has {sampleable} tokens",
                 param="prompt",
             )
 

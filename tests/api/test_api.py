@@ -95,7 +95,7 @@ def test_padding_of_the_vocabulary_cannot_be_scored(llm: edge_llm.LLM) -> None:
     padding = llm.tokenizer.size
     assert padding < llm.program.plan.vocab
     assert llm.generate([1, padding], greedy(2, ignore_eos=True)).token_ids
-    with pytest.raises(RequestError, match="token 1 of the prompt is padding"):
+    with pytest.raises(RequestError, match="at position 1 of the prompt is padding"):
         llm.prompt_logprobs([1, padding])
     with pytest.raises(RequestError, match="prompt_logprobs"):
         llm.prompt_logprobs([1, 2], top=21)
@@ -213,6 +213,9 @@ def test_errors_come_from_the_call_itself(llm: edge_llm.LLM) -> None:
         llm.stream("Once", stop=["a", ""])
     with pytest.raises(RequestError, match="chunk"):
         llm.logits([1, 2], chunk=0)
+    with pytest.raises(RequestError, match="of type str, expected token ids") as told:
+        llm.logits("abc")  # type: ignore[arg-type]
+    assert told.value.hint == "llm.tokenizer.encode(text) gives them"
     with pytest.raises(ContextLengthError):
         llm.logits([1] * 257)
 
@@ -243,9 +246,9 @@ def test_close_ends_what_runs_and_refuses_more(tiny_program) -> None:
     next(running)
     llm.close()
     llm.close()
-    with pytest.raises(GenerationError, match="stopped"):
+    with pytest.raises(GenerationError, match="this LLM is closed"):
         list(running)
-    with pytest.raises(GenerationError, match="stopped"):
+    with pytest.raises(GenerationError, match="this LLM is closed"):
         llm.generate("Once")
 
 

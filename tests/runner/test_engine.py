@@ -254,8 +254,10 @@ def test_what_can_never_run_is_refused(bench) -> None:
     assert "an answer needs at least one more" in str(raised.value)
     with pytest.raises(RequestError, match="no tokens"):
         small.submit([])
-    with pytest.raises(RequestError, match="token 1 of the prompt is outside the vocabulary of 97"):
-        small.submit([96, 98])
+    outside = "the token at position 1 of the prompt is {}, outside the vocabulary of 97"
+    for token, shown in ((98, "98"), (-1, "-1"), (10**30, "a number of more than 64 bits")):
+        with pytest.raises(RequestError, match=outside.format(shown)):
+            small.submit([96, token])
     with pytest.raises(RequestError, match="logit_bias"):
         small.submit([1], logit_bias={97: 1.0})
     assert not small.engine.step()
@@ -263,7 +265,9 @@ def test_what_can_never_run_is_refused(bench) -> None:
 
 @pytest.mark.parametrize("token", [1.5, 1.0, True, "1", None, np.float32(1), np.bool_(True)])
 def test_what_is_no_whole_number_is_no_token(bench, token: object) -> None:
-    with pytest.raises(RequestError, match=r"token 1 of the prompt is a .*, expected a whole"):
+    with pytest.raises(
+        RequestError, match=r"at position 1 of the prompt is a .*, expected a whole"
+    ):
         bench().submit([3, token])
 
 

@@ -75,8 +75,10 @@ def read_gguf_file(path: Path) -> GGUFFile:
         CheckpointError: unreadable, truncated, or not a GGUF file of a known version.
     """
     try:
+        if path.stat().st_size == 0:  # which cannot be mapped
+            raise CheckpointError(f"{path} is empty", hint="fetch the file again")
         data = np.memmap(path, dtype=np.uint8, mode="r")
-    except (OSError, ValueError) as exc:  # ValueError: an empty file
+    except (OSError, ValueError) as exc:
         raise CheckpointError(f"{path} cannot be mapped: {exc}") from exc
     cursor = _Cursor(path, data.data)
     if bytes(cursor.take(4)) != MAGIC:

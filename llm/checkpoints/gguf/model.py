@@ -64,6 +64,22 @@ class GGUFModel:
         """Return a tensor's shape, outermost first."""
         return self.entry(name).shape
 
+    def check_complete(self) -> None:
+        """Check that every part is as long as its tensors need.
+
+        Raises:
+            CheckpointError: one is not, as a download that was broken off.
+        """
+        for part in self.parts:
+            entries = (entry for entry in part.tensors.values() if entry.type in BLOCK_FORMATS)
+            need = max((entry.offset + _stored_bytes(entry) for entry in entries), default=0)
+            if need > len(part.data):
+                raise CheckpointError(
+                    f"{part.path} is truncated: it needs {need} bytes and has {len(part.data)}",
+                    hint="the file was cut short, by a download that broke off perhaps: fetch it "
+                    "again",
+                )
+
     def problem(self, name: str) -> str | None:
         """Return why a tensor cannot be decoded (an unknown type, or bytes that are not all there),
         or None."""

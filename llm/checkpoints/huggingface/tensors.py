@@ -23,6 +23,10 @@ INDEX = "model.safetensors.index.json"
 
 Shape = tuple[int, ...]
 _COMPARED = 2**24  # bytes
+_PARTIAL = (
+    "its size is not what its header says: it was cut short, by a download that broke off perhaps; "
+    "fetch it again"
+)
 
 # The format's name of a dtype -> bits of an element.
 BITS = {
@@ -232,4 +236,8 @@ def _open(path: Path) -> safe_open:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError) as exc:
         refuse_pointer(path)
-        raise CheckpointError(f"{path} is not a safetensors file: {exc}") from exc
+        partial = "not fully covered" in str(exc)  # by the tensors that the header lists
+        raise CheckpointError(
+            f"{path} is not a {'whole ' if partial else ''}safetensors file: {exc}",
+            hint=_PARTIAL if partial else None,
+        ) from exc

@@ -60,7 +60,8 @@ class LLM:
         self._preparation = Preparation(program, engine.facts, tokenizer)
         self._retrieval = Retrieval(program, engine, tokenizer)
         engine.start()
-        self._stop_engine = weakref.finalize(self, engine.stop)  # also at exit of the process
+        # also at exit of the process
+        self._stop_engine = weakref.finalize(self, engine.stop, "this LLM is closed")
 
     def __repr__(self) -> str:
         scheme = self.program.documents.recipe.get("scheme", "unknown scheme")

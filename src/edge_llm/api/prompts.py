@@ -91,6 +91,12 @@ def token_ids_of(ids: Any, context: int) -> list[int]:
         RequestError: these are not whole numbers.
     """
     if isinstance(ids, str | bytes | bytearray) or not isinstance(ids, Iterable):
+        if isinstance(ids, str):
+            raise RequestError(
+                "a prompt is of type str, expected token ids",
+                param="prompt",
+                hint="llm.tokenizer.encode(text) gives them",
+            )
         raise RequestError(
             f"a prompt is of type {type(ids).__name__}, expected text or token ids", param="prompt"
         )

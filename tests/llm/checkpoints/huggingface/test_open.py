@@ -279,7 +279,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "truncated data": (
         lambda f: truncate(f / "model.safetensors", 5000),
-        "is not a safetensors file",
+        "is not a whole safetensors file",
     ),
     "truncated header": (
         lambda f: truncate(f / "model.safetensors", 20),
