@@ -64,7 +64,7 @@ ROWS: dict[str, str] = {
     "request id on every reply": "access::request_ids_differ",
     "nothing is echoed": (
         "http_errors::nothing_of_a_prompt_is_echoed_or_logged "
-        "real_program::what_is_refused_is_not_repeated"
+        "real_program::an_id_that_is_no_token"
     ),
     "chat: choice, message, chunks": (
         "chat_route::the_whole_reply chat_route::the_streamed_reply "
