@@ -63,8 +63,7 @@ ROWS: dict[str, str] = {
     ),
     "request id on every reply": "access::request_ids_differ",
     "nothing is echoed": (
-        "http_errors::nothing_of_a_prompt_is_echoed_or_logged "
-        "real_program::an_id_that_is_no_token"
+        "http_errors::nothing_of_a_prompt_is_echoed_or_logged real_program::an_id_that_is_no_token"
     ),
     "chat: choice, message, chunks": (
         "chat_route::the_whole_reply chat_route::the_streamed_reply "
