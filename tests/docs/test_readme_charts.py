@@ -95,8 +95,9 @@ def test_the_data_are_those_of_the_page() -> None:
                 if value is None:
                     assert text == "-"
                 else:
-                    number = f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-                    assert text.split()[0] == number
+                    # Both are rounded, the page's to fewer digits.
+                    allowed = 0.6 if value >= 100 else 0.06
+                    assert abs(float(text.split()[0]) - value) < allowed
 
 
 def test_a_machine_that_slows_down_changes_no_order_of_depths() -> None:
