@@ -67,8 +67,8 @@ def open_gguf(path: Path) -> Checkpoint:
     """
     model = read_gguf_model(path)
     metadata, family = model.metadata, gguf_family(model)
-    config = gguf_config(model, family)
     model.check_complete()
+    config = gguf_config(model, family)
     names = {
         _parameter_name(name, family): name for name in model.owners if name not in ROPE_TABLES
     }

@@ -305,7 +305,7 @@ MODEL: dict[str, tuple[bytes, type[EdgeLLMError], str]] = {
     "a table of great size": (
         phi3(ORIGINAL, tables=(tensor("rope_factors_long.weight", (2**40,)), FACTORS[1])),
         CheckpointError,
-        "truncated: 'rope_factors_long.weight'",
+        "is truncated: it needs",
     ),
     "a table of two dimensions": (
         phi3(ORIGINAL, tables=(tensor("rope_factors_long.weight", (2, 2)), FACTORS[1])),
@@ -341,7 +341,7 @@ MODEL: dict[str, tuple[bytes, type[EdgeLLMError], str]] = {
     "rope table beyond the file": (
         document(PAIRS, (*TENSORS, tensor("rope_freqs.weight", (2,), 0, 2**40)), data=DATA),
         CheckpointError,
-        "truncated: 'rope_freqs.weight'",
+        "is truncated: it needs",
     ),
 }
 
