@@ -67,8 +67,8 @@ def text_config(values: Mapping[str, object], where: str) -> Mapping[str, object
     inner = values.get("text_config")
     if not isinstance(inner, Mapping):
         raise ConfigError(f"{where}: text_config: got {shorten(inner)}, expected an object")
-    tied = values.get("tie_word_embeddings")
-    return inner if tied is None else {"tie_word_embeddings": tied, **inner}
+    tied = values.get("tie_word_embeddings")  # of the whole model, whose head it is
+    return inner if tied is None else {**inner, "tie_word_embeddings": tied}
 
 
 def _model_types() -> list[str]:

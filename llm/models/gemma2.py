@@ -9,30 +9,20 @@ from edge_llm.llm.models.layers import (
     Attention,
     CacheShape,
     GatedMLP,
-    SandwichBlock,
-    decoder,
     gelu_tanh,
+    sandwich_decoder,
 )
 
 
 def build(config: Gemma2Config, cache: CacheShape) -> nn.Module:
     """Return the module; its parameters are not initialized."""
-    dim, eps = config.hidden_size, config.rms_norm_eps
+    dim, ffn = config.hidden_size, config.intermediate_size
 
-    def block(layer: int) -> nn.Module:
-        attention = Attention(
-            dim,
-            config.attention(layer),
-            cache,
-            bias=config.attention_bias,
-        )
-        mlp = GatedMLP(dim, config.intermediate_size, activation=gelu_tanh)
-        return SandwichBlock(dim, eps, attention=attention, mlp=mlp)
-
-    return decoder(
+    return sandwich_decoder(
         config,
         cache,
-        block,
+        lambda layer: Attention(dim, config.attention(layer), cache, bias=config.attention_bias),
+        lambda layer: GatedMLP(dim, ffn, activation=gelu_tanh),
         embedding_scale=dim**0.5,
         logits_cap=config.final_logit_softcapping,
     )

@@ -10,32 +10,30 @@ from edge_llm.llm.models.layers import (
     CacheShape,
     GatedMLP,
     RMSNorm,
-    SandwichBlock,
-    decoder,
     gelu_tanh,
+    sandwich_decoder,
 )
 
 
 def build(config: Gemma3TextConfig, cache: CacheShape) -> nn.Module:
     """Return the module; its parameters are not initialized."""
-    dim, eps = config.hidden_size, config.rms_norm_eps
+    dim, ffn = config.hidden_size, config.intermediate_size
 
-    def block(layer: int) -> nn.Module:
-        attention = Attention(
+    def attention(layer: int) -> nn.Module:
+        return Attention(
             dim,
             config.attention(layer),
             cache,
             bias=config.attention_bias,
-            q_norm=RMSNorm(config.head_dim, eps),
-            k_norm=RMSNorm(config.head_dim, eps),
+            q_norm=RMSNorm(config.head_dim, config.rms_norm_eps),
+            k_norm=RMSNorm(config.head_dim, config.rms_norm_eps),
         )
-        mlp = GatedMLP(dim, config.intermediate_size, activation=gelu_tanh)
-        return SandwichBlock(dim, eps, attention=attention, mlp=mlp)
 
-    return decoder(
+    return sandwich_decoder(
         config,
         cache,
-        block,
+        attention,
+        lambda layer: GatedMLP(dim, ffn, activation=gelu_tanh),
         embedding_scale=dim**0.5,
         logits_cap=config.final_logit_softcapping,
     )

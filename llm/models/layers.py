@@ -304,6 +304,27 @@ def decoder(
     )
 
 
+def sandwich_decoder(
+    config: DecoderConfig,
+    cache: CacheShape,
+    attention: Callable[[int], nn.Module],
+    mlp: Callable[[int], nn.Module],
+    *,
+    embedding_scale: float,
+    logits_cap: float | None,
+) -> Decoder:
+    """Return a decoder of ``SandwichBlock``s, for whose layers ``attention`` and ``mlp`` build the
+    parts that families vary. The rest as in `Decoder`."""
+    dim, eps = config.hidden_size, config.rms_norm_eps
+    return decoder(
+        config,
+        cache,
+        lambda layer: SandwichBlock(dim, eps, attention=attention(layer), mlp=mlp(layer)),
+        embedding_scale=embedding_scale,
+        logits_cap=logits_cap,
+    )
+
+
 def prenorm_decoder(
     config: DecoderConfig,
     cache: CacheShape,

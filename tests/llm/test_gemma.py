@@ -336,6 +336,14 @@ def with_eyes(folder: Path, version: int) -> tuple[Path, Any]:
     return folder, model
 
 
+@pytest.mark.parametrize("outer", [True, False])
+def test_the_whole_model_says_whether_its_head_is_tied(outer: bool) -> None:
+    values = {"model_type": "gemma3", "tie_word_embeddings": outer}
+    inner = {**GEMMA3, "tie_word_embeddings": not outer}
+    config, _ = read_config({**values, "text_config": inner}, "config.json")
+    assert config.tie_word_embeddings is outer
+
+
 def test_a_wrapper_without_a_text_model() -> None:
     with pytest.raises(ConfigError, match="text_config: got None, expected an object"):
         read_config({"model_type": "gemma3"}, "config.json")
