@@ -1,4 +1,4 @@
-"""What a word that is not known may have been meant for."""
+"""Known words that an unknown one may have been meant for."""
 
 from __future__ import annotations
 

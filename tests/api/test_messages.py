@@ -1,4 +1,4 @@
-"""What messages of a chat may be, told before the template sees them."""
+"""Messages of a chat are checked before the template sees them."""
 
 from __future__ import annotations
 

@@ -111,9 +111,11 @@ def _controls_of(tokenizer: Tokenizer, template: ChatTemplate) -> _Controls:
     known = _prepared.get(template)
     if known is not None and known.owner is tokenizer:
         return known
-    # White space is nobody's mark: Gemma adds tokens for lines and runs of spaces.
     written = frozenset(
-        text for text in tokenizer.added_texts if text in template.source and text.strip(" ▁\n\t")
+        text
+        for text in tokenizer.added_texts
+        # White space is nobody's mark: Gemma adds tokens for lines and runs of spaces.
+        if text in template.source and text.replace("▁", " ").strip()
     )
     specials = tokenizer.special_texts.keys()
     others = written - specials

@@ -190,9 +190,9 @@ def remove(name: str) -> Removed:
 
 
 def _to_remove(name: str) -> StoredProgram | Model:
-    programs = list_programs()
+    programs, file = list_programs(), _file_meant(name)
     for program in programs:
-        if program.path == _file_meant(name):
+        if program.path == file:
             return program
     path = expand(name)
     if path.suffix == SUFFIX and path.exists():

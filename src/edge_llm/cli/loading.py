@@ -62,8 +62,11 @@ def _check_set_context(path: Path) -> None:
     from edge_llm.catalogue import read_settings
     from edge_llm.program.summary import summary_of
 
-    found, most = read_settings().get("context"), summary_of(path).context
-    if found is not None and most is not None and int(found.value) > most:
+    found = read_settings().get("context")
+    if found is None:
+        return
+    most = summary_of(path).context
+    if most is not None and int(found.value) > most:
         raise ConfigError(
             f"the setting `context` of {found.origin} is {found.value}, {path.stem} allows at most "
             f"{most}",
