@@ -100,7 +100,7 @@ class Builder:
         """Make a value that holds queries, keys and values side by side."""
         widths = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
         q, k, v = self._op("split", (qkv,), widths)
-        self._states.append(State(f"state.{len(self._states)}", kv_heads, head_dim, head_dim))
+        self._states.append(State.kv(f"state.{len(self._states)}", kv_heads, head_dim, head_dim))
         return self._op(
             "attention",
             (q, k, v, POSITIONS, SEQUENCES),

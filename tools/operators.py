@@ -21,16 +21,21 @@ from edge_llm.program.plan import INPUT_NAMES
 ROOT = Path(__file__).parents[1]
 NOTE = "Generated from src/edge_llm/program/ops.py by tools/operators.py: change it there."
 BEGIN, END = "<!-- operators: generated -->", "<!-- end of operators -->"
-# Where the core finds the number behind a name; variables follow.
-_FACTS = ("state.heads", "state.k_dim", "state.v_dim", "context")
-_FIRST_FACT, _FIRST_VARIABLE = ops.MAX_INTS, ops.MAX_INTS + len(_FACTS)
+# Where the core finds the number behind a name: sizes of the state, these facts, variables.
+_FACTS = ("state.window", "context")
+_FIRST_SIZE = ops.MAX_INTS
+_FIRST_FACT = _FIRST_SIZE + ops.MAX_STATE_SIZES
+_FIRST_VARIABLE = _FIRST_FACT + len(_FACTS)
 
 
 def abi_header() -> str:
     """Return the C header of array sizes and operator numbers."""
-    sizes = ("INPUTS", "OUTPUTS", "WEIGHTS", "STATES", "INTS", "FLOATS")
+    sizes = ("INPUTS", "OUTPUTS", "WEIGHTS", "STATES", "INTS", "FLOATS", "STATE_SIZES", "TAPS")
     lines = [f"// {NOTE}", "#pragma once", ""]
     lines += [f"#define EDGE_MAX_{name} {getattr(ops, f'MAX_{name}')}" for name in sizes]
+    lines += ["", "typedef enum edge_state_kind {"]
+    lines += [f"  EDGE_STATE_{kind.upper()} = {i}," for i, kind in enumerate(ops.STATE_KINDS)]
+    lines += ["} edge_state_kind;"]
     lines += ["", "typedef enum edge_op {"]
     lines += [f"  EDGE_OP_{name.upper()} = {spec.code}," for name, spec in OPS.items()]
     return "\n".join([*lines, "} edge_op;", ""])
@@ -58,13 +63,25 @@ def core_header() -> str:
         "#define EDGE_ELEMENTWISE(X) "
         + " ".join(f"X({name})" for name, spec in OPS.items() if spec.elementwise),
         "",
-        "// Places of attributes among an instruction's ints or floats.",
+        "// Places of sizes in a state of each kind.",
     ]
+    for kind, sizes in ops.STATE_SIZES.items():
+        lines += [f"constexpr size_t k_{kind}_{item} = {i};" for i, item in enumerate(sizes)]
+    lines += ["", "// Places of attributes among an instruction's ints or floats."]
     for name, spec in OPS.items():
         for kind in ("int", "float"):
             names = [a.name for a in spec.attributes if a.kind == kind]
             lines += [f"constexpr size_t k_{name}_{item} = {i};" for i, item in enumerate(names)]
-    lines += ["", "// clang-format off", "constexpr OpRules kRules[kOpCount] = {"]
+    lines += [
+        "",
+        "// clang-format off",
+        "// By kind; of kinds that cannot be run without sizes.",
+        f"constexpr StateRules kStateRules[{len(ops.STATE_KINDS)}] = {{",
+    ]
+    for kind in ops.STATE_KINDS:
+        most = ops.STATE_SIZES.get(kind, {}).values()
+        lines.append(f'    {{"{kind}", {len(most)}, {{{", ".join(map(str, most))}}}}},')
+    lines += ["};", "constexpr OpRules kRules[kOpCount] = {"]
     lines += [_rules(name, spec) for name, spec in OPS.items()]
     return "\n".join([*lines, "};", "// clang-format on", "", "}  // namespace edge", ""])
 
@@ -94,6 +111,7 @@ def _shown(operand: Operand) -> str:
 def _rules(name: str, spec: OpSpec) -> str:
     variables: dict[str, int] = {}
     ints = [a for a in spec.attributes if a.kind == "int"]
+    state_sizes = [f"state.{size}" for size in ops.STATE_SIZES[spec.state]] if spec.state else []
 
     def product(text: str) -> str:
         constant, sources = 1, []
@@ -102,6 +120,8 @@ def _rules(name: str, spec: OpSpec) -> str:
                 constant *= int(factor)
             elif factor in (names := [a.name for a in ints]):
                 sources.append(names.index(factor))
+            elif factor in state_sizes:
+                sources.append(_FIRST_SIZE + state_sizes.index(factor))
             elif factor in _FACTS:
                 sources.append(_FIRST_FACT + _FACTS.index(factor))
             else:
@@ -136,9 +156,11 @@ def _rules(name: str, spec: OpSpec) -> str:
         ]
     )
     ranges = listed([f"{{{int(a.low)}, {int(a.high)}}}" for a in ints])
-    flags = [spec.output is None, spec.state is not None, spec.elementwise, spec.in_place]
+    flags = [spec.output is None, spec.elementwise, spec.in_place]
+    state = -1 if spec.state is None else ops.STATE_KINDS.index(spec.state)
     return (
-        f'    {{"{name}", {", ".join(str(flag).lower() for flag in flags)},\n     {inputs},\n'
+        f'    {{"{name}", {", ".join(str(flag).lower() for flag in flags)}, {state},\n'
+        f"     {inputs},\n"
         f"     {weights},\n     {made},\n     {ranges},\n     {where}}},"
     )
 

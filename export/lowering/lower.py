@@ -115,7 +115,7 @@ class _Lowering:
         _, heads, head_dim = q.meta["val"].shape
         kv_heads = k.meta["val"].shape[1]
         layer = self._constants[k_cache.name].rpartition(".")[0]
-        state = self._builder.state(State(layer, kv_heads, head_dim, head_dim, int(window)))
+        state = self._builder.state(State.kv(layer, kv_heads, head_dim, head_dim, int(window)))
         self._emit(
             node,
             "attention",
@@ -128,6 +128,19 @@ class _Lowering:
                 "scale": float(scale),
                 "softcap": float(softcap),
             },
+        )
+
+    def causal_conv(self, node: Node) -> None:
+        x, weight, bias, cache, positions, sequences = _arguments(node)
+        width, taps = weight.meta["val"].shape
+        name = self._constants[cache.name].rpartition(".")[0]
+        self._emit(
+            node,
+            "causal_conv",
+            [x, positions, sequences],
+            weights=[self._vector(weight), -1 if bias is None else self._vector(bias)],
+            state=self._builder.state(State.rows(name, width, taps)),
+            attributes={"taps": taps},
         )
 
     def softcap(self, node: Node) -> None:
@@ -273,6 +286,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         _ATEN.rms_norm.default: _Lowering.rms_norm,
         torch.ops.edge.rope.default: _Lowering.rope,
         torch.ops.edge.attention.default: _Lowering.attention,
+        torch.ops.edge.causal_conv.default: _Lowering.causal_conv,
         torch.ops.edge.softcap.default: _Lowering.softcap,
         _ATEN.silu.default: _Lowering.silu,
         _ATEN.sigmoid.default: _Lowering.sigmoid,

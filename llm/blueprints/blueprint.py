@@ -17,6 +17,7 @@ from edge_llm.llm.blueprints.quantities import Quantities, layer_kind, quantitie
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
+from edge_llm.program.ops import STATE_SIZES
 from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, Rows, State, Weight, layer_of
 
 # What a number in a blueprint is: itself, or the name of one of `quantities`.
@@ -76,9 +77,10 @@ class _Building:
         following = len(self._builder.values)
         state = -1
         if "state" in step:
-            name, *sizes = step["state"]
-            heads, k_dim, v_dim, window = _ints(sizes, known)
-            state = self._builder.state(State(_placed(name, layer), heads, k_dim, v_dim, window))
+            kind, name, *numbers = step["state"]
+            *sizes, window = _ints(numbers, known)
+            named = dict(zip(STATE_SIZES[kind], sizes, strict=True))
+            state = self._builder.state(State(_placed(name, layer), kind, named, window))
         self._builder.emit(
             step["op"],
             [
@@ -152,8 +154,10 @@ class _Drawing:
             step["weights"] = [self._weight(index) for index in instruction.weights]
         if instruction.state >= 0:
             state = plan.states[instruction.state]
-            sizes = (state.heads, state.k_dim, state.v_dim)
-            step["state"] = [self._open(state.name), *map(self._name, sizes), "window"]
+            sizes = map(self._name, state.sizes.values())
+            # The window of an attention is 0 where there is none, which is no name.
+            window = "window" if state.kind == "kv" else self._name(state.window)
+            step["state"] = [state.kind, self._open(state.name), *sizes, window]
         if instruction.attributes:
             step["attributes"] = {
                 name: self._name(value) for name, value in instruction.attributes.items()

@@ -1,4 +1,4 @@
-"""The three operators that ATen cannot say well, registered as ``torch.ops.edge``.
+"""The operators that ATen cannot say well, registered as ``torch.ops.edge``.
 
 The bodies here are the definition of their meaning, written for clarity. They run in eager mode
 and are never traced: ``torch.export`` keeps each call as one node, with the cache a buffer that the
@@ -84,6 +84,51 @@ def softcap(x: torch.Tensor, cap: float) -> torch.Tensor:
 
 @softcap.register_fake
 def _(x: torch.Tensor, cap: float) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("edge::causal_conv", mutates_args=("cache",))
+def causal_conv(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    cache: torch.Tensor,
+    positions: torch.Tensor,
+    sequences: torch.Tensor,
+) -> torch.Tensor:
+    """Writes x at (sequence, position), then convolves each column over the rows of its sequence,
+    which are read back from the cache; those before position 0 count as zeros.
+
+    Args:
+        x: (T, W).
+        weight: (W, L), the tap of the token's own row last.
+        bias: (W,) or None.
+        cache: (slots, context, W) float32; mutated.
+        positions: (T,) int64, as in `attention`.
+        sequences: (T,) int64, the slot of each token.
+
+    Returns:
+        (T, W) in the dtype of x.
+    """
+    cache[sequences, positions] = x.to(cache.dtype)
+    out = x.new_zeros(x.shape) if bias is None else bias.expand_as(x).clone()
+    taps = weight.shape[1]
+    for tap in range(taps):
+        seen = positions - (taps - 1 - tap)
+        rows = cache[sequences, seen.clamp(min=0)].to(x.dtype)
+        out += weight[:, tap] * rows.where((seen >= 0).unsqueeze(1), 0.0)
+    return out
+
+
+@causal_conv.register_fake
+def _(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    cache: torch.Tensor,
+    positions: torch.Tensor,
+    sequences: torch.Tensor,
+) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 

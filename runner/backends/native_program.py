@@ -12,7 +12,7 @@ from edge_llm import abi
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
 from edge_llm.program.hidden import hidden_tail
-from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS
+from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS, STATE_SIZES
 from edge_llm.program.plan import Instruction, Plan, Value
 from edge_llm.runner.executor import Limits
 
@@ -89,9 +89,7 @@ def native_states(plan: Plan) -> ctypes.Array[abi.State]:
         *(
             abi.State(
                 STATE_KINDS.index(state.kind),
-                state.heads,
-                state.k_dim,
-                state.v_dim,
+                (*(state.sizes[size] for size in STATE_SIZES[state.kind]),),
                 state.window,
                 group_of[number],
             )

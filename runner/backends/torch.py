@@ -28,6 +28,7 @@ from edge_llm.program.plan import (
     TOKENS,
     Instruction,
     Plan,
+    State,
     Weight,
 )
 from edge_llm.runner.backends.reference_sampler import sample_rows
@@ -127,24 +128,17 @@ class TorchExecutor:
             if weight.tensor not in unpacked:
                 unpacked[weight.tensor] = self._unpack(weight, weights[weight.tensor])
         self._weights = [unpacked[weight.tensor] for weight in plan.weights]
-        dtype = limits.kv_dtype
-        self._keys, self._values = (
-            [
+        self._pages = [  # by state: what it keeps, [blocks, BLOCK_SIZE, ..] each
+            tuple(
                 torch.zeros(
-                    (
-                        limits.blocks[self._groups[number]],
-                        BLOCK_SIZE,
-                        state.heads,
-                        # An int8 row ends with the four bytes of its scale.
-                        kv_row_bytes(state.k_dim, dtype) // _CACHES[dtype].itemsize,
-                    ),
-                    dtype=_CACHES[dtype],
+                    (limits.blocks[self._groups[number]], BLOCK_SIZE, *shape),
+                    dtype=dtype,
                     device=device,
                 )
-                for number, state in enumerate(plan.states)
-            ]
-            for _ in range(2)
-        )
+                for shape, dtype in _kept(state, limits.kv_dtype)
+            )
+            for number, state in enumerate(plan.states)
+        ]
         self._last_use = {
             number: index for index, op in enumerate(plan.instructions) for number in op.inputs
         }
@@ -204,8 +198,8 @@ class TorchExecutor:
     def copy_block(self, group: int, source: int, target: int) -> None:
         """Copy a whole block of a group of states."""
         for state in self._plan.groups[group].states:
-            for cache in (self._keys[state], self._values[state]):
-                cache[target] = cache[source]
+            for pages in self._pages[state]:
+                pages[target] = pages[source]
 
     def read_value(self, value: int) -> Float32:
         """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
@@ -216,7 +210,7 @@ class TorchExecutor:
 
     def close(self) -> None:
         """Free weights and blocks."""
-        for held in (self._weights, self._keys, self._values, self._trace):
+        for held in (self._weights, self._pages, self._trace):
             held.clear()
 
     def _unpack(self, weight: Weight, data: NDArray[np.uint8]) -> _Matrix:
@@ -251,6 +245,8 @@ class TorchExecutor:
         if op.op == "attention":
             return [self._attention(op, inputs, batch)]
         weights = [self._weights[index] if index >= 0 else None for index in op.weights]
+        if op.op == "causal_conv":
+            return [self._causal_conv(op, inputs[0], weights, batch)]
         return _OPERATORS[op.op](self._plan, op, inputs, weights)
 
     def _attention(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
@@ -261,7 +257,7 @@ class TorchExecutor:
         q = inputs[0].reshape(total, heads, head_dim)  # (T, H, D)
         k = inputs[1].reshape(total, kv_heads, head_dim)
         v = inputs[2].reshape(total, kv_heads, head_dim)
-        keys, values = self._keys[op.state], self._values[op.state]
+        keys, values = self._pages[op.state]
         tables = batch.block_tables[self._groups[op.state]]
         window = self._plan.states[op.state].window
         out = torch.empty_like(q)
@@ -282,6 +278,40 @@ class TorchExecutor:
             v_all = _from_cache(values[read].flatten(0, 1)[: end - begin])
             out[mine] = _attend(op, window, q[mine], k_all, v_all, positions - begin)
         return out.reshape(total, heads * head_dim)
+
+    def _causal_conv(
+        self, op: Instruction, x: Tensor, weights: list[_Matrix | None], batch: Batch
+    ) -> Tensor:
+        (pages,) = self._pages[op.state]
+        table, sequences, positions = (
+            torch.from_numpy(np.array(array)).to(self._device).long()
+            for array in (
+                batch.block_tables[self._groups[op.state]],
+                batch.sequences,
+                batch.positions,
+            )
+        )
+        pages[table[sequences, positions // BLOCK_SIZE], positions % BLOCK_SIZE] = x
+        taps, bias = _present(weights[0]).values, weights[1]
+        out = torch.zeros_like(x) if bias is None else bias.values.expand_as(x).clone()
+        for tap in range(taps.shape[1]):
+            seen = positions - (taps.shape[1] - 1 - tap)
+            there = (seen >= 0).nonzero().squeeze(1)
+            at = seen[there]
+            rows = pages[table[sequences[there], at // BLOCK_SIZE], at % BLOCK_SIZE]
+            out[there] += taps[:, tap] * rows
+        return out
+
+
+def _kept(state: State, kv_dtype: str) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Return the shape and type of each part of what a state keeps of a position."""
+    sizes = state.sizes
+    if state.kind == "rows":
+        return [((sizes["width"],), torch.float32)]
+    dtype = _CACHES[kv_dtype]
+    # An int8 row ends with the four bytes of its scale.
+    widths = (kv_row_bytes(sizes[name], kv_dtype) // dtype.itemsize for name in ("k_dim", "v_dim"))
+    return [((sizes["heads"], width), dtype) for width in widths]
 
 
 def _to_cache(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 11
+ABI_VERSION = 12
 MAX_LOGPROBS = 20
 
 
@@ -56,9 +56,7 @@ class Weight(Structure):
 class State(Structure):
     _fields_ = [
         ("kind", c_int32),
-        ("heads", c_int32),
-        ("k_dim", c_int32),
-        ("v_dim", c_int32),
+        ("sizes", c_int32 * ops.MAX_STATE_SIZES),
         ("window", c_int32),
         ("group", c_int32),
     ]

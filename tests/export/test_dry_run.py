@@ -75,7 +75,10 @@ def test_it_says_what_the_export_does(
     assert got["weights"] == [row | unknown for row in report["weights"]]
     assert document["plan"]["instructions"] == len(plan.instructions)
     state_bytes = sum(
-        2 * state.heads * state.k_dim * {"f16": 2, "f32": 4}[program.documents.model.kv_dtype]
+        2
+        * state.sizes["heads"]
+        * state.sizes["k_dim"]
+        * {"f16": 2, "f32": 4}[program.documents.model.kv_dtype]
         for state in plan.states
     )
     assert document["kv"]["bytes_per_token"] == state_bytes

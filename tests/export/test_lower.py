@@ -74,7 +74,7 @@ def test_the_plan_of_a_llama(toy_config: Callable[..., DecoderConfig], lowered_t
     plan = lowered_toy(toy_config(), Recipe()).plan
     check_plan(plan)
     assert describe(plan) == LLAMA.replace("\\\n", "").strip()
-    assert plan.states == (State("model.layers.0.self_attn.attend", 2, 16, 16),)
+    assert plan.states == (State.kv("model.layers.0.self_attn.attend", 2, 16, 16),)
     assert (plan.context, plan.vocab, plan.output) == (48, 80, 23)
 
 

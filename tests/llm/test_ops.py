@@ -1,4 +1,4 @@
-"""edge::rope and edge::attention against definitions written out in loops."""
+"""The operators of our own against definitions written out in loops."""
 
 from __future__ import annotations
 
@@ -62,6 +62,29 @@ def run(
 ) -> torch.Tensor:
     at, of = torch.tensor(positions), torch.tensor(sequences)
     return ops.attention(q, k, v, *cache, at, of, 0.3, window, softcap)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_causal_conv_is_the_textbook_over_steps_and_sequences(biased: bool) -> None:
+    x, weight = random(9, 5), random(5, 3, seed=1)
+    bias = random(5, seed=2) if biased else None
+    expected = torch.zeros(9, 5) if bias is None else bias.repeat(9, 1)
+    for i in range(9):
+        for back in range(min(3, i + 1)):
+            expected[i] += weight[:, 2 - back] * x[i - back]
+    cache = torch.full((SLOTS, CONTEXT, 5), torch.nan)
+    cache[:, 0] = 1e4  # garbage, which what lies before position 0 must not bring in
+
+    def run(rows: torch.Tensor, at: list[int], of: list[int]) -> torch.Tensor:
+        out: torch.Tensor = ops.causal_conv(
+            rows, weight, bias, cache, torch.tensor(at), torch.tensor(of)
+        )
+        return out
+
+    first = run(torch.cat((x[:4], x[:1])), [*range(4), 0], [2] * 4 + [0])
+    second = run(torch.cat((x[1:9], x[4:5])), [*range(1, 9), 4], [0] * 8 + [2])
+    torch.testing.assert_close(torch.cat((first[:4], second[8:])), expected[:5])
+    torch.testing.assert_close(torch.cat((first[4:], second[:8])), expected)
 
 
 @pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (3, 0.0), (0, 0.5), (1, 2.0)])

@@ -96,7 +96,7 @@ def make_plan() -> Plan:
         vocab=VOCAB,
         values=tuple(b.values),
         weights=tuple(b.weights),
-        states=(State("kv", 2, HEAD_DIM, HEAD_DIM),),
+        states=(State.kv("kv", 2, HEAD_DIM, HEAD_DIM),),
         instructions=tuple(b.instructions),
         output=output,
     )

@@ -115,17 +115,23 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("dims", lambda p: replace(p, values=(*p.values, matrix("T", 0)))),
     ("dims", lambda p: replace(p, values=(*p.values, matrix("T", 2**22 + 1)))),
     ("count", lambda p: replace(p, values=p.values * 10_000)),
-    ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State("b", 1, 8, 8)))),
+    ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State.kv("b", 1, 8, 8)))),
     ("name is taken", lambda p: replace(p, states=p.states * 2)),
-    ("heads", lambda p: replace(p, states=(State("kv", 0, 16, 16),))),
-    ("k_dim", lambda p: replace(p, states=(State("kv", 2, 512, 512),))),
-    ("v_dim", lambda p: replace(p, states=(State("kv", 2, 16, 8),))),
-    ("window", lambda p: replace(p, states=(State("kv", 2, 16, 16, -1),))),
+    ("heads", lambda p: replace(p, states=(State.kv("kv", 0, 16, 16),))),
+    ("k_dim", lambda p: replace(p, states=(State.kv("kv", 2, 512, 512),))),
+    ("v_dim", lambda p: replace(p, states=(State.kv("kv", 2, 16, 8),))),
+    ("window", lambda p: replace(p, states=(State.kv("kv", 2, 16, 16, -1),))),
     (
-        "is of kind fold, expected kv",
-        lambda p: replace(p, states=(State("kv", 2, 16, 16, kind="fold"),)),
+        "kind: 'fold' cannot be run yet",
+        lambda p: replace(p, states=(State("kv", "fold", {}),)),
     ),
-    ("kv_heads == state.heads", lambda p: replace(p, states=(State("kv", 4, 8, 8),))),
+    ("is of kind rows, expected kv", lambda p: replace(p, states=(State.rows("kv", 16, 3),))),
+    ("width", lambda p: replace(p, states=(State.rows("kv", 0, 3),))),
+    (
+        r"sizes: \['width'\], expected \['heads', 'k_dim', 'v_dim'\]",
+        lambda p: replace(p, states=(State("kv", "kv", {"width": 3}),)),
+    ),
+    ("kv_heads == state.heads", lambda p: replace(p, states=(State.kv("kv", 4, 8, 8),))),
     # weights
     ("name is taken", lambda p: replace(p, weights=(*p.weights, p.weights[0]))),
     ("no such format", weight("qkv", format=WeightFormat("i4", 16, "f16"))),
@@ -278,7 +284,7 @@ def test_query_heads_are_a_multiple_of_key_heads(parts: Any) -> None:
     hostile = replace(
         b,
         values=tuple(values),
-        states=(State("kv", 3, 16, 16),),
+        states=(State.kv("kv", 3, 16, 16),),
         instructions=(*b.instructions[: index + 1], new),
     )
     with pytest.raises(ProgramError, match="kv_heads divides heads"):

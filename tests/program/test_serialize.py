@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edge_llm.errors import ProgramError
+from edge_llm.program.plan import State
 from edge_llm.program.serialize import (
     documents_from_metadata,
     documents_to_metadata,
@@ -21,6 +22,11 @@ Edit = Callable[[dict[str, Any]], object]
 
 def test_plan_survives_the_round_trip(parts: Any) -> None:
     assert plan_from_text(plan_to_text(parts.plan)) == parts.plan
+
+
+def test_states_of_each_kind_survive_the_round_trip(parts: Any) -> None:
+    states = (State.kv("a", 2, 16, 16, 70), State.rows("b", 64, 3))
+    assert plan_from_text(plan_to_text(replace(parts.plan, states=states))).states == states
 
 
 def test_documents_survive_the_round_trip(parts: Any) -> None:

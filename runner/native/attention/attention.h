@@ -29,7 +29,6 @@ enum class KvType : int32_t { f32, f16, i8 };
 struct KvState {
   int32_t kv_heads = 0, head_dim = 0;
   KvType type = KvType::f16;
-  uint64_t offset = 0;  // of this state inside a block
 };
 
 // A rotary embedding (rope/rope.h) of each head that comes before all else; cos null: none.
@@ -38,7 +37,7 @@ struct Rotation {
   int32_t cols = 0;
 };
 
-struct AttentionArgs {
+struct AttentionArgs : Pages {
   KvState state;
   int32_t heads = 0;
   int32_t window = 0;  // 0: none
@@ -47,13 +46,7 @@ struct AttentionArgs {
   Matrix q;              // [T, heads * head_dim]
   Matrix k, v;           // [T, kv_heads * head_dim]
   Rotation rotate_q, rotate_k;
-  Matrix out;                            // [T, heads * head_dim]; may be q
-  const int32_t* positions = nullptr;    // [T]
-  const int32_t* sequences = nullptr;    // [T]
-  const int32_t* block_table = nullptr;  // [.., block_stride]
-  int32_t block_stride = 0;
-  uint8_t* blocks = nullptr;  // block b starts at blocks + b * block_bytes
-  uint64_t block_bytes = 0;
+  Matrix out;                  // [T, heads * head_dim]; may be q
   uint8_t* scratch = nullptr;  // scratch_bytes per worker, worker-major
 };
 

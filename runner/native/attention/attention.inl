@@ -33,8 +33,7 @@ inline int64_t token_elements(int64_t columns) {
 
 template <class Element>
 inline Element* state_part(const AttentionArgs& args, int32_t sequence, int32_t block) {
-  int64_t id = args.block_table[int64_t(sequence) * args.block_stride + block];
-  return reinterpret_cast<Element*>(args.blocks + id * args.block_bytes + args.state.offset);
+  return reinterpret_cast<Element*>(args.part(sequence, block));
 }
 
 template <class Element>

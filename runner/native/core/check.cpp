@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "core/error.h"
@@ -145,14 +147,16 @@ class Checker {
       known.numbers[i] = in.ints[i];
     }
     const int32_t number = in.states[0];
-    if (rules.has_state) {
+    if (rules.state >= 0) {
       require(number >= 0 && number < program_.state_count, "the state is missing");
       const edge_state& state = program_.states[number];
-      known.numbers[kFirstFact] = state.heads;
-      known.numbers[kFirstFact + 1] = state.k_dim;
-      known.numbers[kFirstFact + 2] = state.v_dim;
+      require(state.kind == rules.state, "the state is of another kind");
+      std::copy(std::begin(state.sizes), std::end(state.sizes), known.numbers + kFirstSize);
+      known.numbers[kFirstFact] = state.window;
+    } else {
+      require(number < 0, "a state that it does not take");
     }
-    known.numbers[kFirstFact + 3] = program_.context;
+    known.numbers[kFirstFact + 1] = program_.context;
   }
 
   void check_input(const OperandRule& rule, int32_t number, Known& known) const {
@@ -200,6 +204,27 @@ class Checker {
   int32_t index_ = -1;
 };
 
+// `number`: of the state.
+void check_sizes(const edge_state& state, int32_t number) {
+  constexpr auto kKinds = static_cast<int32_t>(std::size(kStateRules));
+  const bool known = state.kind >= 0 && state.kind < kKinds;
+  if (!known || kStateRules[state.kind].size_count == 0) {
+    fail(EDGE_UNSUPPORTED, "plan: the kind of state %d is not runnable yet", number);
+  }
+  const StateRules& rules = kStateRules[state.kind];
+  for (int32_t s = 0; s < EDGE_MAX_STATE_SIZES; ++s) {
+    if (s < rules.size_count ? state.sizes[s] < 1 || state.sizes[s] > rules.most[s]
+                             : state.sizes[s] != 0) {
+      fail(EDGE_INVALID, "plan: the shape of state %d is out of range", number);
+    }
+  }
+  if (state.kind == EDGE_STATE_KV && state.sizes[k_kv_v_dim] != state.sizes[k_kv_k_dim]) {
+    fail(EDGE_UNSUPPORTED,
+         "plan: state %d has keys of %d and values of %d columns, expected as many", number,
+         state.sizes[k_kv_k_dim], state.sizes[k_kv_v_dim]);
+  }
+}
+
 }  // namespace
 
 WeightFormat stored_format(const edge_weight& weight) {
@@ -217,27 +242,19 @@ void check_states(const edge_program& program) {
   if (program.state_count < 0 || (program.state_count > 0 && program.states == nullptr)) {
     fail(EDGE_INVALID, "plan: the states are missing");
   }
-  std::vector<int32_t> windows;  // by group
+  std::vector<const edge_state*> first;  // by group
   for (int32_t i = 0; i < program.state_count; ++i) {
     const edge_state& state = program.states[i];
-    if (state.kind != 0)
-      fail(EDGE_UNSUPPORTED, "plan: the kind of state %d is not runnable yet", i);
-    if (state.heads <= 0 || state.k_dim <= 0 || state.heads > kMaxWidth / state.k_dim) {
-      fail(EDGE_INVALID, "plan: the shape of state %d is out of range", i);
-    }
-    if (state.v_dim != state.k_dim) {
-      fail(EDGE_UNSUPPORTED,
-           "plan: state %d has keys of %d and values of %d columns, expected as many", i,
-           state.k_dim, state.v_dim);
-    }
+    check_sizes(state, i);
     // Groups are numbered in the order of their first states, so that none is empty.
-    const auto known = static_cast<int32_t>(windows.size());
+    const auto known = static_cast<int32_t>(first.size());
     if (state.window < 0 || state.group < 0 || state.group > known) {
       fail(EDGE_INVALID, "plan: window or group of state %d is out of range", i);
     }
-    if (state.group == known) windows.push_back(state.window);
-    if (windows[static_cast<size_t>(state.group)] != state.window) {
-      fail(EDGE_INVALID, "plan: state %d has another window than its group", i);
+    if (state.group == known) first.push_back(&state);
+    const edge_state& other = *first[static_cast<size_t>(state.group)];
+    if (other.window != state.window || other.kind != state.kind) {
+      fail(EDGE_INVALID, "plan: state %d has another window or kind than its group", i);
     }
   }
 }

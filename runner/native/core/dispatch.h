@@ -3,6 +3,7 @@
 
 #include "attention/attention.h"
 #include "ceiling/ceiling.h"
+#include "conv/conv.h"
 #include "elementwise/elementwise.h"
 #include "linear/linear.h"
 #include "norm/norm.h"
@@ -16,6 +17,7 @@ struct Kernels {
   const char* isa;
   const LinearKernels& linear;
   const AttentionKernels& attention;
+  const ConvKernels& conv;
   const NormKernels& norm;
   const RopeKernels& rope;
   const ElementwiseKernels& elementwise;

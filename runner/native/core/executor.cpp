@@ -146,8 +146,25 @@ Matrix Executor::matrix(const Place& place) const {
   return {arena + place.offset * rows + place.column, place.stride, rows, place.width};
 }
 
+Pages Executor::pages(const Op& op) const {
+  Pages pages;
+  const auto group = static_cast<size_t>(op.group);
+  pages.blocks = blocks_.empty() ? nullptr : blocks_[group].data();  // empty at load
+  pages.block_bytes = program_.groups[group].block_bytes;
+  pages.offset = op.state_offset;
+  if (batch_ != nullptr) {  // null at load, where only sizes are asked
+    pages.positions = batch_->positions;
+    pages.sequences = batch_->sequences;
+    const int64_t table = int64_t{batch_->sequence_count} * batch_->block_stride;
+    pages.block_table = batch_->block_tables + table * op.group;
+    pages.block_stride = batch_->block_stride;
+  }
+  return pages;
+}
+
 AttentionArgs Executor::attention_args(const Op& op) const {
   AttentionArgs args;
+  static_cast<Pages&>(args) = pages(op);
   args.state = op.kv;
   args.heads = op.ints[k_attention_heads];
   args.window = op.window;
@@ -159,17 +176,17 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   args.rotate_q = op.rotate_q;
   args.rotate_k = op.rotate_k;
   args.out = matrix(op.outputs[0]);
-  const auto group = static_cast<size_t>(op.group);
-  args.blocks = blocks_.empty() ? nullptr : blocks_[group].data();  // empty at load
-  args.block_bytes = program_.groups[group].block_bytes;
   args.scratch = attention_scratch_.data();
-  if (batch_ != nullptr) {  // null at load, where only sizes are asked
-    args.positions = batch_->positions;
-    args.sequences = batch_->sequences;
-    const int64_t table = int64_t{batch_->sequence_count} * batch_->block_stride;
-    args.block_table = batch_->block_tables + table * op.group;
-    args.block_stride = batch_->block_stride;
-  }
+  return args;
+}
+
+ConvArgs Executor::conv_args(const Op& op) const {
+  ConvArgs args;
+  static_cast<Pages&>(args) = pages(op);
+  args.taps = op.ints[k_causal_conv_taps];
+  args.x = matrix(op.inputs[0]);
+  args.out = matrix(op.outputs[0]);
+  args.weights = op.taps;
   return args;
 }
 

@@ -51,7 +51,9 @@ class Executor {
 
   int32_t row_count(Rows rows) const { return row_counts_[static_cast<int32_t>(rows)]; }
   Matrix matrix(const Place& place) const;
+  Pages pages(const Op& op) const;  // of its state
   AttentionArgs attention_args(const Op& op) const;
+  ConvArgs conv_args(const Op& op) const;
 
   const Kernels& kernels_;
   const Program program_;

@@ -142,7 +142,7 @@ class Fuser {
         continue;
       attention.plain.inputs[i] = in.inputs[0];
       attention.rotations[static_cast<size_t>(i)] = {in.weights[0], in.weights[1]};
-      prepend(attention, i == 0 ? kAttend : kWrite, rope);
+      prepend(attention, i == 0 ? kRead : kWrite, rope);
       return true;
     }
     return false;

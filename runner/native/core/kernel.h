@@ -42,6 +42,23 @@ static inline int64_t round_up(int64_t value, int64_t multiple) {
 }
 
 constexpr int32_t kLanes = 16;        // virtual float lanes of every reduction
-constexpr int32_t kBlockTokens = 64;  // tokens of a block of the KV cache, and of attention
+constexpr int32_t kBlockTokens = 64;  // tokens of a block of the states, and of attention
+
+// Where a state keeps what it remembers of the tokens of a step, and of those before them.
+struct Pages {
+  const int32_t* positions = nullptr;    // [T]
+  const int32_t* sequences = nullptr;    // [T]
+  const int32_t* block_table = nullptr;  // [.., block_stride]
+  int32_t block_stride = 0;
+  uint8_t* blocks = nullptr;  // block b starts at blocks + b * block_bytes
+  uint64_t block_bytes = 0;
+  uint64_t offset = 0;  // of this state inside a block
+
+  // The state's part of block number `block` of a sequence.
+  uint8_t* part(int32_t sequence, int32_t block) const {
+    const int64_t id = block_table[int64_t{sequence} * block_stride + block];
+    return blocks + static_cast<uint64_t>(id) * block_bytes + offset;
+  }
+};
 
 }  // namespace edge

@@ -14,15 +14,15 @@ namespace edge {
 
 namespace {
 
-// The instructions that lead to `value` (-1: none) or, with `attention`, to what attention writes.
+// The instructions that lead to `value` (-1: none) or, with `states`, to what states keep.
 std::vector<bool> leading_to(const edge_program& source, const std::vector<Instruction>& list,
-                             int32_t value, bool attention) {
+                             int32_t value, bool states) {
   std::vector<bool> wanted(static_cast<size_t>(source.value_count), false);
   std::vector<bool> leading(list.size(), false);
   if (value >= 0) wanted[static_cast<size_t>(value)] = true;
   for (size_t i = list.size(); i-- > 0;) {
     const edge_instruction& in = list[i].plain;
-    bool leads = attention && static_cast<OpCode>(in.op) == OpCode::attention;
+    bool leads = states && in.states[0] >= 0;
     for (int32_t o = 0; o < in.output_count; ++o) {
       leads = leads || wanted[static_cast<size_t>(in.outputs[o])];
     }
@@ -41,6 +41,13 @@ std::vector<bool> only_for_hidden(const edge_program& source,
   return only;
 }
 
+// Bytes of one state in one block, a multiple of 64.
+uint64_t state_bytes(const edge_state& state, KvType type) {
+  return state.kind == EDGE_STATE_ROWS
+             ? rows_state_bytes(state.sizes[k_rows_width])
+             : kv_state_bytes(state.sizes[k_kv_heads], state.sizes[k_kv_k_dim], type);
+}
+
 class Translator {
  public:
   Translator(const edge_program& source, const std::vector<Instruction>& list, KvType type)
@@ -52,9 +59,9 @@ class Translator {
     program.vocab = source_.vocab;
     program.sampleable = source_.sampleable;
     program.groups = state_groups(source_, type_);
+    offsets_ = state_offsets();
     program.values = std::move(placement.values);
     program.arena_widths = placement.arena_widths;
-    bind_states();
     program.embedding_rows = std::numeric_limits<int32_t>::max();
     for (int32_t i = 0; i < static_cast<int32_t>(list_.size()); ++i) {
       if (!placement.is_view[static_cast<size_t>(i)]) append_op(program, i);
@@ -91,13 +98,14 @@ class Translator {
     if (op.code == OpCode::embedding) {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
     }
+    if (in.states[0] >= 0) bind_state(op, in.states[0]);
     if (op.code == OpCode::attention) {
-      op.state = in.states[0];
-      op.kv = states_[static_cast<size_t>(in.states[0])];
-      op.group = source_.states[in.states[0]].group;
-      op.window = source_.states[in.states[0]].window;
       op.rotate_q = rotation(list_[static_cast<size_t>(i)].rotations[0]);
       op.rotate_k = rotation(list_[static_cast<size_t>(i)].rotations[1]);
+    }
+    if (op.code == OpCode::causal_conv) {
+      program.taps.push_back(taps_of(op));
+      op.taps = program.taps.back().data();
     }
     program.ops.push_back(op);
   }
@@ -152,27 +160,50 @@ class Translator {
     return {static_cast<const float*>(cos.data), static_cast<const float*>(sin.data), cos.k};
   }
 
-  void bind_states() {
-    std::vector<uint64_t> offsets;  // by group: where the next state begins in a block
+  // Where each state begins in a block of its group.
+  std::vector<uint64_t> state_offsets() const {
+    std::vector<uint64_t> offsets, ends;  // by state; by group
     for (int32_t s = 0; s < source_.state_count; ++s) {
-      const edge_state& state = source_.states[s];
-      const auto group = static_cast<size_t>(state.group);
-      if (group >= offsets.size()) offsets.resize(group + 1, 0);
-      KvState kv;
-      kv.offset = offsets[group];
-      kv.kv_heads = state.heads;
-      kv.head_dim = state.k_dim;
-      kv.type = type_;
-      offsets[group] += kv_state_bytes(state.heads, state.k_dim, type_);
-      states_.push_back(kv);
+      const auto group = static_cast<size_t>(source_.states[s].group);
+      if (group >= ends.size()) ends.resize(group + 1, 0);
+      offsets.push_back(ends[group]);
+      ends[group] += state_bytes(source_.states[s], type_);
     }
+    return offsets;
+  }
+
+  void bind_state(Op& op, int32_t number) const {
+    const edge_state& state = source_.states[number];
+    op.state = number;
+    op.group = state.group;
+    op.window = state.window;
+    op.state_offset = offsets_[static_cast<size_t>(number)];
+    if (state.kind == EDGE_STATE_KV) {
+      op.kv = {state.sizes[k_kv_heads], state.sizes[k_kv_k_dim], type_};
+    }
+  }
+
+  // The weights of a convolution as its kernel streams them.
+  static std::vector<float> taps_of(const Op& op) {
+    const int32_t count = op.ints[k_causal_conv_taps];
+    const auto width = static_cast<size_t>(op.outputs[0].width);
+    const auto stride = static_cast<size_t>(round_up(op.outputs[0].width, kLanes));
+    std::vector<float> taps((static_cast<size_t>(count) + 1) * stride, 0.0f);
+    for (size_t c = 0; c < width; ++c) {
+      for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+        taps[i * stride + c] = op.vectors[0][c * static_cast<size_t>(count) + i];
+      }
+    }
+    const float* const bias = op.vectors[1];
+    if (bias != nullptr) std::copy(bias, bias + width, taps.end() - static_cast<int64_t>(stride));
+    return taps;
   }
 
   const edge_program& source_;
   const KvType type_;
   const std::vector<Instruction>& list_;
   const std::vector<bool> for_hidden_;  // by place in the list
-  std::vector<KvState> states_;         // by number
+  std::vector<uint64_t> offsets_;       // by state
 };
 
 }  // namespace
@@ -185,7 +216,7 @@ std::vector<StateGroup> state_groups(const edge_program& program, KvType type) {
     const auto group = static_cast<size_t>(state.group);
     if (group >= groups.size()) groups.resize(group + 1);
     groups[group].window = state.window;
-    groups[group].block_bytes += kv_state_bytes(state.heads, state.k_dim, type);
+    groups[group].block_bytes += state_bytes(state, type);
   }
   return groups;
 }

@@ -41,7 +41,7 @@ struct Place {
 
 // Parts of the operators that have two.
 constexpr int32_t kPrepare = 0, kMultiply = 1;  // linear, which may have the second alone
-constexpr int32_t kWrite = 0, kAttend = 1;      // attention
+constexpr int32_t kWrite = 0, kRead = 1;        // those with a state, which they read in the second
 
 // Numbers of instructions of the source, by the part of an operator that does their work (or ends
 // it). Operators of one part have the first alone.
@@ -63,11 +63,13 @@ struct Op {
   Epilogue epilogue = Epilogue::none;     // linear; add: its second input is the residual
   const uint8_t* up = nullptr;            // gated linear
   const float* up_bias = nullptr;         // gated linear
+  const float* taps = nullptr;            // causal_conv: ConvArgs::weights
   bool prepared = false;                  // linear: the one before has prepared the same rows
   int32_t state = -1;
-  int32_t group = -1;  // of the state
-  int32_t window = 0;  // of the state
-  KvState kv;
+  int32_t group = -1;           // of the state
+  int32_t window = 0;           // of the state
+  uint64_t state_offset = 0;    // of the state inside a block of its group
+  KvState kv;                   // attention
   Rotation rotate_q, rotate_k;  // attention
   std::array<int32_t, EDGE_MAX_INTS> ints{};
   std::array<float, EDGE_MAX_FLOATS> floats{};
@@ -103,6 +105,7 @@ struct Program {
   std::vector<Op> ops;
   // Of a step that wants rows, and of one that wants none; each without and with hidden states.
   std::array<std::vector<Phase>, 2> phases, bare_phases;
+  std::vector<std::vector<float>> taps;  // of convolutions: ConvArgs::weights
   Place logits;
   Place hidden;                           // its stride is 0 if there is none
   std::array<int64_t, 2> arena_widths{};  // floats per row, by Rows

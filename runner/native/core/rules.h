@@ -10,14 +10,15 @@ namespace edge {
 
 enum class OperandKind : int32_t { value, index, panel, raw };
 
-// constant * source a * source b; sources are, in this order: ints of the instruction, facts of the
-// state and the plan, variables. -1: no such factor.
+// constant * source a * source b; sources are, in this order: ints of the instruction, sizes of its
+// state, facts, variables. -1: no such factor.
 struct Product {
   int32_t constant = 1;
   int32_t a = -1, b = -1;
 };
-constexpr int32_t kFirstFact = EDGE_MAX_INTS;  // heads, k_dim, v_dim; context
-constexpr int32_t kFirstVariable = kFirstFact + 4, kVariables = 4;
+constexpr int32_t kFirstSize = EDGE_MAX_INTS;                      // of the state
+constexpr int32_t kFirstFact = kFirstSize + EDGE_MAX_STATE_SIZES;  // window of the state; context
+constexpr int32_t kFirstVariable = kFirstFact + 2, kVariables = 4;
 
 struct OperandRule {
   OperandKind kind = OperandKind::value;
@@ -38,10 +39,18 @@ struct Range {
   int32_t low = 0, high = 0;
 };
 
+// A kind of states: the most of each of its sizes, of which the least is 1.
+struct StateRules {
+  const char* name;
+  int32_t size_count;  // 0: nothing runs it
+  int32_t most[EDGE_MAX_STATE_SIZES];
+};
+
 struct OpRules {
   const char* name;
   bool splits;  // one or more outputs, whose widths add up to that of the input
-  bool has_state, elementwise, in_place;
+  bool elementwise, in_place;
+  int32_t state;  // the kind that it uses; -1: none
   int32_t input_count;
   OperandRule inputs[EDGE_MAX_INPUTS];
   int32_t weight_count;

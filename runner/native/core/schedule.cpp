@@ -4,7 +4,7 @@ namespace edge {
 
 namespace {
 
-enum class Space { tokens, wanted, linear_scratch, kv };
+enum class Space { tokens, wanted, linear_scratch, state };
 
 constexpr int32_t kByRows = -1;
 
@@ -65,6 +65,8 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
       return one_row ? op.ints[k_rms_norm_size] : 0;
     case OpCode::rope:
       return one_row ? op.ints[k_rope_head_dim] : 0;
+    case OpCode::causal_conv:
+      return kLanes;
     case OpCode::attention:
       return one_row && part == kWrite ? op.ints[k_attention_head_dim] : 0;
     default:
@@ -77,6 +79,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   const int32_t unit = unit_of(op, part, split);
   const int32_t linear_unit = unit == kByRows ? kByRows : 0;
   const bool linear = op.code == OpCode::linear, attention = op.code == OpCode::attention;
+  const bool writes = op.state >= 0 && part == kWrite;
   for (int32_t i = 0; i < op.input_count; ++i) {
     const Place& place = op.inputs[static_cast<size_t>(i)];
     if (place.stride == 0) continue;
@@ -84,11 +87,12 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
       if (part == kMultiply) list.push_back(value(place, false, unit));
       continue;
     }
-    if (quantized && part == kMultiply) continue;             // reads the scratch instead
-    if (attention && (part == kWrite) == (i == 0)) continue;  // writes k and v, attends with q
+    if (quantized && part == kMultiply) continue;   // reads the scratch instead
+    if (attention && writes == (i == 0)) continue;  // writes k and v, attends with q
+    if (op.code == OpCode::causal_conv && part == kRead) continue;  // reads the state instead
     list.push_back(value(place, false, linear ? linear_unit : unit));
   }
-  if (!(linear && part == kPrepare) && !(attention && part == kWrite)) {
+  if (!(linear && part == kPrepare) && !writes) {
     for (int32_t o = 0; o < op.output_count; ++o) {
       list.push_back(value(op.outputs[static_cast<size_t>(o)], true, unit));
     }
@@ -97,7 +101,11 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   if (quantized && split != Split::one_row) {
     list.push_back(other(Space::linear_scratch, 0, part == kPrepare, linear_unit));
   }
-  if (attention) list.push_back(other(Space::kv, op.state, part == kWrite));
+  // A convolution by columns reads of its state what the same worker has written.
+  if (op.state >= 0) {
+    const bool apart = op.code == OpCode::causal_conv && unit != kByRows;
+    list.push_back(other(Space::state, op.state, writes, apart ? unit : 0));
+  }
   return list;
 }
 
@@ -106,11 +114,13 @@ int32_t first_part(const Op& op, bool quantized) {
 }
 
 int32_t last_part(const Op& op) {
-  return op.code == OpCode::linear ? kMultiply : op.code == OpCode::attention ? kAttend : 0;
+  return op.code == OpCode::linear ? kMultiply : op.state >= 0 ? kRead : 0;
 }
 
 const char* work_of(const Op& op, int32_t part) {
-  if (op.code == OpCode::attention) return part == kWrite ? "write" : "attend";
+  if (op.state >= 0 && part == kWrite) return "write";
+  if (op.code == OpCode::attention) return "attend";
+  if (op.code == OpCode::causal_conv) return "convolve";
   if (op.code == OpCode::linear) return part == kPrepare ? "quantize" : "multiply";
   return "";
 }
@@ -140,7 +150,7 @@ class Pending {
 }  // namespace
 
 bool is_split_by_rows(const Op& op, int32_t part, Split split) {
-  const bool attends = op.code == OpCode::attention && part == kAttend;
+  const bool attends = op.code == OpCode::attention && part == kRead;
   return split == Split::rows && op.rows == Rows::tokens && !attends;
 }
 

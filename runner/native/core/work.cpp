@@ -64,6 +64,11 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
                                 op.ints[k_rope_head_dim], output(), team);
     case OpCode::attention:
       return run_attention(op, part, rows, worker);
+    case OpCode::causal_conv: {
+      const Share columns = share(op.outputs[0].width, kLanes, team);
+      const auto run = part == kWrite ? kernels_.conv.write : kernels_.conv.convolve;
+      return run(conv_args(op), rows, columns);
+    }
     case OpCode::split: {
       int32_t column = 0;
       for (int32_t i = 0; i < op.output_count; ++i) {
@@ -119,7 +124,7 @@ void Executor::prepare_rows(const Op& op, LinearArgs args, Share rows, float* no
 
 void Executor::run_attention(const Op& op, int32_t part, Share rows, Worker worker) const {
   AttentionArgs args = attention_args(op);
-  if (part == kAttend) return kernels_.attention.attend(args, worker);
+  if (part == kRead) return kernels_.attention.attend(args, worker);
   if (!is_split_by_rows(op, part, split_)) return kernels_.attention.write(args, worker);
   args.scratch += kernels_.attention.scratch_bytes(args) * static_cast<uint64_t>(worker.index);
   args.k = rows_of(args.k, rows);

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 11
+#define EDGE_ABI_VERSION 12
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -56,12 +56,12 @@ typedef struct edge_weight {
   uint64_t bytes;
 } edge_weight;
 
-// Keys and values of one attention: of `heads` heads, for every position of a sequence.
+// What one instruction remembers of every position of a sequence.
 typedef struct edge_state {
-  int32_t kind;  // program/ops.py STATE_KINDS
-  int32_t heads, k_dim, v_dim;
-  int32_t window;  // positions that can be read again; 0: all
-  int32_t group;   // states of a group share a block table: program/plan.py groups
+  int32_t kind;                         // an edge_state_kind
+  int32_t sizes[EDGE_MAX_STATE_SIZES];  // those of program/ops.py STATE_SIZES, then 0
+  int32_t window;                       // positions that can be read again; 0: all
+  int32_t group;  // states of a group share a block table: program/plan.py groups
 } edge_state;
 
 typedef struct edge_program {

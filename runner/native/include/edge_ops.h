@@ -7,6 +7,14 @@
 #define EDGE_MAX_STATES 2
 #define EDGE_MAX_INTS 8
 #define EDGE_MAX_FLOATS 4
+#define EDGE_MAX_STATE_SIZES 4
+#define EDGE_MAX_TAPS 64
+
+typedef enum edge_state_kind {
+  EDGE_STATE_KV = 0,
+  EDGE_STATE_FOLD = 1,
+  EDGE_STATE_ROWS = 2,
+} edge_state_kind;
 
 typedef enum edge_op {
   EDGE_OP_EMBEDDING = 0,
@@ -23,4 +31,5 @@ typedef enum edge_op {
   EDGE_OP_SELECT_ROWS = 11,
   EDGE_OP_SOFTCAP = 12,
   EDGE_OP_SIGMOID = 13,
+  EDGE_OP_CAUSAL_CONV = 14,
 } edge_op;

@@ -16,11 +16,10 @@ from edge_llm.program.documents import RERANK_FIELDS, Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.ops import (
-    MAX_HEAD_DIM,
-    MAX_HEADS,
     MAX_OUTPUTS,
     MAX_WIDTH,
     OPS,
+    STATE_SIZES,
     Operand,
     OpSpec,
     Relation,
@@ -222,8 +221,8 @@ class _Checker:
             state = states[number]
             if state.kind != spec.state:
                 self._fail(f"state {state.name} is of kind {state.kind}, expected {spec.state}")
-            for name in ("heads", "k_dim", "v_dim"):
-                self._known[f"state.{name}"] = getattr(state, name)
+            sizes = {**state.sizes, "window": state.window}
+            self._known |= {f"state.{name}": size for name, size in sizes.items()}
 
     def _check_input(self, operand: Operand, number: int) -> None:
         if operand.kind == "index":
@@ -361,9 +360,15 @@ def _check_states(states: tuple[State, ...]) -> None:
         if state.name in names:
             _fail(path, "the name is taken")
         names.add(state.name)
-        _bounded(f"{path}.heads", state.heads, 1, MAX_HEADS)
-        _bounded(f"{path}.k_dim", state.k_dim, 1, MAX_HEAD_DIM)
-        _bounded(f"{path}.v_dim", state.v_dim, state.k_dim, state.k_dim)
+        sizes = STATE_SIZES.get(state.kind)
+        if sizes is None:
+            _fail(f"{path}.kind", f"{state.kind!r} cannot be run yet")
+        if state.sizes.keys() != sizes.keys():
+            _fail(f"{path}.sizes", f"{sorted(state.sizes)}, expected {sorted(sizes)}")
+        for size, most in sizes.items():
+            _bounded(f"{path}.{size}", state.sizes[size], 1, most)
+        if state.kind == "kv":
+            _bounded(f"{path}.v_dim", state.sizes["v_dim"], *[state.sizes["k_dim"]] * 2)
         _bounded(f"{path}.window", state.window, 0, 2**31 - 1)
 
 

@@ -1,7 +1,7 @@
 """The cost of a step: bytes read and operations done, from the plan alone.
 
 Figures count what the arithmetic needs: every packed weight once per step, one row of an embedding
-per token, and the KV entries that attention reads. They are the numerators of GB/s and GOP/s.
+per token, and the part of each state that is read. They are the numerators of GB/s and GOP/s.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ def kv_row_bytes(head_dim: int, dtype: str) -> int:
 
 
 def position_bytes(state: State, kv_dtype: str) -> int:
-    """Return the bytes of one position's keys and values."""
-    return state.heads * (kv_row_bytes(state.k_dim, kv_dtype) + kv_row_bytes(state.v_dim, kv_dtype))
+    """Return the bytes of one position of a state."""
+    sizes = state.sizes
+    if state.kind == "rows":
+        return 4 * sizes["width"]
+    key, value = (kv_row_bytes(sizes[name], kv_dtype) for name in ("k_dim", "v_dim"))
+    return sizes["heads"] * (key + value)
 
 
 def weight_bytes(plan: Plan) -> int:
@@ -43,8 +47,8 @@ def stored_bytes(plan: Plan) -> int:
 
 
 def kv_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
-    """Return the bytes of keys and values that one token reads with ``depth`` tokens before it, in
-    a cache of ``kv_dtype``, a key of KV_DTYPES."""
+    """Return the bytes of states that one token reads with ``depth`` tokens before it, keys and
+    values being of ``kv_dtype``, a key of KV_DTYPES."""
     return kv_reader(plan, kv_dtype)(depth)
 
 
@@ -52,7 +56,7 @@ def kv_reader(plan: Plan, kv_dtype: str) -> Callable[[int], int]:
     """Return `kv_bytes` of one plan, prepared for being called at every step."""
     by_window: dict[int, int] = {}  # bytes of one position, of all layers with that window
     for instruction in plan.instructions:
-        if OPS[instruction.op].cost == "attention":
+        if instruction.state >= 0:
             state = plan.states[instruction.state]
             by_window[state.window] = by_window.get(state.window, 0) + position_bytes(
                 state, kv_dtype
@@ -91,8 +95,8 @@ def attention_operations(plan: Plan, tokens: int, depth: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes of weights, keys and values that are read or written, and multiplications plus
-    additions of linears and attention. Activations and what they are computed with are left out:
+    """Bytes of weights and states that are read or written, and multiplications plus additions of
+    linears, attention and convolutions. Activations and what they are computed with are left out:
     they stay in the caches, and are small beside the rest."""
 
     bytes: int
@@ -110,18 +114,18 @@ def instruction_cost(
 ) -> Cost:
     """Return what one instruction costs in a step of one sequence: ``tokens`` tokens after
     ``depth`` cached ones, with ``rows`` rows of logits and a cache of ``kv_dtype``. A weight counts
-    once a step, an embedding its rows, attention the tokens that it writes and, once, all that any
+    once a step, an embedding its rows, a state the tokens that are written and, once, all that any
     of them sees."""
     spec = OPS[instruction.op]
     operations = _operations(plan, instruction, tokens, depth, rows)
-    if spec.cost == "attention":
+    count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
+    size = 0
+    if instruction.state >= 0:
         state = plan.states[instruction.state]
         seen = depth + tokens
         if state.window:
             seen = min(seen, state.window + tokens - 1)
-        return Cost(position_bytes(state, kv_dtype) * (seen + tokens), operations)
-    count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
-    size = 0
+        size = position_bytes(state, kv_dtype) * (seen + tokens)
     for index in instruction.weights:
         if index < 0:
             continue
@@ -147,6 +151,9 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
             for position in range(depth, depth + tokens)
         )
         return 4 * heads * head_dim * seen
+    if cost == "convolution":
+        taps = int(instruction.attributes["taps"])
+        return 2 * taps * plan.states[instruction.state].sizes["width"] * tokens
     return 0
 
 

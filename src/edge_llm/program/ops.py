@@ -8,13 +8,14 @@ Operators are unfused: fusion is the business of the backend that runs them. Eve
 float32 matrix ``[T, width]`` or ``[R, width]``; heads are folded into the width.
 
 Shapes are patterns. The first dimension of a value is ``T``, ``R``, or ``r`` (either, the same in
-the whole instruction). Other dimensions are products of numbers and names: an attribute, a field
-of the state (``state.heads``), a fact of the plan (``context``, ``vocab``), or else a variable,
-which takes the first size that it meets.
+the whole instruction). Other dimensions are products of numbers and names: an attribute, a size
+of the state (``state.heads``) or its ``state.window``, a fact of the plan (``context``, ``vocab``),
+or else a variable, which takes the first size that it meets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -26,20 +27,32 @@ OperandKind = Literal["value", "index", "panel", "raw"]
 Relation = Literal["==", "<=", "divides"]
 # small: nothing that counts. product: 2 n k operations a row, the weight once a step. gather: a row
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
-# token sees, whose keys and values are read.
-CostKind = Literal["small", "product", "gather", "attention"]
+# token sees, whose keys and values are read. convolution: 2 operations for each number of the rows
+# that a token sees, which are read.
+CostKind = Literal["small", "product", "gather", "attention", "convolution"]
 
 # What a state remembers: program/plan.py. Nothing runs "fold" yet.
-StateKind = Literal["kv", "fold"]
+StateKind = Literal["kv", "fold", "rows"]
 STATE_KINDS: tuple[StateKind, ...] = get_args(StateKind)  # places are numbers in the native ABI
 
 # Array sizes of an instruction in the native ABI.
 MAX_INPUTS, MAX_OUTPUTS, MAX_WEIGHTS, MAX_STATES, MAX_INTS, MAX_FLOATS = 8, 4, 6, 2, 8, 4
+MAX_STATE_SIZES = 4  # of a state
 
 MAX_WIDTH = 2**22  # columns of a value
 MAX_HEADS = 1024
 MAX_HEAD_DIM = 256
+MAX_TAPS = 64
 _MOST = 2.0**127  # of a float attribute
+
+# The sizes of a state of each kind that runs, in the order of the native ABI, and the most of each;
+# the least is 1.
+STATE_SIZES: Mapping[StateKind, Mapping[str, int]] = MappingProxyType(
+    {
+        "kv": {"heads": MAX_HEADS, "k_dim": MAX_HEAD_DIM, "v_dim": MAX_HEAD_DIM},
+        "rows": {"width": MAX_WIDTH},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +233,20 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         ),
         "softcap": _elementwise(12, "`cap * tanh(x / cap)`", "x", attribute=_positive("cap")),
         "sigmoid": _elementwise(13, "`1 / (1 + e^-x)`", "x"),
+        "causal_conv": OpSpec(
+            14,
+            "writes x at (sequence, position), then `y[c] = bias[c] + sum of weight[c, i] * "
+            "row(position - taps + 1 + i)[c]` over the sequence's own rows, i ascending; those "
+            "before position 0 are left out",
+            (_value("x", "T", "w"), _index("positions"), _index("sequences")),
+            (_raw("weight", "w", "taps"), _raw("bias", "w", optional=True)),
+            ("T", "w"),
+            (_int("taps", 1, MAX_TAPS),),
+            where=(("w", "==", "state.width"), ("taps", "==", "state.window")),
+            state="rows",
+            cost="convolution",
+            in_place=True,
+        ),
     }
 )
 

@@ -77,22 +77,34 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The memory of an instruction for every position of a sequence: keys ``[heads, k_dim]`` and
-    values ``[heads, v_dim]`` of kind "kv". Only the last ``window`` positions are read again; 0:
-    all. The type of the stored numbers is a limit of loading."""
+    """The memory of an instruction for every position of a sequence. Only the last ``window``
+    positions are read again; 0: all.
+
+    Of kind "kv" it is keys ``[heads, k_dim]`` and values ``[heads, v_dim]``, whose type is a limit
+    of loading; of kind "rows" a row of ``width`` float32 numbers. ``sizes`` has what
+    ops.STATE_SIZES names for the kind."""
 
     name: str
-    heads: int
-    k_dim: int
-    v_dim: int
+    kind: StateKind
+    sizes: Mapping[str, int]
     window: int = 0
-    kind: StateKind = "kv"
+
+    @classmethod
+    def kv(cls, name: str, heads: int, k_dim: int, v_dim: int, window: int = 0) -> State:
+        """Return a state of keys and values."""
+        return cls(name, "kv", {"heads": heads, "k_dim": k_dim, "v_dim": v_dim}, window)
+
+    @classmethod
+    def rows(cls, name: str, width: int, window: int) -> State:
+        """Return a state of plain rows."""
+        return cls(name, "rows", {"width": width}, window)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """States that share a block table, by number: equal in kind, window and size of a row."""
+    """States that share a block table, by number: equal in kind, window and sizes."""
 
+    kind: StateKind
     window: int
     states: tuple[int, ...]
 
@@ -196,11 +208,13 @@ class Plan:
     @property
     def groups(self) -> tuple[Group, ...]:
         """The groups of the states, in the order of their first ones."""
-        groups: dict[tuple[str, int, int, int, int], list[int]] = {}
+        groups: dict[tuple[StateKind, int, tuple[tuple[str, int], ...]], list[int]] = {}
         for number, state in enumerate(self.states):
-            key = (state.kind, state.window, state.heads, state.k_dim, state.v_dim)
+            key = (state.kind, state.window, tuple(sorted(state.sizes.items())))
             groups.setdefault(key, []).append(number)
-        return tuple(Group(key[1], tuple(numbers)) for key, numbers in groups.items())
+        return tuple(
+            Group(kind, window, tuple(numbers)) for (kind, window, _), numbers in groups.items()
+        )
 
 
 def layer_of(plan: Plan, instruction: Instruction) -> int | None:

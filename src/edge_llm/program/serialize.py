@@ -24,7 +24,7 @@ from edge_llm.program.documents import (
     TokenizerFacts,
 )
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES, WeightFormat
-from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS
+from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS, STATE_SIZES
 from edge_llm.program.plan import (
     DTYPES,
     SIGNATURES,
@@ -63,7 +63,7 @@ def plan_to_text(plan: Plan) -> str:
             "context": plan.context,
             "vocab": plan.vocab,
             "weights": [asdict(weight) for weight in plan.weights],
-            "states": [asdict(state) for state in plan.states],
+            "states": [_state_record(state) for state in plan.states],
             "methods": {name: asdict(method) for name, method in plan.methods.items()},
         }
     )
@@ -196,16 +196,21 @@ def _format(value: Any, path: str) -> WeightFormat:
     )
 
 
+def _state_record(state: State) -> Json:
+    return {"name": state.name, **state.sizes, "window": state.window, "kind": state.kind}
+
+
 def _state(value: Any, path: str) -> State:
     kind = as_choice(as_object(value, path).get("kind"), f"{path}.kind", STATE_KINDS)
-    if kind != "kv":
-        raise ProgramError(f"{path}.kind: {kind!r} cannot be run yet, expected 'kv'")
-    record = fields(value, path, ("name", "heads", "k_dim", "v_dim", "window", "kind"))
+    if kind not in STATE_SIZES:
+        known = ", ".join(map(repr, STATE_SIZES))
+        raise ProgramError(f"{path}.kind: {kind!r} cannot be run yet, expected one of {known}")
+    sizes = STATE_SIZES[kind]
+    record = fields(value, path, ("name", *sizes, "window", "kind"))
     return State(
         name=as_str(record["name"], f"{path}.name"),
-        heads=as_int(record["heads"], f"{path}.heads"),
-        k_dim=as_int(record["k_dim"], f"{path}.k_dim"),
-        v_dim=as_int(record["v_dim"], f"{path}.v_dim"),
+        kind=kind,
+        sizes={size: as_int(record[size], f"{path}.{size}") for size in sizes},
         window=as_int(record["window"], f"{path}.window"),
     )
 

@@ -159,7 +159,7 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
         values=tuple(values),
         weights=tuple(weights),
         states=tuple(
-            State(
+            State.kv(
                 f"layers.{layer}",
                 shape.kv_heads,
                 shape.head_dim,

@@ -78,7 +78,7 @@ class PlanBuilder:
     def state(self, kv_heads: int, head_dim: int, dtype: str = "f32") -> int:
         """A KV cache; ``dtype`` is that of all."""
         self.kv_dtype = dtype
-        self.states.append(State(f"state.{len(self.states)}", kv_heads, head_dim, head_dim))
+        self.states.append(State.kv(f"state.{len(self.states)}", kv_heads, head_dim, head_dim))
         return len(self.states) - 1
 
     def op(
@@ -122,6 +122,16 @@ class PlanBuilder:
         operands = (weight,) if bias is None else (weight, bias)
         return self.op("linear", x, width=self.weights[weight].shape[0], weights=operands)
 
+    def causal_conv(self, x: int, weight: Float32, bias: Float32 | None = None) -> int:
+        """A convolution over a new state of rows."""
+        width, taps = weight.shape
+        self.states.append(State.rows(f"state.{len(self.states)}", width, taps))
+        weights = (self.raw(weight), -1 if bias is None else self.raw(bias))
+        state = len(self.states) - 1
+        return self.op(
+            "causal_conv", x, POSITIONS, SEQUENCES, weights=weights, state=state, taps=taps
+        )
+
     def attention(
         self,
         q: int,
@@ -145,8 +155,8 @@ class PlanBuilder:
             SEQUENCES,
             state=state,
             heads=heads,
-            kv_heads=shape.heads,
-            head_dim=shape.k_dim,
+            kv_heads=shape.sizes["heads"],
+            head_dim=shape.sizes["k_dim"],
             scale=scale,
             softcap=softcap,
         )

@@ -60,7 +60,7 @@ def step(running: NativeExecutor, first: int, end: int, *tables: list[int]) -> N
 
 def test_blocks_behind_a_window_are_not_read(plan_builder: Any) -> None:
     builder, plan = two_layers(plan_builder())
-    assert plan.groups == (Group(0, (0,)), Group(WINDOW, (1,)))
+    assert plan.groups == (Group("kv", 0, (0,)), Group("kv", WINDOW, (1,)))
     running = executor(builder, plan, (4, 4))
     try:
         expected = step(running, 0, TOKENS, [0, 1, 2, 3], [0, 1, 2, 3])
@@ -94,7 +94,7 @@ def test_blocks_behind_a_window_are_not_read(plan_builder: Any) -> None:
 def test_states_of_one_window_share_a_group(plan_builder: Any) -> None:
     builder, plan = two_layers(plan_builder())
     same = replace(plan, states=(plan.states[1], replace(plan.states[1], name="other")))
-    assert same.groups == (Group(WINDOW, (0, 1)),)
+    assert same.groups == (Group("kv", WINDOW, (0, 1)),)
     with pytest.raises(NativeError, match="group_count is 2, the program has 1"):
         executor(builder, same, (4, 4))
     executor(builder, same, (4,)).close()

@@ -273,7 +273,7 @@ def test_untouched_blocks_cost_no_memory(toy: Toy, start: Any, expected: Float32
 
 
 def test_blocks_beyond_the_address_space_are_a_capacity_error(toy: Toy, run_plan: Any) -> None:
-    large = State("large", 1024, 128, 128)  # 64 MiB a block
+    large = State.kv("large", 1024, 128, 128)  # 64 MiB a block
     plan = dataclasses.replace(toy.plan, states=(*toy.plan.states, large))
     with pytest.raises(CapacityError, match="KV blocks"):
         run_plan(toy.tensors, plan, blocks=2**31 - 1)

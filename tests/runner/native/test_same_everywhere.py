@@ -56,6 +56,7 @@ TABLE = {
     "attention i8": "23f4db93a5521ec5",
     "attention f16, window": "6d77d1a882199b35",
     "attention i8, softcap": "b1d35cdd5b9f8c38",
+    "causal_conv": "5cefbd00a3a87c1d",
     "sampler": "9bcaf06ac76244cf",
     "sampler, rare steps": "fd918b997e06a7cb",
     "transformer": "51537e997a88a9d5",
@@ -172,6 +173,14 @@ def attention(dtype: str, **options: Any) -> Callable[[Any, Any], Outputs]:
     return run
 
 
+def causal_conv(builder: Any, start: Any) -> Outputs:
+    """Three blocks in chunks, four taps and a bias, padding in the width."""
+    x = builder.activations(numbers(150, 37))
+    runner = start(builder, builder.causal_conv(x, numbers(37, 4, seed=1), numbers(37, seed=2)))
+    for first, last in ((0, 70), (70, 71), (71, 72), (72, 79), (79, 150)):
+        yield runner.logits(range(first, last))
+
+
 SAMPLERS = (
     {"temperature": 0.0, "top_logprobs": 5},
     {"temperature": 1.0, "top_logprobs": 20},
@@ -235,6 +244,7 @@ CASES: dict[str, Case] = {
     **{f"attention {dtype}": attention(dtype) for dtype in ("f32", "f16", "i8")},
     "attention f16, window": attention("f16", window=40),
     "attention i8, softcap": attention("i8", softcap=5.0),
+    "causal_conv": causal_conv,
     "sampler": sampler(SAMPLERS),
     "sampler, rare steps": sampler(RARE_STEPS, ids=3),
 }
