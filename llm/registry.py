@@ -17,6 +17,8 @@ from edge_llm.llm.decoder import DecoderConfig, ropes_of
 from edge_llm.llm.families.family import Family
 from edge_llm.llm.families.gemma2 import GEMMA2
 from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
+from edge_llm.llm.families.granite import GRANITE
+from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
 from edge_llm.llm.families.llama import LLAMA
 from edge_llm.llm.families.mistral import MISTRAL
 from edge_llm.llm.families.olmo2 import OLMO2
@@ -28,7 +30,19 @@ from edge_llm.llm.rope_tables import rope_note, rope_tables, table_names
 
 FAMILIES: Mapping[str, Family[Any]] = {
     family.name: family
-    for family in (GEMMA2, GEMMA3_TEXT, LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3)
+    for family in (
+        GEMMA2,
+        GEMMA3_TEXT,
+        GRANITE,
+        GRANITEMOEHYBRID,
+        LLAMA,
+        MISTRAL,
+        OLMO2,
+        PHI3,
+        QWEN2,
+        QWEN3,
+        SMOLLM3,
+    )
 }
 
 

@@ -57,6 +57,12 @@ YARN_ROPE = {
     "factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.4,
+    "residual_multiplier": 0.7,
+    "logits_scaling": 1.7,
+}
 # What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads,
 # partial rotation, windows shorter than the tests' prompts, layers without rotation.
 FAMILY_SIZES: dict[str, dict[str, Any]] = {
@@ -77,6 +83,15 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
             "full_attention": {"rope_type": "linear", "rope_theta": 5_000.0, "factor": 3.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
         },
+    },
+    "granite": GRANITE,
+    "granitemoehybrid": GRANITE
+    | {
+        "layer_types": ["attention"] * 2,
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "position_embedding_type": "rope",
+        "shared_intermediate_size": 160,
     },
     "llama": {"rope_parameters": LLAMA3_ROPE},
     "mistral": {"sliding_window": 19, "head_dim": 24},

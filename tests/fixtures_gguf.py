@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 GGUFFactory = Callable[..., Path]
 Edit = Callable[[gguf.GGUFWriter], None]
 
-INTERLEAVED = ("llama", "mistral", "smollm3")
+INTERLEAVED = ("llama", "mistral", "smollm3", "granite", "granitemoehybrid")
 GEMMA = ("gemma2", "gemma3_text")
+GRANITE = ("granite", "granitemoehybrid")
 
 
 def interleave(rows: Any, heads: int) -> Any:
@@ -72,7 +73,8 @@ def make_gguf(tmp_path: Path) -> GGUFFactory:
 
 def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
-    return {"mistral": "llama", "gemma3_text": "gemma3"}.get(name, name)
+    others = {"mistral": "llama", "gemma3_text": "gemma3", "granitemoehybrid": "granite"}
+    return others.get(name, name)
 
 
 def tensor_names(config: dict[str, Any]) -> gguf.TensorNameMap:
@@ -101,7 +103,8 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
+    ffn = config.get("shared_intermediate_size", config["intermediate_size"])
+    writer.add_feed_forward_length(ffn)
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
@@ -115,6 +118,21 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
             writer.add_final_logit_softcapping(config["final_logit_softcapping"])
     if family == "gemma2":
         writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+    if family in GRANITE:
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+    if family == "granitemoehybrid":
+        writer.add_expert_shared_feed_forward_length(ffn)
+        writer.add_expert_count(config["num_local_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_ssm_conv_kernel(config["mamba_d_conv"])
+        writer.add_ssm_state_size(config["mamba_d_state"])
+        writer.add_ssm_group_count(config["mamba_n_groups"])
+        writer.add_ssm_inner_size(config["mamba_expand"] * config["hidden_size"])
+        writer.add_ssm_time_step_rank(config["mamba_n_heads"])
+        writer.add_rope_scaling_finetuned(True)
     if family in INTERLEAVED:
         writer.add_vocab_size(config["vocab_size"])
         writer.add_rope_dimension_count(head_dim(config))
@@ -159,7 +177,7 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     names = tensor_names(config)
     tensors: dict[str, NDArray[np.float32]] = {}
-    for name, tensor in load_file(folder / "model.safetensors").items():
+    for name, tensor in _parted(load_file(folder / "model.safetensors")).items():
         values = tensor.to(torch.float32).numpy()
         part = name.split(".")[-2]
         if config["model_type"] in INTERLEAVED and part in heads:
@@ -177,6 +195,19 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
             factors = np.array(rope[f"{regime}_factor"], np.float32)
             tensors[f"rope_factors_{regime}.weight"] = factors
     return tensors
+
+
+def _parted(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return tensors, gate and up of Granite 4 apart."""
+    parted: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        plain = name.replace("shared_mlp.output_linear", "mlp.down_proj")
+        if "shared_mlp.input_linear" in name:
+            for part, half in zip(("gate", "up"), tensor.chunk(2), strict=True):
+                parted[name.replace("shared_mlp.input_linear", f"mlp.{part}_proj")] = half
+        else:
+            parted[plain] = tensor
+    return parted
 
 
 def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], quant: str) -> None:

@@ -7,7 +7,7 @@ found out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from itertools import product
 
@@ -34,6 +34,11 @@ _PROBES = (
         "head_dim": 44,
         "rms_norm_eps": 0.000123,
         "max_position_embeddings": 257,
+        "embedding_multiplier": 11.7,
+        "attention_multiplier": 0.0371,
+        "residual_multiplier": 0.219,
+        "logits_scaling": 6.73,
+        "shared_intermediate_size": 1409,
     },
     {
         "vocab_size": 907,
@@ -45,8 +50,22 @@ _PROBES = (
         "head_dim": 36,
         "rms_norm_eps": 0.000321,
         "max_position_embeddings": 131,
+        "embedding_multiplier": 5.9,
+        "attention_multiplier": 0.0517,
+        "residual_multiplier": 0.337,
+        "logits_scaling": 3.71,
+        "shared_intermediate_size": 1201,
     },
 )
+
+# What the configs of a family must say besides, of so many layers.
+_NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
+    "granitemoehybrid": lambda layers: {
+        "num_local_experts": 0,
+        "position_embedding_type": "rope",
+        "layer_types": ["attention"] * layers,
+    },
+}
 
 # The values of a field that decide which operators there are, by its type as it is written.
 _SETTINGS: Mapping[object, tuple[object, ...]] = {
@@ -64,11 +83,22 @@ def blueprints_of(family: str) -> Mapping[str, Blueprint]:
     """
     drawn = {}
     for flags in _flags(family):
-        first, second = (_draw({"model_type": family, **flags, **probe}) for probe in _PROBES)
+        first, second = (
+            _draw({"model_type": family, **flags, **probe, **needed(family, probe)})
+            for probe in _PROBES
+        )
         if first != second:
             raise ExportError(f"{family} with {flags}: the plan changes with the sizes")
         drawn[first[0]] = first[1]
     return dict(sorted(drawn.items()))
+
+
+def needed(family: str, values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what a config of ``values`` must say besides to be one of ``family`` that is
+    supported."""
+    layers = values["num_hidden_layers"]
+    assert isinstance(layers, int)
+    return _NEEDED[family](layers) if family in _NEEDED else {}
 
 
 def _flags(family: str) -> Iterator[dict[str, object]]:

@@ -37,6 +37,8 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
         value = getattr(config, field.name)
         if is_number(value):
             numbers[field.name] = value
+            if field.name.endswith("_scaling"):  # Granite's, by which it divides
+                numbers[f"1 / {field.name}"] = 1.0 / value
     return numbers
 
 

@@ -58,6 +58,7 @@ class Family(Generic[Config]):
             this family. Of two families with the same name, a file is of the first that knows all
             its keys.
         gguf_keys: config key -> GGUF key behind "ARCHITECTURE.".
+        gguf_harmless: GGUF keys behind "ARCHITECTURE." that may have any value.
         gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
@@ -69,6 +70,7 @@ class Family(Generic[Config]):
     read: Callable[[ConfigReader], Config]
     gguf_architecture: str | None = None
     gguf_keys: Mapping[str, str] = field(default_factory=lambda: GGUF_KEYS)
+    gguf_harmless: frozenset[str] = frozenset()
     gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
     gguf_interleaved: frozenset[str] = frozenset()
     wrapper: str | None = None

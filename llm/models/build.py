@@ -15,6 +15,8 @@ from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models import (
     gemma2,
     gemma3_text,
+    granite,
+    granitemoehybrid,
     llama,
     mistral,
     olmo2,
@@ -32,6 +34,8 @@ from edge_llm.llm.registry import constants
 BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
     "gemma2": gemma2.build,
     "gemma3_text": gemma3_text.build,
+    "granite": granite.build,
+    "granitemoehybrid": granitemoehybrid.build,
     "llama": llama.build,
     "mistral": mistral.build,
     "olmo2": olmo2.build,

@@ -159,8 +159,14 @@ class GatedMLP(nn.Module):
         return out
 
 
+def scaled(x: torch.Tensor, factor: float | None) -> torch.Tensor:
+    """Return ``x`` times ``factor``; itself for None."""
+    return x if factor is None else x * factor
+
+
 class Block(nn.Module):
-    """Attention and MLP, each normalized before and added to the stream after."""
+    """Attention and MLP, each normalized before and added to the stream after, times
+    ``residual_scale`` if there is one."""
 
     def __init__(
         self,
@@ -169,8 +175,10 @@ class Block(nn.Module):
         self_attn: nn.Module,
         post_attention_layernorm: nn.Module,
         mlp: nn.Module,
+        residual_scale: float | None = None,
     ) -> None:
         super().__init__()
+        self.residual_scale = residual_scale
         self.input_layernorm = input_layernorm
         self.self_attn = self_attn
         self.post_attention_layernorm = post_attention_layernorm
@@ -184,9 +192,9 @@ class Block(nn.Module):
         cos: torch.Tensor | None,
         sin: torch.Tensor | None,
     ) -> torch.Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), positions, sequences, cos, sin)
-        out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
+        y = self.self_attn(self.input_layernorm(x), positions, sequences, cos, sin)
+        x = x + scaled(y, self.residual_scale)
+        return x + scaled(self.mlp(self.post_attention_layernorm(x)), self.residual_scale)
 
 
 class SandwichBlock(nn.Module):
@@ -223,7 +231,8 @@ class Decoder(nn.Module):
     tables of cosines and sines (context, d), buffers called as `table_names` says, which
     `build.build_model` fills. ``tied_parameters`` maps a parameter to the one whose values it
     shares: they are two names in the graph, and one tensor in the checkpoint and in the program.
-    ``embedding_scale`` multiplies what the table gives, ``logits_cap`` bounds the logits softly.
+    ``embedding_scale`` multiplies what the table gives, ``logits_scale`` the logits, which
+    ``logits_cap`` then bounds softly.
     """
 
     def __init__(
@@ -233,11 +242,13 @@ class Decoder(nn.Module):
         *,
         blocks: Iterable[nn.Module],
         norm: nn.Module,
-        embedding_scale: float = 1.0,
+        embedding_scale: float | None = None,
+        logits_scale: float | None = None,
         logits_cap: float | None = None,
     ) -> None:
         super().__init__()
-        self.embedding_scale, self.logits_cap = embedding_scale, logits_cap
+        self.embedding_scale = embedding_scale
+        self.logits_scale, self.logits_cap = logits_scale, logits_cap
         vocab, dim = config.vocab_size, config.hidden_size
         self.model = nn.ModuleDict(
             {
@@ -271,14 +282,12 @@ class Decoder(nn.Module):
         """tokens, positions, sequences: int64 (T,); rows: int64 (R,), indices into tokens.
 
         Returns logits (R, vocab). Tokens of one sequence are contiguous, positions ascend."""
-        x = self.model["embed_tokens"](tokens)  # (T, dim)
-        if self.embedding_scale != 1.0:
-            x = x * self.embedding_scale
+        x = scaled(self.model["embed_tokens"](tokens), self.embedding_scale)  # (T, dim)
         for block, names in zip(self.model["layers"], self._tables, strict=True):  # type: ignore[call-overload]
             cos, sin = (None, None) if names is None else map(self.get_buffer, names)
             x = block(x, positions, sequences, cos, sin)
         x = torch.index_select(x, 0, rows)  # (R, dim)
-        logits: torch.Tensor = self.lm_head(self.model["norm"](x))
+        logits = scaled(self.lm_head(self.model["norm"](x)), self.logits_scale)
         if self.logits_cap is not None:
             logits = ops.softcap(logits, self.logits_cap)
         return logits
@@ -289,7 +298,8 @@ def decoder(
     cache: CacheShape,
     block: Callable[[int], nn.Module],
     *,
-    embedding_scale: float = 1.0,
+    embedding_scale: float | None = None,
+    logits_scale: float | None = None,
     logits_cap: float | None = None,
 ) -> Decoder:
     """Return the decoder of ``config``; ``block(layer)`` builds what families vary: a module that
@@ -300,6 +310,7 @@ def decoder(
         blocks=[block(layer) for layer in range(config.num_hidden_layers)],
         norm=RMSNorm(config.hidden_size, config.rms_norm_eps),
         embedding_scale=embedding_scale,
+        logits_scale=logits_scale,
         logits_cap=logits_cap,
     )
 
@@ -330,9 +341,13 @@ def prenorm_decoder(
     cache: CacheShape,
     attention: Callable[[int], nn.Module],
     mlp: Callable[[int], nn.Module],
+    *,
+    embedding_scale: float | None = None,
+    residual_scale: float | None = None,
+    logits_scale: float | None = None,
 ) -> Decoder:
     """Return a decoder of ``Block``s, for whose layers ``attention`` and ``mlp`` build the parts
-    that families vary."""
+    that families vary. The rest as in `Block` and `Decoder`."""
     dim, eps = config.hidden_size, config.rms_norm_eps
     return decoder(
         config,
@@ -342,5 +357,8 @@ def prenorm_decoder(
             self_attn=attention(layer),
             post_attention_layernorm=RMSNorm(dim, eps),
             mlp=mlp(layer),
+            residual_scale=residual_scale,
         ),
+        embedding_scale=embedding_scale,
+        logits_scale=logits_scale,
     )

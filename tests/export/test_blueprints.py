@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge_llm import extras
 from edge_llm.errors import ExportError, MissingDependencyError
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.lowering.blueprints import blueprints_of
+from edge_llm.export.lowering.blueprints import blueprints_of, needed
 from edge_llm.export.lowering.trace import traced_plan
 from edge_llm.llm.blueprints import shipped
 from edge_llm.llm.blueprints.blueprint import draw
@@ -51,8 +51,15 @@ def configs(draw: st.DrawFn) -> tuple[dict[str, object], int]:
         "max_position_embeddings": draw(st.integers(1, 40)),
         "tie_word_embeddings": draw(st.booleans()),
     }
-    family = values["model_type"]
-    if family in ("llama", "olmo2", "qwen3", "smollm3"):
+    family = str(values["model_type"])
+    values |= needed(family, values)
+    if family.startswith("granite"):
+        names = ("embedding", "attention", "residual")
+        multipliers = st.sampled_from([1, 0.25, 12.0])
+        values |= {f"{name}_multiplier": draw(multipliers) for name in names}
+        values["logits_scaling"] = draw(st.sampled_from([1.0, 8.0, 7]))
+        values["shared_intermediate_size"] = values["intermediate_size"]
+    if family in ("llama", "olmo2", "qwen3", "smollm3", "granite"):
         values["attention_bias"] = draw(st.booleans())
     if family == "phi3":
         values["partial_rotary_factor"] = draw(st.sampled_from([0.5, 1.0]))

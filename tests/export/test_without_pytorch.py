@@ -14,6 +14,7 @@ from fixtures_checkpoints import write_tiny_checkpoint
 
 import edge_llm
 from edge_llm.catalogue.entries import Entry, list_models
+from edge_llm.export.lowering.blueprints import needed
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
@@ -91,6 +92,7 @@ def test_the_sizes_of_the_catalogue(
         config |= {"rope_parameters": None, "sliding_window_pattern": 6}
     else:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
+    config |= needed(family, config)
     folder = tmp_path / "model"
     folder.mkdir()
     write_tiny_checkpoint(folder, family, dtype="bfloat16", **config)

@@ -52,6 +52,12 @@ def operators(config: DecoderConfig) -> dict[str, int]:
         counts["aten.gelu.default"] = counts.pop("aten.silu.default")
         counts["aten.rms_norm.default"] += 2 * layers
         counts["aten.mul.Tensor"] += 1  # the scale of embeddings
+    if config.model_type.startswith("granite"):
+        counts["aten.mul.Tensor"] += 2 * layers + 2  # of embeddings, of each part, of the logits
+    if config.model_type == "granitemoehybrid":  # one product where others have two
+        counts["aten.linear.default"] -= layers
+        counts["aten.split_with_sizes.default"] = layers
+        counts["<built-in function getitem>"] = 2 * layers
     if config.model_type == "gemma2":
         counts["edge.softcap.default"] = 1
     if config.model_type == "gemma3_text":

@@ -121,7 +121,9 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         if got != value:
             problems.append(f"{prefix}{key}: got {shorten(got)}, expected {value!r}")
     problems += [
-        f"{prefix}{key}: got {shorten(value)}, a key not supported" for key, value in given.items()
+        f"{prefix}{key}: got {shorten(value)}, a key not supported"
+        for key, value in given.items()
+        if key not in family.gguf_harmless
     ]
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)

@@ -140,6 +140,7 @@ VARIABLES: dict[str, list[dict[str, Any]]] = {
     "mistral_v2v3": [{"tools": TOOLS}],
     "mistralai-Mistral-Nemo-Instruct-2407": [{"tools": TOOLS}],
     "HuggingFaceTB-SmolLM3-3B": [{"enable_thinking": True}, {"enable_thinking": False}],
+    "ibm-granite-granite-4.0": [{"tools": TOOLS}, {"documents": [{"title": "a", "text": "b"}]}],
     "llama2": [],
     "smollm3-tools": [
         {"xml_tools": TOOLS},
