@@ -27,6 +27,7 @@ from edge_llm.server.openai.rerank import rerank_router
 from edge_llm.server.openai.responses.routes import responses_router
 from edge_llm.server.openai.responses.store import ResponseStore
 from edge_llm.server.options import ServerOptions
+from edge_llm.server.page.routes import page_router
 from edge_llm.server.service import Service
 from edge_llm.server.tokens import tokens_router
 
@@ -47,6 +48,7 @@ def create_app(service: Service, options: ServerOptions) -> ASGIApp:
     metrics = Metrics(service)
     service.on_answer = metrics.answered
     app.include_router(health_router(service))
+    app.include_router(page_router())
     app.include_router(tokens_router(service, options))
     app.include_router(documentation_router(app, key=options.api_key is not None))
     app.include_router(messages_router(service, options))

@@ -51,7 +51,7 @@ def serve(path: str | Path, options: ServerOptions, config: RunnerConfig | None 
         url = address(options.host, listener)
 
         def announce(model: LLM) -> None:
-            _log.info("serving %s at %s", model.name, url)
+            _log.info("serving %s at %s (in a browser: %s/)", model.name, url, url)
             if options.port == 0:
                 print(json.dumps({"url": url, "model": model.name}), flush=True)
 

@@ -28,7 +28,7 @@ def documented(
     tag: str,
     *,
     body: type[BaseModel] | None = None,
-    reply: type[BaseModel] | str = JSON,
+    reply: type[BaseModel] | str | tuple[str, ...] = JSON,
     stream: type[BaseModel] | None = None,
     stream_media: str = EVENTS,
     open_to_all: bool = False,
@@ -40,16 +40,20 @@ def documented(
         summary: the route in a few words; its docstring can say more.
         tag: the group of routes that it belongs to.
         body: the JSON object that it reads; its own schema, with a description of each field.
-        reply: the JSON object of a whole reply, or the media type of a reply that is none.
+        reply: the JSON object of a whole reply, or the media types that a reply without one may
+            have.
         stream: the JSON object in each event or line of a stream, where the route can stream.
         stream_media: the media type of the stream.
         open_to_all: no key is asked for.
         parameters: descriptions of those in the path.
     """
-    if isinstance(reply, str):
-        content = {reply: {"schema": {"type": "object"} if reply == JSON else _text()}}
+    medias = (reply,) if isinstance(reply, str) else reply
+    if isinstance(medias, tuple):
+        content = {
+            media: {"schema": {"type": "object"} if media == JSON else _text()} for media in medias
+        }
     else:
-        content = _json(reply, False)
+        content = _json(medias, False)
     if stream is not None:
         what = "server-sent events" if stream_media == EVENTS else "lines of JSON"
         content[stream_media] = {"schema": _text(f"A stream of {what}.", _schema(stream, False))}

@@ -14,9 +14,10 @@ from starlette.datastructures import Headers
 from edge_llm.server.errors import ApiError
 from edge_llm.server.gate.cors import Origins
 from edge_llm.server.options import ServerOptions, ip_address, is_loopback
+from edge_llm.server.page.assets import open_paths
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", *open_paths()})
 
 
 class Access:

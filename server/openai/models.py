@@ -15,12 +15,22 @@ def models_router(service: Service) -> APIRouter:
     router = APIRouter()
 
     def describe(model: Model) -> dict[str, Any]:
+        about = model.about
         return {
             "id": model.name,
             "object": "model",
             "created": service.created,
             "owned_by": "edge-llm",
             "context_length": model.context,
+            "capabilities": {
+                "chat": about.chat_template is not None,
+                "tools": about.tools,
+                "thinking": about.thinking,
+                "thinking_switch": about.thinking_switch,
+                "efforts": list(about.efforts),
+                "embedding": about.vectors,
+            },
+            "recommended": dict(about.recommended),
         }
 
     @router.get("/models", **documented("The served model", "models", reply=ModelList))

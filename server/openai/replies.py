@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -11,14 +11,29 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
+class Capabilities(BaseModel):
+    """What a model can do; ``thinking_switch``: thinking can be turned on and off, ``efforts``: the
+    values of ``reasoning_effort`` that its chat template knows."""
+
+    chat: bool
+    tools: bool
+    thinking: bool
+    thinking_switch: bool
+    efforts: list[str]
+    embedding: bool
+
+
 class ModelObject(BaseModel):
-    """A served model."""
+    """A served model; ``recommended`` are the sampling parameters of its authors, which hold where
+    a request says nothing."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     context_length: int
+    capabilities: Capabilities
+    recommended: dict[str, Any]
 
 
 class ModelList(BaseModel):
