@@ -3,9 +3,9 @@
     python tools/clients.py [CLIENT ...]
 
 Each client has an environment of its own under build/clients, made from a file of pinned packages
-(tests/clients/requirements), without edge-llm in it. Two servers run meanwhile: ``edge-llm serve``
-on SmolLM2-135M-Instruct, and the same server on a model that follows a script
-(tests/clients/scripted). Ends with a table; fails if a test did.
+(tests/clients/requirements), without edge-llm in it. Servers run meanwhile: ``edge-llm serve`` on
+SmolLM2-135M-Instruct, and the same server on a model that follows a script
+(tests/clients/scripted), without and with a key. Ends with a table; fails if a test did.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests" / "clients"
 WORK = ROOT / "build" / "clients"
 PROGRAMS = WORK / "programs"
+PASSED = ("PATH", "LANG", "TMPDIR", "WRITE_CAPTURES")
+KEY = "sésame"  # of one of the servers; headers have bytes
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def main() -> None:
         urls = {
             "EDGE_LLM_REAL": stack.enter_context(serving(real_server(), "real")),
             "EDGE_LLM_SCRIPTED": stack.enter_context(serving(scripted_server(), "scripted")),
+            "EDGE_LLM_KEYED": stack.enter_context(serving([*scripted_server(), KEY], "keyed")),
+            "EDGE_LLM_KEY": KEY,
         }
         outcomes = [
             test_npm(urls) if client == "npm" else test_python(client, urls) for client in chosen
@@ -138,7 +142,7 @@ def environment(client: str, pinned: Path) -> Path:
 
 def surroundings(urls: dict[str, str]) -> dict[str, str]:
     """Return the environment variables of a client's tests: none of ours, no keys, no telemetry."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in PASSED if name in os.environ}
     home = WORK / "home"
     home.mkdir(exist_ok=True)
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_AGENTS_DISABLE_TRACING": "1"}

@@ -14,10 +14,10 @@ from starlette.datastructures import Headers
 from edge_llm.server.errors import ApiError
 from edge_llm.server.gate.cors import Origins
 from edge_llm.server.options import ServerOptions, ip_address, is_loopback
-from edge_llm.server.page.assets import open_paths
+from edge_llm.server.page.files import is_open
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN_PATHS = frozenset({"/health", *open_paths()})
+OPEN_PATHS = frozenset({"/health"})
 
 
 class Access:
@@ -51,7 +51,7 @@ class Access:
         Raises:
             ApiError: 401.
         """
-        if self._key is None or path in OPEN_PATHS:
+        if self._key is None or path in OPEN_PATHS or is_open(path, headers):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
         bearer = key.strip() if scheme.lower() == "bearer" else ""

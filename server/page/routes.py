@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_llm.server.documentation.operation import documented
-from edge_llm.server.page.assets import FOLDER, INDEX, TYPES, Asset, assets
+from edge_llm.server.page.files import FOLDER, INDEX, TYPES, Asset, assets, wants_page
 
 # The page loads what this server has under its own name and nothing else, runs no script and no
 # style that stands in a document, and cannot turn a text into one: what a model writes stays text.
@@ -50,7 +50,7 @@ def page_router() -> APIRouter:
     @router.get("/", **documented("The web chat", "page", reply="text/html", open_to_all=True))
     async def page(http: Request) -> Response:
         """The page is for browsers, which accept text/html; for others there is nothing here."""
-        if "text/html" not in http.headers.get("accept", "").lower():
+        if not wants_page(http.headers):
             raise HTTPException(404)
         return _sent(assets()[INDEX], http, {"vary": "Accept"})
 

@@ -46,3 +46,16 @@ def scripted() -> Server:
     """A server of a model that says what `scripted/script.py` has it say: for what a model knows.
     It calls ``get_weather(city)`` where Bonn or Ulm is in the question, and ``magic_function``."""
     return _server("EDGE_LLM_SCRIPTED")
+
+
+@dataclass(frozen=True)
+class KeyedServer(Server):
+    """One that asks for a key."""
+
+    key: str = ""
+
+
+@pytest.fixture(scope="session")
+def keyed() -> KeyedServer:
+    """A server of the scripted model that asks for a key."""
+    return KeyedServer(_server("EDGE_LLM_KEYED").url, os.environ["EDGE_LLM_KEY"])

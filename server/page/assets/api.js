@@ -58,7 +58,7 @@ export class Api {
   async #fetch(path, options) {
     for (let wrong = false; ; wrong = true) {
       const headers = { ...options.headers };
-      if (this.key) headers.authorization = `Bearer ${this.key}`;
+      if (this.key) headers.authorization = `Bearer ${asBytes(this.key)}`;
       let reply;
       try {
         reply = await fetch(path, { ...options, headers, cache: "no-store" });
@@ -75,6 +75,11 @@ export class Api {
       options.signal?.throwIfAborted();
     }
   }
+}
+
+/** Return a text as a header can carry it: a character for each byte of its UTF-8. */
+function asBytes(text) {
+  return String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 function failure(status, body) {

@@ -87,7 +87,11 @@ export function greeting(model) {
   const facts = [`${new Intl.NumberFormat("en").format(model.context_length)} tokens of context`];
   if (can.thinking) facts.push("thinks");
   if (can.tools) facts.push("calls tools");
-  const parts = [el("h2", {}, model.id), el("p", {}, facts.join(" · "))];
+  const parts = [
+    el("h2", {}, model.id),
+    el("p", {}, facts.join(" · ")),
+    el("p", { className: "note" }, "What is said here stays between this browser and the server."),
+  ];
   if (can.chat === false) {
     parts.push(el("p", { className: "error" }, "This program has no chat template: it cannot chat."));
   }

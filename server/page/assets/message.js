@@ -4,7 +4,11 @@ import { copyButton, el, icon, iconButton } from "./dom.js";
 import { Markdown } from "./markdown.js";
 import { count, figures, seconds, summary } from "./stats.js";
 
-const CALL_ENDS = { length: "Cut at the longest answer.", stopped: "Stopped." };
+// Messages of people beyond this are folded: characters, and lines.
+const LONG = 1500;
+const LONG_LINES = 14;
+const SHORT = 100; // milliseconds of thinking that are not worth telling
+const ENDS = { length: "Cut at the longest answer.", stopped: "Stopped." };
 
 /** The elements of one message. `actions` are what its buttons do: edit, regenerate, proceed, turn,
  *  results. `place` is where it stands: {index, count, last} among its siblings and in the branch. */
@@ -46,9 +50,17 @@ export class MessageView {
 
   #showUser() {
     const { message, actions } = this;
-    this.body.replaceChildren(el("div", { className: "bubble", dir: "auto" }, message.content));
+    const long = message.content.length > LONG || message.content.split("\n").length > LONG_LINES;
+    const folded = long ? "bubble folded" : "bubble";
+    const bubble = el("div", { className: folded, dir: "auto" }, message.content);
+    const unfold = () => {
+      button.textContent = bubble.classList.toggle("folded") ? "Show all" : "Show less";
+    };
+    const button = el("button", { type: "button", className: "text", onclick: unfold }, "Show all");
+    this.body.replaceChildren(bubble);
     this.foot.replaceChildren(
       this.#turner() ?? "",
+      long ? button : "",
       copyButton(() => message.content, "Copy"),
       iconButton("edit", "Edit", () => this.edit()),
     );
@@ -122,7 +134,7 @@ export class MessageView {
     const goesOn = live && !message.content && !message.calls.length;
     this.thinking.classList.toggle("live", goesOn);
     const tokens = message.usage?.completion_tokens_details?.reasoning_tokens;
-    const took = Number.isFinite(message.thoughtFor) ? ` for ${seconds(message.thoughtFor)}` : "";
+    const took = message.thoughtFor >= SHORT ? ` for ${seconds(message.thoughtFor)}` : "";
     const size = Number.isFinite(tokens) && tokens > 0 ? `, ${count(tokens)} tokens` : "";
     this.thoughtsTitle.textContent = goesOn ? "Thinking…" : `Thought${took}${size}`;
   }
@@ -177,7 +189,7 @@ export class MessageView {
       const proceed = () => actions.proceed(message);
       parts.push(el("button", { type: "button", className: "text", onclick: proceed }, "Continue"));
     }
-    const told = message.error ?? CALL_ENDS[message.finish] ?? (message.finish ? null : "Interrupted.");
+    const told = message.error ?? ENDS[message.finish] ?? (message.finish ? null : "Interrupted.");
     const notes = [];
     if (told) {
       const kind = message.error ? "error" : "note";

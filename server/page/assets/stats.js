@@ -23,7 +23,7 @@ export function summary(message) {
   if (rate_) parts.push(rate(rate_));
   if (number(usage, "completion_tokens")) parts.push(tokens(usage.completion_tokens));
   if (first !== null) parts.push(`first after ${seconds(first)}`);
-  if (prompt && cached !== null) parts.push(`${Math.round((100 * cached) / prompt)} % cached`);
+  if (prompt && cached !== null) parts.push(`prompt ${Math.floor((100 * cached) / prompt)} % cached`);
   return parts.join(" · ");
 }
 

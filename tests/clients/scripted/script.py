@@ -40,6 +40,7 @@ TEXTS: list[tuple[str, str]] = [
     (r"capital of France", "Paris"),
 ]
 OTHERWISE = "Hello! I am here to help."
+ECHO = "Say:\n"  # what comes behind it is the answer
 
 
 def answer(prompt: str) -> str:
@@ -49,6 +50,10 @@ def answer(prompt: str) -> str:
     question = next(
         (text for role, text in reversed(turns) if role == "user" and not _RESULT.search(text)), ""
     )
+    if question.startswith(ECHO):
+        return question.removeprefix(ECHO)
+    if found := re.search(r"count to (\d+)", question):
+        return " ".join(map(str, range(1, int(found[1]) + 1)))
     thinks = "step by step" in question and "</think>" not in begun
     thought = "<think>\nLet me see.\n</think>\n\n" if thinks else ""
     return thought + _said(turns, question)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-FOLDER = "/page/"
+FOLDER = "/page/"  # where they are; the page itself is at "/"
 INDEX = "index.html"
 # By the end of the name; a file of another kind has no business among them.
 TYPES: Mapping[str, str] = MappingProxyType(
@@ -39,10 +39,18 @@ def assets() -> Mapping[str, Asset]:
     return MappingProxyType({name: _asset(name, content) for name, content in found.items()})
 
 
-@cache
-def open_paths() -> frozenset[str]:
-    """Return the paths at which they are, for everybody to read."""
-    return frozenset({"/", *(FOLDER + name for name in assets() if name != INDEX)})
+def wants_page(headers: Mapping[str, str]) -> bool:
+    """Return whether a client that asks for ``/`` is a browser, by what it accepts: for others
+    nothing is there."""
+    return "text/html" in headers.get("accept", "").lower()
+
+
+def is_open(path: str, headers: Mapping[str, str]) -> bool:
+    """Return whether a request is for the page or a file of it, which need no key."""
+    if path == "/":
+        return wants_page(headers)
+    name = path.removeprefix(FOLDER)
+    return name != path and name != INDEX and name in assets()
 
 
 def _asset(name: str, content: bytes) -> Asset:
