@@ -204,7 +204,9 @@ function showContext() {
   const whole = model()?.context_length;
   byId("context").hidden = used === null || !whole;
   if (byId("context").hidden) return;
-  byId("context-text").textContent = `${count(used)} of ${count(whole)} tokens`;
+  const text = `${count(used)} of ${count(whole)} tokens`;
+  byId("context-text").textContent = byId("context").title = text;
+  byId("context-short").textContent = `${Math.round((100 * used) / whole)} %`;
   Object.assign(byId("context-meter"), { max: whole, value: used, high: 0.85 * whole });
 }
 

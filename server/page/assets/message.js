@@ -135,7 +135,7 @@ export class MessageView {
     this.thinking.classList.toggle("live", goesOn);
     const tokens = message.usage?.completion_tokens_details?.reasoning_tokens;
     const took = message.thoughtFor >= SHORT ? ` for ${seconds(message.thoughtFor)}` : "";
-    const size = Number.isFinite(tokens) && tokens > 0 ? `, ${count(tokens)} tokens` : "";
+    const size = Number.isFinite(tokens) && tokens > 0 ? ` · ${count(tokens)} tokens` : "";
     this.thoughtsTitle.textContent = goesOn ? "Thinking…" : `Thought${took}${size}`;
   }
 

@@ -158,6 +158,7 @@ def chat(open_chat: OpenChat) -> Chat:
 
 @pytest.fixture
 def captures() -> Path | None:
-    """The folder of the pictures in the documentation, if they are to be taken."""
-    folder = os.environ.get("WRITE_CAPTURES")
-    return Path(folder) if folder else None
+    """The folder of the pictures of the documentation, if they are to be taken."""
+    if not os.environ.get("WRITE_CAPTURES"):
+        return None
+    return Path(__file__).parents[3] / "docs" / "images"

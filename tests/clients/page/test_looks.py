@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-DESKTOP = {"viewport": {"width": 1200, "height": 800}}
+DESKTOP = {"viewport": {"width": 1200, "height": 880}}
 PHONE = {
     "viewport": {"width": 390, "height": 780},
     "is_mobile": True,
     "has_touch": True,
-    "device_scale_factor": 2,
+    "device_scale_factor": 1.5,
 }
 GROUND = "() => getComputedStyle(document.body).backgroundColor"
 
@@ -116,7 +116,7 @@ def test_everything_has_a_name(open_chat: Any) -> None:
     assert unnamed == []
 
 
-# --- the pictures of docs/web-chat.md: WRITE_CAPTURES=FOLDER makes them -------------------------
+# --- the pictures of docs/web-chat.md: WRITE_CAPTURES=1 takes them ------------------------------
 
 QUESTION = "How does Euclid's algorithm work? Show it in Python."
 THOUGHT = "Euclid's algorithm: replace the larger number by the remainder until nothing is left."
@@ -202,7 +202,7 @@ def test_pictures(
     chat = open_chat(context=context)
     for question in ("A limerick about a tiny model", "Plan a weekend in Bonn", QUESTION):
         if chat.answers.count():
-            chat.page.locator("#new, #new-small").locator("visible=true").click()
+            chat.page.keyboard.press("Control+Shift+O")
         chat.ask(question)
     expect(chat.answer.locator(".stats")).to_contain_text("46.3 tokens/s")
     expect(chat.answer.locator("table")).to_be_attached()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,10 +26,28 @@ def code(inner: str) -> str:
     return f'<figure class="code"><pre><code>{inner}</code></pre></figure>'
 
 
+def colour(kind: str, text: str) -> str:
+    return f'<span class="t-{kind}">{text}</span>'
+
+
+def link(address: str, text: str | None = None) -> str:
+    return f'<a href="{address}">{text or address}</a>'
+
+
+def ordered(start: int) -> str:
+    return f'<ol start="{start}">'
+
+
+QUOTED = "'a'"
+MATH = '<span class="math">'
+TASK = '<li class="task"><input type="checkbox" disabled="">'
+
 CASES = [
     ("plain", "<p>plain</p>"),
     ("a\nb\n\nc", "<p>a<br>b</p><p>c</p>"),
-    ("*a* _b_ **c** __d__ ***e*** ~~f~~", "<p><em>a</em> <em>b</em> <strong>c</strong> <strong>d</strong> <em><strong>e</strong></em> <del>f</del></p>"),
+    ("*a* _b_ ~~c~~", "<p><em>a</em> <em>b</em> <del>c</del></p>"),
+    ("**a** __b__", "<p><strong>a</strong> <strong>b</strong></p>"),
+    ("***a***", "<p><em><strong>a</strong></em></p>"),
     ("**a *b* c**", "<p><strong>a <em>b</em> c</strong></p>"),
     ("*a **b** c*", "<p><em>a <strong>b</strong> c</em></p>"),
     ("snake_case_name 2 * 3 * 4 a ** b", "<p>snake_case_name 2 * 3 * 4 a ** b</p>"),
@@ -40,44 +59,63 @@ CASES = [
     ("# A\n## B #\n###### C\n#no", "<h3>A</h3><h4>B</h4><h6>C</h6><p>#no</p>"),
     ("A\n===\nB\n---", "<h3>A</h3><h4>B</h4>"),
     ("---\n* * *", "<hr><hr>"),
-    ("> a\n> > b\n\nc", "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote><p>c</p>"),
+    ("> a\n> b\n\nc", "<blockquote><p>a<br>b</p></blockquote><p>c</p>"),
+    ("> > b", "<blockquote><blockquote><p>b</p></blockquote></blockquote>"),
     ("- a\n- b\n  c", "<ul><li>a</li><li>b<br>c</li></ul>"),
     ("- a\n\n- b", "<ul><li><p>a</p></li><li><p>b</p></li></ul>"),
-    ("- a\n  - b\n    - c\n- d", "<ul><li>a<ul><li>b<ul><li>c</li></ul></li></ul></li><li>d</li></ul>"),
-    ("1. a\n  - b\n2. c", '<ol start="1"><li>a<ul><li>b</li></ul></li><li>c</li></ol>'),
-    ("3) a\n4) b", '<ol start="3"><li>a</li><li>b</li></ol>'),
+    (
+        "- a\n  - b\n    - c\n- d",
+        "<ul><li>a<ul><li>b<ul><li>c</li></ul></li></ul></li><li>d</li></ul>",
+    ),
+    ("1. a\n  - b\n2. c", f"{ordered(1)}<li>a<ul><li>b</li></ul></li><li>c</li></ol>"),
+    ("3) a\n4) b", f"{ordered(3)}<li>a</li><li>b</li></ol>"),
     ("a\n- b", "<p>a</p><ul><li>b</li></ul>"),
     ("in\n1998. b", "<p>in<br>1998. b</p>"),
-    ("- [ ] a\n- [x] b", '<ul><li class="task"><input type="checkbox" disabled="">a</li><li class="task"><input type="checkbox" disabled="">b</li></ul>'),
+    ("- [ ] a\n- [x] b", f"<ul>{TASK}a</li>{TASK}b</li></ul>"),
     ("- a\n\n  ```\n  x\n  ```\n- b", f"<ul><li><p>a</p>{code('x')}</li><li><p>b</p></li></ul>"),
-    ("```\na < b\n\n  c\n```\nd", f"{code('a &lt; b' + chr(10) + chr(10) + '  c')}<p>d</p>"),
+    ("```\na < b\n\n  c\n```\nd", f"{code(chr(10).join(['a &lt; b', '', '  c']))}<p>d</p>"),
     ("~~~\n```\n~~~", code("```")),
-    ("```python\nx = 'a' # b", code('x = <span class="t-string">\'a\'</span> <span class="t-comment"># b</span>')),
-    ("[a](https://b.example/c_(d)) e", '<p><a href="https://b.example/c_(d)">a</a> e</p>'),
-    ('[*a*](https://b.example "t")', '<p><a href="https://b.example/"><em>a</em></a></p>'.replace("example/", "example")),
-    ("see https://a.example/b_c_d. Or <https://e.example>", '<p>see <a href="https://a.example/b_c_d">https://a.example/b_c_d</a>. Or <a href="https://e.example">https://e.example</a></p>'),
-    ("(https://a.example/(b))", '<p>(<a href="https://a.example/(b)">https://a.example/(b)</a>)</p>'),
-    ("![a](https://b.example/c.png)", '<p><a href="https://b.example/c.png">a</a></p>'),
+    ("```python\nx = 'a' # b", code(f"x = {colour('string', QUOTED)} {colour('comment', '# b')}")),
+    ("[a](https://b.example/c_(d)) e", f"<p>{link('https://b.example/c_(d)', 'a')} e</p>"),
+    ('[*a*](https://b.example "t")', f"<p>{link('https://b.example', '<em>a</em>')}</p>"),
+    ("see https://a.example/b_c_d.", f"<p>see {link('https://a.example/b_c_d')}.</p>"),
+    ("<https://a.example>", f"<p>{link('https://a.example')}</p>"),
+    ("(https://a.example/(b))", f"<p>({link('https://a.example/(b)')})</p>"),
+    ("![a](https://b.example/c.png)", f"<p>{link('https://b.example/c.png', 'a')}</p>"),
     ("[a] (b) [c](d) [1]", "<p>[a] (b) [c](d) [1]</p>"),
-    ("**[a](https://b.example)**", '<p><strong><a href="https://b.example">a</a></strong></p>'),
-    ("|a|b|\n|-|:-:|\n|1|`2`|\n|3|\n\nc", '<div class="table"><table><thead><tr><th class="left">a</th><th class="center">b</th></tr></thead><tbody><tr><td class="left">1</td><td class="center"><code>2</code></td></tr><tr><td class="left">3</td><td class="center"></td></tr></tbody></table></div><p>c</p>'),
+    ("**[a](https://b.example)**", f"<p><strong>{link('https://b.example', 'a')}</strong></p>"),
+    (
+        "|a|b|\n|-|:-:|\n|1|`2`|\n|3|\n\nc",
+        '<div class="table"><table><thead><tr><th class="left">a</th><th class="center">b</th></tr>'
+        '</thead><tbody><tr><td class="left">1</td><td class="center"><code>2</code></td></tr>'
+        '<tr><td class="left">3</td><td class="center"></td></tr></tbody></table></div><p>c</p>',
+    ),
     ("a | b", "<p>a | b</p>"),
-    (r"\(a_1 * b_1\) $$c_1$$", '<p><span class="math">a_1 * b_1</span> <span class="math">c_1</span></p>'),
+    (r"\(a_1 * b_1\) $$c_1$$", f"<p>{MATH}a_1 * b_1</span> {MATH}c_1</span></p>"),
     ("\\[\na_1\n\\]\nb", '<div class="math">a_1</div><p>b</p>'),
     ("a $5 and $6 b", "<p>a $5 and $6 b</p>"),
     ("&amp; <b>x</b>", "<p>&amp;amp; &lt;b&gt;x&lt;/b&gt;</p>"),
-]  # fmt: skip
+]
+
+
+@pytest.fixture(scope="module")
+def blank(browser: Any, scripted: Any) -> Iterator[Any]:
+    """The page, to try its modules in."""
+    page = browser.new_page()
+    page.goto(f"{scripted.url}/")
+    yield page
+    page.close()
 
 
 @pytest.mark.parametrize(("text", "html"), CASES, ids=[repr(text)[:40] for text, _ in CASES])
 def test_constructs(blank: Any, text: str, html: str) -> None:
-    assert blank.run(SHOW, text) == html
+    assert blank.evaluate(SHOW, text) == html
 
 
 def test_a_text_that_grows_becomes_what_it_is_as_a_whole(blank: Any) -> None:
     """By characters, and for every beginning of it."""
     texts = [text for text, _ in CASES] + ["\n\n".join(text for text, _ in CASES)]
-    differ = blank.run(
+    differ = blank.evaluate(
         """async (texts) => {
           const { Markdown } = await import("/page/markdown.js");
           const shown = (text) => {
@@ -101,14 +139,14 @@ def test_a_text_that_grows_becomes_what_it_is_as_a_whole(blank: Any) -> None:
 
 
 def test_what_is_read_already_does_not_move(blank: Any) -> None:
-    kept = blank.run(
+    kept = blank.evaluate(
         """async () => {
           const { Markdown } = await import("/page/markdown.js");
           const root = document.createElement("div");
           const growing = new Markdown(root);
-          growing.update("a\\n\\nb\\n\\nc");
+          growing.update("a\\n\\nb\\n\\nc\\n");
           const [first, second] = root.children;
-          growing.update("a\\n\\nb\\n\\nc and more\\n\\n- d\\n");
+          growing.update("a\\n\\nb\\n\\nc\\nand more\\n\\n- d\\n");
           const same = root.children[0] === first && root.children[1] === second;
           growing.update("something else");
           return [same, root.textContent];
@@ -153,7 +191,7 @@ HOSTILE = {
 def test_hostile_texts_take_neither_time_nor_depth(blank: Any, name: str) -> None:
     """What is worse than linear does not come to an end in time; what nests without bound breaks
     the layout."""
-    depth, length = blank.run(
+    depth, length = blank.evaluate(
         """async (text) => {
           const { Markdown } = await import("/page/markdown.js");
           const root = document.createElement("div");
@@ -173,10 +211,4 @@ def test_hostile_texts_take_neither_time_nor_depth(blank: Any, name: str) -> Non
         HOSTILE[name],
     )
     assert depth < 120
-    assert length or name in ("rules", "markers")
-
-
-@pytest.fixture
-def blank(chat: Any) -> Any:
-    """The page, to try its modules in."""
-    return chat
+    assert length or name in ("stars", "rules", "markers")

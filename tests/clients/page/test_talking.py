@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 WEATHER = json.dumps(
     [
@@ -126,9 +127,7 @@ def test_settings_are_sent(chat: Any) -> None:
     chat.press("Settings")
     expect(field).to_have_attribute("placeholder", "1")  # the authors'
     chat.page.keyboard.press("Escape")
-    chat.set(
-        system="Be kind.", temperature="0.25", top_p="0.5", max_tokens="100", seed="7"
-    )
+    chat.set(system="Be kind.", temperature="0.25", top_p="0.5", max_tokens="100", seed="7")
     with chat.page.expect_request("**/chat/completions") as asked:
         chat.ask("hello")
     body = asked.value.post_data_json
@@ -188,12 +187,8 @@ def test_a_stream_that_breaks_is_no_answer(chat: Any) -> None:
         ("", "The connection broke before the answer was complete."),
         (f"event: error\ndata: {json.dumps(failed)}\n\n", "It broke."),
     ):
-        chat.page.route(
-            "**/chat/completions",
-            lambda route, body=begun + rest: route.fulfill(
-                body=body, content_type="text/event-stream"
-            ),
-        )
+        reply = {"body": begun + rest, "content_type": "text/event-stream"}
+        chat.page.route("**/chat/completions", partial(Route.fulfill, **reply))
         chat.ask("hello")
         expect(chat.answer.get_by_role("alert")).to_have_text(told)
         expect(chat.text).to_have_text("Half an")

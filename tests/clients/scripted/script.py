@@ -51,7 +51,7 @@ def answer(prompt: str) -> str:
         (text for role, text in reversed(turns) if role == "user" and not _RESULT.search(text)), ""
     )
     if question.startswith(ECHO):
-        return question.removeprefix(ECHO)
+        return question.removeprefix(ECHO).removeprefix(begun.rpartition("</think>")[2].strip())
     if found := re.search(r"count to (\d+)", question):
         return " ".join(map(str, range(1, int(found[1]) + 1)))
     thinks = "step by step" in question and "</think>" not in begun
