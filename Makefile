@@ -25,7 +25,7 @@ help:
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
 	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
-	@echo "make test-clients  real clients (openai, langchain, ...) against our server: pinned, in environments of their own"
+	@echo "make test-clients  real clients (openai, langchain, a browser, ...) against our server: pinned, in environments of their own"
 	@echo "make sanitize    native and engine tests under AddressSanitizer, UBSan and ThreadSanitizer"
 	@echo "make site        the documentation as a site, into build/site/html"
 	@echo "make wheel       sdist and wheel for this machine, into dist/"

@@ -156,11 +156,18 @@ def test_serves_a_program(installed: Installed, tiny_program: Callable[..., Path
         )
         with urllib.request.urlopen(request, timeout=60) as reply:
             answer = json.load(reply)
+        page = urllib.request.Request(f"{url}/", headers={"accept": "text/html"})
+        with urllib.request.urlopen(page, timeout=60) as reply:
+            files = re.findall(r'"(page/[\w.]+)"', reply.read().decode())
+        for file in ("page/api.js", *files):
+            with urllib.request.urlopen(f"{url}/{file}", timeout=60) as reply:
+                assert reply.read()
     finally:
         server.terminate()
         server.communicate(timeout=60)
     assert server.returncode == 0
     assert answer["usage"]["completion_tokens"] > 0
+    assert "page/main.js" in files
 
 
 def _need_registry(text: str) -> None:
