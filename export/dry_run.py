@@ -19,7 +19,14 @@ from edge_llm.export.origin.load import Loaded, load
 from edge_llm.export.origin.provenance import UNKNOWN, provenance
 from edge_llm.export.outline import activation_bytes, describe_outline, outline
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.report import WeightRow, build_report, formats_lines, megabytes, notes_lines
+from edge_llm.export.report import (
+    WeightRow,
+    build_report,
+    formats_lines,
+    megabytes,
+    notes_lines,
+    stack_row,
+)
 from edge_llm.export.verification.answers import verified_positions
 from edge_llm.export.weights.parameters import shared, stored_formats
 from edge_llm.export.weights.prepared import CHUNK_ELEMENTS
@@ -156,8 +163,9 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
     shapes = planned.shapes
     stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
     sources = shared(loaded.checkpoint.stored_as, planned.tied)
-    rows = []
+    rows: list[WeightRow] = []
     for weight in {weight.tensor: weight for weight in planned.lowered.plan.weights}.values():
+        parts: list[WeightRow] = []
         for part in planned.lowered.parts[weight.tensor]:
             shape = shapes[part]
             size = (
@@ -166,7 +174,7 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
                 else backend.packed_bytes(weight.format, *shape)
             )
             taken = weight.format == stored.get(part)
-            rows.append(
+            parts.append(
                 WeightRow(
                     part,
                     weight.tensor,
@@ -177,6 +185,7 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
                     outcome="unchanged" if taken else None,
                 )
             )
+        rows += [stack_row(weight, parts, None)] if len(weight.shape) == 3 else parts
     return rows
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from edge_llm.program.plan import Weight
 
 # unchanged: the checkpoint's own integers; exact: other numbers for the same values.
 Outcome = Literal["unchanged", "exact", "rounded"]
+_WORSE: tuple[Outcome | None, ...] = (None, *get_args(Outcome))  # each than the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,21 @@ class WeightRow:
         """Return the fields as JSON values, and ``bits`` a weight."""
         bits = round(8.0 * self.bytes / prod(self.shape), 3)
         return asdict(self) | {"shape": list(self.shape), "bits": bits}
+
+
+def stack_row(weight: Weight, rows: Sequence[WeightRow], sqnr_db: float | None) -> WeightRow:
+    """Return one row for the members of a stack, of which a model has thousands; ``sqnr_db`` is
+    that of all of them."""
+    sources = {row.source for row in rows}
+    return replace(
+        rows[0],
+        name=weight.name,
+        shape=weight.shape,
+        bytes=sum(row.bytes for row in rows),
+        sqnr_db=sqnr_db,
+        source=rows[0].source if len(sources) == 1 else "several",
+        outcome=max((row.outcome for row in rows), key=_WORSE.index),
+    )
 
 
 def build_report(

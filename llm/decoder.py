@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypedDict
+from typing import ClassVar, Protocol, TypedDict, runtime_checkable
 
 from edge_llm.llm.config import MAX_LAYERS, MAX_SIZE, ConfigReader, shorten
 from edge_llm.llm.rope import DEFAULT_THETA, Rope, RopeScaling, YarnScaling, read_rope
@@ -55,6 +55,15 @@ class DecoderConfig(Protocol):
         ...
 
 
+@runtime_checkable
+class MixedConfig(Protocol):
+    """What the config of a family has besides, whose layers differ in more than their attention."""
+
+    def layer_kind(self, layer: int) -> str:
+        """Return what a layer consists of, in a word or two: "sparse" or "dense"."""
+        ...
+
+
 def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:
     """Return the different rotary embeddings of a decoder's layers, in the order of the layers."""
     shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))
@@ -91,13 +100,15 @@ def read_common(
     activation: str = "silu",
     tied: bool = False,
     biases: Collection[str] = (),
+    experts: bool = False,
 ) -> CommonKeys:
     """Read the keys that the configs of most decoders share, by their Hugging Face names.
 
     ``head_dim`` (None: hidden_size / num_attention_heads), ``norm_eps``, ``theta`` and ``tied`` are
     the family's defaults; ``partial_rotary`` as in `read_rope`, unless the family has read the
     ``rope`` itself; ``activation`` is the one value of ``hidden_act``. ``biases`` are those of
-    ``attention_bias`` and ``mlp_bias`` that the family reads itself; the others must be off.
+    ``attention_bias`` and ``mlp_bias`` that the family reads itself; the others must be off. So
+    must experts, unless the family reads those.
 
     Raises:
         ValueError: there are no such ``biases``.
@@ -109,8 +120,9 @@ def read_common(
     kv_heads = reader.integer("num_key_value_heads", heads)
     head_dim = reader.integer("head_dim", max(1, dim // heads) if head_dim is None else head_dim)
     reader.neutral("hidden_act", activation)
-    for key in ("num_experts", "num_local_experts"):
-        reader.neutral(key, 0)
+    if not experts:
+        for key in ("num_experts", "num_local_experts"):
+            reader.neutral(key, 0)
     reader.require(
         heads % kv_heads == 0,
         f"num_attention_heads: got {heads}, expected a multiple of num_key_value_heads {kv_heads}",

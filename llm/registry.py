@@ -25,8 +25,10 @@ from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.qwen2 import QWEN2
 from edge_llm.llm.families.qwen3 import QWEN3
+from edge_llm.llm.families.qwen3_moe import QWEN3_MOE
 from edge_llm.llm.families.smollm3 import SMOLLM3
 from edge_llm.llm.rope_tables import rope_note, rope_tables, table_names
+from edge_llm.llm.stacks import members
 
 FAMILIES: Mapping[str, Family[Any]] = {
     family.name: family
@@ -41,6 +43,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         PHI3,
         QWEN2,
         QWEN3,
+        QWEN3_MOE,
         SMOLLM3,
     )
 }
@@ -116,7 +119,8 @@ def shared_parameters(config: DecoderConfig) -> Mapping[str, str]:
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every parameter that a checkpoint holds: all but the tied ones.
+    """Return name and shape of every parameter that a checkpoint holds: all but the tied ones, and
+    of a stack its members.
 
     Raises:
         MissingDependencyError: the module must be built to tell, and PyTorch is not installed.
@@ -129,7 +133,12 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         weights = blueprint.plan(config, context=1).weights
         shapes = {weight.name: weight.shape for weight in weights if weight.name not in tables}
         tied = blueprint.tied
-    return {name: shape for name, shape in shapes.items() if name not in tied}
+    return {
+        member: matrix
+        for name, shape in shapes.items()
+        if name not in tied
+        for member, matrix in members(name, shape).items()
+    }
 
 
 def require_module(config: DecoderConfig) -> None:

@@ -102,6 +102,15 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
     },
     "qwen2": {},
     "qwen3": {"head_dim": 32},
+    "qwen3_moe": {
+        "head_dim": 32,
+        "num_hidden_layers": 3,
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [1],
+    },
     "smollm3": {"num_hidden_layers": 3, "no_rope_layer_interval": 2},
 }
 

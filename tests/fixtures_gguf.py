@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,12 @@ def make_gguf(tmp_path: Path) -> GGUFFactory:
 
 def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
-    others = {"mistral": "llama", "gemma3_text": "gemma3", "granitemoehybrid": "granite"}
+    others = {
+        "mistral": "llama",
+        "gemma3_text": "gemma3",
+        "granitemoehybrid": "granite",
+        "qwen3_moe": "qwen3moe",
+    }
     return others.get(name, name)
 
 
@@ -109,9 +115,13 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
-    if family in ("mistral", "qwen3", *GEMMA):
+    if family in ("mistral", "qwen3", "qwen3_moe", *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
+    if family == "qwen3_moe":
+        writer.add_expert_count(config["num_local_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     if family in GEMMA:
         writer.add_sliding_window(config["sliding_window"])
         if config["final_logit_softcapping"]:
@@ -177,7 +187,7 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     names = tensor_names(config)
     tensors: dict[str, NDArray[np.float32]] = {}
-    for name, tensor in _parted(load_file(folder / "model.safetensors")).items():
+    for name, tensor in stacked(_parted(load_file(folder / "model.safetensors"))).items():
         values = tensor.to(torch.float32).numpy()
         part = name.split(".")[-2]
         if config["model_type"] in INTERLEAVED and part in heads:
@@ -210,12 +220,29 @@ def _parted(tensors: dict[str, Any]) -> dict[str, Any]:
     return parted
 
 
+def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors with the matrices of a layer's experts in one: ``mlp.experts.up_proj``."""
+    import torch
+
+    stacks: dict[str, dict[int, Any]] = {}
+    rest = {}
+    for name, tensor in tensors.items():
+        if found := re.fullmatch(r"(.+\.experts)\.(\d+)\.(\w+)(\.weight)", name):
+            stacks.setdefault(f"{found[1]}.{found[3]}{found[4]}", {})[int(found[2])] = tensor
+        else:
+            rest[name] = tensor
+    return rest | {
+        name: torch.stack([parts[i] for i in range(len(parts))]) for name, parts in stacks.items()
+    }
+
+
 def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], quant: str) -> None:
     if values.ndim == 1 or quant == "F32":
         writer.add_tensor(name, values)
     else:
         kind = gguf.GGMLQuantizationType[quant]
-        writer.add_tensor(name, encode(values, quant), raw_dtype=kind)
+        rows = encode(values.reshape(-1, values.shape[-1]), quant)
+        writer.add_tensor(name, rows.reshape(*values.shape[:-1], -1), raw_dtype=kind)
 
 
 def llama3_divisors(config: dict[str, Any]) -> NDArray[np.float32]:

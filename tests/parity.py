@@ -197,12 +197,22 @@ def replace_weights(model: nn.Module, program: Program) -> None:
         weight = weights[row["tensor"]]
         if weight.format.name == "raw_f32":
             continue
-        whole = unpack_integers(program.weight_data(weight), weight.format, *weight.shape)
+        if weight.format.is_float:  # routers
+            continue
+        whole = unpack_integers(program.weight_data(weight), weight.format, *weight.matrix)
+        if len(weight.shape) == 3:
+            parts[row["name"]] = whole
+            continue
         first = begin.get(row["tensor"], 0)
         end = begin[row["tensor"]] = first + row["shape"][0]
         parts[row["name"]] = whole.rows(slice(first, end))
     tied = program.documents.report["tied"]
-    for path, module in model.named_modules():
+    for path, module in list(model.named_modules()):
+        stack = f"{path}.gate_proj"
+        if stack in parts:
+            stacks = [parts[f"{path}.{name}_proj"] for name in ("gate", "up", "down")]
+            model.set_submodule(path, QuantizedExperts(module.num_experts, stacks))
+            continue
         if isinstance(module, nn.Linear):
             name = f"{path}.weight"
             tensor = torchao_tensor(parts[tied.get(name, name)])
@@ -211,3 +221,27 @@ def replace_weights(model: nn.Module, program: Program) -> None:
         else:
             continue
         module.weight = nn.Parameter(tensor, requires_grad=False)
+
+
+class QuantizedExperts(nn.Module):
+    """What takes the place of the experts of a transformers model."""
+
+    def __init__(self, experts: int, stacks: list[Integers]) -> None:
+        super().__init__()
+        self.tensors = [
+            [
+                torchao_tensor(stack.rows(slice(first, first + stack.shape[0] // experts)))
+                for first in range(0, stack.shape[0], stack.shape[0] // experts)
+            ]
+            for stack in stacks
+        ]
+
+    def forward(self, x: torch.Tensor, chosen: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros_like(x)
+        for expert, (gate, up, down) in enumerate(zip(*self.tensors, strict=True)):
+            tokens, places = torch.where(chosen == expert)
+            if len(tokens):
+                linear, mine = nn.functional.linear, x[tokens]
+                made = linear(nn.functional.silu(linear(mine, gate)) * linear(mine, up), down)
+                out[tokens] += shares[tokens, places, None] * made
+        return out

@@ -108,6 +108,15 @@ def _shown(operand: Operand) -> str:
     return f"{operand.name}{'?' if operand.optional else ''}{dims}"
 
 
+def _matrix(item: Operand) -> tuple[str, str]:
+    """Return the rows and columns of a weight as the core sees it: a stack of matrices in panels
+    is one below the other, and a vector a column."""
+    if item.kind == "panel":
+        *rows, columns = item.dims
+        return "*".join(rows), columns
+    return (*item.dims, "1")[0], (*item.dims, "1")[1]
+
+
 def _rules(name: str, spec: OpSpec) -> str:
     variables: dict[str, int] = {}
     ints = [a for a in spec.attributes if a.kind == "int"]
@@ -137,7 +146,7 @@ def _rules(name: str, spec: OpSpec) -> str:
             return f"{{{kind}, false, {INPUT_NAMES.index(item.name)}, {{}}, {{}}}}"
         if item.kind == "value":
             return f"{{{kind}, false, {'TRr'.index(item.dims[0])}, {{}}, {product(item.dims[1])}}}"
-        n, k = (product(dim) for dim in (*item.dims, "1")[:2])
+        n, k = map(product, _matrix(item))
         return f"{{{kind}, {str(item.optional).lower()}, 0, {n}, {k}}}"
 
     def listed(items: list[str]) -> str:

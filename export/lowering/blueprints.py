@@ -60,6 +60,12 @@ _PROBES = (
 
 # What the configs of a family must say besides, of so many layers.
 _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
+    "qwen3_moe": lambda layers: {
+        "moe_intermediate_size": 331 + layers,
+        "num_experts": 23 + layers,
+        "num_experts_per_tok": 5 + layers,
+        "mlp_only_layers": [1, 2],
+    },
     "granitemoehybrid": lambda layers: {
         "num_local_experts": 0,
         "position_embedding_type": "rope",

@@ -25,6 +25,7 @@ from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.registry import constants, require_module, shared_parameters
+from edge_llm.llm.stacks import members
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
 from edge_llm.program.formats import RAW_F32
@@ -36,7 +37,8 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A model as a plan. ``tied`` maps a parameter to the one whose values it shares;
-    ``parameters`` counts each value once; ``shapes`` are those of parameters and constants;
+    ``parameters`` counts each value once; ``shapes`` are those of a checkpoint's parameters and of
+    constants;
     ``traced``: PyTorch has traced the model now, since no blueprint has its plan."""
 
     lowered: Lowered
@@ -82,7 +84,11 @@ def plan_model(
         lowered = assign(plan, assignment.formats)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
         lowered = embed(tie(lowered, tied))
-    shapes = {weight.name: weight.shape for weight in plan.weights}
+    shapes = {
+        part: shape
+        for weight in plan.weights
+        for part, shape in members(weight.name, weight.shape).items()
+    }
     tables = constants(checkpoint.config, 1)
     return Planned(
         lowered,
@@ -104,7 +110,7 @@ def tensor_specs(
     specs = [
         TensorSpec(weight.tensor, "F32", weight.shape)
         if weight.format == RAW_F32
-        else TensorSpec(weight.tensor, "U8", (backend.packed_bytes(weight.format, *weight.shape),))
+        else TensorSpec(weight.tensor, "U8", (backend.packed_bytes(weight.format, *weight.matrix),))
         for weight in {weight.tensor: weight for weight in plan.weights}.values()
     ]
     specs.append(TensorSpec(TOKENIZER, "U8", (len(loaded.tokenizer.json),)))

@@ -21,6 +21,7 @@ from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowering.source import model_source
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
+from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 from edge_llm.program.plan import INPUT_NAMES, Attribute, Plan, Rows, State, Weight
 
 _ATEN = torch.ops.aten
@@ -147,6 +148,38 @@ class _Lowering:
         x, cap = self._only(node, "x", "cap")
         self._emit(node, "softcap", [x], attributes={"cap": float(cap)})
 
+    def route(self, node: Node) -> None:
+        logits, bias, chosen, scoring, normalize, eps, scale = _arguments(node)
+        self._emit(
+            node,
+            "route",
+            [logits],
+            weights=[-1 if bias is None else self._vector(bias)],
+            attributes={
+                "chosen": chosen,
+                "scoring": SCORINGS.index(scoring),
+                "normalize": int(normalize),
+                "eps": float(eps),
+                "scale": float(scale),
+            },
+        )
+
+    def experts(self, node: Node) -> None:
+        x, shares, gate, up, down, chosen, activation = _arguments(node)
+        count, inner, _ = gate.meta["val"].shape
+        self._emit(
+            node,
+            "experts",
+            [x, shares],
+            weights=[*map(self._matrix, (gate, up, down)), -1, -1, -1],
+            attributes={
+                "experts": count,
+                "inner": inner,
+                "chosen": chosen,
+                "activation": ACTIVATIONS.index(activation),
+            },
+        )
+
     def silu(self, node: Node) -> None:
         self._emit(node, "silu", self._only(node, "x"))
 
@@ -238,8 +271,8 @@ class _Lowering:
 
     def _matrix(self, node: Node) -> int:
         name = self._constants[node.name]
-        n, k = node.meta["val"].shape
-        return self._builder.weight(Weight(name, name, WEIGHT_FORMATS["f32"], (n, k)))
+        shape = tuple(int(size) for size in node.meta["val"].shape)
+        return self._builder.weight(Weight(name, name, WEIGHT_FORMATS["f32"], shape))
 
     def _vector(self, node: Any) -> int:
         name = self._constants[node.name]
@@ -288,6 +321,8 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.attention.default: _Lowering.attention,
         torch.ops.edge.causal_conv.default: _Lowering.causal_conv,
         torch.ops.edge.softcap.default: _Lowering.softcap,
+        torch.ops.edge.route.default: _Lowering.route,
+        torch.ops.edge.experts.default: _Lowering.experts,
         _ATEN.silu.default: _Lowering.silu,
         _ATEN.sigmoid.default: _Lowering.sigmoid,
         _ATEN.gelu.default: _Lowering.gelu,

@@ -10,8 +10,8 @@ from edge_llm.program.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """``parts`` maps the name of each of the file's tensors to the parameters or buffers of the
-    model that it holds, joined along N in this order."""
+    """``parts`` maps the name of each of the file's tensors to the parameters of the checkpoint, or
+    buffers of the model, that it holds, joined along N in this order."""
 
     plan: Plan
     parts: Mapping[str, tuple[str, ...]]

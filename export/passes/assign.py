@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.llm.stacks import members
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.plan import Plan
 
@@ -16,5 +17,5 @@ def assign(plan: Plan, formats: Mapping[str, WeightFormat]) -> Lowered:
     weights = tuple(
         replace(weight, format=formats.get(weight.name, weight.format)) for weight in plan.weights
     )
-    parts = {weight.tensor: (weight.name,) for weight in weights}
+    parts = {weight.tensor: tuple(members(weight.name, weight.shape)) for weight in weights}
     return Lowered(replace(plan, weights=weights), parts)

@@ -11,6 +11,7 @@ from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import GROUP_SIZES, Kind
+from edge_llm.llm.stacks import members
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.plan import Plan
 
@@ -44,10 +45,12 @@ def assign_formats(
     """
     formats: dict[str, WeightFormat] = {}
     asked: dict[str, WeightFormat] = {}
+    columns: dict[str, int] = {}
     notes: list[str] = []
     problems: list[str] = []
-    stored = stored or {}
+    stored = _with_stacks(stored or {}, plan)
     for name, kind, k in _matrices(plan):
+        columns[name] = k
         asked[name] = recipe.format_for(name, kind)
         wanted = recipe.format_for(name, kind, stored.get(name))
         fitted = wanted.fitting(k)
@@ -62,9 +65,30 @@ def assign_formats(
             problems.append(f"{name}: backend {backend.name} does not take {fitted.name}")
         formats[name] = fitted
     _check_overrides(recipe, formats)
+    for gate, up in _gates(plan):
+        # their kernels read both side by side
+        if formats.get(gate) != formats.get(up):
+            wished = [asked[name].fitting(columns[name]) for name in (gate, up)]
+            if wished[0] is None or wished[0] != wished[1]:
+                problems.append(f"{gate} and {up.rpartition('.')[2]} have different formats")
+                continue
+            formats[gate] = formats[up] = wished[0]
+            notes.append(f"{gate} and {up.rpartition('.')[2]}: {wished[0].name}, not as stored")
     if problems:
         raise ExportError("formats: " + "; ".join(problems))
     return Assignment(formats, (*_stored_notes(asked, formats, stored), *notes))
+
+
+def _with_stacks(stored: Mapping[str, WeightFormat], plan: Plan) -> Mapping[str, WeightFormat]:
+    """Return ``stored`` with the format of each stack whose members are all in one."""
+    stacks: dict[str, WeightFormat] = {}
+    for weight in plan.weights:
+        if len(weight.shape) == 3:
+            formats = {stored.get(name) for name in members(weight.name, weight.shape)}
+            form = formats.pop()
+            if form is not None and not formats:
+                stacks[weight.name] = form
+    return {**stored, **stacks}
 
 
 def _stored_notes(
@@ -99,17 +123,30 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _matrices(plan: Plan) -> Iterator[tuple[str, Kind, int]]:
-    """Yield name, kind and columns of every matrix, in the order of use."""
+def _gates(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield the names of each layer's stacks of gates and of what they let through."""
     for instruction in plan.instructions:
-        if instruction.op in ("linear", "embedding"):
-            weight = plan.weights[instruction.weights[0]]
+        if instruction.op == "experts":
+            gate, up = (plan.weights[index].name for index in instruction.weights[:2])
+            yield gate, up
+
+
+def _matrices(plan: Plan) -> Iterator[tuple[str, Kind, int]]:
+    """Yield name, kind and columns of every matrix or stack, in the order of use."""
+    scored = {op.inputs[0] for op in plan.instructions if op.op == "route"}
+    for instruction in plan.instructions:
+        for index in instruction.weights:
+            if index < 0 or not plan.weights[index].format.is_panel:
+                continue
+            weight = plan.weights[index]
             kind: Kind = "linear"
             if instruction.op == "embedding":
                 kind = "embedding"
             elif weight.name == HEAD:
                 kind = "head"
-            yield weight.name, kind, weight.shape[1]
+            elif instruction.outputs[0] in scored:
+                kind = "router"
+            yield weight.name, kind, weight.shape[-1]
 
 
 def _check_overrides(recipe: Recipe, formats: Mapping[str, WeightFormat]) -> None:

@@ -110,7 +110,7 @@ class Recipe:
         are taken over where four bits are wanted: the scheme's exceptions are for weights that are
         quantized here.
         """
-        own = _first_match(self.overrides, name) or getattr(self, kind)
+        own = _first_match(self.overrides, name) or getattr(self, kind, None)
         chosen = own or SCHEMES[self.scheme][kind]
         if chosen == "i4":
             chosen = f"i4g{self.group_size or DEFAULT_GROUP_SIZE}"

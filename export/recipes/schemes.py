@@ -8,7 +8,8 @@ from typing import Literal
 
 from edge_llm.program.formats import WEIGHT_FORMATS
 
-Kind = Literal["linear", "embedding", "head"]
+# router: what scores experts. It is small, and what it decides is all or nothing.
+Kind = Literal["linear", "embedding", "head", "router"]
 
 # Names of the formats that weights can be quantized or rounded to.
 FORMATS = tuple(
@@ -17,11 +18,11 @@ FORMATS = tuple(
 # Format per kind of layer; "i4" stands for i4g32, i4g64 or i4g128 by the group size.
 SCHEMES: Mapping[str, Mapping[Kind, str]] = MappingProxyType(
     {
-        "8da4w": {"linear": "i4", "embedding": "i8", "head": "i8"},
-        "8da8w": {"linear": "i8", "embedding": "i8", "head": "i8"},
-        "fp16": {"linear": "f16", "embedding": "f16", "head": "f16"},
-        "bf16": {"linear": "bf16", "embedding": "bf16", "head": "bf16"},
-        "fp32": {"linear": "f32", "embedding": "f32", "head": "f32"},
+        "8da4w": {"linear": "i4", "embedding": "i8", "head": "i8", "router": "f32"},
+        "8da8w": {"linear": "i8", "embedding": "i8", "head": "i8", "router": "f32"},
+        "fp16": {"linear": "f16", "embedding": "f16", "head": "f16", "router": "f16"},
+        "bf16": {"linear": "bf16", "embedding": "bf16", "head": "bf16", "router": "bf16"},
+        "fp32": {"linear": "f32", "embedding": "f32", "head": "f32", "router": "f32"},
     }
 )
 # Weights that a scheme treats apart where they are quantized here: pattern of names -> format.

@@ -39,13 +39,16 @@ _PAD = -1
 class Answers:
     """The ``prompts`` in tokens; ``texts``, each a prompt and what the program said next; and the
     ``logits`` of every position of ``compared``, the beginnings of the texts that are compared with
-    other models (no shorter than the prompts), [n, vocab] float32. ``context`` is the program's."""
+    other models (no shorter than the prompts), [n, vocab] float32. ``routes`` are the shares that
+    each route of the program gave to experts there, [n of all, experts]. ``context`` is the
+    program's."""
 
     context: int
     prompts: Sequence[Sequence[int]]
     texts: Sequence[Sequence[int]]
     compared: Sequence[Sequence[int]]
     logits: Sequence[Float32]
+    routes: Sequence[Float32]
 
     def golden(self) -> Mapping[str, NDArray[Any]]:
         """Return the file's golden tensors by name."""
@@ -102,7 +105,9 @@ def answers_of(program: Program, backend: str) -> Answers:
         texts = runner.continue_greedily(prompts, _positions(context))
         compared = [text[: _compared(context)] for text in texts]
         logits = runner.logits(compared)
-    return Answers(context, prompts, texts, compared, logits)
+    return Answers(
+        context, prompts, texts, compared, logits, _routes_of(program, backend, compared)
+    )
 
 
 def golden_of(path: Path, backend: str) -> Mapping[str, NDArray[Any]]:
@@ -114,6 +119,17 @@ def golden_of(path: Path, backend: str) -> Mapping[str, NDArray[Any]]:
     """
     with Program.open(path) as program:
         return answers_of(program, backend).golden()
+
+
+def _routes_of(program: Program, backend: str, texts: Sequence[Sequence[int]]) -> list[Float32]:
+    """Return the output of every route of the program at every position of ``texts``, [n, experts]
+    each. A trace keeps all values of a step, so a step is one text."""
+    routes = [op.outputs[0] for op in program.plan.instructions if op.op == "route"]
+    if not routes:
+        return []
+    with _runner(program, backend, trace=True) as runner:
+        values = [runner.values(text, routes) for text in texts]
+    return [np.concatenate(parts) for parts in zip(*values, strict=True)]
 
 
 def _positions(context: int) -> int:
@@ -166,6 +182,11 @@ class _Runner:
         assert logits is not None  # the batch wants them
         return np.split(logits, np.cumsum([len(text) for text in texts])[:-1])
 
+    def values(self, text: Sequence[int], numbers: Sequence[int]) -> list[Float32]:
+        """Values of the program at every position of a text; the executor keeps a trace."""
+        self._step([Segment(text, [None] * len(text))])
+        return [self._executor.read_value(number) for number in numbers]
+
     def _step(self, pieces: Sequence[Segment]) -> StepResult:
         wanted = any(sampler is None for piece in pieces for sampler in piece.samplers)
         return self._executor.step(
@@ -174,18 +195,20 @@ class _Runner:
 
 
 @contextmanager
-def _runner(program: Program, backend: str) -> Iterator[_Runner]:
+def _runner(program: Program, backend: str, *, trace: bool = False) -> Iterator[_Runner]:
     plan = program.plan
     texts, length = len(PROMPTS), _positions(plan.context)
+    tokens = _compared(plan.context) * (1 if trace else texts)
     blocks = -(-length // registry.backend(backend).block_size())
     executor = registry.open_executor(
         program,
         Limits(
-            max_tokens=texts * _compared(plan.context),
-            max_rows=texts * _compared(plan.context),
+            max_tokens=tokens,
+            max_rows=tokens,
             max_sequences=texts,
             blocks=(texts * blocks,) * len(plan.groups),
             kv_dtype=program.documents.model.kv_dtype,
+            trace=trace,
         ),
         name=backend,
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_llm.export.lowering.graph import Planned
 from edge_llm.export.weights.parameters import Matrix, Parameters
+from edge_llm.llm.stacks import stack_of
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
 from edge_llm.program.pack import PANEL, dequantize, packed_bytes
@@ -93,8 +94,8 @@ class _Packed:
 
 
 def made(parameters: Parameters, formats: Mapping[str, WeightFormat]) -> Opened:
-    """Return numbers that are made of the checkpoint's, in ``formats`` by parameter."""
-    return lambda name: _Made(parameters.matrix(name, formats[name]))
+    """Return numbers that are made of the checkpoint's, in ``formats`` by parameter or stack."""
+    return lambda name: _Made(parameters.matrix(name, formats[stack_of(name)]))
 
 
 def unrounded(parameters: Parameters) -> Opened:
@@ -117,4 +118,4 @@ def packed(program: Program, planned: Planned) -> Opened:
             end = begin + packed_bytes(form, n, k)
             places[part, form] = _Packed(data[begin:end], form, (n, k))
             begin = end
-    return lambda name: places[tied.get(name, name), formats[name]]
+    return lambda name: places[tied.get(name, name), formats[stack_of(name)]]

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from edge_llm.errors import ExportError
 from edge_llm.export.verification.numbers import Numbers, Opened, Rows
+from edge_llm.llm.stacks import stack_of
 
 Float32 = NDArray[np.float32]
 Seen = Callable[[str, int, Float32], None]  # a matrix' name, its first row here, the products
@@ -76,14 +77,16 @@ class ReadBack:
         return lambda name: _Watched(name, opened(name), seen)
 
     def check(self, expected: Callable[[str], float | None]) -> None:
-        """Compare the signal to noise ratio of every matrix that was seen with the one that
-        ``expected`` gives for its name, in dB; None: nothing was rounded.
+        """Compare the signal to noise ratio of every matrix or stack that was seen with the one
+        that ``expected`` gives for its name, in dB; None: nothing was rounded.
 
         Raises:
             ExportError: a matrix is further from the checkpoint's than that.
         """
-        for name in dict.fromkeys(name for name, _ in self._sums):
-            parts = [sums for (other, _), sums in self._sums.items() if other == name]
+        seen: dict[str, list[tuple[float, float]]] = {}
+        for (name, _), sums in self._sums.items():
+            seen.setdefault(stack_of(name), []).append(sums)
+        for name, parts in seen.items():
             signal, noise = (sum(column) for column in zip(*parts, strict=True))
             got = 10.0 * log10(signal / noise) if signal > 0.0 and noise > 0.0 else inf
             awaited = expected(name)

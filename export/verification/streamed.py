@@ -16,8 +16,11 @@ from edge_llm.export.verification.threads import Each
 from edge_llm.export.verification.torchao import rounded_activations
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.llm.models import ops
 from edge_llm.llm.models.build import build_model
+from edge_llm.llm.models.layers import Experts
 from edge_llm.llm.registry import constants
+from edge_llm.llm.stacks import member
 from edge_llm.program.pack import PANEL
 
 _CHUNK_ELEMENTS = 2**20  # enough chunks for some cores, and little of it is Python
@@ -59,6 +62,32 @@ class StreamedEmbedding(nn.Module):
         return torch.from_numpy(self._opened(self._name).rows(tokens.numpy()))
 
 
+class StreamedExperts(nn.Module):
+    """Experts that read their matrices as tokens come to them."""
+
+    def __init__(self, opened: Opened, path: str, experts: Experts, each: Each) -> None:
+        super().__init__()
+        self._opened, self._each = opened, each
+        self._path, self._activation = path, experts.activation
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """x: (T, D), shares: (T, E). Returns (T, D)."""
+        out = torch.zeros_like(x)
+        for expert in range(shares.shape[1]):
+            tokens = shares[:, expert].nonzero().squeeze(1)
+            if not len(tokens):
+                continue
+            gate, up, down = (
+                StreamedLinear(
+                    self._opened, member(f"{self._path}.{name}", expert), None, self._each
+                )
+                for name in ("gate_proj", "up_proj", "down_proj")
+            )
+            inner = ops.activate(gate(x[tokens]), self._activation) * up(x[tokens])
+            out[tokens] += shares[tokens, expert, None] * down(inner)
+        return out
+
+
 def streamed_model(
     config: DecoderConfig,
     opened: Opened,
@@ -87,6 +116,8 @@ def streamed_model(
             streamed: nn.Module = StreamedLinear(opened, weight, bias, each)
         elif isinstance(module, nn.Embedding):
             streamed = StreamedEmbedding(opened, weight)
+        elif isinstance(module, Experts):
+            streamed = StreamedExperts(opened, path, module, each)
         else:
             continue
         model.get_submodule(parent).register_module(attribute, streamed)

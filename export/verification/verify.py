@@ -9,7 +9,7 @@ unquantized checkpoint (what does the recipe cost?).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.verification.threads import on_all_cores
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.models.ops import CACHE_DTYPES
+from edge_llm.llm.models.ops import CACHE_DTYPES, forced_routes
 from edge_llm.program.file import Program
 
 Float32 = NDArray[np.float32]
@@ -41,12 +41,16 @@ class Verification:
     PyTorch of the ``same_numbers`` and with the ``unquantized`` checkpoint, and so is that eager
     model (``eager_unquantized``): int8 activations turn the smallest difference in the order of
     additions into another rounding somewhere, and layers amplify it, so that two correct
-    implementations differ visibly at a position. What they lose to the checkpoint must agree."""
+    implementations differ visibly at a position. What they lose to the checkpoint must agree.
+
+    Where a model has experts, both eager models use those that the program chose: ``route_flips``
+    are the shares of choices, of all tokens in all layers, that they would have made otherwise."""
 
     golden: Mapping[str, NDArray[Any]]
     same_numbers: Comparison
     unquantized: Comparison
     eager_unquantized: Comparison
+    route_flips: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The comparisons as JSON values."""
@@ -54,7 +58,7 @@ class Verification:
             "same_numbers": asdict(self.same_numbers),
             "unquantized": asdict(self.unquantized),
             "eager_unquantized": asdict(self.eager_unquantized),
-        }
+        } | ({"route_flips": dict(self.route_flips)} if self.route_flips else {})
 
 
 def verify(
@@ -91,20 +95,29 @@ def verify(
                 kv_dtype=CACHE_DTYPES[kv],
                 each=each,
             )
-            return eager_logits(model, answers.compared)
+            if not answers.routes:
+                return eager_logits(model, answers.compared)
+            shares = [torch.from_numpy(shares) for shares in answers.routes]
+            with forced_routes(shares) as routes:
+                logits = eager_logits(model, answers.compared)
+            flips.append(routes.flipped / routes.rows)
+            return logits
 
         ours = np.concatenate(answers.logits)
+        flips: list[float] = []
         numbers = ReadBack()
         quantized = eager(numbers.stored(packed(program, planned)), kv_dtype)
         unquantized = eager(numbers.meant(unrounded(parameters)), "f32")
         numbers.check(_reported(planned, rows))
         pairs = (ours, quantized), (ours, unquantized), (quantized, unquantized)
-        return Verification(answers.golden(), *compare_all(pairs, each))
+        same, cost, eager_cost = compare_all(pairs, each)
+        flipped = dict(zip(("same_numbers", "unquantized"), flips, strict=False))
+        return Verification(answers.golden(), same, cost, eager_cost, flipped)
 
 
 def _reported(planned: Planned, rows: Sequence[WeightRow]) -> Callable[[str], float | None]:
     """Return what gives the reported signal to noise ratio of a parameter; None: without loss."""
-    reported = {(row.name, row.format): row.sqnr_db for row in rows}
+    reported = {(row.name, row.format): row.sqnr_db for row in rows}  # of a stack one
     tied, formats = planned.tied, planned.assignment.formats
     return lambda name: reported[tied.get(name, name), formats[name].name]
 

@@ -18,7 +18,7 @@ from edge_llm import native
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.lowered import Lowered
-from edge_llm.export.report import WeightRow
+from edge_llm.export.report import WeightRow, stack_row
 from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.program.formats import RAW_F32
@@ -100,9 +100,10 @@ def _panels(
     backend: Backend,
     workers: ThreadPoolExecutor,
 ) -> tuple[Bytes, list[WeightRow]]:
-    packed = np.empty(backend.packed_bytes(weight.format, *weight.shape), np.uint8)
+    packed = np.empty(backend.packed_bytes(weight.format, *weight.matrix), np.uint8)
     offset = 0
-    rows = []
+    rows: list[WeightRow] = []
+    sums: list[tuple[float, float]] = []
     for part in parts:
         matrix = parameters.matrix(part, weight.format)
         n, k = matrix.shape
@@ -111,7 +112,8 @@ def _panels(
         chunks = row_chunks(n, k, multiple=backend.row_multiple)
         lost = list(workers.map(partial(_chunk, matrix, backend, place), chunks))
         offset += size
-        signal, noise = (fsum(sums) for sums in zip(*lost, strict=True))
+        signal, noise = (fsum(column) for column in zip(*lost, strict=True))
+        sums.append((signal, noise))
         rows.append(
             WeightRow(
                 part,
@@ -124,7 +126,9 @@ def _panels(
                 "unchanged" if matrix.taken_over else "rounded" if noise > 0.0 else "exact",
             )
         )
-    return packed, rows
+    if len(weight.shape) == 2:
+        return packed, rows
+    return packed, [stack_row(weight, rows, _sqnr(*map(fsum, zip(*sums, strict=True))))]
 
 
 def _chunk(matrix: Matrix, backend: Backend, place: Bytes, rows: slice) -> tuple[float, float]:

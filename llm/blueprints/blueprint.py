@@ -17,7 +17,7 @@ from edge_llm.llm.blueprints.quantities import Quantities, layer_kind, quantitie
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
-from edge_llm.program.ops import STATE_SIZES
+from edge_llm.program.ops import OPS, STATE_SIZES
 from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, Rows, State, Weight, layer_of
 
 # What a number in a blueprint is: itself, or the name of one of `quantities`.
@@ -159,8 +159,10 @@ class _Drawing:
             window = "window" if state.kind == "kv" else self._name(state.window)
             step["state"] = [state.kind, self._open(state.name), *sizes, window]
         if instruction.attributes:
+            choices = {item.name for item in OPS[instruction.op].attributes if item.choice}
             step["attributes"] = {
-                name: self._name(value) for name, value in instruction.attributes.items()
+                name: value if name in choices else self._name(value)
+                for name, value in instruction.attributes.items()
             }
         return step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from edge_llm.llm.config import is_number
-from edge_llm.llm.decoder import DecoderConfig, ropes_of
+from edge_llm.llm.decoder import DecoderConfig, MixedConfig, ropes_of
 
 Quantities = dict[str, int | float]
 
@@ -54,6 +54,7 @@ def structure(config: DecoderConfig) -> str:
 
 def layer_kind(config: DecoderConfig, layer: int) -> str:
     """Return what decides which operators a layer has: the rope that it rotates with, by its place
-    among the model's."""
+    among the model's, and what else the family says of it."""
     rope = config.attention(layer).rope
-    return "no rope" if rope is None else f"rope {ropes_of(config).index(rope)}"
+    kind = "no rope" if rope is None else f"rope {ropes_of(config).index(rope)}"
+    return f"{kind}, {config.layer_kind(layer)}" if isinstance(config, MixedConfig) else kind

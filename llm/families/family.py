@@ -25,6 +25,13 @@ GGUF_BLOCK = {
     "ffn_up.weight": "mlp.up_proj.weight",
     "ffn_down.weight": "mlp.down_proj.weight",
 }
+# The same for ``models.layers.SparseMLP``; experts are stacked there, too.
+GGUF_EXPERTS = {
+    "ffn_gate_inp.weight": "mlp.gate.weight",
+    "ffn_gate_exps.weight": "mlp.experts.gate_proj",
+    "ffn_up_exps.weight": "mlp.experts.up_proj",
+    "ffn_down_exps.weight": "mlp.experts.down_proj",
+}
 # GGUF's key, behind "ARCHITECTURE.", of each config key that most decoders have.
 GGUF_KEYS = {
     "hidden_size": "embedding_length",

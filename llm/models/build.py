@@ -23,11 +23,13 @@ from edge_llm.llm.models import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     smollm3,
 )
 from edge_llm.llm.models.layers import CacheShape
 from edge_llm.llm.models.tensors import as_tensor
 from edge_llm.llm.registry import constants
+from edge_llm.llm.stacks import members
 
 # By the family's name; each wires the module of a config, whose parameters are named as in Hugging
 # Face checkpoints.
@@ -42,6 +44,7 @@ BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
     "phi3": phi3.build,
     "qwen2": qwen2.build,
     "qwen3": qwen3.build,
+    "qwen3_moe": qwen3_moe.build,
     "smollm3": smollm3.build,
 }
 
@@ -108,7 +111,7 @@ def load_model(
     device: torch.device | str = "cpu",
 ) -> nn.Module:
     """Return a float32 model that runs, filled with a checkpoint's ``array(name)`` (`arrays.Array`)
-    one parameter at a time. Tied parameters share memory.
+    one parameter, or member of a stack, at a time. Tied parameters share memory.
 
     Raises:
         CheckpointError: a parameter cannot be read.
@@ -118,5 +121,8 @@ def load_model(
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
     for name, parameter in model.named_parameters():
-        parameter.copy_(as_tensor(detached(array(name))))
+        shape = tuple(parameter.shape)
+        matrices = parameter if len(shape) == 3 else [parameter]
+        for matrix, part in zip(matrices, members(name, shape), strict=True):
+            matrix.copy_(as_tensor(detached(array(part))))
     return model

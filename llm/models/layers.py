@@ -164,6 +164,56 @@ def scaled(x: torch.Tensor, factor: float | None) -> torch.Tensor:
     return x if factor is None else x * factor
 
 
+class Experts(nn.Module):
+    """Many gated MLPs, stacked; each token goes through those that have a share in it."""
+
+    def __init__(
+        self, dim: int, ffn: int, *, experts: int, chosen: int, activation: str = "silu"
+    ) -> None:
+        super().__init__()
+        self.chosen, self.activation = chosen, activation
+        self.gate_proj = nn.Parameter(torch.empty(experts, ffn, dim))
+        self.up_proj = nn.Parameter(torch.empty(experts, ffn, dim))
+        self.down_proj = nn.Parameter(torch.empty(experts, dim, ffn))
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """x: (T, D), shares: (T, E). Returns (T, D)."""
+        out: torch.Tensor = ops.experts(
+            x,
+            shares,
+            self.gate_proj,
+            self.up_proj,
+            self.down_proj,
+            chosen=self.chosen,
+            activation=self.activation,
+        )
+        return out
+
+
+class SparseMLP(nn.Module):
+    """A router, called ``gate`` as in checkpoints, and its experts. The scores of the chosen are
+    those of a softmax over all, with ``normalize`` divided by their sum."""
+
+    def __init__(self, dim: int, ffn: int, *, experts: int, chosen: int, normalize: bool) -> None:
+        super().__init__()
+        self.chosen, self.normalize = chosen, normalize
+        self.gate = nn.Linear(dim, experts, bias=False)
+        self.experts = Experts(dim, ffn, experts=experts, chosen=chosen)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shares = ops.route(
+            self.gate(x),
+            None,
+            chosen=self.chosen,
+            scoring="softmax",
+            normalize=self.normalize,
+            eps=0.0,
+            scale=1.0,
+        )
+        out: torch.Tensor = self.experts(x, shares)
+        return out
+
+
 class Block(nn.Module):
     """Attention and MLP, each normalized before and added to the stream after, times
     ``residual_scale`` if there is one."""

@@ -7,10 +7,15 @@ node mutates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import MappingProxyType
 
 import torch
+from torch.nn import functional
+
+from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 
 # The dtype of a cache buffer, by its name in a plan (a key of KV_DTYPES).
 CACHE_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -129,6 +134,157 @@ def _(
     positions: torch.Tensor,
     sequences: torch.Tensor,
 ) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+class ForcedRoutes:
+    """The experts that each `route` in turn has to choose, whatever its logits are; two models can
+    only be compared where they send tokens to the same ones.
+
+    Attributes:
+        rows: tokens that were routed, each counted once a route.
+        flipped: those of them that would have gone to others.
+    """
+
+    def __init__(self, shares: Sequence[torch.Tensor]) -> None:
+        """Take the experts with a share in each of ``shares`` [T, E], one a route."""
+        self._shares = iter(shares)
+        self.rows = self.flipped = 0
+
+    def choose(self, own: torch.Tensor) -> torch.Tensor:
+        """Return the next choice, indices (T, chosen), given the one that the route would make."""
+        taken = next(self._shares) != 0.0
+        index = taken.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
+        mine = torch.zeros_like(taken).scatter(1, own, True)
+        self.rows += len(own)
+        self.flipped += int((mine != taken).any(dim=-1).sum())
+        return index[:, : own.shape[1]]
+
+
+_FORCED: ContextVar[ForcedRoutes | None] = ContextVar("forced", default=None)
+
+
+@contextmanager
+def forced_routes(shares: Sequence[torch.Tensor]) -> Iterator[ForcedRoutes]:
+    """Let the routes of a model that runs meanwhile choose the experts that have ``shares``."""
+    forced = ForcedRoutes(shares)
+    token = _FORCED.set(forced)
+    try:
+        yield forced
+    finally:
+        _FORCED.reset(token)
+
+
+@torch.library.custom_op("edge::route", mutates_args=())
+def route(
+    logits: torch.Tensor,
+    bias: torch.Tensor | None,
+    chosen: int,
+    scoring: str,
+    normalize: bool,
+    eps: float,
+    scale: float,
+) -> torch.Tensor:
+    """Choose the experts of each token, and the share that each of them has in the sum.
+
+    Chosen are those with the largest logits, or with a bias those with the largest sum of score and
+    bias; of equal ones the first. Their scores, divided by their sum plus ``eps`` where
+    ``normalize`` asks for it, times ``scale``, are the shares.
+
+    Args:
+        logits: (T, E) float32.
+        bias: (E,), for the choice alone.
+        chosen: how many of the E.
+        scoring: one of SCORINGS, of all logits or of those of the chosen alone.
+        normalize: divide the shares by their sum.
+        eps: added to that sum.
+        scale: factor of the shares.
+
+    Returns:
+        (T, E), 0 for experts that are not chosen.
+    """
+    scores = logits.sigmoid() if scoring == "sigmoid" else logits.softmax(dim=-1)
+    keys = logits if bias is None else scores + bias
+    index = keys.sort(dim=-1, descending=True, stable=True).indices[:, :chosen]
+    forced = _FORCED.get()
+    if forced is not None:
+        index = forced.choose(index)
+    taken = (logits if scoring == "softmax of the chosen" else scores).gather(1, index)
+    if scoring == "softmax of the chosen":
+        taken = taken.softmax(dim=-1)
+    if normalize:
+        taken = taken / (taken.sum(dim=-1, keepdim=True) + eps)
+    return torch.zeros_like(logits).scatter(1, index, taken * scale)
+
+
+@route.register_fake
+def _(
+    logits: torch.Tensor,
+    bias: torch.Tensor | None,
+    chosen: int,
+    scoring: str,
+    normalize: bool,
+    eps: float,
+    scale: float,
+) -> torch.Tensor:
+    if scoring not in SCORINGS:
+        raise ValueError(f"scoring: got {scoring!r}, expected one of {SCORINGS}")
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def activate(x: torch.Tensor, activation: str) -> torch.Tensor:
+    """Return ``x`` through one of ACTIVATIONS; gelu is the tanh approximation."""
+    return functional.silu(x) if activation == "silu" else functional.gelu(x, approximate="tanh")
+
+
+@torch.library.custom_op("edge::experts", mutates_args=())
+def experts(
+    x: torch.Tensor,
+    shares: torch.Tensor,
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    chosen: int,
+    activation: str,
+) -> torch.Tensor:
+    """Return the sum of what the experts of each token make of it, each times its share, in their
+    order: down(activation(gate(x)) * up(x)).
+
+    Args:
+        x: (T, D).
+        shares: (T, E); an expert computes the tokens in which its share is not 0, of which a
+            token has at most ``chosen``.
+        gate: (E, F, D).
+        up: (E, F, D).
+        down: (E, D, F).
+        chosen: the most experts of a token.
+        activation: one of ACTIVATIONS.
+
+    Returns:
+        (T, D).
+    """
+    out = torch.zeros_like(x)
+    for expert in range(len(gate)):
+        tokens = shares[:, expert].nonzero().squeeze(1)
+        if len(tokens):
+            inner = activate(functional.linear(x[tokens], gate[expert]), activation)
+            inner = inner * functional.linear(x[tokens], up[expert])
+            out[tokens] += shares[tokens, expert, None] * functional.linear(inner, down[expert])
+    return out
+
+
+@experts.register_fake
+def _(
+    x: torch.Tensor,
+    shares: torch.Tensor,
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    chosen: int,
+    activation: str,
+) -> torch.Tensor:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation: got {activation!r}, expected one of {ACTIVATIONS}")
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 

@@ -49,9 +49,10 @@ def native_program(
         data = weights.get(weight.tensor)
         if data is None:
             raise NativeError(f"weight {weight.name} needs tensor {weight.tensor}, there is none")
-        if len(weight.shape) > 2:
+        if len(weight.shape) > 3:
             raise NativeError(
-                f"weight {weight.name} is {list(weight.shape)}, expected a vector or a matrix"
+                f"weight {weight.name} is {list(weight.shape)}, expected a vector, a matrix or a "
+                "stack of matrices"
             )
         stored = weight.format
         entry.code = CODES.index(stored.code)
@@ -59,8 +60,7 @@ def native_program(
         entry.scale = SCALES.index(stored.scale)
         entry.minimum = MINIMA.index(stored.minimum)
         entry.layout = LAYOUTS.index(stored.layout)
-        entry.n = weight.shape[0]
-        entry.k = weight.shape[1] if len(weight.shape) > 1 else 1
+        entry.n, entry.k = weight.matrix
         entry.data = data.ctypes.data
         entry.bytes = data.size
     states = native_states(plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes, position_bytes
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.hidden import hidden_tail
+from edge_llm.program.ops import SCORINGS
 from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -218,9 +220,9 @@ class TorchExecutor:
             raw = np.array(data.view(np.float32)).reshape(weight.shape)
             return _Matrix(torch.from_numpy(raw).to(self._device))
         if weight.format.is_float:
-            floats = torch.from_numpy(unpack_floats(data, weight.format, *weight.shape))
+            floats = torch.from_numpy(unpack_floats(data, weight.format, *weight.matrix))
             return _Matrix(floats.to(self._device, _STORED[weight.format.code]))
-        parts = unpack_integers(data, weight.format, *weight.shape)
+        parts = unpack_integers(data, weight.format, *weight.matrix)
         if parts.minimum is not None:
             values = torch.from_numpy(parts.dequantize()).to(self._device)
             return _Matrix(values, of_integers=True)
@@ -367,6 +369,55 @@ def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights)
     return [y if bias is None else y + bias.values]
 
 
+def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    (logits,), (bias,) = inputs, weights
+    scoring = SCORINGS[int(op.attributes["scoring"])]
+    scores = torch.sigmoid(logits) if scoring == "sigmoid" else torch.softmax(logits, dim=1)
+    keys = logits if bias is None else scores + bias.values
+    order = torch.sort(keys, dim=1, descending=True, stable=True).indices
+    index = order[:, : int(op.attributes["chosen"])]
+    if scoring == "softmax of the chosen":
+        shares = torch.softmax(logits.gather(1, index), dim=1)
+    else:
+        shares = scores.gather(1, index)
+    if op.attributes["normalize"]:
+        shares = shares / (shares.sum(dim=1, keepdim=True) + float(op.attributes["eps"]))
+    return [torch.zeros_like(logits).scatter(1, index, shares * float(op.attributes["scale"]))]
+
+
+def _experts(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    x, shares = inputs
+    activate = (functional.silu, partial(functional.gelu, approximate="tanh"))[
+        int(op.attributes["activation"])
+    ]
+    chosen = shares != 0.0
+    chosen &= chosen.cumsum(dim=1) <= int(op.attributes["chosen"])
+    y = torch.zeros_like(x)
+    for expert in range(shares.shape[1]):
+        rows = chosen[:, expert].nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        gate, up, down = (
+            partial(
+                _product_of, _present(weights[place]), weights[place + 3], expert, len(chosen.T)
+            )
+            for place in range(3)
+        )
+        made = down(activate(gate(x[rows])) * up(x[rows]))
+        y[rows] += shares[rows, expert, None] * made
+    return [y]
+
+
+def _product_of(
+    stack: _Matrix, biases: _Matrix | None, expert: int, count: int, x: Tensor
+) -> Tensor:
+    """Return the product of x with one of the ``count`` matrices of a stack, plus its bias."""
+    n = stack.values.shape[0] // count
+    x = _fake_quantize(x) if stack.of_integers else x
+    y = x @ stack.rows(slice(expert * n, (expert + 1) * n)).T
+    return y if biases is None else y + biases.values[expert]
+
+
 def _fake_quantize(x: Tensor) -> Tensor:
     """Return each row as the int8 that the kernels use stands for: docs/quantization.md."""
     high = x.amax(dim=1, keepdim=True).clamp(min=0)
@@ -424,6 +475,8 @@ _OPERATORS: Mapping[str, _Operator] = {
     "split": _split,
     "select_rows": lambda plan, op, inputs, weights: [inputs[0][inputs[1].long()]],
     "softcap": _softcap,
+    "route": _route,
+    "experts": _experts,
 }
 
 

@@ -95,10 +95,12 @@ class GGUFModel:
             )
         return None
 
-    def decode(self, name: str) -> Array:
-        """Return a tensor in its own float type, or in float32 where it is quantized."""
+    def decode(self, name: str, expert: int | None = None) -> Array:
+        """Return a tensor, or the matrix of one ``expert`` in a stack of them, in its own float
+        type, or in float32 where it is quantized."""
         entry = self.entry(name)
-        return BLOCK_FORMATS[entry.type].decode(self._blocks(name)).reshape(entry.shape)
+        shape = entry.shape if expert is None else entry.shape[1:]
+        return BLOCK_FORMATS[entry.type].decode(self._blocks(name, expert)).reshape(shape)
 
     def type_name(self, name: str) -> str:
         """Return ggml's name of a tensor's type, which must be one that can be decoded."""
@@ -106,26 +108,30 @@ class GGUFModel:
 
     def integer_format(self, name: str) -> WeightFormat | None:
         """Return the format in which a program can hold a tensor's own integers, if there is one
-        and the tensor is a matrix."""
+        and the tensor is a matrix or a stack of them."""
         entry = self.entry(name)
         blocks = INTEGER_BLOCKS.get(entry.type)
-        return None if blocks is None or len(entry.shape) != 2 else blocks.format
+        return None if blocks is None or len(entry.shape) not in (2, 3) else blocks.format
 
-    def integers(self, name: str) -> Integers:
-        """Return the numbers of a tensor that has an integer format.
+    def integers(self, name: str, expert: int | None = None) -> Integers:
+        """Return the numbers of a tensor that has an integer format, or of one ``expert`` in it.
 
         Raises:
             CheckpointError: a scale or minimum that is not finite.
         """
         entry = self.entry(name)
         try:
-            return INTEGER_BLOCKS[entry.type].read(self._blocks(name), entry.shape[0])
+            return INTEGER_BLOCKS[entry.type].read(self._blocks(name, expert), entry.shape[-2])
         except ExportError as exc:
             raise CheckpointError(f"{self.path}: {name}: {exc}") from exc
 
-    def _blocks(self, name: str) -> NDArray[np.uint8]:
+    def _blocks(self, name: str, expert: int | None) -> NDArray[np.uint8]:
         entry = self.entry(name)
-        raw = self.owners[name].data[entry.offset : entry.offset + _stored_bytes(entry)]
+        begin, size = entry.offset, _stored_bytes(entry)
+        if expert is not None:
+            size //= entry.shape[0]
+            begin += expert * size
+        raw = self.owners[name].data[begin : begin + size]
         return detached_bytes(raw).reshape(-1, BLOCK_FORMATS[entry.type].bytes)
 
 

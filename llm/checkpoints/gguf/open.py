@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.gguf.config import POOLING, ROPE_TABLES, gguf_config, gguf_family
-from edge_llm.llm.checkpoints.gguf.model import read_gguf_model
+from edge_llm.llm.checkpoints.gguf.model import GGUFModel, read_gguf_model
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import (
     Checkpoint,
@@ -22,8 +22,10 @@ from edge_llm.llm.checkpoints.source import (
 )
 from edge_llm.llm.config import shorten
 from edge_llm.llm.families.family import Family
+from edge_llm.llm.stacks import members
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.integers import Integers
+from edge_llm.program.ops import MAX_EXPERTS
 
 TENSOR_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -69,25 +71,24 @@ def open_gguf(path: Path) -> Checkpoint:
     metadata, family = model.metadata, gguf_family(model)
     model.check_complete()
     config = gguf_config(model, family)
-    names = {
-        _parameter_name(name, family): name for name in model.owners if name not in ROPE_TABLES
-    }
-    problems = [line for name in names.values() if (line := model.problem(name)) is not None]
-    formats = {name: model.integer_format(stored) for name, stored in names.items()}
+    stored_names = [name for name in model.owners if name not in ROPE_TABLES]
+    problems = [line for name in stored_names if (line := model.problem(name)) is not None]
+    places = _places(model, family, stored_names)
+    formats = {name: model.integer_format(place.stored) for name, place in places.items()}
 
     def interleaved(name: str) -> int | None:
         """The head_dim of rows that are stored for the interleaved convention."""
-        block = re.fullmatch(r"blk\.(\d+)\.(.+)", names[name])
+        block = re.fullmatch(r"blk\.(\d+)\.(.+)", places[name].stored)
         if block is None or block[2] not in family.gguf_interleaved:
             return None
         return config.attention(int(block[1])).head_dim
 
     def read(name: str) -> Array:
-        values, head_dim = model.decode(names[name]), interleaved(name)
+        values, head_dim = model.decode(*places[name]), interleaved(name)
         return values if head_dim is None else half_split(values, head_dim)
 
     def integers(name: str) -> Integers:
-        stored, head_dim = model.integers(names[name]), interleaved(name)
+        stored, head_dim = model.integers(*places[name]), interleaved(name)
         if head_dim is None:
             return stored
         return stored.rows(half_split(np.arange(stored.shape[0]), head_dim))
@@ -112,7 +113,10 @@ def open_gguf(path: Path) -> Checkpoint:
         config=config,
         shapes=check_parameters(
             config,
-            {name: model.shape(stored) for name, stored in names.items()},
+            {
+                name: model.shape(place.stored)[0 if place.expert is None else 1 :]
+                for name, place in places.items()
+            },
             str(path),
             problems,
         ),
@@ -132,12 +136,33 @@ def open_gguf(path: Path) -> Checkpoint:
         integer_formats={name: form for name, form in formats.items() if form is not None},
         integers=integers,
         stored_as={
-            name: model.type_name(stored)
-            for name, stored in names.items()
-            if model.problem(stored) is None
+            name: model.type_name(place.stored)
+            for name, place in places.items()
+            if model.problem(place.stored) is None
         },
         retrieval=_retrieval(metadata.get(f"{family.gguf_architecture}.{POOLING}")),
     )
+
+
+class _Place(NamedTuple):
+    """Where a parameter is: the name of a tensor, and which of its matrices, where it is a stack of
+    experts."""
+
+    stored: str
+    expert: int | None
+
+
+def _places(model: GGUFModel, family: Family[Any], names: Iterable[str]) -> dict[str, _Place]:
+    """Return the place of each parameter in the tensors of these ``names``."""
+    places: dict[str, _Place] = {}
+    for stored in names:
+        name = _parameter_name(stored, family)
+        parts, shape = [name], model.shape(stored)
+        if name != stored and shape[0] <= MAX_EXPERTS:  # of a known layout
+            parts = list(members(name, shape))
+        for expert, part in enumerate(parts):
+            places[part] = _Place(stored, expert if part != name else None)
+    return places
 
 
 def _retrieval(pooling: object) -> Retrieval | None:

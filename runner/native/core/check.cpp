@@ -138,6 +138,11 @@ class Checker {
     }
     if (rules.splits) require(total == value(in.inputs[0]).width, "the widths do not add up");
     for (int32_t i = 0; i < rules.requirement_count; ++i) check(rules.requirements[i], known);
+    if (static_cast<OpCode>(in.op) == OpCode::experts) {  // their kernels read both side by side
+      require(stored_format(program_.weights[in.weights[0]]) ==
+                  stored_format(program_.weights[in.weights[1]]),
+              "gate and up are of different formats");
+    }
   }
 
   void know_numbers(const OpRules& rules, const edge_instruction& in, Known& known) const {

@@ -9,6 +9,7 @@
 #include "norm/norm.h"
 #include "quantize/quantize.h"
 #include "rope/rope.h"
+#include "route/route.h"
 #include "sampler/sampler.h"
 
 namespace edge {
@@ -20,6 +21,7 @@ struct Kernels {
   const ConvKernels& conv;
   const NormKernels& norm;
   const RopeKernels& rope;
+  const RouteKernels& route;
   const ElementwiseKernels& elementwise;
   const SamplerKernels& sampler;
   const CeilingKernels& ceiling;

@@ -64,7 +64,7 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
                              "the activations of a step");
   }
-  uint64_t linear = 0, row = 0, attention = 0;
+  uint64_t linear = 0, row = 0, attention = 0, experts = 0;
   bool epilogues = false;
   for (const Op& op : program_.ops) {
     if (op.code == OpCode::linear) {
@@ -76,6 +76,11 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
         const int64_t bytes = round_up(op.weight.k * int64_t{sizeof(float)}, kApart);
         row_bytes_ = std::max(row_bytes_, static_cast<uint64_t>(bytes));
       }
+    } else if (op.code == OpCode::experts) {
+      const ExpertsArgs args = experts_args(op, {});
+      experts = std::max(experts, experts_bytes(kernels_.linear, args));
+      experts_stride_ = std::max(experts_stride_, experts_own_bytes(args));
+      epilogues = true;
     } else if (op.code == OpCode::attention) {
       attention =
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
@@ -91,9 +96,11 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
       Reservation(std::max(linear, threads * linear_stride_), "quantized activations");
   row_stride_ = row_bytes_ + static_cast<uint64_t>(round_up(static_cast<int64_t>(row), kApart));
   row_scratch_ = Reservation(threads * row_stride_, "quantized activations");
-  const uint64_t tile = epilogues ? epilogue_bytes(limits.max_tokens) : 0;
+  const uint64_t tile = epilogues ? epilogue_bytes(most_rows()) : 0;
   epilogue_scratch_ = Reservation(threads * tile, "products");
   attention_scratch_ = Reservation(threads * attention, "attention");
+  experts_scratch_ = Reservation(experts, "the experts");
+  experts_own_scratch_ = Reservation(threads * experts_stride_, "the experts");
   sampler_stride_ = static_cast<uint64_t>(round_up(
       static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab, limits_.context)), 64));
   sampler_scratch_ = Reservation(threads * sampler_stride_, "the sampler");
@@ -187,6 +194,25 @@ ConvArgs Executor::conv_args(const Op& op) const {
   args.x = matrix(op.inputs[0]);
   args.out = matrix(op.outputs[0]);
   args.weights = op.taps;
+  return args;
+}
+
+ExpertsArgs Executor::experts_args(const Op& op, Worker worker) const {
+  ExpertsArgs args;
+  args.stacks = op.experts;
+  args.experts = op.ints[k_experts_experts];
+  args.inner = op.ints[k_experts_inner];
+  args.chosen = op.ints[k_experts_chosen];
+  args.activation = op.epilogue;
+  args.x = matrix(op.inputs[0]);
+  args.shares = matrix(op.inputs[1]);
+  args.y = matrix(op.outputs[0]);
+  args.most_rows = most_rows();
+  const auto index = static_cast<uint64_t>(worker.index);
+  args.shared = experts_scratch_.data();
+  args.own = experts_own_scratch_.data() + experts_stride_ * index;
+  args.products =
+      reinterpret_cast<float*>(epilogue_scratch_.data() + epilogue_bytes(most_rows()) * index);
   return args;
 }
 

@@ -1,6 +1,7 @@
 // One loaded program: its memory, and how a step runs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -50,10 +51,12 @@ class Executor {
   void sample_rows(Worker worker) const;
 
   int32_t row_count(Rows rows) const { return row_counts_[static_cast<int32_t>(rows)]; }
+  int32_t most_rows() const { return std::max(limits_.max_tokens, limits_.max_rows); }
   Matrix matrix(const Place& place) const;
   Pages pages(const Op& op) const;  // of its state
   AttentionArgs attention_args(const Op& op) const;
   ConvArgs conv_args(const Op& op) const;
+  ExpertsArgs experts_args(const Op& op, Worker worker) const;
 
   const Kernels& kernels_;
   const Program program_;
@@ -67,6 +70,9 @@ class Executor {
   uint64_t row_stride_ = 0;
   Reservation epilogue_scratch_;
   Reservation attention_scratch_;
+  Reservation experts_scratch_;      // of all workers
+  Reservation experts_own_scratch_;  // experts_stride_ bytes per worker
+  uint64_t experts_stride_ = 0;
   Reservation sampler_scratch_;  // sampler_stride_ bytes per worker
   uint64_t sampler_stride_ = 0;
   std::vector<Reservation> blocks_;  // by group

@@ -132,7 +132,7 @@ class Translator {
     }
     size_t vectors = 0;
     for (int32_t number : in.weights) {
-      if (number < 0) continue;
+      if (number < 0 || vectors == op.vectors.size()) continue;
       const edge_weight& w = source_.weights[number];
       const auto format = stored_format(w);
       if (is_raw(format)) {
@@ -142,6 +142,7 @@ class Translator {
         op.weight = {format, w.n, w.k, static_cast<const uint8_t*>(w.data)};
       }
     }
+    if (op.code == OpCode::experts) return bind_experts(op, in);
     if (op.code != OpCode::linear) return;
     const float* const bias = op.vectors[0];
     if (instruction.up_row >= 0) {
@@ -152,6 +153,19 @@ class Translator {
     op.weight.n = op.outputs[0].width;
     if (bias != nullptr) op.vectors[0] = bias + instruction.first_row;
     op.epilogue = instruction.epilogue;
+  }
+
+  void bind_experts(Op& op, const edge_instruction& in) const {
+    const auto stack = [&](size_t place) {
+      const edge_weight& w = source_.weights[in.weights[place]];
+      return PackedWeight{stored_format(w), w.n, w.k, static_cast<const uint8_t*>(w.data)};
+    };
+    const auto bias = [&](size_t place) {
+      const int32_t number = in.weights[place];
+      return number < 0 ? nullptr : static_cast<const float*>(source_.weights[number].data);
+    };
+    op.experts = {stack(0), stack(1), stack(2), bias(3), bias(4), bias(5)};
+    op.epilogue = in.ints[k_experts_activation] == 0 ? Epilogue::silu_mul : Epilogue::gelu_mul;
   }
 
   Rotation rotation(const Tables& tables) const {

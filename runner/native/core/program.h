@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/dispatch.h"
+#include "core/experts.h"
 #include "core/generated/ops.h"
 #include "edge_llm.h"
 
@@ -43,9 +44,11 @@ struct Place {
 constexpr int32_t kPrepare = 0, kMultiply = 1;  // linear, which may have the second alone
 constexpr int32_t kWrite = 0, kRead = 1;        // those with a state, which they read in the second
 
+// Those of experts are in core/experts.h.
+
 // Numbers of instructions of the source, by the part of an operator that does their work (or ends
 // it). Operators of one part have the first alone.
-using Parts = std::array<std::vector<int32_t>, 2>;
+using Parts = std::array<std::vector<int32_t>, 4>;
 
 struct Op {
   OpCode code{};
@@ -57,10 +60,11 @@ struct Op {
   PackedWeight weight;                    // linear, embedding
   std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin
   int32_t table_cols = 0;                 // rope
+  ExpertStacks experts;                   // experts
   const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first
   float eps = 0.0f;                       // of that norm
   bool for_hidden = false;                // nothing but the hidden states needs it
-  Epilogue epilogue = Epilogue::none;     // linear; add: its second input is the residual
+  Epilogue epilogue = Epilogue::none;     // linear, experts; add: its second input is the residual
   const uint8_t* up = nullptr;            // gated linear
   const float* up_bias = nullptr;         // gated linear
   const float* taps = nullptr;            // causal_conv: ConvArgs::weights

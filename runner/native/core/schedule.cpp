@@ -4,7 +4,7 @@ namespace edge {
 
 namespace {
 
-enum class Space { tokens, wanted, linear_scratch, state };
+enum class Space { tokens, wanted, linear_scratch, state, experts };
 
 constexpr int32_t kByRows = -1;
 
@@ -67,6 +67,8 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
       return one_row ? op.ints[k_rope_head_dim] : 0;
     case OpCode::causal_conv:
       return kLanes;
+    case OpCode::experts:
+      return part == kDown ? kLanes : 0;
     case OpCode::attention:
       return one_row && part == kWrite ? op.ints[k_attention_head_dim] : 0;
     default:
@@ -74,9 +76,26 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
   }
 }
 
+// Each part but the last leaves something for the next.
+std::vector<Access> expert_accesses(const Op& op, int32_t part, int32_t unit) {
+  std::vector<Access> list;
+  if (part == kGather) {
+    for (size_t i : {0, 1}) list.push_back(value(op.inputs[i], false, 0));
+  } else {
+    list.push_back(other(Space::experts, part - 1, false));
+  }
+  if (part == kDown) {
+    list.push_back(value(op.outputs[0], true, unit));
+  } else {
+    list.push_back(other(Space::experts, part, true));
+  }
+  return list;
+}
+
 std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split split) {
   std::vector<Access> list;
   const int32_t unit = unit_of(op, part, split);
+  if (op.code == OpCode::experts) return expert_accesses(op, part, unit);
   const int32_t linear_unit = unit == kByRows ? kByRows : 0;
   const bool linear = op.code == OpCode::linear, attention = op.code == OpCode::attention;
   const bool writes = op.state >= 0 && part == kWrite;
@@ -114,7 +133,9 @@ int32_t first_part(const Op& op, bool quantized) {
 }
 
 int32_t last_part(const Op& op) {
-  return op.code == OpCode::linear ? kMultiply : op.state >= 0 ? kRead : 0;
+  if (op.code == OpCode::linear) return kMultiply;
+  if (op.code == OpCode::experts) return kDown;
+  return op.state >= 0 ? kRead : 0;
 }
 
 const char* work_of(const Op& op, int32_t part) {
@@ -122,6 +143,10 @@ const char* work_of(const Op& op, int32_t part) {
   if (op.code == OpCode::attention) return "attend";
   if (op.code == OpCode::causal_conv) return "convolve";
   if (op.code == OpCode::linear) return part == kPrepare ? "quantize" : "multiply";
+  if (op.code == OpCode::experts) {
+    constexpr const char* kNames[] = {"quantize", "gate", "quantize gated", "down"};
+    return kNames[part];
+  }
   return "";
 }
 
@@ -150,8 +175,9 @@ class Pending {
 }  // namespace
 
 bool is_split_by_rows(const Op& op, int32_t part, Split split) {
-  const bool attends = op.code == OpCode::attention && part == kRead;
-  return split == Split::rows && op.rows == Rows::tokens && !attends;
+  const bool together =
+      op.code == OpCode::experts || (op.code == OpCode::attention && part == kRead);
+  return split == Split::rows && op.rows == Rows::tokens && !together;
 }
 
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,

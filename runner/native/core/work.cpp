@@ -69,6 +69,20 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       const auto run = part == kWrite ? kernels_.conv.write : kernels_.conv.convolve;
       return run(conv_args(op), rows, columns);
     }
+    case OpCode::route: {
+      RouteArgs args;
+      args.logits = input();
+      args.bias = op.vectors[0];
+      args.chosen = op.ints[k_route_chosen];
+      args.scoring = static_cast<Scoring>(op.ints[k_route_scoring]);
+      args.normalize = op.ints[k_route_normalize] != 0;
+      args.eps = op.floats[k_route_eps];
+      args.scale = op.floats[k_route_scale];
+      args.shares = output();
+      return kernels_.route.route(args, team);
+    }
+    case OpCode::experts:
+      return run_experts(kernels_, experts_args(op, worker), part, worker);
     case OpCode::split: {
       int32_t column = 0;
       for (int32_t i = 0; i < op.output_count; ++i) {
@@ -104,10 +118,10 @@ void Executor::run_linear(const Op& op, int32_t part, Share rows, Worker worker)
                         reinterpret_cast<float*>(own));
   }
   if (kernels_.linear.finishes(args)) return kernels_.linear.multiply(args, team);
-  const uint64_t tile = epilogue_bytes(limits_.max_tokens);
+  const uint64_t tile = epilogue_bytes(most_rows());
   multiply_then_finish(kernels_, args,
                        reinterpret_cast<float*>(epilogue_scratch_.data() + tile * index),
-                       limits_.max_tokens, team);
+                       most_rows(), team);
 }
 
 // `normal`: room for a row.

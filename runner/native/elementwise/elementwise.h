@@ -24,6 +24,8 @@ struct ElementwiseKernels {
   ElementwiseKernel gelu_mul;
   // y[i] = x[rows[i]]
   void (*select_rows)(Matrix x, const int32_t* rows, Matrix y, Worker worker);
+  // y[rows[i]] = fma(factors[i], x[i], y[rows[i]]), for ascending i
+  void (*add_scaled)(Matrix x, const float* factors, const int32_t* rows, Matrix y);
 };
 
 extern const ElementwiseKernels elementwise_scalar;

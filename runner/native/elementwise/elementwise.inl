@@ -110,9 +110,26 @@ void select_rows(Matrix x, const int32_t* rows, Matrix y, Worker worker) {
 }
 
 template <class V>
+void add_scaled(Matrix x, const float* factors, const int32_t* rows, Matrix y) {
+  for (int32_t i = 0; i < x.rows; ++i) {
+    const V factor = V::broadcast(factors[i]);
+    const float* const from = x.row(i);
+    float* const to = y.row(rows[i]);
+    int32_t column = 0;
+    for (; column + kLanes <= x.cols; column += kLanes) {
+      fma(factor, V::load(from + column), V::load(to + column)).store(to + column);
+    }
+    if (const int32_t rest = x.cols - column; rest > 0) {
+      fma(factor, V::load_first(from + column, rest), V::load_first(to + column, rest))
+          .store_first(to + column, rest);
+    }
+  }
+}
+
+template <class V>
 constexpr ElementwiseKernels elementwise_kernels() {
 #define EDGE_KERNEL(name) name<V>,
-  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>, gelu_mul<V>, select_rows<V>};
+  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>, gelu_mul<V>, select_rows<V>, add_scaled<V>};
 #undef EDGE_KERNEL
 }
 

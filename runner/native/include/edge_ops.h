@@ -32,4 +32,6 @@ typedef enum edge_op {
   EDGE_OP_SOFTCAP = 12,
   EDGE_OP_SIGMOID = 13,
   EDGE_OP_CAUSAL_CONV = 14,
+  EDGE_OP_ROUTE = 15,
+  EDGE_OP_EXPERTS = 16,
 } edge_op;

@@ -196,6 +196,10 @@ class _Checker:
         self._check_outputs(spec)
         for left, relation, right in spec.where:
             self._check_relation(left, relation, right)
+        if spec.cost == "experts":  # whose kernels read both side by side
+            gate, up = (self._plan.weights[number].format.name for number in op.weights[:2])
+            if gate != up:
+                self._fail(f"gate is {gate} and up {up}, expected one format")
 
     def _check_attributes(self, spec: OpSpec) -> None:
         attributes = self._instruction.attributes

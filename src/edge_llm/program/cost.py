@@ -1,7 +1,8 @@
 """The cost of a step: bytes read and operations done, from the plan alone.
 
 Figures count what the arithmetic needs: every packed weight once per step, one row of an embedding
-per token, and the part of each state that is read. They are the numerators of GB/s and GOP/s.
+per token, of experts those that are chosen, and the part of each state that is read. They are the
+numerators of GB/s and GOP/s.
 """
 
 from __future__ import annotations
@@ -31,13 +32,11 @@ def position_bytes(state: State, kv_dtype: str) -> int:
 
 
 def weight_bytes(plan: Plan) -> int:
-    """Bytes of weights that one decode step reads, however few tokens it holds."""
+    """Bytes of weights that a step of one token reads."""
     return sum(
-        tensor_bytes(plan.weights[index])
+        _read_bytes(plan, instruction, 1)
         for instruction in plan.instructions
         if OPS[instruction.op].cost != "gather"
-        for index in instruction.weights
-        if index >= 0
     )
 
 
@@ -116,7 +115,6 @@ def instruction_cost(
     ``depth`` cached ones, with ``rows`` rows of logits and a cache of ``kv_dtype``. A weight counts
     once a step, an embedding its rows, a state the tokens that are written and, once, all that any
     of them sees."""
-    spec = OPS[instruction.op]
     operations = _operations(plan, instruction, tokens, depth, rows)
     count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
     size = 0
@@ -126,22 +124,34 @@ def instruction_cost(
         if state.window:
             seen = min(seen, state.window + tokens - 1)
         size = position_bytes(state, kv_dtype) * (seen + tokens)
-    for index in instruction.weights:
-        if index < 0:
-            continue
-        weight = plan.weights[index]
-        if spec.cost == "gather":
-            size += count * (tensor_bytes(weight) // weight.shape[0])
-        else:
-            size += tensor_bytes(weight)
-    return Cost(size, operations)
+    return Cost(size + _read_bytes(plan, instruction, count), operations)
+
+
+def _read_bytes(plan: Plan, instruction: Instruction, rows: int) -> int:
+    """Return the bytes of weights that an instruction reads for ``rows`` rows. Experts are those
+    that rows would choose by chance alone."""
+    weights = [plan.weights[index] for index in instruction.weights if index >= 0]
+    cost = OPS[instruction.op].cost
+    if cost == "gather":
+        return sum(rows * (tensor_bytes(weight) // weight.shape[0]) for weight in weights)
+    total = sum(map(tensor_bytes, weights))
+    if cost != "experts":
+        return total
+    chosen, experts = (int(instruction.attributes[name]) for name in ("chosen", "experts"))
+    return round(total * (1.0 - (1.0 - chosen / experts) ** rows))
 
 
 def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, rows: int) -> int:
     cost = OPS[instruction.op].cost
+    count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
     if cost == "product":
         n, k = plan.weights[instruction.weights[0]].shape
-        return 2 * n * k * (tokens if plan.values[instruction.outputs[0]].rows == "T" else rows)
+        return 2 * n * k * count
+    if cost == "experts":
+        matrices = [plan.weights[index].shape for index in instruction.weights[:3]]
+        return (
+            2 * sum(n * k for _, n, k in matrices) * int(instruction.attributes["chosen"]) * count
+        )
     if cost == "attention":
         heads = int(instruction.attributes["heads"])
         head_dim = int(instruction.attributes["head_dim"])

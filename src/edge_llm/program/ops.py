@@ -5,7 +5,8 @@ Read here: the checks of plans (`check.py`), the cost of a step (`cost.py`), the
 the ABI's arrays, the rules that the core checks plans by, and the table in docs/program-format.md.
 
 Operators are unfused: fusion is the business of the backend that runs them. Every activation is a
-float32 matrix ``[T, width]`` or ``[R, width]``; heads are folded into the width.
+float32 matrix ``[T, width]`` or ``[R, width]``; heads are folded into the width. A weight of rank 3
+is a stack of matrices, one an expert.
 
 Shapes are patterns. The first dimension of a value is ``T``, ``R``, or ``r`` (either, the same in
 the whole instruction). Other dimensions are products of numbers and names: an attribute, a size
@@ -28,8 +29,9 @@ Relation = Literal["==", "<=", "divides"]
 # small: nothing that counts. product: 2 n k operations a row, the weight once a step. gather: a row
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
 # token sees, whose keys and values are read. convolution: 2 operations for each number of the rows
-# that a token sees, which are read.
-CostKind = Literal["small", "product", "gather", "attention", "convolution"]
+# that a token sees, which are read. experts: of each stack the matrices of the `chosen` experts of
+# each token.
+CostKind = Literal["small", "product", "gather", "attention", "convolution", "experts"]
 
 # What a state remembers: program/plan.py. Nothing runs "fold" yet.
 StateKind = Literal["kv", "fold", "rows"]
@@ -43,6 +45,10 @@ MAX_WIDTH = 2**22  # columns of a value
 MAX_HEADS = 1024
 MAX_HEAD_DIM = 256
 MAX_TAPS = 64
+MAX_EXPERTS = 1024
+# How `route` scores experts, and what `experts` activates their gates with: attributes count these.
+SCORINGS = ("softmax", "softmax of the chosen", "sigmoid")
+ACTIVATIONS = ("silu", "gelu")
 _MOST = 2.0**127  # of a float attribute
 
 # The sizes of a state of each kind that runs, in the order of the native ABI, and the most of each;
@@ -67,13 +73,15 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A number of an instruction, from ``low`` to ``high``; not ``low`` itself where ``above``."""
+    """A number of an instruction, from ``low`` to ``high``; not ``low`` itself where ``above``. A
+    ``choice`` is no size, but stands for one of a few ways."""
 
     name: str
     kind: AttributeKind
     low: float
     high: float
     above: bool = False
+    choice: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +123,8 @@ def _index(name: str) -> Operand:
     return Operand(name, "index")
 
 
-def _panel(name: str, n: str, k: str) -> Operand:
-    return Operand(name, "panel", (n, k))
+def _panel(name: str, *dims: str) -> Operand:
+    return Operand(name, "panel", dims)
 
 
 def _raw(name: str, *dims: str, optional: bool = False) -> Operand:
@@ -125,6 +133,10 @@ def _raw(name: str, *dims: str, optional: bool = False) -> Operand:
 
 def _int(name: str, low: int, high: int) -> Attribute:
     return Attribute(name, "int", low, high)
+
+
+def _choice(name: str, ways: int) -> Attribute:
+    return Attribute(name, "int", 0, ways - 1, choice=True)
 
 
 def _positive(name: str, high: float = _MOST) -> Attribute:
@@ -246,6 +258,52 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             state="rows",
             cost="convolution",
             in_place=True,
+        ),
+        "route": OpSpec(
+            15,
+            "the shares of `chosen` experts in each row, and 0 for the others: those with the "
+            "largest `logits`, or with a bias the largest score plus bias, of equal ones the "
+            "first; their scores (`scoring` 0: softmax, 1: softmax of the chosen alone, 2: "
+            "sigmoid), where `normalize` is 1 divided by their sum plus eps, times scale",
+            (_value("logits", "r", "experts"),),
+            (_raw("bias", "experts", optional=True),),
+            ("r", "experts"),
+            (
+                _int("chosen", 1, MAX_EXPERTS),
+                _choice("scoring", len(SCORINGS)),
+                _choice("normalize", 2),
+                Attribute("eps", "float", 0.0, 1.0),
+                _positive("scale"),
+            ),
+            where=(("chosen", "<=", "experts"),),
+        ),
+        "experts": OpSpec(
+            16,
+            "`sum share * (activation(x @ gate.T) * (x @ up.T)) @ down.T`, each product as in "
+            "`linear`, over the experts with a share that is not 0, at most the first `chosen`, in "
+            "their order; activation 0: silu, 1: gelu",
+            (_value("x", "r", "w"), _value("shares", "r", "experts")),
+            (
+                _panel("gate", "experts", "inner", "w"),
+                _panel("up", "experts", "inner", "w"),
+                _panel("down", "experts", "w", "inner"),
+                _raw("gate_bias", "experts", "inner", optional=True),
+                _raw("up_bias", "experts", "inner", optional=True),
+                _raw("down_bias", "experts", "w", optional=True),
+            ),
+            ("r", "w"),
+            (
+                _int("experts", 1, MAX_EXPERTS),
+                _int("inner", 1, MAX_WIDTH),
+                _int("chosen", 1, MAX_EXPERTS),
+                _choice("activation", len(ACTIVATIONS)),
+            ),
+            where=(
+                ("chosen", "<=", "experts"),
+                ("16", "divides", "inner"),  # an expert's rows are whole panels
+                ("16", "divides", "w"),
+            ),
+            cost="experts",
         ),
     }
 )

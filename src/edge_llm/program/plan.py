@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal, cast, get_args
 
 from edge_llm.errors import ProgramError
@@ -66,13 +67,22 @@ INPUTS = (Value(("T",), "i32"), Value(("T",), "i32"), Value(("T",), "i32"), Valu
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A constant: logical ``shape`` ([N, K], or [N] for vectors), stored as ``format`` in the
-    file's tensor ``tensor``. Two weights may name one tensor (tied embedding and head)."""
+    """A constant: logical ``shape`` ([N, K], [experts, N, K], or [N] for vectors), stored as
+    ``format`` in the file's tensor ``tensor``. Two weights may name one tensor (tied embedding and
+    head)."""
 
     name: str
     tensor: str
     format: WeightFormat
     shape: tuple[int, ...]
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Return rows and columns with the matrices of a stack one below the other, as they lie in
+        the file; a vector is a column."""
+        if len(self.shape) == 1:
+            return self.shape[0], 1
+        return prod(self.shape[:-1]), self.shape[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,10 @@ class PlanBuilder:
         """A matrix [n, k] in panel format ``fmt``, packed already."""
         return self._weight(data, fmt, (n, k))
 
+    def stack(self, data: Bytes, fmt: str, shape: tuple[int, int, int]) -> int:
+        """Matrices [experts, n, k] in panel format ``fmt``, packed one after the other."""
+        return self._weight(data, fmt, shape)
+
     def matrix(self, values: Float32, fmt: str = "f32") -> int:
         """A float matrix [n, k], packed as f32, f16 or bf16."""
         n, k = values.shape

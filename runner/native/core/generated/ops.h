@@ -21,11 +21,13 @@ enum class OpCode : int32_t {
   softcap,
   sigmoid,
   causal_conv,
+  route,
+  experts,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 15;  // of a program file
+constexpr int32_t kOpCount = 17;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -49,6 +51,15 @@ constexpr size_t k_attention_softcap = 1;
 constexpr size_t k_scale_factor = 0;
 constexpr size_t k_softcap_cap = 0;
 constexpr size_t k_causal_conv_taps = 0;
+constexpr size_t k_route_chosen = 0;
+constexpr size_t k_route_scoring = 1;
+constexpr size_t k_route_normalize = 2;
+constexpr size_t k_route_eps = 0;
+constexpr size_t k_route_scale = 1;
+constexpr size_t k_experts_experts = 0;
+constexpr size_t k_experts_inner = 1;
+constexpr size_t k_experts_chosen = 2;
+constexpr size_t k_experts_activation = 3;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
@@ -148,6 +159,18 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 0, {}, {1, 14, -1}},
      1, {{1, 64}},
      2, {{{1, 14, -1}, Relation::equal, {1, 8, -1}}, {{1, 0, -1}, Relation::equal, {1, 12, -1}}}},
+    {"route", false, false, false, -1,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     1, {{OperandKind::raw, true, 0, {1, 14, -1}, {1, -1, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     3, {{1, 1024}, {0, 2}, {0, 1}},
+     1, {{{1, 0, -1}, Relation::at_most, {1, 14, -1}}}},
+    {"experts", false, false, false, -1,
+     2, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::value, false, 2, {}, {1, 0, -1}}},
+     6, {{OperandKind::panel, false, 0, {1, 0, 1}, {1, 14, -1}}, {OperandKind::panel, false, 0, {1, 0, 1}, {1, 14, -1}}, {OperandKind::panel, false, 0, {1, 0, 14}, {1, 1, -1}}, {OperandKind::raw, true, 0, {1, 0, -1}, {1, 1, -1}}, {OperandKind::raw, true, 0, {1, 0, -1}, {1, 1, -1}}, {OperandKind::raw, true, 0, {1, 0, -1}, {1, 14, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     4, {{1, 1024}, {1, 4194304}, {1, 1024}, {0, 1}},
+     3, {{{1, 2, -1}, Relation::at_most, {1, 0, -1}}, {{16, -1, -1}, Relation::divides, {1, 1, -1}}, {{16, -1, -1}, Relation::divides, {1, 14, -1}}}},
 };
 // clang-format on
 

@@ -1,0 +1,107 @@
+"""Qwen3 with experts against transformers, from a tiny checkpoint to a program, and the same model
+in GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from parity import (
+    check_at_once,
+    check_fp32_program,
+    check_interleaved,
+    check_quantized_program,
+    check_token_by_token,
+    prompt,
+)
+from stored_tensors import tensor_of
+
+import edge_llm
+from edge_llm.errors import ExportError
+from edge_llm.export.pipeline import make_program
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.llm.checkpoints.open import open_checkpoint
+
+CASES: dict[str, dict[str, Any]] = {
+    "sparse": {"mlp_only_layers": []},
+    "mixed": {},
+    "every-second": {"mlp_only_layers": [], "decoder_sparse_step": 2, "norm_topk_prob": False},
+    "tied": {"tie_word_embeddings": True, "attention_bias": True, "num_experts": 7},
+}
+
+
+@pytest.fixture(params=CASES)
+def folder(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Path:
+    return tiny_checkpoint("qwen3_moe", **CASES[request.param])
+
+
+@pytest.mark.parametrize("check", [check_at_once, check_token_by_token, check_interleaved])
+def test_eager(check: Callable[[Path], None], folder: Path) -> None:
+    check(folder)
+
+
+def test_fp32_program(folder: Path, tmp_path: Path) -> None:
+    check_fp32_program(folder, tmp_path / "x.edge")
+
+
+@pytest.mark.parametrize("folder", ["mixed", "tied"], indirect=True)
+def test_quantized_program(folder: Path, tmp_path: Path) -> None:
+    check_quantized_program(folder, "8da4w", tmp_path / "x.edge")
+
+
+def test_tokens_depend_on_those_before_alone(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Rows of a step are grouped by expert: that changes no bit of any of them."""
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("qwen3_moe")))
+    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
+    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
+    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+
+    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
+        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
+        return [(answer.token_ids, answer.logprobs) for answer in given]
+
+    with edge_llm.load(path, threads=1) as llm:
+        alone = answers(llm)
+        assert answers(llm) == alone  # from the cache
+        assert answers(llm, speculation="ngram") == alone
+    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
+        together = llm.generate(prompts, params)
+        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+
+
+@pytest.mark.parametrize("quant", ["F32", "Q4_1", "Q4_K"])
+def test_gguf_is_the_same_model(
+    quant: str, tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path], tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 256, "moe_intermediate_size": 256, "head_dim": 64}
+    folder = tiny_checkpoint("qwen3_moe", **sizes, mlp_only_layers=[])
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder, quant))
+    assert made.config == source.config
+    assert made.shapes == source.shapes
+    if quant == "F32":
+        for name in source.shapes:
+            assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+        return
+    recipe = load_recipe("8da4w", model=str(made.sources[0]))
+    outcome = make_program(recipe, output=tmp_path / "x.edge")
+    rows = {row["name"]: row for row in outcome.report["weights"]}
+    row = rows["model.layers.1.mlp.experts.up_proj"]
+    assert (row["outcome"], row["source"], row["shape"]) == ("unchanged", quant, [12, 256, 256])
+    assert rows["model.layers.1.mlp.gate.weight"]["format"] == "f32"
+    assert outcome.verification["same_numbers"]["kl"] < 1e-3
+    assert outcome.verification["route_flips"]["same_numbers"] < 0.01
+
+
+def test_gates_have_the_format_of_what_they_let_through(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = str(tiny_checkpoint("qwen3_moe"))
+    settings = ["verify=false", "overrides={'*.experts.up_proj': i8}"]
+    with pytest.raises(ExportError, match=r"gate_proj and up_proj have different formats"):
+        edge_llm.export(load_recipe("8da4w", settings, model=model), output=tmp_path / "x.edge")
