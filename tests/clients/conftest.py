@@ -57,5 +57,5 @@ class KeyedServer(Server):
 
 @pytest.fixture(scope="session")
 def keyed() -> KeyedServer:
-    """A server of the scripted model that asks for a key."""
+    """A server of the scripted model that asks for a key and refuses unknown parameters."""
     return KeyedServer(_server("EDGE_LLM_KEYED").url, os.environ["EDGE_LLM_KEY"])

@@ -18,6 +18,7 @@ import { add, newConversation, newId, path, show, siblings, titleOf } from "./tr
 const narrow = matchMedia("(max-width: 760px)");
 const store = await Store.open();
 const api = new Api(askKey, keptKey());
+const removed = new Set(); // ids
 let models = [];
 let current = store.get(location.hash.slice(1)) ?? newConversation(lastSettings());
 
@@ -60,7 +61,6 @@ function model() {
 
 /** Say something below a message (null: at the beginning), and let the model answer. */
 function ask(parent, text) {
-  runs.stop(current);
   const said = add(current, parent, { role: "user", content: text });
   return answer(said.id);
 }
@@ -99,6 +99,10 @@ async function run(message, body) {
 /** Return the body of a request for the answer to some messages; null if the settings are wrong. */
 function request(messages) {
   const { settings } = current;
+  if (model() === null) {
+    notice("There is no model yet.", ["Try again", connect]);
+    return null;
+  }
   try {
     const system = settings.system.trim() ? [{ role: "system", content: settings.system }] : [];
     const sent = [...system, ...messages.map(asSent)];
@@ -120,7 +124,7 @@ function turn(message, step) {
 // --- conversations ------------------------------------------------------------------------------
 
 async function keep(conversation) {
-  if (conversation.leaf === null) return;
+  if (conversation.leaf === null || removed.has(conversation.id)) return;
   try {
     const gone = await store.put(conversation);
     for (const old of gone) {
@@ -157,13 +161,17 @@ const listActions = {
     refresh();
   },
   remove: async (conversation) => {
+    removed.add(conversation.id); // an answer that is being made must not bring it back
     runs.stop(conversation);
     await store.remove(conversation.id);
     if (conversation === current) begin();
     refresh();
     notice(`“${titleOf(conversation)}” is deleted.`, [
       "Undo",
-      () => keep(conversation).then(() => open(conversation)),
+      () => {
+        removed.delete(conversation.id);
+        keep(conversation).then(() => open(conversation));
+      },
     ]);
   },
 };
@@ -173,7 +181,7 @@ async function importFile(file) {
     if (file.size > LONGEST_FILE) throw new Error("the file is too long");
     const found = imported(await file.text(), settingsOf);
     for (const conversation of found) {
-      if (store.get(conversation.id)) conversation.id = newId();
+      if (store.get(conversation.id) || removed.has(conversation.id)) conversation.id = newId();
       await keep(conversation);
     }
     notice(`${found.length} conversation${found.length === 1 ? "" : "s"} imported.`);

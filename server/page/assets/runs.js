@@ -27,10 +27,12 @@ export class Runs {
     this.running.get(conversation.id)?.controller.abort();
   }
 
-  /** Let an answer grow until it is complete, stopped or failed. */
+  /** Let an answer grow until it is complete, stopped or failed; the one before it is stopped. */
   async start(conversation, message, body) {
+    this.stop(conversation);
     const controller = new AbortController();
-    this.running.set(conversation.id, { message, controller });
+    const run = { message, controller };
+    this.running.set(conversation.id, run);
     delete message.error;
     message.finish = null;
     this.grown(conversation, message);
@@ -56,7 +58,7 @@ export class Runs {
       message.finish = "stopped";
       if (error.name !== "AbortError") message.error = error.message;
     } finally {
-      this.running.delete(conversation.id);
+      if (this.running.get(conversation.id) === run) this.running.delete(conversation.id);
       conversation.updated = Date.now();
       this.save(conversation);
       this.ended(conversation, message);

@@ -157,6 +157,6 @@ def _reads_or_works(screen: PtyScreen) -> bool:
 
 def test_ctrl_c_ends_a_server_well(terminal: Terminal) -> None:
     with terminal("serve", "--port", "0") as screen:
-        screen.until(lambda s: "serving" in s.text)
+        screen.until(lambda s: "(in a browser: http://127.0.0.1:" in s.text)
         screen.send("\x03")
         ended(screen, 0)

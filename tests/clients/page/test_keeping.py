@@ -57,6 +57,18 @@ def test_the_list(chat: Any) -> None:
     expect(chat.text).to_have_text("about apples")
 
 
+def test_what_is_deleted_during_an_answer_stays_so(chat: Any) -> None:
+    chat.send("count to 20000")
+    expect(chat.text).to_contain_text("1 2 3 4")
+    chat.press("Delete")
+    expect(chat.notice("is deleted")).to_be_visible()
+    chat.ask("hello")
+    chat.page.reload()
+    items = chat.page.locator("#conversations .open")
+    expect(items).to_have_count(1)
+    expect(items).to_have_text("hello")
+
+
 def test_out_and_in_again(chat: Any, tmp_path: Path) -> None:
     chat.ask("step by step")
     chat.press("Answer again")

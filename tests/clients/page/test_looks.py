@@ -80,14 +80,20 @@ def test_code_is_copied(open_chat: Any) -> None:
     assert chat.run("() => navigator.clipboard.readText()").startswith("Look:\n\n```python")
 
 
-def test_code_is_copied_where_there_is_no_tls(open_chat: Any) -> None:
-    """Such pages have no clipboard of the newer kind."""
-    chat = open_chat(permissions=["clipboard-read", "clipboard-write"], **DESKTOP)
-    chat.run("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()) }")
+def test_without_tls(open_chat: Any, browser: Any) -> None:
+    """Such pages have neither a clipboard nor an id for the asking."""
+    context = browser.new_context()
+    context.add_init_script(
+        "Object.defineProperty(navigator, 'clipboard', { value: undefined });"
+        "Crypto.prototype.randomUUID = undefined;"
+    )
+    chat = open_chat(context=context)
     chat.say("```\nold ways\n```")
     chat.press("Copy the code")
     expect(chat.answer.locator("figcaption [data-state=copied]")).to_be_visible()
-    assert chat.run("() => navigator.clipboard.readText()") == "old ways"
+    chat.prompt.press("Control+V")
+    expect(chat.prompt).to_have_value("old ways")
+    context.close()
 
 
 def test_it_follows_the_answer_until_one_scrolls(open_chat: Any) -> None:

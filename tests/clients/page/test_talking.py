@@ -227,3 +227,52 @@ def test_two_conversations_answer_at_once(chat: Any) -> None:
     chat.page.get_by_role("button", name="count to 20000").click()
     chat.press("Stop")
     expect(chat.answer.get_by_role("note")).to_have_text("Stopped.")
+
+
+def test_an_edit_ends_the_answer_that_is_being_made(chat: Any) -> None:
+    chat.say("first")
+    chat.send("count to 20000")
+    expect(chat.text).to_contain_text("1 2 3 4")
+    chat.said.first.get_by_role("button", name="Edit").click()
+    area = chat.page.get_by_role("textbox", name="Edit the message")
+    area.fill("count to 20001")
+    area.press("Enter")
+    expect(chat.said).to_have_count(1)
+    expect(chat.text).to_contain_text("1 2 3 4")
+    expect(chat.page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
+    chat.press("Stop")  # the new one can be
+    expect(chat.answer.get_by_role("note")).to_have_text("Stopped.")
+    chat.press("The version before")
+    expect(chat.answer.get_by_role("note")).to_have_text("Stopped.")
+
+
+def test_it_waits_for_a_model_that_loads(open_chat: Any, browser: Any) -> None:
+    context = browser.new_context()
+    loading = {"error": {"message": "The model is loading.", "code": None}}
+    context.route("**/v1/models", lambda route: route.fulfill(status=503, json=loading), times=3)
+    chat = open_chat(context=context)
+    expect(chat.page.locator("#banner")).to_have_text("The model is loading…")
+    expect(chat.page.get_by_role("heading", name="scripted")).to_be_visible()
+    expect(chat.page.locator("#banner")).to_be_hidden()
+    context.close()
+
+
+def test_without_a_server(open_chat: Any, browser: Any) -> None:
+    context = browser.new_context()
+    context.route("**/v1/models", lambda route: route.abort(), times=1)
+    chat = open_chat(context=context)
+    expect(chat.page.locator("#banner")).to_contain_text("The server cannot be reached.")
+    chat.prompt.fill("hello")
+    expect(chat.page.get_by_role("button", name="Send", exact=True)).to_be_disabled()
+    chat.press("Try again")
+    chat.ask("hello")
+    context.close()
+
+
+def test_a_real_model(open_chat: Any, real: Any) -> None:
+    chat = open_chat(real.url)
+    chat.set(max_tokens="20", temperature="0")
+    chat.ask("What is the capital of France?")
+    expect(chat.text).to_contain_text("Paris")
+    expect(chat.answer.locator(".stats")).to_contain_text("tokens/s")
+    assert chat.page.locator("[name=thinking]").is_visible() is False

@@ -1,4 +1,5 @@
-"""Serves a program whose model says what `script.py` says: ``serve.py PROGRAM [KEY]``.
+"""Serves a program whose model says what `script.py` says: ``serve.py PROGRAM [KEY]``;
+with a key, unknown parameters are refused too.
 
 Prints the address as ``edge-llm serve --port 0`` does.
 """
@@ -54,7 +55,8 @@ def load(path: Path) -> LLM:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     path = Path(sys.argv[1])
-    options = ServerOptions(port=0, api_key=sys.argv[2] if len(sys.argv) > 2 else None)
+    key = sys.argv[2] if len(sys.argv) > 2 else None
+    options = ServerOptions(port=0, api_key=key, strict=key is not None)
     with bind(options) as listener:
         url = address(options.host, listener)
 
