@@ -22,10 +22,11 @@ export class Log {
     new ResizeObserver(() => this.#follow()).observe(this.root);
   }
 
-  /** Show the branch of a conversation. */
+  /** Show the branch of a conversation. What is shown already stays as it is, unfolded or not. */
   show(conversation) {
     const messages = path(conversation);
-    this.views.clear();
+    const before = this.views;
+    this.views = new Map();
     const elements = messages.map((message, index) => {
       const beside = siblings(conversation, message);
       const place = {
@@ -33,7 +34,10 @@ export class Log {
         count: beside.length,
         last: index === messages.length - 1,
       };
-      const view = new MessageView(message, place, this.actions);
+      const kept = before.get(message.id);
+      const same = kept?.message === message && kept.canStand(place);
+      const view = same ? kept : new MessageView(message, place, this.actions);
+      view.place = place;
       view.update(this.isLive(message));
       this.views.set(message.id, view);
       return view.element;

@@ -31,6 +31,12 @@ export class MessageView {
     else this.#showResult();
   }
 
+  /** Return whether these elements can stay where the message has another place. */
+  canStand(place) {
+    const { index, count: all } = this.place;
+    return this.message.role === "assistant" || (index === place.index && all === place.count);
+  }
+
   /** Show the message as it is now; `live`: it still grows. */
   update(live) {
     const { message } = this;
@@ -180,10 +186,14 @@ export class MessageView {
 
   #finish() {
     const { message, actions, place } = this;
+    const again = () => actions.regenerate(message);
+    const unfolded = this.foot.querySelector(".stats")?.open ?? false;
     const parts = [
       this.#turner(),
       message.content ? copyButton(() => message.content, "Copy the answer") : null,
-      iconButton("again", "Answer again", () => actions.regenerate(message)),
+      message.error
+        ? el("button", { type: "button", className: "text", onclick: again }, "Try again")
+        : iconButton("again", "Answer again", again),
     ];
     if (message.finish === "length" && place.last && message.content) {
       const proceed = () => actions.proceed(message);
@@ -198,7 +208,7 @@ export class MessageView {
       notes.push(el("p", { className: "note", role: "note" }, "The model said nothing."));
     }
     const line = summary(message);
-    const stats = line ? statistics(line, figures(message)) : null;
+    const stats = line ? statistics(line, figures(message), unfolded) : null;
     this.foot.replaceChildren(
       ...notes,
       el("div", { className: "row" }, ...parts.filter(Boolean), stats),
@@ -220,9 +230,9 @@ export class MessageView {
 
 const NAMES = { user: "You", assistant: "The model", tool: "A tool" };
 
-function statistics(line, rows) {
+function statistics(line, rows, open) {
   const cells = rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
-  return el("details", { className: "stats" }, el("summary", {}, line), el("dl", {}, ...cells));
+  return el("details", { className: "stats", open }, el("summary", {}, line), el("dl", {}, ...cells));
 }
 
 function pretty(json) {

@@ -93,6 +93,18 @@ def test_thinking_is_folded(chat: Any) -> None:
     expect(thinking.get_by_text("Let me see.")).to_be_visible()
 
 
+def test_what_is_unfolded_stays_so(chat: Any) -> None:
+    chat.ask("step by step")
+    chat.answer.locator(".thinking summary").click()
+    chat.answer.locator(".stats summary").click()
+    chat.ask("hello")
+    first = chat.answers.first
+    expect(first.get_by_text("Let me see.")).to_be_visible()
+    expect(first.get_by_text("First token after")).to_be_visible()
+    assert chat.page.get_by_text("First token after").count() == 2
+    expect(chat.answer.get_by_text("First token after")).to_be_hidden()
+
+
 def test_thinking_is_turned_off(chat: Any) -> None:
     chat.set(thinking="off")
     with chat.page.expect_request("**/chat/completions") as asked:
@@ -173,7 +185,7 @@ def test_an_error_is_shown_and_tried_again(chat: Any) -> None:
     chat.ask("hello")
     expect(chat.answer.get_by_role("alert")).to_have_text("The server cannot be reached.")
     chat.page.unroute("**/chat/completions")
-    chat.press("Answer again")
+    chat.press("Try again")
     expect(chat.text).to_contain_text("Hello")
     chat.ask("word " * 40_000)
     expect(chat.answer.get_by_role("alert")).to_contain_text("maximum context length")
