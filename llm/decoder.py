@@ -50,8 +50,8 @@ class DecoderConfig(Protocol):
     @property
     def tie_word_embeddings(self) -> bool: ...
 
-    def attention(self, layer: int) -> AttentionShape:
-        """Return what the attention of ``layer`` computes."""
+    def attention(self, layer: int) -> AttentionShape | None:
+        """Return what the attention of ``layer`` computes; None where the layer has none."""
         ...
 
 
@@ -64,10 +64,24 @@ class MixedConfig(Protocol):
         ...
 
 
+@runtime_checkable
+class Convolving(Protocol):
+    """What the config of a family says beside, some of whose layers convolve."""
+
+    def taps(self, layer: int) -> int:
+        """Return how many rows the convolution of ``layer`` sees; 0 where there is none."""
+        ...
+
+
+def taps_of(config: DecoderConfig, layer: int) -> int:
+    """Return how many rows the convolution of a layer sees; 0 where it has none."""
+    return config.taps(layer) if isinstance(config, Convolving) else 0
+
+
 def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:
     """Return the different rotary embeddings of a decoder's layers, in the order of the layers."""
     shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))
-    return tuple(dict.fromkeys(shape.rope for shape in shapes if shape.rope is not None))
+    return tuple(dict.fromkeys(s.rope for s in shapes if s is not None and s.rope is not None))
 
 
 _BIASES = frozenset({"attention_bias", "mlp_bias"})
@@ -94,6 +108,8 @@ def read_common(
     *,
     head_dim: int | None = None,
     norm_eps: float = 1e-6,
+    eps_key: str = "rms_norm_eps",
+    ffn: int | None = None,
     theta: float = DEFAULT_THETA,
     partial_rotary: bool = False,
     rope: Rope | None = None,
@@ -105,10 +121,11 @@ def read_common(
     """Read the keys that the configs of most decoders share, by their Hugging Face names.
 
     ``head_dim`` (None: hidden_size / num_attention_heads), ``norm_eps``, ``theta`` and ``tied`` are
-    the family's defaults; ``partial_rotary`` as in `read_rope`, unless the family has read the
-    ``rope`` itself; ``activation`` is the one value of ``hidden_act``. ``biases`` are those of
-    ``attention_bias`` and ``mlp_bias`` that the family reads itself; the others must be off. So
-    must experts, unless the family reads those.
+    the family's defaults, ``eps_key`` is its name of the epsilon; ``partial_rotary`` as in
+    `read_rope`, unless the family has read the ``rope`` itself, as it may the width ``ffn``;
+    ``activation`` is the one value of ``hidden_act``. ``biases`` are those of ``attention_bias``
+    and ``mlp_bias`` that the family reads itself; the others must be off. So must experts, unless
+    the family reads those.
 
     Raises:
         ValueError: there are no such ``biases``.
@@ -135,13 +152,13 @@ def read_common(
     return CommonKeys(
         vocab_size=reader.integer("vocab_size"),
         hidden_size=dim,
-        intermediate_size=reader.integer("intermediate_size"),
+        intermediate_size=reader.integer("intermediate_size") if ffn is None else ffn,
         num_hidden_layers=reader.integer("num_hidden_layers", high=MAX_LAYERS),
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
         max_position_embeddings=_context(reader, rope.scaling),
-        rms_norm_eps=reader.positive("rms_norm_eps", norm_eps),
+        rms_norm_eps=reader.positive(eps_key, norm_eps),
         rope_parameters=rope,
         tie_word_embeddings=reader.flag("tie_word_embeddings", tied),
     )

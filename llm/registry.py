@@ -19,6 +19,7 @@ from edge_llm.llm.families.gemma2 import GEMMA2
 from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
 from edge_llm.llm.families.granite import GRANITE
 from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
+from edge_llm.llm.families.lfm2 import LFM2
 from edge_llm.llm.families.llama import LLAMA
 from edge_llm.llm.families.mistral import MISTRAL
 from edge_llm.llm.families.olmo2 import OLMO2
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         GEMMA3_TEXT,
         GRANITE,
         GRANITEMOEHYBRID,
+        LFM2,
         LLAMA,
         MISTRAL,
         OLMO2,

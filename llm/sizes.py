@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from edge_llm.llm.decoder import DecoderConfig, ropes_of
+from edge_llm.llm.decoder import AttentionShape, DecoderConfig, ropes_of, taps_of
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.sketch import Shape
 
@@ -13,17 +13,20 @@ def shape_of(config: DecoderConfig) -> Shape:
     """Return what `program.sketch` needs of ``config``, whose layers must be of one size."""
     shapes = parameter_shapes(config)
     layers = [config.attention(layer) for layer in range(config.num_hidden_layers)]
+    none = AttentionShape(heads=0, kv_heads=0, head_dim=0, rope=None)
+    attending = next((shape for shape in layers if shape is not None), none)
     return Shape(
         vocab=config.vocab_size,
         dim=config.hidden_size,
         layers=len(layers),
-        heads=layers[0].heads,
-        kv_heads=layers[0].kv_heads,
-        head_dim=layers[0].head_dim,
+        heads=attending.heads,
+        kv_heads=attending.kv_heads,
+        head_dim=attending.head_dim,
         ffn=config.intermediate_size,
         rotary_dim=sum(rope.dim for rope in ropes_of(config)),
         tied=config.tie_word_embeddings,
         parameters=sum(prod(shape) for shape in shapes.values()),
-        windows=tuple(layer.window for layer in layers),
+        windows=tuple(0 if layer is None else layer.window for layer in layers),
+        taps=tuple(taps_of(config, layer) for layer in range(len(layers))),
         fused_qkv=any(name.endswith(".qkv_proj.weight") for name in shapes),
     )

@@ -93,6 +93,13 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
         "position_embedding_type": "rope",
         "shared_intermediate_size": 160,
     },
+    "lfm2": {
+        "head_dim": 24,
+        "num_hidden_layers": 5,
+        "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
+        "conv_L_cache": 4,
+        "block_multiple_of": 32,
+    },
     "llama": {"rope_parameters": LLAMA3_ROPE},
     "mistral": {"sliding_window": 19, "head_dim": 24},
     "phi3": {
@@ -171,6 +178,8 @@ def random_model(family: str, **config: Any) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
+            elif "conv." in name and parameter.dim() == 3:  # few numbers, and each matters
+                torch.nn.init.normal_(parameter)
             else:
                 torch.nn.init.normal_(parameter, std=0.1)
     return model

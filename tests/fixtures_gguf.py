@@ -104,16 +104,32 @@ def head_dim(config: dict[str, Any]) -> int:
     return given or config["hidden_size"] // config["num_attention_heads"]
 
 
+def feed_forward_length(config: dict[str, Any]) -> int:
+    size: int = config["intermediate_size"]
+    if config.get("block_auto_adjust_ff_dim"):
+        multiple = config["block_multiple_of"]
+        size = int(config["block_ffn_dim_multiplier"] * int(2 * size / 3))
+        size = multiple * ((size + multiple - 1) // multiple)
+    return size
+
+
 def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     family, rope = config["model_type"], rope_of(config)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
-    ffn = config.get("shared_intermediate_size", config["intermediate_size"])
+    ffn = config.get("shared_intermediate_size", feed_forward_length(config))
     writer.add_feed_forward_length(ffn)
     writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if family == "lfm2":
+        heads = config["num_key_value_heads"]
+        writer.add_head_count_kv([heads * (kind != "conv") for kind in config["layer_types"]])
+        writer.add_layer_norm_rms_eps(config["norm_eps"])
+        writer.add_shortconv_l_cache(config["conv_L_cache"])
+        writer.add_vocab_size(config["vocab_size"])
+    else:
+        writer.add_head_count_kv(config["num_key_value_heads"])
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
     if family in ("mistral", "qwen3", "qwen3_moe", *GEMMA):
         writer.add_key_length(config["head_dim"])
@@ -192,6 +208,8 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
         part = name.split(".")[-2]
         if config["model_type"] in INTERLEAVED and part in heads:
             values = interleave(values, heads[part])
+        if "conv.conv.weight" in name:
+            values = values.squeeze(1)
         if config["model_type"] in GEMMA and name.endswith("norm.weight"):
             values = values + np.float32(1.0)
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -237,7 +255,7 @@ def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], quant: str) -> None:
-    if values.ndim == 1 or quant == "F32":
+    if values.ndim == 1 or quant == "F32" or "shortconv.conv" in name:
         writer.add_tensor(name, values)
     else:
         kind = gguf.GGMLQuantizationType[quant]

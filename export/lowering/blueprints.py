@@ -39,6 +39,11 @@ _PROBES = (
         "residual_multiplier": 0.219,
         "logits_scaling": 6.73,
         "shared_intermediate_size": 1409,
+        # LFM2's, which others do not read.
+        "norm_eps": 0.000123,
+        "block_auto_adjust_ff_dim": False,
+        "full_attn_idxs": [1, 4, 5],
+        "conv_L_cache": 5,
     },
     {
         "vocab_size": 907,
@@ -55,6 +60,10 @@ _PROBES = (
         "residual_multiplier": 0.337,
         "logits_scaling": 3.71,
         "shared_intermediate_size": 1201,
+        "norm_eps": 0.000321,
+        "block_auto_adjust_ff_dim": False,
+        "full_attn_idxs": [0, 3],
+        "conv_L_cache": 9,
     },
 )
 

@@ -16,8 +16,8 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
     numbers: Quantities = {"context": context}
     for index, rope in enumerate(ropes_of(config)):
         numbers[f"ropes[{index}].dim / 2"] = rope.dim // 2
-    if layer is not None:
-        shape = config.attention(layer)
+    shape = None if layer is None else config.attention(layer)
+    if shape is not None:
         numbers |= {
             "heads": shape.heads,
             "kv_heads": shape.kv_heads,
@@ -30,6 +30,7 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
             "softcap": shape.softcap,
             "window": shape.window,
         }
+    numbers["3 * hidden_size"] = 3 * config.hidden_size
     numbers["2 * intermediate_size"] = 2 * config.intermediate_size
     numbers["hidden_size ** 0.5"] = config.hidden_size**0.5
     assert is_dataclass(config)  # as every family's is
@@ -53,8 +54,11 @@ def structure(config: DecoderConfig) -> str:
 
 
 def layer_kind(config: DecoderConfig, layer: int) -> str:
-    """Return what decides which operators a layer has: the rope that it rotates with, by its place
-    among the model's, and what else the family says of it."""
-    rope = config.attention(layer).rope
-    kind = "no rope" if rope is None else f"rope {ropes_of(config).index(rope)}"
+    """Return what decides which operators a layer has: whether it attends or convolves, the rope
+    that it rotates with, by its place among the model's, and what else the family says of it."""
+    shape = config.attention(layer)
+    if shape is None:
+        kind = "convolution"
+    else:
+        kind = "no rope" if shape.rope is None else f"rope {ropes_of(config).index(shape.rope)}"
     return f"{kind}, {config.layer_kind(layer)}" if isinstance(config, MixedConfig) else kind

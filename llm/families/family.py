@@ -66,11 +66,15 @@ class Family(Generic[Config]):
             its keys.
         gguf_keys: config key -> GGUF key behind "ARCHITECTURE.".
         gguf_harmless: GGUF keys behind "ARCHITECTURE." that may have any value.
+        squeezed: names of parameters [n, k] that Hugging Face checkpoints hold as [n, 1, k]
+            (``re.fullmatch``).
+        gguf_names: GGUF name -> parameter name of what stands outside of layers under a name of the
+            family's own.
         gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
         gguf_implied: takes the values of the config keys and gives those that GGUF files leave to
-            their reader; they stand in for None alone.
+            their reader; they stand in for None, and for what has another value in each layer.
     """
 
     config: type[Config]
@@ -78,6 +82,7 @@ class Family(Generic[Config]):
     gguf_architecture: str | None = None
     gguf_keys: Mapping[str, str] = field(default_factory=lambda: GGUF_KEYS)
     gguf_harmless: frozenset[str] = frozenset()
+    gguf_names: Mapping[str, str] = field(default_factory=dict)
     gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
     gguf_interleaved: frozenset[str] = frozenset()
     wrapper: str | None = None
@@ -85,6 +90,7 @@ class Family(Generic[Config]):
     harmless: frozenset[str] = frozenset()
     leftovers: re.Pattern[str] | None = None
     less_one: re.Pattern[str] | None = None
+    squeezed: re.Pattern[str] | None = None
     gguf_implied: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda values: {}
 
     @property

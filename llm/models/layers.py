@@ -87,6 +87,29 @@ class CachedAttention(nn.Module):
         return out.view(-1, q.shape[1] * q.shape[2])
 
 
+class CausalConv(nn.Module):
+    """A causal convolution of each column over the last ``taps`` rows of its sequence, which are
+    kept in float32 whatever the type of the KV caches."""
+
+    rows: torch.Tensor
+
+    def __init__(self, width: int, taps: int, cache: CacheShape, *, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, taps))
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+        rows = torch.zeros(cache.slots, cache.context, width)
+        self.register_buffer("rows", rows, persistent=False)
+
+    def forward(
+        self, x: torch.Tensor, positions: torch.Tensor, sequences: torch.Tensor
+    ) -> torch.Tensor:
+        """x: (T, width). Returns (T, width)."""
+        out: torch.Tensor = ops.causal_conv(
+            x, self.weight, self.bias, self.rows, positions, sequences
+        )
+        return out
+
+
 class Attention(nn.Module):
     """Projections of the stream, optional norms of each query and key head, cached attention, and
     the projection back. ``bias`` is on all four projections, ``qkv_bias`` on those of queries, keys
@@ -277,11 +300,11 @@ class SandwichBlock(nn.Module):
 class Decoder(nn.Module):
     """The common decoder: embed, blocks, pick rows, norm, head. Signature of the graph contract.
 
-    ``model`` holds ``embed_tokens``, ``layers`` and ``norm``. Each different rope of the layers has
-    tables of cosines and sines (context, d), buffers called as `table_names` says, which
-    `build.build_model` fills. ``tied_parameters`` maps a parameter to the one whose values it
-    shares: they are two names in the graph, and one tensor in the checkpoint and in the program.
-    ``embedding_scale`` multiplies what the table gives, ``logits_scale`` the logits, which
+    ``model`` holds ``embed_tokens``, ``layers`` and the norm, by ``norm_name``. Each different rope
+    of the layers has tables of cosines and sines (context, d), buffers called as `table_names`
+    says, which `build.build_model` fills. ``tied_parameters`` maps a parameter to the one whose
+    values it shares: they are two names in the graph, and one tensor in the checkpoint and in the
+    program. ``embedding_scale`` multiplies what the table gives, ``logits_scale`` the logits, which
     ``logits_cap`` then bounds softly.
     """
 
@@ -292,11 +315,13 @@ class Decoder(nn.Module):
         *,
         blocks: Iterable[nn.Module],
         norm: nn.Module,
+        norm_name: str = "norm",
         embedding_scale: float | None = None,
         logits_scale: float | None = None,
         logits_cap: float | None = None,
     ) -> None:
         super().__init__()
+        self.norm_name = norm_name
         self.embedding_scale = embedding_scale
         self.logits_scale, self.logits_cap = logits_scale, logits_cap
         vocab, dim = config.vocab_size, config.hidden_size
@@ -306,7 +331,7 @@ class Decoder(nn.Module):
                 # compiler on the meta device.
                 "embed_tokens": nn.Embedding(vocab, dim, _weight=torch.empty(vocab, dim)),
                 "layers": nn.ModuleList(blocks),
-                "norm": norm,
+                norm_name: norm,
             }
         )
         self.lm_head = nn.Linear(dim, vocab, bias=False)
@@ -317,9 +342,10 @@ class Decoder(nn.Module):
             for name in table_names(index):
                 table = torch.empty(cache.context, rope.dim // 2)
                 self.register_buffer(name, table, persistent=False)
+        shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))
         self._tables = [
-            None if rope is None else table_names(ropes.index(rope))
-            for rope in (config.attention(i).rope for i in range(config.num_hidden_layers))
+            None if shape is None or shape.rope is None else table_names(ropes.index(shape.rope))
+            for shape in shapes
         ]
 
     def forward(
@@ -337,7 +363,7 @@ class Decoder(nn.Module):
             cos, sin = (None, None) if names is None else map(self.get_buffer, names)
             x = block(x, positions, sequences, cos, sin)
         x = torch.index_select(x, 0, rows)  # (R, dim)
-        logits = scaled(self.lm_head(self.model["norm"](x)), self.logits_scale)
+        logits = scaled(self.lm_head(self.model[self.norm_name](x)), self.logits_scale)
         if self.logits_cap is not None:
             logits = ops.softcap(logits, self.logits_cap)
         return logits
@@ -348,6 +374,7 @@ def decoder(
     cache: CacheShape,
     block: Callable[[int], nn.Module],
     *,
+    norm_name: str = "norm",
     embedding_scale: float | None = None,
     logits_scale: float | None = None,
     logits_cap: float | None = None,
@@ -359,6 +386,7 @@ def decoder(
         cache,
         blocks=[block(layer) for layer in range(config.num_hidden_layers)],
         norm=RMSNorm(config.hidden_size, config.rms_norm_eps),
+        norm_name=norm_name,
         embedding_scale=embedding_scale,
         logits_scale=logits_scale,
         logits_cap=logits_cap,

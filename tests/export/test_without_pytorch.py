@@ -85,9 +85,11 @@ def test_the_sizes_of_the_catalogue(
     """The true widths and vocabulary of the smallest model of a family, a few of its layers."""
     config = {
         **_smallest(family).config,
-        "num_hidden_layers": {"smollm3": 4, "gemma3_text": 6}.get(family, 2),
+        "num_hidden_layers": {"smollm3": 4, "gemma3_text": 6, "lfm2": 3}.get(family, 2),
         "max_position_embeddings": 4096,
     }
+    if family == "lfm2":
+        config |= {"layer_types": None, "head_dim": 64}
     if family == "gemma3_text":
         config |= {"rope_parameters": None, "sliding_window_pattern": 6}
     else:

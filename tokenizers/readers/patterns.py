@@ -90,6 +90,7 @@ _RULES = {
     "llama-bpe": Rules((LLAMA3,), whole_words=True, adds_bos=True),
     # Llama 3's vocabulary without BOS before raw text: SmolLM3's files are written under this name.
     "smaug-bpe": Rules((LLAMA3,), whole_words=True),
+    "lfm2": Rules((LLAMA3,), whole_words=True, adds_bos=True),
     "dbrx": Rules((LLAMA3,)),  # cl100k: Phi-4, OLMo 2
     "qwen2": Rules((QWEN2,), nfc=True),
     "deepseek-r1-qwen": Rules((QWEN2,)),

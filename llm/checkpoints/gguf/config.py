@@ -112,7 +112,7 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     if values["head_dim"] is None and is_integer(dim) and is_integer(heads) and heads > 0:
         values["head_dim"] = dim // heads
     for name, value in family.gguf_implied(values).items():
-        if values.get(name) is None:
+        if values.get(name) is None or isinstance(values[name], list):
             values[name] = value
     given.pop(POOLING, None)  # of vectors: open.py
     values["rope_parameters"] = _rope(model, given, values)

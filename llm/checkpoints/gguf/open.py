@@ -81,7 +81,8 @@ def open_gguf(path: Path) -> Checkpoint:
         block = re.fullmatch(r"blk\.(\d+)\.(.+)", places[name].stored)
         if block is None or block[2] not in family.gguf_interleaved:
             return None
-        return config.attention(int(block[1])).head_dim
+        shape = config.attention(int(block[1]))
+        return None if shape is None else shape.head_dim
 
     def read(name: str) -> Array:
         values, head_dim = model.decode(*places[name]), interleaved(name)
@@ -175,7 +176,7 @@ def _parameter_name(name: str, family: Family[Any]) -> str:
     """Return the parameter's name in the module; an unknown name stays, and is left over."""
     block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     if block is None:
-        return TENSOR_NAMES.get(name, name)
+        return family.gguf_names.get(name, TENSOR_NAMES.get(name, name))
     inner = family.gguf_layer_names.get(block[2])
     return name if inner is None else f"model.layers.{block[1]}.{inner}"
 

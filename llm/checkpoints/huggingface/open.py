@@ -72,16 +72,24 @@ def open_huggingface(path: Path) -> Checkpoint:
     shapes: dict[str, Shape] = _plain_shapes(tensors, quantized.pieces, problems)
     shapes |= {name: matrix.shape for name, matrix in quantized.matrices.items()}
     family = FAMILIES[config.model_type]
-    leftovers, less_one = family.leftovers, family.less_one
+    leftovers, less_one, squeezed = family.leftovers, family.less_one, family.squeezed
     shapes = {
         name: shape
         for name, shape in shapes.items()
         if leftovers is None or not leftovers.fullmatch(name)
     }
 
+    if squeezed is not None:
+        shapes |= {
+            name: (shape[0], shape[2])
+            for name, shape in shapes.items()
+            if squeezed.fullmatch(name) and len(shape) == 3 and shape[1] == 1
+        }
+
     def read(name: str) -> Array:
         matrix = quantized.matrices.get(name)
         values = tensors.view(name) if matrix is None else matrix.values()
+        values = values.reshape(shapes.get(name, values.shape))
         if less_one is None or not less_one.fullmatch(name):
             return values
         return to_float32(detached(values)) + np.float32(1.0)

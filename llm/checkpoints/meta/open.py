@@ -72,10 +72,13 @@ def open_meta(path: Path) -> Checkpoint:
     }
     shapes = {name: tensors.shape(old) for name, old in stored.items()}
 
+    shape = config.attention(0)
+    assert shape is not None  # Llama's, as all of this format are
+
     def read(name: str) -> Array:
         tensor = tensors.read(stored[name])
         if stored[name].endswith(INTERLEAVED):
-            return half_split(tensor, config.attention(0).head_dim)
+            return half_split(tensor, shape.head_dim)
         return tensor
 
     stops, stop_note = _stop_ids(config.vocab_size)

@@ -1,5 +1,5 @@
 """A plan from a model's sizes alone: enough of one for `program.cost`, with no weights, no graph
-and no PyTorch. It holds the matrices, the attention and the parameter count; a test compares its
+and no PyTorch. It holds the matrices, the states and the parameter count; a test compares its
 costs with those of exported programs of every family.
 """
 
@@ -32,7 +32,8 @@ _HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 66
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Sizes of a decoder of gated MLPs; ``parameters`` counts a tied table once, ``windows`` are
-    tokens that each layer sees (0: all; empty: all in every layer), ``fused_qkv`` says that the
+    tokens that each layer sees (0: all; empty: all in every layer), ``taps`` the rows that each
+    layer's convolution sees (0: it attends; empty: they all do), ``fused_qkv`` says that the
     checkpoint has q, k and v in one matrix."""
 
     vocab: int
@@ -46,12 +47,14 @@ class Shape:
     tied: bool
     parameters: int
     windows: tuple[int, ...] = ()
+    taps: tuple[int, ...] = ()
     fused_qkv: bool = False
 
 
 def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
     """Return the sizes in a published config.json (the catalogue's ``config``). A
-    ``sliding_window`` is that of every layer.
+    ``sliding_window`` is that of every layer; where ``full_attn_idxs`` says which layers attend,
+    the others convolve.
 
     Raises:
         SourceError: a key is missing.
@@ -61,6 +64,8 @@ def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
         layers = config["num_hidden_layers"]
         head_dim = config.get("head_dim", dim // heads)
         window = config.get("sliding_window")
+        attending = config.get("full_attn_idxs", range(layers))
+        taps = tuple(0 if layer in attending else config["conv_L_cache"] for layer in range(layers))
         return Shape(
             vocab=config["vocab_size"],
             dim=dim,
@@ -73,6 +78,7 @@ def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
             tied=config["tie_word_embeddings"],
             parameters=parameters,
             windows=() if window is None else (window,) * layers,
+            taps=taps,
             fused_qkv=config.get("fused_qkv", False),
         )
     except KeyError as exc:
@@ -122,16 +128,24 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
             ("self_attn.v_proj", kv_size, shape.dim),
         ]
     )
+    attending = (*reading, ("self_attn.o_proj", shape.dim, q_size))
+    convolving = (
+        ("conv.in_proj", 3 * shape.dim, shape.dim),
+        ("conv.out_proj", shape.dim, shape.dim),
+    )
     for layer in range(shape.layers):
         prefix = f"model.layers.{layer}."
+        taps = shape.taps[layer] if shape.taps else 0
         for name, n, k in (
-            *reading,
-            ("self_attn.o_proj", shape.dim, q_size),
+            *(convolving if taps else attending),
             ("mlp.gate_proj", shape.ffn, shape.dim),
             ("mlp.up_proj", shape.ffn, shape.dim),
             ("mlp.down_proj", shape.dim, shape.ffn),
         ):
             emit("linear", weight(f"{prefix}{name}.weight", "linear", n, k), n, "T")
+        if taps:
+            emit("causal_conv", -1, shape.dim, "T", state=layer, taps=taps)
+            continue
         emit(
             "attention",
             -1,
@@ -158,19 +172,18 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
         vocab=shape.vocab,
         values=tuple(values),
         weights=tuple(weights),
-        states=tuple(
-            State.kv(
-                f"layers.{layer}",
-                shape.kv_heads,
-                shape.head_dim,
-                shape.head_dim,
-                shape.windows[layer] if shape.windows else 0,
-            )
-            for layer in range(shape.layers)
-        ),
+        states=tuple(_state(shape, layer) for layer in range(shape.layers)),
         instructions=tuple(instructions),
         output=ROWS,
     )
+
+
+def _state(shape: Shape, layer: int) -> State:
+    name = f"layers.{layer}"
+    if shape.taps and shape.taps[layer]:
+        return State.rows(name, shape.dim, shape.taps[layer])
+    window = shape.windows[layer] if shape.windows else 0
+    return State.kv(name, shape.kv_heads, shape.head_dim, shape.head_dim, window)
 
 
 def file_bytes(plan: Plan) -> int:
