@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.cost import kv_bytes
+from edge_llm.program.cost import token_bytes
 from edge_llm.program.file import Program
 
 Pair = list[Any]  # of the first and the second; None where one has no such thing
@@ -30,7 +30,7 @@ def program_subject(program: Program) -> Subject:
         program.path.name,
         program.file_bytes,
         program.plan.context,
-        kv_bytes(program.plan, 0, program.documents.model.kv_dtype),
+        token_bytes(program.plan, program.documents.model.kv_dtype),
         program.documents.report,
     )
 

@@ -32,7 +32,7 @@ from edge_llm.export.weights.parameters import shared, stored_formats
 from edge_llm.export.weights.prepared import CHUNK_ELEMENTS
 from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
-from edge_llm.program.cost import kv_bytes, weight_bytes
+from edge_llm.program.cost import context_bytes, token_bytes, weight_bytes
 from edge_llm.program.draft import program_bytes
 from edge_llm.program.formats import RAW_F32
 
@@ -115,8 +115,8 @@ def _document(
         traced=planned.traced,
     )
     file_bytes = program_bytes(plan, documents(loaded, planned, recipe, origin), specs)
-    per_token = kv_bytes(plan, 0, recipe.kv_format())
-    kv = per_token * plan.context
+    per_token = token_bytes(plan, recipe.kv_format())
+    kv = context_bytes(plan, recipe.kv_format(), tokens)
     activations = activation_bytes(plan, tokens=tokens, rows=rows)
     return {
         "model": loaded.name,

@@ -33,6 +33,9 @@ from edge_llm.llm.registry import read_config
 from edge_llm.program.file import Program
 from edge_llm.program.plan import Group
 from edge_llm.runner.backends.native import groups as groups_of
+from edge_llm.runner.config import RunnerConfig
+from edge_llm.runner.engine.memory import block_counts
+from edge_llm.runner.evaluation.trace import trace
 
 # GGUF has no head_dim of its own, and the width that the weights have.
 USUAL = {"head_dim": 16, "tie_word_embeddings": True}
@@ -293,3 +296,43 @@ def test_what_it_cannot_honour(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         config_of(**change)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "8da4w"])
+def test_every_instruction_is_that_of_the_oracle(
+    scheme: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint("lfm2", conv_bias=True)
+    recipe = load_recipe(scheme, ["verify=false"], model=str(folder))
+    with Program.open(edge_llm.export(recipe, output=tmp_path / "x.edge")) as program:
+        rows = trace(program, prompt(100, 1).tolist())
+    assert [row.op for row in rows].count("causal_conv") == 3
+    assert max(row.relative_error for row in rows) < 1e-5
+
+
+def test_the_oracle_gives_the_same_logits(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = load_recipe("fp32", ["verify=false"], model=str(tiny_checkpoint("lfm2")))
+    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
+    ids = prompt(150, 2).tolist()
+    with edge_llm.load(path) as llm, edge_llm.load(path, backend="torch") as oracle:
+        expected = llm.logits(ids)
+        for chunk in (len(ids), 7):
+            got = oracle.logits(ids, chunk=chunk)
+            assert abs(got - expected).max() < 1e-4 * expected.std()
+
+
+def test_what_a_sequence_may_hold(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """A context costs what attention keeps of it; convolutions keep a window and a step."""
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("lfm2")))
+    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
+    with Program.open(path) as program:
+        plan, dtype = program.plan, program.documents.model.kv_dtype
+    rows, kv = groups_of(plan, dtype)
+    assert (rows.window, kv.window) == (4, 0)
+    assert (rows.block_bytes, kv.block_bytes) == (3 * 64 * 64 * 4, 2 * 2 * 64 * (24 + 32) * 2)
+    config = RunnerConfig(max_sequences=2, step_tokens=64, kv_budget=3 * rows.block_bytes + 2**19)
+    counts = block_counts(config, 64 * 40, 64, (rows, kv))
+    assert 3 <= counts[0] <= 2 * 3  # a window and a step, of each sequence
+    assert counts[0] * rows.block_bytes + counts[1] * kv.block_bytes <= config.kv_budget

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 
 from edge_llm.program.cost import (
+    context_bytes,
     decode_bytes,
     instruction_cost,
     kv_bytes,
     kv_row_bytes,
+    position_bytes,
     prefill_operations,
+    token_bytes,
     weight_bytes,
 )
+from edge_llm.program.plan import Instruction, State
 
 
 @pytest.mark.parametrize(("dtype", "row"), [("f32", 320), ("f16", 160), ("i8", 84)])
@@ -52,3 +56,24 @@ def test_attention_reads_once_what_any_token_of_the_step_sees(parts: Any) -> Non
         plan = replace(plan, states=(replace(plan.states[0], window=window),))
         cost = instruction_cost(plan, attention, tokens=5, kv_dtype="f16", depth=7)
         assert cost.bytes == (seen + 5) * position
+
+
+def test_what_a_context_holds(parts: Any) -> None:
+    """A window and a step, in whole blocks that may begin anywhere; rows are float32, whatever the
+    type of keys and values."""
+    states = (State.kv("a", 2, 16, 16), State.kv("b", 2, 16, 16, 100), State.rows("c", 64, 3))
+    plan = replace(parts.plan, context=4096, states=states)
+    kv = 2 * 2 * 32
+    assert position_bytes(states[2], "f16") == position_bytes(states[2], "f32") == 256
+    assert token_bytes(plan, "f16") == 2 * kv
+    assert context_bytes(plan, "f16", 256) == kv * (4096 + 7 * 64) + 256 * 6 * 64
+    assert context_bytes(replace(plan, context=70), "f16", 256) == (2 * kv + 256) * 70
+
+
+def test_a_convolution(parts: Any) -> None:
+    step = Instruction("causal_conv", (6, 1, 2), (6,), (1,), 0, {"taps": 3})
+    plan = replace(parts.plan, states=(State.rows("c", 64, 3),))
+    cost = instruction_cost(plan, step, tokens=5, kv_dtype="i8", depth=7)
+    weight = 4 * plan.weights[1].shape[0]
+    assert cost.bytes == weight + 256 * (5 + 3 + 4)
+    assert cost.operations == 5 * 2 * 3 * 64

@@ -14,6 +14,7 @@ from edge_llm.cli.programs import add_model_argument, examined_program
 
 if TYPE_CHECKING:
     from edge_llm.program.file import Program
+    from edge_llm.program.plan import Plan
 
 # The report is for people; the run time reads none of it, and a file may come from anywhere.
 _NO_REPORT = "report: missing, or not in a form that this version knows"
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _overview(program: Program) -> str:
-    from edge_llm.program.cost import kv_bytes, weight_bytes
+    from edge_llm.program.cost import token_bytes, weight_bytes
 
     model, plan = program.documents.model, program.plan
     generation, tokenizer = program.documents.generation, program.documents.tokenizer
@@ -79,7 +80,8 @@ def _overview(program: Program) -> str:
         ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
         ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
         ("recipe", _recipe(program.documents.recipe)),
-        ("KV cache", f"{human_bytes(kv_bytes(plan, 0, program.documents.model.kv_dtype))} a token"),
+        ("KV cache", f"{human_bytes(token_bytes(plan, model.kv_dtype))} a token"),
+        ("states", _states(plan)),
         ("read per token", human_bytes(weight_bytes(plan))),
         ("stop ids", ", ".join(map(str, generation.stop_ids))),
         ("tokenizer", f"{tokenizer.size} tokens, add_bos {tokenizer.add_bos}"),
@@ -93,6 +95,14 @@ def _overview(program: Program) -> str:
     if (judge := program.documents.rerank) is not None:
         rows.append(("reranks", f"by token {judge.yes_id} against {judge.no_id}"))
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
+
+
+def _states(plan: Plan) -> str:
+    """Return how many states there are of each group, and how far they look back."""
+    return ", ".join(
+        f"{len(group.states)} {group.kind}" + (f" of {group.window} tokens" if group.window else "")
+        for group in plan.groups
+    )
 
 
 def _recipe(recipe: dict[str, Any]) -> str:

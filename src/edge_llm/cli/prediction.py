@@ -175,10 +175,11 @@ def _machines(names: Sequence[str], threads: int) -> list[tuple[str, Rates, Devi
 
 
 def _model_document(planned: Planned) -> dict[str, Any]:
-    from edge_llm.program.cost import kv_bytes, stored_bytes, weight_bytes
+    from edge_llm.program.cost import context_bytes, stored_bytes, token_bytes, weight_bytes
+    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 
     plan = planned.plan
-    kv = kv_bytes(plan, plan.context - 1, planned.kv_dtype)
+    kv = context_bytes(plan, planned.kv_dtype, DEFAULT_STEP_TOKENS)
     return {
         "name": planned.name,
         "recipe": planned.recipe,
@@ -187,7 +188,7 @@ def _model_document(planned: Planned) -> dict[str, Any]:
         "file_exact": planned.exact,
         "weight_bytes": stored_bytes(plan),
         "read_per_token": weight_bytes(plan),
-        "kv_bytes_per_token": kv_bytes(plan, 0, planned.kv_dtype),
+        "kv_bytes_per_token": token_bytes(plan, planned.kv_dtype),
         "kv_bytes": kv,
         "memory_bytes": planned.file_bytes + kv + OVERHEAD_BYTES,
     }

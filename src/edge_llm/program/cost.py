@@ -15,6 +15,8 @@ from edge_llm.program.ops import OPS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Instruction, Plan, State, Weight
 
+_BLOCK = 64  # positions of a block
+
 
 def kv_row_bytes(head_dim: int, dtype: str) -> int:
     """Bytes of one token's key (or value) of one kv head in a cache of ``dtype``, a key of
@@ -68,6 +70,23 @@ def kv_reader(plan: Plan, kv_dtype: str) -> Callable[[int], int]:
         )
 
     return read
+
+
+def token_bytes(plan: Plan, kv_dtype: str) -> int:
+    """Return the bytes of keys and values of one token, in a cache of ``kv_dtype``."""
+    return sum(position_bytes(state, kv_dtype) for state in plan.states if state.kind == "kv")
+
+
+def context_bytes(plan: Plan, kv_dtype: str, step_tokens: int) -> int:
+    """Return the most bytes of states that one sequence of the whole context holds at a time: where
+    a window is all that is read again, that window and a step, in whole blocks."""
+
+    def positions(window: int) -> int:
+        if not window:
+            return plan.context
+        return min(plan.context, (-(-(window - 1 + step_tokens) // _BLOCK) + 1) * _BLOCK)
+
+    return sum(position_bytes(state, kv_dtype) * positions(state.window) for state in plan.states)
 
 
 def decode_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
