@@ -17,7 +17,8 @@ class AttentionShape:
     """The facts of one layer's attention. ``window`` is the number of tokens that a token sees,
     its own included (0: all before); ``scale`` multiplies the products of queries and keys (None:
     head_dim ** -0.5), which ``softcap`` then keeps below it (0: as they are); without ``rope``
-    there is no rotation."""
+    there is no rotation. ``query_rope`` is that of the queries, where it is not that of the keys.
+    """
 
     heads: int
     kv_heads: int
@@ -26,6 +27,7 @@ class AttentionShape:
     window: int = 0
     scale: float | None = None
     softcap: float = 0.0
+    query_rope: Rope | None = None
 
 
 class DecoderConfig(Protocol):
@@ -81,7 +83,9 @@ def taps_of(config: DecoderConfig, layer: int) -> int:
 def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:
     """Return the different rotary embeddings of a decoder's layers, in the order of the layers."""
     shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))
-    return tuple(dict.fromkeys(s.rope for s in shapes if s is not None and s.rope is not None))
+    attentions = (shape for shape in shapes if shape is not None)
+    ropes = (rope for shape in attentions for rope in (shape.rope, shape.query_rope))
+    return tuple(dict.fromkeys(rope for rope in ropes if rope is not None))
 
 
 _BIASES = frozenset({"attention_bias", "mlp_bias"})

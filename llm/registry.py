@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from edge_llm.llm.families.granite import GRANITE
 from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
 from edge_llm.llm.families.lfm2 import LFM2
 from edge_llm.llm.families.llama import LLAMA
+from edge_llm.llm.families.ministral3 import MINISTRAL3
 from edge_llm.llm.families.mistral import MISTRAL
 from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.families.phi3 import PHI3
@@ -40,6 +41,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         GRANITEMOEHYBRID,
         LFM2,
         LLAMA,
+        MINISTRAL3,
         MISTRAL,
         OLMO2,
         PHI3,
@@ -63,13 +65,14 @@ def read_config(values: Mapping[str, object], where: str) -> tuple[DecoderConfig
     name = values.get("model_type")
     family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
-        family = next((f for f in FAMILIES.values() if f.wrapper and f.wrapper == name), None)
-        if family is None:
+        inside = [f for f in FAMILIES.values() if f.wrapper and f.wrapper == name]
+        if not inside:
             expected = ", ".join(map(repr, _model_types()))
             raise ConfigError(
                 f"{where}: model_type: got {shorten(name)}, expected one of {expected}"
             )
         values = text_config(values, where)
+        family = _inner_family(inside, values, where)
     given = {key: value for key, value in values.items() if value is not None}
     absent = {key: value for key, value in family.defaults.items() if key not in given}
     reader = ConfigReader({**values, **absent}, where)
@@ -90,9 +93,30 @@ def text_config(values: Mapping[str, object], where: str) -> Mapping[str, object
     return inner if tied is None else {**inner, "tie_word_embeddings": tied}
 
 
+def _inner_family(
+    inside: Sequence[Family[Any]], values: Mapping[str, object], where: str
+) -> Family[Any]:
+    """Return the family of a text model, of those ``inside`` such a model; the last of them where
+    it does not say which.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    name = values.get("model_type")
+    if name is None:
+        return inside[-1]
+    family = next((family for family in inside if family.name == name), None)
+    if family is None:
+        expected = " or ".join(repr(family.name) for family in inside)
+        raise ConfigError(
+            f"{where}: text_config.model_type: got {shorten(name)}, expected {expected}"
+        )
+    return family
+
+
 def _model_types() -> list[str]:
-    wrappers = [family.wrapper for family in FAMILIES.values() if family.wrapper]
-    return [*FAMILIES, *wrappers]
+    wrappers = (family.wrapper for family in FAMILIES.values() if family.wrapper)
+    return [*FAMILIES, *dict.fromkeys(wrappers)]
 
 
 def constants(config: DecoderConfig, context: int) -> dict[str, NDArray[np.float32]]:

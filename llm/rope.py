@@ -74,13 +74,24 @@ RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors | YarnScaling | 
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """A factor that grows with the position: 1 + beta ln(1 + floor(position / length)), ``length``
+    in tokens."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rope:
     """Rotary embedding of the first ``dim`` columns of each head: its base frequency and the rule
-    that scales its frequencies, None where none does."""
+    that scales its frequencies, None where none does. What it rotates is also multiplied by
+    ``growth``, if there is one: of all columns, since ``dim`` is then that of the whole head."""
 
     theta: float
     dim: int
     scaling: RopeScaling | None = None
+    growth: Growth | None = None
 
 
 def read_rope(
@@ -89,20 +100,23 @@ def read_rope(
     *,
     theta: float = DEFAULT_THETA,
     partial: bool = False,
+    growing: bool = False,
 ) -> Rope:
     """Return the rotary embedding that a config asks for, from ``rope_parameters`` (transformers 5)
     or from ``rope_theta`` and ``rope_scaling`` (version 4).
 
     ``theta`` is the base frequency of a config that states none, ``partial`` says that the family
-    can rotate a part of the ``head_dim`` columns of a head. The length trained with before scaling
-    may stand beside the other parameters or at the top level of the config.
+    can rotate a part of the ``head_dim`` columns of a head, ``growing`` that its queries can grow
+    with the position (``llama_4_scaling_beta``): what is returned is then theirs. The length
+    trained with before scaling may stand beside the other parameters or at the top level of the
+    config.
     """
     theta = reader.positive("rope_theta", theta)
     sources = {key: reader.get(key) for key in ("rope_parameters", "rope_scaling")}
     given = {key: value for key, value in sources.items() if value is not None}
     if len(given) == 2:
         reader.problem("rope_scaling: got both it and rope_parameters, expected one of them")
-    return _rope(reader, head_dim, given, theta, partial)
+    return _rope(reader, head_dim, given, theta, partial, growing)
 
 
 def read_ropes(
@@ -131,11 +145,12 @@ def _rope(
     given: Mapping[str, object],
     theta: float,
     partial: bool,
+    growing: bool = False,
 ) -> Rope:
     """Return the rotary embedding that the objects in ``given``, by their place in the config, ask
     for, ``theta`` where they do not say it."""
     fraction = _fraction(reader, 1.0, partial)
-    scaling = None
+    scaling, beta = None, _read_beta(reader) if growing else None
     for key, value in given.items():
         if not isinstance(value, Mapping):
             reader.problem(f"{key}: got {shorten(value)}, expected an object")
@@ -144,6 +159,9 @@ def _rope(
         theta = inner.positive("rope_theta", theta)
         fraction = _fraction(inner, fraction, partial)
         scaling = _read_scaling(inner, reader)
+        if growing:
+            inner.get("max_position_embeddings")  # Ministral 3 repeats it here
+            beta = _read_beta(inner) or beta
         if isinstance(scaling, YarnScaling) and theta <= 1.0:
             reader.problem(f"rope_theta: got {theta}, expected more than 1 with yarn")
         reader.absorb(inner, key)
@@ -159,7 +177,14 @@ def _rope(
             f"{key}: got {len(divisors)} numbers, expected {dim // 2}, one for each pair of "
             "rotated columns",
         )
-    return Rope(theta, dim, scaling)
+    return Rope(theta, dim, scaling, None if beta is None else _growth(reader, beta, scaling))
+
+
+def _growth(reader: ConfigReader, beta: float, scaling: RopeScaling | None) -> Growth:
+    """Return a growth by the length trained with before scaling."""
+    if isinstance(scaling, YarnScaling):
+        return Growth(beta, scaling.original_context)
+    return Growth(beta, reader.integer("max_position_embeddings"))
 
 
 def _divisors(scaling: RopeScaling | None) -> dict[str, tuple[float, ...]]:
@@ -216,11 +241,18 @@ def _read_scaling(reader: ConfigReader, outer: ConfigReader) -> RopeScaling | No
     return None
 
 
+def _read_beta(reader: ConfigReader) -> float | None:
+    beta = reader.get("llama_4_scaling_beta")
+    return reader.positive("llama_4_scaling_beta") if beta else None
+
+
 def _read_yarn(reader: ConfigReader, outer: ConfigReader) -> YarnScaling:
     """The attention factor is that of the YaRN paper, 0.1 ln(factor) + 1, or the ratio of two such
     with DeepSeek's ``mscale`` and ``mscale_all_dim``, where the config does not state it."""
-    factor = reader.positive("factor")
-    original = _original_context(reader, outer, outer.integer("max_position_embeddings"))
+    context = outer.integer("max_position_embeddings")
+    original = _original_context(reader, outer, context)
+    stated = None if reader.absent("factor") else context / original
+    factor = reader.positive("factor", stated)  # null: the ratio of the two lengths
     above, below = reader.get("mscale"), reader.get("mscale_all_dim")
     attention = _mscale(factor, 1.0)
     if above and below:

@@ -69,7 +69,8 @@ def inverse_frequencies(rope: Rope, context: int) -> NDArray[np.float64]:
 
 def rope_tables(rope: Rope, context: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return cosines and sines for positions 0..context-1, [context, dim / 2] each, times the
-    attention factor of the scaling rule, computed in float64 and rounded once.
+    attention factor of the scaling rule and the rope's growth, computed in float64 and rounded
+    once.
 
     ``context`` is the program's and decides the regime of LongRoPE."""
     factor = 1.0
@@ -79,10 +80,18 @@ def rope_tables(rope: Rope, context: int) -> tuple[NDArray[np.float32], NDArray[
     cos, sin = (np.empty((context, len(frequencies)), np.float32) for _ in range(2))
     for begin in range(0, context, _BLOCK):
         end = min(begin + _BLOCK, context)
-        angles = np.outer(np.arange(begin, end, dtype=np.float64), frequencies)
-        cos[begin:end] = np.cos(angles) * factor
-        sin[begin:end] = np.sin(angles) * factor
+        positions = np.arange(begin, end, dtype=np.float64)
+        angles = np.outer(positions, frequencies)
+        factors = factor * _growth(rope, positions)[:, None]
+        cos[begin:end] = np.cos(angles) * factors
+        sin[begin:end] = np.sin(angles) * factors
     return cos, sin
+
+
+def _growth(rope: Rope, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    if rope.growth is None:
+        return np.ones_like(positions)
+    return 1.0 + rope.growth.beta * np.log1p(np.floor(positions / rope.growth.length))
 
 
 def rope_note(rope: Rope, context: int) -> str | None:

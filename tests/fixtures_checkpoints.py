@@ -63,6 +63,18 @@ GRANITE = {
     "residual_multiplier": 0.7,
     "logits_scaling": 1.7,
 }
+MINISTRAL3_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 32,
+    "max_position_embeddings": 256,
+    "beta_fast": 16.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.4,
+}
 # What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads,
 # partial rotation, windows shorter than the tests' prompts, layers without rotation.
 FAMILY_SIZES: dict[str, dict[str, Any]] = {
@@ -101,6 +113,7 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
         "block_multiple_of": 32,
     },
     "llama": {"rope_parameters": LLAMA3_ROPE},
+    "ministral3": {"rope_parameters": MINISTRAL3_ROPE, "head_dim": 24},
     "mistral": {"sliding_window": 19, "head_dim": 24},
     "phi3": {
         "rope_parameters": LONGROPE,

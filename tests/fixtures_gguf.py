@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 GGUFFactory = Callable[..., Path]
 Edit = Callable[[gguf.GGUFWriter], None]
 
-INTERLEAVED = ("llama", "mistral", "smollm3", "granite", "granitemoehybrid")
+INTERLEAVED = ("llama", "mistral", "ministral3", "smollm3", "granite", "granitemoehybrid")
 GEMMA = ("gemma2", "gemma3_text")
 GRANITE = ("granite", "granitemoehybrid")
 
@@ -75,9 +75,10 @@ def make_gguf(tmp_path: Path) -> GGUFFactory:
 def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
     others = {
-        "mistral": "llama",
         "gemma3_text": "gemma3",
         "granitemoehybrid": "granite",
+        "ministral3": "mistral3",
+        "mistral": "llama",
         "qwen3_moe": "qwen3moe",
     }
     return others.get(name, name)
@@ -131,7 +132,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_head_count_kv(config["num_key_value_heads"])
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
-    if family in ("mistral", "qwen3", "qwen3_moe", *GEMMA):
+    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     if family == "qwen3_moe":
@@ -177,6 +178,14 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
     if rope["rope_type"] == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for key, add in (
+            ("beta_fast", writer.add_rope_scaling_yarn_beta_fast),
+            ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
+            ("mscale_all_dim", writer.add_rope_scaling_yarn_log_mul),
+            ("llama_4_scaling_beta", writer.add_attn_temperature_scale),
+        ):
+            if key in rope:
+                add(rope[key])
     writer.add_file_type(0)
     writer.add_license("apache-2.0")
 

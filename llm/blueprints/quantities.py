@@ -55,10 +55,13 @@ def structure(config: DecoderConfig) -> str:
 
 def layer_kind(config: DecoderConfig, layer: int) -> str:
     """Return what decides which operators a layer has: whether it attends or convolves, the rope
-    that it rotates with, by its place among the model's, and what else the family says of it."""
-    shape = config.attention(layer)
+    that it rotates with, and that of its queries if they have one, by their place among the
+    model's, and what else the family says of it."""
+    shape, ropes = config.attention(layer), ropes_of(config)
     if shape is None:
         kind = "convolution"
     else:
-        kind = "no rope" if shape.rope is None else f"rope {ropes_of(config).index(shape.rope)}"
+        kind = "no rope" if shape.rope is None else f"rope {ropes.index(shape.rope)}"
+        if shape.query_rope is not None:
+            kind += f", queries {ropes.index(shape.query_rope)}"
     return f"{kind}, {config.layer_kind(layer)}" if isinstance(config, MixedConfig) else kind

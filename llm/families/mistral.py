@@ -1,7 +1,9 @@
-"""Mistral 7B: Llama's blocks with a sliding window in every layer (none from v0.2 on)."""
+"""Mistral 7B: Llama's blocks with a sliding window in every layer (none from v0.2 on), and Mistral
+Small 3.1 and 3.2, without their eyes."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +13,7 @@ from edge_llm.llm.families.family import GGUF_BLOCK, GGUF_KEYS, GGUF_WINDOW, Fam
 from edge_llm.llm.rope import Rope
 
 DEFAULT_WINDOW = 4096
+EYES = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\..*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ def read(reader: ConfigReader) -> MistralConfig:
 MISTRAL = Family(
     config=MistralConfig,
     read=read,
+    wrapper="mistral3",
+    leftovers=EYES,
     # GGUF files call these models llamas, and are read as such without a window.
     gguf_architecture="llama",
     gguf_keys=GGUF_KEYS | GGUF_WINDOW,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -44,15 +45,19 @@ class RMSNorm(nn.Module):
 class CachedAttention(nn.Module):
     """Rotation of queries and keys, and grouped-query attention over a KV cache of its own.
 
-    ``cos`` and ``sin`` are the tables of the shape's rope, None without."""
+    ``cos`` and ``sin`` are the tables of the shape's rope, None without. Where queries have a rope
+    of their own, ``query_tables`` gives its tables: the decoder sets it, so that blocks hand on
+    one pair alone."""
 
     k_cache: torch.Tensor
     v_cache: torch.Tensor
+    query_tables: Callable[[], Iterable[torch.Tensor]] | None
 
     def __init__(self, shape: AttentionShape, cache: CacheShape) -> None:
         super().__init__()
         self.scale = shape.head_dim**-0.5 if shape.scale is None else shape.scale
         self.window, self.softcap = shape.window, shape.softcap
+        self.query_tables = None
         width = ops.cache_width(shape.head_dim, cache.dtype)
         sizes = (cache.slots, cache.context, shape.kv_heads, width)
         for name in ("k_cache", "v_cache"):
@@ -70,7 +75,7 @@ class CachedAttention(nn.Module):
     ) -> torch.Tensor:
         """q: (T, Hq, D); k, v: (T, Hkv, D). Returns (T, Hq * D)."""
         if cos is not None and sin is not None:
-            q = ops.rope(q, positions, cos, sin)
+            q = ops.rope(q, positions, *(self.query_tables() if self.query_tables else (cos, sin)))
             k = ops.rope(k, positions, cos, sin)
         out: torch.Tensor = ops.attention(
             q,
@@ -342,11 +347,17 @@ class Decoder(nn.Module):
             for name in table_names(index):
                 table = torch.empty(cache.context, rope.dim // 2)
                 self.register_buffer(name, table, persistent=False)
-        shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))
+        shapes = [config.attention(layer) for layer in range(config.num_hidden_layers)]
         self._tables = [
             None if shape is None or shape.rope is None else table_names(ropes.index(shape.rope))
             for shape in shapes
         ]
+        for shape, block in zip(shapes, self.model["layers"], strict=True):  # type: ignore[call-overload]
+            if shape is not None and shape.query_rope is not None:
+                names = table_names(ropes.index(shape.query_rope))
+                for part in block.modules():
+                    if isinstance(part, CachedAttention):
+                        part.query_tables = partial(map, self.get_buffer, names)
 
     def forward(
         self,

@@ -195,11 +195,11 @@ for _path in sorted(Path(__file__).parent.glob("test_*.py")):
         PUBLISHED |= runpy.run_path(str(_path))["PUBLISHED"]
 # Their repositories store the table that embedding and head share twice.
 STORED_TWICE = {"qwen3-0.6b", "qwen3-1.7b"}
-WITH_EYES = {"gemma3-4b"}
+WITH_EYES = {"gemma3-4b", "ministral3-3b", "ministral3-8b", "ministral3-14b"}
 
 
 # A family with a test file of its own may have its configs there.
-COVERED = {config["model_type"] for config in PUBLISHED.values()}
+COVERED = {config.get("text_config", config)["model_type"] for config in PUBLISHED.values()}
 
 
 def test_there_is_a_published_config_for_each() -> None:

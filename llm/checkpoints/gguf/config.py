@@ -31,7 +31,9 @@ REQUIRED_KEYS = (
 )
 POOLING = "pooling_type"
 ATTENTION_FACTOR = "rope.scaling.attn_factor"
-# Keys that have one supported value; LongRoPE alone takes another attention factor.
+LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
+# Keys that have one supported value, where a rule or a family has no use for them: LongRoPE alone
+# takes another attention factor, YaRN another logarithm's, Ministral 3 a temperature.
 NEUTRAL_KEYS = {
     ATTENTION_FACTOR: 1.0,
     "attention.causal": True,
@@ -39,7 +41,8 @@ NEUTRAL_KEYS = {
     "expert_count": 0,
     "expert_used_count": 0,
     "rope.scaling.yarn_ext_factor": 1.0,
-    "rope.scaling.yarn_log_multiplier": 0.0,
+    LOG_MULTIPLIER: 0.0,
+    "attention.temperature_scale": 0.0,
 }
 ORIGINAL_CONTEXT = "rope.scaling.original_context_length"
 # The factor of a linear scaling: its key, and that of files from before there were types.
@@ -175,6 +178,8 @@ def _rope(
         rope |= _attention_factor(model, given.pop(ATTENTION_FACTOR, 1.0), original, values)
     elif kind == "yarn":
         rope |= {name: given.pop(key, None) for name, key in YARN_KEYS.items()}
+        if weight := given.pop(LOG_MULTIPLIER, None):
+            rope |= {"mscale": 1.0, "mscale_all_dim": weight}
         rope["factor"] = factor
     elif kind != "none":
         rope["factor"] = factor

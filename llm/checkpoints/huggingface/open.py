@@ -46,8 +46,9 @@ TOKENIZER_FILES = (
 )
 ADAPTER = "adapter_config.json"
 TIKTOKEN_FILES = "*.tiktoken"
-# What transformers 4 and 5 put before the names of a text model that is a part of another.
-_PART = re.compile(r"language_model\.model\.|model\.language_model\.")
+# What transformers 4 and 5 put before the names of a text model that is a part of another, and 4
+# before that of its head.
+_PART = re.compile(r"(language_model\.model|model\.language_model)\.|language_model\.(?=lm_head)")
 
 
 def open_huggingface(path: Path) -> Checkpoint:
@@ -147,12 +148,8 @@ def open_huggingface(path: Path) -> Checkpoint:
 def _whole_names(tensors: Tensors) -> Tensors:
     """Return tensors by the names of a text model with a head, where they were saved without one,
     or as a part of a model of several."""
-    parts = {name: _PART.match(name) for name in tensors.entries}
-    if any(parts.values()):
-        entries = {
-            f"model.{name[part.end() :]}" if part else name: tensors.entries[name]
-            for name, part in parts.items()
-        }
+    if any(map(_PART.match, tensors.entries)):
+        entries = {_inner_name(name): entry for name, entry in tensors.entries.items()}
         return replace(tensors, entries=entries)
     if TABLE.removeprefix("model.") not in tensors.entries:
         return tensors
@@ -160,6 +157,11 @@ def _whole_names(tensors: Tensors) -> Tensors:
         name if name == HEAD else f"model.{name}": entry for name, entry in tensors.entries.items()
     }
     return replace(tensors, entries=entries)
+
+
+def _inner_name(name: str) -> str:
+    part = _PART.match(name)
+    return name if part is None else ("model." if part[1] else "") + name[part.end() :]
 
 
 def _plain_shapes(

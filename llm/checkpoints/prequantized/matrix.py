@@ -26,11 +26,12 @@ MIDDLE = 8  # of the codes 0 to 15
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A matrix as ``(q - zeros) * scales``. ``q`` is int8 [N, K]; ``scales`` float32 [N, G];
+    """A matrix as ``(q - zeros) * scales``. ``q`` is [N, K], int8, or floats that no program holds
+    as they are; ``scales`` float32 [N, G];
     ``zeros`` int16 [N, G], or None where all are 0; ``groups`` int64 [K] has the group of each
     column, None: G consecutive groups of equal size."""
 
-    q: NDArray[np.int8]
+    q: NDArray[np.int8] | NDArray[np.float32]
     scales: NDArray[np.float32]
     zeros: NDArray[np.int16] | None = None
     groups: NDArray[np.int64] | None = None

@@ -10,6 +10,7 @@ from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.compressed import read_compressed
+from edge_llm.llm.checkpoints.prequantized.fp8 import read_fp8
 from edge_llm.llm.checkpoints.prequantized.gptq import read_awq, read_gptq
 from edge_llm.llm.checkpoints.prequantized.matrix import Reader, StoredMatrix
 from edge_llm.llm.checkpoints.prequantized.torchao import read_torchao
@@ -18,6 +19,7 @@ from edge_llm.llm.config import shorten
 READERS: Mapping[str, Reader] = {
     "awq": read_awq,
     "compressed-tensors": read_compressed,
+    "fp8": read_fp8,
     "gptq": read_gptq,
     "torchao": read_torchao,
 }

@@ -139,6 +139,7 @@ VARIABLES: dict[str, list[dict[str, Any]]] = {
     "mistral_v1": [],
     "mistral_v2v3": [{"tools": TOOLS}],
     "mistralai-Mistral-Nemo-Instruct-2407": [{"tools": TOOLS}],
+    "mistralai-Ministral-3-14B-Reasoning-2512": [{"tools": TOOLS}],
     "HuggingFaceTB-SmolLM3-3B": [{"enable_thinking": True}, {"enable_thinking": False}],
     "ibm-granite-granite-4.0": [{"tools": TOOLS}, {"documents": [{"title": "a", "text": "b"}]}],
     "llama2": [],

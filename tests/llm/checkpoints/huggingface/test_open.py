@@ -350,7 +350,7 @@ def test_hostile_folders(case: str, folder: Path) -> None:
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("method", ["fp8", "bitsandbytes"])
+@pytest.mark.parametrize("method", ["fbgemm_fp8", "bitsandbytes"])
 def test_quantized_checkpoints_are_refused_by_name(folder: Path, method: str) -> None:
     edit_json(folder / "config.json", quantization_config={"quant_method": method})
     with pytest.raises(ConfigError, match=f"quantized with '{method}'") as error:

@@ -313,7 +313,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "marlin": ({"checkpoint_format": "marlin"}, "checkpoint_format: got 'marlin'"),
     "dynamic": ({"dynamic": {"+:.*": {"bits": 8}}}, "dynamic: got"),
     "words": ({"pack_dtype": "int8"}, "pack_dtype: got 'int8', expected int32"),
-    "method": ({"quant_method": "fp8"}, "quantized with 'fp8', expected awq, compressed-tensors"),
+    "method": ({"quant_method": "hqq"}, "quantized with 'hqq', expected awq, compressed-tensors"),
     "awq gemv": ({"quant_method": "awq", "version": "gemv"}, "version: got 'gemv'"),
     "activations": (
         {**PACKED, "format": "float-quantized"},
