@@ -17,6 +17,7 @@ from edge_llm.llm.decoder import DecoderConfig, ropes_of
 from edge_llm.llm.families.family import Family
 from edge_llm.llm.families.gemma2 import GEMMA2
 from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
+from edge_llm.llm.families.gpt_oss import GPT_OSS
 from edge_llm.llm.families.granite import GRANITE
 from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
 from edge_llm.llm.families.lfm2 import LFM2
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
     for family in (
         GEMMA2,
         GEMMA3_TEXT,
+        GPT_OSS,
         GRANITE,
         GRANITEMOEHYBRID,
         LFM2,

@@ -80,6 +80,7 @@ def architecture(config: dict[str, Any]) -> str:
         "ministral3": "mistral3",
         "mistral": "llama",
         "qwen3_moe": "qwen3moe",
+        "gpt_oss": "gpt-oss",
     }
     return others.get(name, name)
 
@@ -132,13 +133,16 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_head_count_kv(config["num_key_value_heads"])
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
-    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", *GEMMA):
+    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", "gpt_oss", *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
-    if family == "qwen3_moe":
+    if "num_experts_per_tok" in config:
         writer.add_expert_count(config["num_local_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
-        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+        inner = config.get("moe_intermediate_size", config["intermediate_size"])
+        writer.add_expert_feed_forward_length(inner)
+    if family == "gpt_oss":
+        writer.add_sliding_window(config["sliding_window"])
     if family in GEMMA:
         writer.add_sliding_window(config["sliding_window"])
         if config["final_logit_softcapping"]:
@@ -235,13 +239,25 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
 
 
 def _parted(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Return tensors, gate and up of Granite 4 apart."""
+    """Return tensors, gate and up of Granite 4 and gpt-oss apart."""
     parted: dict[str, Any] = {}
     for name, tensor in tensors.items():
         plain = name.replace("shared_mlp.output_linear", "mlp.down_proj")
         if "shared_mlp.input_linear" in name:
             for part, half in zip(("gate", "up"), tensor.chunk(2), strict=True):
                 parted[name.replace("shared_mlp.input_linear", f"mlp.{part}_proj")] = half
+        elif ".experts.gate_up_proj" in name:  # of gpt-oss
+            layer, bias = name.split(".gate_up_proj")
+            rows = tensor if bias else tensor.transpose(1, 2)
+            kind = ".bias" if bias else ".weight"
+            parted[f"{layer}.gate_proj{kind}"] = rows[:, 0::2]
+            parted[f"{layer}.up_proj{kind}"] = rows[:, 1::2]
+        elif name.endswith(".experts.down_proj"):
+            parted[f"{name}.weight"] = tensor.transpose(1, 2)
+        elif name.endswith(".experts.down_proj_bias"):
+            parted[name.replace("_bias", ".bias")] = tensor
+        elif name.endswith(".sinks"):
+            parted[f"{name}.weight"] = tensor
         else:
             parted[plain] = tensor
     return parted

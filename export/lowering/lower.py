@@ -112,7 +112,7 @@ class _Lowering:
         )
 
     def attention(self, node: Node) -> None:
-        q, k, v, k_cache, _, positions, sequences, scale, window, softcap = _arguments(node)
+        q, k, v, k_cache, _, positions, sequences, sinks, scale, window, softcap = _arguments(node)
         _, heads, head_dim = q.meta["val"].shape
         kv_heads = k.meta["val"].shape[1]
         layer = self._constants[k_cache.name].rpartition(".")[0]
@@ -121,6 +121,7 @@ class _Lowering:
             node,
             "attention",
             [q, k, v, positions, sequences],
+            weights=[] if sinks is None else [self._vector(sinks)],
             state=state,
             attributes={
                 "heads": heads,
@@ -165,18 +166,24 @@ class _Lowering:
         )
 
     def experts(self, node: Node) -> None:
-        x, shares, gate, up, down, chosen, activation = _arguments(node)
-        count, inner, _ = gate.meta["val"].shape
+        x, shares, *operands, chosen, activation, alpha, limit = _arguments(node)
+        stacks, biases = operands[:3], operands[3:]
+        count, inner, _ = stacks[0].meta["val"].shape
         self._emit(
             node,
             "experts",
             [x, shares],
-            weights=[*map(self._matrix, (gate, up, down)), -1, -1, -1],
+            weights=[
+                *map(self._matrix, stacks),
+                *(-1 if bias is None else self._vector(bias) for bias in biases),
+            ],
             attributes={
                 "experts": count,
                 "inner": inner,
                 "chosen": chosen,
                 "activation": ACTIVATIONS.index(activation),
+                "alpha": float(alpha),
+                "limit": float(limit),
             },
         )
 

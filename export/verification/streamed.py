@@ -4,6 +4,7 @@ any size runs in the memory of its activations."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from edge_llm.llm.registry import constants
 from edge_llm.llm.stacks import member
 from edge_llm.program.pack import PANEL
 
+_STACKS = ("gate_proj", "up_proj", "down_proj")
 _CHUNK_ELEMENTS = 2**20  # enough chunks for some cores, and little of it is Python
 
 
@@ -67,8 +69,15 @@ class StreamedExperts(nn.Module):
 
     def __init__(self, opened: Opened, path: str, experts: Experts, each: Each) -> None:
         super().__init__()
-        self._opened, self._each = opened, each
-        self._path, self._activation = path, experts.activation
+        self._opened, self._each, self._path = opened, each, path
+        self._gated = partial(
+            ops.gated,
+            activation=experts.activation,
+            alpha=experts.alpha,
+            limit=experts.limit,
+        )
+        for name in _STACKS:  # filled as every other parameter that is no matrix
+            self.register_parameter(f"{name}_bias", getattr(experts, f"{name}_bias"))
 
     def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """x: (T, D), shares: (T, E). Returns (T, D)."""
@@ -77,15 +86,17 @@ class StreamedExperts(nn.Module):
             tokens = shares[:, expert].nonzero().squeeze(1)
             if not len(tokens):
                 continue
-            gate, up, down = (
-                StreamedLinear(
-                    self._opened, member(f"{self._path}.{name}", expert), None, self._each
-                )
-                for name in ("gate_proj", "up_proj", "down_proj")
-            )
-            inner = ops.activate(gate(x[tokens]), self._activation) * up(x[tokens])
-            out[tokens] += shares[tokens, expert, None] * down(inner)
+            gate, up, down = (self._linear(name, expert) for name in _STACKS)
+            made = down(self._gated(gate(x[tokens]), up(x[tokens])))
+            out[tokens] += shares[tokens, expert, None] * made
         return out
+
+    def _linear(self, name: str, expert: int) -> StreamedLinear:
+        biases: torch.Tensor | None = getattr(self, f"{name}_bias")
+        bias = None if biases is None else biases[expert]
+        return StreamedLinear(
+            self._opened, member(f"{self._path}.{name}", expert), bias, self._each
+        )
 
 
 def streamed_model(

@@ -48,6 +48,17 @@ GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
 
 
 @dataclass(frozen=True, slots=True)
+class Stacked:
+    """How a tensor of Hugging Face checkpoints [experts, ...] holds several parameters: ``parts``
+    are their names in place of its own; their rows lie one part behind the other, or, if
+    ``interleaved``, in turn; the matrices are stored ``transposed``, or as they are."""
+
+    parts: tuple[str, ...]
+    interleaved: bool = False
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Family(Generic[Config]):
     """One decoder architecture; its PyTorch module is in ``models`` under the same name.
 
@@ -61,6 +72,8 @@ class Family(Generic[Config]):
         leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
         less_one: names of parameters of which Hugging Face checkpoints hold the value less 1
             (``re.fullmatch``).
+        stacked: names of tensors within a layer of Hugging Face checkpoints that hold parameters
+            of all its experts, or several, and how.
         gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
             this family. Of two families with the same name, a file is of the first that knows all
             its keys.
@@ -74,7 +87,8 @@ class Family(Generic[Config]):
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
         gguf_implied: takes the values of the config keys and gives those that GGUF files leave to
-            their reader; they stand in for None, and for what has another value in each layer.
+            their reader; they stand in for None, and for what has another value in each layer;
+            those of ``rope_parameters`` are added.
     """
 
     config: type[Config]
@@ -91,6 +105,7 @@ class Family(Generic[Config]):
     leftovers: re.Pattern[str] | None = None
     less_one: re.Pattern[str] | None = None
     squeezed: re.Pattern[str] | None = None
+    stacked: Mapping[str, Stacked] = field(default_factory=dict)
     gguf_implied: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda values: {}
 
     @property

@@ -15,6 +15,7 @@ from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models import (
     gemma2,
     gemma3_text,
+    gpt_oss,
     granite,
     granitemoehybrid,
     lfm2,
@@ -38,6 +39,7 @@ from edge_llm.llm.stacks import members
 BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
     "gemma2": gemma2.build,
     "gemma3_text": gemma3_text.build,
+    "gpt_oss": gpt_oss.build,
     "granite": granite.build,
     "granitemoehybrid": granitemoehybrid.build,
     "lfm2": lfm2.build,

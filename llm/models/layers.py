@@ -72,8 +72,9 @@ class CachedAttention(nn.Module):
         sequences: torch.Tensor,
         cos: torch.Tensor | None,
         sin: torch.Tensor | None,
+        sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """q: (T, Hq, D); k, v: (T, Hkv, D). Returns (T, Hq * D)."""
+        """q: (T, Hq, D); k, v: (T, Hkv, D); sinks: (Hq,). Returns (T, Hq * D)."""
         if cos is not None and sin is not None:
             q = ops.rope(q, positions, *(self.query_tables() if self.query_tables else (cos, sin)))
             k = ops.rope(k, positions, cos, sin)
@@ -85,6 +86,7 @@ class CachedAttention(nn.Module):
             self.v_cache,
             positions,
             sequences,
+            sinks,
             scale=self.scale,
             window=self.window,
             softcap=self.softcap,
@@ -118,7 +120,7 @@ class CausalConv(nn.Module):
 class Attention(nn.Module):
     """Projections of the stream, optional norms of each query and key head, cached attention, and
     the projection back. ``bias`` is on all four projections, ``qkv_bias`` on those of queries, keys
-    and values."""
+    and values; with ``sinks`` each head has a score more, which is a parameter."""
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ class Attention(nn.Module):
         *,
         bias: bool = False,
         qkv_bias: bool = False,
+        sinks: bool = False,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
     ) -> None:
@@ -138,6 +141,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(dim, kv_size, bias=bias or qkv_bias)
         self.v_proj = nn.Linear(dim, kv_size, bias=bias or qkv_bias)
         self.o_proj = nn.Linear(q_size, dim, bias=bias)
+        self.sinks = nn.Parameter(torch.empty(shape.heads)) if sinks else None
         self.q_norm, self.k_norm = q_norm, k_norm
         self.attend = CachedAttention(shape, cache)
 
@@ -156,7 +160,8 @@ class Attention(nn.Module):
             q = self.q_norm(q)
         if self.k_norm is not None:
             k = self.k_norm(k)
-        y: torch.Tensor = self.o_proj(self.attend(q, k, v, positions, sequences, cos, sin))
+        attended = self.attend(q, k, v, positions, sequences, cos, sin, self.sinks)
+        y: torch.Tensor = self.o_proj(attended)
         return y
 
 
@@ -193,16 +198,30 @@ def scaled(x: torch.Tensor, factor: float | None) -> torch.Tensor:
 
 
 class Experts(nn.Module):
-    """Many gated MLPs, stacked; each token goes through those that have a share in it."""
+    """Many gated MLPs, stacked; each token goes through those that have a share in it. ``alpha``
+    and ``limit`` are those of the activation "clamped"."""
 
     def __init__(
-        self, dim: int, ffn: int, *, experts: int, chosen: int, activation: str = "silu"
+        self,
+        dim: int,
+        ffn: int,
+        *,
+        experts: int,
+        chosen: int,
+        bias: bool = False,
+        activation: str = "silu",
+        alpha: float = 0.0,
+        limit: float = 0.0,
     ) -> None:
         super().__init__()
         self.chosen, self.activation = chosen, activation
+        self.alpha, self.limit = alpha, limit
         self.gate_proj = nn.Parameter(torch.empty(experts, ffn, dim))
         self.up_proj = nn.Parameter(torch.empty(experts, ffn, dim))
         self.down_proj = nn.Parameter(torch.empty(experts, dim, ffn))
+        self.gate_proj_bias = nn.Parameter(torch.empty(experts, ffn)) if bias else None
+        self.up_proj_bias = nn.Parameter(torch.empty(experts, ffn)) if bias else None
+        self.down_proj_bias = nn.Parameter(torch.empty(experts, dim)) if bias else None
 
     def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """x: (T, D), shares: (T, E). Returns (T, D)."""
@@ -212,8 +231,13 @@ class Experts(nn.Module):
             self.gate_proj,
             self.up_proj,
             self.down_proj,
+            self.gate_proj_bias,
+            self.up_proj_bias,
+            self.down_proj_bias,
             chosen=self.chosen,
             activation=self.activation,
+            alpha=self.alpha,
+            limit=self.limit,
         )
         return out
 

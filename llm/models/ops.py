@@ -232,9 +232,18 @@ def _(
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def activate(x: torch.Tensor, activation: str) -> torch.Tensor:
-    """Return ``x`` through one of ACTIVATIONS; gelu is the tanh approximation."""
-    return functional.silu(x) if activation == "silu" else functional.gelu(x, approximate="tanh")
+def gated(
+    gate: torch.Tensor, up: torch.Tensor, activation: str, alpha: float, limit: float
+) -> torch.Tensor:
+    """Return ``up`` times the activated ``gate``, by one of ACTIVATIONS; gelu is the tanh
+    approximation. "clamped" (arXiv 2508.10925): the gate is at most ``limit`` and has the sigmoid
+    of ``alpha`` times itself, ``up`` is kept from -limit to limit, and is 1 more."""
+    if activation == "clamped":
+        gate = gate.clamp(max=limit)
+        return gate * torch.sigmoid(alpha * gate) * (up.clamp(-limit, limit) + 1.0)
+    if activation == "silu":
+        return functional.silu(gate) * up
+    return functional.gelu(gate, approximate="tanh") * up
 
 
 @torch.library.custom_op("edge::experts", mutates_args=())
@@ -244,11 +253,16 @@ def experts(
     gate: torch.Tensor,
     up: torch.Tensor,
     down: torch.Tensor,
+    gate_bias: torch.Tensor | None,
+    up_bias: torch.Tensor | None,
+    down_bias: torch.Tensor | None,
     chosen: int,
     activation: str,
+    alpha: float,
+    limit: float,
 ) -> torch.Tensor:
     """Return the sum of what the experts of each token make of it, each times its share, in their
-    order: down(activation(gate(x)) * up(x)).
+    order: down(gated(gate(x), up(x))).
 
     Args:
         x: (T, D).
@@ -257,8 +271,11 @@ def experts(
         gate: (E, F, D).
         up: (E, F, D).
         down: (E, D, F).
+        gate_bias: (E, F), added to the products with ``gate``, or None.
+        up_bias: (E, F) or None.
+        down_bias: (E, D) or None.
         chosen: the most experts of a token.
-        activation: one of ACTIVATIONS.
+        activation: as in `gated`, with ``alpha`` and ``limit``.
 
     Returns:
         (T, D).
@@ -267,10 +284,20 @@ def experts(
     for expert in range(len(gate)):
         tokens = shares[:, expert].nonzero().squeeze(1)
         if len(tokens):
-            inner = activate(functional.linear(x[tokens], gate[expert]), activation)
-            inner = inner * functional.linear(x[tokens], up[expert])
-            out[tokens] += shares[tokens, expert, None] * functional.linear(inner, down[expert])
+            inner = gated(
+                functional.linear(x[tokens], gate[expert], _row(gate_bias, expert)),
+                functional.linear(x[tokens], up[expert], _row(up_bias, expert)),
+                activation,
+                alpha,
+                limit,
+            )
+            made = functional.linear(inner, down[expert], _row(down_bias, expert))
+            out[tokens] += shares[tokens, expert, None] * made
     return out
+
+
+def _row(biases: torch.Tensor | None, expert: int) -> torch.Tensor | None:
+    return None if biases is None else biases[expert]
 
 
 @experts.register_fake
@@ -280,8 +307,13 @@ def _(
     gate: torch.Tensor,
     up: torch.Tensor,
     down: torch.Tensor,
+    gate_bias: torch.Tensor | None,
+    up_bias: torch.Tensor | None,
+    down_bias: torch.Tensor | None,
     chosen: int,
     activation: str,
+    alpha: float,
+    limit: float,
 ) -> torch.Tensor:
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: got {activation!r}, expected one of {ACTIVATIONS}")
@@ -297,6 +329,7 @@ def attention(
     v_cache: torch.Tensor,
     positions: torch.Tensor,
     sequences: torch.Tensor,
+    sinks: torch.Tensor | None,
     scale: float,
     window: int,
     softcap: float,
@@ -316,6 +349,8 @@ def attention(
         positions: (T,) int64; every position of a sequence below these has been written before,
             by this step or an earlier one.
         sequences: (T,) int64, the slot of each token.
+        sinks: (Hq,) or None: a score more of each head, which takes its part of the softmax and
+            adds nothing.
         scale: factor of the dot products.
         window: 0 for none.
         softcap: 0 for none; else scores become softcap * tanh(scores / softcap).
@@ -340,7 +375,11 @@ def attention(
         visible = j <= i
         if window > 0:
             visible &= i - j < window
-        weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+        scores = scores.masked_fill(~visible, float("-inf"))
+        if sinks is not None:
+            extra = sinks[:, None, None].to(scores.dtype).expand(-1, len(tokens), 1)
+            scores = torch.cat((scores, extra), dim=-1)
+        weights = scores.softmax(dim=-1)[..., :n]
         out[tokens] = torch.einsum("htn,nhd->thd", weights, values)
     return out
 
@@ -354,6 +393,7 @@ def _(
     v_cache: torch.Tensor,
     positions: torch.Tensor,
     sequences: torch.Tensor,
+    sinks: torch.Tensor | None,
     scale: float,
     window: int,
     softcap: float,

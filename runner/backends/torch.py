@@ -20,7 +20,7 @@ from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes, position_bytes
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.hidden import hidden_tail
-from edge_llm.program.ops import SCORINGS
+from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -262,6 +262,7 @@ class TorchExecutor:
         keys, values = self._pages[op.state]
         tables = batch.block_tables[self._groups[op.state]]
         window = self._plan.states[op.state].window
+        sinks = self._weights[op.weights[0]].values if op.weights else None
         out = torch.empty_like(q)
         for sequence in np.unique(batch.sequences):
             mine = torch.from_numpy(np.flatnonzero(batch.sequences == sequence)).to(self._device)
@@ -278,7 +279,7 @@ class TorchExecutor:
             read = table[first : -(-end // BLOCK_SIZE)]
             k_all = _from_cache(keys[read].flatten(0, 1)[: end - begin])  # (S, Hkv, D)
             v_all = _from_cache(values[read].flatten(0, 1)[: end - begin])
-            out[mine] = _attend(op, window, q[mine], k_all, v_all, positions - begin)
+            out[mine] = _attend(op, window, sinks, q[mine], k_all, v_all, positions - begin)
         return out.reshape(total, heads * head_dim)
 
     def _causal_conv(
@@ -334,7 +335,13 @@ def _from_cache(rows: Tensor) -> Tensor:
 
 
 def _attend(
-    op: Instruction, window: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor
+    op: Instruction,
+    window: int,
+    sinks: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor,
 ) -> Tensor:
     """Causal attention of q (T, H, D) at ``positions`` over keys and values (S, Hkv, D)."""
     cap = float(op.attributes["softcap"])
@@ -347,7 +354,10 @@ def _attend(
     hidden = distance < 0
     if window:
         hidden |= distance >= window
-    probabilities = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1)
+    scores = scores.masked_fill(hidden, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat((scores, sinks[:, None, None].expand(-1, len(positions), 1)), dim=-1)
+    probabilities = torch.softmax(scores, dim=-1)[..., : k.shape[1]]
     return (probabilities @ v).transpose(0, 1)
 
 
@@ -387,9 +397,6 @@ def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) 
 
 def _experts(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     x, shares = inputs
-    activate = (functional.silu, partial(functional.gelu, approximate="tanh"))[
-        int(op.attributes["activation"])
-    ]
     chosen = shares != 0.0
     chosen &= chosen.cumsum(dim=1) <= int(op.attributes["chosen"])
     y = torch.zeros_like(x)
@@ -403,9 +410,20 @@ def _experts(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
             )
             for place in range(3)
         )
-        made = down(activate(gate(x[rows])) * up(x[rows]))
+        made = down(_gated(op, gate(x[rows]), up(x[rows])))
         y[rows] += shares[rows, expert, None] * made
     return [y]
+
+
+def _gated(op: Instruction, gate: Tensor, up: Tensor) -> Tensor:
+    activation = ACTIVATIONS[int(op.attributes["activation"])]
+    if activation == "clamped":
+        alpha, limit = float(op.attributes["alpha"]), float(op.attributes["limit"])
+        gate = gate.clamp(max=limit)
+        return gate * torch.sigmoid(alpha * gate) * (up.clamp(-limit, limit) + 1)
+    if activation == "silu":
+        return functional.silu(gate) * up
+    return functional.gelu(gate, approximate="tanh") * up
 
 
 def _product_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 import pytest
@@ -32,7 +33,13 @@ def qkv(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, window: int = 0, softcap: float = 0.0
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    window: int = 0,
+    softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One sequence from position 0, by the textbook, in float64."""
     out = torch.zeros_like(q, dtype=torch.float64)
@@ -44,7 +51,8 @@ def attend(
             for j in range(first, i + 1):
                 score = float(q[i, head].double() @ k[j, kv].double()) * 0.3
                 scores.append(softcap * math.tanh(score / softcap) if softcap else score)
-            weights = torch.tensor(scores, dtype=torch.float64).softmax(0)
+            scores += [] if sinks is None else [float(sinks[head])]
+            weights = torch.tensor(scores, dtype=torch.float64).softmax(0)[: i + 1 - first]
             out[i, head] = weights @ v[first : i + 1, kv].double()
     return out
 
@@ -59,9 +67,10 @@ def run(
     *,
     window: int = 0,
     softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     at, of = torch.tensor(positions), torch.tensor(sequences)
-    return ops.attention(q, k, v, *cache, at, of, 0.3, window, softcap)
+    return ops.attention(q, k, v, *cache, at, of, sinks, 0.3, window, softcap)
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -87,11 +96,14 @@ def test_causal_conv_is_the_textbook_over_steps_and_sequences(biased: bool) -> N
     torch.testing.assert_close(torch.cat((first[4:], second[:8])), expected)
 
 
+@pytest.mark.parametrize("sink", [False, True])
 @pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (3, 0.0), (0, 0.5), (1, 2.0)])
-def test_attention_is_the_textbook(window: int, softcap: float) -> None:
+def test_attention_is_the_textbook(window: int, softcap: float, sink: bool) -> None:
     q, k, v = qkv(9)
-    got = run(q, k, v, caches(), [*range(9)], [1] * 9, window=window, softcap=softcap)
-    expected = attend(q, k, v, window=window, softcap=softcap)
+    options: dict[str, Any] = {"window": window, "softcap": softcap}
+    options["sinks"] = random(HEADS, seed=9) if sink else None
+    got = run(q, k, v, caches(), [*range(9)], [1] * 9, **options)
+    expected = attend(q, k, v, **options)
     torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -192,7 +204,7 @@ def test_schemas_and_fakes() -> None:
     positions = torch.arange(4)
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(ops.rope, (q, positions, tables, tables), test_utils=checks)
-    args = (q, k, v, *caches(), positions, torch.zeros_like(positions), 0.3, 0, 0.0)
+    args = (q, k, v, *caches(), positions, torch.zeros_like(positions), None, 0.3, 0, 0.0)
     torch.library.opcheck(ops.attention, args, test_utils=checks)
     transposed = q.transpose(0, 1).contiguous().transpose(0, 1)  # same values, other strides
     args = (transposed, *args[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,11 +114,13 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     dim, heads = values["hidden_size"], values["num_attention_heads"]
     if values["head_dim"] is None and is_integer(dim) and is_integer(heads) and heads > 0:
         values["head_dim"] = dim // heads
-    for name, value in family.gguf_implied(values).items():
+    implied = dict(family.gguf_implied(values))
+    implied_rope = cast(Mapping[str, object], implied.pop("rope_parameters", {}))
+    for name, value in implied.items():
         if values.get(name) is None or isinstance(values[name], list):
             values[name] = value
     given.pop(POOLING, None)  # of vectors: open.py
-    values["rope_parameters"] = _rope(model, given, values)
+    values["rope_parameters"] = {**_rope(model, given, values), **implied_rope}
     for key, value in (neutral | {"attention.value_length": values["head_dim"]}).items():
         got = given.pop(key, value)
         if got != value:

@@ -14,6 +14,7 @@ from edge_llm.llm.checkpoints.detached import detached, same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.huggingface.retrieval import read_retrieval
+from edge_llm.llm.checkpoints.huggingface.stacks import pieces_of
 from edge_llm.llm.checkpoints.huggingface.tensors import INDEX, Tensors, open_tensors
 from edge_llm.llm.checkpoints.prequantized.open import NONE, read_quantized
 from edge_llm.llm.checkpoints.source import (
@@ -73,6 +74,10 @@ def open_huggingface(path: Path) -> Checkpoint:
     shapes: dict[str, Shape] = _plain_shapes(tensors, quantized.pieces, problems)
     shapes |= {name: matrix.shape for name, matrix in quantized.matrices.items()}
     family = FAMILIES[config.model_type]
+    pieces = pieces_of(shapes, family.stacked)
+    whole = {piece.stored for piece in pieces.values()}
+    shapes = {name: shape for name, shape in shapes.items() if name not in whole}
+    shapes |= {name: piece.shape for name, piece in pieces.items()}
     leftovers, less_one, squeezed = family.leftovers, family.less_one, family.squeezed
     shapes = {
         name: shape
@@ -88,6 +93,8 @@ def open_huggingface(path: Path) -> Checkpoint:
         }
 
     def read(name: str) -> Array:
+        if name in pieces:
+            return pieces[name].read(tensors.view(pieces[name].stored))
         matrix = quantized.matrices.get(name)
         values = tensors.view(name) if matrix is None else matrix.values()
         values = values.reshape(shapes.get(name, values.shape))
@@ -138,6 +145,7 @@ def open_huggingface(path: Path) -> Checkpoint:
         integers=lambda name: quantized.matrices[name].integers(),
         stored_as={
             **{name: entry.dtype for name, entry in tensors.entries.items() if name in shapes},
+            **{name: tensors.entries[piece.stored].dtype for name, piece in pieces.items()},
             **quantized.stored_as(),
         },
         retrieval=retrieval.retrieval,

@@ -17,7 +17,8 @@
 //   score[j]  = (sum over i of q[i] * float(key[i][j])) * key_scale[j]   fused, i ascending
 //   weight[j] = e^(capped score[j] - maximum)                            summed up in `totals`
 //   out[i]   += (weight[j] * value_scale[j]) * float(value[j][i])        fused, j ascending
-// With f32 and f16 there are no scales to multiply by; the rest is the same.
+// A sink is where the maximum begins, with a weight of 1 in the total; else they begin at -inf and
+// 0. With f32 and f16 there are no scales to multiply by; the rest is the same.
 #pragma once
 
 #include "core/kernel.h"
@@ -46,8 +47,9 @@ struct AttentionArgs : Pages {
   Matrix q;              // [T, heads * head_dim]
   Matrix k, v;           // [T, kv_heads * head_dim]
   Rotation rotate_q, rotate_k;
-  Matrix out;                  // [T, heads * head_dim]; may be q
-  uint8_t* scratch = nullptr;  // scratch_bytes per worker, worker-major
+  const float* sinks = nullptr;  // [heads], or null: a score more, which is the first of all
+  Matrix out;                    // [T, heads * head_dim]; may be q
+  uint8_t* scratch = nullptr;    // scratch_bytes per worker, worker-major
 };
 
 // Bytes of one state in one block, a multiple of 64.

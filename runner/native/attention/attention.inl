@@ -209,6 +209,10 @@ void start(const AttentionArgs& args, const Tile& tile) {
     }
     zero.store(tile.totals + row * kLanes);
     tile.maxima[row] = -INFINITY;
+    if (args.sinks != nullptr) {
+      tile.maxima[row] = args.sinks[head];
+      tile.totals[row * kLanes] = 1.0f;
+    }
   }
 }
 

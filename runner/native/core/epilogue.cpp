@@ -65,8 +65,10 @@ void multiply_then_finish(const Kernels& kernels, const LinearArgs& args, float*
     other.bias = args.up_bias;
     part = part_of(other, panel, end, second);
     kernels.linear.multiply(part, alone);
-    (args.epilogue == Epilogue::silu_mul ? elementwise.silu_mul : elementwise.gelu_mul)(
-        {product, part.y, 0.0f, y}, alone);
+    const ElementwiseKernel gated = args.epilogue == Epilogue::silu_mul   ? elementwise.silu_mul
+                                    : args.epilogue == Epilogue::gelu_mul ? elementwise.gelu_mul
+                                                                          : elementwise.clamped_mul;
+    gated({product, part.y, args.alpha, y, args.limit}, alone);
   }
 }
 

@@ -182,6 +182,7 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   args.v = matrix(op.inputs[2]);
   args.rotate_q = op.rotate_q;
   args.rotate_k = op.rotate_k;
+  args.sinks = op.vectors[0];
   args.out = matrix(op.outputs[0]);
   args.scratch = attention_scratch_.data();
   return args;
@@ -204,6 +205,8 @@ ExpertsArgs Executor::experts_args(const Op& op, Worker worker) const {
   args.inner = op.ints[k_experts_inner];
   args.chosen = op.ints[k_experts_chosen];
   args.activation = op.epilogue;
+  args.alpha = op.floats[k_experts_alpha];
+  args.limit = op.floats[k_experts_limit];
   args.x = matrix(op.inputs[0]);
   args.shares = matrix(op.inputs[1]);
   args.y = matrix(op.outputs[0]);

@@ -163,6 +163,8 @@ void gate(const Kernels& kernels, const ExpertsArgs& args, Worker worker) {
     const LinearArgs up =
         linear_of(stacks.up, stacks.up_bias, e, args.inner, operands.x, prepared, count);
     linear.epilogue = args.activation;
+    linear.alpha = args.alpha;
+    linear.limit = args.limit;
     linear.up = up.weight.data;
     linear.up_bias = up.bias;
     linear.y = {operands.inner.floats + first * operands.inner.columns, operands.inner.columns,

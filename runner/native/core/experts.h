@@ -22,14 +22,15 @@ struct ExpertStacks {
 struct ExpertsArgs {
   ExpertStacks stacks;
   int32_t experts = 0, inner = 0;
-  int32_t chosen = 0;         // experts of a row at most; others with a share are left out
-  Epilogue activation{};      // silu_mul or gelu_mul
-  Matrix x, y;                // [rows, w]
-  Matrix shares;              // [rows, experts]
-  int32_t most_rows = 0;      // of a step
-  uint8_t* shared = nullptr;  // experts_bytes(), one for all workers
-  uint8_t* own = nullptr;     // experts_own_bytes(), one for each worker
-  float* products = nullptr;  // epilogue_bytes(most_rows), one for each worker
+  int32_t chosen = 0;                // experts of a row at most; others with a share are left out
+  Epilogue activation{};             // silu_mul, gelu_mul or clamped_mul
+  float alpha = 0.0f, limit = 0.0f;  // of the last
+  Matrix x, y;                       // [rows, w]
+  Matrix shares;                     // [rows, experts]
+  int32_t most_rows = 0;             // of a step
+  uint8_t* shared = nullptr;         // experts_bytes(), one for all workers
+  uint8_t* own = nullptr;            // experts_own_bytes(), one for each worker
+  float* products = nullptr;         // epilogue_bytes(most_rows), one for each worker
 };
 
 // Parts of the operator, each of which needs what all workers did in the one before.

@@ -165,7 +165,8 @@ class Translator {
       return number < 0 ? nullptr : static_cast<const float*>(source_.weights[number].data);
     };
     op.experts = {stack(0), stack(1), stack(2), bias(3), bias(4), bias(5)};
-    op.epilogue = in.ints[k_experts_activation] == 0 ? Epilogue::silu_mul : Epilogue::gelu_mul;
+    constexpr Epilogue kGated[] = {Epilogue::silu_mul, Epilogue::gelu_mul, Epilogue::clamped_mul};
+    op.epilogue = kGated[in.ints[k_experts_activation]];
   }
 
   Rotation rotation(const Tables& tables) const {

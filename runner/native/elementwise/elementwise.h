@@ -9,8 +9,9 @@ namespace edge {
 
 struct ElementwiseArgs {
   Matrix x, y;          // y: of operators with two inputs
-  float number = 0.0f;  // factor or cap
+  float number = 0.0f;  // factor, cap or alpha
   Matrix out;
+  float limit = 0.0f;
 };
 
 using ElementwiseKernel = void (*)(const ElementwiseArgs& args, Worker worker);
@@ -22,6 +23,8 @@ struct ElementwiseKernels {
 #undef EDGE_MEMBER
   ElementwiseKernel silu_mul;  // silu(x) * y
   ElementwiseKernel gelu_mul;
+  // With x at most limit and y from -limit to limit: x / (1 + e^(-alpha x)) * (y + 1).
+  ElementwiseKernel clamped_mul;
   // y[i] = x[rows[i]]
   void (*select_rows)(Matrix x, const int32_t* rows, Matrix y, Worker worker);
   // y[rows[i]] = fma(factors[i], x[i], y[rows[i]]), for ascending i

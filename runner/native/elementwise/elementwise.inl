@@ -79,6 +79,17 @@ void gelu_mul(const ElementwiseArgs& args, Worker worker) {
 }
 
 template <class V>
+void clamped_mul(const ElementwiseArgs& args, Worker worker) {
+  const float alpha = args.number, limit = args.limit;
+  combine<V>(args, worker, [=](V gate, V up) {
+    const V one = V::broadcast(1.0f), most = V::broadcast(limit);
+    gate = min(most, gate);  // the second operand where it is NaN
+    up = max(-most, min(most, up));
+    return gate / (one + exponential(V::broadcast(-alpha) * gate)) * (up + one);
+  });
+}
+
+template <class V>
 void mul(const ElementwiseArgs& args, Worker worker) {
   combine<V>(args, worker, [](V left, V right) { return left * right; });
 }
@@ -129,7 +140,8 @@ void add_scaled(Matrix x, const float* factors, const int32_t* rows, Matrix y) {
 template <class V>
 constexpr ElementwiseKernels elementwise_kernels() {
 #define EDGE_KERNEL(name) name<V>,
-  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>, gelu_mul<V>, select_rows<V>, add_scaled<V>};
+  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>, gelu_mul<V>, clamped_mul<V>, select_rows<V>,
+          add_scaled<V>};
 #undef EDGE_KERNEL
 }
 

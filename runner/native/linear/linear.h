@@ -26,6 +26,7 @@ enum class Epilogue : int32_t {
   add,       // residual + x w
   silu_mul,  // silu(x w) * (x up)
   gelu_mul,
+  clamped_mul,  // elementwise.h; of x w and x up
 };
 
 struct LinearArgs {
@@ -35,9 +36,10 @@ struct LinearArgs {
   Matrix y;                     // [rows, n]
   uint8_t* scratch = nullptr;   // scratch_bytes(...), 64-byte aligned
   Epilogue epilogue = Epilogue::none;
-  Matrix residual;                 // [rows, n]; may be y
-  const uint8_t* up = nullptr;     // packed as `weight`, with the same scratch
-  const float* up_bias = nullptr;  // [n] or null
+  Matrix residual;                   // [rows, n]; may be y
+  const uint8_t* up = nullptr;       // packed as `weight`, with the same scratch
+  const float* up_bias = nullptr;    // [n] or null
+  float alpha = 0.0f, limit = 0.0f;  // of clamped_mul
 };
 
 // Packed bytes of a weight, to check a file against.

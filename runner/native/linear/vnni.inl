@@ -265,6 +265,7 @@ void multiply_vnni(const LinearArgs& args, Worker worker) {
 template <class S>
 bool finishes(const LinearArgs& args) {
   const bool apart = is_gated(args.epilogue) && args.x.rows <= S::kFewRows;
+  if (args.epilogue == Epilogue::clamped_mul) return false;
   return args.epilogue == Epilogue::none || (is_quantized(args.weight.format) && !apart);
 }
 

@@ -178,7 +178,10 @@ class _Checker:
         if spec is None:
             self._fail("unknown operator")
         self._count("inputs", len(op.inputs), len(spec.inputs))
-        self._count("weights", len(op.weights), len(spec.weights))
+        required = len(spec.weights)
+        while required and spec.weights[required - 1].optional:
+            required -= 1
+        self._bounded("weights (count)", len(op.weights), required, len(spec.weights))
         if spec.output is not None:
             self._count("outputs", len(op.outputs), 1)
         self._bounded("outputs (count)", len(op.outputs), 1, MAX_OUTPUTS)
@@ -191,7 +194,7 @@ class _Checker:
         spec = OPS[op.op]
         for operand, number in zip(spec.inputs, op.inputs, strict=True):
             self._check_input(operand, number)
-        for operand, number in zip(spec.weights, op.weights, strict=True):
+        for operand, number in zip(spec.weights, op.weights, strict=False):
             self._check_weight(operand, number)
         self._check_outputs(spec)
         for left, relation, right in spec.where:

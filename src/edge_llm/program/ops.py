@@ -48,7 +48,7 @@ MAX_TAPS = 64
 MAX_EXPERTS = 1024
 # How `route` scores experts, and what `experts` activates their gates with: attributes count these.
 SCORINGS = ("softmax", "softmax of the chosen", "sigmoid")
-ACTIVATIONS = ("silu", "gelu")
+ACTIVATIONS = ("silu", "gelu", "clamped")
 _MOST = 2.0**127  # of a float attribute
 
 # The sizes of a state of each kind that runs, in the order of the native ABI, and the most of each;
@@ -91,7 +91,7 @@ class OpSpec:
     Attributes:
         code: its number in the native ABI, and its place in the table.
         meaning: what it computes, for people.
-        inputs, weights: operands in their order.
+        inputs, weights: operands in their order; the last weights, if optional, may be left out.
         output: the shape of the one output; None: one or more outputs with the rows of the first
             input, whose widths add up to its width.
         attributes: in the order of the native ABI, which numbers ints and floats apart.
@@ -201,7 +201,7 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             4,
             "writes k, v at (sequence, position), then causal attention within the sequence over "
             "the last `window` positions of the state; softcap 0: none, else scores are "
-            "`cap * tanh(score / cap)`",
+            "`cap * tanh(score / cap)`; a sink is a score more of its head, whose value is nothing",
             (
                 _value("q", "T", "heads*head_dim"),
                 _value("k", "T", "kv_heads*head_dim"),
@@ -209,6 +209,7 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 _index("positions"),
                 _index("sequences"),
             ),
+            (_raw("sinks", "heads", optional=True),),
             output=("T", "heads*head_dim"),
             attributes=(
                 _int("heads", 1, MAX_HEADS),
@@ -279,9 +280,10 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         ),
         "experts": OpSpec(
             16,
-            "`sum share * (activation(x @ gate.T) * (x @ up.T)) @ down.T`, each product as in "
-            "`linear`, over the experts with a share that is not 0, at most the first `chosen`, in "
-            "their order; activation 0: silu, 1: gelu",
+            "`sum share * gated(x @ gate.T, x @ up.T) @ down.T`, each product as in `linear`, over "
+            "the experts with a share that is not 0, at most the first `chosen`, in their order; "
+            "gated(g, u) by activation 0: `silu(g) * u`, 1: `gelu(g) * u`, 2: with g at most limit "
+            "and u from -limit to limit `g / (1 + e^(-alpha * g)) * (u + 1)`",
             (_value("x", "r", "w"), _value("shares", "r", "experts")),
             (
                 _panel("gate", "experts", "inner", "w"),
@@ -297,6 +299,8 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 _int("inner", 1, MAX_WIDTH),
                 _int("chosen", 1, MAX_EXPERTS),
                 _choice("activation", len(ACTIVATIONS)),
+                Attribute("alpha", "float", 0.0, _MOST),  # of the last
+                Attribute("limit", "float", 0.0, _MOST),
             ),
             where=(
                 ("chosen", "<=", "experts"),

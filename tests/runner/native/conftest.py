@@ -147,6 +147,7 @@ class PlanBuilder:
         window: int = 0,
         scale: float = 1.0,
         softcap: float = 0.0,
+        sinks: Float32 | None = None,
     ) -> int:
         """Attention over the step's tokens and what ``state`` holds."""
         shape = self.states[state] = replace(self.states[state], window=window)
@@ -157,6 +158,7 @@ class PlanBuilder:
             v,
             POSITIONS,
             SEQUENCES,
+            weights=() if sinks is None else (self.raw(sinks),),
             state=state,
             heads=heads,
             kv_heads=shape.sizes["heads"],

@@ -24,6 +24,12 @@ class Shape:
     window: int = 0
     softcap: float = 0.0
     sharpness: float = 1.0
+    sunk: bool = False  # its heads have sinks
+
+    @property
+    def sinks(self) -> Float32 | None:
+        rng = np.random.default_rng(self.heads)
+        return (3 * rng.standard_normal(self.heads)).astype(np.float32) if self.sunk else None
 
     @property
     def scale(self) -> float:
@@ -53,6 +59,9 @@ SHAPES = [
     Shape(3, 3, 7, "i8", window=20),
     Shape(5, 1, 24, "i8", window=130, softcap=2.0),
     Shape(60, 1, 8, "i8"),
+    Shape(9, 3, 64, sunk=True),
+    Shape(4, 2, 24, "f32", window=20, sunk=True),
+    Shape(60, 1, 8, "i8", softcap=3.0, sunk=True),
 ]
 
 
@@ -75,6 +84,7 @@ def start(run_plan: Any, plan_builder: Any, shape: Shape, x: Float32, **options:
         window=shape.window,
         scale=shape.scale,
         softcap=shape.softcap,
+        sinks=shape.sinks,
     )
     return run_plan(builder, out, **options)
 
@@ -109,8 +119,13 @@ def reference(shape: Shape, x: Float32) -> NDArray[np.float64]:
     distance = np.arange(len(x))[:, None] - np.arange(len(x))
     seen = (distance >= 0) & (distance < (shape.window or len(x)))
     scores = np.where(seen, scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
+    most = scores.max(-1, keepdims=True)
+    sinks = np.full((shape.heads, 1, 1), -np.inf)
+    if shape.sinks is not None:
+        sinks[:, 0, 0] = shape.sinks
+    most = np.maximum(most, sinks)
+    weights = np.exp(scores - most)
+    weights /= weights.sum(-1, keepdims=True) + np.exp(sinks - most)
     return np.asarray(np.einsum("hij,jhd->ihd", weights, v).reshape(len(x), -1))
 
 

@@ -13,7 +13,8 @@ from random_weights import random_packed
 
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import WEIGHT_FORMATS
-from edge_llm.program.ops import SCORINGS
+from edge_llm.program.ops import ACTIVATIONS, SCORINGS
+from edge_llm.program.pack import unpack_floats
 
 Float32 = NDArray[np.float32]
 
@@ -164,7 +165,9 @@ class Case:
             experts=EXPERTS,
             inner=self.inner,
             chosen=chosen,
-            activation=("silu", "gelu").index(self.activation),
+            activation=ACTIVATIONS.index(self.activation),
+            alpha=1.5,
+            limit=0.75,
         )
         return run_plan(builder, y, **options)
 
@@ -181,7 +184,8 @@ class Case:
             )
             return made
 
-        gated = builder.op("mul", builder.op(self.activation, linear("gate", x)), linear("up", x))
+        gate, up = linear("gate", x), linear("up", x)
+        gated = builder.op("mul", builder.op(self.activation, gate), up)
         runner = run_plan(builder, linear("down", gated), isa="scalar")
         return np.asarray(runner.logits(range(len(self.x))))
 
@@ -274,7 +278,37 @@ def test_gate_and_up_of_different_formats(run_plan: Any, plan_builder: Any) -> N
         for fmt, n, k in (("i4g32", 32, 64), ("i8", 32, 64), ("i8", 64, 32))
     ]
     weights = (*stacks, -1, -1, -1)
-    sizes = {"experts": 32, "inner": 32, "chosen": 2, "activation": 0}
+    sizes = {"experts": 32, "inner": 32, "chosen": 2, "activation": 0, "alpha": 0.0, "limit": 0.0}
     y = builder.op("experts", x, x + 1, weights=weights, **sizes)
     with pytest.raises(NativeError, match="gate and up are of different formats"):
         run_plan(builder, y)
+
+
+def test_clamped_gates(run_plan: Any, plan_builder: Any) -> None:
+    case = Case("f32", True, "clamped", rows=9)
+    rows = list(range(9))
+    got = case.run(plan_builder(), run_plan, isa="scalar").logits(rows)
+    form = WEIGHT_FORMATS["f32"]
+    stacks = {
+        name: np.stack([unpack_floats(data, form, *case.shapes[name]) for data in parts])
+        for name, parts in case.matrices.items()
+    }
+    expected = np.zeros(case.x.shape)
+    for row, expert in zip(*case.shares.nonzero(), strict=True):
+        gate, up = (
+            stacks[name][expert].astype(np.float64) @ case.x[row] + case.biases[name][expert]
+            for name in ("gate", "up")
+        )
+        gate, up = np.minimum(gate, 0.75), np.clip(up, -0.75, 0.75)
+        made = stacks["down"][expert] @ (gate / (1 + np.exp(-1.5 * gate)) * (up + 1))
+        expected[row] += case.shares[row, expert] * (made + case.biases["down"][expert])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+    for isa in isas():
+        for threads in (1, 2):
+            again = case.run(plan_builder(), run_plan, isa=isa, threads=threads)
+            assert_same_bits(again.logits(rows), got)
+    for fmt in ("i4g32", "i8"):  # whose kernels have activations of their own
+        case = Case(fmt, True, "clamped", rows=9)
+        first = case.run(plan_builder(), run_plan, isa="scalar").logits(rows)
+        for isa in isas():
+            assert_same_bits(case.run(plan_builder(), run_plan, isa=isa).logits(rows), first)

@@ -60,6 +60,8 @@ constexpr size_t k_experts_experts = 0;
 constexpr size_t k_experts_inner = 1;
 constexpr size_t k_experts_chosen = 2;
 constexpr size_t k_experts_activation = 3;
+constexpr size_t k_experts_alpha = 0;
+constexpr size_t k_experts_limit = 1;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
@@ -95,7 +97,7 @@ constexpr OpRules kRules[kOpCount] = {
      2, {{{1, 13, -1}, Relation::at_most, {1, 14, -1}}, {{2, 15, -1}, Relation::at_most, {1, 1, -1}}}},
     {"attention", false, false, true, 0,
      5, {{OperandKind::value, false, 0, {}, {1, 0, 2}}, {OperandKind::value, false, 0, {}, {1, 1, 2}}, {OperandKind::value, false, 0, {}, {1, 1, 2}}, {OperandKind::index, false, 1, {}, {}}, {OperandKind::index, false, 2, {}, {}}},
-     0, {},
+     1, {{OperandKind::raw, true, 0, {1, 0, -1}, {1, -1, -1}}},
      {OperandKind::value, false, 0, {}, {1, 0, 2}},
      3, {{1, 1024}, {1, 1024}, {1, 256}},
      4, {{{1, 1, -1}, Relation::equal, {1, 8, -1}}, {{1, 2, -1}, Relation::equal, {1, 9, -1}}, {{1, 2, -1}, Relation::equal, {1, 10, -1}}, {{1, 1, -1}, Relation::divides, {1, 0, -1}}}},
@@ -169,7 +171,7 @@ constexpr OpRules kRules[kOpCount] = {
      2, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::value, false, 2, {}, {1, 0, -1}}},
      6, {{OperandKind::panel, false, 0, {1, 0, 1}, {1, 14, -1}}, {OperandKind::panel, false, 0, {1, 0, 1}, {1, 14, -1}}, {OperandKind::panel, false, 0, {1, 0, 14}, {1, 1, -1}}, {OperandKind::raw, true, 0, {1, 0, -1}, {1, 1, -1}}, {OperandKind::raw, true, 0, {1, 0, -1}, {1, 1, -1}}, {OperandKind::raw, true, 0, {1, 0, -1}, {1, 14, -1}}},
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
-     4, {{1, 1024}, {1, 4194304}, {1, 1024}, {0, 1}},
+     4, {{1, 1024}, {1, 4194304}, {1, 1024}, {0, 2}},
      3, {{{1, 2, -1}, Relation::at_most, {1, 0, -1}}, {{16, -1, -1}, Relation::divides, {1, 1, -1}}, {{16, -1, -1}, Relation::divides, {1, 14, -1}}}},
 };
 // clang-format on

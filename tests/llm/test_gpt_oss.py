@@ -1,0 +1,110 @@
+"""gpt-oss against transformers, from a tiny checkpoint to a program, and the same model in GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fixtures_checkpoints import YARN_ROPE
+from parity import (
+    check_at_once,
+    check_fp32_program,
+    check_interleaved,
+    check_token_by_token,
+    prompt,
+)
+from stored_tensors import tensor_of
+
+import edge_llm
+from edge_llm.errors import CheckpointError
+from edge_llm.export.pipeline import make_program
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.llm.checkpoints.open import open_checkpoint
+
+CASES: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "full-first": {"layer_types": [f"{kind}_attention" for kind in ("full", "full", "sliding")]},
+    "plain": {"attention_bias": False, "swiglu_alpha": 1.1, "tie_word_embeddings": True},
+}
+
+
+@pytest.fixture(params=CASES)
+def folder(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Path:
+    return tiny_checkpoint("gpt_oss", **CASES[request.param])
+
+
+@pytest.mark.parametrize("check", [check_at_once, check_token_by_token, check_interleaved])
+def test_eager(check: Callable[[Path], None], folder: Path) -> None:
+    check(folder)
+
+
+def test_fp32_program(folder: Path, tmp_path: Path) -> None:
+    check_fp32_program(folder, tmp_path / "x.edge")
+
+
+def test_quantized_program(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("gpt_oss")))
+    made = make_program(recipe, output=tmp_path / "x.edge")
+    assert made.verification["same_numbers"]["kl"] < 1e-3
+    assert made.verification["route_flips"]["same_numbers"] < 0.02
+    formats = {row["name"]: row["format"] for row in made.report["weights"]}
+    assert formats["model.layers.0.mlp.experts.down_proj"] == "i4g32"
+    assert formats["model.layers.0.mlp.router.weight"] == "f32"
+
+
+def test_tokens_depend_on_those_before_alone(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("gpt_oss")))
+    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
+    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
+    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+
+    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
+        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
+        return [(answer.token_ids, answer.logprobs) for answer in given]
+
+    with edge_llm.load(path, threads=1) as llm:
+        alone = answers(llm)
+        assert answers(llm) == alone  # from the cache
+        assert answers(llm, speculation="ngram") == alone
+    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
+        together = llm.generate(prompts, params)
+        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+
+
+def test_gguf_is_the_same_model(
+    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    # of YaRN, what a file does not say is as in the published model
+    rope = YARN_ROPE | {"truncate": False}
+    folder = tiny_checkpoint("gpt_oss", rope_parameters=rope, swiglu_limit=7.0)
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
+    assert made.config == source.config
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    windows = [made.config.attention(layer).window for layer in range(3)]
+    assert windows == [source.config.attention(layer).window for layer in range(3)] == [19, 0, 19]
+
+
+def test_a_stack_that_cannot_be_parted(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(tiny_checkpoint("gpt_oss") / "model.safetensors")
+    name = "model.layers.1.mlp.experts.gate_up_proj"
+    tensors[name] = tensors[name][:, :, :-1].contiguous()
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(
+        (tiny_checkpoint("gpt_oss") / "config.json").read_bytes()
+    )
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path)
+    assert "missing: model.layers.1.mlp.experts.0.gate_proj.weight" in str(error.value)
+    assert f"left over: '{name}' [6, 64, 191]" in str(error.value)
