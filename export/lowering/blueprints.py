@@ -69,6 +69,12 @@ _PROBES = (
 
 # What the configs of a family must say besides, of so many layers.
 _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
+    "gpt_oss": lambda layers: {
+        "num_local_experts": 23 + layers,
+        "num_experts_per_tok": 5 + layers,
+        "swiglu_alpha": 1.3 + layers,
+        "swiglu_limit": 2.7 + layers,
+    },
     "qwen3_moe": lambda layers: {
         "moe_intermediate_size": 331 + layers,
         "num_experts": 23 + layers,
