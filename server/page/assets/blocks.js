@@ -1,7 +1,7 @@
 // The blocks of a Markdown text, as plain data: what `markdown.js` makes elements of.
 //
-// A block knows the line at which it begins. What it is follows from its own lines, so that a text
-// that grows only changes its last block. Nesting is bounded; deeper down everything is text.
+// A block knows the line at which it begins. Whether it begins there follows from that line and the
+// next, so that a text that grows only changes its last blocks. Nesting is bounded; deeper down everything is text.
 
 const DEEPEST = 10;
 const LONGEST_FORMULA = 64; // lines
@@ -67,8 +67,11 @@ function formula(lines, line) {
   const close = first.startsWith("$$") ? "$$" : first.startsWith("\\[") ? "\\]" : null;
   if (close === null) return null;
   const texts = [];
-  for (let i = line; i < Math.min(lines.length, line + LONGEST_FORMULA); i += 1) {
-    let text = lines[i].trim();
+  for (let i = line; i < line + LONGEST_FORMULA; i += 1) {
+    let text = lines[i]?.trim();
+    // It may still come to its end, and must not fall apart until then.
+    const open = i === lines.length || (i === lines.length - 1 && i > line && !text);
+    if (open) return { kind: "math", text: texts.join("\n").trim(), end: i };
     if (i > line && !text) return null; // a formula has no empty lines
     if (i === line) text = text.slice(2);
     const end = text.indexOf(close);
@@ -97,7 +100,7 @@ function rule(lines, line) {
 
 function table(lines, line) {
   const dashes = lines[line + 1];
-  if (!lines[line].includes("|") || !dashes?.includes("-") || !DASHES.test(dashes)) return null;
+  if (!lines[line].includes("|") || !dashes?.includes("|") || !DASHES.test(dashes)) return null;
   const head = cells(lines[line]);
   const marks = cells(dashes);
   if (marks.length !== head.length || !marks.every((mark) => /^:?-+:?$/.test(mark))) return null;

@@ -37,6 +37,7 @@ class Inline {
     this.brackets = [];
     this.ticks = null; // by length: where runs of backticks begin
     this.missing = new Set(); // ends that do not come any more
+    this.lastTarget = text.lastIndexOf("](");
   }
 
   run() {
@@ -125,7 +126,7 @@ class Inline {
   code() {
     this.ticks ??= runsOf(this.text);
     const length = runLength(this.text, this.at);
-    const starts = this.ticks.get(length);
+    const starts = this.ticks.get(length) ?? []; // an escaped one is no part of a run
     while (starts.length && starts[starts.length - 1] <= this.at) starts.pop();
     const end = starts[starts.length - 1];
     if (end === undefined) {
@@ -154,7 +155,8 @@ class Inline {
     ADDRESS.lastIndex = this.at;
     const found = ADDRESS.exec(this.text);
     const before = this.text[this.at - 1] ?? " ";
-    if (!found || WORD.test(before) || this.brackets.length) return false;
+    const inLink = this.brackets.length > 0 && this.at < this.lastTarget;
+    if (!found || WORD.test(before) || inLink) return false;
     const text = withoutTrail(found[0]);
     const address = safeAddress(text);
     if (!address) return false;
@@ -208,10 +210,19 @@ class Inline {
       close: right && (!word || !left || PUNCTUATION.test(after)),
     };
     if (entry.close) this.close(entry);
-    if (entry.open && node.length && this.delimiters.length < OPEN_AT_ONCE) {
+    if (entry.open && node.length) {
+      if (this.delimiters.length === OPEN_AT_ONCE) this.forgetFirst();
       this.delimiters.push(entry);
     }
     return true;
+  }
+
+  /** The first delimiter that waits is text after all. */
+  forgetFirst() {
+    this.delimiters.shift();
+    for (const bracket of this.brackets) {
+      bracket.delimiters = Math.max(0, bracket.delimiters - 1);
+    }
   }
 
   /** Wrap what stands between a closing run and the runs that it closes. */

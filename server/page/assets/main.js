@@ -31,6 +31,7 @@ const runs = new Runs(api, {
       log.update(message);
       byId("spoken").textContent = message.error ?? "The answer is complete.";
     }
+    if (message.error) connect(); // another model may be served by now
     refresh();
   },
   save: keep,
@@ -77,7 +78,11 @@ function giveResults(message, texts) {
 /** Let the model answer below a message. */
 async function answer(parent) {
   const body = request(path(current, parent));
-  if (!body) return;
+  if (!body) {
+    log.show(current);
+    refresh();
+    return;
+  }
   await run(add(current, parent, emptyAnswer()), body);
 }
 
@@ -300,7 +305,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     if (document.body.classList.contains("drawer")) drawer(false);
     else runs.stop(current);
-  } else if (event.key.toLowerCase() === "o" && event.shiftKey && (event.ctrlKey || event.metaKey)) {
+  } else if (event.key?.toLowerCase() === "o" && event.shiftKey && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     begin();
   } else if (event.key === "/" && !typing) {

@@ -5,7 +5,7 @@ import { codeBlock } from "./code.js";
 import { el } from "./dom.js";
 import { inline } from "./inline.js";
 
-/** The elements of a text in `root`. What is before the last block is made once: a text that grows
+/** The elements of a text in `root`. What is before the last blocks is made once: a text that grows
  *  does not move what is read already, and costs no more the longer it is. */
 export class Markdown {
   constructor(root) {
@@ -27,13 +27,13 @@ export class Markdown {
     this.#settle(rest, found);
   }
 
-  /** Keep the blocks behind which another has begun, on a line that is complete. */
+  /** Keep the blocks behind which another has begun, for certain: its first two lines are complete. */
   #settle(rest, found) {
     const starts = [0];
     for (let at = rest.indexOf("\n"); at >= 0; at = rest.indexOf("\n", at + 1)) starts.push(at + 1);
     const complete = starts.length - 1;
     let last = found.length - 1;
-    while (last > 0 && found[last].line >= complete) last -= 1;
+    while (last > 0 && found[last].line + 1 >= complete) last -= 1;
     if (last > 0) {
       this.settled += starts[found[last].line];
       this.kept += last;

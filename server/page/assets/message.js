@@ -195,7 +195,8 @@ export class MessageView {
         ? el("button", { type: "button", className: "text", onclick: again }, "Try again")
         : iconButton("again", "Answer again", again),
     ];
-    if (message.finish === "length" && place.last && message.content) {
+    const cut = !["stop", "tool_calls"].includes(message.finish) && !message.error;
+    if (cut && place.last && message.content && !message.calls.length) {
       const proceed = () => actions.proceed(message);
       parts.push(el("button", { type: "button", className: "text", onclick: proceed }, "Continue"));
     }

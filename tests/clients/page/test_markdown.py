@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,12 @@ CASES = [
     ("*a **b** c*", "<p><em>a <strong>b</strong> c</em></p>"),
     ("snake_case_name 2 * 3 * 4 a ** b", "<p>snake_case_name 2 * 3 * 4 a ** b</p>"),
     ("**open", "<p>**open</p>"),
+    ("*a " * 40 + "**b**", f"<p>{'*a ' * 40}<strong>b</strong></p>"),
+    ("[0, 1) *a* https://a.example", f"<p>[0, 1) <em>a</em> {link('https://a.example')}</p>"),
+    (
+        "[x https://a.example](https://b.example)",
+        f"<p>{link('https://b.example', 'x https://a.example')}</p>",
+    ),
     ("***", "<hr>"),
     ("`a` ``b`c`` `open", "<p><code>a</code> <code>b`c</code> `open</p>"),
     ("`*a*` *`b`*", "<p><code>*a*</code> <em><code>b</code></em></p>"),
@@ -112,30 +119,77 @@ def test_constructs(blank: Any, text: str, html: str) -> None:
     assert blank.evaluate(SHOW, text) == html
 
 
+# Returns the first beginning of a text that comes out otherwise when it has grown, null if none.
+GROWS = """
+  async (texts) => {
+  const { Markdown } = await import("/page/markdown.js");
+  const shown = (text) => {
+    const root = document.createElement("div");
+    new Markdown(root).update(text);
+    return root.innerHTML;
+  };
+  for (const text of texts) {
+    const root = document.createElement("div");
+    const growing = new Markdown(root);
+    for (let end = 1; end <= text.length; end += 1) {
+      growing.update(text.slice(0, end));
+      if (root.innerHTML !== shown(text.slice(0, end))) return text.slice(0, end);
+    }
+  }
+  return null;
+}
+"""
+
+
 def test_a_text_that_grows_becomes_what_it_is_as_a_whole(blank: Any) -> None:
     """By characters, and for every beginning of it."""
     texts = [text for text, _ in CASES] + ["\n\n".join(text for text, _ in CASES)]
-    differ = blank.evaluate(
-        """async (texts) => {
-          const { Markdown } = await import("/page/markdown.js");
-          const shown = (text) => {
-            const root = document.createElement("div");
-            new Markdown(root).update(text);
-            return root.innerHTML;
-          };
-          for (const text of texts) {
-            const root = document.createElement("div");
-            const growing = new Markdown(root);
-            for (let end = 1; end <= text.length; end += 1) {
-              growing.update(text.slice(0, end));
-              if (root.innerHTML !== shown(text.slice(0, end))) return text.slice(0, end);
-            }
-          }
-          return null;
-        }""",
-        texts,
-    )
-    assert differ is None
+    assert blank.evaluate(GROWS, texts) is None
+
+
+PARTS = [
+    *(
+        "a",
+        "b c",
+        " ",
+        "  ",
+        "    ",
+        "\n",
+        "\n\n",
+        "- ",
+        "* ",
+        "1. ",
+        "2. ",
+        "> ",
+        "# ",
+        "---",
+        "===",
+    ),
+    *(
+        "```",
+        "~~~",
+        "`",
+        "*",
+        "**",
+        "_",
+        "~~",
+        "[",
+        "](",
+        ")",
+        "https://a.example",
+        "|",
+        "|-|",
+        "- [ ] ",
+    ),
+    *("\\", "$$", "\\[", "\\]", "<b>", "!", "&amp;", "\t", "é", "😀"),
+]
+
+
+@pytest.mark.parametrize("seed", [*range(10), 46, 140, 141, 143, 190])
+def test_random_texts_grow_as_well(blank: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    texts = ["".join(chance.choices(PARTS, k=40)) for _ in range(100)]
+    assert blank.evaluate(GROWS, texts) is None
 
 
 def test_what_is_read_already_does_not_move(blank: Any) -> None:
@@ -144,9 +198,9 @@ def test_what_is_read_already_does_not_move(blank: Any) -> None:
           const { Markdown } = await import("/page/markdown.js");
           const root = document.createElement("div");
           const growing = new Markdown(root);
-          growing.update("a\\n\\nb\\n\\nc\\n");
+          growing.update("a\\n\\nb\\n\\nc\\n\\n");
           const [first, second] = root.children;
-          growing.update("a\\n\\nb\\n\\nc\\nand more\\n\\n- d\\n");
+          growing.update("a\\n\\nb\\n\\nc\\n\\nand more\\n\\n- d\\n");
           const same = root.children[0] === first && root.children[1] === second;
           growing.update("something else");
           return [same, root.textContent];

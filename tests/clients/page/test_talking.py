@@ -35,6 +35,7 @@ def test_an_answer_is_stopped(chat: Any) -> None:
     chat.press("Stop")
     expect(chat.answer.get_by_role("note")).to_have_text("Stopped.")
     assert not chat.text.inner_text().endswith("20000")
+    expect(chat.page.get_by_role("button", name="Continue")).to_be_visible()
     chat.send("count to 20001")
     expect(chat.answers).to_have_count(2)
     expect(chat.text).to_contain_text("1 2 3 4")
@@ -189,6 +190,20 @@ def test_an_error_is_shown_and_tried_again(chat: Any) -> None:
     expect(chat.text).to_contain_text("Hello")
     chat.ask("word " * 40_000)
     expect(chat.answer.get_by_role("alert")).to_contain_text("maximum context length")
+
+
+def test_another_model_is_served_meanwhile(open_chat: Any, browser: Any) -> None:
+    context = browser.new_context()
+    old = {"data": [{"id": "old", "context_length": 100}]}
+    context.route("**/v1/models", lambda route: route.fulfill(json=old), times=1)
+    chat = open_chat(context=context)
+    expect(chat.page.get_by_role("heading", name="old")).to_be_visible()
+    chat.ask("hello")
+    expect(chat.answer.get_by_role("alert")).to_contain_text("The model 'old' does not exist here")
+    expect(chat.page.locator("#model")).to_have_value("scripted")
+    chat.press("Try again")
+    expect(chat.text).to_have_text("Hello! I am here to help.")
+    context.close()
 
 
 def test_a_stream_that_breaks_is_no_answer(chat: Any) -> None:
