@@ -22,6 +22,9 @@ MODELS = {
     SMOLLM2: "SmolLM2-135M",
     "phi4-mini": "Phi-4-mini shape",
     "gemma3-1b": "Gemma-3-1B shape",
+    "qwen3-30b-a3b": "Qwen3-30B-A3B shape, 8 of 48 layers",
+    "lfm2-350m": "LFM2-350M shape",
+    "qwen3.5-0.8b": "Qwen3.5-0.8B shape",
 }
 
 

@@ -1,5 +1,6 @@
 """A checkpoint of a true shape with random weights: N(0, 0.02), fixed seed, bfloat16, as
-transformers writes it, with a tokenizer of bytes.
+transformers writes it, with a tokenizer of bytes. One with experts has fewer layers than the model,
+and is written layer by layer, since it need not fit in memory.
 
     python benchmarks/random_checkpoint.py llama3.2-1b FOLDER
 """
@@ -7,12 +8,15 @@ transformers writes it, with a tokenizer of bytes.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from fixtures_checkpoints import write_tokenizer
@@ -66,6 +70,65 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 32768,
         },
     ),
+    "qwen3-30b-a3b": (
+        "Qwen3Moe",
+        {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "moe_intermediate_size": 768,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "norm_topk_prob": True,
+            "num_hidden_layers": 8,  # of 48
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "max_position_embeddings": 40960,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+            "tie_word_embeddings": False,
+        },
+    ),
+    "lfm2-350m": (
+        "Lfm2",
+        {
+            "vocab_size": 65536,
+            "hidden_size": 1024,
+            "intermediate_size": 6656,  # of which the adjustment makes 4,608
+            "num_hidden_layers": 16,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+            "conv_L_cache": 3,
+            "max_position_embeddings": 128000,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        },
+    ),
+    "qwen3.5-0.8b": (
+        "Qwen3_5Text",
+        {
+            "vocab_size": 248320,
+            "hidden_size": 1024,
+            "intermediate_size": 3584,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 256,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 16,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+            "linear_conv_kernel_dim": 4,
+            "max_position_embeddings": 262144,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000000.0,
+                "partial_rotary_factor": 0.25,
+                "mrope_section": [11, 11, 10],
+                "mrope_interleaved": True,
+            },
+        },
+    ),
     "phi4-mini": (
         "Phi3",
         {
@@ -98,14 +161,59 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     family, shape = SHAPES[options.shape]
-    config = getattr(transformers, f"{family}Config")(
-        **shape, tie_word_embeddings=True, bos_token_id=None, eos_token_id=258
-    )
+    common = {"tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 258}
+    config = getattr(transformers, f"{family}Config")(**(common | shape))
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(options.folder, max_shard_size="1GB")
+    if "num_experts" in shape:
+        write_by_layer(config, options.folder)
+    else:
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(options.folder, max_shard_size="1GB")
     write_tokenizer(options.folder)
+
+
+def write_by_layer(config: Any, folder: Path) -> None:
+    """Write the checkpoint of a model with experts, a file for each layer and one for the rest."""
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    config.architectures, config.dtype = [type(model).__name__], torch.bfloat16
+    config.save_pretrained(folder)
+    files: dict[str, dict[str, torch.Size]] = {}
+    for name, shape in published(model.state_dict()):
+        layer = name.split(".")[2] if name.startswith("model.layers.") else ""
+        files.setdefault(layer, {})[name] = shape
+    where = {}
+    for number, shapes in enumerate(files.values(), 1):
+        file = f"model-{number:05}-of-{len(files):05}.safetensors"
+        save_file(
+            {
+                name: torch.ones(shape) if len(shape) == 1 else torch.empty(shape).normal_(std=0.02)
+                for name, shape in shapes.items()
+            },
+            folder / file,
+            metadata={"format": "pt"},
+        )
+        where |= dict.fromkeys(shapes, file)
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": where}, indent=1), encoding="utf-8"
+    )
+
+
+def published(parameters: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Size]]:
+    """Yield names and shapes as checkpoints have them: a matrix for each expert, gate and up
+    apart."""
+    for name, tensor in parameters.items():
+        owner, _, kind = name.rpartition(".")
+        if not owner.endswith(".experts"):
+            yield name, tensor.shape
+            continue
+        for expert, matrix in enumerate(tensor):
+            parts = {"down_proj": matrix}
+            if kind == "gate_up_proj":
+                parts = dict(zip(("gate_proj", "up_proj"), matrix.chunk(2), strict=True))
+            for part, one in parts.items():
+                yield f"{owner}.{expert}.{part}.weight", one.shape
 
 
 if __name__ == "__main__":

@@ -213,29 +213,41 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
     import torch
     from safetensors.torch import load_file
 
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     names = tensor_names(config)
-    tensors: dict[str, NDArray[np.float32]] = {}
-    for name, tensor in stacked(_parted(load_file(folder / "model.safetensors"))).items():
-        values = tensor.to(torch.float32).numpy()
-        part = name.split(".")[-2]
-        if config["model_type"] in INTERLEAVED and part in heads:
-            values = interleave(values, heads[part])
-        if "conv.conv.weight" in name:
-            values = values.squeeze(1)
-        if config["model_type"] in GEMMA and name.endswith("norm.weight"):
-            values = values + np.float32(1.0)
-        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert stored is not None, name
-        tensors[stored] = np.ascontiguousarray(values)
+    return rope_tables(config) | dict(
+        converted(name, tensor.to(torch.float32).numpy(), config, names)
+        for name, tensor in stacked(_parted(load_file(folder / "model.safetensors"))).items()
+    )
+
+
+def converted(
+    name: str, values: NDArray[np.float32], config: dict[str, Any], names: gguf.TensorNameMap
+) -> tuple[str, NDArray[np.float32]]:
+    """Return GGUF's name of a tensor of a Hugging Face folder, and what it holds there."""
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    part = name.split(".")[-2]
+    if config["model_type"] in INTERLEAVED and part in heads:
+        values = interleave(values, heads[part])
+    if "conv.conv.weight" in name:
+        values = values.squeeze(1)
+    if config["model_type"] in GEMMA and name.endswith("norm.weight"):
+        values = values + np.float32(1.0)
+    stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    assert stored is not None, name
+    return stored, np.ascontiguousarray(values)
+
+
+def rope_tables(config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Return the tensors that hold what a rope's scaling comes to."""
     rope = rope_of(config)
     if rope["rope_type"] == "llama3":
-        tensors["rope_freqs.weight"] = llama3_divisors(config)
+        return {"rope_freqs.weight": llama3_divisors(config)}
     if rope["rope_type"] == "longrope":
-        for regime in ("long", "short"):
-            factors = np.array(rope[f"{regime}_factor"], np.float32)
-            tensors[f"rope_factors_{regime}.weight"] = factors
-    return tensors
+        return {
+            f"rope_factors_{regime}.weight": np.array(rope[f"{regime}_factor"], np.float32)
+            for regime in ("long", "short")
+        }
+    return {}
 
 
 def _parted(tensors: dict[str, Any]) -> dict[str, Any]:
