@@ -17,8 +17,8 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "serve",
         help="a local HTTP server: the APIs of OpenAI, Anthropic and Ollama",
-        description="Serve one program over HTTP. Listens on this machine only, unless told "
-        "otherwise; another address needs an API key.",
+        description="Serve one program over HTTP; a browser finds a chat at the address. Listens "
+        "on this machine only, unless told otherwise; another address needs an API key.",
     )
     add_model_argument(parser)
     parser.add_argument("--host", help=f"address to bind (default: {HOST})")
