@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from programs import FOLDER, run
 
 from edge_llm import native
-from edge_llm.program.formats import SUPER, WEIGHT_FORMATS, WeightFormat
-from edge_llm.program.integers import Integers
+from edge_llm.program.formats import LEVELS, SUPER, WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.integers import CODE_RANGES, Integers
 from edge_llm.program.pack import pack_float, pack_integers
 from edge_llm.program.plan import (
     INPUTS,
@@ -296,12 +296,21 @@ def packed(form: WeightFormat, n: int, k: int) -> Bytes:
     def halves(shape: tuple[int, int]) -> NDArray[np.float16]:
         return np.full(shape, 2.0**-8, np.float16)
 
-    if form.code == "i8":
-        scale = np.full(groups, 2.0**-12, np.float32)
-        return pack_integers(Integers(form, rng.integers(-127, 128, (n, k), np.int8), scale))
-    if form.code == "i4":
-        return pack_integers(Integers(form, rng.integers(-8, 8, (n, k), np.int8), halves(groups)))
-    codes = rng.integers(0, 16, (n, k), np.uint8)
+    dtype, low, high = CODE_RANGES[form.code]
+    if form.code in LEVELS:
+        codes = np.array(LEVELS[form.code], np.int8)[rng.integers(0, 16, (n, k))]
+    else:
+        codes = rng.integers(low, high + 1, (n, k), np.int8).view(dtype)
+    if form.scale == "f32":
+        return pack_integers(Integers(form, codes, np.full(groups, 2.0**-12, np.float32)))
+    if form.scale == "e8m0":
+        return pack_integers(Integers(form, codes, np.full(groups, 120, np.uint8)))
+    if form.scale == "s8":
+        factor = halves((n, k // SUPER)) * np.float16(2.0**-6)
+        signed = rng.integers(-32, 32, groups, np.int8)
+        return pack_integers(Integers(form, codes, signed, factor=factor))
+    if form.minimum == "none":
+        return pack_integers(Integers(form, codes, halves(groups)))
     if form.scale == "q8":
         small = (rng.integers(0, 64, groups, np.uint8) for _ in range(2))
         factors = (halves((n, k // SUPER)) * np.float16(2.0**-6) for _ in range(2))

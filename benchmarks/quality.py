@@ -37,7 +37,7 @@ CONTEXT = 1024
 SIZES: dict[str, dict[str, Any]] = {
     "8da4w, four bits as published": {"scheme": "8da4w"},
     "8da4w, rounded anew": {"scheme": "8da4w", "requantize": True},
-    "8da8w": {"scheme": "8da8w"},
+    "8da8w": {"scheme": "8da8w", "requantize": True},
     "fp16": {"scheme": "fp16"},
 }
 

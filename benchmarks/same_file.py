@@ -2,7 +2,7 @@
 
     python benchmarks/same_file.py FILE.gguf [--program FILE.edge] [--threads 2] [--rounds 5]
 
-Our program is exported with the default recipe, which keeps the file's own four bits where it holds
+Our program is exported with the default recipe, which keeps the file's own integers where it holds
 them, unless one is given. llama.cpp is the peer of `peers.py`, in its own environment. Prints a
 table in Markdown.
 """

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.program.formats import SUPER, WEIGHT_FORMATS, WeightFormat
-from edge_llm.program.integers import Integers
+from edge_llm.program.formats import LEVELS, SUPER, WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.integers import CODE_RANGES, Integers
 from edge_llm.program.pack import pack_float, pack_integers
-
-CODES = {"i4": (np.int8, -8, 7), "u4": (np.uint8, 0, 15), "i8": (np.int8, -127, 127)}
 
 
 def random_integers(
@@ -25,7 +23,7 @@ def random_integers(
 ) -> Integers:
     """Return a matrix [n, k] whose scales are up to ``scale``; all of its codes, byte scales and
     byte minima at their "lowest" or "highest" value if ``which`` says so."""
-    dtype, low, high = CODES[form.code]
+    dtype, low, high = CODE_RANGES[form.code]
 
     def numbers(low: int, high: int, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
         if which is not None:
@@ -36,7 +34,15 @@ def random_integers(
         return rng.uniform(-scale, scale, (n, columns)).astype(np.float16)
 
     codes = numbers(low, high, (n, k), dtype)
+    if form.code in LEVELS and which is None:
+        codes = np.array(LEVELS[form.code], np.int8)[rng.integers(0, 16, (n, k))]
     groups = k // (form.group or k)
+    if form.scale == "e8m0":
+        return Integers(form, codes, rng.integers(116, 126, (n, groups)).astype(np.uint8))
+    if form.scale == "s8":
+        return Integers(
+            form, codes, numbers(-128, 127, (n, groups), np.int8), factor=halves(k // SUPER)
+        )
     if form.scale == "f32":
         return Integers(form, codes, rng.uniform(scale / 10, scale, (n, 1)).astype(np.float32))
     if form.scale == "q8":

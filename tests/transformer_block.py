@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from random_weights import random_packed
 
-from edge_llm.program.formats import SUPER, WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS
 
 WIDTH, FFN, HEADS, KV_HEADS, HEAD_DIM = 96, 128, 4, 2, 32
 VOCAB = 40
@@ -19,15 +19,15 @@ class Block:
     def __init__(self, builder: Any, fmt: str) -> None:
         self.b, self.fmt = builder, fmt
         # Of 96 columns some formats have no groups.
-        self.width = 256 if WEIGHT_FORMATS[fmt].scale == "q8" else WIDTH
-        self.ffn = 256 if WEIGHT_FORMATS[fmt].scale == "q8" else FFN
+        self.width = 256 if WEIGHT_FORMATS[fmt].has_factors else WIDTH
+        self.ffn = 256 if WEIGHT_FORMATS[fmt].has_factors else FFN
         self.rng = np.random.default_rng(5)
 
     def linear(self, x: int, n: int, fmt: str | None = None, *, bias: bool = False) -> int:
         fmt = fmt or self.fmt
         k = self.b.values[x].width
         form = WEIGHT_FORMATS[fmt]
-        if k % (SUPER if form.scale == "q8" else form.group or 1):
+        if k % form.columns:
             form = WEIGHT_FORMATS["i8"]
         packed = random_packed(form.name, n, k, self.rng, scale=0.02)
         vector = self.b.raw(self.rng.standard_normal(n).astype(np.float32)) if bias else None

@@ -36,8 +36,8 @@ def assign_formats(
     """Apply the recipe and the group size rule: where K is not a multiple of the asked group, the
     largest of 128, 64, 32 that divides it, with a note.
 
-    ``stored`` maps parameters that the checkpoint itself holds as four-bit integers to the format
-    of those: where the recipe wants four bits for one, it is taken.
+    ``stored`` maps parameters that the checkpoint itself holds as integers to the format of those,
+    which is taken where the recipe lets it.
 
     Raises:
         ConfigError: an override that matches no weight.
@@ -102,7 +102,7 @@ def _stored_notes(
     taken = [name for name in formats if formats[name] == stored.get(name)]
     rest = [name for name in formats if name not in taken]
     notes = [
-        f"{len(taken)} of {len(formats)} matrices taken over as the checkpoint's own four bits"
+        f"{len(taken)} of {len(formats)} matrices taken over as the checkpoint's own integers"
         + (f"; quantized here: {_listed(rest)}" if taken and rest else "")
     ]
     changes = Counter(
@@ -114,7 +114,7 @@ def _stored_notes(
     ]
     converted = [name for name in rest if name in stored]
     if converted:
-        notes.append(f"four bits in the checkpoint, another format here: {_listed(converted)}")
+        notes.append(f"integers in the checkpoint, another format here: {_listed(converted)}")
     return notes
 
 

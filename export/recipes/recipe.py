@@ -55,8 +55,8 @@ class Recipe:
     exceptions (8da4w: v_proj in int8); ``overrides`` maps patterns of parameter names
     (``*layers.0.*``) to formats, the first match wins.
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
-    magnitude on -8, "hqq" (the default) refines the better of the two. Four-bit weights that the
-    checkpoint itself holds are taken over in their own format, unless ``requantize``.
+    magnitude on -8, "hqq" (the default) refines the better of the two. Integers that the checkpoint
+    itself holds are taken over in their own format, unless ``requantize``.
     ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
     fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
@@ -106,15 +106,20 @@ class Recipe:
     def format_for(self, name: str, kind: Kind, stored: WeightFormat | None = None) -> WeightFormat:
         """Return the format of parameter ``name``.
 
-        ``stored`` is that of the four-bit integers which the checkpoint itself holds for it. They
-        are taken over where four bits are wanted: the scheme's exceptions are for weights that are
-        quantized here.
+        ``stored`` is that of the integers which the checkpoint itself holds for it. They are taken
+        over under every scheme of integers; in place of a format that the recipe names, where they
+        have as many bits. The scheme's exceptions are for weights that are quantized here.
         """
         own = _first_match(self.overrides, name) or getattr(self, kind, None)
         chosen = own or SCHEMES[self.scheme][kind]
         if chosen == "i4":
             chosen = f"i4g{self.group_size or DEFAULT_GROUP_SIZE}"
-        if stored is not None and WEIGHT_FORMATS[chosen].is_four_bit:
+        wanted = WEIGHT_FORMATS[chosen]
+        if (
+            stored is not None
+            and not wanted.is_float
+            and (own is None or wanted.bits == stored.bits)
+        ):
             return stored
         exception = None if own else _first_match(EXCEPTIONS.get(self.scheme, {}), name)
         return WEIGHT_FORMATS[exception or chosen]

@@ -12,9 +12,7 @@ from edge_llm.program.formats import WEIGHT_FORMATS
 Kind = Literal["linear", "embedding", "head", "router"]
 
 # Names of the formats that weights can be quantized or rounded to.
-FORMATS = tuple(
-    name for name, form in WEIGHT_FORMATS.items() if form.is_panel and form.minimum == "none"
-)
+FORMATS = tuple(name for name, form in WEIGHT_FORMATS.items() if form.is_panel and form.is_made)
 # Format per kind of layer; "i4" stands for i4g32, i4g64 or i4g128 by the group size.
 SCHEMES: Mapping[str, Mapping[Kind, str]] = MappingProxyType(
     {

@@ -139,8 +139,8 @@ def parameters_of(
 def stored_formats(
     checkpoint: Checkpoint, recipe: Recipe, tied: Mapping[str, str]
 ) -> Mapping[str, WeightFormat]:
-    """Return the formats of the parameters, tied ones included, whose own four-bit integers the
-    recipe lets an export take over."""
+    """Return the formats of the parameters, tied ones included, whose own integers the recipe
+    lets an export take over."""
     if recipe.requantize:
         return {}
     return shared(checkpoint.integer_formats, tied)

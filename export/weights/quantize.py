@@ -57,8 +57,8 @@ def quantize(
 ) -> Quantized:
     """Quantize (or round) ``rows`` float32 [N, K].
 
-    ``form`` is a panel format without minima; ``scale_rule`` is for int4. Rows are independent of
-    each other, so a matrix may come in chunks of rows.
+    ``form`` is a panel format that floats are rounded to; ``scale_rule`` is for int4. Rows are
+    independent of each other, so a matrix may come in chunks of rows.
 
     Raises:
         ExportError: values that are not finite, or that the format cannot hold; names ``name``.
@@ -72,7 +72,7 @@ def quantize(
         if np.isinf(rounded).any():
             raise ExportError(f"{name} holds values that overflow {form.name}")
         return Quantized(FloatWeight(form, rounded), _energy(rows), _energy(rows - rounded))
-    if form.code not in ("i8", "i4"):
+    if not form.is_made:
         raise ExportError(
             f"{name}: {form.name} is taken over from checkpoints, never made of floats"
         )

@@ -71,7 +71,7 @@ class Checkpoint:
         sources: the files it consists of, for provenance hashes.
         unread_config_keys: config keys that nothing has read and that are not known as harmless.
         license: an SPDX-like name where the checkpoint states one.
-        integer_formats: parameters that are stored as four-bit integers which a program can hold
+        integer_formats: parameters that are stored as integers which a program can hold
             too -> the format of those; ``integers`` reads one, while ``tensor`` gives the same
             values as floats.
         stored_as: parameters -> how they are stored, in the words of the checkpoint's own format.

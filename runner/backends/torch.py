@@ -223,7 +223,7 @@ class TorchExecutor:
             floats = torch.from_numpy(unpack_floats(data, weight.format, *weight.matrix))
             return _Matrix(floats.to(self._device, _STORED[weight.format.code]))
         parts = unpack_integers(data, weight.format, *weight.matrix)
-        if parts.minimum is not None:
+        if parts.minimum is not None or weight.format.scale not in ("f16", "f32"):
             values = torch.from_numpy(parts.dequantize()).to(self._device)
             return _Matrix(values, of_integers=True)
         codes, scales = (torch.from_numpy(np.array(part)) for part in (parts.codes, parts.scale))

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 12
+ABI_VERSION = 13
 MAX_LOGPROBS = 20
 
 

@@ -82,6 +82,11 @@ VALUES = "model.layers.0.self_attn.v_proj.weight"
         (Recipe(), "u4g32m", "u4g32m"),  # four bits already: nothing would be gained
         (Recipe(overrides={"*.v_proj.weight": "i8"}), "u4g32m", "i8"),
         (Recipe(linear="i8"), "u4g32m", "i8"),
+        (Recipe(), "i8g32", "i8g32"),  # integers of any size are kept by a scheme of integers
+        (Recipe(scheme="8da8w"), "i5g32", "i5g32"),
+        (Recipe(linear="i8"), "i8g32", "i8g32"),  # eight bits are what was asked for
+        (Recipe(linear="i4g32"), "i8g32", "i4g32"),
+        (Recipe(scheme="fp16"), "e2m1g32", "f16"),
     ],
 )
 def test_v_proj_has_eight_bits_where_it_is_quantized_here(

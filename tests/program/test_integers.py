@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edge_llm.errors import ExportError
-from edge_llm.program.formats import WEIGHT_FORMATS
-from edge_llm.program.integers import Integers
+from edge_llm.program.formats import LEVELS, WEIGHT_FORMATS
+from edge_llm.program.integers import CODE_RANGES, Integers
 
 INTEGERS = [name for name, form in WEIGHT_FORMATS.items() if not form.is_float]
 
@@ -23,13 +23,18 @@ def random_integers(name: str, n: int, k: int, seed: int = 0) -> Integers:
     def half(shape: tuple[int, int]) -> Any:
         return (rng.normal(0, 0.02, shape)).astype(np.float16)
 
-    low, high, dtype = {
-        "i4": (-8, 7, np.int8),
-        "u4": (0, 15, np.uint8),
-        "i8": (-127, 127, np.int8),
-    }[form.code]
+    dtype, low, high = CODE_RANGES[form.code]
+    codes: Any = rng.integers(low, high + 1, (n, k)).astype(dtype)
+    if form.code in LEVELS:
+        codes = np.array(LEVELS[form.code], np.int8)[rng.integers(0, 16, (n, k))]
     small: Any = rng.integers(0, 256, (2, *groups), dtype=np.uint8)
-    scale = {"f32": half(groups).astype(np.float32), "f16": half(groups), "q8": small[0]}
+    scale = {
+        "f32": half(groups).astype(np.float32),
+        "f16": half(groups),
+        "q8": small[0],
+        "s8": small[0].view(np.int8),
+        "e8m0": small[0] // 16 + 110,
+    }
     minimum = {
         "none": None,
         "f16": half(groups),
@@ -38,11 +43,11 @@ def random_integers(name: str, n: int, k: int, seed: int = 0) -> Integers:
     }
     return Integers(
         form,
-        rng.integers(low, high + 1, (n, k)).astype(dtype),
+        codes,
         scale[form.scale],
         minimum[form.minimum],
-        half(supers) if form.scale == "q8" else None,
-        half(supers) if form.scale == "q8" else None,
+        half(supers) if form.has_factors else None,
+        half(supers) if form.minimum == "q8" else None,
     )
 
 
@@ -55,6 +60,10 @@ def exact(matrix: Integers) -> Any:
         return np.repeat(values.astype(np.float64), k // values.shape[1], axis=1)
 
     codes, scale = matrix.codes.astype(np.float64), spread(matrix.scale)
+    if form.scale == "e8m0":
+        return 2.0 ** (scale - 128) * codes
+    if form.scale == "s8":
+        return spread(matrix.factor) * scale * codes
     if form.minimum == "none":
         return scale * codes
     minimum = spread(matrix.minimum)
@@ -83,6 +92,12 @@ def test_rows(name: str) -> None:
     order = np.random.default_rng(1).permutation(21)
     assert np.array_equal(matrix.rows(order).dequantize(), values[order])
     assert np.array_equal(matrix.rows(slice(3, 7)).dequantize(), values[3:7])
+
+
+def test_rows_whose_sum_is_not_finite() -> None:
+    codes = np.full((1, 64), 12, np.int8)
+    with pytest.raises(ExportError, match="the sum of a row's weights is not finite"):
+        Integers(WEIGHT_FORMATS["e2m1g32"], codes, np.full((1, 2), 252, np.uint8)).constants()
 
 
 def test_the_numbers_are_those_of_ggml() -> None:
@@ -115,6 +130,9 @@ def test_the_numbers_are_those_of_ggml() -> None:
         ("i4g32", {"minimum": np.zeros((4, 16), np.float16)}, "expected nothing"),
         ("u4g32k", {"factor": np.full((4, 2), np.inf, np.float16)}, "factor has values"),
         ("i4g64", {"scale": np.zeros((4, 16), np.float16)}, r"expected float16 \[4, 8\]"),
+        ("nl4g32", {"codes": np.zeros((4, 512), np.int8)}, "none of its levels"),
+        ("e2m1g32", {"scale": np.full((4, 16), 253, np.uint8)}, "expected at most 252"),
+        ("i6g16k", {"codes": np.full((4, 512), 32, np.int8)}, r"span \[32, 32\]"),
         ("i4g64", {"format": WEIGHT_FORMATS["f16"]}, "expected an integer format"),
     ],
 )

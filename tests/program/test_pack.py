@@ -10,18 +10,43 @@ from random_weights import random_integers
 
 from edge_llm.errors import ConfigError, ExportError, ProgramError
 from edge_llm.program import pack
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import LEVELS, WEIGHT_FORMATS
 from edge_llm.program.integers import Integers
 
 GROUPED = tuple(name for name, form in WEIGHT_FORMATS.items() if form.group)
 INTEGERS = (*GROUPED, "i8")
 FLOATS = ("f32", "f16", "bf16")
-# Bytes of a frame's header, groups of a frame, bytes behind the codes of a group.
-FRAMES = {"none": (0, 1, 32), "f16": (0, 1, 64), "zero": (32, 2, 32), "q8": (64, 8, 32)}
+# By scale and minimum: bytes of a frame's header, groups of a frame, bytes behind the codes of a
+# group; of i6, whose groups have 16 columns, apart.
+FRAMES = {
+    ("f16", "none"): (0, 1, 32),
+    ("f16", "f16"): (0, 1, 64),
+    ("f16", "zero"): (32, 2, 32),
+    ("e8m0", "none"): (32, 2, 0),
+    ("q8", "q8"): (64, 8, 32),
+    ("s8", "none"): (32 + 8 * 16, 8, 0),
+}
+FRAMES_OF_16 = (32 + 16 * 16, 16, 0)
+OFFSETS = {"i4": 8, "i5": 16, "i6": 32, "u4": 0, "u5": 0}
 
 
 def random(name: str, n: int, k: int, seed: int = 0) -> Integers:
     return random_integers(WEIGHT_FORMATS[name], n, k, np.random.default_rng(seed))
+
+
+def field_at(codes: bytes, bits: int, column: int, lane: int) -> int:
+    """The stored field of a row of a panel, given the codes of its group."""
+    step, i = divmod(column, 4)
+    at = lane // 8 * 32 + lane % 8 * 4 + i
+    if bits == 8:
+        return codes[step * 64 + at]
+    pair = codes[step // 2 * 64 + at]
+    low = pair >> 4 if step % 2 else pair & 15
+    if bits == 4:
+        return low
+    group = 16 if bits == 6 else 32
+    plane = codes[group * 8 + at]
+    return low | (plane >> step * (bits - 4) & (1 << bits - 4) - 1) << 4
 
 
 @pytest.mark.parametrize("name", GROUPED)
@@ -29,53 +54,63 @@ def random(name: str, n: int, k: int, seed: int = 0) -> Integers:
 @pytest.mark.parametrize("groups", [1, 2, 5])
 def test_grouped_layout(name: str, n: int, groups: int) -> None:
     form = WEIGHT_FORMATS[name]
-    header, together, tail = FRAMES[form.minimum]
-    if form.scale == "q8":
+    header, together, tail = FRAMES[form.scale, form.minimum]
+    if form.group == 16:
+        header, together, tail = FRAMES_OF_16
+    if form.has_factors:
         groups *= together
     k = groups * form.group
     weight = random(name, n, k)
     data = pack.pack_integers(weight).tobytes()
+    codes = form.group * 16 * form.bits // 8
 
     def begin(g: int) -> int:
         """Where the codes of a group begin in their panel."""
-        return (g // together + 1) * header + g * (form.group * 8 + tail)
+        return (g // together + 1) * header + g * (codes + tail)
 
-    panel_bytes = -(-groups // together) * header + groups * (form.group * 8 + tail) + 64
+    panel_bytes = -(-groups // together) * header + groups * (codes + tail) + 64
     panels = (n + 15) // 16
     assert len(data) == panels * panel_bytes == pack.packed_bytes(form, n, k)
-    offset = 8 if form.code == "i4" else 0
     for row in range(panels * 16):
         panel, lane = divmod(row, 16)
         start, there = panel * panel_bytes, row < n
         for column in range(k):
-            block, inside = divmod(column % form.group, 32)
-            c, eighth = divmod(inside, 8)
-            high, i = divmod(eighth, 4)
             at = start + begin(column // form.group)
-            at += block * 256 + c * 64 + lane // 8 * 32 + lane % 8 * 4 + i
-            nibble = data[at] >> 4 if high else data[at] & 15
-            assert nibble - offset == (weight.codes[row, column] if there else 0)
+            field = field_at(data[at : at + codes], form.bits, column % form.group, lane)
+            if form.code in LEVELS:
+                value = LEVELS[form.code][field]
+            elif form.code == "i8":
+                value = field - 256 * (field > 127)
+            else:
+                value = field - OFFSETS[form.code]
+            if there or form.code != "nl4":  # which has no level 0
+                assert value == (weight.codes[row, column] if there else 0)
         for g in range(groups):
-            end = start + begin(g) + form.group * 8
+            end = start + begin(g) + codes
             frame = start + begin(g // together * together) - header
             found: dict[str, float] = {}
+            factors: tuple[float, ...] = ()
             if form.scale == "q8":
                 found = {"scale": data[end + lane], "minimum": data[end + 16 + lane]}
                 factors = struct.unpack_from("<e", data, frame + lane * 2)
                 factors += struct.unpack_from("<e", data, frame + 32 + lane * 2)
-                for array, value in zip(
-                    (weight.factor, weight.minimum_factor), factors, strict=True
-                ):
-                    assert array is not None
-                    assert value == (array[row, g // together] if there else 0)
+            elif form.scale == "s8":
+                at = frame + 32 + g % together * 16 + lane
+                found = {"scale": struct.unpack_from("<b", data, at)[0]}
+                factors = struct.unpack_from("<e", data, frame + lane * 2)
+            elif form.scale == "e8m0":
+                found = {"scale": data[frame + g % together * 16 + lane]}
             else:
                 found = {"scale": struct.unpack_from("<e", data, end + lane * 2)[0]}
+            for array, value in zip((weight.factor, weight.minimum_factor), factors, strict=False):
+                assert array is not None
+                assert value == (array[row, g // together] if there else 0)
             if form.minimum == "f16":
                 found["minimum"] = struct.unpack_from("<e", data, end + 32 + lane * 2)[0]
             elif form.minimum == "zero":
                 found["minimum"] = data[frame + g % together * 16 + lane]
-            for field, value in found.items():
-                assert value == (getattr(weight, field)[row, g] if there else 0)
+            for name_, value in found.items():
+                assert value == (getattr(weight, name_)[row, g] if there else 0)
         stored = struct.unpack_from("<f", data, start + panel_bytes - 64 + lane * 4)[0]
         assert stored == (weight.constants()[row] if there else 0)
 
@@ -91,6 +126,11 @@ def test_bits_of_a_weight() -> None:
     assert bits["u4g32m"] == 5
     assert bits["u4g32k"] == 4.625
     assert [bits[f"u4g{group}z"] for group in (32, 64, 128)] == [4.75, 4.375, 4.1875]
+    # Those of the sources are 8.5, 4.25, 4.5, 4.25, 5.5, 6, 5.5 and 6.5625.
+    assert (bits["i8g32"], bits["e2m1g32"]) == (8.5, 4.25)
+    assert (bits["nl4g32"], bits["nl4g32k"]) == (4.5, 4.3125)
+    assert (bits["i5g32"], bits["u5g32m"], bits["u5g32k"]) == (5.5, 6, 5.625)
+    assert bits["i6g16k"] == 6.5625
 
 
 @pytest.mark.parametrize(("n", "k"), [(16, 32), (21, 100), (3, 7)])

@@ -14,7 +14,15 @@ import numpy as np
 
 from edge_llm.llm.checkpoints.arrays import BFLOAT16, Array
 from edge_llm.llm.checkpoints.gguf import kquants
-from edge_llm.llm.checkpoints.gguf.kquants import IQ4_LEVELS, Bytes, Floats, fields, half, joined
+from edge_llm.llm.checkpoints.gguf.kquants import (
+    IQ4_LEVELS,
+    Bytes,
+    Floats,
+    fields,
+    five_bit,
+    half,
+)
+from edge_llm.program.formats import LEVELS
 
 # Weights decoded at a time. A vocabulary's table takes hundreds of MB once, and should not twice.
 CHUNK = 2**18
@@ -66,14 +74,14 @@ def _q4_1(blocks: Bytes, out: Floats) -> None:
 
 def _q5_0(blocks: Bytes, out: Floats) -> None:
     """w = d * (q - 16); the fifth bits of all weights come before the nibbles."""
-    out[...] = joined(fields(blocks[:, 6:], 16, 4), fields(blocks[:, 2:6], 1, 1), 4)
+    out[...] = five_bit(blocks, 2)
     out -= 16
     out *= half(blocks, 0)
 
 
 def _q5_1(blocks: Bytes, out: Floats) -> None:
     """w = d * q + m; bits as in Q5_0."""
-    out[...] = joined(fields(blocks[:, 8:], 16, 4), fields(blocks[:, 4:8], 1, 1), 4)
+    out[...] = five_bit(blocks, 4)
     out *= half(blocks, 0)
     out += half(blocks, 2)
 
@@ -88,6 +96,15 @@ def _iq4_nl(blocks: Bytes, out: Floats) -> None:
     """w = d * level[q]."""
     out[...] = IQ4_LEVELS[fields(blocks[:, 2:], 16, 4)]
     out *= half(blocks, 0)
+
+
+_E2M1 = np.array(LEVELS["e2m1"], np.float32)
+
+
+def _mxfp4(blocks: Bytes, out: Floats) -> None:
+    """w = 2^(e - 128) * level[q]."""
+    out[...] = _E2M1[fields(blocks[:, 1:], 16, 4)]
+    out *= np.ldexp(np.float32(1.0), blocks[:, :1].astype(np.int32) - 128)
 
 
 # By ggml's type number.
@@ -107,6 +124,7 @@ BLOCK_FORMATS = {
     20: _packed("IQ4_NL", 32, 18, _iq4_nl),
     23: _packed("IQ4_XS", 256, 136, kquants.iq4_xs),
     30: _plain("BF16", BFLOAT16),
+    39: _packed("MXFP4", 32, 17, _mxfp4),
 }
 
 # Names for error messages.
@@ -123,6 +141,5 @@ UNSUPPORTED_TYPES = {
     29: "IQ1_M",
     34: "TQ1_0",
     35: "TQ2_0",
-    39: "MXFP4",
     40: "NVFP4",
 }

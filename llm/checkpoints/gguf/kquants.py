@@ -10,13 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.program.formats import LEVELS
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-# IQ4's 16 levels, denser around zero.
-IQ4_LEVELS = np.array(
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
-)
+IQ4_LEVELS = np.array(LEVELS["nl4"], np.float32)
 
 
 def half(blocks: Bytes, at: int) -> Floats:
@@ -63,22 +62,42 @@ def q4_k(blocks: Bytes, out: Floats) -> None:
 
 def q5_k(blocks: Bytes, out: Floats) -> None:
     """As ``q4_k``, with 5-bit q."""
-    q = joined(fields(blocks[:, 48:176], 32, 4), fields(blocks[:, 16:48], 32, 1), 4)
-    _affine(out, q, half(blocks, 0), half(blocks, 2), *six_bit(blocks))
+    _affine(out, five_bit_k(blocks), half(blocks, 0), half(blocks, 2), *six_bit(blocks))
 
 
 def q6_k(blocks: Bytes, out: Floats) -> None:
     """w = d * s * (q - 32), with an int8 s for each 16 weights and 6-bit q."""
-    q = joined(fields(blocks[:, :128], 64, 4), fields(blocks[:, 128:192], 32, 2), 4)
+    q = six_bit_codes(blocks)
     scales = blocks[:, 192:208].view(np.int8).astype(np.float32)
     _symmetric(out, q, 32, half(blocks, 208), scales)
 
 
 def iq4_xs(blocks: Bytes, out: Floats) -> None:
     """w = d * (s - 32) * level[q], with 6-bit s for each 32 weights and 4-bit q."""
-    scales = joined(fields(blocks[:, 4:8], 1, 4), fields(blocks[:, 2:4], 1, 2), 4)
+    scales = iq4_scales(blocks)
     out[...] = IQ4_LEVELS[fields(blocks[:, 8:136], 16, 4)]
     _scaled(out, half(blocks, 0), scales.astype(np.float32) - 32)
+
+
+def five_bit(blocks: Bytes, at: int) -> Bytes:
+    """Return the codes of Q5_0 and Q5_1: the fifth bits of all 32 weights are in the bytes from
+    ``at`` on, before the nibbles."""
+    return joined(fields(blocks[:, at + 4 :], 16, 4), fields(blocks[:, at : at + 4], 1, 1), 4)
+
+
+def five_bit_k(blocks: Bytes) -> Bytes:
+    """Return the codes of Q5_K."""
+    return joined(fields(blocks[:, 48:176], 32, 4), fields(blocks[:, 16:48], 32, 1), 4)
+
+
+def six_bit_codes(blocks: Bytes) -> Bytes:
+    """Return the codes of Q6_K."""
+    return joined(fields(blocks[:, :128], 64, 4), fields(blocks[:, 128:192], 32, 2), 4)
+
+
+def iq4_scales(blocks: Bytes) -> Bytes:
+    """Return the eight scales of IQ4_XS, before 32 is subtracted."""
+    return joined(fields(blocks[:, 4:8], 1, 4), fields(blocks[:, 2:4], 1, 2), 4)
 
 
 def six_bit(blocks: Bytes) -> tuple[Bytes, Bytes]:

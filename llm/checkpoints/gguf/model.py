@@ -117,13 +117,16 @@ class GGUFModel:
         """Return the numbers of a tensor that has an integer format, or of one ``expert`` in it.
 
         Raises:
-            CheckpointError: a scale or minimum that is not finite.
+            CheckpointError: a scale or minimum that is not finite, or a code beyond the format.
         """
         entry = self.entry(name)
         try:
             return INTEGER_BLOCKS[entry.type].read(self._blocks(name, expert), entry.shape[-2])
         except ExportError as exc:
-            raise CheckpointError(f"{self.path}: {name}: {exc}") from exc
+            raise CheckpointError(
+                f"{self.path}: {name}: {exc}",
+                hint="`--set requantize=true` rounds its weights anew instead of keeping them",
+            ) from exc
 
     def _blocks(self, name: str, expert: int | None) -> NDArray[np.uint8]:
         entry = self.entry(name)

@@ -46,6 +46,7 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
     "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
     "F8_E4M3": np.dtype(np.uint8),  # its codes
 }
 

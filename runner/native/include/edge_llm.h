@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 12
+#define EDGE_ABI_VERSION 13
 
 typedef enum edge_status {
   EDGE_OK = 0,

@@ -4,11 +4,14 @@
 namespace edge {
 namespace {
 
-constexpr int32_t kFewRows = 8;  // int4 is unpacked in registers up to here, beyond in memory
+constexpr int32_t kFewRows = 8;  // codes are unpacked in registers up to here, beyond in memory
 
-// Rows that one pass over a panel's weights serves: tiles of nearly equal height.
+// Rows that one pass over a panel's weights serves: tiles of nearly equal height. Those of wide
+// codes need registers beside the sums.
+constexpr int32_t most_rows(Code code) { return code == Code::i8 || code == Code::nl4 ? 4 : 6; }
+
 inline int32_t tile_rows(WeightFormat format, int32_t rows) {
-  const int32_t most = format.code == Code::i8 ? 4 : 6;
+  const int32_t most = most_rows(format.code);
   const int32_t tiles = (rows + most - 1) / most;
   return tiles ? (rows + tiles - 1) / tiles : 1;
 }
@@ -31,7 +34,7 @@ inline __m256i load_bytes(const void* data) {
 #include "linear/avx2_quantize.inl"
 #include "linear/avx2_sums.inl"
 #include "linear/avx2_groups.inl"
-#include "linear/avx2_int4.inl"
+#include "linear/avx2_tiles.inl"
 #include "linear/avx2_int8.inl"
 #include "linear/avx2_float.inl"
 // clang-format on
@@ -50,7 +53,8 @@ void prepare(const LinearArgs& args, Share mine) {
 
 void multiply(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
-  if (args.weight.format.code == Code::i8) return multiply_int8(args, panels);
+  if (args.weight.format.code == Code::i8 && args.weight.format.group == 0)
+    return multiply_int8(args, panels);
   if (is_quantized(args.weight.format)) {
     return visit_groups(args.weight.format, [&](auto groups) {
       if constexpr (groups.kGroup > 0) multiply_groups<decltype(groups)>(args, panels);

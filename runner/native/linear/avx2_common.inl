@@ -24,6 +24,19 @@ inline void fetch_ahead(const uint8_t* w) {
   __builtin_prefetch(w + kAhead, 0, M == 1 ? 0 : 3);
 }
 
+// Bits of each byte, moved up by Left (or down, if it is negative); Mask is where they then are.
+template <int Left, int Mask>
+inline __m256i field(__m256i bytes) {
+  const __m256i moved = Left >= 0 ? _mm256_slli_epi16(bytes, Left >= 0 ? Left : 0)
+                                  : _mm256_srli_epi16(bytes, Left >= 0 ? 0 : -Left);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(Mask));
+}
+
+// The bits of the floats whose exponents are bytes.
+inline __m256i exponent_bits(__m256i bytes) {
+  return _mm256_max_epi32(_mm256_slli_epi32(bytes, 23), _mm256_set1_epi32(kSmallestExponent));
+}
+
 // Lanes below `count` (at most 8) are loaded, the rest are zero and not touched in memory.
 inline __m256i tail_mask(int32_t count) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

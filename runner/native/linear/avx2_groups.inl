@@ -1,38 +1,47 @@
-// 4-bit codes in groups: the loop over a panel's groups, and what each format does at their ends.
-// Many rows read a panel that was unpacked before, as frames of groups, each of bytes [k /
-// 4][16][4] and vectors of 16 numbers:
-//   none     float scales
-//   f16      float scales, float minima
-//   zero     float scales, float(kLift - zero point)
-//   q8       scales, as both halves of a word; and behind a frame's groups the minima of two groups
-//            as the halves of words, float factors of scales, and of minima, negated
+// Codes in groups: the loop over a panel's groups, and what each format does at their ends. Many
+// rows read a panel that was unpacked before, as frames of groups, each of bytes [k / 4][16][4] and
+// vectors of 16 numbers:
+//   no minimum    float scales
+//   f16           float scales, float minima
+//   zero          float scales, float(kLift - zero point)
+//   byte scales   int32 scales where codes are wide, else both halves of a word; and behind a
+//                 frame's groups, of q8, the minima of two groups as the halves of words; float
+//                 factors of scales; of q8 those of minima, negated
 
 namespace edge {
 namespace {
 
 template <class F>
-constexpr int kSpan = F::kGroup < 64 ? F::kGroup : 64;  // k that are summed in 16 bits
+constexpr HalfStarts kHalfStarts = starts_of(F::kFormat);
+template <class F>
+constexpr bool kStarted = kHalfStarts<F>.span > 0;
+
+// k that are summed before they are widened, or, of wide codes, multiplied by the scale.
+template <class F>
+constexpr int kSpan = is_wide(F::kCode)      ? F::kGroup
+                      : F::kCode == Code::u5 ? 16
+                      : F::kGroup < 64       ? F::kGroup
+                                             : 64;
 template <class F>
 constexpr int kSpans = F::kGroup / kSpan<F>;  // at most 2
-
-template <class F>
-constexpr bool kStarted = F::kMinimum == MinimumType::none || F::kGroup > kBlock;
 
 // What a zero point is subtracted from: sums that start from -8 * sum(x) are those of q - 8.
 template <class F>
 constexpr float kLift = kStarted<F> ? 8.0f : 0.0f;
 
 template <class F>
-constexpr bool kSuperScales = F::kMinimum == MinimumType::q8;
+constexpr bool kLifted = F::kMinimum == MinimumType::q8;  // minima of bytes
 
 template <class F>
 constexpr int32_t kNumberBytes =
     F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero ? 2 * kVectorBytes
                                                                         : kVectorBytes;
 template <class F>
-constexpr int32_t kPairs = kSuperScales<F> ? F::kFrames.together / 2 : 0;  // of groups of a frame
+constexpr int32_t kPairs = kLifted<F> ? F::kFrames.together / 2 : 0;  // of groups of a frame
 template <class F>
-constexpr int32_t kFrameBytes = kSuperScales<F> ? (kPairs<F> + 2) * kVectorBytes : 0;
+constexpr int32_t kFrameBytes = kLifted<F>    ? (kPairs<F> + 2) * kVectorBytes
+                                : F::kFactors ? kVectorBytes
+                                              : 0;
 
 template <class F>
 constexpr int64_t unpacked_bytes(int64_t groups) {
@@ -49,15 +58,20 @@ inline __m256 load_floats(const uint8_t* data) {
 inline __m256i widen_bytes(const uint8_t* data) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data)));
 }
+inline __m256i widen_signed(const uint8_t* data) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data)));
+}
 inline __m256i join_halves(__m256i low, __m256i high) {
-  return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
+  return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xAA);
 }
 
 // The numbers of rows 8 h .. 8 h + 7 of a group, whose tail in the file is `tail`, in the frame at
 // `frame`, of which it is number `g`.
 template <class F>
-inline __m256 packed_scale(const uint8_t* tail, int h) {
-  return load_halves(tail + 16 * h);
+inline __m256 packed_scale(const uint8_t* tail, const uint8_t* frame, int g, int h) {
+  if (F::kScale != ScaleType::e8m0) return load_halves(tail + 16 * h);
+  const __m256i bits = exponent_bits(widen_bytes(frame + g * kLanes + 8 * h));
+  return _mm256_mul_ps(_mm256_set1_ps(0.5f), _mm256_castsi256_ps(bits));
 }
 template <class F>
 inline __m256 packed_minimum(const uint8_t* tail, const uint8_t* frame, int g, int h) {
@@ -65,53 +79,61 @@ inline __m256 packed_minimum(const uint8_t* tail, const uint8_t* frame, int g, i
   const __m256i zeros = widen_bytes(frame + g * kLanes + 8 * h);
   return _mm256_sub_ps(_mm256_set1_ps(kLift<F>), _mm256_cvtepi32_ps(zeros));
 }
-inline __m256i packed_super_scale(const uint8_t* tail, int h) {
-  const __m256i scales = widen_bytes(tail + 8 * h);
-  return join_halves(scales, scales);
+template <class F>
+inline __m256i packed_byte_scale(const uint8_t* tail, const uint8_t* frame, int g, int h) {
+  const __m256i scales = F::kScale == ScaleType::s8 ? widen_signed(frame + (2 + g) * kLanes + 8 * h)
+                                                    : widen_bytes(tail + 8 * h);
+  return is_wide(F::kCode) ? scales : join_halves(scales, scales);
 }
 template <class F>
 inline __m256i packed_minima(const uint8_t* frame, int pair, int h) {
   const uint8_t* tail = frame + F::kFrames.header + 2 * pair * F::kFrames.group_bytes() +
-                        F::kFrames.codes() + kLanes + 8 * h;
+                        F::kFrames.codes + kLanes + 8 * h;
   return join_halves(widen_bytes(tail), widen_bytes(tail + F::kFrames.group_bytes()));
 }
 inline __m256 negative(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
 
-// Nibbles to bytes, numbers to vectors: once for all rows of x.
+inline void store_next(uint8_t*& out, __m256i vector) {
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out), vector);
+  out += 32;
+}
+
+template <class F, int s = 0>
+inline void unpack_codes(const uint8_t* codes, uint8_t*& out) {
+  if constexpr (4 * s < F::kGroup) {
+    store_next(out, step_codes<F, s>(codes, 0));
+    store_next(out, step_codes<F, s>(codes, 1));
+    unpack_codes<F, s + 1>(codes, out);
+  }
+}
+
+// Codes to bytes, numbers to vectors: once for all rows of x.
 template <class F>
 void unpack_groups(const uint8_t* packed, int64_t groups, uint8_t* out) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  const auto store = [&out](__m256i vector) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(out), vector);
-    out += 32;
-  };
   for (int64_t begin = 0; begin < groups; begin += F::kFrames.together) {
     const uint8_t* const frame = packed;
     packed += F::kFrames.header;
     for (int g = 0; g < F::kFrames.together && begin + g < groups; ++g) {
-      for (int c = 0; c < F::kGroup / 8; ++c, packed += 64) {
-        const __m256i pairs0 = load_bytes(packed), pairs1 = load_bytes(packed + 32);
-        store(_mm256_and_si256(pairs0, mask));
-        store(_mm256_and_si256(pairs1, mask));
-        store(_mm256_and_si256(_mm256_srli_epi16(pairs0, 4), mask));
-        store(_mm256_and_si256(_mm256_srli_epi16(pairs1, 4), mask));
-      }
+      unpack_codes<F>(packed, out);
+      packed += F::kFrames.codes;
       for (int h = 0; h < 2; ++h) {
-        store(kSuperScales<F> ? packed_super_scale(packed, h)
-                              : _mm256_castps_si256(packed_scale<F>(packed, h)));
+        store_next(out, F::kFactors ? packed_byte_scale<F>(packed, frame, g, h)
+                                    : _mm256_castps_si256(packed_scale<F>(packed, frame, g, h)));
       }
       for (int h = 0; h < 2 && kNumberBytes<F> > kVectorBytes; ++h) {
-        store(_mm256_castps_si256(packed_minimum<F>(packed, frame, g, h)));
+        store_next(out, _mm256_castps_si256(packed_minimum<F>(packed, frame, g, h)));
       }
       packed += F::kFrames.tail;
     }
-    if constexpr (kSuperScales<F>) {
+    if constexpr (F::kFactors) {
       for (int pair = 0; pair < kPairs<F>; ++pair) {
-        for (int h = 0; h < 2; ++h) store(packed_minima<F>(frame, pair, h));
+        for (int h = 0; h < 2; ++h) store_next(out, packed_minima<F>(frame, pair, h));
       }
-      for (int h = 0; h < 2; ++h) store(_mm256_castps_si256(load_halves(frame + 16 * h)));
       for (int h = 0; h < 2; ++h) {
-        store(_mm256_castps_si256(negative(load_halves(frame + 32 + 16 * h))));
+        store_next(out, _mm256_castps_si256(load_halves(frame + 16 * h)));
+      }
+      for (int h = 0; h < 2 && kLifted<F>; ++h) {
+        store_next(out, _mm256_castps_si256(negative(load_halves(frame + 32 + 16 * h))));
       }
     }
   }
@@ -156,82 +178,113 @@ inline __m256i in_order(__m256i sums) {
   return sums;
 }
 
-// Adds a group, whose sums in 16-bit halves are `sums` over its last span of k, and widened
-// `before` over the span before that, if there is one. Of byte scales into the integers `scaled`.
+// Adds a group to the totals. `sums` are those of its last span, `before` those of the span before
+// that, widened, if there is one; `numbers` stand behind its codes.
 template <class F, int M, bool Packed>
-inline void end_group(const GroupOperands& in, const uint8_t* frame, int g,
+inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uint8_t* frame, int g,
                       const __m256i (&sums)[M][2], const __m256i (&before)[M][2],
-                      int32_t (&scaled)[M * kLanes], RowTotals<M>& totals) {
+                      RowTotals<M>& totals) {
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    if constexpr (kSuperScales<F>) {
-      // Scales multiply where the halves are added: 2 * 30720 * 255 fits 32 bits.
-      const __m256i scale = Packed ? packed_super_scale(in.w, h) : load_bytes(in.w + 32 * h);
+    const __m256 scale =
+        Packed ? packed_scale<F>(numbers, frame, g, h) : load_floats(numbers + 32 * h);
+    __m256 minimum;
+    if (F::kMinimum != MinimumType::none) {
+      minimum = Packed ? packed_minimum<F>(numbers, frame, g, h)
+                       : load_floats(numbers + kVectorBytes + 32 * h);
+    }
 #pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) {
-        __m256i* to = reinterpret_cast<__m256i*>(scaled + m * kLanes + 8 * h);
-        const __m256i dot = _mm256_madd_epi16(in_order(sums[m][h]), scale);
-        _mm256_store_si256(to, g ? _mm256_add_epi32(load_bytes(to), dot) : dot);
+    for (int m = 0; m < M; ++m) {
+      __m256i dot = in_order(sums[m][h]);
+      if (!is_wide(F::kCode)) dot = _mm256_madd_epi16(dot, _mm256_set1_epi16(1));
+      if (kSpans<F> > 1) dot = _mm256_add_epi32(dot, before[m][h]);
+      if (kHalfStarts<F>.lowered) {
+        dot = _mm256_add_epi32(dot, _mm256_set1_epi32(2 * kSpanOffset * kSpans<F>));
       }
-    } else {
-      const __m256 scale = Packed ? packed_scale<F>(in.w, h) : load_floats(in.w + 32 * h);
-      __m256 minimum;
-      if (F::kMinimum != MinimumType::none) {
-        minimum = Packed ? packed_minimum<F>(in.w, frame, g, h)
-                         : load_floats(in.w + kVectorBytes + 32 * h);
+      __m256 value = _mm256_cvtepi32_ps(dot), total = totals.get(m, h);
+      if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
+        value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
       }
-#pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) {
-        __m256i dot = _mm256_madd_epi16(in_order(sums[m][h]), _mm256_set1_epi16(1));
-        if (kSpans<F> > 1) dot = _mm256_add_epi32(dot, before[m][h]);
-        if (kStarted<F> && kSpan<F> > kBlock) {
-          dot = _mm256_add_epi32(dot, _mm256_set1_epi32(2 * kSpanOffset * kSpans<F>));
-        }
-        __m256 value = _mm256_cvtepi32_ps(dot), total = totals.get(m, h);
-        if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
-          value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
-        }
-        total = _mm256_fmadd_ps(scale, value, total);
-        if (F::kMinimum == MinimumType::f16) {
-          total = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), total);
-        }
-        totals.set(m, h, total);
+      total = _mm256_fmadd_ps(scale, value, total);
+      if (F::kMinimum == MinimumType::f16) {
+        total = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), total);
       }
+      totals.set(m, h, total);
     }
   }
 }
 
-// Adds a frame of byte scales: the scaled sums, and the sums of x by the minima, two groups at a
-// time.
+// Adds a span of a group with a byte scale to the integers `scaled`, or starts them. Of halves the
+// scale multiplies where they are added: 2 * 2^15 * 255 fits 32 bits.
+template <class F, int M, bool Packed>
+inline void end_span(const uint8_t* numbers, const uint8_t* frame, int g, bool first,
+                     const __m256i (&sums)[M][2], int32_t (&scaled)[M * kLanes]) {
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const __m256i scale =
+        Packed ? packed_byte_scale<F>(numbers, frame, g, h) : load_bytes(numbers + 32 * h);
+    __m256i back;  // of what the sums were lowered by
+    if (kHalfStarts<F>.lowered) {
+      back = _mm256_madd_epi16(scale, _mm256_set1_epi16(kSpanOffset));
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      __m256i* to = reinterpret_cast<__m256i*>(scaled + m * kLanes + 8 * h);
+      const __m256i sum = in_order(sums[m][h]);
+      __m256i dot =
+          is_wide(F::kCode) ? _mm256_mullo_epi32(sum, scale) : _mm256_madd_epi16(sum, scale);
+      if (kHalfStarts<F>.lowered) dot = _mm256_add_epi32(dot, back);
+      _mm256_store_si256(to, first ? dot : _mm256_add_epi32(load_bytes(to), dot));
+    }
+  }
+}
+
+// Adds a frame of byte scales: the scaled sums, and of q8 the sums of x by the minima, two groups
+// at a time. `numbers` stand behind its last group.
 template <class F, int M, bool Packed>
 inline void end_frame(const GroupOperands& in, const uint8_t* frame,
                       const int32_t (&scaled)[M * kLanes], RowTotals<M>& totals) {
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
     const uint8_t* numbers = in.w + 32 * h;  // unpacked
-    __m256i minima[kPairs<F>];
-#pragma GCC unroll 8
-    for (int pair = 0; pair < kPairs<F>; ++pair) {
-      minima[pair] =
-          Packed ? packed_minima<F>(frame, pair, h) : load_bytes(numbers + pair * kVectorBytes);
-    }
     const uint8_t* factors = numbers + kPairs<F> * kVectorBytes;
     const __m256 factor = Packed ? load_halves(frame + 16 * h) : load_floats(factors);
-    const __m256 minimum_factor =
-        Packed ? negative(load_halves(frame + 32 + 16 * h)) : load_floats(factors + kVectorBytes);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      __m256i lifted = _mm256_setzero_si256();
+    __m256i minima[kLifted<F> ? kPairs<F> : 1];
+    __m256 minimum_factor;
+    if (kLifted<F>) {
 #pragma GCC unroll 8
       for (int pair = 0; pair < kPairs<F>; ++pair) {
-        const __m256i sums = _mm256_castps_si256(_mm256_broadcast_ss(in.sums + pair * M + m));
-        lifted = _mm256_add_epi32(lifted, _mm256_madd_epi16(minima[pair], sums));
+        minima[pair] =
+            Packed ? packed_minima<F>(frame, pair, h) : load_bytes(numbers + pair * kVectorBytes);
       }
+      minimum_factor =
+          Packed ? negative(load_halves(frame + 32 + 16 * h)) : load_floats(factors + kVectorBytes);
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
       const __m256 sum = _mm256_cvtepi32_ps(load_bytes(scaled + m * kLanes + 8 * h));
-      const __m256 total = _mm256_fmadd_ps(factor, sum, totals.get(m, h));
-      totals.set(m, h, _mm256_fmadd_ps(minimum_factor, _mm256_cvtepi32_ps(lifted), total));
+      __m256 total = _mm256_fmadd_ps(factor, sum, totals.get(m, h));
+      if (kLifted<F>) {
+        __m256i lifted = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (int pair = 0; pair < kPairs<F>; ++pair) {
+          const __m256i sums = _mm256_castps_si256(_mm256_broadcast_ss(in.sums + pair * M + m));
+          lifted = _mm256_add_epi32(lifted, _mm256_madd_epi16(minima[pair], sums));
+        }
+        total = _mm256_fmadd_ps(minimum_factor, _mm256_cvtepi32_ps(lifted), total);
+      }
+      totals.set(m, h, total);
     }
   }
+}
+
+template <class F, int M>
+inline void start_sums(GroupOperands& in, __m256i (&sums)[M][2]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    sums[m][0] = sums[m][1] = _mm256_set1_epi32(kStarted<F> ? in.starts[m] : 0);
+  }
+  if (kStarted<F>) in.starts += M;
 }
 
 // Adds the groups to totals[M][16]. `Packed`: weights as in the file; else as unpack_groups leaves
@@ -239,47 +292,49 @@ inline void end_frame(const GroupOperands& in, const uint8_t* frame,
 template <class F, int M, bool Packed>
 EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
   constexpr Frames kFrames = F::kFrames;
-  constexpr int kSpanBytes = Packed ? kSpan<F> * 8 : kSpan<F> * kLanes;
+  constexpr int kCodes = Packed ? kFrames.codes : F::kGroup * kLanes;
+  constexpr int kSteps = kSpan<F> / 4;
   RowTotals<M> totals(memory);
   for (int64_t left = in.groups; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
-    if (Packed && kFrames.header > 0) fetch_ahead<M>(frame);
-    if (Packed) in.w += kFrames.header;
+    if (Packed) {
+      for (int line = 0; line < kFrames.header; line += 64) fetch_ahead<M>(frame + line);
+      in.w += kFrames.header;
+    }
     alignas(32) int32_t scaled[M * kLanes];
     const int groups = static_cast<int>(std::min<int64_t>(left, kFrames.together));
 #pragma GCC unroll 1
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
-      __m256i before[M][2];
-#pragma GCC unroll 2
-      for (int span = 0; span < kSpans<F>; ++span) {
-        __m256i sums[M][2];
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) {
-          sums[m][0] = sums[m][1] = _mm256_set1_epi32(kStarted<F> ? in.starts[m] : 0);
-        }
-        if (Packed) {
-          for (int line = 0; line < kSpanBytes; line += 64) fetch_ahead<M>(in.w + line);
-          sum_packed<M, kSpan<F> / kBlock>(in.w, in.x, sums);
-        } else {
-          sum_bytes<M, kSpan<F> / kBlock>(in.w, in.x, sums);
-        }
-        in.w += kSpanBytes;
-        in.x += kSpan<F> * M;
-        if (kStarted<F>) in.starts += M;
-        if (span + 1 == kSpans<F>) {
-          end_group<F, M, Packed>(in, frame, g, sums, before, scaled, totals);
-          continue;
-        }
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) {
-          before[m][0] = _mm256_madd_epi16(sums[m][0], _mm256_set1_epi16(1));
-          before[m][1] = _mm256_madd_epi16(sums[m][1], _mm256_set1_epi16(1));
-        }
+      if (Packed) {
+        for (int line = 0; line < kCodes; line += 64) fetch_ahead<M>(in.w + line);
       }
-      in.w += Packed ? kFrames.tail : kNumberBytes<F>;
-      if (F::kMinimum != MinimumType::none && !kSuperScales<F>) in.sums += M;
+      const uint8_t* const numbers = in.w + kCodes;
+      __m256i sums[M][2], before[M][2];
+      start_sums<F, M>(in, sums);
+      add_steps<F, Packed, 0, kSteps>(in.w, in.x, sums);
+      if constexpr (kSpans<F> > 1) {
+        if constexpr (F::kFactors) {
+          end_span<F, M, Packed>(numbers, frame, g, g == 0, sums, scaled);
+        } else {
+#pragma GCC unroll 8
+          for (int m = 0; m < M; ++m) {
+            before[m][0] = _mm256_madd_epi16(sums[m][0], _mm256_set1_epi16(1));
+            before[m][1] = _mm256_madd_epi16(sums[m][1], _mm256_set1_epi16(1));
+          }
+        }
+        start_sums<F, M>(in, sums);
+        add_steps<F, Packed, kSteps, 2 * kSteps>(in.w, in.x, sums);
+      }
+      if constexpr (F::kFactors) {
+        end_span<F, M, Packed>(numbers, frame, g, g == 0 && kSpans<F> == 1, sums, scaled);
+      } else {
+        end_group<F, M, Packed>(in, numbers, frame, g, sums, before, totals);
+      }
+      in.w = numbers + (Packed ? kFrames.tail : kNumberBytes<F>);
+      in.x += F::kGroup * M;
+      if (F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero) in.sums += M;
     }
-    if constexpr (kSuperScales<F>) {
+    if constexpr (F::kFactors) {
       end_frame<F, M, Packed>(in, frame, scaled, totals);
       in.sums += kPairs<F> * M;
       if (!Packed) in.w += kFrameBytes<F>;

@@ -108,6 +108,13 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
       }
     }
     if (!span) continue;
+    if (span < kBlock) {  // half of it
+      const __m256i lower = _mm256_set_m128i(_mm_setzero_si128(), _mm256_castsi256_si128(bytes));
+      *words_of_row = starts.word(starts.add(sums, lower));
+      words_of_row[height] = starts.word(starts.add(sums, _mm256_sub_epi8(bytes, lower)));
+      words_of_row += 2 * height;
+      continue;
+    }
     sums = starts.add(sums, bytes);
     if (k + kBlock == next) {
       *words_of_row = starts.word(sums);

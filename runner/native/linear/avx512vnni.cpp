@@ -26,12 +26,25 @@ struct Avx512Vnni {
     static Words widen(const uint8_t* bytes) {
       return {_mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)))};
     }
+    static Words widen(const int8_t* bytes) {
+      return {_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)))};
+    }
     void store(int32_t* to) const { _mm512_store_si512(to, v); }
     Words low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
     Words high_nibbles() const {
       return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))};
     }
     Words plus_128() const { return {_mm512_xor_si512(v, _mm512_set1_epi8(-128))}; }
+    Words levels(const uint8_t (&table)[16]) const {
+      const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+      return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), v)};
+    }
+    template <int Left, int Mask>
+    Words field() const {
+      const __m512i moved = Left >= 0 ? _mm512_slli_epi16(v, Left >= 0 ? Left : 0)
+                                      : _mm512_srli_epi16(v, Left >= 0 ? 0 : -Left);
+      return {_mm512_and_si512(moved, _mm512_set1_epi8(Mask))};
+    }
     void add(Words weights, const int8_t* x) {
       int32_t word;
       std::memcpy(&word, x, 4);
@@ -42,6 +55,10 @@ struct Avx512Vnni {
     Words upper() const { return {_mm512_slli_epi32(v, 16)}; }
     Words operator|(Words other) const { return {_mm512_or_si512(v, other.v)}; }
     Words operator+(Words other) const { return {_mm512_add_epi32(v, other.v)}; }
+    Lanes exponents() const {
+      const __m512i smallest = _mm512_set1_epi32(kSmallestExponent);
+      return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_slli_epi32(v, 23), smallest))};
+    }
     Lanes lanes() const { return {_mm512_cvtepi32_ps(v)}; }
   };
 };

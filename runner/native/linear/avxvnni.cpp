@@ -36,6 +36,10 @@ struct AvxVnni {
       const __m128i all = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
       return {_mm256_cvtepu8_epi32(all), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(all, all))};
     }
+    static Words widen(const int8_t* bytes) {
+      const __m128i all = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+      return {_mm256_cvtepi8_epi32(all), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(all, all))};
+    }
     void store(int32_t* to) const {
       _mm256_store_si256(reinterpret_cast<__m256i*>(to), lo);
       _mm256_store_si256(reinterpret_cast<__m256i*>(to) + 1, hi);
@@ -52,6 +56,15 @@ struct AvxVnni {
     Words plus_128() const {
       const __m256i flip = _mm256_set1_epi8(-128);
       return {_mm256_xor_si256(lo, flip), _mm256_xor_si256(hi, flip)};
+    }
+    Words levels(const uint8_t (&table)[16]) const {
+      const __m256i all =
+          _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+      return {_mm256_shuffle_epi8(all, lo), _mm256_shuffle_epi8(all, hi)};
+    }
+    template <int Left, int Mask>
+    Words field() const {
+      return {edge::field<Left, Mask>(lo), edge::field<Left, Mask>(hi)};
     }
     void add(Words weights, const int8_t* x) {
       int32_t word;
@@ -74,6 +87,9 @@ struct AvxVnni {
     }
     Words operator+(Words other) const {
       return {_mm256_add_epi32(lo, other.lo), _mm256_add_epi32(hi, other.hi)};
+    }
+    Lanes exponents() const {
+      return {_mm256_castsi256_ps(exponent_bits(lo)), _mm256_castsi256_ps(exponent_bits(hi))};
     }
     Lanes lanes() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
   };

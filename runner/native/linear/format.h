@@ -6,12 +6,13 @@
 
 namespace edge {
 
-enum class Code : int32_t { f32, f16, bf16, i8, i4, u4 };
-enum class ScaleType : int32_t { none, f32, f16, q8 };
+enum class Code : int32_t { f32, f16, bf16, i8, i4, u4, e2m1, nl4, i5, u5, i6 };
+enum class ScaleType : int32_t { none, f32, f16, q8, e8m0, s8 };
 enum class MinimumType : int32_t { none, f16, q8, zero };
 enum class Layout : int32_t { panel, raw };
 
-constexpr int32_t kSuper = 256;  // columns that share the fp16 factors of q8 scales and minima
+// Columns that share the fp16 factors of q8 and s8 scales and of q8 minima.
+constexpr int32_t kSuper = 256;
 
 struct WeightFormat {
   Code code = Code::f32;
@@ -41,6 +42,14 @@ constexpr WeightFormat kFormats[] = {
     {Code::u4, 32, ScaleType::f16, MinimumType::zero},
     {Code::u4, 64, ScaleType::f16, MinimumType::zero},
     {Code::u4, 128, ScaleType::f16, MinimumType::zero},
+    {Code::i8, 32, ScaleType::f16},
+    {Code::e2m1, 32, ScaleType::e8m0},
+    {Code::nl4, 32, ScaleType::f16},
+    {Code::nl4, 32, ScaleType::s8},
+    {Code::i5, 32, ScaleType::f16},
+    {Code::u5, 32, ScaleType::f16, MinimumType::f16},
+    {Code::u5, 32, ScaleType::q8, MinimumType::q8},
+    {Code::i6, 16, ScaleType::s8},
     {Code::f32, 0, ScaleType::none, MinimumType::none, Layout::raw},
 };
 
@@ -49,9 +58,14 @@ static constexpr bool is_raw(WeightFormat format) { return format.layout == Layo
 // Whether rows of x become integers: those of float formats do not.
 static constexpr bool is_quantized(WeightFormat format) { return format.code >= Code::i8; }
 
+// Whether kSuper columns share a factor of their scales.
+static constexpr bool has_factors(WeightFormat format) {
+  return format.scale == ScaleType::q8 || format.scale == ScaleType::s8;
+}
+
 // Columns of which a matrix must have a multiple.
 static constexpr int32_t column_multiple(WeightFormat format) {
-  return format.scale == ScaleType::q8 ? kSuper : format.group > 0 ? format.group : 1;
+  return has_factors(format) ? kSuper : format.group > 0 ? format.group : 1;
 }
 
 }  // namespace edge

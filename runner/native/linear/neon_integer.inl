@@ -1,4 +1,4 @@
-// int4 and int8 weights on NEON, over the way to sum products that one instruction set has.
+// Integer weights on NEON, over the way to sum products that one instruction set has.
 //
 // `Sums<M>` holds the integer sums of M rows of x with the 16 rows of a panel:
 //   void add(low, high, x)   8 k: `low` are the first four k of the panel's rows, 4 rows a vector,
@@ -6,7 +6,7 @@
 //   int32x4_t of(m, j)       the sums of row m of x with the rows 4 j .. 4 j + 3 of the panel
 // Sums are int32 and exact. Of int4 a nibble q + 8 becomes 16 q by flipping its upper bit, so a
 // group's sum comes out sixteenfold, at most 128 * 128 * 128 = 2^21, and the conversion to float
-// divides again. Unsigned codes are what they are.
+// divides again. Other codes become what they stand for.
 #include <arm_neon.h>
 
 #include <algorithm>
@@ -31,26 +31,48 @@ inline int8x16_t load_words(const int8_t* x) {
   }
 }
 
-// Adds the products of one group's codes with M rows of x.
-template <class F, template <int> class Sums, int M>
-inline void add_codes(const uint8_t* w, const int8_t* x, Sums<M>& sums) {
-  const uint8x16_t flip = vdupq_n_u8(0x88), upper = vdupq_n_u8(0xF0), lower = vdupq_n_u8(0x0F);
-#pragma GCC unroll 4
-  for (int c = 0; c < F::kGroup / 8; ++c, w += 64, x += 8 * M) {
+// The codes of rows 4 j .. 4 j + 3 at step `s` (four k) of a group's codes, of int4 sixteenfold.
+template <class F, int s>
+inline int8x16_t step_codes(const uint8_t* codes, int j) {
+  constexpr int kBits = code_bits(F::kCode);
+  if constexpr (kBits == 8) {
+    return load_signed(codes + 64 * s + 16 * j);
+  } else {
+    const uint8x16_t pairs = vld1q_u8(codes + s / 2 * 64 + 16 * j);
+    if constexpr (F::kCode == Code::i4) {
+      const uint8x16_t flipped = veorq_u8(pairs, vdupq_n_u8(0x88));
+      return vreinterpretq_s8_u8(s % 2 ? vandq_u8(flipped, vdupq_n_u8(0xF0))
+                                       : vshlq_n_u8(flipped, 4));
+    } else {
+      const uint8x16_t low = s % 2 ? vshrq_n_u8(pairs, 4) : vandq_u8(pairs, vdupq_n_u8(0x0F));
+      if constexpr (has_levels(F::kCode)) {
+        return vqtbl1q_s8(vld1q_s8(F::kCode == Code::e2m1 ? kE2m1 : kNl4), low);
+      } else if constexpr (kBits > 4) {
+        constexpr int kHigh = kBits - 4, kLeft = 4 - kHigh * s, kMask = ((1 << kHigh) - 1) << 4;
+        const uint8x16_t planes = vld1q_u8(codes + F::kGroup * 8 + 16 * j);
+        const uint8x16_t moved = vshlq_u8(planes, vdupq_n_s8(kLeft));
+        const uint8x16_t field = vorrq_u8(low, vandq_u8(moved, vdupq_n_u8(kMask)));
+        return vsubq_s8(vreinterpretq_s8_u8(field), vdupq_n_s8(code_offset(F::kCode)));
+      } else {
+        return vreinterpretq_s8_u8(low);
+      }
+    }
+  }
+}
+
+// Adds the products of one group's codes, from step `s` on, with M rows of x.
+template <class F, int s, template <int> class Sums, int M>
+__attribute__((always_inline)) inline void add_codes(const uint8_t* codes, const int8_t* x,
+                                                     Sums<M>& sums) {
+  if constexpr (4 * s < F::kGroup) {
     int8x16_t low[4], high[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const uint8x16_t pairs = vld1q_u8(w + 16 * j);
-      if (F::kMinimum == MinimumType::none) {
-        const uint8x16_t flipped = veorq_u8(pairs, flip);
-        low[j] = vreinterpretq_s8_u8(vshlq_n_u8(flipped, 4));
-        high[j] = vreinterpretq_s8_u8(vandq_u8(flipped, upper));
-      } else {
-        low[j] = vreinterpretq_s8_u8(vandq_u8(pairs, lower));
-        high[j] = vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4));
-      }
+      low[j] = step_codes<F, s>(codes, j);
+      high[j] = step_codes<F, s + 1>(codes, j);
     }
-    sums.add(low, high, x);
+    sums.add(low, high, x + 4 * s * M);
+    add_codes<F, s + 2>(codes, x, sums);
   }
 }
 
@@ -59,38 +81,60 @@ inline float32x4_t load_halves(const uint8_t* data, int j) {
   const uint16x4_t bits = vld1_u16(reinterpret_cast<const uint16_t*>(data) + 4 * j);
   return vcvt_f32_f16(vreinterpret_f16_u16(bits));
 }
+inline int32x4_t widen_signed(const uint8_t* data, int j) {
+  uint32_t four;
+  std::memcpy(&four, data + 4 * j, 4);
+  return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)))));
+}
 inline uint16x4_t widen_bytes(const uint8_t* data, int j) {
   uint32_t four;
   std::memcpy(&four, data + 4 * j, 4);
   return vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
 }
 
-// Adds one group to totals[M][16], or, of byte scales, to the integers scaled[M][16]. `tail` is the
-// group's, `zeros` its zero points, `x` the sums of x over it.
+// Scales of a group, which is number `g` of its frame.
+template <class F>
+inline float32x4_t load_scales(const uint8_t* tail, const uint8_t* frame, int g, int j) {
+  if constexpr (F::kScale == ScaleType::e8m0) {
+    const uint32x4_t bits = vshlq_n_u32(vmovl_u16(widen_bytes(frame + g * kLanes, j)), 23);
+    return vmulq_n_f32(vreinterpretq_f32_u32(vmaxq_u32(bits, vdupq_n_u32(kSmallestExponent))),
+                       0.5f);
+  } else {
+    return load_halves(tail, j);
+  }
+}
+template <class F>
+inline int32x4_t load_byte_scales(const uint8_t* tail, const uint8_t* frame, int g, int j) {
+  if constexpr (F::kScale == ScaleType::s8) return widen_signed(frame + (2 + g) * kLanes, j);
+  return vreinterpretq_s32_u32(vmovl_u16(widen_bytes(tail, j)));
+}
+
+// Adds one group, number `g` of its frame, to totals[M][16], or, of byte scales, to the integers
+// scaled[M][16]. `tail` is the group's, `x` the sums of x over it.
 template <class F, template <int> class Sums, int M>
-inline void end_group(const uint8_t* tail, const uint8_t* zeros, const float* x,
+inline void end_group(const uint8_t* tail, const uint8_t* frame, int g, const float* x,
                       const Sums<M>& sums, int32_t* scaled, float* totals) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    if constexpr (F::kMinimum == MinimumType::q8) {
-      const int32x4_t scales = vreinterpretq_s32_u32(vmovl_u16(widen_bytes(tail, j)));
+    if constexpr (F::kFactors) {
+      const int32x4_t scales = load_byte_scales<F>(tail, frame, g, j);
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
         int32_t* to = scaled + m * kLanes + 4 * j;
         vst1q_s32(to, vmlaq_s32(vld1q_s32(to), sums.of(m, j), scales));
       }
     } else {
-      const float32x4_t scales = load_halves(tail, j);
+      const float32x4_t scales = load_scales<F>(tail, frame, g, j);
       float32x4_t minima = vdupq_n_f32(0.0f);
       if (F::kMinimum == MinimumType::f16) minima = load_halves(tail + 2 * kLanes, j);
       if (F::kMinimum == MinimumType::zero) {
-        minima = vnegq_f32(vcvtq_f32_u32(vmovl_u16(widen_bytes(zeros, j))));
+        minima = vnegq_f32(vcvtq_f32_u32(vmovl_u16(widen_bytes(frame + g * kLanes, j))));
       }
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
         float* to = totals + m * kLanes + 4 * j;
         float32x4_t total = vld1q_f32(to);
-        if (F::kMinimum == MinimumType::none) {
+        if (F::kCode == Code::i4) {
           total = vfmaq_f32(total, scales, vcvtq_n_f32_s32(sums.of(m, j), 4));
         } else {
           float32x4_t value = vcvtq_f32_s32(sums.of(m, j));
@@ -110,13 +154,17 @@ inline void end_group(const uint8_t* tail, const uint8_t* zeros, const float* x,
 template <class F, int M>
 inline void end_frame(const uint8_t* frame, const float* x, const int32_t* scaled, float* totals) {
   const int16_t* sums = reinterpret_cast<const int16_t*>(x);  // of two groups side by side
-  const uint8_t* minima = frame + F::kFrames.header + F::kFrames.codes() + kLanes;
+  const uint8_t* minima = frame + F::kFrames.header + F::kFrames.codes + kLanes;
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     const float32x4_t factors = load_halves(frame, j);
-    const float32x4_t minimum_factors = vnegq_f32(load_halves(frame + 2 * kLanes, j));
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
+      float* to = totals + m * kLanes + 4 * j;
+      const float32x4_t sum = vcvtq_f32_s32(vld1q_s32(scaled + m * kLanes + 4 * j));
+      const float32x4_t total = vfmaq_f32(vld1q_f32(to), factors, sum);
+      vst1q_f32(to, total);
+      if (F::kMinimum != MinimumType::q8) continue;
       int32x4_t lifted = vdupq_n_s32(0);
 #pragma GCC unroll 8
       for (int g = 0; g < F::kFrames.together; ++g) {
@@ -124,15 +172,13 @@ inline void end_frame(const uint8_t* frame, const float* x, const int32_t* scale
         const int16_t sum = sums[(g / 2 * M + m) * 2 + g % 2];
         lifted = vmlal_n_s16(lifted, vreinterpret_s16_u16(wide), sum);
       }
-      float* to = totals + m * kLanes + 4 * j;
-      const float32x4_t sum = vcvtq_f32_s32(vld1q_s32(scaled + m * kLanes + 4 * j));
-      const float32x4_t total = vfmaq_f32(vld1q_f32(to), factors, sum);
+      const float32x4_t minimum_factors = vnegq_f32(load_halves(frame + 2 * kLanes, j));
       vst1q_f32(to, vfmaq_f32(total, minimum_factors, vcvtq_f32_s32(lifted)));
     }
   }
 }
 
-// 4-bit codes in groups. `sums` are those of x, of the tile.
+// Codes in groups. `sums` are those of x, of the tile.
 template <template <int> class Sums, class F>
 struct Grouped {
   template <int M>
@@ -149,16 +195,16 @@ struct Grouped {
         constexpr int kBytes = kFrames.group_bytes();
         for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(w + 1024 + line);
         Sums<M> products;
-        add_codes<F, Sums, M>(w, x, products);
-        w += kFrames.codes();
-        end_group<F, Sums, M>(w, frame + g * kLanes, sums, products, scaled, totals);
+        add_codes<F, 0>(w, x, products);
+        w += kFrames.codes;
+        end_group<F, Sums, M>(w, frame, g, sums, products, scaled, totals);
         w += kFrames.tail;
         x += F::kGroup * M;
         if (F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero) sums += M;
       }
-      if constexpr (F::kMinimum == MinimumType::q8) {
+      if constexpr (F::kFactors) {
         end_frame<F, M>(frame, sums, scaled, totals);
-        sums += kFrames.together / 2 * M;
+        if (F::kMinimum == MinimumType::q8) sums += kFrames.together / 2 * M;
       }
     }
   }

@@ -12,70 +12,119 @@
 
 namespace edge {
 
-constexpr int32_t kBlock = 32;            // k of a block; K is padded to it
-constexpr int32_t kInt4BlockBytes = 256;  // 32 k of a panel, two values a byte
-constexpr int32_t kInt4ScaleBytes = 32;   // 16 fp16 scales
-constexpr int32_t kInt8WordBytes = 64;    // 4 k of a panel
-constexpr int32_t kVectorBytes = 64;      // 16 floats: scales or row constants of a panel
+constexpr int32_t kBlock = 32;          // K is padded to it
+constexpr int32_t kInt8WordBytes = 64;  // 4 k of a panel
+constexpr int32_t kVectorBytes = 64;    // 16 floats: scales or row constants of a panel
 
-// How the groups of a 4-bit panel lie: frames of `together` groups behind one header; a group is
-// its codes, blocks of kInt4BlockBytes, and a tail. Fields are vectors of 16 rows:
-//   i4       tail: fp16 scales
-//   f16      tail: fp16 scales, fp16 minima
-//   zero     header: zero points of two groups (uint8); tail: fp16 scales. The last frame may have
-//            one group.
-//   q8       header: fp16 factors of scales, of minima; tail: scales, minima (uint8)
+// What the fields of codes that are no numbers themselves stand for: LEVELS of program/formats.py.
+constexpr int8_t kE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+constexpr int8_t kNl4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                             1,    13,   25,  38,  53,  69,  89,  113};
+
+// The bits of 2^-127: with an exponent below 1 a float has none, and is this one. The bits of
+// 2^(byte - 127) are the larger of these and byte << 23.
+constexpr uint32_t kSmallestExponent = 1u << 22;
+
+static constexpr bool has_levels(Code code) { return code == Code::e2m1 || code == Code::nl4; }
+
+// Bits of a code of a grouped format.
+static constexpr int32_t code_bits(Code code) {
+  return code == Code::i8 ? 8 : code == Code::i6 ? 6 : code == Code::i5 || code == Code::u5 ? 5 : 4;
+}
+
+// What makes a code unsigned when it is added: what is stored, or comes out of a table of levels,
+// is the sum.
+static constexpr int32_t code_offset(Code code) {
+  switch (code) {
+    case Code::i8:
+    case Code::nl4:
+      return 128;
+    case Code::i6:
+      return 32;
+    case Code::i5:
+      return 16;
+    case Code::e2m1:
+      return 12;
+    case Code::i4:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+// The levels plus the code's offset.
+struct alignas(16) LevelTable {
+  uint8_t bytes[16];
+};
+static constexpr LevelTable unsigned_levels(Code code) {
+  LevelTable table{};
+  for (int i = 0; i < 16; ++i) {
+    const int level = code == Code::e2m1 ? kE2m1[i] : kNl4[i];
+    table.bytes[i] = static_cast<uint8_t>(level + code_offset(code));
+  }
+  return table;
+}
+
+// How the groups of a panel lie: frames of `together` groups behind one header; a group is its
+// codes and a tail. Fields are vectors of 16 rows, by scale and minimum:
+//   f16, none   tail: fp16 scales
+//   f16, f16    tail: fp16 scales, fp16 minima
+//   f16, zero   header: zero points of two groups (uint8); tail: fp16 scales
+//   e8m0, none  header: scales of two groups (uint8)
+//   q8, q8      header: fp16 factors of scales, of minima; tail: scales, minima (uint8)
+//   s8, none    header: fp16 factors of scales; scales of all groups (int8)
+// Of frames of two groups the last may have one.
 struct Frames {
   int32_t group;  // k of a group
+  int32_t codes;  // bytes of its codes
   int32_t together, header, tail;
 
-  constexpr int32_t codes() const { return group / kBlock * kInt4BlockBytes; }
-  constexpr int32_t group_bytes() const { return codes() + tail; }
+  constexpr int32_t group_bytes() const { return codes + tail; }
   constexpr int64_t bytes(int64_t groups) const {
     return (groups + together - 1) / together * header + groups * group_bytes();
   }
 };
 
-static constexpr Frames frames_of(int32_t group, MinimumType minimum) {
-  return minimum == MinimumType::f16    ? Frames{group, 1, 0, 64}
-         : minimum == MinimumType::zero ? Frames{group, 2, 32, 32}
-         : minimum == MinimumType::q8   ? Frames{group, kSuper / group, 64, 32}
-                                        : Frames{group, 1, 0, 32};
+static constexpr Frames frames_of(WeightFormat format) {
+  const int32_t group = format.group, codes = group * kLanes * code_bits(format.code) / 8;
+  const int32_t frame = group ? kSuper / group : 1;
+  if (format.scale == ScaleType::q8) return {group, codes, frame, 64, 32};
+  if (format.scale == ScaleType::s8) return {group, codes, frame, 32 + frame * kLanes, 0};
+  if (format.scale == ScaleType::e8m0) return {group, codes, 2, 32, 0};
+  if (format.minimum == MinimumType::zero) return {group, codes, 2, 32, 32};
+  return {group, codes, 1, 0, format.minimum == MinimumType::f16 ? 64 : 32};
 }
 
-// A 4-bit format as kernels are made for it; G = 0: int8, whose whole row is one group.
-template <int32_t G, MinimumType N>
+// A format of integers as kernels are made for it: number I of kFormats. kGroup = 0: int8, whose
+// whole row is one group.
+template <size_t I>
 struct Groups {
-  static constexpr int32_t kGroup = G;
-  static constexpr MinimumType kMinimum = N;
-  static constexpr Frames kFrames = frames_of(G, N);
+  static constexpr WeightFormat kFormat = kFormats[I];
+  static constexpr Code kCode = kFormat.code;
+  static constexpr int32_t kGroup = kFormat.group;
+  static constexpr ScaleType kScale = kFormat.scale;
+  static constexpr MinimumType kMinimum = kFormat.minimum;
+  static constexpr Frames kFrames = frames_of(kFormat);
+  static constexpr bool kFactors = has_factors(kFormat);
 };
 
+constexpr size_t kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
+
 // Calls `visit` with the Groups of a format of integers.
-template <class Visit>
+template <size_t I = 0, class Visit>
 static inline void visit_groups(WeightFormat format, Visit visit) {
-  using N = MinimumType;
-  if (format.code == Code::i8) return visit(Groups<0, N::none>());
-  switch (format.minimum) {
-    case N::f16:
-      return visit(Groups<32, N::f16>());
-    case N::q8:
-      return visit(Groups<32, N::q8>());
-    case N::zero:
-      return format.group == 32   ? visit(Groups<32, N::zero>())
-             : format.group == 64 ? visit(Groups<64, N::zero>())
-                                  : visit(Groups<128, N::zero>());
-    case N::none:
-      return format.group == 32   ? visit(Groups<32, N::none>())
-             : format.group == 64 ? visit(Groups<64, N::none>())
-                                  : visit(Groups<128, N::none>());
+  if constexpr (I < kFormatCount) {
+    if constexpr (is_quantized(kFormats[I])) {
+      if (format == kFormats[I]) return visit(Groups<I>());
+    }
+    visit_groups<I + 1>(format, visit);
   }
 }
 
 static inline int64_t panel_bytes(WeightFormat format, int64_t k) {
   const int64_t depth = round_up(k, kBlock);
   if (format.group) {
-    return frames_of(format.group, format.minimum).bytes(depth / format.group) + kVectorBytes;
+    return frames_of(format).bytes(depth / format.group) + kVectorBytes;
   }
   if (format.code == Code::i8) return depth / 4 * kInt8WordBytes + 2 * kVectorBytes;
   return depth * kLanes * (format.code == Code::f32 ? 4 : 2);
@@ -126,11 +175,16 @@ static inline RowScale row_scale(float low, float high, bool finite) {
 struct QuantizedRows {
   float* scale;       // [rows]
   float* minus_zero;  // [rows]
-  int32_t* starts;    // room for [rows][depth / 32] words that an instruction set may want
+  int32_t* starts;    // room for [rows][start_words] that an instruction set may want
   float* sums;        // as above; a word of int16 pairs is as large as a float
   int8_t* q;
   int64_t depth;
 };
+
+// Start words of a row: at most one a group, and one for each 32 k.
+static inline int64_t start_words(WeightFormat format, int64_t depth) {
+  return depth / (format.group == 0 || format.group > kBlock ? kBlock : format.group);
+}
 
 // Words of the sums of a row.
 static inline int64_t sum_words(WeightFormat format, int64_t depth) {
@@ -159,7 +213,8 @@ struct ScratchSizes {
 
 static inline ScratchSizes scratch_sizes(const PackedWeight& weight, int32_t rows) {
   const int64_t depth = round_up(weight.k, kBlock);
-  return {depth, round_up(rows * int64_t{4}, 64), round_up(rows * (depth / kBlock) * 4, 64),
+  return {depth, round_up(rows * int64_t{4}, 64),
+          round_up(rows * start_words(weight.format, depth) * 4, 64),
           round_up(rows * sum_words(weight.format, depth) * 4, 64), round_up(rows * depth, 64)};
 }
 

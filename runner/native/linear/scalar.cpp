@@ -67,41 +67,64 @@ int32_t dot(const int8_t* a, const int8_t* b, int64_t count) {
   return sum;
 }
 
-// A frame of a 4-bit panel as numbers, [group][row]; see Frames. `factor` are those of scales and
-// of minima.
+constexpr int32_t kMostGroups = kSuper / 16;  // of a frame
+
+// A frame of a panel as numbers, [group][row]; see Frames. `factor` are those of scales and of
+// minima.
 struct Frame {
   int32_t groups;
   int8_t codes[kLanes][kSuper];  // [row][k]
-  float scale[kSuper / kBlock][kLanes], minimum[kSuper / kBlock][kLanes];
-  int32_t small_scale[kSuper / kBlock][kLanes], small_minimum[kSuper / kBlock][kLanes];
+  float scale[kMostGroups][kLanes], minimum[kMostGroups][kLanes];
+  int32_t small_scale[kMostGroups][kLanes], small_minimum[kMostGroups][kLanes];
   float factor[2][kLanes];
 };
 
-// The code of a row at column k of the blocks at `data`.
+// The code of a row at column k of the group whose codes are at `data`.
 int32_t code_at(WeightFormat format, const uint8_t* data, int32_t k, int32_t row) {
-  const uint8_t pair = data[k / 8 * 64 + row * 4 + k % 4];
-  const int32_t nibble = k % 8 < 4 ? pair & 15 : pair >> 4;
-  return format.code == Code::i4 ? nibble - 8 : nibble;
+  const int32_t bits = code_bits(format.code), step = k / 4, at = row * 4 + k % 4;
+  if (bits == 8) return static_cast<int8_t>(data[step * 64 + at]);
+  const uint8_t pair = data[step / 2 * 64 + at];
+  int32_t field = step % 2 ? pair >> 4 : pair & 15;
+  if (format.code == Code::e2m1) return kE2m1[field];
+  if (format.code == Code::nl4) return kNl4[field];
+  if (bits > 4) {
+    const int32_t plane = data[format.group * 8 + at];
+    field |= (plane >> step * (bits - 4) & ((1 << (bits - 4)) - 1)) << 4;
+  }
+  return field - code_offset(format.code);
+}
+
+// The scale whose exponent is a byte: 2^(byte - 128), infinity for 255.
+float exponent_scale(uint8_t byte) {
+  return 0.5f * bits_float(std::max(uint32_t{byte} << 23, kSmallestExponent));
 }
 
 void read_frame(WeightFormat format, const uint8_t* data, int32_t groups, Frame& frame) {
-  const Frames frames = frames_of(format.group, format.minimum);
+  const Frames frames = frames_of(format);
   frame.groups = groups;
   for (int32_t g = 0; g < groups; ++g) {
     const uint8_t* codes = data + frames.header + g * frames.group_bytes();
-    const uint8_t* tail = codes + frames.codes();
+    const uint8_t* tail = codes + frames.codes;
     for (int32_t r = 0; r < kLanes; ++r) {
       for (int32_t k = 0; k < format.group; ++k) {
         frame.codes[r][g * format.group + k] = static_cast<int8_t>(code_at(format, codes, k, r));
       }
-      if (format.minimum == MinimumType::q8) {
-        frame.small_scale[g][r] = tail[r];
-        frame.small_minimum[g][r] = tail[kLanes + r];
-        frame.factor[0][r] = load_half(data + 2 * r);
-        frame.factor[1][r] = load_half(data + 2 * (kLanes + r));
-        continue;
+      if (has_factors(format)) frame.factor[0][r] = load_half(data + 2 * r);
+      switch (format.scale) {
+        case ScaleType::q8:
+          frame.small_scale[g][r] = tail[r];
+          frame.small_minimum[g][r] = tail[kLanes + r];
+          frame.factor[1][r] = load_half(data + 2 * (kLanes + r));
+          break;
+        case ScaleType::s8:
+          frame.small_scale[g][r] = static_cast<int8_t>(data[(2 + g) * kLanes + r]);
+          break;
+        case ScaleType::e8m0:
+          frame.scale[g][r] = exponent_scale(data[g * kLanes + r]);
+          break;
+        default:
+          frame.scale[g][r] = load_half(tail + 2 * r);
       }
-      frame.scale[g][r] = load_half(tail + 2 * r);
       if (format.minimum == MinimumType::f16) {
         frame.minimum[g][r] = load_half(tail + 2 * (kLanes + r));
       } else if (format.minimum == MinimumType::zero) {
@@ -111,38 +134,32 @@ void read_frame(WeightFormat format, const uint8_t* data, int32_t groups, Frame&
   }
 }
 
-// Adds what a frame gives to the 16 outputs of one row of x. Integers are exact: a dot product with
-// 32 codes is at most 32 * 15 * 128 = 61440, times a scale of at most 255 and eight groups less
-// than 2^27; the sums of x give less than 2^23.
+// Adds what a frame gives to the 16 outputs of one row of x. Integers are exact: a dot product of
+// 32 codes is at most 32 * 127 * 128, times a signed byte and eight groups less than 2^30; of u4
+// and u5 it is at most 32 * 31 * 128, times a byte and eight groups less than 2^28; the sums of x
+// give less than 2^23.
 void add_frame(WeightFormat format, const Frame& frame, const int8_t* x, float* y) {
   const int32_t group = format.group;
-  int32_t sums[kSuper / kBlock] = {};
+  int32_t sums[kMostGroups] = {};
   for (int32_t k = 0; k < frame.groups * group; ++k) sums[k / group] += x[k];
   for (int32_t r = 0; r < kLanes; ++r) {
     int32_t scaled = 0, lifted = 0;
     for (int32_t g = 0; g < frame.groups; ++g) {
-      const int32_t product = dot(frame.codes[r] + g * group, x + g * group, group);
-      const float scale = frame.scale[g][r];
-      switch (format.minimum) {
-        case MinimumType::none:
-          y[r] = std::fma(scale, static_cast<float>(product), y[r]);
-          break;
-        case MinimumType::f16:
-          y[r] = std::fma(scale, static_cast<float>(product), y[r]);
-          y[r] = std::fma(frame.minimum[g][r], static_cast<float>(sums[g]), y[r]);
-          break;
-        case MinimumType::zero:
-          y[r] = std::fma(scale, static_cast<float>(product - frame.small_minimum[g][r] * sums[g]),
-                          y[r]);
-          break;
-        case MinimumType::q8:
-          scaled += frame.small_scale[g][r] * product;
-          lifted += frame.small_minimum[g][r] * sums[g];
-          break;
+      int32_t product = dot(frame.codes[r] + g * group, x + g * group, group);
+      if (has_factors(format)) {
+        scaled += frame.small_scale[g][r] * product;
+        if (format.minimum == MinimumType::q8) lifted += frame.small_minimum[g][r] * sums[g];
+        continue;
+      }
+      if (format.minimum == MinimumType::zero) product -= frame.small_minimum[g][r] * sums[g];
+      y[r] = std::fma(frame.scale[g][r], static_cast<float>(product), y[r]);
+      if (format.minimum == MinimumType::f16) {
+        y[r] = std::fma(frame.minimum[g][r], static_cast<float>(sums[g]), y[r]);
       }
     }
+    if (!has_factors(format)) continue;
+    y[r] = std::fma(frame.factor[0][r], static_cast<float>(scaled), y[r]);
     if (format.minimum == MinimumType::q8) {
-      y[r] = std::fma(frame.factor[0][r], static_cast<float>(scaled), y[r]);
       y[r] = std::fma(-frame.factor[1][r], static_cast<float>(lifted), y[r]);
     }
   }
@@ -150,7 +167,7 @@ void add_frame(WeightFormat format, const Frame& frame, const int8_t* x, float* 
 
 void multiply_groups(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
   const WeightFormat format = args.weight.format;
-  const Frames frames = frames_of(format.group, format.minimum);
+  const Frames frames = frames_of(format);
   const int64_t groups = rows.depth / format.group;
   const uint8_t* data = panel_data(args.weight, panel);
   for (int32_t i = 0; i < args.x.rows; ++i) {
@@ -227,7 +244,7 @@ void multiply(const LinearArgs& args, Worker worker) {
   }
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    if (args.weight.format.code == Code::i8) {
+    if (args.weight.format.group == 0) {
       multiply_int8(args, rows, panel);
     } else {
       multiply_groups(args, rows, panel);
@@ -236,23 +253,36 @@ void multiply(const LinearArgs& args, Worker worker) {
   }
 }
 
-// One row of a 4-bit table. A value is rounded once: products of a scale are exact in float32.
+// One row of a table in groups. A value is rounded once: products of a scale are exact in float32.
 void gather_groups(WeightFormat format, const uint8_t* data, int32_t lane, int32_t k, float* y) {
-  const Frames frames = frames_of(format.group, format.minimum);
+  const Frames frames = frames_of(format);
   for (int32_t g = 0; g < k / format.group; ++g) {
     const uint8_t* header = data + frames.bytes(g / frames.together * frames.together);
     const int32_t inside = g % frames.together;
     const uint8_t* codes = header + frames.header + inside * frames.group_bytes();
-    const uint8_t* tail = codes + frames.codes();
-    float scale = load_half(tail + 2 * lane), minimum = 0.0f;
+    const uint8_t* tail = codes + frames.codes;
+    float scale = 0.0f, minimum = 0.0f;
+    switch (format.scale) {
+      case ScaleType::q8:
+        scale = load_half(header + 2 * lane) * static_cast<float>(tail[lane]);
+        minimum =
+            -load_half(header + 2 * (kLanes + lane)) * static_cast<float>(tail[kLanes + lane]);
+        break;
+      case ScaleType::s8:
+        scale = load_half(header + 2 * lane) *
+                static_cast<float>(static_cast<int8_t>(header[(2 + inside) * kLanes + lane]));
+        break;
+      case ScaleType::e8m0:
+        scale = exponent_scale(header[inside * kLanes + lane]);
+        break;
+      default:
+        scale = load_half(tail + 2 * lane);
+    }
     int32_t zero = 0;
     if (format.minimum == MinimumType::f16) {
       minimum = load_half(tail + 2 * (kLanes + lane));
     } else if (format.minimum == MinimumType::zero) {
       zero = header[inside * kLanes + lane];
-    } else if (format.minimum == MinimumType::q8) {
-      scale = load_half(header + 2 * lane) * static_cast<float>(tail[lane]);
-      minimum = -load_half(header + 2 * (kLanes + lane)) * static_cast<float>(tail[kLanes + lane]);
     }
     const bool lifted = format.minimum == MinimumType::f16 || format.minimum == MinimumType::q8;
     for (int32_t j = 0; j < format.group; ++j) {

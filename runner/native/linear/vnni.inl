@@ -1,4 +1,4 @@
-// int4 and int8 linears with vpdpbusd: panels, tiles of rows, epilogues.
+// Integer linears with vpdpbusd: panels, tiles of rows, epilogues.
 
 namespace edge {
 namespace {
@@ -167,7 +167,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   constexpr int32_t kColumns = is_gated(E) ? kLanes : P * kLanes;
   const WordStarts starts = starts_of(args.weight.format, rows.depth);
   const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
-  const int64_t start_words = starts.span ? rows.depth / starts.span : 0;
+  const int64_t start_count = starts.span ? rows.depth / starts.span : 0;
   const int64_t words = sum_words(args.weight.format, rows.depth);
   const PanelGroup<P> group = panel_group<P, E>(args, panel);
   const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
@@ -195,7 +195,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
         total_tile_of<S, F, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
       }
       in.x += height * rows.depth;
-      in.starts += height * start_words;
+      in.starts += height * start_count;
       in.sums += height * words;
     }
     finish_rows<typename S::Lanes, P, E>(args, rows, group, begin, end, totals, kRowStep,

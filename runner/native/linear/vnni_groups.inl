@@ -1,23 +1,42 @@
-// 4-bit codes in groups: the loop over a panel's groups, and what each format does at their ends.
+// Codes in groups: the loop over a panel's groups, and what each format does at their ends.
 
 namespace edge {
 namespace {
 
-// Adds 32 k of packed nibbles. The two halves of a byte one after the other, so that few registers
+// The unsigned weights of step `s` (four k) of the codes at `w`, of a group or of a block of one.
+template <class F, int s, class Words>
+inline Words unsigned_codes(const uint8_t* w) {
+  constexpr int kBits = code_bits(F::kCode);
+  if constexpr (kBits == 8) {
+    return Words::load(w + 64 * s).plus_128();
+  } else {
+    const Words pairs = Words::load(w + s / 2 * 64);
+    const Words low = s % 2 ? pairs.high_nibbles() : pairs.low_nibbles();
+    if constexpr (has_levels(F::kCode)) {
+      static constexpr LevelTable kTable = unsigned_levels(F::kCode);
+      return low.levels(kTable.bytes);
+    } else if constexpr (kBits > 4) {
+      constexpr int kHigh = kBits - 4, kMask = ((1 << kHigh) - 1) << 4;
+      return low | Words::load(w + F::kGroup * 8).template field<4 - kHigh * s, kMask>();
+    } else {
+      return low;
+    }
+  }
+}
+
+// Adds the steps from `s` to `End` of the codes at `w`, one after the other, so that few registers
 // hold weights.
-template <class S, int M, int P>
-inline void add_nibbles(const uint8_t* w, int64_t panel_stride, const int8_t* x,
-                        Sums<S, M, P>& sums) {
-  using Words = typename S::Words;
+template <class F, int s, int End, class S, int M, int P>
+__attribute__((always_inline)) inline void add_steps(const uint8_t* w, int64_t panel_stride,
+                                                     const int8_t* x, Sums<S, M, P>& sums) {
+  if constexpr (s < End) {
+    typename S::Words part[P];
 #pragma GCC unroll 4
-  for (int c = 0; c < kBlock / 8; ++c) {
-    Words part[P];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).low_nibbles();
-    sums.add(2 * c, part, x + 2 * c * M * 4);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) part[p] = Words::load(w + p * panel_stride + 64 * c).high_nibbles();
-    sums.add(2 * c + 1, part, x + (2 * c + 1) * M * 4);
+    for (int p = 0; p < P; ++p) {
+      part[p] = unsigned_codes<F, s, typename S::Words>(w + p * panel_stride);
+    }
+    sums.add(s, part, x + s * M * 4);
+    add_steps<F, s + 1, End>(w, panel_stride, x, sums);
   }
 }
 
@@ -64,23 +83,28 @@ inline const Half* halves(const uint8_t* data) { return reinterpret_cast<const H
 
 // What a format does with the sums of a group and at the end of a frame. `in` stands at the group's
 // tail, or behind the frame's last group; `frame` is its header.
-template <class S, class F, int M, int P, MinimumType N = F::kMinimum>
+template <class S, class F, int M, int P, bool kFactors = F::kFactors, MinimumType N = F::kMinimum>
 struct Ends;
 
 template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, MinimumType::none> {
-  static constexpr bool kStarts = true;
+struct Ends<S, F, M, P, false, MinimumType::none> {
   Totals<S, M, P> totals;
 
   void open(float* memory, int32_t*) {
     totals.memory = memory;
     totals.fill(S::Lanes::broadcast(0.0f));
   }
-  void group(const VnniOperands& in, const uint8_t*, int, const Sums<S, M, P>& sums) {
+  void group(const VnniOperands& in, const uint8_t* frame, int g, const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const V scales = V::load(halves(in.w + p * in.panel_stride));
+      V scales;
+      if constexpr (F::kScale == ScaleType::e8m0) {
+        const uint8_t* bytes = frame + p * in.panel_stride + g * kLanes;
+        scales = V::broadcast(0.5f) * S::Words::widen(bytes).exponents();
+      } else {
+        scales = V::load(halves(in.w + p * in.panel_stride));
+      }
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         totals.set(m, p, fma(scales, sums.lanes(m, p), totals.get(m, p)));
@@ -91,9 +115,7 @@ struct Ends<S, F, M, P, MinimumType::none> {
 };
 
 template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, MinimumType::f16> : Ends<S, F, M, P, MinimumType::none> {
-  static constexpr bool kStarts = false;
-
+struct Ends<S, F, M, P, false, MinimumType::f16> : Ends<S, F, M, P, false, MinimumType::none> {
   void group(VnniOperands& in, const uint8_t*, int, const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
@@ -112,9 +134,7 @@ struct Ends<S, F, M, P, MinimumType::f16> : Ends<S, F, M, P, MinimumType::none> 
 
 // All but the last operation is on integers below 2^24, which floats hold exactly.
 template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, MinimumType::zero> : Ends<S, F, M, P, MinimumType::none> {
-  static constexpr bool kStarts = false;
-
+struct Ends<S, F, M, P, false, MinimumType::zero> : Ends<S, F, M, P, false, MinimumType::none> {
   void group(VnniOperands& in, const uint8_t* frame, int g, const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
@@ -134,11 +154,11 @@ struct Ends<S, F, M, P, MinimumType::zero> : Ends<S, F, M, P, MinimumType::none>
 
 // Byte scales and minima: integers up to the end of a frame (scalar.cpp says why they fit).
 // vpdpwssd adds the sums of x over two groups times their minima, at most 2 * 255 * 2^12.
-template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, MinimumType::q8> {
+template <class S, class F, int M, int P, MinimumType N>
+struct Ends<S, F, M, P, true, N> {
   using V = typename S::Lanes;
   using Words = typename S::Words;
-  static constexpr bool kStarts = false;
+  static constexpr bool kLifted = N == MinimumType::q8;
   static constexpr int kPairs = F::kFrames.together / 2;
   float* totals;
   Tile<Words, int32_t, M, P, (M * P <= S::kTotals)> scaled;
@@ -149,10 +169,13 @@ struct Ends<S, F, M, P, MinimumType::q8> {
     scaled.memory = integers;
     scaled.fill(Words::broadcast(0));
   }
-  void group(const VnniOperands& in, const uint8_t*, int, const Sums<S, M, P>& sums) {
+  void group(const VnniOperands& in, const uint8_t* frame, int g, const Sums<S, M, P>& sums) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const Words scales = Words::widen(in.w + p * in.panel_stride);
+      const uint8_t* signed_scales = frame + p * in.panel_stride + (2 + g) * kLanes;
+      const Words scales = F::kScale == ScaleType::s8
+                               ? Words::widen(reinterpret_cast<const int8_t*>(signed_scales))
+                               : Words::widen(in.w + p * in.panel_stride);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         Words total = scaled.get(m, p);
@@ -162,32 +185,39 @@ struct Ends<S, F, M, P, MinimumType::q8> {
     }
   }
   void frame(VnniOperands& in, const uint8_t* frame) {
-    constexpr int kTail = F::kFrames.header + F::kFrames.codes();
+    constexpr int kTail = F::kFrames.header + F::kFrames.codes;
     constexpr int kStep = 2 * F::kFrames.group_bytes();
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const uint8_t* panel = frame + p * in.panel_stride;
-      Words minima[kPairs];
-#pragma GCC unroll 4
-      for (int j = 0; j < kPairs; ++j) {
-        const uint8_t *even = panel + kTail + j * kStep, *odd = even + kStep / 2;
-        minima[j] = Words::widen(even + kLanes) | Words::widen(odd + kLanes).upper();
-      }
-      const V factors = V::load(halves(panel)), minimum_factors = -V::load(halves(panel) + kLanes);
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        Words lifted = Words::broadcast(0);
+      const V factors = V::load(halves(panel));
+      Words minima[kLifted ? kPairs : 1];
+      V minimum_factors;
+      if constexpr (kLifted) {
 #pragma GCC unroll 4
         for (int j = 0; j < kPairs; ++j) {
-          lifted.add_pairs(Words::repeat(in.sums + j * M + m), minima[j]);
+          const uint8_t *even = panel + kTail + j * kStep, *odd = even + kStep / 2;
+          minima[j] = Words::widen(even + kLanes) | Words::widen(odd + kLanes).upper();
         }
+        minimum_factors = -V::load(halves(panel) + kLanes);
+      }
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
         float* to = totals + (m * P + p) * kLanes;
-        const V y = fma(factors, scaled.get(m, p).lanes(), V::load(to));
-        fma(minimum_factors, lifted.lanes(), y).store(to);
+        V y = fma(factors, scaled.get(m, p).lanes(), V::load(to));
+        if constexpr (kLifted) {
+          Words lifted = Words::broadcast(0);
+#pragma GCC unroll 4
+          for (int j = 0; j < kPairs; ++j) {
+            lifted.add_pairs(Words::repeat(in.sums + j * M + m), minima[j]);
+          }
+          y = fma(minimum_factors, lifted.lanes(), y);
+        }
+        y.store(to);
       }
     }
     scaled.fill(Words::broadcast(0));
-    in.sums += kPairs * M;
+    if (kLifted) in.sums += kPairs * M;
   }
 };
 
@@ -196,29 +226,34 @@ template <class S, class F, int M, int P>
 EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
   constexpr int kBytes = F::kFrames.group_bytes();
   constexpr Frames kFrames = F::kFrames;
+  constexpr int kSteps = std::min(F::kGroup, kBlock) / 4;  // of a block
+  constexpr int kBlocks = F::kGroup / 4 / kSteps;
+  constexpr bool kStarts = code_offset(F::kCode) > 0;
   // Beside `ends`: in it, what points to it would keep all of it out of registers.
-  alignas(64) int32_t integers[F::kMinimum == MinimumType::q8 ? M * P * kLanes : 1];
+  alignas(64) int32_t integers[F::kFactors ? M * P * kLanes : 1];
   Ends<S, F, M, P> ends;
   ends.open(totals, integers);
   for (int64_t left = in.depth / F::kGroup; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
-    if constexpr (P == 1 && kFrames.header > 0) fetch_ahead<M>(frame);
+    if constexpr (P == 1) {
+      for (int line = 0; line < kFrames.header; line += 64) fetch_ahead<M>(frame + line);
+    }
     in.w += kFrames.header;
     const int groups = static_cast<int>(std::min<int64_t>(left, kFrames.together));
 #pragma GCC unroll 1
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
       Sums<S, M, P> sums;
-      sums.template start<Ends<S, F, M, P>::kStarts>(in.starts);
+      sums.template start<kStarts>(in.starts);
       if constexpr (P == 1) {
 #pragma GCC unroll 20
         for (int line = 0; line < kBytes; line += 64) fetch_ahead<M>(in.w + line);
       }
 #pragma GCC unroll 1
-      for (int block = 0; block < F::kGroup / kBlock; ++block) {
-        add_nibbles<S, M, P>(in.w + block * kInt4BlockBytes, in.panel_stride,
-                             in.x + block * kBlock * M, sums);
+      for (int block = 0; block < kBlocks; ++block) {
+        add_steps<F, 0, kSteps>(in.w + block * (kFrames.codes / kBlocks), in.panel_stride,
+                                in.x + block * kSteps * 4 * M, sums);
       }
-      in.w += kFrames.codes();
+      in.w += kFrames.codes;
       ends.group(in, frame, g, sums);
       in.w += kFrames.tail;
       in.x += F::kGroup * M;
@@ -226,7 +261,7 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
     }
     ends.frame(in, frame);
   }
-  if constexpr (F::kMinimum != MinimumType::q8) ends.totals.store();
+  if constexpr (!F::kFactors) ends.totals.store();
 }
 
 }  // namespace

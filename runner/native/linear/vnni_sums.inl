@@ -1,15 +1,17 @@
-// int4 and int8 weights with vpdpbusd: four unsigned bytes of weight times four consecutive k of x,
-// added to an int32. It wraps, so a sum is exact if it fits itself, whatever it passes on the way.
-// One 32-bit lane is one output row. Weights become unsigned as q + 8 or q + 128, and each sum
-// starts from that offset times -sum(x).
+// Integer weights with vpdpbusd: four unsigned bytes of weight times four consecutive k of x, added
+// to an int32. It wraps, so a sum is exact if it fits itself, whatever it passes on the way. One
+// 32-bit lane is one output row. Weights become unsigned by code_offset, and each sum starts from
+// that offset times -sum(x).
 //
 // `S` is the instruction set:
 //   Lanes         16 floats
-//   Words         16 int32: load(data), broadcast(int32), repeat(word in memory), widen(16 uint8),
-//                 store(data), +, |, lanes() as floats; 64 bytes: low_nibbles(), high_nibbles(),
-//                 plus_128(); upper(): the lower half of each word moved up; add_scaled(a, b),
-//                 which adds the products of int32, add_pairs(a, b), of int16, two a word, and
-//                 add(weights, x), of unsigned weights with the four k at x
+//   Words         16 int32: load(data), broadcast(int32), repeat(word in memory), widen(16 uint8)
+//                 or (16 int8), store(data), +, |, lanes() as floats, exponents(): the floats whose
+//                 exponents they are; 64 bytes: low_nibbles(), high_nibbles(), plus_128(),
+//                 levels(table of 16); field<Left, Mask>(): bits of each byte, moved up by Left (or
+//                 down, if it is negative); upper(): the lower half of each word moved up;
+//                 add_scaled(a, b), which adds the products of int32, add_pairs(a, b), of int16,
+//                 two a word, and add(weights, x), of unsigned weights with the four k at x
 //   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
 //                 memory as one stream
 //   kTileRows, kTilePanels   a tile when there are more rows
@@ -21,7 +23,7 @@
 namespace edge {
 namespace {
 
-// Sums start over with each group of 4-bit codes, and once a row for int8.
+// Sums start over with each group, and once a row for int8 without groups.
 struct WordStarts {
   int64_t span;  // 0: they start from 0
   int32_t offset;
@@ -40,9 +42,8 @@ struct WordStarts {
 };
 
 inline WordStarts starts_of(WeightFormat format, int64_t depth) {
-  if (format.code == Code::i8) return {depth, 128};
-  if (format.code == Code::i4) return {format.group, 8};
-  return {0, 0};
+  const int32_t offset = code_offset(format.code);
+  return {offset == 0 ? 0 : format.group == 0 ? depth : format.group, offset};
 }
 
 // Where a tile kernel reads: weights of its first panel; `x`, `starts` and `sums` of the tile.

@@ -13,11 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
-from edge_llm.program.formats import SUPER, WeightFormat
+from edge_llm.program.formats import LEVELS, SUPER, Code, WeightFormat
 
-_CODES = {"i4": (np.int8, -8, 7), "u4": (np.uint8, 0, 15), "i8": (np.int8, -127, 127)}
-_SCALES = {"f32": np.float32, "f16": np.float16, "q8": np.uint8}
+CODE_RANGES: dict[Code, tuple[Any, int, int]] = {
+    "i8": (np.int8, -127, 127),
+    "i4": (np.int8, -8, 7),
+    "u4": (np.uint8, 0, 15),
+    "e2m1": (np.int8, min(LEVELS["e2m1"]), max(LEVELS["e2m1"])),
+    "nl4": (np.int8, min(LEVELS["nl4"]), max(LEVELS["nl4"])),
+    "i5": (np.int8, -16, 15),
+    "u5": (np.uint8, 0, 31),
+    "i6": (np.int8, -32, 31),
+}
+_SCALES = {
+    "f32": np.float32,
+    "f16": np.float16,
+    "q8": np.uint8,
+    "e8m0": np.uint8,
+    "s8": np.int8,
+}
 _MINIMA = {"none": None, "f16": np.float16, "q8": np.uint8, "zero": np.uint8}
+_LARGEST_EXPONENT = 252  # of e8m0: 12 * 2 ** (252 - 128) is finite in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +42,11 @@ class Integers:
 
     Attributes:
         format: an integer format; `program.formats` says what its numbers stand for.
-        codes: [N, K], uint8 for ``u4``, else int8.
-        scale: [N, G] in the format's own type: float32, float16, or uint8 for ``q8``.
+        codes: [N, K], uint8 for ``u4`` and ``u5``, else int8; of formats with LEVELS the levels.
+        scale: [N, G] in the format's own type: float32, float16, int8 for ``s8``, uint8 for
+            ``q8`` and ``e8m0``.
         minimum: [N, G] float16, or uint8 for ``q8`` and ``zero``; None where the format has none.
-        factor: of ``q8`` scales, float16 [N, K / SUPER]; else None.
+        factor: of ``q8`` and ``s8`` scales, float16 [N, K / SUPER]; else None.
         minimum_factor: of ``q8`` minima, float16 [N, K / SUPER]; else None.
 
     Raises:
@@ -47,7 +64,7 @@ class Integers:
         form = self.format
         if form.is_float:
             raise ExportError(f"got integers in {form}, expected an integer format")
-        dtype, low, high = _CODES[form.code]
+        dtype, low, high = CODE_RANGES[form.code]
         n, k = self.codes.shape if self.codes.ndim == 2 else (0, 0)
         if self.codes.dtype != dtype or n < 1 or k < 1:
             raise ExportError(
@@ -59,14 +76,21 @@ class Integers:
                 f"codes of {form.code} span [{self.codes.min()}, {self.codes.max()}], "
                 f"expected [{low}, {high}]"
             )
-        of_super = form.scale == "q8"
-        if k % (SUPER if of_super else form.group or k):
+        if form.code in LEVELS and not _are_levels(self.codes, form.code):
+            raise ExportError(f"codes of {form.code} have values that are none of its levels")
+        if k % form.columns:
             raise ExportError(f"{form.name} needs columns in groups, got {k}")
         groups, supers = (n, k // (form.group or k)), (n, k // SUPER)
         _check("scale", self.scale, _SCALES[form.scale], groups)
         _check("minimum", self.minimum, _MINIMA[form.minimum], groups)
-        _check("factor", self.factor, np.float16 if of_super else None, supers)
-        _check("minimum_factor", self.minimum_factor, np.float16 if of_super else None, supers)
+        _check("factor", self.factor, np.float16 if form.has_factors else None, supers)
+        lifted = np.float16 if form.minimum == "q8" else None
+        _check("minimum_factor", self.minimum_factor, lifted, supers)
+        if form.scale == "e8m0" and self.scale.max() > _LARGEST_EXPONENT:
+            raise ExportError(
+                f"scale has exponents up to {self.scale.max()}, expected at most "
+                f"{_LARGEST_EXPONENT}: weights beyond are not finite"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,7 +119,7 @@ class Integers:
         rounds.
         """
         n, k = self.shape
-        scale = self._float(self.scale, self.factor)
+        scale = self._scales()
         groups = self.codes.astype(np.float32).reshape(n, scale.shape[1], -1)
         if self.format.minimum == "zero":
             groups -= self._float(self.minimum, None)[:, :, None]
@@ -111,9 +135,12 @@ class Integers:
 
         The sums are made in float64, which holds every term exactly, and rounded once. It is what
         the zero point of an activation multiplies.
+
+        Raises:
+            ExportError: a sum that float32 cannot hold.
         """
         n, k = self.shape
-        scale = self._float(self.scale, self.factor).astype(np.float64)
+        scale = self._scales().astype(np.float64)
         count = k // scale.shape[1]
         sums = self.codes.reshape(n, -1, count).sum(axis=2, dtype=np.int64)
         if self.format.minimum == "zero":
@@ -124,7 +151,17 @@ class Integers:
         elif self.format.minimum == "q8":
             minima = self._float(self.minimum, self.minimum_factor).astype(np.float64)
             totals -= minima.sum(axis=1) * count
-        return totals.astype(np.float32)
+        with np.errstate(over="ignore"):
+            rounded = totals.astype(np.float32)
+        if not np.isfinite(rounded).all():
+            raise ExportError("the sum of a row's weights is not finite in float32")
+        return rounded
+
+    def _scales(self) -> NDArray[np.float32]:
+        """Return what each group's codes are multiplied with, [N, G] float32, which is exact."""
+        if self.format.scale == "e8m0":
+            return np.ldexp(np.float32(1.0), self.scale.astype(np.int32) - 128)
+        return self._float(self.scale, self.factor)
 
     def _float(self, values: Any, factor: Any) -> NDArray[np.float32]:
         """Return values [N, G] in float32, times those of their super-group."""
@@ -134,6 +171,12 @@ class Integers:
         return wide
 
 
+def _are_levels(codes: NDArray[Any], code: Code) -> bool:
+    known = np.zeros(256, bool)
+    known[np.array(LEVELS[code], np.int8).view(np.uint8)] = True
+    return bool(known[codes.view(np.uint8)].all())
+
+
 def _check(name: str, array: Any, dtype: Any, shape: tuple[int, int]) -> None:
     if dtype is None and array is None:
         return
@@ -141,5 +184,5 @@ def _check(name: str, array: Any, dtype: Any, shape: tuple[int, int]) -> None:
         got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
         expected = "nothing" if dtype is None else f"{np.dtype(dtype)} {list(shape)}"
         raise ExportError(f"{name} is {got}, expected {expected}")
-    if dtype != np.uint8 and not np.isfinite(array).all():
+    if np.issubdtype(dtype, np.floating) and not np.isfinite(array).all():
         raise ExportError(f"{name} has values that are not finite")

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, ExportError, ProgramError
-from edge_llm.program.formats import WeightFormat
+from edge_llm.program.formats import LEVELS, WeightFormat
 from edge_llm.program.integers import Integers
 from edge_llm.program.panels import (
     BLOCK,
     MAX_I8_K,
     PANEL,
+    PLANES,
     packed_bytes,
     panel_count,
     panel_dtype,
@@ -100,57 +101,135 @@ def dequantize(data: Bytes, format_: WeightFormat, n: int, k: int) -> NDArray[np
     return unpack_integers(data, format_, n, k).dequantize()
 
 
+# What is added to codes below 0, so that they count from 0.
+_OFFSETS = {"i4": 8, "i5": 16, "i6": 32}
+
+
 def _pack_groups(weight: Integers, panels: NDArray[np.void]) -> None:
     form = weight.format
-    signed = form.code == "i4"  # padded rows are the code 0, too
-    nibbles = _padded_rows(weight.codes).view(np.uint8) + np.uint8(8 if signed else 0)
-    pairs = nibbles.reshape(-1, 2, 4)  # (.., low or high nibble, i)
-    words = (pairs[:, 0] | (pairs[:, 1] << np.uint8(4))).view(np.uint32)
-    # (panel, row half, row, group, block, c) -> (panel, group, block, c, row half, row)
-    split = words.reshape(len(panels), 2, PANEL // 2, -1, form.group // BLOCK, 4)
-    words = split.transpose(0, 3, 4, 5, 1, 2)
+    words, planes = _to_words(_fields(weight), form)
     scales, minima = _to_lanes(weight.scale), _to_lanes(weight.minimum)
     for groups, frames in _frames(panels):
         shape = frames["groups"].shape
+        names = _names(frames["groups"])
         frames["groups"]["words"] = words[:, groups].reshape(*shape, *words.shape[2:])
-        frames["groups"]["scales"] = scales[:, groups].reshape(*shape, PANEL)
+        if "planes" in names:
+            frames["groups"]["planes"] = planes[:, groups].reshape(*shape, *planes.shape[2:])
+        if "scales" in names:
+            frames["groups"]["scales"] = scales[:, groups].reshape(*shape, PANEL)
+        else:
+            frames["scales"][:, :, : shape[2]] = scales[:, groups].reshape(*shape, PANEL)
         if form.minimum == "zero":
             frames["zeros"][:, :, : shape[2]] = minima[:, groups].reshape(*shape, PANEL)
         elif form.minimum != "none":
             frames["groups"]["minima"] = minima[:, groups].reshape(*shape, PANEL)
-    if form.scale == "q8":
+    if form.has_factors:
         panels["frames"]["factors"] = _to_lanes(weight.factor)
+    if form.minimum == "q8":
         panels["frames"]["minimum_factors"] = _to_lanes(weight.minimum_factor)
 
 
-def _unpack_groups(panels: NDArray[np.void], form: WeightFormat, n: int, k: int) -> Integers:
-    def collected(values: list[NDArray[Any]]) -> NDArray[Any]:
-        """Return [N, groups] from parts [panels, frames, groups of a frame, lanes]."""
-        parts = [part.reshape(len(panels), -1, PANEL) for part in values]
-        whole = np.concatenate(parts, axis=1).transpose(0, 2, 1)
-        return np.ascontiguousarray(whole.reshape(len(panels) * PANEL, -1)[:n])
+def _fields(weight: Integers) -> NDArray[np.uint8]:
+    """Return the codes as they are stored, with rows up to whole panels, [N', K] uint8. Padded rows
+    are the code 0, where there is one: their scales are 0."""
+    form, codes = weight.format, _padded_rows(weight.codes).view(np.uint8)
+    if form.code in LEVELS:
+        field = np.zeros(256, np.uint8)
+        levels = np.array(LEVELS[form.code], np.int8).view(np.uint8)
+        field[levels[::-1]] = np.arange(len(levels), dtype=np.uint8)[::-1]  # of two, the first
+        return field[codes]
+    return codes + np.uint8(_OFFSETS.get(form.code, 0))
 
+
+def _codes(fields: NDArray[np.uint8], form: WeightFormat) -> NDArray[Any]:
+    """Return the codes that are stored as ``fields``."""
+    if form.code in LEVELS:
+        return np.array(LEVELS[form.code], np.int8)[fields]
+    if form.code in ("u4", "u5"):
+        return fields
+    return fields.view(np.int8) - np.int8(_OFFSETS.get(form.code, 0))
+
+
+def _to_words(
+    fields: NDArray[np.uint8], form: WeightFormat
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return [panels, groups, words of a row, lanes]: of fields [N', K] the low four bits (all
+    eight of eight), and the bits above."""
+    n, k = fields.shape
+
+    def lanes(packed: NDArray[np.uint8]) -> NDArray[np.uint32]:
+        split = packed.reshape(n, -1).view(np.uint32)
+        return split.reshape(n // PANEL, PANEL, k // form.group, -1).transpose(0, 2, 3, 1)
+
+    if form.bits == 8:
+        return lanes(fields), np.empty(0, np.uint32)
+    pairs = (fields & np.uint8(15)).reshape(-1, 2, 4)  # (.., low or high nibble, i)
+    words = lanes(pairs[:, 0] | (pairs[:, 1] << np.uint8(4)))
+    if form.bits == 4:
+        return words, np.empty(0, np.uint32)
+    steps = (fields >> np.uint8(4)).reshape(-1, PLANES[form.bits] // 4, 4)
+    shifts = np.arange(steps.shape[1], dtype=np.uint8) * np.uint8(form.bits - 4)
+    return words, lanes(np.bitwise_or.reduce(steps << shifts[:, None], axis=1))
+
+
+def _from_words(
+    words: NDArray[np.uint32], planes: NDArray[np.uint32] | None, form: WeightFormat
+) -> NDArray[np.uint8]:
+    """Return the fields [N', K] of what `_to_words` makes."""
+
+    def rows(lanes: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        ordered = np.ascontiguousarray(lanes.transpose(0, 3, 1, 2))
+        return ordered.reshape(lanes.shape[0] * PANEL, -1).view(np.uint8)
+
+    packed = rows(words)
+    n = len(packed)
+    if form.bits == 8:
+        return packed
+    packed = packed.reshape(-1, 1, 4)
+    low: NDArray[np.uint8] = np.concatenate(
+        (packed & np.uint8(15), packed >> np.uint8(4)), axis=1
+    ).reshape(n, -1)
+    if planes is None:
+        return low
+    bits = form.bits - 4
+    shifts = np.arange(PLANES[form.bits] // 4, dtype=np.uint8) * np.uint8(bits)
+    high: NDArray[np.uint8] = (rows(planes).reshape(-1, 1, 4) >> shifts[:, None]) & np.uint8(
+        2**bits - 1
+    )
+    return low | (high.reshape(n, -1) << np.uint8(4))
+
+
+def _unpack_groups(panels: NDArray[np.void], form: WeightFormat, n: int, k: int) -> Integers:
     parts = [frames for _, frames in _frames(panels)]
-    words = [part["groups"]["words"] for part in parts]
-    shape = words[0].shape[3:]
-    joined = np.concatenate([part.reshape(len(panels), -1, *shape) for part in words], axis=1)
-    rows = np.ascontiguousarray(joined.transpose(0, 4, 5, 1, 2, 3))
-    packed = rows.view(np.uint8).reshape(-1, 1, 4)
-    pairs = np.concatenate((packed & np.uint8(15), packed >> np.uint8(4)), axis=1)
-    codes: NDArray[Any] = pairs.reshape(-1, k)[:n]
-    if form.code == "i4":
-        codes = codes.view(np.int8) - np.int8(8)
-    scale = collected([part["groups"]["scales"] for part in parts])
-    if form.minimum == "none":
-        return Integers(form, codes, scale)
-    if form.minimum == "zero":
-        zeros = collected([part["zeros"][:, :, : part["groups"].shape[2]] for part in parts])
-        return Integers(form, codes, scale, zeros)
-    minima = collected([part["groups"]["minima"] for part in parts])
-    if form.scale != "q8":
-        return Integers(form, codes, scale, minima)
-    factors = (collected([panels["frames"][name]]) for name in ("factors", "minimum_factors"))
-    return Integers(form, codes, scale, minima, *factors)
+
+    def joined(name: str) -> NDArray[Any]:
+        """Return a field of groups, of their tails or of the headers, [panels, groups, ..]."""
+        found = [
+            part["groups"][name]
+            if name in _names(part["groups"])
+            else part[name][:, :, : part["groups"].shape[2]]
+            for part in parts
+        ]
+        return np.concatenate([part.reshape(len(panels), -1, *part.shape[3:]) for part in found], 1)
+
+    def numbers(name: str) -> NDArray[Any]:
+        return _from_lanes(joined(name), n)
+
+    planes = joined("planes") if form.bits in PLANES else None
+    codes = _codes(_from_words(joined("words"), planes, form)[:n], form)
+    scale = numbers("scales")
+    names = {"none": None, "zero": "zeros", "f16": "minima", "q8": "minima"}
+    name = names[form.minimum]
+    minimum = None if name is None else numbers(name)
+    factor = _from_lanes(panels["frames"]["factors"], n) if form.has_factors else None
+    if form.minimum != "q8":
+        return Integers(form, codes, scale, minimum, factor)
+    minimum_factor = _from_lanes(panels["frames"]["minimum_factors"], n)
+    return Integers(form, codes, scale, minimum, factor, minimum_factor)
+
+
+def _names(fields: NDArray[np.void]) -> tuple[str, ...]:
+    return fields.dtype.names or ()
 
 
 def _frames(panels: NDArray[np.void]) -> Iterator[tuple[slice, NDArray[np.void]]]:
@@ -170,6 +249,12 @@ def _to_lanes(array: NDArray[Any] | None) -> NDArray[Any]:
     if array is None:
         return np.empty(0)
     return _padded_rows(array).reshape(-1, PANEL, array.shape[1]).transpose(0, 2, 1)
+
+
+def _from_lanes(lanes: NDArray[Any], n: int) -> NDArray[Any]:
+    """Return [n, groups] of what `_to_lanes` makes."""
+    whole = lanes.transpose(0, 2, 1).reshape(len(lanes) * PANEL, -1)
+    return np.ascontiguousarray(whole[:n])
 
 
 def _view(data: Bytes, format_: WeightFormat, n: int, k: int) -> NDArray[np.void]:

@@ -3,25 +3,37 @@
 A panel format lays out a matrix ``[N, K]`` with N padded to 16 and K padded to 32. Panels are
 contiguous; every field starts 32-byte aligned.
 
-``i4``, ``u4``
-    Groups along K, each ``group / 32`` blocks of 256 bytes and then a tail; after the groups, 16
-    float32 row constants. A block holds 32 k in eight vectors of 32 bytes: for ``c = 0..3`` rows
-    0-7, then rows 8-15. Byte ``4r + i`` of the vector for c holds the code of row r at
-    ``k0 + 8c + i`` in its low and that at ``k0 + 8c + 4 + i`` in its high nibble; ``i4`` stores the
-    code plus 8. What else there is, as vectors of the 16 rows:
+Grouped formats
+    Groups along K, each the group's codes and then a tail; after the groups, 16 float32 row
+    constants. Codes are numbered from the lowest up: ``q + 8`` for ``i4``, ``q + 16`` for ``i5``,
+    ``q + 32`` for ``i6``, the place among LEVELS, or what they are.
 
-    ==================  ================================  ==========================
-    scale, minimum      header of a frame of groups       tail of a group
-    ==================  ================================  ==========================
-    ``f16``, none       (a frame is one group)            fp16 scales
-    ``f16``, ``f16``    (a frame is one group)            fp16 scales, fp16 minima
-    ``f16``, ``zero``   zeros of two groups, uint8        fp16 scales
-    ``q8``, ``q8``      fp16 factors of scales, minima;   uint8 scales, uint8 minima
+    The low four bits of all codes come first: for each 8 k a vector of 64 bytes, whose byte
+    ``4r + i`` holds that of row r at ``k0 + i`` in its low and that at ``k0 + 4 + i`` in its high
+    nibble. Behind them, of ``i5`` and ``u5``, one vector: byte ``4r + i`` has the fifth bit of the
+    code at ``k0 + 4s + i`` as its bit s. Of ``i6`` (groups of 16) one vector, whose byte ``4r + i``
+    has the upper two bits of the code at ``k0 + 4s + i`` as its bits 2s and 2s + 1. ``i8`` has
+    whole bytes, for each four k ``[16 rows][4 k]``.
+
+    What else there is, as vectors of the 16 rows:
+
+    ==================  ==================================  ==========================
+    scale, minimum      header of a frame of groups         tail of a group
+    ==================  ==================================  ==========================
+    ``f16``, none       (a frame is one group)              fp16 scales
+    ``f16``, ``f16``    (a frame is one group)              fp16 scales, fp16 minima
+    ``f16``, ``zero``   zeros of two groups, uint8          fp16 scales
+    ``e8m0``, none      scales of two groups, uint8
+    ``q8``, ``q8``      fp16 factors of scales, minima;     uint8 scales, uint8 minima
                         a frame is 256 columns
-    ==================  ================================  ==========================
+    ``s8``, none        fp16 factors of scales; int8
+                        scales of the frame's groups; a
+                        frame is 256 columns
+    ==================  ==================================  ==========================
 
-    With ``zero`` and an odd number of groups the last frame has one group.
-``i8``
+    Where a frame has two groups and their number is odd, the last frame has one group, and room
+    for two in its header.
+``i8`` without groups
     For each four k, 64 bytes ``[16 rows][4 k]``; then 16 float32 scales; then 16 float32 row
     constants.
 ``f32 | f16 | bf16``
@@ -43,6 +55,9 @@ from edge_llm.program.formats import SUPER, WeightFormat
 
 PANEL = 16  # output rows of a panel: the 16 float lanes of every kernel
 BLOCK = 32  # k of a block
+
+# Bits of a code -> k whose bits above the fourth share a word of a row.
+PLANES = {5: 32, 6: 16}
 
 # The largest K for which an int8 dot product, at most 127 * 128 a term, fits 32 bits.
 MAX_I8_K = (2**31 - 1) // (127 * 128)
@@ -90,27 +105,33 @@ def panel_dtype(format_: WeightFormat, n: int, k: int) -> np.dtype[np.void]:
 
 
 def _grouped(format_: WeightFormat, k: int) -> np.dtype[np.void]:
-    divisor = SUPER if format_.scale == "q8" else format_.group
-    if k % divisor:
+    if k % format_.columns:
         raise ProgramError(
-            f"weight format {format_.name!r} needs K divisible by {divisor}, got {k}"
+            f"weight format {format_.name!r} needs K divisible by {format_.columns}, got {k}"
         )
-    small = "u1" if format_.scale == "q8" else "<f2"
-    group: list[Any] = [
-        ("words", np.uint32, (format_.group // BLOCK, 4, 2, PANEL // 2)),
-        ("scales", small, (PANEL,)),
-    ]
-    if format_.minimum in ("f16", "q8"):
-        group.append(("minima", small, (PANEL,)))
+    size, scale, minimum = format_.group, format_.scale, format_.minimum
+    group: list[Any] = [("words", np.uint32, (size // (4 if format_.bits == 8 else 8), PANEL))]
+    if format_.bits in PLANES:
+        group.append(("planes", np.uint32, (size // PLANES[format_.bits], PANEL)))
     header: list[Any] = []
     together = 1
-    if format_.minimum == "q8":
-        together = SUPER // format_.group
-        header = [("factors", "<f2", (PANEL,)), ("minimum_factors", "<f2", (PANEL,))]
-    elif format_.minimum == "zero":
+    if scale in ("f16", "q8"):
+        small = "u1" if scale == "q8" else "<f2"
+        group.append(("scales", small, (PANEL,)))
+        if minimum in ("f16", "q8"):
+            group.append(("minima", small, (PANEL,)))
+    if format_.has_factors:
+        together = SUPER // size
+        header.append(("factors", "<f2", (PANEL,)))
+        if minimum == "q8":
+            header.append(("minimum_factors", "<f2", (PANEL,)))
+    elif minimum == "zero" or scale == "e8m0":
         together = 2
-        header = [("zeros", "u1", (together, PANEL))]
-    frames, rest = divmod(k // format_.group, together)
+    if minimum == "zero":
+        header.append(("zeros", "u1", (together, PANEL)))
+    if scale in ("e8m0", "s8"):
+        header.append(("scales", "u1" if scale == "e8m0" else "i1", (together, PANEL)))
+    frames, rest = divmod(k // size, together)
     whole = np.dtype([*header, ("groups", group, (together,))])
     part = np.dtype([*header, ("groups", group, (rest,))])
     return np.dtype([("frames", whole, (frames,)), ("last", part, (min(rest, 1),)), _ROW_CONSTANTS])

@@ -120,7 +120,7 @@ class Case:
 
     def __init__(self, fmt: str, biased: bool, activation: str, rows: int = ROWS) -> None:
         rng = np.random.default_rng(7)
-        k = 256 if WEIGHT_FORMATS[fmt].scale == "q8" else 128
+        k = 256 if WEIGHT_FORMATS[fmt].has_factors else 128
         self.fmt, self.activation = fmt, activation
         self.width, self.inner = k, k if fmt not in ("f32", "i8") else INNER
         self.shapes = {

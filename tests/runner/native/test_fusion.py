@@ -10,9 +10,12 @@ from bits import assert_same_bits, isas
 from numpy.typing import NDArray
 from transformer_block import HEADS, KV_HEADS, VOCAB, WIDTH, Block
 
+from edge_llm.program.formats import WEIGHT_FORMATS
+
 Float32 = NDArray[np.float32]
 
 TOKENS = list(range(VOCAB))
+INTEGERS = [name for name, form in WEIGHT_FORMATS.items() if not form.is_float]
 
 
 def logits(runner: Any, steps: list[int]) -> Float32:
@@ -33,7 +36,7 @@ def assert_fusion_keeps_bits(run_plan: Any, builder: Any, output: int) -> None:
 
 
 @pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize("fmt", ["i4g32", "u4g32m", "u4g32k", "u4g32z", "i8", "f16"])
+@pytest.mark.parametrize("fmt", [*INTEGERS, "f16"])
 def test_blocks_give_the_same_bits(
     plan_builder: Any, run_plan: Any, fmt: str, merged: bool
 ) -> None:

@@ -132,18 +132,23 @@ def _total(weight: Integers, q: NDArray[np.int64]) -> Float32:
         dots, sums = part @ codes[:, g].T, part.sum(axis=1, keepdims=True)
         scale = weight.scale[:, g]
         minimum = np.zeros(0) if weight.minimum is None else weight.minimum[:, g]
-        if form.minimum == "q8":
+        if form.has_factors:
             assert weight.factor is not None
-            assert weight.minimum_factor is not None
             scaled = scaled + scale.astype(np.int64) * dots
-            lifted = lifted + minimum.astype(np.int64) * sums
+            if form.minimum == "q8":
+                lifted = lifted + minimum.astype(np.int64) * sums
+            assert np.abs(scaled).max() < 2**31
             each = SUPER // form.group
             if g % each == each - 1:
                 column = g // each
                 total = _fma(weight.factor[:, column], scaled.astype(np.float32), total)
-                total = _fma(-weight.minimum_factor[:, column], lifted.astype(np.float32), total)
+                if weight.minimum_factor is not None:
+                    by = -weight.minimum_factor[:, column]
+                    total = _fma(by, lifted.astype(np.float32), total)
                 scaled = lifted = np.zeros_like(scaled)
             continue
+        if form.scale == "e8m0":
+            scale = np.exp2(scale.astype(np.float32) - 128)
         if form.minimum == "zero":
             dots = dots - minimum.astype(np.int64) * sums
         total = _fma(scale, dots.astype(np.float32), total)
@@ -157,7 +162,7 @@ def _shapes(fmt: str) -> list[tuple[int, int]]:
     many-row kernels."""
     form = WEIGHT_FORMATS[fmt]
     if form.group:
-        k = SUPER if form.scale == "q8" else form.group
+        k = form.columns
         return [(16, k), (40, 5 * k), (23, (2176 // k | 1) * k)]
     return [(16, 32), (40, 100), (23, 37), (17, 1100)]
 

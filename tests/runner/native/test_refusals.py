@@ -17,6 +17,7 @@ from toy_transformer import CONTEXT, TOKENS, VOCAB, Toy, toy_sampler
 
 from edge_llm import native
 from edge_llm.errors import CapacityError, NativeError
+from edge_llm.program.formats import CODES
 from edge_llm.program.plan import Plan, State
 from edge_llm.runner.backends.native import NativeExecutor, groups
 from edge_llm.runner.executor import Batch, Limits, RowSampler
@@ -247,6 +248,20 @@ def test_groups_must_divide_the_columns(
     weight = builder.packed(np.zeros(panel or 64 + 4 * 288 + 64, np.uint8), fmt, 16, k)
     with pytest.raises(NativeError, match="no multiple of its group"):
         run_plan(builder, builder.linear(x, weight))
+
+
+def test_formats_that_a_core_does_not_know_are_refused(
+    plan_builder: Any, run_plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older core knows none of the codes at the end of the list."""
+    builder = plan_builder()
+    x = builder.activations(np.ones((2, 256), np.float32))
+    weight = builder.packed(np.zeros(3424, np.uint8), "i6g16k", 16, 256)
+    made = builder.linear(x, weight)
+    codes = tuple(code for code in CODES if code != "i6")
+    monkeypatch.setattr("edge_llm.runner.backends.native_program.CODES", (*codes, "i7", "u7", "i6"))
+    with pytest.raises(NativeError, match=r"a weight has an unknown format \(12 16 5 0 0\)"):
+        run_plan(builder, made)
 
 
 def test_weights_must_have_their_size(toy: Toy, run_plan: Any) -> None:

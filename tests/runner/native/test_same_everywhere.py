@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from toy_transformer import TOKENS, VOCAB, Toy
 
 from edge_llm.program import pack
-from edge_llm.program.formats import SUPER, WEIGHT_FORMATS
-from edge_llm.program.integers import Integers
+from edge_llm.program.formats import LEVELS, SUPER, WEIGHT_FORMATS
+from edge_llm.program.integers import CODE_RANGES, Integers
 from edge_llm.runner.executor import RowSampler, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
@@ -41,14 +41,32 @@ TABLE = {
     "linear u4g32z": "46ba606487587ae0",
     "linear u4g64z": "1b06a9c44a132611",
     "linear u4g128z": "3dae7c467b75346e",
+    "linear i8g32": "190407f47e08e1c0",
+    "linear e2m1g32": "085dc64130733d88",
+    "linear nl4g32": "14dee27872ae3d23",
+    "linear nl4g32k": "82355e646132aa04",
+    "linear i5g32": "15f570f5c00330cc",
+    "linear u5g32m": "160390837915ee8b",
+    "linear u5g32k": "923fe0899f7c8c6b",
+    "linear i6g16k": "b68b0042a02a34d0",
     "embedding f16": "e89546e2a5dcd598",
     "embedding i8": "9d9abfcb3512b4bc",
     "embedding i4g32": "ba725d0dafe2dfa0",
+    "embedding i4g64": "9f68120c7233285d",
+    "embedding i4g128": "1ac6548bb0ce3bd8",
     "embedding u4g32m": "97a51e23794de1f9",
     "embedding u4g32k": "fd92bad3d149daf6",
     "embedding u4g32z": "d7de1d5306ddeb37",
     "embedding u4g64z": "507d0eda16b213bf",
     "embedding u4g128z": "264d2e0e9aacf053",
+    "embedding i8g32": "ca2e181c6a6525dc",
+    "embedding e2m1g32": "32fa88667cf531ae",
+    "embedding nl4g32": "3e24b6f06821a894",
+    "embedding nl4g32k": "7af5537fef457f56",
+    "embedding i5g32": "662f33abb53e2537",
+    "embedding u5g32m": "cd58cfe00b2270b8",
+    "embedding u5g32k": "7839e5e1ae0baec5",
+    "embedding i6g16k": "ce56536c057e1787",
     "elementwise": "0493400d6c28f811",
     "rope": "1433c99e2d032f2e",
     "attention f32": "726dd15c766b96b5",
@@ -73,7 +91,7 @@ def linear(fmt: str) -> Callable[[Any, Any], Outputs]:
     """All tile heights, one row of every kind, padding in n and k."""
     rows, n = 21, 55
     form = WEIGHT_FORMATS[fmt]
-    k = 353 if not form.group else 768 if form.scale == "q8" else 384
+    k = 353 if not form.group else 768 if form.has_factors else 384
 
     def run(builder: Any, start: Any) -> Outputs:
         x = numbers(rows, k)
@@ -112,15 +130,22 @@ def _pack(fmt: str, n: int, k: int) -> NDArray[np.uint8]:
         codes = rng.integers(-127, 128, (n, k), dtype=np.int8)
         scale = np.abs(numbers(n, 1, seed=3, spread=0.01)) + np.float32(2**-20)
         return pack.pack_integers(Integers(form, codes, scale))
-    if form.code == "i4":
-        codes = rng.integers(-8, 8, (n, k), dtype=np.int8)
+    dtype, low, high = CODE_RANGES[form.code]
+    if form.code in LEVELS:
+        codes = np.array(LEVELS[form.code], np.int8)[rng.integers(0, 16, (n, k))]
     else:
-        codes = rng.integers(0, 16, (n, k), dtype=np.int8).view(np.uint8)
+        codes = rng.integers(low, high + 1, (n, k), dtype=np.int8).view(dtype)
 
     def halves(columns: int, seed: int) -> NDArray[np.float16]:
         return numbers(n, columns, seed=seed, spread=0.25).astype(np.float16)
 
     groups = k // form.group
+    if form.scale == "e8m0":
+        exponents = rng.integers(112, 128, (n, groups), dtype=np.uint8)
+        return pack.pack_integers(Integers(form, codes, exponents))
+    if form.scale == "s8":
+        signed = rng.integers(-128, 128, (n, groups), dtype=np.int8)
+        return pack.pack_integers(Integers(form, codes, signed, None, halves(k // SUPER, 3)))
     if form.scale == "q8":
         small = (rng.integers(0, 256, (n, groups), dtype=np.uint8) for _ in range(2))
         factors = (halves(k // SUPER, seed) for seed in (3, 4))
@@ -232,13 +257,10 @@ def _flat(result: StepResult) -> Outputs:
             yield np.array(found.top, np.float64)
 
 
-UNSIGNED = tuple(name for name, form in WEIGHT_FORMATS.items() if form.code == "u4")
+INTEGERS = [name for name, form in WEIGHT_FORMATS.items() if not form.is_float]
 CASES: dict[str, Case] = {
-    **{f"linear {fmt}": linear(fmt) for fmt in ("f32", "f16", "bf16")},
-    **{f"linear {fmt}": linear(fmt) for fmt in ("i8", "i4g32", "i4g64", "i4g128")},
-    **{f"linear {fmt}": linear(fmt) for fmt in UNSIGNED},
-    **{f"embedding {fmt}": embedding(fmt) for fmt in UNSIGNED},
-    **{f"embedding {fmt}": embedding(fmt) for fmt in ("f16", "i8", "i4g32")},
+    **{f"linear {fmt}": linear(fmt) for fmt in ("f32", "f16", "bf16", *INTEGERS)},
+    **{f"embedding {fmt}": embedding(fmt) for fmt in ("f16", *INTEGERS)},
     "elementwise": elementwise,
     "rope": rope,
     **{f"attention {dtype}": attention(dtype) for dtype in ("f32", "f16", "i8")},

@@ -10,6 +10,7 @@ import pytest
 from fixtures_gguf_encoders import ENCODERS, encode_blocks
 from numpy.typing import NDArray
 
+from edge_llm.errors import ExportError
 from edge_llm.llm.checkpoints.gguf.blocks import (
     BLOCK_FORMATS,
     CHUNK,
@@ -31,6 +32,7 @@ SCALES = {
     "Q6_K": (208,),
     "IQ4_NL": (0,),
     "IQ4_XS": (0,),
+    "MXFP4": (),
 }
 BY_NAME = {block.name: block for block in BLOCK_FORMATS.values()}
 
@@ -42,6 +44,8 @@ def random_blocks(name: str, count: int) -> NDArray[np.uint8]:
     for at in SCALES[name]:
         scales = random.normal(size=(count, 1)).astype(np.float16)
         blocks[:, at : at + 2] = scales.view(np.uint8)
+    if name == "MXFP4":
+        blocks[:, 0] = np.minimum(blocks[:, 0], 252)  # weights beyond are not finite
     return blocks
 
 
@@ -132,7 +136,23 @@ def test_infinite_scales_do_not_warn() -> None:
 def test_integers_give_the_weights(kind: int) -> None:
     name = BLOCK_FORMATS[kind].name
     blocks = random_blocks(name, 1000)
+    if name == "Q8_0":
+        blocks[:, 2:] = np.maximum(blocks[:, 2:].view(np.int8), -127).view(np.uint8)
     integers = INTEGER_BLOCKS[kind].read(blocks, 20)
     assert integers.format == INTEGER_BLOCKS[kind].format
     assert integers.shape == (20, 50 * BLOCK_FORMATS[kind].size)
     np.testing.assert_array_equal(integers.dequantize(), decoded(name, blocks).reshape(20, -1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "byte", "said"),
+    [
+        (8, 0x80, r"codes of i8 span \[-128, -128\]"),
+        (39, 0xFF, "scale has exponents up to 255, expected at most 252"),
+    ],
+)
+def test_numbers_that_no_program_holds(kind: int, byte: int, said: str) -> None:
+    blocks = np.full((3, BLOCK_FORMATS[kind].bytes), byte, np.uint8)
+    blocks[:, 0] = byte
+    with pytest.raises(ExportError, match=said):
+        INTEGER_BLOCKS[kind].read(blocks, 3)

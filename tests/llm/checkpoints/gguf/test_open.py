@@ -95,6 +95,19 @@ def test_any_other_divisors_are_kept(tiny_checkpoint: Factory, make_gguf: Factor
     assert float((logits(made) - expected).abs().max() / expected.std()) < 1e-4
 
 
+HELD = {
+    "Q4_0": "i4g32",
+    "Q4_1": "u4g32m",
+    "Q5_0": "i5g32",
+    "Q5_1": "u5g32m",
+    "Q8_0": "i8g32",
+    "Q4_K": "u4g32k",
+    "Q5_K": "u5g32k",
+    "Q6_K": "i6g16k",
+    "IQ4_NL": "nl4g32",
+    "IQ4_XS": "nl4g32k",
+    "MXFP4": "e2m1g32",
+}
 QUANTS = [block.name for block in BLOCK_FORMATS.values() if block.name != "F32"]
 
 
@@ -116,7 +129,7 @@ def test_block_formats(
             assert got.dtype == dtype
             values = gguf.quants.dequantize(encode(values, quant), kind)
         np.testing.assert_array_equal(got.float().numpy(), values, err_msg=name)
-    held = {"Q4_0": "i4g32", "Q4_1": "u4g32m", "Q4_K": "u4g32k"}.get(quant)
+    held = HELD.get(quant)
     formats = dict.fromkeys(matrices, WEIGHT_FORMATS[held]) if held else {}
     assert made.integer_formats == formats
     for name in formats:

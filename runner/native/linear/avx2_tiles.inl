@@ -1,24 +1,14 @@
-// 4-bit weights: tiles of rows over panels.
+// Weights in groups: tiles of rows over panels.
 
 namespace edge {
 namespace {
 
-template <class F, bool Packed>
+template <class F, bool Packed, int M = 1>
 void add_tile(int32_t height, const GroupOperands& in, float* totals) {
-  switch (height) {
-    case 1:
-      return add_groups<F, 1, Packed>(in, totals);
-    case 2:
-      return add_groups<F, 2, Packed>(in, totals);
-    case 3:
-      return add_groups<F, 3, Packed>(in, totals);
-    case 4:
-      return add_groups<F, 4, Packed>(in, totals);
-    case 5:
-      return add_groups<F, 5, Packed>(in, totals);
-    default:
-      return add_groups<F, 6, Packed>(in, totals);
+  if constexpr (M < most_rows(F::kCode)) {
+    if (height > M) return add_tile<F, Packed, M + 1>(height, in, totals);
   }
+  add_groups<F, M, Packed>(in, totals);
 }
 
 // y = scale * (total - zero * constant) + bias for the 16 outputs of a panel.
