@@ -1,9 +1,10 @@
-"""The two charts of README, from the committed results of the benchmarks.
+"""The charts of README and of docs/performance.md, from the committed results of the benchmarks.
 
     python benchmarks/charts.py
 
 docs/data/performance.json (`benchmarks/peers.py run`) -> docs/images/speed.svg
 docs/data/quality.json (`benchmarks/quality.py --sizes`) -> docs/images/quality.svg
+docs/data/families.json (`benchmarks/families.py`) -> docs/images/families.svg
 """
 
 from __future__ import annotations
@@ -54,6 +55,40 @@ def speed_svg(results: dict[str, Any]) -> str:
         description=f"Bars of tokens a second for each engine. {'; '.join(ours)}.",
         width=720,
         height=340,
+    )
+
+
+def families_svg(results: dict[str, Any]) -> str:
+    """Return tokens a second of ours and of llama.cpp, a row of panels for each model."""
+    models = results["models"]
+    cells = {**CELLS, "decode, 1,024 cached": "decode after 1,024 tokens"}
+
+    def paint(figure: Figure) -> None:
+        panels = figure.subplots(len(models), len(cells), squeeze=False)
+        for row, model in zip(panels, models, strict=True):
+            for axes, (cell, what) in zip(row, cells.items(), strict=True):
+                _bars(axes, model, cell)
+                axes.set_title(f"{model['title']}\n{what}" if axes is row[0] else what, size=11)
+                if axes is not row[0]:
+                    axes.tick_params(labelleft=False)
+        figure.supxlabel(
+            f"tokens a second, {THREADS} threads; {results['date']}", size=10, color=MUTED
+        )
+
+    described = "; ".join(
+        f"{model['title']}: "
+        + ", ".join(
+            f"{name} {_shown(speed)}" for name, speed in _speeds(model, "decode, empty cache")
+        )
+        for model in models
+    )
+    return draw_file(
+        paint,
+        key="families",
+        title="Speed of models of 2026 beside llama.cpp",
+        description=f"Bars of tokens a second for each engine. In decode: {described}.",
+        width=720,
+        height=60 + 125 * len(models),
     )
 
 
@@ -136,12 +171,16 @@ def _shown(value: float) -> str:
 CHARTS = {
     "speed.svg": ("performance.json", speed_svg),
     "quality.svg": ("quality.json", quality_svg),
+    "families.svg": ("families.json", families_svg),
 }
 
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     for image, (data, make) in CHARTS.items():
+        if not (DATA / data).exists():
+            print(f"no {data}, so no {image}", file=sys.stderr)
+            continue
         results = json.loads((DATA / data).read_text(encoding="utf-8"))
         (IMAGES / image).write_text(make(results), encoding="utf-8")
         print(IMAGES / image, file=sys.stderr)

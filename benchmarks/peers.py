@@ -109,6 +109,13 @@ def attempt(work: Any, what: str, mark: Path) -> None:
 
 
 def measure(models: list[str], peers: list[Peer], quick: bool, rounds: int) -> dict[str, Any]:
+    plans = plans_of(models, peers, quick)
+    return compare(plans, rounds=rounds, quick=quick)
+
+
+def plans_of(models: list[str], peers: list[Peer], quick: bool = False) -> list[Plan]:
+    """Return what to measure: of every model our program, and the files of these peers that are
+    there."""
     plans = []
     for model in models:
         engines = {"edge-llm 8da4w": (Path(sys.executable), "time_edge_llm.py", program(model))}
@@ -123,7 +130,7 @@ def measure(models: list[str], peers: list[Peer], quick: bool, rounds: int) -> d
                 else:
                     missing[title] = reason(peer, model)
         plans.append(Plan(model, engines, missing))
-    return compare(plans, rounds=rounds, quick=quick)
+    return plans
 
 
 def reason(peer: Peer, model: str) -> str:

@@ -68,6 +68,7 @@ def write_smollm2(folder: Path) -> None:
     source = open_checkpoint(catalogue.pull(SMOLLM2))
     facts = source.config
     attention = facts.attention(0)
+    assert attention is not None
     assert attention.rope is not None
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: to_float32(detached(source.tensor(name))) for name in source.shapes}

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,13 @@ class Plan:
     missing: Mapping[str, str]
 
 
-def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
+def compare(
+    plans: list[Plan],
+    *,
+    rounds: int,
+    quick: bool,
+    passes: Sequence[tuple[Cell, ...]] = PASSES,
+) -> dict[str, Any]:
     """Return all measurements as JSON: ``rounds`` each for us and for llama.cpp Q4_0. The other
     peers take part in the first few, and prefill 2048 has fewer."""
     start = time.monotonic()
@@ -69,7 +75,7 @@ def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
         for threads in (2, 1):
             others = max(others, busy_share())
             say(f"{plan.model}, {threads} threads, {time.monotonic() - start:.0f} s so far")
-            runs.append(_run(plan, threads, rounds=rounds, quick=quick))
+            runs.append(_run(plan, threads, rounds, passes))
         models.append({"model": plan.model, "missing": dict(plan.missing), "runs": runs})
     limits = [native.ceilings(threads) for threads in (1, 2)]
     return {
@@ -91,7 +97,9 @@ def compare(plans: list[Plan], *, rounds: int, quick: bool) -> dict[str, Any]:
     }
 
 
-def _run(plan: Plan, threads: int, *, rounds: int, quick: bool) -> dict[str, Any]:
+def _run(
+    plan: Plan, threads: int, rounds: int, passes: Sequence[tuple[Cell, ...]]
+) -> dict[str, Any]:
     engines: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         processes: dict[str, EngineProcess] = {}
@@ -113,7 +121,7 @@ def _run(plan: Plan, threads: int, *, rounds: int, quick: bool) -> dict[str, Any
                 continue
             processes[title] = process
             record |= {"load_seconds": process.load_seconds, "version": process.version}
-        for cells in PASSES:
+        for cells in passes:
             if threads == 1 and cells[0].tokens == 2048:
                 continue  # no bar asks for it, and it takes minutes
             _measure(cells, processes, engines, rounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comparison import CELLS, OURS, Cell, ratio_of
@@ -17,12 +18,19 @@ BARS = {
     "prefill 512": (2.5, 3.0),
     "prefill 2048": (2.5, 2.5),
 }
+# Of a cell, a model and a number of threads.
+Bar = Callable[[Cell, str, int], float]
 QUIET = 0.05  # share of the processors' time that others may take
 ONE_THREAD_BAR = 1.5
 DECODE_BARS = {"ONNX Runtime GenAI int4": 1.25}  # of the other peers; else 1
 
 
-def markdown(results: dict[str, Any]) -> str:
+def peers_bar(cell: Cell, model: str, threads: int) -> float:
+    general, small = BARS[cell.title]
+    return ONE_THREAD_BAR if threads == 1 else small if model == SMOLLM2 else general
+
+
+def markdown(results: dict[str, Any], cells: Sequence[Cell] = CELLS, bar: Bar = peers_bar) -> str:
     parts = [
         f"{results['where']} {_versions(results)} The run took {results['minutes']:.0f} minutes.",
         "Ratios are ours to theirs in tokens a second, medians over interleaved rounds; same "
@@ -35,11 +43,14 @@ def markdown(results: dict[str, Any]) -> str:
         )
     for threads in (2, 1):
         plural = "threads" if threads > 1 else "thread"
-        parts.append(f"### Times llama.cpp Q4_0, {threads} {plural}\n\n{_judged(results, threads)}")
+        parts.append(
+            f"### Times llama.cpp Q4_0, {threads} {plural}\n\n"
+            f"{_judged(results, cells, bar, threads)}"
+        )
     if not results["quick"]:
         for model in results["models"]:
             paired = results.get("paired_depths", False)
-            parts.append(f"### {MODELS[model['model']]}\n\n{_engines(model, paired)}")
+            parts.append(f"### {MODELS[model['model']]}\n\n{_engines(model, cells, paired)}")
         if results.get("paired_depths"):
             parts.append(
                 "Decode with an empty cache and with 1,024 tokens cached was measured in the same "
@@ -81,35 +92,33 @@ def quiet(results: dict[str, Any]) -> bool:
     return bool(results["others_share"] <= QUIET)
 
 
-def _judged(results: dict[str, Any], threads: int) -> str:
+def _judged(results: dict[str, Any], cells: Sequence[Cell], bar: Bar, threads: int) -> str:
     models = results["models"]
     rows = []
-    for cell in CELLS:
-        cells = [_verdict(cell, model, threads, quiet(results)) for model in models]
-        if any(cells):
-            rows.append([cell.title, *cells])
+    for cell in cells:
+        verdicts = [_verdict(cell, model, bar, threads, quiet(results)) for model in models]
+        if any(verdicts):
+            rows.append([cell.title, *verdicts])
     return table(["", *(MODELS[model["model"]] for model in models)], rows)
 
 
-def _verdict(cell: Cell, model: dict[str, Any], threads: int, judge: bool) -> str:
+def _verdict(cell: Cell, model: dict[str, Any], bar: Bar, threads: int, judge: bool) -> str:
     engines = _run(model, threads)["engines"]
     ours = engines[OURS]["seconds"].get(cell.key)
     theirs = engines.get(JUDGE, {"seconds": {}})["seconds"].get(cell.key)
     if not ours or not theirs:
         return "missing" if threads == 2 else ""
-    general, small = BARS[cell.title]
-    bar = ONE_THREAD_BAR if threads == 1 else small if model["model"] == SMOLLM2 else general
-    ratio = ratio_of(ours, theirs)
-    verdict = f": {'pass' if ratio >= bar else 'miss'}" if judge else ""
-    return f"{ratio:.2f} (bar {bar}{verdict})"
+    least, ratio = bar(cell, model["model"], threads), ratio_of(ours, theirs)
+    verdict = f": {'pass' if ratio >= least else 'miss'}" if judge else ""
+    return f"{ratio:.2f} (bar {least}{verdict})"
 
 
-def _engines(model: dict[str, Any], paired: bool) -> str:
+def _engines(model: dict[str, Any], cells: Sequence[Cell], paired: bool) -> str:
     """Return tokens a second of every engine, and how many times faster we are."""
     head = [
         "engine",
         "threads",
-        *(cell.title for cell in CELLS),
+        *(cell.title for cell in cells),
         *(["kept"] if paired else []),
         "file MB",
         "peak RSS MB",
@@ -119,14 +128,14 @@ def _engines(model: dict[str, Any], paired: bool) -> str:
     for run in model["runs"]:
         ours = run["engines"][OURS]["seconds"]
         for title, record in run["engines"].items():
-            cells = [_speed(cell, title, record, ours) for cell in CELLS]
+            speeds = [_speed(cell, title, record, ours) for cell in cells]
             if "start" in record["failed"]:
                 continue
             rows.append(
                 [
                     title,
                     str(run["threads"]),
-                    *cells,
+                    *speeds,
                     *([_kept(record["seconds"])] if paired else []),
                     f"{record['file_bytes'] / 1e6:.0f}",
                     f"{record['peak_rss_bytes'] / 1e6:.0f}",

@@ -1,4 +1,5 @@
-"""README's charts show what docs/data holds, and that is what docs/performance.md says."""
+"""The charts of the documentation show what docs/data holds, and that is what docs/performance.md
+says."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = slice(2, 6)  # the columns of a table that are speeds
+CHARTS = sorted(path.name for path in (ROOT / "docs" / "images").glob("*.svg"))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -50,7 +52,7 @@ def _texts(root: ElementTree.Element, kind: str) -> list[str]:
     return [node.text or "" for node in root.iter(f"{SVG}{kind}")]
 
 
-@pytest.mark.parametrize("image", ["speed.svg", "quality.svg"])
+@pytest.mark.parametrize("image", CHARTS)
 def test_a_chart_is_of_its_data(image: str, charts: ModuleType) -> None:
     name, make = charts.CHARTS[image]
     committed = (ROOT / "docs" / "images" / image).read_text("utf-8")
@@ -67,7 +69,18 @@ def test_every_speed_stands_in_its_chart(charts: ModuleType) -> None:
                     assert (f"{value:,.0f}" if value >= 100 else f"{value:.1f}") in texts
 
 
-@pytest.mark.parametrize("image", ["speed.svg", "quality.svg"])
+def test_the_chart_of_families_shows_every_speed(charts: ModuleType) -> None:
+    results = data("performance.json")
+    texts = _texts(ElementTree.fromstring(charts.families_svg(results)), "text")
+    for model in results["models"]:
+        assert model["title"] in texts
+        for engine in model["engines"]:
+            if engine["threads"] == charts.THREADS:
+                value = engine["per_second"]["decode, 1,024 cached"]
+                assert (f"{value:,.0f}" if value >= 100 else f"{value:.1f}") in texts
+
+
+@pytest.mark.parametrize("image", CHARTS)
 def test_an_image_is_small_and_alone(image: str) -> None:
     text = (ROOT / "docs" / "images" / image).read_text("utf-8")
     assert len(text) < 60_000
