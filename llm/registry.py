@@ -21,6 +21,7 @@ from edge_llm.llm.families.gpt_oss import GPT_OSS
 from edge_llm.llm.families.granite import GRANITE
 from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
 from edge_llm.llm.families.lfm2 import LFM2
+from edge_llm.llm.families.lfm2_moe import LFM2_MOE
 from edge_llm.llm.families.llama import LLAMA
 from edge_llm.llm.families.ministral3 import MINISTRAL3
 from edge_llm.llm.families.mistral import MISTRAL
@@ -42,6 +43,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         GRANITE,
         GRANITEMOEHYBRID,
         LFM2,
+        LFM2_MOE,
         LLAMA,
         MINISTRAL3,
         MISTRAL,

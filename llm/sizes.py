@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from math import prod
 
 from edge_llm.llm.decoder import AttentionShape, DecoderConfig, ropes_of, taps_of
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.sketch import Shape
+
+_MEMBER = re.compile(r"\.layers\.(\d+)\..*\.experts\.(\d+)\.\w+\.weight$")
+_INNER = re.compile(r"\.experts\.0\.(gate_proj|w1)\.weight$")  # what the width is seen of
 
 
 def shape_of(config: DecoderConfig) -> Shape:
@@ -28,5 +33,17 @@ def shape_of(config: DecoderConfig) -> Shape:
         parameters=sum(prod(shape) for shape in shapes.values()),
         windows=tuple(0 if layer is None else layer.window for layer in layers),
         taps=tuple(taps_of(config, layer) for layer in range(len(layers))),
+        experts=_experts(shapes, len(layers)),
+        expert_ffn=next((shape[0] for name, shape in shapes.items() if _INNER.search(name)), 0),
+        chosen=getattr(config, "num_experts_per_tok", 0),
         fused_qkv=any(name.endswith(".qkv_proj.weight") for name in shapes),
     )
+
+
+def _experts(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[int, ...]:
+    """Return how many experts each layer has."""
+    members: list[set[str]] = [set() for _ in range(layers)]
+    for name in shapes:
+        if found := _MEMBER.search(name):
+            members[int(found[1])].add(found[2])
+    return tuple(map(len, members))

@@ -121,6 +121,17 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 19,
         "rope_parameters": YARN_ROPE | {"truncate": False, "beta_fast": 8.0, "beta_slow": 1.0},
     },
+    "lfm2_moe": {
+        "head_dim": 24,
+        "num_hidden_layers": 5,
+        "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
+        "conv_L_cache": 4,
+        "num_dense_layers": 2,
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 32,
+        "routed_scaling_factor": 1.7,
+    },
     "llama": {"rope_parameters": LLAMA3_ROPE},
     "ministral3": {"rope_parameters": MINISTRAL3_ROPE, "head_dim": 24},
     "mistral": {"sliding_window": 19, "head_dim": 24},
@@ -204,6 +215,9 @@ def random_model(family: str, **config: Any) -> Any:
                 torch.nn.init.normal_(parameter)
             else:
                 torch.nn.init.normal_(parameter, std=0.1)
+        for name, buffer in model.named_buffers():
+            if name.endswith("expert_bias"):
+                torch.nn.init.normal_(buffer, std=0.1)
     return model
 
 

@@ -79,6 +79,7 @@ def architecture(config: dict[str, Any]) -> str:
         "granitemoehybrid": "granite",
         "ministral3": "mistral3",
         "mistral": "llama",
+        "lfm2_moe": "lfm2moe",
         "qwen3_moe": "qwen3moe",
         "gpt_oss": "gpt-oss",
     }
@@ -123,7 +124,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     ffn = config.get("shared_intermediate_size", feed_forward_length(config))
     writer.add_feed_forward_length(ffn)
     writer.add_head_count(config["num_attention_heads"])
-    if family == "lfm2":
+    if family in ("lfm2", "lfm2_moe"):
         heads = config["num_key_value_heads"]
         writer.add_head_count_kv([heads * (kind != "conv") for kind in config["layer_types"]])
         writer.add_layer_norm_rms_eps(config["norm_eps"])
@@ -136,7 +137,13 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", "gpt_oss", *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
-    if "num_experts_per_tok" in config:
+    if family == "lfm2_moe":
+        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+        writer.add_leading_dense_block_count(config["num_dense_layers"])
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    elif "num_experts_per_tok" in config:
         writer.add_expert_count(config["num_local_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         inner = config.get("moe_intermediate_size", config["intermediate_size"])
@@ -232,6 +239,10 @@ def converted(
         values = values.squeeze(1)
     if config["model_type"] in GEMMA and name.endswith("norm.weight"):
         values = values + np.float32(1.0)
+    if ".feed_forward.experts." in name:
+        name = name.removeprefix("model.")
+    if name.endswith(".expert_bias"):
+        name += ".bias"
     stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
     assert stored is not None, name
     return stored, np.ascontiguousarray(values)

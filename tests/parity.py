@@ -26,6 +26,8 @@ from edge_llm.program.pack import unpack_integers
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.executor import Batch, Limits, Segment
 
+# What families call the gates, what they let through, and what follows.
+STACKS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 Step = Callable[..., torch.Tensor]
 
 CONTEXT = 160  # of eager models
@@ -208,9 +210,9 @@ def replace_weights(model: nn.Module, program: Program) -> None:
         parts[row["name"]] = whole.rows(slice(first, end))
     tied = program.documents.report["tied"]
     for path, module in list(model.named_modules()):
-        stack = f"{path}.gate_proj"
-        if stack in parts:
-            stacks = [parts[f"{path}.{name}_proj"] for name in ("gate", "up", "down")]
+        names = next((names for names in STACKS if f"{path}.{names[0]}" in parts), ())
+        if names:
+            stacks = [parts[f"{path}.{name}"] for name in names]
             model.set_submodule(path, QuantizedExperts(module.num_experts, stacks))
             continue
         if isinstance(module, nn.Linear):

@@ -81,6 +81,12 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "num_experts_per_tok": 5 + layers,
         "mlp_only_layers": [1, 2],
     },
+    "lfm2_moe": lambda layers: {
+        "moe_intermediate_size": 331 + layers,
+        "num_experts": 23 + layers,
+        "num_experts_per_tok": 5 + layers,
+        "routed_scaling_factor": 0.61 + layers / 100,
+    },
     "granitemoehybrid": lambda layers: {
         "num_local_experts": 0,
         "position_embedding_type": "rope",

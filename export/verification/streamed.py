@@ -24,7 +24,6 @@ from edge_llm.llm.registry import constants
 from edge_llm.llm.stacks import member
 from edge_llm.program.pack import PANEL
 
-_STACKS = ("gate_proj", "up_proj", "down_proj")
 _CHUNK_ELEMENTS = 2**20  # enough chunks for some cores, and little of it is Python
 
 
@@ -70,13 +69,14 @@ class StreamedExperts(nn.Module):
     def __init__(self, opened: Opened, path: str, experts: Experts, each: Each) -> None:
         super().__init__()
         self._opened, self._each, self._path = opened, each, path
+        self._names = experts.names
         self._gated = partial(
             ops.gated,
             activation=experts.activation,
             alpha=experts.alpha,
             limit=experts.limit,
         )
-        for name in _STACKS:  # filled as every other parameter that is no matrix
+        for name in self._names:  # filled as every other parameter that is no matrix
             self.register_parameter(f"{name}_bias", getattr(experts, f"{name}_bias"))
 
     def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -86,7 +86,7 @@ class StreamedExperts(nn.Module):
             tokens = shares[:, expert].nonzero().squeeze(1)
             if not len(tokens):
                 continue
-            gate, up, down = (self._linear(name, expert) for name in _STACKS)
+            gate, up, down = (self._linear(name, expert) for name in self._names)
             made = down(self._gated(gate(x[tokens]), up(x[tokens])))
             out[tokens] += shares[tokens, expert, None] * made
         return out

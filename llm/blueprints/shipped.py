@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.resources
 import json
+import re
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 
@@ -18,6 +19,7 @@ from edge_llm.llm.blueprints.quantities import structure
 from edge_llm.llm.decoder import DecoderConfig
 
 _SHARED = ("layers.py", "ops.py")
+_TAKEN = re.compile(rb"^from edge_llm\.llm\.models\.(\w+) import", re.MULTILINE)
 
 
 def blueprint_of(config: DecoderConfig) -> Blueprint | None:
@@ -36,10 +38,13 @@ def is_stale(family: str) -> bool:
 
 
 def digest(family: str) -> str:
-    """Return the SHA-256, in hex, of the sources that a family's plans follow from."""
+    """Return the SHA-256, in hex, of the sources that a family's plans follow from: its module,
+    what all share, and the modules of others whose parts it takes."""
     folder = importlib.resources.files("edge_llm") / "llm" / "models"
-    sources = (folder / name for name in (f"{family}.py", *_SHARED))
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    own = (folder / f"{family}.py").read_bytes()
+    taken = {f"{name.decode()}.py" for name in _TAKEN.findall(own)}.difference(_SHARED)
+    others = (folder / name for name in (*_SHARED, *sorted(taken)))
+    return hashlib.sha256(b"\0".join((own, *(o.read_bytes() for o in others)))).hexdigest()
 
 
 def to_text(family: str, blueprints: Mapping[str, Blueprint]) -> str:

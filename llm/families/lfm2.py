@@ -92,7 +92,7 @@ def read(reader: ConfigReader) -> Lfm2Config:
         **common,
         conv_bias=reader.flag("conv_bias", False),
         conv_L_cache=reader.integer("conv_L_cache", DEFAULT_TAPS, high=MAX_TAPS),
-        convolves=_read_convolves(reader, common["num_hidden_layers"]),
+        convolves=read_convolves(reader, common["num_hidden_layers"]),
     )
 
 
@@ -109,7 +109,7 @@ def _read_ffn(reader: ConfigReader) -> int:
     return -(-int(factor * int(2 * size / 3)) // multiple) * multiple
 
 
-def _read_convolves(reader: ConfigReader, layers: int) -> tuple[bool, ...]:
+def read_convolves(reader: ConfigReader, layers: int) -> tuple[bool, ...]:
     """Return which layers are convolutions: ``layer_types`` says it or, in its place, those that
     ``full_attn_idxs`` does not have; without either none is."""
     kinds, attending = reader.get("layer_types"), reader.get("full_attn_idxs")
@@ -139,7 +139,7 @@ def _implied(values: Mapping[str, object]) -> Mapping[str, object]:
     """Files have the width of the weights, and heads of keys and values for each layer, none where
     it is a convolution."""
     implied: dict[str, object] = {
-        "norm_eps": values["rms_norm_eps"],
+        "norm_eps": values["rms_norm_eps"],  # by their own name
         "block_auto_adjust_ff_dim": False,
     }
     heads = values["num_key_value_heads"]

@@ -199,7 +199,8 @@ def scaled(x: torch.Tensor, factor: float | None) -> torch.Tensor:
 
 class Experts(nn.Module):
     """Many gated MLPs, stacked; each token goes through those that have a share in it. ``alpha``
-    and ``limit`` are those of the activation "clamped"."""
+    and ``limit`` are those of the activation "clamped"; ``names`` are those of the gates, of what
+    they let through, and of what follows."""
 
     def __init__(
         self,
@@ -212,28 +213,23 @@ class Experts(nn.Module):
         activation: str = "silu",
         alpha: float = 0.0,
         limit: float = 0.0,
+        names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
     ) -> None:
         super().__init__()
-        self.chosen, self.activation = chosen, activation
+        self.chosen, self.activation, self.names = chosen, activation, names
         self.alpha, self.limit = alpha, limit
-        self.gate_proj = nn.Parameter(torch.empty(experts, ffn, dim))
-        self.up_proj = nn.Parameter(torch.empty(experts, ffn, dim))
-        self.down_proj = nn.Parameter(torch.empty(experts, dim, ffn))
-        self.gate_proj_bias = nn.Parameter(torch.empty(experts, ffn)) if bias else None
-        self.up_proj_bias = nn.Parameter(torch.empty(experts, ffn)) if bias else None
-        self.down_proj_bias = nn.Parameter(torch.empty(experts, dim)) if bias else None
+        for name, (n, k) in zip(names, ((ffn, dim), (ffn, dim), (dim, ffn)), strict=True):
+            self.register_parameter(name, nn.Parameter(torch.empty(experts, n, k)))
+            biases = nn.Parameter(torch.empty(experts, n)) if bias else None
+            self.register_parameter(f"{name}_bias", biases)
 
     def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """x: (T, D), shares: (T, E). Returns (T, D)."""
         out: torch.Tensor = ops.experts(
             x,
             shares,
-            self.gate_proj,
-            self.up_proj,
-            self.down_proj,
-            self.gate_proj_bias,
-            self.up_proj_bias,
-            self.down_proj_bias,
+            *(getattr(self, name) for name in self.names),
+            *(getattr(self, f"{name}_bias") for name in self.names),
             chosen=self.chosen,
             activation=self.activation,
             alpha=self.alpha,

@@ -76,7 +76,7 @@ class Lfm2MLP(nn.Module):
 class Lfm2Block(nn.Module):
     """Attention or a convolution, and an MLP, each normalized before and added to the stream."""
 
-    def __init__(self, config: Lfm2Config, layer: int, cache: CacheShape) -> None:
+    def __init__(self, config: Lfm2Config, layer: int, cache: CacheShape, mlp: nn.Module) -> None:
         super().__init__()
         dim, eps = config.hidden_size, config.rms_norm_eps
         self.self_attn, self.conv = None, None
@@ -86,7 +86,7 @@ class Lfm2Block(nn.Module):
             self.self_attn = Lfm2Attention(dim, eps, shape, cache)
         self.operator_norm = RMSNorm(dim, eps)
         self.ffn_norm = RMSNorm(dim, eps)
-        self.feed_forward = Lfm2MLP(dim, config.intermediate_size)
+        self.feed_forward = mlp
 
     def forward(
         self,
@@ -107,6 +107,10 @@ class Lfm2Block(nn.Module):
 
 def build(config: Lfm2Config, cache: CacheShape) -> nn.Module:
     """Return the module; its parameters are not initialized."""
+    dim, ffn = config.hidden_size, config.intermediate_size
     return decoder(
-        config, cache, lambda layer: Lfm2Block(config, layer, cache), norm_name="embedding_norm"
+        config,
+        cache,
+        lambda layer: Lfm2Block(config, layer, cache, Lfm2MLP(dim, ffn)),
+        norm_name="embedding_norm",
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 from edge_llm.errors import ExportError, SourceError
@@ -31,7 +32,9 @@ _HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 66
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of a decoder of gated MLPs; ``parameters`` counts a tied table once, ``windows`` are
+    """Sizes of a decoder of gated MLPs; of layers with ``experts`` (0: a layer has one MLP; empty:
+    they all do) each token goes through ``chosen`` of them, of the width ``expert_ffn``.
+    ``parameters`` counts a tied table once, ``windows`` are
     tokens that each layer sees (0: all; empty: all in every layer), ``taps`` the rows that each
     layer's convolution sees (0: it attends; empty: they all do), ``fused_qkv`` says that the
     checkpoint has q, k and v in one matrix."""
@@ -48,6 +51,9 @@ class Shape:
     parameters: int
     windows: tuple[int, ...] = ()
     taps: tuple[int, ...] = ()
+    experts: tuple[int, ...] = ()
+    expert_ffn: int = 0
+    chosen: int = 0
     fused_qkv: bool = False
 
 
@@ -85,7 +91,7 @@ def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
         raise SourceError(f"the catalogue's config lacks {exc}") from exc
 
 
-Kind = Literal["linear", "embedding", "head"]
+Kind = Literal["linear", "embedding", "head", "router"]
 Formats = Callable[[str, Kind], WeightFormat]  # (parameter name, its kind) -> its format
 
 
@@ -102,18 +108,20 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
 
     def emit(op: str, number: int, width: int, rows: Rows, state: int = -1, **facts: int) -> None:
         values.append(matrix(rows, width))
-        used = () if state >= 0 else (number,)
+        used = () if state >= 0 else tuple(range(number, number + (3 if op == "experts" else 1)))
         outputs = (len(values) - 1,)
         instructions.append(Instruction(op, (TOKENS,), outputs, used, state, dict(facts)))
 
-    def weight(name: str, kind: Kind, n: int, k: int) -> int:
+    def weight(name: str, kind: Kind, *dims: int) -> int:
         nonlocal matrices
         wanted = formats(name, kind)
-        fitted = wanted.fitting(k)
+        fitted = wanted.fitting(dims[-1])
         if fitted is None:
-            raise ExportError(f"{name} has {k} columns, which no group of {wanted.name} divides")
-        matrices += n * k
-        weights.append(Weight(name, name, fitted, (n, k)))
+            raise ExportError(
+                f"{name} has {dims[-1]} columns, which no group of {wanted.name} divides"
+            )
+        matrices += prod(dims)
+        weights.append(Weight(name, name, fitted, dims))
         return len(weights) - 1
 
     table = weight("model.embed_tokens.weight", "embedding", shape.vocab, shape.dim)
@@ -133,16 +141,26 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
         ("conv.in_proj", 3 * shape.dim, shape.dim),
         ("conv.out_proj", shape.dim, shape.dim),
     )
+    dense = (
+        ("mlp.gate_proj", shape.ffn, shape.dim),
+        ("mlp.up_proj", shape.ffn, shape.dim),
+        ("mlp.down_proj", shape.dim, shape.ffn),
+    )
+    ffn = shape.expert_ffn
     for layer in range(shape.layers):
         prefix = f"model.layers.{layer}."
         taps = shape.taps[layer] if shape.taps else 0
-        for name, n, k in (
-            *(convolving if taps else attending),
-            ("mlp.gate_proj", shape.ffn, shape.dim),
-            ("mlp.up_proj", shape.ffn, shape.dim),
-            ("mlp.down_proj", shape.dim, shape.ffn),
-        ):
+        count = shape.experts[layer] if shape.experts else 0
+        for name, n, k in (*(convolving if taps else attending), *(() if count else dense)):
             emit("linear", weight(f"{prefix}{name}.weight", "linear", n, k), n, "T")
+        if count:
+            emit(
+                "linear", weight(f"{prefix}mlp.gate.weight", "router", count, shape.dim), count, "T"
+            )
+            first = weight(f"{prefix}mlp.experts.gate_proj", "linear", count, ffn, shape.dim)
+            weight(f"{prefix}mlp.experts.up_proj", "linear", count, ffn, shape.dim)
+            weight(f"{prefix}mlp.experts.down_proj", "linear", count, shape.dim, ffn)
+            emit("experts", first, shape.dim, "T", experts=count, chosen=shape.chosen)
         if taps:
             emit("causal_conv", -1, shape.dim, "T", state=layer, taps=taps)
             continue

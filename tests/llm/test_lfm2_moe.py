@@ -1,0 +1,146 @@
+"""LFM2 with experts against transformers, from a tiny checkpoint to a program, and the same model
+in GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from parity import (
+    check_at_once,
+    check_fp32_program,
+    check_interleaved,
+    check_quantized_program,
+    check_token_by_token,
+    prompt,
+)
+from stored_tensors import tensor_of
+
+import edge_llm
+from edge_llm.errors import ConfigError
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.llm.checkpoints.open import open_checkpoint
+from edge_llm.llm.registry import read_config
+
+USUAL = {"head_dim": 16, "tie_word_embeddings": True, "routed_scaling_factor": 1.0}
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unbiased": {"use_expert_bias": False, "norm_topk_prob": False, "conv_bias": True},
+    "sparse": {"num_dense_layers": 0, "tie_word_embeddings": True, "num_experts": 7},
+    "usual": USUAL,
+}
+# The parts of LFM2-8B-A1B's config that decide shapes and computation.
+LFM2_MOE: dict[str, Any] = {
+    "architectures": ["Lfm2MoeForCausalLM"],
+    "bos_token_id": 1,
+    "conv_L_cache": 3,
+    "conv_bias": False,
+    "eos_token_id": 7,
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 7168,
+    "layer_types": ["full_attention" if i in {2, 6, 10, 14, 18, 21} else "conv" for i in range(24)],
+    "max_position_embeddings": 128000,
+    "model_type": "lfm2_moe",
+    "moe_intermediate_size": 1792,
+    "norm_eps": 1e-05,
+    "norm_topk_prob": True,
+    "num_attention_heads": 32,
+    "num_dense_layers": 2,
+    "num_experts": 32,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 8,
+    "pad_token_id": 0,
+    "rope_theta": 1000000.0,
+    "routed_scaling_factor": 1.0,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_expert_bias": True,
+    "vocab_size": 65536,
+}
+
+
+@pytest.fixture(params=CASES)
+def folder(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Path:
+    return tiny_checkpoint("lfm2_moe", **CASES[request.param])
+
+
+@pytest.mark.parametrize("check", [check_at_once, check_token_by_token, check_interleaved])
+def test_eager(check: Callable[[Path], None], folder: Path) -> None:
+    check(folder)
+
+
+def test_fp32_program(folder: Path, tmp_path: Path) -> None:
+    check_fp32_program(folder, tmp_path / "x.edge")
+
+
+# Of "unbiased" one token in 90 goes to another expert, by the rounding of an activation.
+@pytest.mark.parametrize("folder", ["plain", "sparse"], indirect=True)
+def test_quantized_program(folder: Path, tmp_path: Path) -> None:
+    check_quantized_program(folder, "8da4w", tmp_path / "x.edge")
+
+
+def test_tokens_depend_on_those_before_alone(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("lfm2_moe")))
+    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
+    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
+    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+
+    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
+        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
+        return [(answer.token_ids, answer.logprobs) for answer in given]
+
+    with edge_llm.load(path, threads=1) as llm:
+        alone = answers(llm)
+        assert answers(llm) == alone  # from the cache
+        assert answers(llm, speculation="ngram") == alone
+    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
+        together = llm.generate(prompts, params)
+        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+
+
+@pytest.mark.parametrize("folder", ["usual"], indirect=True)
+def test_gguf_is_the_same_model(folder: Path, make_gguf: Callable[..., Path]) -> None:
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
+    assert made.config == source.config
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+
+
+def test_other_routers_of_gguf_are_refused(
+    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    def edit(writer: Any) -> None:
+        writer.kv_data[0]["lfm2moe.expert_gating_func"].value = 1
+
+    file = make_gguf(tiny_checkpoint("lfm2_moe", **USUAL), edit=edit)
+    with pytest.raises(ConfigError, match="expert_gating_func: got 1, expected 2"):
+        open_checkpoint(file)
+
+
+def test_the_published_config_is_read_whole() -> None:
+    config, unread = read_config(LFM2_MOE, "config.json")
+    assert unread == ()
+    assert [config.attention(layer) is None for layer in range(4)] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_experts_per_tok": 33}, "num_experts_per_tok: got 33"),
+        ({"num_dense_layers": -1}, "num_dense_layers: got -1"),
+        ({"layer_types": None, "full_attn_idxs": 3}, "full_attn_idxs: got 3"),
+    ],
+)
+def test_what_it_cannot_honour(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_config(LFM2_MOE | change, "config.json")
+    assert message in str(error.value)
