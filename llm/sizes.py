@@ -35,6 +35,7 @@ def shape_of(config: DecoderConfig) -> Shape:
         taps=tuple(taps_of(config, layer) for layer in range(len(layers))),
         experts=_experts(shapes, len(layers)),
         expert_ffn=next((shape[0] for name, shape in shapes.items() if _INNER.search(name)), 0),
+        expert_bias=any(name.endswith(".experts.down_proj_bias") for name in shapes),
         chosen=getattr(config, "num_experts_per_tok", 0),
         fused_qkv=any(name.endswith(".qkv_proj.weight") for name in shapes),
     )

@@ -33,7 +33,8 @@ _HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 66
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Sizes of a decoder of gated MLPs; of layers with ``experts`` (0: a layer has one MLP; empty:
-    they all do) each token goes through ``chosen`` of them, of the width ``expert_ffn``.
+    they all do) each token goes through ``chosen`` of them, of the width ``expert_ffn``, with
+    biases if ``expert_bias``.
     ``parameters`` counts a tied table once, ``windows`` are
     tokens that each layer sees (0: all; empty: all in every layer), ``taps`` the rows that each
     layer's convolution sees (0: it attends; empty: they all do), ``fused_qkv`` says that the
@@ -53,6 +54,7 @@ class Shape:
     taps: tuple[int, ...] = ()
     experts: tuple[int, ...] = ()
     expert_ffn: int = 0
+    expert_bias: bool = False
     chosen: int = 0
     fused_qkv: bool = False
 
@@ -108,9 +110,14 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
 
     def emit(op: str, number: int, width: int, rows: Rows, state: int = -1, **facts: int) -> None:
         values.append(matrix(rows, width))
-        used = () if state >= 0 else tuple(range(number, number + (3 if op == "experts" else 1)))
+        used = () if state >= 0 else tuple(range(number, len(weights)))  # those made last
         outputs = (len(values) - 1,)
         instructions.append(Instruction(op, (TOKENS,), outputs, used, state, dict(facts)))
+
+    def biases(name: str, *dims: int) -> None:
+        nonlocal matrices
+        matrices += prod(dims)
+        weights.append(Weight(name, name, RAW_F32, dims))
 
     def weight(name: str, kind: Kind, *dims: int) -> int:
         nonlocal matrices
@@ -160,6 +167,9 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
             first = weight(f"{prefix}mlp.experts.gate_proj", "linear", count, ffn, shape.dim)
             weight(f"{prefix}mlp.experts.up_proj", "linear", count, ffn, shape.dim)
             weight(f"{prefix}mlp.experts.down_proj", "linear", count, shape.dim, ffn)
+            for name, n in (("gate", ffn), ("up", ffn), ("down", shape.dim)):
+                if shape.expert_bias:
+                    biases(f"{prefix}mlp.experts.{name}_proj_bias", count, n)
             emit("experts", first, shape.dim, "T", experts=count, chosen=shape.chosen)
         if taps:
             emit("causal_conv", -1, shape.dim, "T", state=layer, taps=taps)
