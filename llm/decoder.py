@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypedDict, runtime_checkable
 
@@ -64,6 +64,36 @@ class MixedConfig(Protocol):
     def layer_kind(self, layer: int) -> str:
         """Return what a layer consists of, in a word or two: "sparse" or "dense"."""
         ...
+
+
+@runtime_checkable
+class Deriving(Protocol):
+    """What the config of a family says beside, of which a layer computes with numbers that follow
+    from several fields."""
+
+    def derived(self) -> Mapping[str, int | float]:
+        """Return these numbers by names that say what they are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaShape:
+    """The facts of a gated delta rule: heads of queries and keys, those of values, of which each
+    key head has as many, and the columns of either kind."""
+
+    key_heads: int
+    heads: int
+    k_dim: int
+    v_dim: int
+
+
+@runtime_checkable
+class Folding(Protocol):
+    """What the config of a family says beside, whose layers that convolve go on with the gated
+    delta rule; its queries come with a gate where it attends."""
+
+    @property
+    def delta(self) -> DeltaShape: ...
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.qwen2 import QWEN2
 from edge_llm.llm.families.qwen3 import QWEN3
+from edge_llm.llm.families.qwen3_5_text import QWEN3_5_TEXT
 from edge_llm.llm.families.qwen3_moe import QWEN3_MOE
 from edge_llm.llm.families.smollm3 import SMOLLM3
 from edge_llm.llm.rope_tables import rope_note, rope_tables, table_names
@@ -52,6 +53,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         QWEN2,
         QWEN3,
         QWEN3_MOE,
+        QWEN3_5_TEXT,
         SMOLLM3,
     )
 }

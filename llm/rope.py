@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from edge_llm.llm.config import ConfigReader, shorten
@@ -101,22 +101,26 @@ def read_rope(
     theta: float = DEFAULT_THETA,
     partial: bool = False,
     growing: bool = False,
+    fraction: float = 1.0,
+    harmless: Collection[str] = (),
 ) -> Rope:
     """Return the rotary embedding that a config asks for, from ``rope_parameters`` (transformers 5)
     or from ``rope_theta`` and ``rope_scaling`` (version 4).
 
     ``theta`` is the base frequency of a config that states none, ``partial`` says that the family
-    can rotate a part of the ``head_dim`` columns of a head, ``growing`` that its queries can grow
-    with the position (``llama_4_scaling_beta``): what is returned is then theirs. The length
-    trained with before scaling may stand beside the other parameters or at the top level of the
-    config.
+    can rotate a part of the ``head_dim`` columns of a head, ``fraction`` where the config does not
+    say which, and ``growing`` that its queries can grow with the position
+    (``llama_4_scaling_beta``): what is returned is then theirs. ``harmless`` are parameters that
+    may have any value. The length trained with before scaling may stand beside the other parameters
+    or at the top level of the config.
     """
     theta = reader.positive("rope_theta", theta)
     sources = {key: reader.get(key) for key in ("rope_parameters", "rope_scaling")}
     given = {key: value for key, value in sources.items() if value is not None}
     if len(given) == 2:
         reader.problem("rope_scaling: got both it and rope_parameters, expected one of them")
-    return _rope(reader, head_dim, given, theta, partial, growing)
+    fraction = _fraction(reader, fraction, partial)
+    return _rope(reader, head_dim, given, theta, fraction, partial, growing, harmless)
 
 
 def read_ropes(
@@ -134,7 +138,8 @@ def read_ropes(
     for kind, theta in thetas.items():
         value = kinds.get(kind)
         parameters = {} if value is None else {f"rope_parameters.{kind}": value}
-        ropes[kind] = _rope(reader, head_dim, parameters, theta, partial=False)
+        fraction = _fraction(reader, 1.0, partial=False)
+        ropes[kind] = _rope(reader, head_dim, parameters, theta, fraction, partial=False)
     reader.absorb(kinds, "rope_parameters")
     return ropes
 
@@ -144,12 +149,13 @@ def _rope(
     head_dim: int,
     given: Mapping[str, object],
     theta: float,
+    fraction: float,
     partial: bool,
     growing: bool = False,
+    harmless: Collection[str] = (),
 ) -> Rope:
     """Return the rotary embedding that the objects in ``given``, by their place in the config, ask
-    for, ``theta`` where they do not say it."""
-    fraction = _fraction(reader, 1.0, partial)
+    for, ``theta`` and ``fraction`` where they do not say it."""
     scaling, beta = None, _read_beta(reader) if growing else None
     for key, value in given.items():
         if not isinstance(value, Mapping):
@@ -162,6 +168,8 @@ def _rope(
         if growing:
             inner.get("max_position_embeddings")  # Ministral 3 repeats it here
             beta = _read_beta(inner) or beta
+        for name in harmless:
+            inner.get(name)
         if isinstance(scaling, YarnScaling) and theta <= 1.0:
             reader.problem(f"rope_theta: got {theta}, expected more than 1 with yarn")
         reader.absorb(inner, key)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import astuple
 from math import prod
 
-from edge_llm.llm.decoder import AttentionShape, DecoderConfig, ropes_of, taps_of
+from edge_llm.llm.decoder import AttentionShape, DecoderConfig, Folding, ropes_of, taps_of
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.sketch import Shape
 
@@ -37,6 +38,8 @@ def shape_of(config: DecoderConfig) -> Shape:
         expert_ffn=next((shape[0] for name, shape in shapes.items() if _INNER.search(name)), 0),
         expert_bias=any(name.endswith(".experts.down_proj_bias") for name in shapes),
         chosen=getattr(config, "num_experts_per_tok", 0),
+        delta=astuple(config.delta) if isinstance(config, Folding) else None,
+        gated=isinstance(config, Folding),
         fused_qkv=any(name.endswith(".qkv_proj.weight") for name in shapes),
     )
 

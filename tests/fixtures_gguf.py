@@ -20,6 +20,7 @@ Edit = Callable[[gguf.GGUFWriter], None]
 
 INTERLEAVED = ("llama", "mistral", "ministral3", "smollm3", "granite", "granitemoehybrid")
 GEMMA = ("gemma2", "gemma3_text")
+QWEN35 = "qwen3_5_text"
 GRANITE = ("granite", "granitemoehybrid")
 
 
@@ -82,6 +83,7 @@ def architecture(config: dict[str, Any]) -> str:
         "lfm2_moe": "lfm2moe",
         "qwen3_moe": "qwen3moe",
         "gpt_oss": "gpt-oss",
+        QWEN35: "qwen35",
     }
     return others.get(name, name)
 
@@ -134,7 +136,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_head_count_kv(config["num_key_value_heads"])
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
-    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", "gpt_oss", *GEMMA):
+    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", "gpt_oss", QWEN35, *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     if family == "lfm2_moe":
@@ -150,6 +152,16 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_expert_feed_forward_length(inner)
     if family == "gpt_oss":
         writer.add_sliding_window(config["sliding_window"])
+    if family == QWEN35:
+        heads, values = config["linear_num_value_heads"], config["linear_value_head_dim"]
+        writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+        writer.add_ssm_state_size(config["linear_key_head_dim"])
+        writer.add_ssm_group_count(config["linear_num_key_heads"])
+        writer.add_ssm_time_step_rank(heads)
+        writer.add_ssm_inner_size(heads * values)
+        writer.add_full_attention_interval(1 + config["layer_types"].index("full_attention"))
+        writer.add_rope_dimension_count(int(rope["partial_rotary_factor"] * head_dim(config)))
+        writer.add_rope_dimension_sections([*rope["mrope_section"], 0])
     if family in GEMMA:
         writer.add_sliding_window(config["sliding_window"])
         if config["final_logit_softcapping"]:
@@ -162,7 +174,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
     if family == "granitemoehybrid":
-        writer.add_expert_shared_feed_forward_length(ffn)
+        writer.add_expert_shared_feed_forward_length(feed_forward_length(config))
         writer.add_expert_count(config["num_local_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         writer.add_ssm_conv_kernel(config["mamba_d_conv"])
@@ -243,6 +255,8 @@ def converted(
         name = name.removeprefix("model.")
     if name.endswith(".expert_bias"):
         name += ".bias"
+    if config["model_type"] == QWEN35:
+        name, values = qwen35(name, values, config)
     stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
     assert stored is not None, name
     return stored, np.ascontiguousarray(values)
@@ -259,6 +273,34 @@ def rope_tables(config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
             for regime in ("long", "short")
         }
     return {}
+
+
+def qwen35(
+    name: str, values: NDArray[np.float32], config: dict[str, Any]
+) -> tuple[str, NDArray[np.float32]]:
+    """Return a tensor of Qwen3.5 as it is stored, and the name that the map knows: value heads in
+    the order of a repetition of key heads."""
+    key_heads, heads = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    first = 2 * key_heads * config["linear_key_head_dim"]
+
+    def tiled(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows in heads, (key head, its values) -> (its values, key head)."""
+        split = rows.reshape(key_heads, heads // key_heads, len(rows) // heads, *rows.shape[1:])
+        return split.swapaxes(0, 1).reshape(rows.shape)
+
+    if name.endswith("norm.weight") and "linear_attn" not in name:
+        return name, values + np.float32(1.0)
+    if "linear_attn" not in name or name.endswith("linear_attn.norm.weight"):
+        return name, values
+    if "conv1d" in name:
+        values = values.squeeze(1)
+    if "conv1d" in name or "in_proj_qkv" in name:
+        return name, np.concatenate([values[:first], tiled(values[first:])])
+    if "out_proj" in name:
+        return name, tiled(values.T).T
+    if "A_log" in name:
+        values = -np.exp(values)
+    return name.replace("dt_bias", "dt_proj.bias"), tiled(values)
 
 
 def _parted(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -303,7 +345,7 @@ def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], quant: str) -> None:
-    if values.ndim == 1 or quant == "F32" or "shortconv.conv" in name:
+    if values.ndim == 1 or quant == "F32" or "shortconv.conv" in name or "conv1d" in name:
         writer.add_tensor(name, values)
     else:
         kind = gguf.GGMLQuantizationType[quant]

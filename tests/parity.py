@@ -22,7 +22,7 @@ from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.models.build import load_model
 from edge_llm.program.file import Program
 from edge_llm.program.integers import Integers
-from edge_llm.program.pack import unpack_integers
+from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.executor import Batch, Limits, Segment
 
@@ -191,23 +191,27 @@ def running(program: Program) -> Iterator[Step]:
 
 
 def replace_weights(model: nn.Module, program: Program) -> None:
-    """Puts the file's integers into ``model``: torchao tensors in linears, floats in the table."""
+    """Puts the file's weights into ``model``: torchao tensors in linears of integers, floats in
+    others and in the table."""
     weights = {weight.tensor: weight for weight in program.plan.weights}
     begin: dict[str, int] = {}
-    parts: dict[str, Integers] = {}
+    parts: dict[str, Integers | torch.Tensor] = {}
     for row in program.documents.report["weights"]:
         weight = weights[row["tensor"]]
         if weight.format.name == "raw_f32":
             continue
-        if weight.format.is_float:  # routers
-            continue
-        whole = unpack_integers(program.weight_data(weight), weight.format, *weight.matrix)
+        data = program.weight_data(weight)
         if len(weight.shape) == 3:
-            parts[row["name"]] = whole
+            parts[row["name"]] = unpack_integers(data, weight.format, *weight.matrix)
             continue
         first = begin.get(row["tensor"], 0)
         end = begin[row["tensor"]] = first + row["shape"][0]
-        parts[row["name"]] = whole.rows(slice(first, end))
+        if weight.format.is_float:
+            floats = unpack_floats(data, weight.format, *weight.matrix)[first:end]
+            parts[row["name"]] = torch.from_numpy(floats.copy()).float()
+        else:
+            whole = unpack_integers(data, weight.format, *weight.matrix)
+            parts[row["name"]] = whole.rows(slice(first, end))
     tied = program.documents.report["tied"]
     for path, module in list(model.named_modules()):
         names = next((names for names in STACKS if f"{path}.{names[0]}" in parts), ())
@@ -217,9 +221,12 @@ def replace_weights(model: nn.Module, program: Program) -> None:
             continue
         if isinstance(module, nn.Linear):
             name = f"{path}.weight"
-            tensor = torchao_tensor(parts[tied.get(name, name)])
+            part = parts[tied.get(name, name)]
+            tensor = part if isinstance(part, torch.Tensor) else torchao_tensor(part)
         elif isinstance(module, nn.Embedding):
-            tensor = torch.from_numpy(parts[f"{path}.weight"].dequantize())
+            table = parts[f"{path}.weight"]
+            assert isinstance(table, Integers)
+            tensor = torch.from_numpy(table.dequantize())
         else:
             continue
         module.weight = nn.Parameter(tensor, requires_grad=False)

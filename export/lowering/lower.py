@@ -145,6 +145,30 @@ class _Lowering:
             attributes={"taps": taps},
         )
 
+    def decay(self, node: Node) -> None:
+        x, rate, bias = self._only(node, "x", "rate", "bias")
+        self._emit(node, "decay", [x], weights=[self._vector(rate), self._vector(bias)])
+
+    def gated_delta(self, node: Node) -> None:
+        q, k, v, decay, strength, kept, positions, sequences, eps, scale = _arguments(node)
+        _, heads, k_dim, v_dim = kept.meta["val"].shape
+        key_heads = k.meta["val"].shape[1]
+        name = self._constants[kept.name].rpartition(".")[0]
+        self._emit(
+            node,
+            "gated_delta",
+            [q, k, v, decay, strength, positions, sequences],
+            state=self._builder.state(State.fold(name, key_heads, heads, k_dim, v_dim)),
+            attributes={
+                "key_heads": key_heads,
+                "heads": heads,
+                "k_dim": k_dim,
+                "v_dim": v_dim,
+                "eps": float(eps),
+                "scale": float(scale),
+            },
+        )
+
     def softcap(self, node: Node) -> None:
         x, cap = self._only(node, "x", "cap")
         self._emit(node, "softcap", [x], attributes={"cap": float(cap)})
@@ -212,13 +236,15 @@ class _Lowering:
     def split(self, node: Node) -> None:
         x, sizes, dim = self._only(node, "x", "sizes", "dim")
         rank = x.meta["val"].dim()
-        if dim not in (-1, rank - 1) or rank != 2:
-            raise self._unsupported(node, "only of the columns of a matrix")
+        if dim not in (-1, rank - 1) or rank not in (2, 3):
+            raise self._unsupported(node, "only of the columns of a matrix, or of its heads")
+        heads = 1 if rank == 2 else int(x.meta["val"].shape[1])
         self._values[node] = self._builder.emit(
-            "split",
+            "split" if rank == 2 else "split_heads",
             [self._value(x)],
-            list(sizes),
+            [heads * size for size in sizes],
             rows=self._row_kind(x),
+            attributes={} if rank == 2 else {"heads": heads},
             source=model_source(node),
         )
 
@@ -327,6 +353,8 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.rope.default: _Lowering.rope,
         torch.ops.edge.attention.default: _Lowering.attention,
         torch.ops.edge.causal_conv.default: _Lowering.causal_conv,
+        torch.ops.edge.decay.default: _Lowering.decay,
+        torch.ops.edge.gated_delta.default: _Lowering.gated_delta,
         torch.ops.edge.softcap.default: _Lowering.softcap,
         torch.ops.edge.route.default: _Lowering.route,
         torch.ops.edge.experts.default: _Lowering.experts,

@@ -90,7 +90,7 @@ class ReadBack:
             signal, noise = (sum(column) for column in zip(*parts, strict=True))
             got = 10.0 * log10(signal / noise) if signal > 0.0 and noise > 0.0 else inf
             awaited = expected(name)
-            least = _EQUAL if awaited is None else awaited - _CHANCE
+            least = _EQUAL if awaited is None else min(awaited - _CHANCE, _EQUAL)
             if not got >= least:
                 raise ExportError(
                     f"the file does not hold {name} as it was made: the signal to noise ratio is "

@@ -116,7 +116,7 @@ def streamed_model(
     ``context`` is the program's (it fixes the rotary tables), ``slots`` and ``tokens`` the
     sequences and positions to make room for. ``each`` does work on chunks (threads.py).
     """
-    model = build_model(config, context=context, kv_dtype=kv_dtype, slots=slots)
+    model = build_model(config, context=tokens, kv_dtype=kv_dtype, slots=slots)
     for path, module in list(model.named_modules()):
         parent, _, attribute = path.rpartition(".")
         weight = f"{path}.weight"
@@ -137,18 +137,16 @@ def streamed_model(
         values = torch.from_numpy(vector(path)).to(parameter.dtype)
         filled = nn.Parameter(values, requires_grad=False)
         model.get_submodule(parent).register_parameter(attribute, filled)
-    _fill_buffers(model, constants(config, context), slots, tokens)
+    _fill_buffers(model, constants(config, context))
     return model.eval()
 
 
-def _fill_buffers(
-    model: nn.Module, tables: Mapping[str, NDArray[np.float32]], slots: int, tokens: int
-) -> None:
-    """Replace the buffers by ``tables``, and by caches for ``tokens`` positions of each slot."""
+def _fill_buffers(model: nn.Module, tables: Mapping[str, NDArray[np.float32]]) -> None:
+    """Replace the buffers by ``tables``, and by empty caches."""
     for path, buffer in list(model.named_buffers()):
         parent, _, attribute = path.rpartition(".")
         if path in tables:
             value = torch.from_numpy(tables[path])
         else:
-            value = torch.zeros((slots, tokens, *buffer.shape[2:]), dtype=buffer.dtype)
+            value = torch.zeros(buffer.shape, dtype=buffer.dtype)
         model.get_submodule(parent).register_buffer(attribute, value, persistent=False)

@@ -155,8 +155,11 @@ class _Drawing:
         if instruction.state >= 0:
             state = plan.states[instruction.state]
             sizes = map(self._name, state.sizes.values())
-            # The window of an attention is 0 where there is none, which is no name.
-            window = "window" if state.kind == "kv" else self._name(state.window)
+            # The window of an attention is 0 where there is none, which is no name; that of a fold
+            # is always the same.
+            window: Number = "window"
+            if state.kind != "kv":
+                window = state.window if state.kind == "fold" else self._name(state.window)
             step["state"] = [state.kind, self._open(state.name), *sizes, window]
         if instruction.attributes:
             choices = {item.name for item in OPS[instruction.op].attributes if item.choice}

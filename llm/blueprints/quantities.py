@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from edge_llm.llm.config import is_number
-from edge_llm.llm.decoder import DecoderConfig, MixedConfig, ropes_of
+from edge_llm.llm.decoder import DecoderConfig, Deriving, MixedConfig, ropes_of
 
 Quantities = dict[str, int | float]
 
@@ -23,6 +23,7 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
             "kv_heads": shape.kv_heads,
             "head_dim": shape.head_dim,
             "heads * head_dim": shape.heads * shape.head_dim,
+            "2 * heads * head_dim": 2 * shape.heads * shape.head_dim,
             "kv_heads * head_dim": shape.kv_heads * shape.head_dim,
             "(heads + 2 * kv_heads) * head_dim": (shape.heads + 2 * shape.kv_heads)
             * shape.head_dim,
@@ -40,6 +41,8 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
             numbers[field.name] = value
             if field.name.endswith("_scaling"):  # Granite's, by which it divides
                 numbers[f"1 / {field.name}"] = 1.0 / value
+    if isinstance(config, Deriving):
+        numbers |= config.derived()
     return numbers
 
 

@@ -107,6 +107,9 @@ class Checkpoint:
         return self.read(name)
 
 
+PREDICTING = "the layers that predict further tokens"
+
+
 def check_parameters(
     config: DecoderConfig, got: Mapping[str, Shape], where: str, problems: list[str]
 ) -> dict[str, Shape]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import DecoderConfig
@@ -59,6 +62,19 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """How the rows (axis 0) or columns (1) of a stored tensor follow one another: a parameter's are
+    those at ``index``, int64, one after the other."""
+
+    axis: int
+    index: NDArray[np.int64]
+
+
+def _as_stored(config: Any, name: str) -> Order | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Family(Generic[Config]):
     """One decoder architecture; its PyTorch module is in ``models`` under the same name.
 
@@ -86,6 +102,10 @@ class Family(Generic[Config]):
         gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
+        gguf_order: takes the config and a GGUF name within a layer, and gives the order of a tensor
+            that is stored in another one than the parameter's.
+        gguf_values: GGUF name within a layer -> what makes the parameter's numbers of those that
+            are stored, float32 both.
         gguf_implied: takes the values of the config keys and gives those that GGUF files leave to
             their reader; they stand in for None, and for what has another value in each layer;
             those of ``rope_parameters`` are added.
@@ -99,6 +119,10 @@ class Family(Generic[Config]):
     gguf_names: Mapping[str, str] = field(default_factory=dict)
     gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
     gguf_interleaved: frozenset[str] = frozenset()
+    gguf_order: Callable[[Any, str], Order | None] = _as_stored
+    gguf_values: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = field(
+        default_factory=dict
+    )
     wrapper: str | None = None
     defaults: Mapping[str, object] = field(default_factory=dict)
     harmless: frozenset[str] = frozenset()

@@ -27,6 +27,7 @@ from edge_llm.llm.models import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_5_text,
     qwen3_moe,
     smollm3,
 )
@@ -53,6 +54,7 @@ BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
     "qwen2": qwen2.build,
     "qwen3": qwen3.build,
     "qwen3_moe": qwen3_moe.build,
+    "qwen3_5_text": qwen3_5_text.build,
     "smollm3": smollm3.build,
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_llm.errors import ConfigError, NativeError
-from edge_llm.program.cost import kv_row_bytes, position_bytes
+from edge_llm.program.cost import kv_row_bytes, page_bytes
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.hidden import hidden_tail
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
@@ -53,8 +53,7 @@ def groups(plan: Plan, kv_dtype: str) -> tuple[StateGroup, ...]:
     return tuple(
         StateGroup(
             group.window,
-            BLOCK_SIZE
-            * sum(position_bytes(plan.states[state], kv_dtype) for state in group.states),
+            sum(page_bytes(plan.states[state], kv_dtype, BLOCK_SIZE) for state in group.states),
         )
         for group in plan.groups
     )
@@ -130,10 +129,10 @@ class TorchExecutor:
             if weight.tensor not in unpacked:
                 unpacked[weight.tensor] = self._unpack(weight, weights[weight.tensor])
         self._weights = [unpacked[weight.tensor] for weight in plan.weights]
-        self._pages = [  # by state: what it keeps, [blocks, BLOCK_SIZE, ..] each
+        self._pages = [  # by state: what it keeps, [blocks, ..] each
             tuple(
                 torch.zeros(
-                    (limits.blocks[self._groups[number]], BLOCK_SIZE, *shape),
+                    (limits.blocks[self._groups[number]], *shape),
                     dtype=dtype,
                     device=device,
                 )
@@ -249,6 +248,8 @@ class TorchExecutor:
         weights = [self._weights[index] if index >= 0 else None for index in op.weights]
         if op.op == "causal_conv":
             return [self._causal_conv(op, inputs[0], weights, batch)]
+        if op.op == "gated_delta":
+            return [self._gated_delta(op, inputs, batch)]
         return _OPERATORS[op.op](self._plan, op, inputs, weights)
 
     def _attention(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
@@ -282,6 +283,53 @@ class TorchExecutor:
             out[mine] = _attend(op, window, sinks, q[mine], k_all, v_all, positions - begin)
         return out.reshape(total, heads * head_dim)
 
+    def _gated_delta(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
+        """The recurrence as it is written, over all rows of a page that the step reaches."""
+        key_heads, heads, k_dim, v_dim = (
+            int(op.attributes[name]) for name in ("key_heads", "heads", "k_dim", "v_dim")
+        )
+        starts, keys, updates, decays = self._pages[op.state]
+        table = batch.block_tables[self._groups[op.state]]
+        eps, scale = float(op.attributes["eps"]), float(op.attributes["scale"])
+        q, k = (
+            (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)).repeat_interleave(
+                heads // key_heads, dim=1
+            )
+            for x in (x.reshape(-1, key_heads, k_dim) for x in inputs[:2])
+        )
+        v = inputs[2].reshape(-1, heads, v_dim)
+        decay, strength = (x[:, :, None, None] for x in inputs[3:5])
+        out = torch.empty_like(v)
+
+        def folded(page: int, rows: int) -> Tensor:
+            """The matrices behind some rows of a page."""
+            matrix = starts[page, 0]
+            for row in range(rows):
+                added = keys[page, row][:, :, None] * updates[page, row][:, None, :]
+                matrix = matrix * decays[page, row][:, None, None] + added
+            return matrix
+
+        kept: dict[int, Tensor] = {}  # by sequence: behind the token before
+        for t, (sequence, position) in enumerate(
+            zip(batch.sequences.tolist(), batch.positions.tolist(), strict=True)
+        ):
+            number, row = divmod(position, BLOCK_SIZE)
+            page = int(table[sequence][number])
+            if sequence not in kept:
+                before = int(table[sequence][number - 1]) if number and not row else -1
+                kept[sequence] = folded(page, row) if row else torch.zeros_like(starts[page, 0])
+                if before >= 0:
+                    kept[sequence] = folded(before, BLOCK_SIZE)
+            if row == 0:
+                starts[page, 0] = kept[sequence]
+            matrix = kept[sequence] * decay[t]
+            predicted = (matrix * k[t][:, :, None]).sum(1)
+            update = strength[t][:, :, 0] * (v[t] - predicted)
+            keys[page, row], updates[page, row], decays[page, row] = k[t], update, decay[t, :, 0, 0]
+            kept[sequence] = matrix + k[t][:, :, None] * update[:, None, :]
+            out[t] = (kept[sequence] * (q[t] * scale)[:, :, None]).sum(1)
+        return out.reshape(len(v), heads * v_dim)
+
     def _causal_conv(
         self, op: Instruction, x: Tensor, weights: list[_Matrix | None], batch: Batch
     ) -> Tensor:
@@ -307,14 +355,18 @@ class TorchExecutor:
 
 
 def _kept(state: State, kv_dtype: str) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Return the shape and type of each part of what a state keeps of a position."""
+    """Return the shape and type of each part of what a state keeps in a block."""
     sizes = state.sizes
     if state.kind == "rows":
-        return [((sizes["width"],), torch.float32)]
+        return [((BLOCK_SIZE, sizes["width"]), torch.float32)]
+    if state.kind == "fold":  # the matrices before it; keys, updates and decays of its rows
+        heads, k_dim, v_dim = (sizes[name] for name in ("heads", "k_dim", "v_dim"))
+        rows = [(BLOCK_SIZE, heads, *shape) for shape in ((k_dim,), (v_dim,), ())]
+        return [(shape, torch.float32) for shape in ((1, heads, k_dim, v_dim), *rows)]
     dtype = _CACHES[kv_dtype]
     # An int8 row ends with the four bytes of its scale.
     widths = (kv_row_bytes(sizes[name], kv_dtype) // dtype.itemsize for name in ("k_dim", "v_dim"))
-    return [((sizes["heads"], width), dtype) for width in widths]
+    return [((BLOCK_SIZE, sizes["heads"], width), dtype) for width in widths]
 
 
 def _to_cache(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -472,6 +524,20 @@ def _split(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) 
     return list(torch.split(inputs[0], [plan.values[number].width for number in op.outputs], dim=1))
 
 
+def _decay(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    rate, bias = (_present(weight).values for weight in weights)
+    return [torch.exp(-torch.exp(rate) * functional.softplus(inputs[0] + bias))]
+
+
+def _split_heads(
+    plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
+) -> list[Tensor]:
+    heads = int(op.attributes["heads"])
+    sizes = [plan.values[number].width // heads for number in op.outputs]
+    runs = inputs[0].reshape(len(inputs[0]), heads, sum(sizes))
+    return [part.flatten(1) for part in torch.split(runs, sizes, dim=2)]
+
+
 def _softcap(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     cap = float(op.attributes["cap"])
     return [cap * torch.tanh(inputs[0] / cap)]
@@ -491,6 +557,8 @@ _OPERATORS: Mapping[str, _Operator] = {
     "add": lambda plan, op, inputs, weights: [inputs[0] + inputs[1]],
     "scale": lambda plan, op, inputs, weights: [inputs[0] * float(op.attributes["factor"])],
     "split": _split,
+    "decay": _decay,
+    "split_heads": _split_heads,
     "select_rows": lambda plan, op, inputs, weights: [inputs[0][inputs[1].long()]],
     "softcap": _softcap,
     "route": _route,

@@ -32,7 +32,7 @@ def extend_chain(chain: list[bytes], tokens: Tokens, block_size: int) -> None:
 def window_blocks(window: int, step_tokens: int, block_size: int) -> int:
     """Return the most blocks that a sequence holds at a time in a group whose states look back
     ``window`` positions: those of the window and of a step, wherever they begin in a block."""
-    return -(-(window - 1 + step_tokens) // block_size) + 1
+    return -(-(window - 1 + step_tokens - 1) // block_size) + 1
 
 
 @dataclass(slots=True)

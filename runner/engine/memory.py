@@ -7,6 +7,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_llm.errors import CapacityError
@@ -51,6 +52,36 @@ def available_memory() -> int | None:
     return None
 
 
+def fitting_steps(
+    config: RunnerConfig, context: int, block_size: int, groups: Sequence[StateGroup]
+) -> RunnerConfig:
+    """Return ``config`` with as many tokens in a step as leave a whole context room: a step holds
+    blocks of states with a window that are given back after it, and those of folds are large. A
+    step has no fewer than a block, or than sequences."""
+    least = max(block_size, config.max_sequences)
+    while config.step_tokens > least:
+        cost = sum(
+            _needed(group, -(-context // block_size), config.step_tokens, block_size)
+            * group.block_bytes
+            for group in groups
+        )
+        if cost <= _budget(config):
+            break
+        config = replace(config, step_tokens=max(config.step_tokens // 2, least))
+    return config
+
+
+def _budget(config: RunnerConfig) -> int:
+    return machine_memory() // 4 if config.kv_budget is None else config.kv_budget
+
+
+def _needed(group: StateGroup, blocks: int, step_tokens: int, block_size: int) -> int:
+    """Return the blocks that a sequence of ``blocks`` full blocks holds at a time."""
+    if not group.window:
+        return blocks
+    return min(blocks, window_blocks(group.window, step_tokens, block_size))
+
+
 def block_counts(
     config: RunnerConfig, context: int, block_size: int, groups: Sequence[StateGroup]
 ) -> tuple[int, ...]:
@@ -64,18 +95,14 @@ def block_counts(
     """
 
     def needed(group: StateGroup, blocks: int) -> int:
-        """Return the blocks that a sequence of ``blocks`` full blocks holds at a time."""
-        if not group.window:
-            return blocks
-        return min(blocks, window_blocks(group.window, config.step_tokens, block_size))
+        return _needed(group, blocks, config.step_tokens, block_size)
 
     whole = -(-context // block_size)
     wanted = [config.max_sequences * needed(group, -(-whole // 2)) for group in groups]
+    budget = _budget(config)
     if config.kv_budget is None:
-        budget = machine_memory() // 4
         most = [max(needed(g, whole), n) for g, n in zip(groups, wanted, strict=True)]
     else:
-        budget = config.kv_budget
         most = [config.max_sequences * needed(group, whole) for group in groups]
     sizes = [group.block_bytes for group in groups]
 

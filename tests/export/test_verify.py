@@ -21,7 +21,8 @@ from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.recipe import Gate, Recipe
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.verification.metrics import Comparison, compare_all, compare_logits
-from edge_llm.export.verification.numbers import made, packed, unrounded
+from edge_llm.export.verification.numbers import Rows, made, packed, unrounded
+from edge_llm.export.verification.readback import ReadBack
 from edge_llm.export.verification.streamed import StreamedLinear, streamed_model
 from edge_llm.export.verification.threads import in_turn, on_all_cores
 from edge_llm.export.verification.verify import Verification, check_gate, eager_logits
@@ -215,3 +216,32 @@ def test_numbers_in_a_wrong_place_are_noticed(
     ):
         export(recipe, output=tmp_path / "wrong.edge")
     assert not (tmp_path / "wrong.edge").exists()
+
+
+class _Values:
+    """A matrix of numbers that are given."""
+
+    integers = False
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self.values, self.shape = values, (values.shape[0], values.shape[1])
+
+    def rows(self, rows: Rows) -> NDArray[np.float32]:
+        return self.values[rows]
+
+
+@pytest.mark.parametrize(("rounding", "refused"), [(2.0**-26, False), (2.0**-4, True)])
+def test_noise_below_float32_says_nothing(rounding: float, refused: bool) -> None:
+    """Of fp16 weights that were bfloat16 a few are rounded, by next to nothing: how much of that
+    some products see is chance."""
+    values = np.random.default_rng(1).standard_normal((48, 64)).astype(np.float32)
+    stored = values.copy()
+    stored[3, 5] += np.float32(rounding)
+    back = ReadBack()
+    back.stored(lambda name: _Values(stored))("w").rows(slice(0, 48))
+    back.meant(lambda name: _Values(values))("w").rows(slice(0, 48))
+    if refused:
+        with pytest.raises(ExportError, match="the file does not hold w as it was made"):
+            back.check(lambda name: 190.0)
+    else:
+        back.check(lambda name: 190.0)

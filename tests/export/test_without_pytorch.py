@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fixtures_checkpoints import write_tiny_checkpoint
+from fixtures_checkpoints import FAMILY_SIZES, write_tiny_checkpoint
 
 import edge_llm
 from edge_llm.catalogue.entries import Entry, list_models
@@ -96,6 +96,9 @@ def test_the_sizes_of_the_catalogue(
         config |= {"rope_parameters": None, "sliding_window_pattern": 6}
     else:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
+    if family == "qwen3_5_text":
+        config |= {key: FAMILY_SIZES[family][key] for key in ("layer_types", "rope_parameters")}
+        config |= {"num_hidden_layers": 4}
     config |= needed(family, config)
     folder = tmp_path / "model"
     folder.mkdir()

@@ -122,7 +122,7 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("v_dim", lambda p: replace(p, states=(State.kv("kv", 2, 16, 8),))),
     ("window", lambda p: replace(p, states=(State.kv("kv", 2, 16, 16, -1),))),
     (
-        "kind: 'fold' cannot be run yet",
+        r"sizes: \[\], expected \['heads', 'k_dim', 'key_heads', 'v_dim'\]",
         lambda p: replace(p, states=(State("kv", "fold", {}),)),
     ),
     ("is of kind rows, expected kv", lambda p: replace(p, states=(State.rows("kv", 16, 3),))),
@@ -160,7 +160,7 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("2 inputs, expected 1", edit("silu", inputs=(4, 4))),
     ("0 inputs, expected 1", edit("silu", inputs=())),
     ("2 outputs, expected 1", edit("silu", outputs=(5, 6))),
-    ("1 weights, expected 0", edit("silu", weights=(0,))),
+    (r"weights \(count\): is 1, expected 0 to 0", edit("silu", weights=(0,))),
     ("weight table", edit("embedding", weights=(-1,))),
     ("weight table", edit("embedding", weights=(99,))),
     ("weight bias", edit("linear", weights=(2, -2))),

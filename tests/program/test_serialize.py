@@ -105,7 +105,7 @@ PLAN_EDITS: list[tuple[str, Edit]] = [
     (r"plan.weights\[0\].name: 5000 char", lambda p: p["weights"][0].update(name="x" * 5000)),
     (r"plan.states\[0\]: missing v_dim", lambda p: p["states"][0].pop("v_dim")),
     (
-        r"plan.states\[0\].kind: 'fold' cannot be run yet",
+        r"plan.states\[0\]: missing key_heads",
         lambda p: p["states"][0].update(kind="fold"),
     ),
     (r"plan.states\[0\].kind: got 'x'", lambda p: p["states"][0].update(kind="x")),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edge_llm.errors import CapacityError
@@ -58,6 +60,38 @@ def test_a_small_budget_holds_the_longest_sequence_that_it_can() -> None:
     assert counts(config, *groups) == (13, 6)
     tight = RunnerConfig(max_sequences=8, step_tokens=64, kv_budget=850)
     assert counts(tight, *groups) == (4, 4)
+
+
+@pytest.mark.usefixtures("megabyte_machine")
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (None, 256),  # a quarter of the machine has room for all
+        (5 * 2_000 + 16 * 100, 256),
+        (5 * 2_000 + 16 * 100 - 1, 128),  # then a step of three blocks and the one before
+        (3 * 2_000 + 16 * 100 - 1, 64),
+        (100, 64),
+    ],
+)
+def test_steps_are_short_where_folds_are_large(budget: int | None, expected: int) -> None:
+    """A step of 256 tokens holds five blocks of a fold, wherever it begins."""
+    groups = (StateGroup(0, 100), StateGroup(2, 2_000))
+    config = RunnerConfig(max_sequences=8, kv_budget=budget)
+    fitted = memory.fitting_steps(config, 1000, 64, groups)
+    assert fitted.step_tokens == expected
+    assert replace(fitted, step_tokens=config.step_tokens) == config
+
+
+@pytest.mark.usefixtures("megabyte_machine")
+def test_a_step_has_a_token_of_each_sequence() -> None:
+    config = RunnerConfig(max_sequences=100, kv_budget=100)
+    assert memory.fitting_steps(config, 1000, 64, [StateGroup(2, 2_000)]).step_tokens == 100
+
+
+@pytest.mark.usefixtures("megabyte_machine")
+def test_a_sequence_holds_few_blocks_of_a_fold() -> None:
+    config = RunnerConfig(max_sequences=2, kv_budget=10**6, step_tokens=64)
+    assert counts(config, StateGroup(0, 100), StateGroup(2, 2_000)) == (32, 2 * 2)
 
 
 @pytest.mark.usefixtures("megabyte_machine")

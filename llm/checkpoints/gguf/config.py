@@ -44,6 +44,7 @@ NEUTRAL_KEYS = {
     LOG_MULTIPLIER: 0.0,
     "attention.temperature_scale": 0.0,
 }
+PREDICTING_LAYERS = "nextn_predict_layers"  # of the blocks, the last
 ORIGINAL_CONTEXT = "rope.scaling.original_context_length"
 # The factor of a linear scaling: its key, and that of files from before there were types.
 LINEAR_FACTORS = ("rope.scaling.factor", "rope.scale_linear")
@@ -120,6 +121,11 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         if values.get(name) is None or isinstance(values[name], list):
             values[name] = value
     given.pop(POOLING, None)  # of vectors: open.py
+    predicting, layers = given.pop(PREDICTING_LAYERS, 0), values["num_hidden_layers"]
+    if is_integer(predicting) and is_integer(layers) and 0 < predicting < layers:
+        values["num_hidden_layers"] = layers - predicting
+    elif predicting != 0:
+        problems.append(f"{prefix}{PREDICTING_LAYERS}: got {shorten(predicting)}, expected fewer")
     values["rope_parameters"] = {**_rope(model, given, values), **implied_rope}
     for key, value in (neutral | {"attention.value_length": values["head_dim"]}).items():
         got = given.pop(key, value)
@@ -134,6 +140,15 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         listing = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigError(f"{model.path} cannot be honoured:{listing}")
     return read_config(values, str(model.path))[0]
+
+
+def predicting_layers(model: GGUFModel, config: DecoderConfig) -> range:
+    """Return the numbers of the layers that follow those of ``config``: they predict further
+    tokens, and nothing runs them."""
+    architecture = model.metadata["general.architecture"]
+    layers = model.metadata.get(f"{architecture}.block_count")
+    assert is_integer(layers)  # as `gguf_config` has found
+    return range(config.num_hidden_layers, layers)
 
 
 def _given(model: GGUFModel, architecture: str) -> dict[str, object]:

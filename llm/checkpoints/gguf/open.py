@@ -9,12 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_llm.llm.checkpoints.arrays import Array
+from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
-from edge_llm.llm.checkpoints.gguf.config import POOLING, ROPE_TABLES, gguf_config, gguf_family
+from edge_llm.llm.checkpoints.gguf.config import (
+    POOLING,
+    ROPE_TABLES,
+    gguf_config,
+    gguf_family,
+    predicting_layers,
+)
 from edge_llm.llm.checkpoints.gguf.model import GGUFModel, read_gguf_model
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import (
+    PREDICTING,
     Checkpoint,
     Retrieval,
     TokenizerMetadata,
@@ -47,6 +54,7 @@ STOP_TOKENS = (
 )
 # Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 NO_TOKEN = 2**32 - 1
 UNUSED_TOKEN = 5  # in tokenizer.ggml.token_type
 SAMPLING = "general.sampling."
@@ -71,10 +79,27 @@ def open_gguf(path: Path) -> Checkpoint:
     metadata, family = model.metadata, gguf_family(model)
     model.check_complete()
     config = gguf_config(model, family)
-    stored_names = [name for name in model.owners if name not in ROPE_TABLES]
+    predicting = predicting_layers(model, config)
+    left_out = {
+        name
+        for name in model.owners
+        if (block := _BLOCK.fullmatch(name)) and int(block[1]) in predicting
+    }
+    stored_names = [name for name in model.owners if name not in {*ROPE_TABLES, *left_out}]
     problems = [line for name in stored_names if (line := model.problem(name)) is not None]
     places = _places(model, family, stored_names)
-    formats = {name: model.integer_format(place.stored) for name, place in places.items()}
+    orders = {
+        name: order
+        for name, place in places.items()
+        if (block := _BLOCK.fullmatch(place.stored))
+        and (order := family.gguf_order(config, block[2])) is not None
+    }
+    # Integers in groups along the columns cannot be put in another order of columns.
+    formats = {
+        name: model.integer_format(place.stored)
+        for name, place in places.items()
+        if name not in orders or orders[name].axis == 0
+    }
 
     def interleaved(name: str) -> int | None:
         """The head_dim of rows that are stored for the interleaved convention."""
@@ -86,10 +111,18 @@ def open_gguf(path: Path) -> Checkpoint:
 
     def read(name: str) -> Array:
         values, head_dim = model.decode(*places[name]), interleaved(name)
-        return values if head_dim is None else half_split(values, head_dim)
+        if head_dim is not None:
+            values = half_split(values, head_dim)
+        if name in orders:
+            values = values.take(orders[name].index, axis=orders[name].axis)
+        block = _BLOCK.fullmatch(places[name].stored)
+        change = family.gguf_values.get(block[2]) if block else None
+        return values if change is None else change(to_float32(values))
 
     def integers(name: str) -> Integers:
         stored, head_dim = model.integers(*places[name]), interleaved(name)
+        if name in orders:
+            stored = stored.rows(orders[name].index)
         if head_dim is None:
             return stored
         return stored.rows(half_split(np.arange(stored.shape[0]), head_dim))
@@ -99,6 +132,8 @@ def open_gguf(path: Path) -> Checkpoint:
         _stop_ids(metadata, config.vocab_size),
         path.name,
     )
+    if left_out:
+        notes += (f"{path.name}: {PREDICTING} are left out",)
     unknown = [
         key
         for key in metadata

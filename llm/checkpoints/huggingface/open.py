@@ -19,6 +19,7 @@ from edge_llm.llm.checkpoints.huggingface.tensors import INDEX, Tensors, open_te
 from edge_llm.llm.checkpoints.prequantized.open import NONE, read_quantized
 from edge_llm.llm.checkpoints.source import (
     HEAD,
+    PREDICTING,
     TABLE,
     Checkpoint,
     Shape,
@@ -103,6 +104,8 @@ def open_huggingface(path: Path) -> Checkpoint:
         return to_float32(detached(values)) + np.float32(1.0)
 
     notes = [*tensors.notes, *quantized.notes(), *retrieval.notes]
+    if any(name.startswith(("mtp.", "model.mtp.")) for name in tensors.entries):
+        notes.append(f"mtp.*: {PREDICTING} are left out")
     if values.get("model_type") == family.wrapper:
         notes.append(f"config: the text model of a {family.wrapper} model, without its other parts")
     for name, source in shared_parameters(config).items():

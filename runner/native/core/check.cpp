@@ -137,6 +137,7 @@ class Checker {
       total += output.width;
     }
     if (rules.splits) require(total == value(in.inputs[0]).width, "the widths do not add up");
+    if (in.op == EDGE_OP_SPLIT_HEADS) check_runs(in);
     for (int32_t i = 0; i < rules.requirement_count; ++i) check(rules.requirements[i], known);
     if (static_cast<OpCode>(in.op) == OpCode::experts) {  // their kernels read both side by side
       require(stored_format(program_.weights[in.weights[0]]) ==
@@ -190,6 +191,14 @@ class Checker {
     require(number >= kInputCount && number < program_.value_count, "an output is no value");
     require(!defined_[static_cast<size_t>(number)], "an output is computed twice");
     defined_[static_cast<size_t>(number)] = true;
+  }
+
+  // Outputs are slices of each of the runs.
+  void check_runs(const edge_instruction& in) const {
+    for (int32_t i = 0; i < in.output_count; ++i) {
+      require(value(in.outputs[i]).width % in.ints[k_split_heads_heads] == 0,
+              "an output's width is no multiple of the heads");
+    }
   }
 
   void check(const Requirement& rule, const Known& known) const {

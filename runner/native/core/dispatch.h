@@ -4,6 +4,7 @@
 #include "attention/attention.h"
 #include "ceiling/ceiling.h"
 #include "conv/conv.h"
+#include "delta/delta.h"
 #include "elementwise/elementwise.h"
 #include "linear/linear.h"
 #include "norm/norm.h"
@@ -19,6 +20,7 @@ struct Kernels {
   const LinearKernels& linear;
   const AttentionKernels& attention;
   const ConvKernels& conv;
+  const DeltaKernels& delta;
   const NormKernels& norm;
   const RopeKernels& rope;
   const RouteKernels& route;

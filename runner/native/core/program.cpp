@@ -41,11 +41,21 @@ std::vector<bool> only_for_hidden(const edge_program& source,
   return only;
 }
 
+FoldState fold_state(const edge_state& state) {
+  return {state.sizes[k_fold_key_heads], state.sizes[k_fold_heads], state.sizes[k_fold_k_dim],
+          state.sizes[k_fold_v_dim]};
+}
+
 // Bytes of one state in one block, a multiple of 64.
 uint64_t state_bytes(const edge_state& state, KvType type) {
-  return state.kind == EDGE_STATE_ROWS
-             ? rows_state_bytes(state.sizes[k_rows_width])
-             : kv_state_bytes(state.sizes[k_kv_heads], state.sizes[k_kv_k_dim], type);
+  switch (state.kind) {
+    case EDGE_STATE_ROWS:
+      return rows_state_bytes(state.sizes[k_rows_width]);
+    case EDGE_STATE_FOLD:
+      return fold_state_bytes(fold_state(state));
+    default:
+      return kv_state_bytes(state.sizes[k_kv_heads], state.sizes[k_kv_k_dim], type);
+  }
 }
 
 class Translator {
@@ -196,6 +206,7 @@ class Translator {
     if (state.kind == EDGE_STATE_KV) {
       op.kv = {state.sizes[k_kv_heads], state.sizes[k_kv_k_dim], type_};
     }
+    if (state.kind == EDGE_STATE_FOLD) op.fold = fold_state(state);
   }
 
   // The weights of a convolution as its kernel streams them.

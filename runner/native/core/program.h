@@ -74,6 +74,7 @@ struct Op {
   int32_t window = 0;           // of the state
   uint64_t state_offset = 0;    // of the state inside a block of its group
   KvState kv;                   // attention
+  FoldState fold;               // gated_delta
   Rotation rotate_q, rotate_k;  // attention
   std::array<int32_t, EDGE_MAX_INTS> ints{};
   std::array<float, EDGE_MAX_FLOATS> floats{};

@@ -59,7 +59,7 @@ struct OpRules {
   int32_t int_count;
   Range ints[EDGE_MAX_INTS];
   int32_t requirement_count;
-  Requirement requirements[4];
+  Requirement requirements[6];
 };
 
 }  // namespace edge

@@ -18,10 +18,15 @@ Matrix part_of(const Matrix& matrix, Share rows, Share columns) {
 
 Matrix rows_of(const Matrix& matrix, Share rows) { return part_of(matrix, rows, {0, matrix.cols}); }
 
-void copy_columns(const Matrix& x, int32_t column, const Matrix& y, Worker team) {
+// Of each of `heads` runs of columns of x, those of y from `column` on.
+void copy_columns(const Matrix& x, int32_t column, int32_t heads, const Matrix& y, Worker team) {
   const Share rows = share(y.rows, 1, team);
+  const int32_t run = x.cols / heads, taken = y.cols / heads;
   for (int64_t i = rows.begin; i < rows.end; ++i) {
-    std::memcpy(y.row(i), x.row(i) + column, sizeof(float) * static_cast<size_t>(y.cols));
+    for (int32_t head = 0; head < heads; ++head) {
+      std::memcpy(y.row(i) + head * taken, x.row(i) + head * run + column,
+                  sizeof(float) * static_cast<size_t>(taken));
+    }
   }
 }
 
@@ -83,12 +88,18 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
     }
     case OpCode::experts:
       return run_experts(kernels_, experts_args(op, worker), part, worker);
-    case OpCode::split: {
+    case OpCode::decay:
+      return kernels_.delta.decay(input(), op.vectors[0], op.vectors[1], output(), team);
+    case OpCode::gated_delta:
+      return kernels_.delta.delta(delta_args(op), worker);
+    case OpCode::split:
+    case OpCode::split_heads: {
+      const int32_t heads = op.code == OpCode::split ? 1 : op.ints[k_split_heads_heads];
       int32_t column = 0;
       for (int32_t i = 0; i < op.output_count; ++i) {
         const Matrix y = rows_of(matrix(op.outputs[static_cast<size_t>(i)]), rows);
-        copy_columns(input(), column, y, team);
-        column += y.cols;
+        copy_columns(input(), column, heads, y, team);
+        column += y.cols / heads;
       }
       return;
     }

@@ -34,4 +34,7 @@ typedef enum edge_op {
   EDGE_OP_CAUSAL_CONV = 14,
   EDGE_OP_ROUTE = 15,
   EDGE_OP_EXPERTS = 16,
+  EDGE_OP_DECAY = 17,
+  EDGE_OP_GATED_DELTA = 18,
+  EDGE_OP_SPLIT_HEADS = 19,
 } edge_op;

@@ -20,7 +20,7 @@ from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine.constraints import mask_of
 from edge_llm.runner.engine.engine import Engine
-from edge_llm.runner.engine.memory import block_counts
+from edge_llm.runner.engine.memory import block_counts, fitting_steps
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Limits
 
@@ -60,7 +60,8 @@ def load(
             contexts, at most a quarter of the machine's memory.
         backend: "native" or "torch".
         max_sequences: requests that run at once, others wait.
-        step_tokens: bounds the tokens computed at once, over all requests.
+        step_tokens: bounds the tokens computed at once, over all requests. They are fewer where a
+            whole context would have no room beside the states of so many.
         huge_pages: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
             into such pages if memory allows, "off" does neither.
 
@@ -128,6 +129,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
         kv_dtype = config.kv_dtype or program.documents.model.kv_dtype
         context = config.context or plan.context
         groups = module.groups(plan, kv_dtype)
+        config = fitting_steps(config, min(context, plan.context), block_size, groups)
         weights: Weights | None = None
         if config.huge_pages == "copy":
             weights = in_huge_pages({w.tensor: program.weight_data(w) for w in plan.weights})

@@ -265,6 +265,9 @@ class _Checker:
         width = self._values[self._instruction.inputs[0]].width
         if sum(value.width for value in values) != width:
             self._fail(f"the outputs' widths do not add up to {width}")
+        heads = self._known.get("heads", 1)
+        if any(value.width % heads for value in values):
+            self._fail(f"the outputs' widths are no multiples of heads {heads}")
 
     def _check_value(self, what: str, value: Value, dims: tuple[str, ...]) -> None:
         rows, width = dims
@@ -367,9 +370,7 @@ def _check_states(states: tuple[State, ...]) -> None:
         if state.name in names:
             _fail(path, "the name is taken")
         names.add(state.name)
-        sizes = STATE_SIZES.get(state.kind)
-        if sizes is None:
-            _fail(f"{path}.kind", f"{state.kind!r} cannot be run yet")
+        sizes = STATE_SIZES[state.kind]
         if state.sizes.keys() != sizes.keys():
             _fail(f"{path}.sizes", f"{sorted(state.sizes)}, expected {sorted(sizes)}")
         for size, most in sizes.items():

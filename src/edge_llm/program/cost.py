@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from edge_llm.program.ops import OPS
+from edge_llm.program.ops import FOLD_ROWS, OPS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Instruction, Plan, State, Weight
 
@@ -25,12 +25,29 @@ def kv_row_bytes(head_dim: int, dtype: str) -> int:
 
 
 def position_bytes(state: State, kv_dtype: str) -> int:
-    """Return the bytes of one position of a state."""
+    """Return the bytes of one position of a state, without the matrices of a fold."""
     sizes = state.sizes
     if state.kind == "rows":
         return 4 * sizes["width"]
+    if state.kind == "fold":
+        row = sizes["key_heads"] * sizes["k_dim"] + sizes["heads"] * sizes["v_dim"]
+        return 4 * (row + sizes["heads"])  # keys, updates, decays
     key, value = (kv_row_bytes(sizes[name], kv_dtype) for name in ("k_dim", "v_dim"))
     return sizes["heads"] * (key + value)
+
+
+def matrix_bytes(state: State) -> int:
+    """Return the bytes of a fold's matrices; 0 of other states."""
+    sizes = state.sizes
+    if state.kind != "fold":
+        return 0
+    return 4 * sizes["heads"] * sizes["k_dim"] * sizes["v_dim"]
+
+
+def page_bytes(state: State, kv_dtype: str, positions: int) -> int:
+    """Return the bytes of a state in a block of so many ``positions``, but for padding: a fold has
+    its matrices before the block, and those of a place inside."""
+    return positions * position_bytes(state, kv_dtype) + 2 * matrix_bytes(state)
 
 
 def weight_bytes(plan: Plan) -> int:
@@ -56,16 +73,20 @@ def kv_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
 def kv_reader(plan: Plan, kv_dtype: str) -> Callable[[int], int]:
     """Return `kv_bytes` of one plan, prepared for being called at every step."""
     by_window: dict[int, int] = {}  # bytes of one position, of all layers with that window
+    matrices = 0
     for instruction in plan.instructions:
         if instruction.state >= 0:
             state = plan.states[instruction.state]
+            matrices += matrix_bytes(state)
+            if state.kind == "fold":
+                continue
             by_window[state.window] = by_window.get(state.window, 0) + position_bytes(
                 state, kv_dtype
             )
 
     def read(depth: int) -> int:
         seen = depth + 1
-        return sum(
+        return matrices + sum(
             size * (min(seen, window) if window else seen) for window, size in by_window.items()
         )
 
@@ -84,9 +105,14 @@ def context_bytes(plan: Plan, kv_dtype: str, step_tokens: int) -> int:
     def positions(window: int) -> int:
         if not window:
             return plan.context
-        return min(plan.context, (-(-(window - 1 + step_tokens) // _BLOCK) + 1) * _BLOCK)
+        return min(plan.context, (-(-(window + step_tokens - 2) // _BLOCK) + 1) * _BLOCK)
 
-    return sum(position_bytes(state, kv_dtype) * positions(state.window) for state in plan.states)
+    def size(state: State) -> int:
+        count = positions(state.window)
+        blocks = -(-count // _BLOCK)
+        return position_bytes(state, kv_dtype) * count + 2 * matrix_bytes(state) * blocks
+
+    return sum(map(size, plan.states))
 
 
 def decode_bytes(plan: Plan, depth: int, kv_dtype: str) -> int:
@@ -114,8 +140,8 @@ def attention_operations(plan: Plan, tokens: int, depth: int = 0) -> int:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Bytes of weights and states that are read or written, and multiplications plus additions of
-    linears, attention and convolutions. Activations and what they are computed with are left out:
-    they stay in the caches, and are small beside the rest."""
+    linears, attention, convolutions and folds. Activations and what they are computed with are
+    left out: they stay in the caches, and are small beside the rest."""
 
     bytes: int
     operations: int
@@ -142,7 +168,10 @@ def instruction_cost(
         seen = depth + tokens
         if state.window:
             seen = min(seen, state.window + tokens - 1)
+        if state.kind == "fold":
+            seen = 0  # but for the matrices, which each block of rows reads
         size = position_bytes(state, kv_dtype) * (seen + tokens)
+        size += matrix_bytes(state) * -(-tokens // FOLD_ROWS)
     return Cost(size + _read_bytes(plan, instruction, count), operations)
 
 
@@ -183,6 +212,8 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
     if cost == "convolution":
         taps = int(instruction.attributes["taps"])
         return 2 * taps * plan.states[instruction.state].sizes["width"] * tokens
+    if cost == "fold":  # two products with a matrix, and what a row adds to it
+        return 6 * matrix_bytes(plan.states[instruction.state]) // 4 * tokens
     return 0
 
 

@@ -30,10 +30,11 @@ Relation = Literal["==", "<=", "divides"]
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
 # token sees, whose keys and values are read. convolution: 2 operations for each number of the rows
 # that a token sees, which are read. experts: of each stack the matrices of the `chosen` experts of
-# each token.
-CostKind = Literal["small", "product", "gather", "attention", "convolution", "experts"]
+# each token. fold: 6 operations for each number of the state's matrices, which each block of rows
+# of a step reads.
+CostKind = Literal["small", "product", "gather", "attention", "convolution", "experts", "fold"]
 
-# What a state remembers: program/plan.py. Nothing runs "fold" yet.
+# What a state remembers: program/plan.py.
 StateKind = Literal["kv", "fold", "rows"]
 STATE_KINDS: tuple[StateKind, ...] = get_args(StateKind)  # places are numbers in the native ABI
 
@@ -49,13 +50,20 @@ MAX_EXPERTS = 1024
 # How `route` scores experts, and what `experts` activates their gates with: attributes count these.
 SCORINGS = ("softmax", "softmax of the chosen", "sigmoid")
 ACTIVATIONS = ("silu", "gelu", "clamped")
+FOLD_ROWS = 16  # positions of a block inside which a fold is evaluated row by row
 _MOST = 2.0**127  # of a float attribute
 
-# The sizes of a state of each kind that runs, in the order of the native ABI, and the most of each;
+# The sizes of a state of each kind, in the order of the native ABI, and the most of each;
 # the least is 1.
 STATE_SIZES: Mapping[StateKind, Mapping[str, int]] = MappingProxyType(
     {
         "kv": {"heads": MAX_HEADS, "k_dim": MAX_HEAD_DIM, "v_dim": MAX_HEAD_DIM},
+        "fold": {
+            "key_heads": MAX_HEADS,
+            "heads": MAX_HEADS,
+            "k_dim": MAX_HEAD_DIM,
+            "v_dim": MAX_HEAD_DIM,
+        },
         "rows": {"width": MAX_WIDTH},
     }
 )
@@ -308,6 +316,57 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 ("16", "divides", "w"),
             ),
             cost="experts",
+        ),
+        "decay": OpSpec(
+            17,
+            "`e^(-e^rate * softplus(x + bias))`",
+            (_value("x", "r", "w"),),
+            (_raw("rate", "w"), _raw("bias", "w")),
+            in_place=True,
+        ),
+        "gated_delta": OpSpec(
+            18,
+            "per value head a matrix S [k_dim, v_dim] of the sequence, zero before position 0: "
+            "`S = decay * S`, `u = strength * (v - S.T @ k)`, `S = S + k u.T`, `y = S.T @ q`; "
+            "q and k, of key head `head * key_heads / heads`, are normalized first, "
+            "`x / sqrt(sum(x^2) + eps)`, and q multiplied by `scale`",
+            (
+                _value("q", "T", "key_heads*k_dim"),
+                _value("k", "T", "key_heads*k_dim"),
+                _value("v", "T", "heads*v_dim"),
+                _value("decay", "T", "heads"),
+                _value("strength", "T", "heads"),
+                _index("positions"),
+                _index("sequences"),
+            ),
+            output=("T", "heads*v_dim"),
+            attributes=(
+                _int("key_heads", 1, MAX_HEADS),
+                _int("heads", 1, MAX_HEADS),
+                _int("k_dim", 1, MAX_HEAD_DIM),
+                _int("v_dim", 1, MAX_HEAD_DIM),
+                _positive("eps", 1.0),
+                _positive("scale"),
+            ),
+            where=(
+                ("key_heads", "==", "state.key_heads"),
+                ("heads", "==", "state.heads"),
+                ("k_dim", "==", "state.k_dim"),
+                ("v_dim", "==", "state.v_dim"),
+                ("key_heads", "divides", "heads"),
+                ("2", "==", "state.window"),
+            ),
+            state="fold",
+            cost="fold",
+        ),
+        "split_heads": OpSpec(
+            19,
+            "x as `heads` equal runs of columns, each of which is split as by `split`: an output "
+            "has its slices of all runs one after the other",
+            (_value("x", "r", "w"),),
+            output=None,
+            attributes=(_int("heads", 1, MAX_HEADS),),
+            where=(("heads", "divides", "w"),),
         ),
     }
 )

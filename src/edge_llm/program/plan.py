@@ -91,8 +91,10 @@ class State:
     positions are read again; 0: all.
 
     Of kind "kv" it is keys ``[heads, k_dim]`` and values ``[heads, v_dim]``, whose type is a limit
-    of loading; of kind "rows" a row of ``width`` float32 numbers. ``sizes`` has what
-    ops.STATE_SIZES names for the kind."""
+    of loading; of kind "rows" a row of ``width`` float32 numbers. Of kind "fold" it is what the
+    position adds to a float32 matrix ``[k_dim, v_dim]`` of each of ``heads``, whose keys are those
+    of ``key_heads``, and the matrices before some positions. ``sizes`` has what ops.STATE_SIZES
+    names for the kind."""
 
     name: str
     kind: StateKind
@@ -108,6 +110,12 @@ class State:
     def rows(cls, name: str, width: int, window: int) -> State:
         """Return a state of plain rows."""
         return cls(name, "rows", {"width": width}, window)
+
+    @classmethod
+    def fold(cls, name: str, key_heads: int, heads: int, k_dim: int, v_dim: int) -> State:
+        """Return a state of matrices, which go on from the position before."""
+        sizes = {"key_heads": key_heads, "heads": heads, "k_dim": k_dim, "v_dim": v_dim}
+        return cls(name, "fold", sizes, 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ class Shape:
     biases if ``expert_bias``.
     ``parameters`` counts a tied table once, ``windows`` are
     tokens that each layer sees (0: all; empty: all in every layer), ``taps`` the rows that each
-    layer's convolution sees (0: it attends; empty: they all do), ``fused_qkv`` says that the
-    checkpoint has q, k and v in one matrix."""
+    layer's convolution sees (0: it attends; empty: they all do), ``delta`` the sizes of the fold
+    behind it where there is one (ops.STATE_SIZES), ``gated`` says that queries come with a gate,
+    ``fused_qkv`` that the checkpoint has q, k and v in one matrix."""
 
     vocab: int
     dim: int
@@ -56,13 +57,15 @@ class Shape:
     expert_ffn: int = 0
     expert_bias: bool = False
     chosen: int = 0
+    delta: tuple[int, int, int, int] | None = None
+    gated: bool = False
     fused_qkv: bool = False
 
 
 def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
     """Return the sizes in a published config.json (the catalogue's ``config``). A
-    ``sliding_window`` is that of every layer; where ``full_attn_idxs`` says which layers attend,
-    the others convolve.
+    ``sliding_window`` is that of every layer; where ``full_attn_idxs`` or
+    ``full_attention_interval`` says which layers attend, the others convolve.
 
     Raises:
         SourceError: a key is missing.
@@ -74,6 +77,18 @@ def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
         window = config.get("sliding_window")
         attending = config.get("full_attn_idxs", range(layers))
         taps = tuple(0 if layer in attending else config["conv_L_cache"] for layer in range(layers))
+        delta = None
+        if interval := config.get("full_attention_interval"):
+            taps = tuple(
+                config["linear_conv_kernel_dim"] if (layer + 1) % interval else 0
+                for layer in range(layers)
+            )
+            delta = (
+                config["linear_num_key_heads"],
+                config["linear_num_value_heads"],
+                config["linear_key_head_dim"],
+                config["linear_value_head_dim"],
+            )
         return Shape(
             vocab=config["vocab_size"],
             dim=dim,
@@ -87,6 +102,8 @@ def shape_of_published(config: Mapping[str, Any], parameters: int) -> Shape:
             parameters=parameters,
             windows=() if window is None else (window,) * layers,
             taps=taps,
+            delta=delta,
+            gated=config.get("attn_output_gate", False),
             fused_qkv=config.get("fused_qkv", False),
         )
     except KeyError as exc:
@@ -138,13 +155,13 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
         [("self_attn.qkv_proj", q_size + 2 * kv_size, shape.dim)]
         if shape.fused_qkv
         else [
-            ("self_attn.q_proj", q_size, shape.dim),
+            ("self_attn.q_proj", q_size * (1 + shape.gated), shape.dim),
             ("self_attn.k_proj", kv_size, shape.dim),
             ("self_attn.v_proj", kv_size, shape.dim),
         ]
     )
     attending = (*reading, ("self_attn.o_proj", shape.dim, q_size))
-    convolving = (
+    convolving: tuple[tuple[str, int, int], ...] = (
         ("conv.in_proj", 3 * shape.dim, shape.dim),
         ("conv.out_proj", shape.dim, shape.dim),
     )
@@ -154,6 +171,18 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
         ("mlp.down_proj", shape.dim, shape.ffn),
     )
     ffn = shape.expert_ffn
+    convolved = shape.dim
+    if shape.delta is not None:
+        key_heads, heads, k_dim, v_dim = shape.delta
+        convolved = 2 * key_heads * k_dim + heads * v_dim
+        convolving = (
+            ("linear_attn.in_proj_qkv", convolved, shape.dim),
+            ("linear_attn.in_proj_z", heads * v_dim, shape.dim),
+            ("linear_attn.in_proj_a", heads, shape.dim),
+            ("linear_attn.in_proj_b", heads, shape.dim),
+            ("linear_attn.out_proj", shape.dim, heads * v_dim),
+        )
+    states: list[State] = []
     for layer in range(shape.layers):
         prefix = f"model.layers.{layer}."
         taps = shape.taps[layer] if shape.taps else 0
@@ -172,17 +201,25 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
                     biases(f"{prefix}mlp.experts.{name}_proj_bias", count, n)
             emit("experts", first, shape.dim, "T", experts=count, chosen=shape.chosen)
         if taps:
-            emit("causal_conv", -1, shape.dim, "T", state=layer, taps=taps)
+            emit("causal_conv", -1, convolved, "T", state=len(states), taps=taps)
+            states.append(State.rows(f"layers.{layer}", convolved, taps))
+            if shape.delta is not None:
+                emit("gated_delta", -1, heads * v_dim, "T", state=len(states))
+                states.append(State.fold(f"layers.{layer}.delta", *shape.delta))
             continue
+        window = shape.windows[layer] if shape.windows else 0
         emit(
             "attention",
             -1,
             q_size,
             "T",
-            state=layer,
+            state=len(states),
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
+        )
+        states.append(
+            State.kv(f"layers.{layer}", shape.kv_heads, shape.head_dim, shape.head_dim, window)
         )
     head = weight("lm_head.weight", "head", shape.vocab, shape.dim)
     emit("linear", head, shape.vocab, "R")
@@ -200,22 +237,14 @@ def sketch(shape: Shape, formats: Formats, *, context: int) -> Plan:
         vocab=shape.vocab,
         values=tuple(values),
         weights=tuple(weights),
-        states=tuple(_state(shape, layer) for layer in range(shape.layers)),
+        states=tuple(states),
         instructions=tuple(instructions),
         output=ROWS,
     )
 
 
-def _state(shape: Shape, layer: int) -> State:
-    name = f"layers.{layer}"
-    if shape.taps and shape.taps[layer]:
-        return State.rows(name, shape.dim, shape.taps[layer])
-    window = shape.windows[layer] if shape.windows else 0
-    return State.kv(name, shape.kv_heads, shape.head_dim, shape.head_dim, window)
-
-
 def file_bytes(plan: Plan) -> int:
     """Return about the size of the program file: its weights to the byte, header and tokenizer as
     they usually are."""
-    layers = len(plan.states)
+    layers = sum(state.kind != "fold" for state in plan.states)  # which have another one
     return stored_bytes(plan) + _HEADER + layers * _HEADER_LAYER + plan.vocab * _TOKENIZER_TOKEN

@@ -136,6 +136,25 @@ class PlanBuilder:
             "causal_conv", x, POSITIONS, SEQUENCES, weights=weights, state=state, taps=taps
         )
 
+    def gated_delta(self, *inputs: int, key_heads: int, heads: int, k_dim: int, v_dim: int) -> int:
+        """The gated delta rule of q, k, v, decay and strength over a new state."""
+        name = f"state.{len(self.states)}"
+        self.states.append(State.fold(name, key_heads, heads, k_dim, v_dim))
+        return self.op(
+            "gated_delta",
+            *inputs,
+            POSITIONS,
+            SEQUENCES,
+            width=heads * v_dim,
+            state=len(self.states) - 1,
+            key_heads=key_heads,
+            heads=heads,
+            k_dim=k_dim,
+            v_dim=v_dim,
+            eps=1e-6,
+            scale=k_dim**-0.5,
+        )
+
     def attention(
         self,
         q: int,

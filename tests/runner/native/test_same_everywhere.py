@@ -75,6 +75,7 @@ TABLE = {
     "attention f16, window": "6d77d1a882199b35",
     "attention i8, softcap": "b1d35cdd5b9f8c38",
     "causal_conv": "5cefbd00a3a87c1d",
+    "gated_delta": "12691c9cfe658439",
     "sampler": "9bcaf06ac76244cf",
     "sampler, rare steps": "fd918b997e06a7cb",
     "transformer": "51537e997a88a9d5",
@@ -206,6 +207,24 @@ def causal_conv(builder: Any, start: Any) -> Outputs:
         yield runner.logits(range(first, last))
 
 
+def gated_delta(builder: Any, start: Any) -> Outputs:
+    """Three pages in chunks, decays of slow and of fast heads, padding in keys and values."""
+    tokens, key_heads, heads, k_dim, v_dim = 150, 2, 6, 24, 20
+    x = builder.activations(numbers(tokens, 2 * key_heads * k_dim + heads * v_dim + 2 * heads))
+    widths = [key_heads * k_dim] * 2 + [heads * v_dim, 2 * heads]
+    q = builder.op("split", x, width=widths)
+    gates = builder.op("split", q + 3, width=[heads, heads])
+    rates = builder.raw(numbers(heads, seed=1, spread=8.0)), builder.raw(numbers(heads, seed=2))
+    decay = builder.op("decay", gates, weights=rates)
+    strength = builder.op("sigmoid", gates + 1)
+    sizes = {"key_heads": key_heads, "heads": heads, "k_dim": k_dim, "v_dim": v_dim}
+    y = builder.gated_delta(q, q + 1, q + 2, decay, strength, **sizes)
+    runner = start(builder, y, trace=True)
+    for first, last in ((0, 70), (70, 71), (71, 72), (72, 79), (79, 150)):
+        yield runner.logits(range(first, last))
+        yield runner.value(decay)
+
+
 SAMPLERS = (
     {"temperature": 0.0, "top_logprobs": 5},
     {"temperature": 1.0, "top_logprobs": 20},
@@ -267,6 +286,7 @@ CASES: dict[str, Case] = {
     "attention f16, window": attention("f16", window=40),
     "attention i8, softcap": attention("i8", softcap=5.0),
     "causal_conv": causal_conv,
+    "gated_delta": gated_delta,
     "sampler": sampler(SAMPLERS),
     "sampler, rare steps": sampler(RARE_STEPS, ids=3),
 }

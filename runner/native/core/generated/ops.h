@@ -23,11 +23,14 @@ enum class OpCode : int32_t {
   causal_conv,
   route,
   experts,
+  decay,
+  gated_delta,
+  split_heads,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 17;  // of a program file
+constexpr int32_t kOpCount = 20;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -36,6 +39,10 @@ constexpr int32_t kOpCount = 17;  // of a program file
 constexpr size_t k_kv_heads = 0;
 constexpr size_t k_kv_k_dim = 1;
 constexpr size_t k_kv_v_dim = 2;
+constexpr size_t k_fold_key_heads = 0;
+constexpr size_t k_fold_heads = 1;
+constexpr size_t k_fold_k_dim = 2;
+constexpr size_t k_fold_v_dim = 3;
 constexpr size_t k_rows_width = 0;
 
 // Places of attributes among an instruction's ints or floats.
@@ -62,12 +69,19 @@ constexpr size_t k_experts_chosen = 2;
 constexpr size_t k_experts_activation = 3;
 constexpr size_t k_experts_alpha = 0;
 constexpr size_t k_experts_limit = 1;
+constexpr size_t k_gated_delta_key_heads = 0;
+constexpr size_t k_gated_delta_heads = 1;
+constexpr size_t k_gated_delta_k_dim = 2;
+constexpr size_t k_gated_delta_v_dim = 3;
+constexpr size_t k_gated_delta_eps = 0;
+constexpr size_t k_gated_delta_scale = 1;
+constexpr size_t k_split_heads_heads = 0;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
 constexpr StateRules kStateRules[3] = {
     {"kv", 3, {1024, 256, 256}},
-    {"fold", 0, {}},
+    {"fold", 4, {1024, 1024, 256, 256}},
     {"rows", 1, {4194304}},
 };
 constexpr OpRules kRules[kOpCount] = {
@@ -173,6 +187,24 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      4, {{1, 1024}, {1, 4194304}, {1, 1024}, {0, 2}},
      3, {{{1, 2, -1}, Relation::at_most, {1, 0, -1}}, {{16, -1, -1}, Relation::divides, {1, 1, -1}}, {{16, -1, -1}, Relation::divides, {1, 14, -1}}}},
+    {"decay", false, false, true, -1,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     2, {{OperandKind::raw, false, 0, {1, 14, -1}, {1, -1, -1}}, {OperandKind::raw, false, 0, {1, 14, -1}, {1, -1, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     0, {},
+     0, {}},
+    {"gated_delta", false, false, false, 1,
+     7, {{OperandKind::value, false, 0, {}, {1, 0, 2}}, {OperandKind::value, false, 0, {}, {1, 0, 2}}, {OperandKind::value, false, 0, {}, {1, 1, 3}}, {OperandKind::value, false, 0, {}, {1, 1, -1}}, {OperandKind::value, false, 0, {}, {1, 1, -1}}, {OperandKind::index, false, 1, {}, {}}, {OperandKind::index, false, 2, {}, {}}},
+     0, {},
+     {OperandKind::value, false, 0, {}, {1, 1, 3}},
+     4, {{1, 1024}, {1, 1024}, {1, 256}, {1, 256}},
+     6, {{{1, 0, -1}, Relation::equal, {1, 8, -1}}, {{1, 1, -1}, Relation::equal, {1, 9, -1}}, {{1, 2, -1}, Relation::equal, {1, 10, -1}}, {{1, 3, -1}, Relation::equal, {1, 11, -1}}, {{1, 0, -1}, Relation::divides, {1, 1, -1}}, {{2, -1, -1}, Relation::equal, {1, 12, -1}}}},
+    {"split_heads", true, false, false, -1,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     0, {},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     1, {{1, 1024}},
+     1, {{{1, 0, -1}, Relation::divides, {1, 14, -1}}}},
 };
 // clang-format on
 
