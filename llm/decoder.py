@@ -253,3 +253,14 @@ def read_windows(
     if window >= common["max_position_embeddings"]:  # then every layer sees all before
         return everywhere
     return tuple(window if kind == SLIDING else 0 for kind in kinds)
+
+
+def read_sliding(
+    reader: ConfigReader, common: CommonKeys, slides: Callable[[int], bool]
+) -> tuple[bool, ...]:
+    """Return which layers ``layer_types`` calls sliding, or ``slides`` picks without that key, also
+    where their window is no shorter than the context; `read_windows` checks them."""
+    layers, kinds = common["num_hidden_layers"], reader.get("layer_types")
+    if isinstance(kinds, list) and len(kinds) == layers:
+        return tuple(kind == SLIDING for kind in kinds)
+    return tuple(slides(layer) for layer in range(layers))

@@ -14,6 +14,7 @@ from edge_llm.llm.blueprints.quantities import structure
 from edge_llm.llm.blueprints.shipped import blueprint_of, is_stale
 from edge_llm.llm.config import ConfigReader, shorten
 from edge_llm.llm.decoder import DecoderConfig, ropes_of
+from edge_llm.llm.families.exaone4 import EXAONE4
 from edge_llm.llm.families.family import Family
 from edge_llm.llm.families.gemma2 import GEMMA2
 from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
@@ -26,6 +27,7 @@ from edge_llm.llm.families.llama import LLAMA
 from edge_llm.llm.families.ministral3 import MINISTRAL3
 from edge_llm.llm.families.mistral import MISTRAL
 from edge_llm.llm.families.olmo2 import OLMO2
+from edge_llm.llm.families.olmo3 import OLMO3
 from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.qwen2 import QWEN2
 from edge_llm.llm.families.qwen3 import QWEN3
@@ -38,6 +40,7 @@ from edge_llm.llm.stacks import members
 FAMILIES: Mapping[str, Family[Any]] = {
     family.name: family
     for family in (
+        EXAONE4,
         GEMMA2,
         GEMMA3_TEXT,
         GPT_OSS,
@@ -49,6 +52,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         MINISTRAL3,
         MISTRAL,
         OLMO2,
+        OLMO3,
         PHI3,
         QWEN2,
         QWEN3,

@@ -78,6 +78,13 @@ MINISTRAL3_ROPE = {
 # What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads,
 # partial rotation, windows shorter than the tests' prompts, layers without rotation.
 FAMILY_SIZES: dict[str, dict[str, Any]] = {
+    "exaone4": {
+        "head_dim": 24,
+        "num_hidden_layers": 4,
+        "rope_parameters": LLAMA3_ROPE,
+        "sliding_window": 19,
+        "sliding_window_pattern": 3,
+    },
     "gemma2": {
         "head_dim": 24,
         "sliding_window": 19,
@@ -100,6 +107,7 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": GRANITE
     | {
         "layer_types": ["attention"] * 2,
+        "num_experts": 0,
         "num_local_experts": 0,
         "num_experts_per_tok": 0,
         "position_embedding_type": "rope",
@@ -135,6 +143,15 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": LLAMA3_ROPE},
     "ministral3": {"rope_parameters": MINISTRAL3_ROPE, "head_dim": 24},
     "mistral": {"sliding_window": 19, "head_dim": 24},
+    "olmo3": {
+        "num_hidden_layers": 4,
+        "sliding_window": 19,
+        "layer_types": [f"{kind}_attention" for kind in ("sliding", "full", "sliding", "full")],
+        "rope_parameters": {
+            "full_attention": YARN_ROPE,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+        },
+    },
     "phi3": {
         "rope_parameters": LONGROPE,
         "original_max_position_embeddings": 64,

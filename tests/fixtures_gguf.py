@@ -186,6 +186,9 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     if family in INTERLEAVED:
         writer.add_vocab_size(config["vocab_size"])
         writer.add_rope_dimension_count(head_dim(config))
+    if family == "exaone4":
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
     if family == "phi3":
         writer.add_sliding_window(config["sliding_window"] or 0)
         fraction = rope.get("partial_rotary_factor", 1.0)

@@ -14,6 +14,7 @@ from edge_llm.llm.decoder import (
     SLIDING,
     AttentionShape,
     read_common,
+    read_sliding,
     read_window,
     read_windows,
 )
@@ -109,7 +110,7 @@ def read(reader: ConfigReader) -> Gemma3TextConfig:
         sliding_window=read_windows(
             reader, common, window, lambda layer: (layer + 1) % pattern != 0
         ),
-        sliding=_read_sliding(reader, common["num_hidden_layers"], pattern),
+        sliding=read_sliding(reader, common, lambda layer: (layer + 1) % pattern != 0),
     )
 
 
@@ -125,13 +126,6 @@ def _read_ropes(reader: ConfigReader, head_dim: int) -> dict[str, Rope]:
         return ropes
     full = read_rope(reader, head_dim, theta=thetas[FULL])
     return {FULL: full, SLIDING: Rope(thetas[SLIDING], head_dim)}
-
-
-def _read_sliding(reader: ConfigReader, layers: int, pattern: int) -> tuple[bool, ...]:
-    kinds = reader.get("layer_types")
-    if isinstance(kinds, list) and len(kinds) == layers:  # `read_windows` looks at them closely
-        return tuple(kind == SLIDING for kind in kinds)
-    return tuple((layer + 1) % pattern != 0 for layer in range(layers))
 
 
 def _implied(values: Mapping[str, object]) -> Mapping[str, object]:

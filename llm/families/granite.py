@@ -103,6 +103,7 @@ GRANITE = Family(
     # would be.
     gguf_harmless=frozenset(
         {
+            "expert_feed_forward_length",
             "expert_shared_feed_forward_length",
             *(
                 f"ssm.{name}"

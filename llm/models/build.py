@@ -13,6 +13,7 @@ from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.detached import detached
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models import (
+    exaone4,
     gemma2,
     gemma3_text,
     gpt_oss,
@@ -24,6 +25,7 @@ from edge_llm.llm.models import (
     ministral3,
     mistral,
     olmo2,
+    olmo3,
     phi3,
     qwen2,
     qwen3,
@@ -39,6 +41,7 @@ from edge_llm.llm.stacks import members
 # By the family's name; each wires the module of a config, whose parameters are named as in Hugging
 # Face checkpoints.
 BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
+    "exaone4": exaone4.build,
     "gemma2": gemma2.build,
     "gemma3_text": gemma3_text.build,
     "gpt_oss": gpt_oss.build,
@@ -50,6 +53,7 @@ BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
     "ministral3": ministral3.build,
     "mistral": mistral.build,
     "olmo2": olmo2.build,
+    "olmo3": olmo3.build,
     "phi3": phi3.build,
     "qwen2": qwen2.build,
     "qwen3": qwen3.build,

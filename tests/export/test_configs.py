@@ -37,7 +37,11 @@ SHAPES: list[tuple[dict[str, Any], list[str]]] = [
     ({"sliding_window": None}, ["mistral-7b"]),
     (TIED, [f"qwen2.5-{size}" for size in ("0.5b", "1.5b", "3b")]),
     ({}, QWEN2),
-    (TIED, [f"qwen3-{size}" for size in ("0.6b", "1.7b", "4b")]),
+    (
+        TIED,
+        [f"qwen3-{size}" for size in ("0.6b", "1.7b", "4b")]
+        + [f"qwen3-{kind}-{size}" for kind in ("embedding", "reranker") for size in ("0.6b", "4b")],
+    ),
     ({}, [f"qwen3-{size}" for size in ("8b", "14b", "32b")]),
     ({"rope_parameters": PLAIN_ROPE, "num_key_value_heads": 4}, ["phi-3-mini-4k"]),
     (

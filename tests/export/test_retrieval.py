@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 import edge_llm
 from edge_llm.cli.main import main
+from edge_llm.errors import CheckpointError
 from edge_llm.export.origin.load import load
+from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.program.documents import EmbeddingFacts
 
@@ -93,6 +95,90 @@ def test_embedding_model_says_how(folder: Path, tmp_path: Path) -> None:
         expected = llm.embed(ids, pooling="last")
         assert_same_bits(llm.embed("the cat", input_type="query"), expected)
         assert np.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_vectors_are_those_of_transformers(
+    tied: bool, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of a folder as Qwen3-Embedding is published: without a head, also where it is not tied."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    source = tiny_checkpoint("qwen3", tie_word_embeddings=tied)
+    folder = shutil.copytree(source, tmp_path / "model")
+    AutoModel.from_pretrained(source).save_pretrained(folder)
+    embedding_model(folder)
+    recipe = edge_llm.Recipe(model=str(folder), scheme="fp32", gate=None, verify=False)
+    path = edge_llm.export(recipe, output=tmp_path / "model.edge")
+    reference, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = ["the cat and the hat", "x", "a longer one, " * 12]
+    with edge_llm.load(path, threads=2) as llm:
+        for kind, prompt in (("query", "Instruct: find\nQuery:"), ("document", "")):
+            got = llm.embed(texts, input_type=kind)  # type: ignore[call-overload]
+            short = llm.embed(texts, input_type=kind, dimensions=24)  # type: ignore[call-overload]
+            for vector, cut, text in zip(got, short, texts, strict=True):
+                ids = tokenizer(prompt + text, return_tensors="pt")["input_ids"]
+                assert ids[0, -1] == 256  # the end of the text
+                with torch.no_grad():
+                    state = reference(ids).last_hidden_state[0, -1].double().numpy()
+                expected = state / np.linalg.norm(state)
+                np.testing.assert_allclose(vector, expected, atol=1e-4)
+                expected = state[:24] / np.linalg.norm(state[:24])
+                np.testing.assert_allclose(cut, expected, atol=1e-4)
+
+
+def test_a_head_that_is_missing_is_said(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_checkpoint("qwen3"), tmp_path / "model")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["lm_head.weight"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match="missing: lm_head"):
+        facts(folder)
+    embedding_model(folder)
+    assert any("lm_head.weight is missing, as in" in note for note in facts(folder).notes)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_scores_are_those_of_transformers(
+    named: bool, tmp_path: Path, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    """Of a folder as Qwen3-Reranker is published, its tokens named or found by their text."""
+    import torch
+    from fixtures_checkpoints import reference_model
+    from transformers import AutoTokenizer
+
+    source = tiny_checkpoint("qwen3", max_position_embeddings=1024)
+    folder = shutil.copytree(source, tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    words = ("yes", "no", "ye")
+    tokenizer["model"]["vocab"] |= {word: 265 + index for index, word in enumerate(words)}
+    tokenizer["model"]["merges"] += [["y", "e"], ["ye", "s"], ["n", "o"]]
+    write(folder / "tokenizer.json", tokenizer)
+    (folder / "README.md").write_text("---\npipeline_tag: text-ranking\n---\n", encoding="utf-8")
+    if named:
+        modules(folder, Transformer="", LogitScore="1_LogitScore")
+        ids = {"true_token_id": 265, "false_token_id": 266}
+        write(folder / "1_LogitScore" / "config.json", ids)
+    settings = ["gate=off", "verify=false", "context=1024"]
+    recipe = load_recipe("fp32", settings, model=str(folder))
+    path = edge_llm.export(recipe, output=tmp_path / "model.edge")
+    documents = ["the hat", "a cat and another cat", "nothing at all"]
+    reference, theirs = reference_model(folder), AutoTokenizer.from_pretrained(folder)
+    with edge_llm.load(path, threads=2) as llm:
+        judged = llm.program.documents.rerank
+        assert judged is not None
+        scores = llm.rerank("where", documents)
+        template, instruction = judged.template, judged.instruction
+    for score, document in zip(scores, documents, strict=True):
+        text = template.replace("{instruction}", instruction).replace("{query}", "where")
+        ids = theirs(text.replace("{document}", document), return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = reference(ids).logits[0, -1, [265, 266]].double()
+        assert score == pytest.approx(float(torch.softmax(logits, dim=0)[0]), abs=1e-4)
 
 
 def test_inspect_shows_it(folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -155,7 +155,7 @@ def test_unread_keys_are_listed_and_harmless_ones_are_not() -> None:
 @pytest.mark.parametrize(
     ("change", "lines"),
     [
-        ({"model_type": "mamba"}, ["model_type: got 'mamba', expected one of 'gemma2', "]),
+        ({"model_type": "mamba"}, ["model_type: got 'mamba', expected one of 'exaone4', "]),
         ({"model_type": None}, ["model_type: got None"]),
         ({"model_type": ["llama"]}, ["model_type: got ['llama']"]),
         ({"hidden_size": None}, ["hidden_size: missing, expected an integer"]),

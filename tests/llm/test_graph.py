@@ -58,6 +58,12 @@ def operators(config: DecoderConfig) -> dict[str, int]:
         counts["aten.linear.default"] -= layers
         counts["aten.split_with_sizes.default"] = layers
         counts["<built-in function getitem>"] = 2 * layers
+    if config.model_type == "exaone4":
+        counts["aten.rms_norm.default"] += 2 * layers
+    if config.model_type == "olmo3":
+        counts["aten.rms_norm.default"] += 2 * layers
+        counts["aten.flatten.using_ints"] = 2 * layers
+        counts["aten.view.default"] += 2 * layers
     if config.model_type == "gemma2":
         counts["edge.softcap.default"] = 1
     if config.model_type == "gemma3_text":

@@ -136,7 +136,7 @@ def test_the_graph_keeps_the_layers_apart() -> None:
         model, (tokens,) * 4, dynamic_shapes=({0: size},) * 4, strict=False
     )
     attention = [node for node in program.graph.nodes if "edge.attention" in str(node.target)]
-    assert [node.args[7:9] for node in attention] == [(8**-0.5, 5), (0.1, 0), (0.25, 0)]
+    assert [node.args[8:10] for node in attention] == [(8**-0.5, 5), (0.1, 0), (0.25, 0)]
     ropes = [node for node in program.graph.nodes if "edge.rope" in str(node.target)]
     names = program.graph_signature.inputs_to_buffers
     assert [names[node.args[2].name] for node in ropes] == ["cos", "cos", "cos_1", "cos_1"]

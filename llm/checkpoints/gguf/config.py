@@ -197,8 +197,7 @@ def _rope(
         rope |= {name: given.pop(key, None) for name, key in YARN_KEYS.items()}
         if weight := given.pop(LOG_MULTIPLIER, None):
             rope |= {"mscale": 1.0, "mscale_all_dim": weight}
-        rope["factor"] = factor
-    elif kind != "none":
+    if kind not in ("longrope", "none") and factor is not None:
         rope["factor"] = factor
     if kind in ("longrope", "yarn"):
         values["original_max_position_embeddings"] = original

@@ -108,6 +108,15 @@ def open_huggingface(path: Path) -> Checkpoint:
         notes.append(f"mtp.*: {PREDICTING} are left out")
     if values.get("model_type") == family.wrapper:
         notes.append(f"config: the text model of a {family.wrapper} model, without its other parts")
+    said = retrieval.retrieval
+    headless = not config.tie_word_embeddings and HEAD not in shapes and TABLE in shapes
+    if headless and said is not None and said.pooling is not None:
+        values["tie_word_embeddings"] = True  # its vectors need no head
+        config, unread = read_config(values, str(config_path))
+        notes.append(
+            f"{HEAD} is missing, as in other models for vectors: answers, which they are not for, "
+            f"would be made with {TABLE}"
+        )
     for name, source in shared_parameters(config).items():
         if name in shapes and source in shapes:
             # Some writers store the shared table under both names; what differs is no shared one.
@@ -123,7 +132,7 @@ def open_huggingface(path: Path) -> Checkpoint:
     if (path / ADAPTER).is_file():
         notes.append(f"{ADAPTER} beside the model: its adapter is not merged, --adapter does that")
     generation_path = path / "generation_config.json"
-    generation, said = _generation(generation_path, values, config.vocab_size)
+    generation, remarks = _generation(generation_path, values, config.vocab_size)
     names = ("config.json", "generation_config.json", INDEX, "README.md", *TOKENIZER_FILES)
     return Checkpoint(
         name=path.resolve().name,
@@ -152,7 +161,7 @@ def open_huggingface(path: Path) -> Checkpoint:
             **quantized.stored_as(),
         },
         retrieval=retrieval.retrieval,
-        notes=(*notes, *said),
+        notes=(*notes, *remarks),
     )
 
 

@@ -181,7 +181,7 @@ MODEL: dict[str, tuple[bytes, type[EdgeLLMError], str]] = {
     "architecture missing": (
         document(PAIRS[1:], TENSORS),
         ConfigError,
-        "general.architecture: got None, expected one of gemma2, ",
+        "general.architecture: got None, expected one of exaone4, ",
     ),
     "architecture unknown": (
         document((pair("general.architecture", STRING, text("mamba")),)),
