@@ -23,6 +23,7 @@ MODELS = {
     "phi4-mini": "Phi-4-mini shape",
     "gemma3-1b": "Gemma-3-1B shape",
     "qwen3-30b-a3b": "Qwen3-30B-A3B shape, 8 of 48 layers",
+    "gpt-oss-20b": "gpt-oss-20b shape, 4 of 24 layers",
     "lfm2-350m": "LFM2-350M shape",
     "qwen3.5-0.8b": "Qwen3.5-0.8B shape",
 }

@@ -90,6 +90,32 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "gpt-oss-20b": (
+        "GptOss",
+        {
+            "vocab_size": 201088,
+            "hidden_size": 2880,
+            "intermediate_size": 2880,
+            "num_local_experts": 32,
+            "num_experts_per_tok": 4,
+            "num_hidden_layers": 4,  # of 24
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "sliding_window": 128,
+            "max_position_embeddings": 131072,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 32.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 4096,
+            },
+            "tie_word_embeddings": False,
+        },
+    ),
     "lfm2-350m": (
         "Lfm2",
         {
@@ -166,7 +192,7 @@ def main() -> None:
     config = getattr(transformers, f"{family}Config")(**(common | shape))
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    if "num_experts" in shape:
+    if "num_experts_per_tok" in shape:
         write_by_layer(config, options.folder)
     else:
         model = AUTO.from_config(config)
@@ -181,7 +207,7 @@ def write_by_layer(config: Any, folder: Path) -> None:
     config.architectures, config.dtype = [type(model).__name__], torch.bfloat16
     config.save_pretrained(folder)
     files: dict[str, dict[str, torch.Size]] = {}
-    for name, shape in published(model.state_dict()):
+    for name, shape in published(model.state_dict(), fused=config.model_type == "gpt_oss"):
         layer = name.split(".")[2] if name.startswith("model.layers.") else ""
         files.setdefault(layer, {})[name] = shape
     where: dict[str, str] = {}
@@ -202,17 +228,19 @@ def random(name: str, shape: torch.Size) -> torch.Tensor:
     """Return one parameter. The embedding is N(0, 8), so that what attention makes tokens have in
     common stays small beside what they differ in, and experts are chosen about equally often: with
     512 tokens each of 128 has 16 to 49 rows, while of N(0, 0.02) one has nearly all."""
-    if len(shape) == 1:
+    if name.endswith("norm.weight"):
         return torch.ones(shape)
     return torch.empty(shape).normal_(std=8.0 if "embed_tokens" in name else 0.02)
 
 
-def published(parameters: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Size]]:
-    """Yield names and shapes as checkpoints have them: a matrix for each expert, gate and up
-    apart."""
+def published(
+    parameters: dict[str, torch.Tensor], *, fused: bool
+) -> Iterator[tuple[str, torch.Size]]:
+    """Yield names and shapes as checkpoints have them: if not ``fused``, a matrix for each expert,
+    gate and up apart."""
     for name, tensor in parameters.items():
         owner, _, kind = name.rpartition(".")
-        if not owner.endswith(".experts"):
+        if fused or not owner.endswith(".experts"):
             yield name, tensor.shape
             continue
         for expert, matrix in enumerate(tensor):

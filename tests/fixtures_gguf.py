@@ -238,7 +238,7 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
     names = tensor_names(config)
     return rope_tables(config) | dict(
         converted(name, tensor.to(torch.float32).numpy(), config, names)
-        for name, tensor in stacked(_parted(load_file(folder / "model.safetensors"))).items()
+        for name, tensor in stacked(parted(load_file(folder / "model.safetensors"))).items()
     )
 
 
@@ -306,29 +306,29 @@ def qwen35(
     return name.replace("dt_bias", "dt_proj.bias"), tiled(values)
 
 
-def _parted(tensors: dict[str, Any]) -> dict[str, Any]:
+def parted(tensors: dict[str, Any]) -> dict[str, Any]:
     """Return tensors, gate and up of Granite 4 and gpt-oss apart."""
-    parted: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, tensor in tensors.items():
         plain = name.replace("shared_mlp.output_linear", "mlp.down_proj")
         if "shared_mlp.input_linear" in name:
             for part, half in zip(("gate", "up"), tensor.chunk(2), strict=True):
-                parted[name.replace("shared_mlp.input_linear", f"mlp.{part}_proj")] = half
+                found[name.replace("shared_mlp.input_linear", f"mlp.{part}_proj")] = half
         elif ".experts.gate_up_proj" in name:  # of gpt-oss
             layer, bias = name.split(".gate_up_proj")
             rows = tensor if bias else tensor.transpose(1, 2)
             kind = ".bias" if bias else ".weight"
-            parted[f"{layer}.gate_proj{kind}"] = rows[:, 0::2]
-            parted[f"{layer}.up_proj{kind}"] = rows[:, 1::2]
+            found[f"{layer}.gate_proj{kind}"] = rows[:, 0::2]
+            found[f"{layer}.up_proj{kind}"] = rows[:, 1::2]
         elif name.endswith(".experts.down_proj"):
-            parted[f"{name}.weight"] = tensor.transpose(1, 2)
+            found[f"{name}.weight"] = tensor.transpose(1, 2)
         elif name.endswith(".experts.down_proj_bias"):
-            parted[name.replace("_bias", ".bias")] = tensor
+            found[name.replace("_bias", ".bias")] = tensor
         elif name.endswith(".sinks"):
-            parted[f"{name}.weight"] = tensor
+            found[f"{name}.weight"] = tensor
         else:
-            parted[plain] = tensor
-    return parted
+            found[plain] = tensor
+    return found
 
 
 def stacked(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-from fixtures_gguf import add_metadata, architecture, converted, rope_tables, tensor_names
+from fixtures_gguf import add_metadata, architecture, converted, parted, rope_tables, tensor_names
 
 EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 # What llama.cpp has in float32, beside vectors.
-SINGLE = re.compile(r".+\.(ffn_gate_inp|shortconv\.conv|ssm_conv1d)\.weight|rope_.+")
+SINGLE = re.compile(r".+\.((ffn_gate_inp|shortconv\.conv|ssm_conv1d)\.weight|bias)|rope_.+")
 
 
 def main() -> None:
@@ -64,9 +64,10 @@ def tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, NDArray
         for name, members in experts.items():
             read = [owners[member].get_tensor(member).to(torch.float32) for member in members]
             whole = read[0] if members == [name] else torch.stack(read)
-            stored, values = converted(name, whole.numpy(), config, names)
-            single = values.ndim == 1 or SINGLE.fullmatch(stored)
-            yield stored, values.astype(np.float32 if single else np.float16)
+            for part, tensor in parted({name: whole}).items():
+                stored, values = converted(part, tensor.numpy(), config, names)
+                single = values.ndim == 1 or SINGLE.fullmatch(stored)
+                yield stored, values.astype(np.float32 if single else np.float16)
 
 
 def expert_of(name: str) -> int:
