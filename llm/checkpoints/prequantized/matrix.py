@@ -43,14 +43,14 @@ class StoredMatrix:
 
     Attributes:
         pieces: the tensors that it is made of.
-        read: reads and unpacks it.
+        read: reads and unpacks it, on a grid or in ``format`` already.
         format: that in which a program can hold its integers, if there is one.
         reason: why there is none, in words.
     """
 
     shape: tuple[int, int]
     pieces: tuple[str, ...]
-    read: Callable[[], Grid]
+    read: Callable[[], Grid | Integers]
     format: WeightFormat | None
     reason: str = ""
 
@@ -61,6 +61,8 @@ class StoredMatrix:
             CheckpointError: it can no longer be read.
         """
         grid = self.read()
+        if isinstance(grid, Integers):
+            return grid.dequantize()
         n, k = grid.q.shape
         if grid.groups is None:
             values = grid.q.reshape(n, grid.scales.shape[1], -1).astype(np.float32)
@@ -82,6 +84,8 @@ class StoredMatrix:
         """
         form, grid = self.format, self.read()
         assert form is not None
+        if isinstance(grid, Integers):
+            return grid
         k = grid.q.shape[1]
         columns = k // grid.scales.shape[1]
         copies = columns // form.group

@@ -13,6 +13,7 @@ from edge_llm.llm.checkpoints.prequantized.compressed import read_compressed
 from edge_llm.llm.checkpoints.prequantized.fp8 import read_fp8
 from edge_llm.llm.checkpoints.prequantized.gptq import read_awq, read_gptq
 from edge_llm.llm.checkpoints.prequantized.matrix import Reader, StoredMatrix
+from edge_llm.llm.checkpoints.prequantized.mxfp4 import read_mxfp4
 from edge_llm.llm.checkpoints.prequantized.torchao import read_torchao
 from edge_llm.llm.config import shorten
 
@@ -21,6 +22,7 @@ READERS: Mapping[str, Reader] = {
     "compressed-tensors": read_compressed,
     "fp8": read_fp8,
     "gptq": read_gptq,
+    "mxfp4": read_mxfp4,
     "torchao": read_torchao,
 }
 
