@@ -16,6 +16,7 @@ from edge_llm.llm.config import ConfigReader, is_integer, shorten
 from edge_llm.llm.decoder import FULL, AttentionShape, DeltaShape, read_common
 from edge_llm.llm.families.family import GGUF_BLOCK, GGUF_KEYS, Family, Order
 from edge_llm.llm.rope import Rope, read_rope
+from edge_llm.program.ops import MAX_HEAD_DIM, MAX_HEADS, MAX_TAPS
 
 LINEAR = "linear_attention"
 DEFAULT_HEAD_DIM = 256
@@ -108,8 +109,8 @@ def read(reader: ConfigReader) -> Qwen35TextConfig:
     common = read_common(reader, head_dim=DEFAULT_HEAD_DIM, rope=rope, biases=("attention_bias",))
     reader.neutral("attn_output_gate", True)
     reader.neutral("mlp_only_layers", [])
-    key_heads = reader.integer("linear_num_key_heads", 16)
-    heads = reader.integer("linear_num_value_heads", 32)
+    key_heads = reader.integer("linear_num_key_heads", 16, high=MAX_HEADS)
+    heads = reader.integer("linear_num_value_heads", 32, high=MAX_HEADS)
     reader.require(
         heads % key_heads == 0,
         f"linear_num_value_heads: got {heads}, expected a multiple of linear_num_key_heads "
@@ -120,9 +121,9 @@ def read(reader: ConfigReader) -> Qwen35TextConfig:
         attention_bias=reader.flag("attention_bias", False),
         linear_num_key_heads=key_heads,
         linear_num_value_heads=heads,
-        linear_key_head_dim=reader.integer("linear_key_head_dim", 128),
-        linear_value_head_dim=reader.integer("linear_value_head_dim", 128),
-        linear_conv_kernel_dim=reader.integer("linear_conv_kernel_dim", 4),
+        linear_key_head_dim=reader.integer("linear_key_head_dim", 128, high=MAX_HEAD_DIM),
+        linear_value_head_dim=reader.integer("linear_value_head_dim", 128, high=MAX_HEAD_DIM),
+        linear_conv_kernel_dim=reader.integer("linear_conv_kernel_dim", 4, high=MAX_TAPS),
         linear=_read_kinds(reader, common["num_hidden_layers"]),
     )
 

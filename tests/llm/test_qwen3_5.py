@@ -279,6 +279,18 @@ def test_layers_that_predict_are_left_out_of_gguf(
     assert any("predict further tokens are left out" in note for note in made.notes)
 
 
+def test_a_number_for_each_layer_that_is_always_the_same_is_one(
+    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    def edit(writer: Any) -> None:
+        del writer.kv_data[0]["qwen35.block_count"]
+        writer.add_array("qwen35.block_count", [4, 4])
+
+    folder = tiny_checkpoint(FAMILY)
+    made = open_checkpoint(make_gguf(folder, edit=edit))
+    assert made.config == open_checkpoint(folder).config
+
+
 def test_the_text_model_of_a_model_with_eyes(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
@@ -333,6 +345,8 @@ def test_published_configs_are_read_whole() -> None:
     [
         ({"attn_output_gate": False}, "attn_output_gate: got False, expected True"),
         ({"hidden_act": "gelu"}, "hidden_act: got 'gelu', expected 'silu'"),
+        ({"linear_num_value_heads": 2**20}, "linear_num_value_heads: got 1048576, expected an int"),
+        ({"linear_value_head_dim": 512}, "linear_value_head_dim: got 512, expected an integer"),
         ({"linear_num_value_heads": 24}, "linear_num_value_heads: got 24, expected a multiple of"),
         ({"layer_types": [FULL]}, "layer_types: got ['full_attention'], expected"),
         ({"layer_types": ["sliding_attention"] * 32}, "layer_types: got"),

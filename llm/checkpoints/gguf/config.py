@@ -146,7 +146,7 @@ def predicting_layers(model: GGUFModel, config: DecoderConfig) -> range:
     """Return the numbers of the layers that follow those of ``config``: they predict further
     tokens, and nothing runs them."""
     architecture = model.metadata["general.architecture"]
-    layers = model.metadata.get(f"{architecture}.block_count")
+    layers = _single(model.metadata.get(f"{architecture}.block_count"))
     assert is_integer(layers)  # as `gguf_config` has found
     return range(config.num_hidden_layers, layers)
 
