@@ -13,7 +13,8 @@ from bits import assert_same_bits, isas
 from numpy.typing import NDArray
 from plans import replace as replace_plan
 
-from edge_llm.errors import NativeError
+from edge_llm.errors import NativeError, ProgramError
+from edge_llm.program.check import check_plan
 from edge_llm.program.cost import page_bytes
 from edge_llm.program.plan import Plan, State
 from edge_llm.runner.backends import torch as torch_backend
@@ -329,10 +330,13 @@ def test_plan_that_would_corrupt_memory_is_refused(
     run_plan: Any, plan_builder: Any, name: str
 ) -> None:
     shape = Shape(2, 4, 24, 16)
-    builder, plan = plan_of(plan_builder, shape, activations(shape, tokens=16))
+    builder, plan = plan_of(plan_builder, shape, activations(shape, tokens=64))
+    check_plan(plan)
     change, message = BAD_PLANS[name]
     with pytest.raises(NativeError, match=message):
         run_plan(builder, change(plan))
+    with pytest.raises(ProgramError):
+        check_plan(change(plan))
 
 
 @pytest.mark.parametrize("widths", [[10, 20], [1, 29], [4, 26]])
@@ -340,6 +344,9 @@ def test_slices_that_are_not_of_heads_are_refused(
     run_plan: Any, plan_builder: Any, widths: list[int]
 ) -> None:
     builder = plan_builder()
-    x = builder.activations(np.zeros((4, 30), np.float32))
+    x = builder.activations(np.zeros((30, 30), np.float32))
+    plan = builder.plan(builder.op("split_heads", x, width=widths, heads=3))
     with pytest.raises(NativeError, match="an output's width is no multiple of the heads"):
-        run_plan(builder, builder.op("split_heads", x, width=widths, heads=3))
+        run_plan(builder, plan)
+    with pytest.raises(ProgramError, match="the outputs' widths are no multiples of heads 3"):
+        check_plan(plan)
