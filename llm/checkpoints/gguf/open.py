@@ -28,10 +28,11 @@ from edge_llm.llm.checkpoints.source import (
     check_parameters,
 )
 from edge_llm.llm.config import shorten
-from edge_llm.llm.families.family import Family
+from edge_llm.llm.families.family import Family, Order
 from edge_llm.llm.stacks import members
 from edge_llm.program.documents import PoolingKind
-from edge_llm.program.integers import Integers
+from edge_llm.program.formats import WeightFormat
+from edge_llm.program.integers import Integers, keeps_groups
 from edge_llm.program.ops import MAX_EXPERTS
 
 TENSOR_NAMES = {
@@ -94,11 +95,11 @@ def open_gguf(path: Path) -> Checkpoint:
         if (block := _BLOCK.fullmatch(place.stored))
         and (order := family.gguf_order(config, block[2])) is not None
     }
-    # Integers in groups along the columns cannot be put in another order of columns.
     formats = {
-        name: model.integer_format(place.stored)
+        name: form
         for name, place in places.items()
-        if name not in orders or orders[name].axis == 0
+        if (form := model.integer_format(place.stored)) is not None
+        and (name not in orders or _can_be_ordered(form, orders[name]))
     }
 
     def interleaved(name: str) -> int | None:
@@ -122,7 +123,8 @@ def open_gguf(path: Path) -> Checkpoint:
     def integers(name: str) -> Integers:
         stored, head_dim = model.integers(*places[name]), interleaved(name)
         if name in orders:
-            stored = stored.rows(orders[name].index)
+            order = orders[name]
+            stored = stored.columns(order.index) if order.axis else stored.rows(order.index)
         if head_dim is None:
             return stored
         return stored.rows(half_split(np.arange(stored.shape[0]), head_dim))
@@ -169,7 +171,7 @@ def open_gguf(path: Path) -> Checkpoint:
         sources=tuple(part.path for part in model.parts),
         unread_config_keys=(),  # an unknown key of the architecture is an error
         license=license_ if isinstance(license_, str) else None,
-        integer_formats={name: form for name, form in formats.items() if form is not None},
+        integer_formats=formats,
         integers=integers,
         stored_as={
             name: model.type_name(place.stored)
@@ -178,6 +180,10 @@ def open_gguf(path: Path) -> Checkpoint:
         },
         retrieval=_retrieval(metadata.get(f"{family.gguf_architecture}.{POOLING}")),
     )
+
+
+def _can_be_ordered(form: WeightFormat, order: Order) -> bool:
+    return order.axis == 0 or keeps_groups(form, order.index)
 
 
 class _Place(NamedTuple):

@@ -36,6 +36,16 @@ _MINIMA = {"none": None, "f16": np.float16, "q8": np.uint8, "zero": np.uint8}
 _LARGEST_EXPONENT = 252  # of e8m0: 12 * 2 ** (252 - 128) is finite in float32
 
 
+def keeps_groups(format_: WeightFormat, index: NDArray[np.int64]) -> bool:
+    """Tell whether columns in the order ``index`` stay together with those of their group."""
+    size = format_.columns
+    if len(index) % size:
+        return False
+    groups = index.reshape(-1, size)
+    first = groups[:, :1]
+    return bool((first % size == 0).all() and (groups == first + np.arange(size)).all())
+
+
 @dataclass(frozen=True, slots=True)
 class Integers:
     """A matrix [N, K] with G = K / group groups of columns (1 where a scale is the row's).
@@ -96,6 +106,22 @@ class Integers:
     def shape(self) -> tuple[int, int]:
         """N and K."""
         return self.codes.shape[0], self.codes.shape[1]
+
+    def columns(self, index: NDArray[np.int64]) -> Integers:
+        """Return the columns in another order, in which groups stay whole (`keeps_groups`)."""
+
+        def taken(array: Any, size: int) -> Any:
+            return None if array is None else array[:, index[::size] // size]
+
+        group = self.format.group or len(index)
+        return replace(
+            self,
+            codes=self.codes[:, index],
+            scale=taken(self.scale, group),
+            minimum=taken(self.minimum, group),
+            factor=taken(self.factor, SUPER),
+            minimum_factor=taken(self.minimum_factor, SUPER),
+        )
 
     def rows(self, index: slice | NDArray[np.int64]) -> Integers:
         """Return some rows, which may be in another order: a slice, or int64 indices."""
