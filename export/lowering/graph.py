@@ -24,11 +24,12 @@ from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.blueprints.shipped import blueprint_of
+from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import constants, require_module, shared_parameters
 from edge_llm.llm.stacks import members
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
-from edge_llm.program.formats import RAW_F32
+from edge_llm.program.formats import RAW_F32, WeightFormat
 from edge_llm.program.tensors import TOKENIZER, TOKENIZER_TABLES
 
 Progress = Callable[[str, int, int], None]
@@ -58,29 +59,44 @@ class Planned:
 def plan_model(
     loaded: Loaded, recipe: Recipe, backend: Backend, meter: Meter, progress: Progress
 ) -> Planned:
-    """Return the plan of a model under a recipe; reads no weight.
+    """Return the plan of a model under a recipe, its own integers taken over; reads no weight.
 
     Raises:
         ConfigError: an override that matches no weight.
         ExportError: a format that does not fit, or a graph that cannot be expressed.
         MissingDependencyError: the model must be traced, and PyTorch is not installed.
     """
-    checkpoint = loaded.checkpoint
-    tied = shared_parameters(checkpoint.config)
-    blueprint = blueprint_of(checkpoint.config)
+    config = loaded.checkpoint.config
+    stored = stored_formats(loaded.checkpoint, recipe, shared_parameters(config))
+    return plan_config(config, loaded.context, recipe, backend, stored, meter, progress)
+
+
+def plan_config(
+    config: DecoderConfig,
+    context: int,
+    recipe: Recipe,
+    backend: Backend,
+    stored: Mapping[str, WeightFormat],
+    meter: Meter,
+    progress: Progress,
+) -> Planned:
+    """Return the plan of any model with these facts, for ``context`` tokens; ``stored`` as in
+    `assign_formats`. Raises as `plan_model`."""
+    tied = shared_parameters(config)
+    blueprint = blueprint_of(config)
     if blueprint is not None:
         with meter.stage("plan"):
-            plan = blueprint.plan(checkpoint.config, loaded.context)
+            plan = blueprint.plan(config, context)
     else:
-        require_module(checkpoint.config)
+        require_module(config)
         from edge_llm.export.lowering.trace import traced_plan
 
         progress("trace", 0, 1)
         with meter.stage("trace"):
-            plan = traced_plan(checkpoint.config, loaded.context, backend.operators)
+            plan = traced_plan(config, context, backend.operators)
         progress("trace", 1, 1)
     with meter.stage("plan"):
-        assignment = assign_formats(plan, recipe, backend, stored_formats(checkpoint, recipe, tied))
+        assignment = assign_formats(plan, recipe, backend, stored)
         lowered = assign(plan, assignment.formats)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
         lowered = embed(tie(lowered, tied))
@@ -89,7 +105,7 @@ def plan_model(
         for weight in plan.weights
         for part, shape in members(weight.name, weight.shape).items()
     }
-    tables = constants(checkpoint.config, 1)
+    tables = constants(config, 1)
     return Planned(
         lowered,
         assignment,

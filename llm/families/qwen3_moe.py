@@ -57,6 +57,9 @@ class Qwen3MoeConfig:
 def read(reader: ConfigReader) -> Qwen3MoeConfig:
     """Read a Qwen3MoeConfig."""
     common = read_common(reader, biases=("attention_bias",), experts=True)
+    reader.neutral("use_qk_norm", True)
+    reader.neutral("shared_expert_intermediate_size", 0)
+    reader.neutral("qkv_bias", False)
     key = "num_local_experts" if reader.absent("num_experts") else "num_experts"
     experts = reader.integer(key, 128, high=MAX_EXPERTS)
     return Qwen3MoeConfig(

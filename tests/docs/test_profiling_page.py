@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_llm import catalogue
 from edge_llm.catalogue.devices import find_device
-from edge_llm.export.recipes.file import load_recipe
+from edge_llm.cli.prediction import Wanted, plan_model
 from edge_llm.program.predict import EFFICIENCIES, Rates, prefill_seconds
-from edge_llm.program.sketch import shape_of_published, sketch
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "profiling.md").read_text(encoding="utf-8")
@@ -19,12 +17,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "profiling.md").read_text
 
 @pytest.mark.parametrize("model", ["llama3.2-1b", "qwen3-0.6b", "phi-4-mini"])
 def test_prefill_on_phones(model: str) -> None:
-    entry, recipe = catalogue.find(model), load_recipe("8da4w")
-    plan = sketch(
-        shape_of_published(entry.config, entry.parameters),
-        recipe.format_for,
-        context=8192,
-    )
+    plan = plan_model(Wanted(model, quant="8da4w", context=8192)).plan
     cells = []
     for name in ("snapdragon-8-elite", "tensor-g4"):
         device = find_device(name)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from edge_llm.llm.registry import FAMILIES, parameter_shapes, read_config
-from edge_llm.llm.sizes import shape_of
 
 ENTRIES = sorted(
     (entry for entry in (files("edge_llm") / "configs" / "models").iterdir()),
@@ -250,16 +249,20 @@ def test_facts_follow_from_the_config(name: str) -> None:
     assert config.model_type == facts["family"]
     assert config.max_position_embeddings == facts["context"]
     # What the planner reads says the same.
+    layers = range(config.num_hidden_layers)
     sizes = {
         "model_type": config.model_type,
         "max_position_embeddings": config.max_position_embeddings,
     }
-    told = dict(facts["config"])
-    assert told.pop("fused_qkv", False) == shape_of(config).fused_qkv
-    stated, unread = read_config(told | sizes, name)
+    stated, unread = read_config(facts["config"] | sizes, name)
     assert unread == ()
-    assert shape_of(stated) == shape_of(config)
     shapes = parameter_shapes(config)
+    assert parameter_shapes(stated) == shapes
+    windows = [
+        [None if shape is None else shape.window for shape in map(found.attention, layers)]
+        for found in (stated, config)
+    ]
+    assert windows[0] == windows[1]
     parameters = sum(math.prod(shape) for shape in shapes.values())
     assert parameters == facts["parameters"]
     assert all(0 <= id_ < config.vocab_size for id_ in facts["stop_ids"])

@@ -12,15 +12,18 @@ from edge_llm.errors import RequestError
 if TYPE_CHECKING:
     from edge_llm.catalogue.devices import Device
     from edge_llm.export.recipes.recipe import Recipe
+    from edge_llm.llm.decoder import DecoderConfig
     from edge_llm.program.plan import Plan
     from edge_llm.program.predict import Rates
-    from edge_llm.program.sketch import Shape
 
 HERE = "here"
 PROMPT = 512  # tokens of the prompt that prefill is predicted for
 DEPTH = 1024
 # The process holds at most this much beside the file's pages and the KV cache.
 OVERHEAD_BYTES = 60_000_000
+# Of the files that exports make: room that headers keep, bytes of it for each layer, and bytes of
+# tokenizer for each token.
+_HEADER, _HEADER_LAYER, _TOKENIZER_TOKEN = 131_072, 12_750, 66
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A model's plan, or one with the same costs. ``exact`` says that ``file_bytes`` is the size
+    """A model's plan. ``exact`` says that ``file_bytes`` is the size
     of a file that exists."""
 
     name: str
@@ -69,16 +72,19 @@ def predict(wanted: Wanted, devices: Sequence[str], threads: int) -> dict[str, A
 def plan_model(wanted: Wanted) -> Planned:
     """Return the plan of the model that is meant; raises as `predict`."""
     from edge_llm import catalogue
+    from edge_llm.export.backends.registry import get_backend
+    from edge_llm.export.lowering.graph import plan_config
+    from edge_llm.export.meter import Meter, silent
     from edge_llm.export.recipes.file import load_recipe
     from edge_llm.export.recipes.recipe import DEFAULT_CONTEXT_LIMIT
-    from edge_llm.program.sketch import file_bytes, sketch
 
     program = _program_named(wanted.model)
     if program is not None:
         return _of_program(program, wanted)
     model = catalogue.identify(wanted.model)
     entry = model if isinstance(model, catalogue.Entry) else getattr(model, "entry", None)
-    name, shape, trained = _shape(wanted.model, entry)
+    name, config = _config(wanted.model, entry)
+    trained = config.max_position_embeddings
     asked: dict[str, Any] = {
         "model": wanted.model,
         "scheme": wanted.quant,
@@ -93,10 +99,20 @@ def plan_model(wanted: Wanted) -> Planned:
     context = recipe.context or min(trained, DEFAULT_CONTEXT_LIMIT)
     if context > trained:
         raise RequestError(f"--context is {context}, the model's own is {trained}")
-    plan = sketch(shape, recipe.format_for, context=context)
+    backend = get_backend(recipe.backend)
+    plan = plan_config(config, context, recipe, backend, {}, Meter(), silent).lowered.plan
     return Planned(
-        name, _recipe_words(recipe), plan, recipe.kv_format(), file_bytes(plan), exact=False
+        name, _recipe_words(recipe), plan, recipe.kv_format(), _file_bytes(plan), exact=False
     )
+
+
+def _file_bytes(plan: Plan) -> int:
+    """Return about the size of the program file: its weights to the byte, header and tokenizer as
+    they usually are."""
+    from edge_llm.program.cost import stored_bytes
+
+    layers = len(plan.states)
+    return stored_bytes(plan) + _HEADER + layers * _HEADER_LAYER + plan.vocab * _TOKENIZER_TOKEN
 
 
 def _recipe_words(recipe: Recipe) -> str:
@@ -134,21 +150,21 @@ def _of_program(path: Path, wanted: Wanted) -> Planned:
         return Planned(name, words, plan, kv_dtype, program.file_bytes, exact=True)
 
 
-def _shape(model: str, entry: Any) -> tuple[str, Shape, int]:
-    """Return name, sizes and trained context."""
-    from edge_llm.program.sketch import shape_of_published
-
+def _config(model: str, entry: Any) -> tuple[str, DecoderConfig]:
+    """Return a model's name and facts."""
     if entry is not None and entry.config:
-        return entry.name, shape_of_published(entry.config, entry.parameters), entry.context
+        from edge_llm.llm.registry import read_config
+
+        facts = {"model_type": entry.family, "max_position_embeddings": entry.context}
+        return entry.name, read_config({**entry.config, **facts}, f"catalogue: {entry.name}")[0]
     from edge_llm import catalogue
     from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
     from edge_llm.llm.checkpoints.open import open_checkpoint
-    from edge_llm.llm.sizes import shape_of
 
     path = catalogue.resolve(model)
     without = path.is_dir() and is_weightless(path)
     checkpoint = open_weightless(path) if without else open_checkpoint(path)
-    return checkpoint.name, shape_of(checkpoint.config), checkpoint.config.max_position_embeddings
+    return checkpoint.name, checkpoint.config
 
 
 def _machines(names: Sequence[str], threads: int) -> list[tuple[str, Rates, Device | None, int]]:
