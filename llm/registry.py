@@ -30,6 +30,7 @@ from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.families.olmo3 import OLMO3
 from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.qwen2 import QWEN2
+from edge_llm.llm.families.qwen2_moe import QWEN2_MOE
 from edge_llm.llm.families.qwen3 import QWEN3
 from edge_llm.llm.families.qwen3_5_text import QWEN3_5_TEXT
 from edge_llm.llm.families.qwen3_moe import QWEN3_MOE
@@ -55,6 +56,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         OLMO3,
         PHI3,
         QWEN2,
+        QWEN2_MOE,
         QWEN3,
         QWEN3_MOE,
         QWEN3_5_TEXT,

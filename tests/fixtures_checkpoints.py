@@ -158,6 +158,14 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 70,
     },
     "qwen2": {},
+    "qwen2_moe": {
+        "num_hidden_layers": 3,
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 160,
+        "mlp_only_layers": [1],
+    },
     "qwen3": {"head_dim": 32},
     "qwen3_moe": {
         "head_dim": 32,

@@ -81,6 +81,7 @@ def architecture(config: dict[str, Any]) -> str:
         "ministral3": "mistral3",
         "mistral": "llama",
         "lfm2_moe": "lfm2moe",
+        "qwen2_moe": "qwen2moe",
         "qwen3_moe": "qwen3moe",
         "gpt_oss": "gpt-oss",
         QWEN35: "qwen35",
@@ -140,16 +141,15 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     if family == "lfm2_moe":
-        writer.add_expert_count(config["num_experts"])
-        writer.add_expert_used_count(config["num_experts_per_tok"])
-        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
         writer.add_leading_dense_block_count(config["num_dense_layers"])
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-    elif "num_experts_per_tok" in config:
-        writer.add_expert_count(config["num_local_experts"])
+    if "num_experts_per_tok" in config:
+        writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         inner = config.get("moe_intermediate_size", config["intermediate_size"])
         writer.add_expert_feed_forward_length(inner)
+    if "shared_expert_intermediate_size" in config:
+        writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     if family == "gpt_oss":
         writer.add_sliding_window(config["sliding_window"])
     if family == QWEN35:
@@ -174,8 +174,8 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
     if family == "granitemoehybrid":
-        writer.add_expert_shared_feed_forward_length(feed_forward_length(config))
-        writer.add_expert_count(config["num_local_experts"])
+        writer.add_expert_shared_feed_forward_length(ffn)
+        writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         writer.add_ssm_conv_kernel(config["mamba_d_conv"])
         writer.add_ssm_state_size(config["mamba_d_state"])

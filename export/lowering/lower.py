@@ -226,6 +226,9 @@ class _Lowering:
         x, y = self._only(node, "x", "y")
         if isinstance(y, int | float):
             self._emit(node, "scale", [x], attributes={"factor": float(y)})
+        elif self._width(x) != self._width(y) and 1 in (self._width(x), self._width(y)):
+            wide, factor = (y, x) if self._width(x) == 1 else (x, y)
+            self._emit(node, "scale_rows", [wide, factor])
         else:
             self._elementwise(node, "mul", x, y)
 

@@ -134,6 +134,8 @@ def _gates(plan: Plan) -> Iterator[tuple[str, str]]:
 def _matrices(plan: Plan) -> Iterator[tuple[str, Kind, int]]:
     """Yield name, kind and columns of every matrix or stack, in the order of use."""
     scored = {op.inputs[0] for op in plan.instructions if op.op == "route"}
+    gates = {op.outputs[0]: op.inputs[0] for op in plan.instructions if op.op == "sigmoid"}
+    scored |= {gates.get(op.inputs[1], -1) for op in plan.instructions if op.op == "scale_rows"}
     for instruction in plan.instructions:
         for index in instruction.weights:
             if index < 0 or not plan.weights[index].format.is_panel:

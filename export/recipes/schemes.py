@@ -8,7 +8,7 @@ from typing import Literal
 
 from edge_llm.program.formats import WEIGHT_FORMATS
 
-# router: what scores experts. It is small, and what it decides is all or nothing.
+# router: what scores experts. It is small, and what it decides is much, or all or nothing.
 Kind = Literal["linear", "embedding", "head", "router"]
 
 # Names of the formats that weights can be quantized or rounded to.

@@ -70,11 +70,11 @@ def read(reader: ConfigReader) -> Qwen3MoeConfig:
         norm_topk_prob=reader.flag("norm_topk_prob", False),
         attention_bias=reader.flag("attention_bias", False),
         sliding_window=read_windows(reader, common, *optional_window(reader)),
-        mlp_only_layers=_dense_layers(reader, common["num_hidden_layers"]),
+        mlp_only_layers=read_dense_layers(reader, common["num_hidden_layers"]),
     )
 
 
-def _dense_layers(reader: ConfigReader, layers: int) -> frozenset[int]:
+def read_dense_layers(reader: ConfigReader, layers: int) -> frozenset[int]:
     """Return the layers without experts: those that the config names, and of the others all but
     every so many."""
     step = reader.integer("decoder_sparse_step", 1)

@@ -240,13 +240,25 @@ class Experts(nn.Module):
 
 class SparseMLP(nn.Module):
     """A router, called ``gate`` as in checkpoints, and its experts. The scores of the chosen are
-    those of a softmax over all, with ``normalize`` divided by their sum."""
+    those of a softmax over all, with ``normalize`` divided by their sum. With ``shared_ffn`` there
+    is an expert more, for every token, whose share is a sigmoid."""
 
-    def __init__(self, dim: int, ffn: int, *, experts: int, chosen: int, normalize: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        ffn: int,
+        *,
+        experts: int,
+        chosen: int,
+        normalize: bool,
+        shared_ffn: int = 0,
+    ) -> None:
         super().__init__()
         self.chosen, self.normalize = chosen, normalize
         self.gate = nn.Linear(dim, experts, bias=False)
         self.experts = Experts(dim, ffn, experts=experts, chosen=chosen)
+        self.shared_expert = GatedMLP(dim, shared_ffn) if shared_ffn else None
+        self.shared_expert_gate = nn.Linear(dim, 1, bias=False) if shared_ffn else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shares = ops.route(
@@ -259,6 +271,9 @@ class SparseMLP(nn.Module):
             scale=1.0,
         )
         out: torch.Tensor = self.experts(x, shares)
+        if self.shared_expert is not None and self.shared_expert_gate is not None:
+            share = torch.sigmoid(self.shared_expert_gate(x))  # (T, 1)
+            out = out + share * self.shared_expert(x)
         return out
 
 

@@ -554,6 +554,7 @@ _OPERATORS: Mapping[str, _Operator] = {
     "sigmoid": lambda plan, op, inputs, weights: [torch.sigmoid(inputs[0])],
     "gelu": lambda plan, op, inputs, weights: [functional.gelu(inputs[0], approximate="tanh")],
     "mul": lambda plan, op, inputs, weights: [inputs[0] * inputs[1]],
+    "scale_rows": lambda plan, op, inputs, weights: [inputs[0] * inputs[1]],
     "add": lambda plan, op, inputs, weights: [inputs[0] + inputs[1]],
     "scale": lambda plan, op, inputs, weights: [inputs[0] * float(op.attributes["factor"])],
     "split": _split,

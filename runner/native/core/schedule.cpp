@@ -58,6 +58,7 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
     case OpCode::linear:
       return part == kMultiply ? kLanes : 0;
     case OpCode::select_rows:
+    case OpCode::scale_rows:
     case OpCode::silu_mul:
     case OpCode::gelu_mul:
       return kLanes;
@@ -96,7 +97,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   std::vector<Access> list;
   const int32_t unit = unit_of(op, part, split);
   if (op.code == OpCode::experts) return expert_accesses(op, part, unit);
-  const int32_t linear_unit = unit == kByRows ? kByRows : 0;
+  const int32_t whole_unit = unit == kByRows ? kByRows : 0;
   const bool linear = op.code == OpCode::linear, attention = op.code == OpCode::attention;
   const bool folds = op.code == OpCode::gated_delta;  // writes and reads its state at once
   const bool writes = op.state >= 0 && part == kWrite && !folds;
@@ -110,7 +111,8 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
     if (quantized && part == kMultiply) continue;   // reads the scratch instead
     if (attention && writes == (i == 0)) continue;  // writes k and v, attends with q
     if (op.code == OpCode::causal_conv && part == kRead) continue;  // reads the state instead
-    list.push_back(value(place, false, linear ? linear_unit : unit));
+    const bool whole = linear || (op.code == OpCode::scale_rows && i == 1);  // by every worker
+    list.push_back(value(place, false, whole ? whole_unit : unit));
   }
   if (!(linear && part == kPrepare) && !writes) {
     for (int32_t o = 0; o < op.output_count; ++o) {
@@ -119,7 +121,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   }
   // In a step of one row every worker has a scratch of its own.
   if (quantized && split != Split::one_row) {
-    list.push_back(other(Space::linear_scratch, 0, part == kPrepare, linear_unit));
+    list.push_back(other(Space::linear_scratch, 0, part == kPrepare, whole_unit));
   }
   // A convolution by columns reads of its state what the same worker has written.
   if (op.state >= 0) {

@@ -173,7 +173,11 @@ void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
   }
   ElementwiseArgs args;
   args.x = operand(op.inputs[0]);
-  if (op.input_count > 1) args.y = operand(op.inputs[1]);
+  if (op.code == OpCode::scale_rows) {
+    args.y = rows_of(matrix(op.inputs[1]), rows);
+  } else if (op.input_count > 1) {
+    args.y = operand(op.inputs[1]);
+  }
   args.number = op.floats[0];
   args.out = y;
   switch (op.code) {
@@ -181,6 +185,7 @@ void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
   case OpCode::name:    \
     return elementwise.name(args, alone);
     EDGE_ELEMENTWISE(EDGE_CASE)
+    EDGE_CASE(scale_rows)
     EDGE_CASE(silu_mul)
     EDGE_CASE(gelu_mul)
 #undef EDGE_CASE

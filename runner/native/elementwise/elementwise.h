@@ -27,6 +27,7 @@ struct ElementwiseKernels {
   ElementwiseKernel clamped_mul;
   // y[i] = x[rows[i]]
   void (*select_rows)(Matrix x, const int32_t* rows, Matrix y, Worker worker);
+  ElementwiseKernel scale_rows;  // x * y, of one column; out is as wide as x
   // y[rows[i]] = fma(factors[i], x[i], y[rows[i]]), for ascending i
   void (*add_scaled)(Matrix x, const float* factors, const int32_t* rows, Matrix y);
 };

@@ -121,6 +121,20 @@ void select_rows(Matrix x, const int32_t* rows, Matrix y, Worker worker) {
 }
 
 template <class V>
+void scale_rows(const ElementwiseArgs& args, Worker worker) {
+  each_group(args.out, worker, [&](int64_t row, int32_t column, int32_t count) {
+    const V factor = V::broadcast(*args.y.row(row));
+    const float* from = args.x.row(row) + column;
+    float* to = args.out.row(row) + column;
+    if (count == kLanes) {
+      (V::load(from) * factor).store(to);
+    } else {
+      (V::load_first(from, count) * factor).store_first(to, count);
+    }
+  });
+}
+
+template <class V>
 void add_scaled(Matrix x, const float* factors, const int32_t* rows, Matrix y) {
   for (int32_t i = 0; i < x.rows; ++i) {
     const V factor = V::broadcast(factors[i]);
@@ -140,7 +154,11 @@ void add_scaled(Matrix x, const float* factors, const int32_t* rows, Matrix y) {
 template <class V>
 constexpr ElementwiseKernels elementwise_kernels() {
 #define EDGE_KERNEL(name) name<V>,
-  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>, gelu_mul<V>, clamped_mul<V>, select_rows<V>,
+  return {EDGE_ELEMENTWISE(EDGE_KERNEL) silu_mul<V>,
+          gelu_mul<V>,
+          clamped_mul<V>,
+          select_rows<V>,
+          scale_rows<V>,
           add_scaled<V>};
 #undef EDGE_KERNEL
 }

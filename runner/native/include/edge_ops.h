@@ -37,4 +37,5 @@ typedef enum edge_op {
   EDGE_OP_DECAY = 17,
   EDGE_OP_GATED_DELTA = 18,
   EDGE_OP_SPLIT_HEADS = 19,
+  EDGE_OP_SCALE_ROWS = 20,
 } edge_op;

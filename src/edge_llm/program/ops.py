@@ -368,6 +368,12 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             attributes=(_int("heads", 1, MAX_HEADS),),
             where=(("heads", "divides", "w"),),
         ),
+        "scale_rows": OpSpec(
+            20,
+            "`x * factor` of the same row",
+            (_value("x", "r", "w"), _value("factor", "r", "1")),
+            in_place=True,
+        ),
     }
 )
 

@@ -114,6 +114,21 @@ def test_binary_rounds_once(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_rows_have_a_factor_each(run_plan: Any, plan_builder: Any, width: int) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.standard_normal((300, width)).astype(np.float32)
+    factor = rng.standard_normal((300, 1)).astype(np.float32)
+    for isa, threads in (("scalar", 1), (None, 1), (None, 2)):
+        builder = plan_builder(context=512)
+        both = builder.activations(np.concatenate([x, factor], 1))
+        left = builder.op("split", both, width=[width, 1])
+        scaled = builder.op("scale_rows", left, left + 1)
+        runner = run_plan(builder, scaled, isa=isa, threads=threads)
+        assert_same_bits(runner.logits(range(300)), x * factor)
+        assert_same_bits(runner.logits([7]), (x * factor)[[7]])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_select_rows_in_any_order(run_plan: Any, plan_builder: Any, width: int) -> None:
     x = np.random.default_rng(width).standard_normal((9, width)).astype(np.float32)
     rows = [8, 0, 3, 3, 5]

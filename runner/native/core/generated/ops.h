@@ -26,11 +26,12 @@ enum class OpCode : int32_t {
   decay,
   gated_delta,
   split_heads,
+  scale_rows,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 20;  // of a program file
+constexpr int32_t kOpCount = 21;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -205,6 +206,12 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      1, {{1, 1024}},
      1, {{{1, 0, -1}, Relation::divides, {1, 14, -1}}}},
+    {"scale_rows", false, false, true, -1,
+     2, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::value, false, 2, {}, {1, -1, -1}}},
+     0, {},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     0, {},
+     0, {}},
 };
 // clang-format on
 
