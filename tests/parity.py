@@ -105,11 +105,16 @@ def check_interleaved(folder: Path, context: int = CONTEXT) -> None:
 # --- programs in the native core -----------------------------------------------------------------
 
 
-def check_fp32_program(folder: Path, output: Path, context: int = PROGRAM_CONTEXT) -> None:
-    """Writes the program to ``output``."""
+def check_fp32_program(
+    folder: Path,
+    output: Path,
+    context: int = PROGRAM_CONTEXT,
+    reference_folder: Path | None = None,
+) -> None:
+    """Writes the program to ``output``; transformers reads ``reference_folder``, if given."""
     recipe = load_recipe("fp32", ["verify=false", f"context={context}"], model=str(folder))
     prompts = prompt(PROGRAM_LENGTH, 1), prompt(PROGRAM_LENGTH, 2)
-    expected = reference(folder, context, *prompts)
+    expected = reference(reference_folder or folder, context, *prompts)
     with Program.open(export(recipe, output=output)) as program:
         with running(program) as step:  # at once
             assert_parity(step((0, 0, prompts[0])), expected[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from parity import (
     prompt,
 )
 from stored_tensors import tensor_of
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import edge_llm
 from edge_llm.errors import CheckpointError
@@ -108,3 +111,66 @@ def test_a_stack_that_cannot_be_parted(
         open_checkpoint(tmp_path)
     assert "missing: model.layers.1.mlp.experts.0.gate_proj.weight" in str(error.value)
     assert f"left over: '{name}' [6, 64, 191]" in str(error.value)
+
+
+def in_mxfp4(folder: Path, plain: Path) -> tuple[Path, Path]:
+    """Write a tiny checkpoint whose experts are random MXFP4, as published, and the same in
+    floats."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(plain / "model.safetensors")
+    floats, packed = dict(tensors), dict(tensors)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in tensors.items():
+        if not name.endswith(("gate_up_proj", "down_proj")) or tensor.ndim != 3:
+            continue
+        experts, k, n = tensor.shape
+        blocks = torch.randint(0, 256, (experts, n, k // 32, 16), generator=generator)
+        scales = torch.randint(121, 126, (experts, n, k // 32), generator=generator)
+        packed[f"{name}_blocks"] = blocks.to(torch.uint8)
+        packed[f"{name}_scales"] = scales.to(torch.uint8)
+        del packed[name]
+        floats[name] = convert_moe_packed_tensors(
+            blocks.to(torch.uint8), scales.to(torch.uint8), dtype=torch.float32
+        ).contiguous()
+    made = []
+    for kind, held in (("mxfp4", packed), ("floats", floats)):
+        target = folder / kind
+        shutil.copytree(plain, target)
+        save_file(held, target / "model.safetensors", metadata={"format": "pt"})
+        made.append(target)
+    config = json.loads((plain / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"],
+    }
+    (made[0] / "config.json").write_text(json.dumps(config))
+    return made[0], made[1]
+
+
+def test_mxfp4_is_taken_over(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    packed, floats = in_mxfp4(tmp_path, tiny_checkpoint("gpt_oss"))
+    source, made = open_checkpoint(floats), open_checkpoint(packed)
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    check_fp32_program(packed, tmp_path / "fp32.edge", reference_folder=floats)
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(packed))
+    outcome = make_program(recipe, output=tmp_path / "x.edge")
+    rows = {row["name"]: row for row in outcome.report["weights"]}
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        row = rows[f"model.layers.2.mlp.experts.{name}"]
+        assert (row["outcome"], row["format"]) == ("unchanged", "e2m1g32")
+    assert outcome.verification["same_numbers"]["kl"] < 1e-3
+
+
+def test_mxfp4_that_does_not_fit(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    packed, _ = in_mxfp4(tmp_path, tiny_checkpoint("gpt_oss"))
+    tensors = load_file(packed / "model.safetensors")
+    name = "model.layers.0.mlp.experts.down_proj_scales"
+    tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, packed / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"down_proj_blocks.*with as many scales as blocks"):
+        open_checkpoint(packed)
