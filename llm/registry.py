@@ -32,6 +32,7 @@ from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.qwen2 import QWEN2
 from edge_llm.llm.families.qwen2_moe import QWEN2_MOE
 from edge_llm.llm.families.qwen3 import QWEN3
+from edge_llm.llm.families.qwen3_5_moe_text import QWEN3_5_MOE_TEXT
 from edge_llm.llm.families.qwen3_5_text import QWEN3_5_TEXT
 from edge_llm.llm.families.qwen3_moe import QWEN3_MOE
 from edge_llm.llm.families.smollm3 import SMOLLM3
@@ -59,6 +60,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         QWEN2_MOE,
         QWEN3,
         QWEN3_MOE,
+        QWEN3_5_MOE_TEXT,
         QWEN3_5_TEXT,
         SMOLLM3,
     )

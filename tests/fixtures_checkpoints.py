@@ -192,6 +192,26 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
             "mrope_interleaved": True,
         },
     },
+    "qwen3_5_moe_text": {
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 160,
+        "head_dim": 32,
+        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 6,
+        "linear_key_head_dim": 24,
+        "linear_value_head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 5_000.0,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+    },
     "smollm3": {"num_hidden_layers": 3, "no_rope_layer_interval": 2},
 }
 

@@ -20,7 +20,7 @@ Edit = Callable[[gguf.GGUFWriter], None]
 
 INTERLEAVED = ("llama", "mistral", "ministral3", "smollm3", "granite", "granitemoehybrid")
 GEMMA = ("gemma2", "gemma3_text")
-QWEN35 = "qwen3_5_text"
+QWEN35 = ("qwen3_5_text", "qwen3_5_moe_text")
 GRANITE = ("granite", "granitemoehybrid")
 
 
@@ -84,7 +84,8 @@ def architecture(config: dict[str, Any]) -> str:
         "qwen2_moe": "qwen2moe",
         "qwen3_moe": "qwen3moe",
         "gpt_oss": "gpt-oss",
-        QWEN35: "qwen35",
+        "qwen3_5_text": "qwen35",
+        "qwen3_5_moe_text": "qwen35moe",
     }
     return others.get(name, name)
 
@@ -137,7 +138,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_head_count_kv(config["num_key_value_heads"])
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
-    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", "gpt_oss", QWEN35, *GEMMA):
+    if family in ("mistral", "ministral3", "qwen3", "qwen3_moe", "gpt_oss", *QWEN35, *GEMMA):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     if family == "lfm2_moe":
@@ -152,7 +153,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     if family == "gpt_oss":
         writer.add_sliding_window(config["sliding_window"])
-    if family == QWEN35:
+    if family in QWEN35:
         heads, values = config["linear_num_value_heads"], config["linear_value_head_dim"]
         writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
         writer.add_ssm_state_size(config["linear_key_head_dim"])
@@ -258,7 +259,7 @@ def converted(
         name = name.removeprefix("model.")
     if name.endswith(".expert_bias"):
         name += ".bias"
-    if config["model_type"] == QWEN35:
+    if config["model_type"] in QWEN35:
         name, values = qwen35(name, values, config)
     stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
     assert stored is not None, name

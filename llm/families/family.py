@@ -35,6 +35,13 @@ GGUF_EXPERTS = {
     "ffn_up_exps.weight": "mlp.experts.up_proj",
     "ffn_down_exps.weight": "mlp.experts.down_proj",
 }
+# An expert that all tokens share.
+GGUF_SHARED = {
+    "ffn_gate_inp_shexp.weight": "mlp.shared_expert_gate.weight",
+    "ffn_gate_shexp.weight": "mlp.shared_expert.gate_proj.weight",
+    "ffn_up_shexp.weight": "mlp.shared_expert.up_proj.weight",
+    "ffn_down_shexp.weight": "mlp.shared_expert.down_proj.weight",
+}
 # GGUF's key, behind "ARCHITECTURE.", of each config key that most decoders have.
 GGUF_KEYS = {
     "hidden_size": "embedding_length",

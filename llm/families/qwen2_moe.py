@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from edge_llm.llm.config import ConfigReader
 from edge_llm.llm.decoder import AttentionShape, read_common, read_window, read_windows
-from edge_llm.llm.families.family import GGUF_BLOCK, GGUF_EXPERTS, GGUF_KEYS, Family
+from edge_llm.llm.families.family import GGUF_BLOCK, GGUF_EXPERTS, GGUF_KEYS, GGUF_SHARED, Family
 from edge_llm.llm.families.qwen3_moe import read_dense_layers
 from edge_llm.llm.rope import Rope
 from edge_llm.program.ops import MAX_EXPERTS
@@ -94,13 +94,10 @@ QWEN2_MOE = Family(
     },
     gguf_layer_names=GGUF_BLOCK
     | GGUF_EXPERTS
+    | GGUF_SHARED
     | {
         "attn_q.bias": "self_attn.q_proj.bias",
         "attn_k.bias": "self_attn.k_proj.bias",
         "attn_v.bias": "self_attn.v_proj.bias",
-        "ffn_gate_inp_shexp.weight": "mlp.shared_expert_gate.weight",
-        "ffn_gate_shexp.weight": "mlp.shared_expert.gate_proj.weight",
-        "ffn_up_shexp.weight": "mlp.shared_expert.up_proj.weight",
-        "ffn_down_shexp.weight": "mlp.shared_expert.down_proj.weight",
     },
 )

@@ -104,9 +104,20 @@ class Qwen35TextConfig:
 
 def read(reader: ConfigReader) -> Qwen35TextConfig:
     """Read a Qwen3_5TextConfig."""
+    return read_text(reader, experts=False)
+
+
+def read_text(reader: ConfigReader, *, experts: bool) -> Qwen35TextConfig:
+    """Read what the models with ``experts`` and those without have in common."""
     head_dim = reader.integer("head_dim", DEFAULT_HEAD_DIM)
     rope = read_rope(reader, head_dim, partial=True, fraction=DEFAULT_ROTARY, harmless=IMAGE_ROPE)
-    common = read_common(reader, head_dim=DEFAULT_HEAD_DIM, rope=rope, biases=("attention_bias",))
+    common = read_common(
+        reader,
+        head_dim=DEFAULT_HEAD_DIM,
+        rope=rope,
+        biases=("attention_bias",),
+        experts=experts,
+    )
     reader.neutral("attn_output_gate", True)
     reader.neutral("mlp_only_layers", [])
     key_heads = reader.integer("linear_num_key_heads", 16, high=MAX_HEADS)
@@ -146,7 +157,7 @@ def _read_kinds(reader: ConfigReader, layers: int) -> tuple[bool, ...]:
     return tuple(kind == LINEAR for kind in kinds)
 
 
-def _gguf_order(config: Qwen35TextConfig, name: str) -> Order | None:
+def gguf_order(config: Qwen35TextConfig, name: str) -> Order | None:
     """Value heads, each of which belongs to one key head, lie there one of each key head after the
     other, then the next one of each."""
     key_heads, heads = config.linear_num_key_heads, config.linear_num_value_heads
@@ -162,65 +173,74 @@ def _gguf_order(config: Qwen35TextConfig, name: str) -> Order | None:
     return Order(1 if name == "ssm_out.weight" else 0, index)
 
 
-def _logarithm(rate: NDArray[np.float32]) -> NDArray[np.float32]:
+def logarithm(rate: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return A_log of the -e^A_log that is stored. What no such number is becomes NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.log(-rate.astype(np.float64)).astype(np.float32)
 
 
-def _implied(values: Mapping[str, object]) -> Mapping[str, object]:
+def implied(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the width of a value head, of which files have that of all together."""
     inner, heads = values["linear_inner_size"], values["linear_num_value_heads"]
     if is_integer(inner) and is_integer(heads) and heads > 0:
         return {"linear_value_head_dim": inner // heads}
     return {}
 
 
+# Of the numbers that the layer after the last predicts a second token with, and of precision.
+HARMLESS = frozenset(
+    {
+        "linear_inner_size",
+        "mamba_ssm_dtype",
+        "mrope_section",
+        "mtp_num_hidden_layers",
+        "mtp_use_dedicated_embeddings",
+    }
+)
+GGUF_FOLDED_KEYS = {
+    "full_attention_interval": "full_attention_interval",
+    "linear_conv_kernel_dim": "ssm.conv_kernel",
+    "linear_inner_size": "ssm.inner_size",
+    "linear_key_head_dim": "ssm.state_size",
+    "linear_num_key_heads": "ssm.group_count",
+    "linear_num_value_heads": "ssm.time_step_rank",
+    "mrope_section": "rope.dimension_sections",
+}
+# All but the MLP.
+GGUF_LAYER = {name: inner for name, inner in GGUF_BLOCK.items() if not name.startswith("ffn_")} | {
+    "attn_q_norm.weight": "self_attn.q_norm.weight",
+    "attn_k_norm.weight": "self_attn.k_norm.weight",
+    "post_attention_norm.weight": "post_attention_layernorm.weight",
+    "attn_qkv.weight": "linear_attn.in_proj_qkv.weight",
+    "attn_gate.weight": "linear_attn.in_proj_z.weight",
+    "ssm_a": "linear_attn.A_log",
+    "ssm_alpha.weight": "linear_attn.in_proj_a.weight",
+    "ssm_beta.weight": "linear_attn.in_proj_b.weight",
+    "ssm_conv1d.weight": "linear_attn.conv1d.weight",
+    "ssm_dt.bias": "linear_attn.dt_bias",
+    "ssm_norm.weight": "linear_attn.norm.weight",
+    "ssm_out.weight": "linear_attn.out_proj.weight",
+}
+LEFTOVERS = re.compile(r"(model\.)?(visual|mtp)\..*")
+SQUEEZED = re.compile(r"model\.layers\.\d+\.linear_attn\.conv1d\.weight")
+
 QWEN3_5_TEXT = Family(
     config=Qwen35TextConfig,
     read=read,
     wrapper="qwen3_5",
-    # Of the numbers that the layer after the last predicts a second token with, and of precision.
-    harmless=frozenset(
-        {
-            "linear_inner_size",
-            "mamba_ssm_dtype",
-            "mrope_section",
-            "mtp_num_hidden_layers",
-            "mtp_use_dedicated_embeddings",
-        }
-    ),
-    leftovers=re.compile(r"(model\.)?(visual|mtp)\..*"),
+    harmless=HARMLESS,
+    leftovers=LEFTOVERS,
     less_one=NORMS,
     gguf_architecture="qwen35",
-    gguf_keys=GGUF_KEYS
+    gguf_keys=GGUF_KEYS | GGUF_FOLDED_KEYS,
+    gguf_layer_names=GGUF_LAYER
     | {
-        "full_attention_interval": "full_attention_interval",
-        "linear_conv_kernel_dim": "ssm.conv_kernel",
-        "linear_inner_size": "ssm.inner_size",
-        "linear_key_head_dim": "ssm.state_size",
-        "linear_num_key_heads": "ssm.group_count",
-        "linear_num_value_heads": "ssm.time_step_rank",
-        "mrope_section": "rope.dimension_sections",
+        "ffn_gate.weight": "mlp.gate_proj.weight",
+        "ffn_up.weight": "mlp.up_proj.weight",
+        "ffn_down.weight": "mlp.down_proj.weight",
     },
-    gguf_layer_names={
-        name: inner for name, inner in GGUF_BLOCK.items() if name != "ffn_norm.weight"
-    }
-    | {
-        "attn_q_norm.weight": "self_attn.q_norm.weight",
-        "attn_k_norm.weight": "self_attn.k_norm.weight",
-        "post_attention_norm.weight": "post_attention_layernorm.weight",
-        "attn_qkv.weight": "linear_attn.in_proj_qkv.weight",
-        "attn_gate.weight": "linear_attn.in_proj_z.weight",
-        "ssm_a": "linear_attn.A_log",
-        "ssm_alpha.weight": "linear_attn.in_proj_a.weight",
-        "ssm_beta.weight": "linear_attn.in_proj_b.weight",
-        "ssm_conv1d.weight": "linear_attn.conv1d.weight",
-        "ssm_dt.bias": "linear_attn.dt_bias",
-        "ssm_norm.weight": "linear_attn.norm.weight",
-        "ssm_out.weight": "linear_attn.out_proj.weight",
-    },
-    gguf_order=_gguf_order,
-    gguf_values={"ssm_a": _logarithm},
-    gguf_implied=_implied,
-    squeezed=re.compile(r"model\.layers\.\d+\.linear_attn\.conv1d\.weight"),
+    gguf_order=gguf_order,
+    gguf_values={"ssm_a": logarithm},
+    gguf_implied=implied,
+    squeezed=SQUEEZED,
 )

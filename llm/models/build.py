@@ -30,6 +30,7 @@ from edge_llm.llm.models import (
     qwen2,
     qwen2_moe,
     qwen3,
+    qwen3_5_moe_text,
     qwen3_5_text,
     qwen3_moe,
     smollm3,
@@ -60,6 +61,7 @@ BUILDERS: Mapping[str, Callable[[Any, CacheShape], nn.Module]] = {
     "qwen2_moe": qwen2_moe.build,
     "qwen3": qwen3.build,
     "qwen3_moe": qwen3_moe.build,
+    "qwen3_5_moe_text": qwen3_5_moe_text.build,
     "qwen3_5_text": qwen3_5_text.build,
     "smollm3": smollm3.build,
 }

@@ -115,7 +115,9 @@ class Qwen35Block(nn.Module):
     """A layer: attention or the delta rule, and an MLP, each normalized before and added to the
     stream after."""
 
-    def __init__(self, config: Qwen35TextConfig, layer: int, cache: CacheShape) -> None:
+    def __init__(
+        self, config: Qwen35TextConfig, layer: int, cache: CacheShape, mlp: nn.Module
+    ) -> None:
         super().__init__()
         dim, eps = config.hidden_size, config.rms_norm_eps
         attention = config.attention(layer)
@@ -128,7 +130,7 @@ class Qwen35Block(nn.Module):
         self.folds = attention is None
         self.input_layernorm = RMSNorm(dim, eps)
         self.post_attention_layernorm = RMSNorm(dim, eps)
-        self.mlp = GatedMLP(dim, config.intermediate_size)
+        self.mlp = mlp
 
     def forward(
         self,
@@ -146,4 +148,9 @@ class Qwen35Block(nn.Module):
 
 def build(config: Qwen35TextConfig, cache: CacheShape) -> nn.Module:
     """Return the module; its parameters are not initialized."""
-    return decoder(config, cache, lambda layer: Qwen35Block(config, layer, cache))
+
+    def block(layer: int) -> nn.Module:
+        mlp = GatedMLP(config.hidden_size, config.intermediate_size)
+        return Qwen35Block(config, layer, cache, mlp)
+
+    return decoder(config, cache, block)

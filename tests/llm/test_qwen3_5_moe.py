@@ -1,0 +1,101 @@
+"""Qwen3.5 with experts against transformers, from a tiny checkpoint to a program, and in GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from parity import (
+    check_at_once,
+    check_fp32_program,
+    check_interleaved,
+    check_token_by_token,
+    prompt,
+)
+from stored_tensors import tensor_of
+
+import edge_llm
+from edge_llm.export.pipeline import make_program
+from edge_llm.export.recipes.file import load_recipe
+from edge_llm.llm.checkpoints.open import open_checkpoint
+
+FAMILY = "qwen3_5_moe_text"
+CASES: dict[str, dict[str, Any]] = {
+    "more value heads": {},
+    "equal heads": {"linear_num_key_heads": 3, "linear_num_value_heads": 3, "num_experts": 7},
+}
+
+
+@pytest.fixture(params=CASES)
+def folder(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Path:
+    return tiny_checkpoint(FAMILY, **CASES[request.param])
+
+
+@pytest.mark.parametrize("check", [check_at_once, check_token_by_token, check_interleaved])
+def test_eager(check: Callable[[Path], None], folder: Path) -> None:
+    check(folder)
+
+
+def test_fp32_program(folder: Path, tmp_path: Path) -> None:
+    check_fp32_program(folder, tmp_path / "x.edge")
+
+
+def test_tokens_depend_on_those_before_alone(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint(FAMILY)))
+    made = make_program(recipe, output=tmp_path / "x.edge")
+    assert made.verification["same_numbers"]["kl"] < 1e-3
+    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
+    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+
+    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
+        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
+        return [(answer.token_ids, answer.logprobs) for answer in given]
+
+    with edge_llm.load(made.path, threads=1) as llm:
+        alone = answers(llm)
+        assert answers(llm) == alone  # from the cache
+        assert answers(llm, speculation="ngram") == alone
+    with edge_llm.load(made.path, threads=3, step_tokens=7, max_sequences=3) as llm:
+        together = llm.generate(prompts, params)
+        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+
+
+def test_gguf_is_the_same_model(
+    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    kinds = ["linear_attention", "full_attention"] * 2
+    folder = tiny_checkpoint(FAMILY, layer_types=kinds, full_attention_interval=2)
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        torch.testing.assert_close(tensor_of(made, name), tensor_of(source, name), msg=name)
+
+
+def test_experts_stacked_in_a_folder(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Published folders may hold the matrices of all experts in one tensor, gates before what they
+    let through."""
+    import shutil
+
+    from fixtures_gguf import stacked
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "stacked"
+    shutil.copytree(tiny_checkpoint(FAMILY), folder)
+    tensors = stacked(load_file(folder / "model.safetensors"))
+    for name in [name for name in tensors if ".experts.gate_proj" in name]:
+        up = tensors.pop(name.replace("gate_proj", "up_proj"))
+        both = torch.cat((tensors.pop(name), up), dim=1)
+        tensors[name.replace("gate_proj.weight", "gate_up_proj")] = both
+        down = name.replace("gate_proj", "down_proj")
+        tensors[down.removesuffix(".weight")] = tensors.pop(down)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    source, made = open_checkpoint(tiny_checkpoint(FAMILY)), open_checkpoint(folder)
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
