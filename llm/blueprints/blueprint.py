@@ -178,7 +178,7 @@ class _Drawing:
 
     def _name(self, value: int | float) -> Number:
         name = self._names.get(value)
-        if name is None and isinstance(value, int):
+        if name is None and isinstance(value, int) and value != 1:  # one number a row
             raise ExportError(f"{value} in layer {self._layer} follows from no size of the config")
         return value if name is None else name
 
