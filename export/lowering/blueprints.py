@@ -95,8 +95,8 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
     "qwen3_5_moe_text": lambda layers: {
         "moe_intermediate_size": 331 + layers,
         "shared_expert_intermediate_size": 501 + layers,
-        "num_experts": 23 + layers,
-        "num_experts_per_tok": 5 + layers,
+        "num_experts": 43 + layers,
+        "num_experts_per_tok": 11 + layers,
     },
     "qwen3_moe": lambda layers: {
         "moe_intermediate_size": 331 + layers,

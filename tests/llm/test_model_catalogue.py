@@ -198,6 +198,7 @@ for _path in sorted(Path(__file__).parent.glob("test_*.py")):
         PUBLISHED |= runpy.run_path(str(_path))["PUBLISHED"]
 # Their repositories store the table that embedding and head share twice.
 STORED_TWICE = {"qwen3-0.6b", "qwen3-1.7b"}
+FOUR_BITS = {"gpt-oss-20b"}  # whose experts are published so
 WITH_EYES = {"gemma3-4b", "ministral3-3b", "ministral3-8b", "ministral3-14b"}
 WITH_EYES |= {name for name in PUBLISHED if name.startswith("qwen3.5-")}
 
@@ -236,7 +237,8 @@ def test_facts(entry: Any) -> None:
         assert isinstance(package["version"], str)
         assert package["bytes"] > 0
     else:
-        assert facts["download_bytes"] >= 2 * facts["parameters"]  # 16-bit files
+        bits = 4 if facts["name"] in FOUR_BITS else 16
+        assert 8 * facts["download_bytes"] >= bits * facts["parameters"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -266,8 +268,8 @@ def test_facts_follow_from_the_config(name: str) -> None:
     parameters = sum(math.prod(shape) for shape in shapes.values())
     assert parameters == facts["parameters"]
     assert all(0 <= id_ < config.vocab_size for id_ in facts["stop_ids"])
-    if "package" not in facts:
+    if "package" not in facts and name not in FOUR_BITS:
         # Two bytes for each parameter, and headers of some 100 bytes a tensor.
         twice = config.vocab_size * config.hidden_size if name in STORED_TWICE else 0
         more = facts["download_bytes"] - 2 * (parameters + twice)
-        assert 0 <= more <= (2e9 if name in WITH_EYES else 200 * len(shapes))
+        assert 0 <= more <= (3e9 if name in WITH_EYES else 200 * len(shapes))
