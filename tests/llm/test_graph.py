@@ -72,7 +72,15 @@ def operators(config: DecoderConfig) -> dict[str, int]:
 
 
 # Their layers are of several kinds, whose plans tests/export/test_blueprints.py looks at.
-MIXED = ("gpt_oss", "lfm2", "lfm2_moe", "qwen3_moe", "qwen3_5_text")
+MIXED = (
+    "gpt_oss",
+    "lfm2",
+    "lfm2_moe",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_5_text",
+    "qwen3_5_moe_text",
+)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILY_SIZES if name not in MIXED])
