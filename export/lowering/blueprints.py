@@ -79,6 +79,13 @@ _PROBES = (
 
 # What the configs of a family must say besides, of so many layers.
 _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
+    "olmo3": lambda layers: {  # which then has two ropes
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 2.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
     "gpt_oss": lambda layers: {
         "num_local_experts": 23 + layers,
         "num_experts_per_tok": 5 + layers,
