@@ -59,7 +59,7 @@ class DecoderConfig(Protocol):
 
 @runtime_checkable
 class MixedConfig(Protocol):
-    """What the config of a family has besides, whose layers differ in more than their attention."""
+    """The config of a family whose layers differ in more than their attention."""
 
     def layer_kind(self, layer: int) -> str:
         """Return what a layer consists of, in a word or two: "sparse" or "dense"."""
@@ -68,8 +68,7 @@ class MixedConfig(Protocol):
 
 @runtime_checkable
 class Deriving(Protocol):
-    """What the config of a family says beside, of which a layer computes with numbers that follow
-    from several fields."""
+    """The config of a family whose layers compute with numbers that follow from several fields."""
 
     def derived(self) -> Mapping[str, int | float]:
         """Return these numbers by names that say what they are."""
@@ -85,29 +84,6 @@ class DeltaShape:
     heads: int
     k_dim: int
     v_dim: int
-
-
-@runtime_checkable
-class Folding(Protocol):
-    """What the config of a family says beside, whose layers that convolve go on with the gated
-    delta rule; its queries come with a gate where it attends."""
-
-    @property
-    def delta(self) -> DeltaShape: ...
-
-
-@runtime_checkable
-class Convolving(Protocol):
-    """What the config of a family says beside, some of whose layers convolve."""
-
-    def taps(self, layer: int) -> int:
-        """Return how many rows the convolution of ``layer`` sees; 0 where there is none."""
-        ...
-
-
-def taps_of(config: DecoderConfig, layer: int) -> int:
-    """Return how many rows the convolution of a layer sees; 0 where it has none."""
-    return config.taps(layer) if isinstance(config, Convolving) else 0
 
 
 def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:

@@ -238,7 +238,7 @@ def replace_weights(model: nn.Module, program: Program) -> None:
 
 
 class QuantizedExperts(nn.Module):
-    """What takes the place of the experts of a transformers model."""
+    """Takes the place of the experts of a transformers model."""
 
     def __init__(self, experts: int, stacks: list[Integers]) -> None:
         super().__init__()

@@ -65,17 +65,13 @@ class Lfm2Config:
 
     @property
     def attention_shape(self) -> AttentionShape:
-        """What every attention computes."""
+        """Return what every attention computes."""
         return AttentionShape(
             heads=self.num_attention_heads,
             kv_heads=self.num_key_value_heads,
             head_dim=self.head_dim,
             rope=self.rope_parameters,
         )
-
-    def taps(self, layer: int) -> int:
-        """Return how many rows the convolution of ``layer`` sees; 0 where there is none."""
-        return self.conv_L_cache if self.convolves[layer] else 0
 
 
 def read(reader: ConfigReader) -> Lfm2Config:

@@ -76,13 +76,9 @@ class Qwen35TextConfig:
             rope=self.rope_parameters,
         )
 
-    def taps(self, layer: int) -> int:
-        """Return how many rows the convolution of ``layer`` sees; 0 where it attends."""
-        return self.linear_conv_kernel_dim if self.linear[layer] else 0
-
     @property
     def delta(self) -> DeltaShape:
-        """What the layers without attention compute."""
+        """Return what the layers without attention compute."""
         return DeltaShape(
             key_heads=self.linear_num_key_heads,
             heads=self.linear_num_value_heads,

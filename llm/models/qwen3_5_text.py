@@ -122,7 +122,9 @@ class Qwen35Block(nn.Module):
         dim, eps = config.hidden_size, config.rms_norm_eps
         attention = config.attention(layer)
         if attention is None:
-            self.linear_attn = GatedDelta(dim, config.delta, config.taps(layer), cache, eps)
+            self.linear_attn = GatedDelta(
+                dim, config.delta, config.linear_conv_kernel_dim, cache, eps
+            )
         else:
             self.self_attn = GatedAttention(
                 dim, attention, cache, bias=config.attention_bias, eps=eps

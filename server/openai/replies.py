@@ -12,8 +12,8 @@ ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class Capabilities(BaseModel):
-    """What a model can do; ``thinking_switch``: thinking can be turned on and off, ``efforts``: the
-    values of ``reasoning_effort`` that its chat template knows."""
+    """The abilities of a model. ``thinking_switch``: thinking can be turned on and off; ``efforts``:
+    the values of ``reasoning_effort`` that its chat template knows."""
 
     chat: bool
     tools: bool

@@ -101,7 +101,7 @@ def test_embedding_model_says_how(folder: Path, tmp_path: Path) -> None:
 def test_vectors_are_those_of_transformers(
     tied: bool, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Of a folder as Qwen3-Embedding is published: without a head, also where it is not tied."""
+    """A folder as Qwen3-Embedding is published has no head, also where that is not tied."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -146,7 +146,7 @@ def test_a_head_that_is_missing_is_said(
 def test_scores_are_those_of_transformers(
     named: bool, tmp_path: Path, tiny_checkpoint: Callable[..., Path]
 ) -> None:
-    """Of a folder as Qwen3-Reranker is published, its tokens named or found by their text."""
+    """In a folder as Qwen3-Reranker is published, its tokens are named or found by their text."""
     import torch
     from fixtures_checkpoints import reference_model
     from transformers import AutoTokenizer

@@ -232,8 +232,8 @@ class _Values:
 
 @pytest.mark.parametrize(("rounding", "refused"), [(2.0**-26, False), (2.0**-4, True)])
 def test_noise_below_float32_says_nothing(rounding: float, refused: bool) -> None:
-    """Of fp16 weights that were bfloat16 a few are rounded, by next to nothing: how much of that
-    some products see is chance."""
+    """A few fp16 weights that were bfloat16 are rounded, by next to nothing: how much of that some
+    products see is chance."""
     values = np.random.default_rng(1).standard_normal((48, 64)).astype(np.float32)
     stored = values.copy()
     stored[3, 5] += np.float32(rounding)

@@ -1,4 +1,4 @@
-"""What is kept: conversations in the browser, as files, and the key."""
+"""Conversations and the key are kept in the browser, conversations as files too."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ GROUND = "() => getComputedStyle(document.body).backgroundColor"
 
 
 def brightness(chat: Any) -> float:
-    """Of the page's ground, 0 to 1."""
+    """Return the lightness of the page's ground, 0 to 1."""
     values = chat.run(GROUND).strip("rgb()").split(", ")
     return sum(map(int, values)) / 3 / 255
 

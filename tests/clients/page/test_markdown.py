@@ -243,8 +243,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_texts_take_neither_time_nor_depth(blank: Any, name: str) -> None:
-    """What is worse than linear does not come to an end in time; what nests without bound breaks
-    the layout."""
+    """Work that is worse than linear would not come to an end in time, and nesting without bound
+    would break the layout."""
     depth, length = blank.evaluate(
         """async (text) => {
           const { Markdown } = await import("/page/markdown.js");

@@ -1,4 +1,4 @@
-"""What a model says is text, whatever it says."""
+"""Everything that a model says is text."""
 
 from __future__ import annotations
 

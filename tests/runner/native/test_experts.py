@@ -172,7 +172,7 @@ class Case:
         return run_plan(builder, y, **options)
 
     def alone(self, builder: Any, run_plan: Any, expert: int) -> Float32:
-        """What linears of its own make of all rows."""
+        """Return all rows through linears of the expert's own."""
         x, _ = self._operands(builder)
 
         def linear(name: str, value: int) -> int:
