@@ -12,7 +12,7 @@ ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class Capabilities(BaseModel):
-    """The abilities of a model. ``thinking_switch``: thinking can be turned on and off; ``efforts``:
+    """The abilities of a model: ``thinking_switch``, that thinking can be turned off; ``efforts``,
     the values of ``reasoning_effort`` that its chat template knows."""
 
     chat: bool
