@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_llm.llm.config import MAX_LAYERS, ConfigReader, is_integer, shorten
+from edge_llm.llm.config import MAX_LAYERS, MAX_SIZE, ConfigReader, is_integer, shorten
 from edge_llm.llm.decoder import FULL, AttentionShape, read_common
 from edge_llm.llm.families.family import GGUF_KEYS, Family
 from edge_llm.llm.rope import Rope
@@ -102,7 +102,14 @@ def _read_ffn(reader: ConfigReader) -> int:
     factor = reader.positive("block_ffn_dim_multiplier", 1.0)
     if not reader.flag("block_auto_adjust_ff_dim", True):
         return size
-    return -(-int(factor * int(2 * size / 3)) // multiple) * multiple
+    adjusted = -(-int(factor * int(2 * size / 3)) // multiple) * multiple
+    if not 1 <= adjusted <= MAX_SIZE:
+        reader.problem(
+            f"{said}: got {size}, which block_ffn_dim_multiplier {factor} and block_multiple_of "
+            f"{multiple} make {adjusted}, expected 1 to {MAX_SIZE}"
+        )
+        return 1
+    return adjusted
 
 
 def read_convolves(reader: ConfigReader, layers: int) -> tuple[bool, ...]:

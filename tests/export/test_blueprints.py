@@ -42,7 +42,7 @@ def configs(draw: st.DrawFn) -> tuple[dict[str, object], int]:
         "model_type": draw(st.sampled_from(sorted(FAMILIES))),
         "vocab_size": draw(st.integers(8, 50)),
         "hidden_size": draw(st.integers(1, 6)) * heads * 2,
-        "intermediate_size": draw(st.integers(1, 40)),
+        "intermediate_size": draw(st.integers(2, 40)),  # two thirds of 1 are none
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,

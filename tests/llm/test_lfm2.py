@@ -289,6 +289,8 @@ def test_a_convolution_of_another_shape(
         ({"full_attn_idxs": [-1]}, "full_attn_idxs: got [-1], expected a list of layers"),
         ({"full_attn_idxs": "all"}, "full_attn_idxs: got 'all', expected a list of layers"),
         ({"block_multiple_of": 0}, "block_multiple_of: got 0"),
+        ({"block_ff_dim": 1}, "block_ff_dim: got 1, which block_ffn_dim_multiplier 1.0"),
+        ({"block_ffn_dim_multiplier": 1e9}, "expected 1 to 16777216"),
         ({"attention_bias": True}, "attention_bias: got True, expected False"),
     ],
 )
