@@ -97,7 +97,7 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "shared_expert_intermediate_size": 501 + layers,
         "num_experts": 23 + layers,
         "num_experts_per_tok": 5 + layers,
-        "mlp_only_layers": [1, 2],
+        "mlp_only_layers": [*range(1, min(3, layers))],
     },
     "qwen3_5_moe_text": lambda layers: {
         "moe_intermediate_size": 331 + layers,
@@ -109,7 +109,7 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "moe_intermediate_size": 331 + layers,
         "num_experts": 23 + layers,
         "num_experts_per_tok": 5 + layers,
-        "mlp_only_layers": [1, 2],
+        "mlp_only_layers": [*range(1, min(3, layers))],
     },
     "lfm2_moe": lambda layers: {
         "moe_intermediate_size": 331 + layers,
