@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from bits import isas
 from fixtures_checkpoints import VOCAB, reference_model
 from torch import nn
 from torchao_tensor import torchao_tensor
 
+from edge_llm import LLM, SamplingParams, load
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -157,6 +162,39 @@ def check_quantized_program(
     assert float(error.max()) < 0.3
     chosen = expected.gather(1, got.argmax(dim=1, keepdim=True))
     assert float((expected.amax(dim=1, keepdim=True) - chosen).max() / spread) < 0.1
+
+
+def check_bits(folder: Path, scheme: str, output: Path) -> None:
+    """Write the program to ``output``, whose tokens must depend on those before them and on nothing
+    else: not on steps, hits, neighbours, threads, instruction sets nor drafts that are taken
+    back."""
+    recipe = load_recipe(scheme, ["gate=off"], model=str(folder))
+    path = export(recipe, output=output)
+    prompts = [prompt(length, length).tolist() for length in (200, 70, 33)]
+    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+
+    def answers(llm: LLM, **changes: Any) -> list[Any]:
+        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
+        return [(answer.token_ids, answer.logprobs) for answer in given]
+
+    with load(path, threads=1) as llm:
+        alone = answers(llm)
+        assert answers(llm) == alone  # from the cache
+        assert answers(llm, speculation="ngram") == alone
+        longer = [*prompts[1], *alone[1][0], *prompts[2]]
+        turn = llm.generate(longer, params)
+        # all but the token that was drawn last, which nobody has computed
+        assert turn.stats.cached_tokens == len(prompts[1]) + len(alone[1][0]) - 1
+    for isa in isas():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("EDGE_LLM_ISA", isa)
+            with load(path, threads=2, step_tokens=19) as llm:
+                assert answers(llm) == alone
+    with load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
+        together = llm.generate(prompts, params)
+        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+    with load(path, threads=2) as llm:
+        assert llm.generate(longer, params).logprobs == turn.logprobs
 
 
 @contextmanager

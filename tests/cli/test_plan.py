@@ -92,6 +92,24 @@ def test_a_checkpoint(
     assert "the model's own is 256" in refused(capsys, "-m", str(folder), "--context", "257", *PI)
 
 
+def test_a_checkpoint_that_keeps_its_own_integers(
+    tiny_checkpoint: Callable[..., Path],
+    make_gguf: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An export keeps them, so that they are what is planned with."""
+    source, program = str(make_gguf(tiny_checkpoint("llama"), "Q8_0")), tmp_path / "x.edge"
+    assert main(["export", "--model", source, "--output", str(program), "--set", "gate=off"]) == 0
+    capsys.readouterr()
+    predicted, exact = (
+        plan(capsys, "-m", name, "--context", "64", *PI)["model"] for name in (source, str(program))
+    )
+    assert predicted["read_per_token"] == exact["read_per_token"]
+    floats = plan(capsys, "-m", str(tiny_checkpoint("llama")), "--context", "64", *PI)["model"]
+    assert floats["read_per_token"] < predicted["read_per_token"]
+
+
 def test_names_that_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no model is called" in refused(capsys, "-m", "lama3.2-1b", *PI)
     assert "no device is called" in refused(capsys, "-m", "llama3.2-1b", "--device", "pi")

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from fixtures_checkpoints import FAMILY_SIZES, SIZES
 from parity import (
     assert_parity,
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_quantized_program,
@@ -26,9 +26,7 @@ from parity import (
 )
 from stored_tensors import tensor_of
 
-import edge_llm
 from edge_llm.errors import ConfigError
-from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import read_config
@@ -185,28 +183,7 @@ def test_quantized_program(folder: Path, tmp_path: Path) -> None:
 def test_tokens_depend_on_those_before_alone(
     family: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Layers with a window and without have caches of their own: neither steps, hits, neighbours,
-    threads nor drafts change a bit of what follows from both."""
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint(family)))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
-        longer = [*prompts[0], *alone[0][0], *prompts[2]]
-        again = llm.generate(longer, params)
-    with edge_llm.load(path, threads=2) as llm:
-        assert llm.generate(longer, params).logprobs == again.logprobs
+    check_bits(tiny_checkpoint(family), "8da4w", tmp_path / "x.edge")
 
 
 @pytest.mark.parametrize("folder", ["gemma2-usual", "gemma3-usual"], indirect=True)

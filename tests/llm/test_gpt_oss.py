@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ import torch
 from fixtures_checkpoints import YARN_ROPE
 from parity import (
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_token_by_token,
-    prompt,
 )
 from stored_tensors import tensor_of
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-import edge_llm
 from edge_llm.errors import CheckpointError
 from edge_llm.export.pipeline import make_program
 from edge_llm.export.recipes.file import load_recipe
@@ -105,22 +103,7 @@ def test_quantized_program(tiny_checkpoint: Callable[..., Path], tmp_path: Path)
 def test_tokens_depend_on_those_before_alone(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("gpt_oss")))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+    check_bits(tiny_checkpoint("gpt_oss"), "8da4w", tmp_path / "x.edge")
 
 
 def test_gguf_is_the_same_model(

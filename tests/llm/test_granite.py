@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from parity import (
     assert_parity,
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_quantized_program,
@@ -24,9 +24,7 @@ from parity import (
 )
 from stored_tensors import tensor_of
 
-import edge_llm
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import read_config
 
@@ -167,23 +165,7 @@ def test_quantized_program(folder: Path, tmp_path: Path) -> None:
 def test_tokens_depend_on_those_before_alone(
     family: str, scheme: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Neither steps, hits, neighbours, threads nor drafts change a bit."""
-    recipe = load_recipe(scheme, ["gate=off"], model=str(tiny_checkpoint(family)))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (200, 70, 33)]
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+    check_bits(tiny_checkpoint(family), scheme, tmp_path / "x.edge")
 
 
 @pytest.mark.parametrize("folder", ["granite", "granite-ones"], indirect=True)

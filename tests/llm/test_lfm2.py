@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from bits import isas
 from parity import (
     assert_parity,
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_quantized_program,
@@ -152,41 +152,9 @@ def test_more_than_three_blocks(tiny_checkpoint: Callable[..., Path], tmp_path: 
 
 @pytest.mark.parametrize("scheme", ["fp32", "8da4w"])
 def test_tokens_depend_on_those_before_alone(
-    scheme: str,
-    tiny_checkpoint: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scheme: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Neither steps, hits, neighbours, threads, instruction sets, drafts that are taken back nor
-    preemption change a bit."""
-    settings = ["verify=false"] if scheme == "fp32" else ["gate=off"]
-    recipe = load_recipe(scheme, settings, model=str(tiny_checkpoint("lfm2")))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-        hit = llm.generate([*prompts[0], *alone[0][0]], params)
-        assert hit.stats.cached_tokens == 189  # all but the last, which nobody has computed
-    for isa in isas():
-        monkeypatch.setenv("EDGE_LLM_ISA", isa)
-        with edge_llm.load(path, threads=2, step_tokens=19) as llm:
-            assert answers(llm) == alone
-    monkeypatch.delenv("EDGE_LLM_ISA")
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
-        longer = [*prompts[0], *alone[0][0], *prompts[2]]
-        again = llm.generate(longer, params)
-    with edge_llm.load(path, threads=2) as llm:
-        assert llm.generate(longer, params).logprobs == again.logprobs
+    check_bits(tiny_checkpoint("lfm2"), scheme, tmp_path / "x.edge")
 
 
 @pytest.mark.parametrize("speculation", ["off", "ngram"])

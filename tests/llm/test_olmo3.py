@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,14 @@ import pytest
 from fixtures_checkpoints import YARN_ROPE
 from parity import (
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_quantized_program,
     check_token_by_token,
-    prompt,
 )
 
-import edge_llm
 from edge_llm.errors import ConfigError
-from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.blueprints import shipped
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import read_config
@@ -98,23 +95,7 @@ def test_quantized_program(folder: Path, tmp_path: Path) -> None:
 def test_tokens_depend_on_those_before_alone(
     scheme: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Neither steps, hits, neighbours, threads nor drafts change a bit."""
-    recipe = load_recipe(scheme, ["gate=off"], model=str(tiny_checkpoint("olmo3")))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (200, 70, 33)]
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+    check_bits(tiny_checkpoint("olmo3"), scheme, tmp_path / "x.edge")
 
 
 def config_of(**changes: Any) -> DecoderConfig:

@@ -17,6 +17,7 @@ from fixtures_checkpoints import FAMILY_SIZES, SIZES
 from parity import (
     assert_parity,
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_quantized_program,
@@ -193,38 +194,20 @@ def test_gates_of_every_kind_over_many_pages(with_gates: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("scheme", ["8da4w", "fp32"])
 def test_tokens_depend_on_those_before_alone(
-    scheme: str,
-    tiny_checkpoint: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scheme: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Neither steps, hits, neighbours, threads, drafts nor preemption change a bit."""
-    recipe = load_recipe(scheme, ["gate=off"], model=str(tiny_checkpoint(FAMILY)))
+    check_bits(tiny_checkpoint(FAMILY), scheme, tmp_path / "x.edge")
+
+
+def test_preemption_changes_no_bit(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint(FAMILY)))
     path = edge_llm.export(recipe, output=tmp_path / "x.edge")
     prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
     # A repeated text, whose drafts are accepted for a while, then not.
     prompts.append((prompts[2] * 4)[:120])
     params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-        turn = llm.generate([*prompts[0], *alone[0][0], *prompts[2]], params)
-        known = len(prompts[0]) + len(alone[0][0])  # the last of which was drawn, not computed
-        assert turn.stats.cached_tokens == known - 1
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=4) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
-        longer = [*prompts[0], *alone[0][0], *prompts[2]]
-        again = llm.generate(longer, params)
-        assert again.logprobs == turn.logprobs
-    with edge_llm.load(path, threads=2) as llm:
-        assert llm.generate(longer, params).logprobs == again.logprobs
     with Program.open(path) as program:  # room for the longest, and little beside it
         blocks = [group.block_bytes for group in groups(program.plan, "f16")]
     monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
@@ -233,7 +216,9 @@ def test_tokens_depend_on_those_before_alone(
         squeezed = llm.generate(prompts, replace(params, speculation="ngram"))
         assert llm.engine.stats().preemptions > 0
     with edge_llm.load(path, kv_dtype="f16") as llm:
-        assert [(answer.token_ids, answer.logprobs) for answer in squeezed] == answers(llm)
+        alone = [llm.generate(ids, params) for ids in prompts]
+    for one, other in zip(squeezed, alone, strict=True):
+        assert (one.token_ids, one.logprobs) == (other.token_ids, other.logprobs)
 
 
 @pytest.mark.parametrize("name", ["more value heads", "equal heads", "tied"])

@@ -4,7 +4,6 @@ in GGUF."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import pytest
 import torch
 from parity import (
     check_at_once,
+    check_bits,
     check_fp32_program,
     check_interleaved,
     check_quantized_program,
     check_token_by_token,
-    prompt,
 )
 from stored_tensors import tensor_of
 
@@ -103,23 +102,7 @@ def test_quantized_program(folder: Path, tmp_path: Path) -> None:
 def test_tokens_depend_on_those_before_alone(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Rows of a step are grouped by expert: that changes no bit of any of them."""
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("qwen3_moe")))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-
-    def answers(llm: edge_llm.LLM, **changes: Any) -> list[Any]:
-        given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
-        return [(answer.token_ids, answer.logprobs) for answer in given]
-
-    with edge_llm.load(path, threads=1) as llm:
-        alone = answers(llm)
-        assert answers(llm) == alone  # from the cache
-        assert answers(llm, speculation="ngram") == alone
-    with edge_llm.load(path, threads=3, step_tokens=7, max_sequences=3) as llm:
-        together = llm.generate(prompts, params)
-        assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
+    check_bits(tiny_checkpoint("qwen3_moe"), "8da4w", tmp_path / "x.edge")
 
 
 @pytest.mark.parametrize("quant", ["F32", "Q4_1", "Q4_K"])

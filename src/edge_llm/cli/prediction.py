@@ -12,6 +12,7 @@ from edge_llm.errors import RequestError
 if TYPE_CHECKING:
     from edge_llm.catalogue.devices import Device
     from edge_llm.export.recipes.recipe import Recipe
+    from edge_llm.llm.checkpoints.source import Checkpoint
     from edge_llm.llm.decoder import DecoderConfig
     from edge_llm.program.plan import Plan
     from edge_llm.program.predict import Rates
@@ -77,13 +78,15 @@ def plan_model(wanted: Wanted) -> Planned:
     from edge_llm.export.meter import Meter, silent
     from edge_llm.export.recipes.file import load_recipe
     from edge_llm.export.recipes.recipe import DEFAULT_CONTEXT_LIMIT
+    from edge_llm.export.weights.parameters import stored_formats
+    from edge_llm.llm.registry import shared_parameters
 
     program = _program_named(wanted.model)
     if program is not None:
         return _of_program(program, wanted)
     model = catalogue.identify(wanted.model)
     entry = model if isinstance(model, catalogue.Entry) else getattr(model, "entry", None)
-    name, config = _config(wanted.model, entry)
+    name, config, checkpoint = _model(wanted.model, entry)
     trained = config.max_position_embeddings
     asked: dict[str, Any] = {
         "model": wanted.model,
@@ -100,7 +103,10 @@ def plan_model(wanted: Wanted) -> Planned:
     if context > trained:
         raise RequestError(f"--context is {context}, the model's own is {trained}")
     backend = get_backend(recipe.backend)
-    plan = plan_config(config, context, recipe, backend, {}, Meter(), silent).lowered.plan
+    stored = (
+        {} if checkpoint is None else stored_formats(checkpoint, recipe, shared_parameters(config))
+    )
+    plan = plan_config(config, context, recipe, backend, stored, Meter(), silent).lowered.plan
     return Planned(
         name, _recipe_words(recipe), plan, recipe.kv_format(), _file_bytes(plan), exact=False
     )
@@ -150,13 +156,17 @@ def _of_program(path: Path, wanted: Wanted) -> Planned:
         return Planned(name, words, plan, kv_dtype, program.file_bytes, exact=True)
 
 
-def _config(model: str, entry: Any) -> tuple[str, DecoderConfig]:
-    """Return a model's name and facts."""
+def _model(model: str, entry: Any) -> tuple[str, DecoderConfig, Checkpoint | None]:
+    """Return a model's name and facts; and its checkpoint, unless the catalogue tells them."""
     if entry is not None and entry.config:
         from edge_llm.llm.registry import read_config
 
         facts = {"model_type": entry.family, "max_position_embeddings": entry.context}
-        return entry.name, read_config({**entry.config, **facts}, f"catalogue: {entry.name}")[0]
+        return (
+            entry.name,
+            read_config({**entry.config, **facts}, f"catalogue: {entry.name}")[0],
+            None,
+        )
     from edge_llm import catalogue
     from edge_llm.llm.checkpoints.huggingface.weightless import is_weightless, open_weightless
     from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -164,7 +174,7 @@ def _config(model: str, entry: Any) -> tuple[str, DecoderConfig]:
     path = catalogue.resolve(model)
     without = path.is_dir() and is_weightless(path)
     checkpoint = open_weightless(path) if without else open_checkpoint(path)
-    return checkpoint.name, checkpoint.config
+    return checkpoint.name, checkpoint.config, checkpoint
 
 
 def _machines(names: Sequence[str], threads: int) -> list[tuple[str, Rates, Device | None, int]]:
