@@ -16,7 +16,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-import edge_llm.llm.models.ops  # noqa: F401  # registers torch.ops.edge
+# What registers torch.ops.edge.
+import edge_llm.llm.models.delta
+import edge_llm.llm.models.experts
+import edge_llm.llm.models.ops  # noqa: F401
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowering.source import model_source
 from edge_llm.program.builder import PlanBuilder

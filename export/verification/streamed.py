@@ -17,9 +17,8 @@ from edge_llm.export.verification.threads import Each
 from edge_llm.export.verification.torchao import rounded_activations
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.models import ops
 from edge_llm.llm.models.build import build_model
-from edge_llm.llm.models.layers import Experts
+from edge_llm.llm.models.experts import Experts, gated
 from edge_llm.llm.registry import constants
 from edge_llm.llm.stacks import member
 from edge_llm.program.pack import PANEL
@@ -71,7 +70,7 @@ class StreamedExperts(nn.Module):
         self._opened, self._each, self._path = opened, each, path
         self._names = experts.names
         self._gated = partial(
-            ops.gated,
+            gated,
             activation=experts.activation,
             alpha=experts.alpha,
             limit=experts.limit,

@@ -29,7 +29,8 @@ from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.verification.threads import on_all_cores
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.models.ops import CACHE_DTYPES, forced_routes
+from edge_llm.llm.models.experts import forced_routes
+from edge_llm.llm.models.ops import CACHE_DTYPES
 from edge_llm.program.file import Program
 
 Float32 = NDArray[np.float32]

@@ -18,7 +18,7 @@ from edge_llm.llm.blueprints.blueprint import Blueprint
 from edge_llm.llm.blueprints.quantities import structure
 from edge_llm.llm.decoder import DecoderConfig
 
-_SHARED = ("layers.py", "ops.py")
+_SHARED = ("layers", "ops")
 _TAKEN = re.compile(rb"^from edge_llm\.llm\.models\.(\w+) import", re.MULTILINE)
 
 
@@ -39,12 +39,16 @@ def is_stale(family: str) -> bool:
 
 def digest(family: str) -> str:
     """Return the SHA-256, in hex, of the sources that a family's plans follow from: its module,
-    what all share, and the modules of others whose parts it takes."""
+    what all share, and the modules whose parts these take."""
     folder = importlib.resources.files("edge_llm") / "llm" / "models"
-    own = (folder / f"{family}.py").read_bytes()
-    taken = {f"{name.decode()}.py" for name in _TAKEN.findall(own)}.difference(_SHARED)
-    others = (folder / name for name in (*_SHARED, *sorted(taken)))
-    return hashlib.sha256(b"\0".join((own, *(o.read_bytes() for o in others)))).hexdigest()
+    sources: dict[str, bytes] = {}
+    wanted = [family, *_SHARED]
+    while wanted:
+        name = wanted.pop(0)
+        if name not in sources:
+            sources[name] = (folder / f"{name}.py").read_bytes()
+            wanted += sorted({taken.decode() for taken in _TAKEN.findall(sources[name])})
+    return hashlib.sha256(b"\0".join(sources.values())).hexdigest()
 
 
 def to_text(family: str, blueprints: Mapping[str, Blueprint]) -> str:

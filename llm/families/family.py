@@ -28,7 +28,7 @@ GGUF_BLOCK = {
     "ffn_up.weight": "mlp.up_proj.weight",
     "ffn_down.weight": "mlp.down_proj.weight",
 }
-# The same for ``models.layers.SparseMLP``; experts are stacked there, too.
+# The same for ``models.experts.SparseMLP``; experts are stacked there, too.
 GGUF_EXPERTS = {
     "ffn_gate_inp.weight": "mlp.gate.weight",
     "ffn_gate_exps.weight": "mlp.experts.gate_proj",

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from edge_llm.llm.families.gpt_oss import GptOssConfig
-from edge_llm.llm.models import ops
-from edge_llm.llm.models.layers import Attention, CacheShape, Experts, prenorm_decoder
+from edge_llm.llm.models.experts import Experts, route
+from edge_llm.llm.models.layers import Attention, CacheShape, prenorm_decoder
 
 
 class RoutedMLP(nn.Module):
@@ -29,7 +29,7 @@ class RoutedMLP(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shares = ops.route(
+        shares = route(
             self.router(x),
             None,
             chosen=self.chosen,

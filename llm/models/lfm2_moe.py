@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from edge_llm.llm.families.lfm2_moe import Lfm2MoeConfig
-from edge_llm.llm.models import ops
-from edge_llm.llm.models.layers import CacheShape, Experts, decoder
+from edge_llm.llm.models.experts import Experts, route
+from edge_llm.llm.models.layers import CacheShape, decoder
 from edge_llm.llm.models.lfm2 import Lfm2Block, Lfm2MLP
 
 EPS = 1e-6  # of the sum that the shares are divided by
@@ -32,7 +32,7 @@ class Lfm2SparseMLP(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shares = ops.route(
+        shares = route(
             self.gate(x),
             self.expert_bias,
             chosen=self.chosen,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from edge_llm.llm.families.qwen2_moe import Qwen2MoeConfig
+from edge_llm.llm.models.experts import SparseMLP
 from edge_llm.llm.models.layers import (
     Attention,
     CacheShape,
     GatedMLP,
-    SparseMLP,
     prenorm_decoder,
 )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from edge_llm.llm.families.qwen3_5_moe_text import Qwen35MoeTextConfig
-from edge_llm.llm.models.layers import CacheShape, SparseMLP, decoder
+from edge_llm.llm.models.experts import SparseMLP
+from edge_llm.llm.models.layers import CacheShape, decoder
 from edge_llm.llm.models.qwen3_5_text import Qwen35Block
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from edge_llm.llm.decoder import AttentionShape, DeltaShape
 from edge_llm.llm.families.qwen3_5_text import Qwen35TextConfig
-from edge_llm.llm.models import ops
+from edge_llm.llm.models.delta import decay, gated_delta
 from edge_llm.llm.models.layers import (
     CachedAttention,
     CacheShape,
@@ -94,11 +94,11 @@ class GatedDelta(nn.Module):
         shape = self.shape
         mixed = functional.silu(self.conv1d(self.in_proj_qkv(x), positions, sequences))
         q, k, v = torch.split(mixed, self.sizes, dim=-1)
-        out = ops.gated_delta(
+        out = gated_delta(
             q.view(-1, shape.key_heads, shape.k_dim),
             k.view(-1, shape.key_heads, shape.k_dim),
             v.view(-1, shape.heads, shape.v_dim),
-            ops.decay(self.in_proj_a(x), self.A_log, self.dt_bias),
+            decay(self.in_proj_a(x), self.A_log, self.dt_bias),
             torch.sigmoid(self.in_proj_b(x)),
             self.state,
             positions,

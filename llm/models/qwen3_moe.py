@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from edge_llm.llm.families.qwen3_moe import Qwen3MoeConfig
+from edge_llm.llm.models.experts import SparseMLP
 from edge_llm.llm.models.layers import (
     Attention,
     CacheShape,
     GatedMLP,
     RMSNorm,
-    SparseMLP,
     prenorm_decoder,
 )
 
