@@ -87,8 +87,13 @@ class PtyScreen:
             assert time.monotonic() < deadline, "still:\n" + "\n".join(self.lines)
 
     def until_text(self, text: str) -> None:
-        """Wait until some row has a text."""
-        self.until(lambda screen: any(text in line for line in screen.lines))
+        """Wait until the screen has a text, which may go over a row's end as wrapped words do."""
+        self.until(
+            lambda screen: (
+                any(text in line for line in screen.lines)
+                or text in " ".join(line.strip() for line in screen.lines)
+            )
+        )
 
     def until_end(self) -> int:
         """Wait for the end of the program. Return its exit status as shells do: 128 and a signal's

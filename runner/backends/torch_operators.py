@@ -1,0 +1,197 @@
+"""The operators of the PyTorch backend that keep no state: what each makes of its inputs.
+
+Written to be read against the operator table. Inputs and outputs are (rows, width) float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edge_llm.program.ops import ACTIVATIONS, SCORINGS
+from edge_llm.program.plan import Instruction, Plan
+
+_BLOCK_ROWS = 8192  # weight rows that are dequantized at a time
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight [N, K]: float ``values`` as stored, or int8 with float32 ``scales`` [N, groups].
+    Formats with minima are kept dequantized."""
+
+    values: Tensor
+    scales: Tensor | None = None
+    of_integers: bool = False  # activations are rounded to int8 for it
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """Return some rows, dequantized: (n, K) float32."""
+        values = self.values[index].float()
+        if self.scales is None:
+            return values
+        scales = self.scales[index]
+        groups = values.reshape(values.shape[0], scales.shape[1], -1)
+        return (groups * scales[:, :, None]).reshape(values.shape)
+
+
+Weights = list["Matrix | None"]
+
+
+def _embedding(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    return [present(weights[0]).rows(inputs[0].long())]
+
+
+def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    matrix, bias = present(weights[0]), weights[1]
+    x = _fake_quantize(inputs[0]) if matrix.of_integers else inputs[0]
+    blocks = [
+        x @ matrix.rows(slice(start, start + _BLOCK_ROWS)).T
+        for start in range(0, matrix.values.shape[0], _BLOCK_ROWS)
+    ]
+    y = torch.cat(blocks, dim=1)
+    return [y if bias is None else y + bias.values]
+
+
+def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    (logits,), (bias,) = inputs, weights
+    scoring = SCORINGS[int(op.attributes["scoring"])]
+    scores = torch.sigmoid(logits) if scoring == "sigmoid" else torch.softmax(logits, dim=1)
+    keys = logits if bias is None else scores + bias.values
+    order = torch.sort(keys, dim=1, descending=True, stable=True).indices
+    index = order[:, : int(op.attributes["chosen"])]
+    if scoring == "softmax of the chosen":
+        shares = torch.softmax(logits.gather(1, index), dim=1)
+    else:
+        shares = scores.gather(1, index)
+    if op.attributes["normalize"]:
+        shares = shares / (shares.sum(dim=1, keepdim=True) + float(op.attributes["eps"]))
+    return [torch.zeros_like(logits).scatter(1, index, shares * float(op.attributes["scale"]))]
+
+
+def _experts(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    x, shares = inputs
+    chosen = shares != 0.0
+    chosen &= chosen.cumsum(dim=1) <= int(op.attributes["chosen"])
+    y = torch.zeros_like(x)
+    for expert in range(shares.shape[1]):
+        rows = chosen[:, expert].nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        gate, up, down = (
+            partial(_product_of, present(weights[place]), weights[place + 3], expert, len(chosen.T))
+            for place in range(3)
+        )
+        made = down(_gated(op, gate(x[rows]), up(x[rows])))
+        y[rows] += shares[rows, expert, None] * made
+    return [y]
+
+
+def _gated(op: Instruction, gate: Tensor, up: Tensor) -> Tensor:
+    activation = ACTIVATIONS[int(op.attributes["activation"])]
+    if activation == "clamped":
+        alpha, limit = float(op.attributes["alpha"]), float(op.attributes["limit"])
+        gate = gate.clamp(max=limit)
+        return gate * torch.sigmoid(alpha * gate) * (up.clamp(-limit, limit) + 1)
+    if activation == "silu":
+        return functional.silu(gate) * up
+    return functional.gelu(gate, approximate="tanh") * up
+
+
+def _product_of(stack: Matrix, biases: Matrix | None, expert: int, count: int, x: Tensor) -> Tensor:
+    """Return the product of x with one of the ``count`` matrices of a stack, plus its bias."""
+    n = stack.values.shape[0] // count
+    x = _fake_quantize(x) if stack.of_integers else x
+    y = x @ stack.rows(slice(expert * n, (expert + 1) * n)).T
+    return y if biases is None else y + biases.values[expert]
+
+
+def _fake_quantize(x: Tensor) -> Tensor:
+    """Return each row as the int8 that the kernels use stands for: docs/quantization.md."""
+    high = x.amax(dim=1, keepdim=True).clamp(min=0)
+    low = x.amin(dim=1, keepdim=True).clamp(max=0)
+    scale = ((high - low) / 255).clamp(min=_SMALLEST_NORMAL)
+    zero = (-128 - torch.round(low / scale)).clamp(-128, 127)
+    q = (torch.round(x * (1 / scale)) + zero).clamp(-128, 127)
+    return (q - zero) * scale
+
+
+def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    size = int(op.attributes["size"])
+    rows, width = inputs[0].shape  # no rows in a step that ends no prompt
+    runs = inputs[0].reshape(rows, width // size, size)
+    weight = present(weights[0]).values
+    y = functional.rms_norm(runs, (size,), weight, float(op.attributes["eps"]))
+    return [y.reshape(inputs[0].shape)]
+
+
+def _rope(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    heads, head_dim = int(op.attributes["heads"]), int(op.attributes["head_dim"])
+    cos, sin = (
+        present(weight).values[inputs[1].long()][:, None, :]  # (T, 1, d)
+        for weight in weights
+    )
+    half = cos.shape[-1]
+    x = inputs[0].reshape(len(inputs[0]), heads, head_dim)
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    y = torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
+    return [y.reshape(inputs[0].shape)]
+
+
+def _split(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    return list(torch.split(inputs[0], [plan.values[number].width for number in op.outputs], dim=1))
+
+
+def _decay(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    rate, bias = (present(weight).values for weight in weights)
+    return [torch.exp(-torch.exp(rate) * functional.softplus(inputs[0] + bias))]
+
+
+def _split_heads(
+    plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
+) -> list[Tensor]:
+    heads = int(op.attributes["heads"])
+    sizes = [plan.values[number].width // heads for number in op.outputs]
+    runs = inputs[0].reshape(len(inputs[0]), heads, sum(sizes))
+    return [part.flatten(1) for part in torch.split(runs, sizes, dim=2)]
+
+
+def _softcap(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    cap = float(op.attributes["cap"])
+    return [cap * torch.tanh(inputs[0] / cap)]
+
+
+_Operator = Callable[[Plan, Instruction, list[Tensor], Weights], list[Tensor]]
+
+OPERATORS: Mapping[str, _Operator] = {
+    "embedding": _embedding,
+    "linear": _linear,
+    "rms_norm": _rms_norm,
+    "rope": _rope,
+    "silu": lambda plan, op, inputs, weights: [functional.silu(inputs[0])],
+    "sigmoid": lambda plan, op, inputs, weights: [torch.sigmoid(inputs[0])],
+    "gelu": lambda plan, op, inputs, weights: [functional.gelu(inputs[0], approximate="tanh")],
+    "mul": lambda plan, op, inputs, weights: [inputs[0] * inputs[1]],
+    "scale_rows": lambda plan, op, inputs, weights: [inputs[0] * inputs[1]],
+    "add": lambda plan, op, inputs, weights: [inputs[0] + inputs[1]],
+    "scale": lambda plan, op, inputs, weights: [inputs[0] * float(op.attributes["factor"])],
+    "split": _split,
+    "decay": _decay,
+    "split_heads": _split_heads,
+    "select_rows": lambda plan, op, inputs, weights: [inputs[0][inputs[1].long()]],
+    "softcap": _softcap,
+    "route": _route,
+    "experts": _experts,
+}
+
+
+def present(weight: Matrix | None) -> Matrix:
+    """Return a weight that the checks of the plan have found to be there."""
+    if weight is None:
+        raise AssertionError("the plan was checked: this weight is there")
+    return weight
