@@ -28,6 +28,7 @@ from edge_llm.llm.families.ministral3 import MINISTRAL3
 from edge_llm.llm.families.mistral import MISTRAL
 from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.families.olmo3 import OLMO3
+from edge_llm.llm.families.olmoe import OLMOE
 from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.qwen2 import QWEN2
 from edge_llm.llm.families.qwen2_moe import QWEN2_MOE
@@ -55,6 +56,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         MISTRAL,
         OLMO2,
         OLMO3,
+        OLMOE,
         PHI3,
         QWEN2,
         QWEN2_MOE,

@@ -152,6 +152,11 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
         },
     },
+    "olmoe": {
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "intermediate_size": 32,
+    },
     "phi3": {
         "rope_parameters": LONGROPE,
         "original_max_position_embeddings": 64,

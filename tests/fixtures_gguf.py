@@ -148,7 +148,8 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         inner = config.get("moe_intermediate_size", config["intermediate_size"])
-        writer.add_expert_feed_forward_length(inner)
+        if family != "olmoe":
+            writer.add_expert_feed_forward_length(inner)
     if "shared_expert_intermediate_size" in config:
         writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     if family == "gpt_oss":

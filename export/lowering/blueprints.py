@@ -86,6 +86,10 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
             "original_max_position_embeddings": 16,
         },
     },
+    "olmoe": lambda layers: {
+        "num_experts": 23 + layers,
+        "num_experts_per_tok": 5 + layers,
+    },
     "gpt_oss": lambda layers: {
         "num_local_experts": 23 + layers,
         "num_experts_per_tok": 5 + layers,

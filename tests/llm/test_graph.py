@@ -71,11 +71,13 @@ def operators(config: DecoderConfig) -> dict[str, int]:
     return counts
 
 
-# Their layers are of several kinds, whose plans tests/export/test_blueprints.py looks at.
+# Their layers are of several kinds, or have experts: tests/export/test_blueprints.py looks at
+# their plans.
 MIXED = (
     "gpt_oss",
     "lfm2",
     "lfm2_moe",
+    "olmoe",
     "qwen2_moe",
     "qwen3_moe",
     "qwen3_5_text",
