@@ -8,15 +8,15 @@ from edge_llm.errors import ExportError
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 
-INT4_RANGE = (-8, 7)
 _SMALLEST_F16 = 2.0**-24
 _LARGEST_F16 = 65504.0
 _ROUNDS = 20
 _BLOCK = 2**18  # weights refined at a time: their numbers stay in the cache
 
 
-def int4_scales(grouped: torch.Tensor, rule: str, name: str) -> torch.Tensor:
-    """Scales [N, G] of weights [N, G, group], float32 with float16's values, never 0.
+def scales_of(grouped: torch.Tensor, bits: int, rule: str, name: str) -> torch.Tensor:
+    """Scales [N, G] of weights [N, G, group] for codes with a sign, float32 with float16's values,
+    never 0.
 
     Raises:
         ExportError: a scale that float16 cannot hold; names ``name``.
@@ -24,12 +24,13 @@ def int4_scales(grouped: torch.Tensor, rule: str, name: str) -> torch.Tensor:
     high = grouped.amax(dim=2)  # (N, G)
     low = grouped.amin(dim=2)
     magnitude = torch.maximum(high, -low)
-    affine = magnitude / 7.5
-    # the element of largest magnitude lands on -8, so the scale takes its opposite sign
-    signed = torch.where(-low >= high, magnitude, -magnitude) / 8.0
+    steps = 2 ** (bits - 1)
+    affine = magnitude / (steps - 0.5)
+    # the element of largest magnitude lands on -steps, so the scale takes its opposite sign
+    signed = torch.where(-low >= high, magnitude, -magnitude) / steps
     largest = signed if rule == "signed" else affine
     if bool((largest.abs() > _LARGEST_F16).any()):
-        raise ExportError(f"{name}: an int4 scale overflows float16")
+        raise ExportError(f"{name}: an int{bits} scale overflows float16")
     if rule == "affine":
         return _as_float16(affine)
     if rule == "signed":
@@ -40,7 +41,8 @@ def int4_scales(grouped: torch.Tensor, rule: str, name: str) -> torch.Tensor:
     count = _BLOCK // grouped.shape[2]
     for begin in range(0, len(weights), count):
         block = slice(begin, begin + count)
-        flat[block] = _refined(weights[block].T.contiguous(), starts[0][block], starts[1][block])
+        part = weights[block].T.contiguous()
+        flat[block] = _refined(part, steps, starts[0][block], starts[1][block])
     return scales
 
 
@@ -49,9 +51,11 @@ def _as_float16(scales: torch.Tensor) -> torch.Tensor:
     return torch.where(rounded == 0.0, _SMALLEST_F16, rounded)
 
 
-def _refined(weights: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def _refined(
+    weights: torch.Tensor, steps: int, first: torch.Tensor, second: torch.Tensor
+) -> torch.Tensor:
     """The best scales [M] for groups [group, M] from two starts [M]."""
-    error, other = _error(weights, first), _error(weights, second)
+    error, other = _error(weights, steps, first), _error(weights, steps, second)
     start = torch.where(other < error, second, first)
     error = torch.minimum(error, other)
 
@@ -59,7 +63,7 @@ def _refined(weights: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -
     active = torch.arange(len(start))
     part, current = weights, start
     for _ in range(_ROUNDS):
-        q = _integers(part, current)
+        q = _integers(part, steps, current)
         squares = _group_sums(q * q)
         better = _group_sums(part * q) / squares
         better = torch.where(squares > 0.0, better, current)
@@ -71,15 +75,15 @@ def _refined(weights: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -
             active, part = active[moving], part[:, moving]
         current = better[moving]
     scales = _as_float16(scales.clamp(-_LARGEST_F16, _LARGEST_F16))
-    return torch.where(_error(weights, scales) < error, scales, start)
+    return torch.where(_error(weights, steps, scales) < error, scales, start)
 
 
-def _integers(weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    return (weights * (1.0 / scales)).round_().clamp_(*INT4_RANGE)
+def _integers(weights: torch.Tensor, steps: int, scales: torch.Tensor) -> torch.Tensor:
+    return (weights * (1.0 / scales)).round_().clamp_(-steps, steps - 1)
 
 
-def _error(weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    difference = weights - _integers(weights, scales) * scales
+def _error(weights: torch.Tensor, steps: int, scales: torch.Tensor) -> torch.Tensor:
+    difference = weights - _integers(weights, steps, scales) * scales
     return _group_sums(difference * difference)
 
 
@@ -102,11 +106,11 @@ def int8(values: torch.Tensor, form: WeightFormat) -> Integers:
     return Integers(form, q.numpy(), scales.numpy())
 
 
-def int4(values: torch.Tensor, form: WeightFormat, scale_rule: str) -> Integers:
-    """Return rows [N, K] in int4, a scale a group."""
+def groups(values: torch.Tensor, form: WeightFormat, scale_rule: str) -> Integers:
+    """Return rows [N, K] in codes with a sign, a scale a group."""
     n, k = values.shape
     grouped = values.view(n, k // form.group, form.group)
-    scales = int4_scales(grouped, scale_rule, "w")  # float16's values
-    q = torch.round(grouped * (1.0 / scales).unsqueeze(-1)).clamp_(*INT4_RANGE)
+    scales = scales_of(grouped, form.bits, scale_rule, "w")  # float16's values
+    q = _integers(grouped, 2 ** (form.bits - 1), scales.unsqueeze(-1))
     codes = q.to(torch.int8).view(n, k).numpy()
     return Integers(form, codes, scales.to(torch.float16).numpy())

@@ -87,7 +87,8 @@ def quantize(
     else:
         rule = RULES.index(scale_rule)
         try:
-            native.check(core.edge_quantize_int4(rows.ctypes.data, n, k, form.group, rule, *out))
+            settings = (n, k, form.bits, form.group, rule)
+            native.check(core.edge_quantize_groups(rows.ctypes.data, *settings, *out))
         except NativeError as exc:
             raise ExportError(f"{name}: {exc}") from exc
         scales = scales.astype(np.float16)  # exactly: the core rounded them

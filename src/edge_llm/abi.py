@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 13
+ABI_VERSION = 14
 MAX_LOGPROBS = 20
 
 
@@ -217,9 +217,9 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
         c_uint32,
         (c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_void_p),
     ),
-    "edge_quantize_int4": (
+    "edge_quantize_groups": (
         c_uint32,
-        (c_void_p, c_int64, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_void_p),
+        (c_void_p, c_int64, *(c_int32,) * 4, c_void_p, c_void_p, c_void_p, c_void_p),
     ),
     "edge_quantize_int8": (
         c_uint32,

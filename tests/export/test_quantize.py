@@ -232,10 +232,10 @@ def test_the_numbers_are_those_of_the_same_formulas_in_pytorch(seed: int, scale:
     rows[6] = rows[6].round()
     form = WEIGHT_FORMATS["i8"]
     same(quantized(rows, "i8"), torch_quantize.int8(rows, form))
-    for group in (32, 64, 128):
+    for name in ("i4g32", "i4g64", "i4g128", "i6g32"):
         for rule in ("affine", "signed", "hqq"):
-            form = WEIGHT_FORMATS[f"i4g{group}"]
-            same(quantized(rows, form.name, rule), torch_quantize.int4(rows, form, rule))
+            form = WEIGHT_FORMATS[name]
+            same(quantized(rows, name, rule), torch_quantize.groups(rows, form, rule))
 
 
 def same(ours: Integers, theirs: Integers) -> None:
@@ -251,7 +251,7 @@ def test_int8_rows_of_any_length(k: int) -> None:
 
 def test_what_rounding_lost_is_measured() -> None:
     rows = random_matrix()
-    for name in ("i4g32", "i4g128", "i8", "bf16"):
+    for name in ("i4g32", "i4g128", "i6g32", "i8", "bf16"):
         made = stage.quantize(rows.numpy(), WEIGHT_FORMATS[name])
         noise = (rows - values(made.weight)).double().square().sum()
         assert made.signal == pytest.approx(float(rows.double().square().sum()), rel=1e-6)
@@ -269,7 +269,7 @@ from edge_llm.export.weights.quantize import quantize
 from edge_llm.program.formats import WEIGHT_FORMATS
 rows = np.random.default_rng(3).standard_t(3, (40, 384)).astype(np.float32) * 0.02
 rows[2] = 0.0
-for name in ("i4g32", "i4g64", "i4g128", "i8"):
+for name in ("i4g32", "i4g64", "i4g128", "i6g32", "i8"):
     for rule in ("affine", "signed", "hqq"):
         made = quantize(rows, WEIGHT_FORMATS[name], scale_rule=rule)
         data = made.weight.codes.tobytes() + made.weight.scale.tobytes()

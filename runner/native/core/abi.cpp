@@ -162,17 +162,20 @@ edge_status edge_bpe_merge(const edge_bpe* tables, const uint32_t* units, const 
   });
 }
 
-edge_status edge_quantize_int4(const float* rows, int64_t n, int32_t k, int32_t group, int32_t rule,
-                               int8_t* codes, float* scales, double* signal, double* noise) {
+edge_status edge_quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits,
+                                 int32_t group, int32_t rule, int8_t* codes, float* scales,
+                                 double* signal, double* noise) {
   return guarded([&] {
     require(rows, codes, scales, signal, noise);
-    if (n < 0 || k < 1 || (group != 32 && group != 64 && group != 128) || k % group != 0 ||
-        rule < edge::kAffine || rule > edge::kHqq) {
-      edge::fail(EDGE_INVALID, "int4 rows of %d in groups of %d by rule %d", k, group, rule);
+    if (n < 0 || k < 1 || (bits != 4 && bits != 6) ||
+        (group != 32 && group != 64 && group != 128) || k % group != 0 || rule < edge::kAffine ||
+        rule > edge::kHqq) {
+      edge::fail(EDGE_INVALID, "rows of %d to %d bits in groups of %d by rule %d", k, bits, group,
+                 rule);
     }
-    if (!edge::select_kernels().quantize.int4(rows, n, k, group, rule, codes, scales, signal,
-                                              noise)) {
-      edge::fail(EDGE_UNSUPPORTED, "an int4 scale overflows float16");
+    if (!edge::select_kernels().quantize.groups(rows, n, k, bits, group, rule, codes, scales,
+                                                signal, noise)) {
+      edge::fail(EDGE_UNSUPPORTED, "an int%d scale overflows float16", bits);
     }
   });
 }

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 13
+#define EDGE_ABI_VERSION 14
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -229,13 +229,13 @@ EDGE_API edge_status edge_bpe_merge(const edge_bpe* tables, const uint32_t* unit
                                     const uint32_t* words, uint64_t count, int32_t* ids,
                                     int32_t* ends, uint64_t* merged);
 // Quantizes `n` rows of `k` finite floats, in the calling thread. `codes` [n, k]; `signal` and
-// `noise` [n]: sums of squares of each row, and of what rounding changed it by. Of int4, `rule` 0
-// is affine, 1 signed, 2 hqq (quantize/quantize.h), `group` 32, 64 or 128, which divides `k`, and
-// `scales` [n, k / group]; EDGE_UNSUPPORTED where float16 cannot hold a scale. Of int8, `scales`
-// [n].
-EDGE_API edge_status edge_quantize_int4(const float* rows, int64_t n, int32_t k, int32_t group,
-                                        int32_t rule, int8_t* codes, float* scales, double* signal,
-                                        double* noise);
+// `noise` [n]: sums of squares of each row, and of what rounding changed it by. Of groups, `bits`
+// are 4 or 6, `rule` 0 is affine, 1 signed, 2 hqq (quantize/quantize.h), `group` 32, 64 or 128,
+// which divides `k`, and `scales` [n, k / group]; EDGE_UNSUPPORTED where float16 cannot hold a
+// scale. Of int8, `scales` [n].
+EDGE_API edge_status edge_quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits,
+                                          int32_t group, int32_t rule, int8_t* codes, float* scales,
+                                          double* signal, double* noise);
 EDGE_API edge_status edge_quantize_int8(const float* rows, int64_t n, int32_t k, int8_t* codes,
                                         float* scales, double* signal, double* noise);
 

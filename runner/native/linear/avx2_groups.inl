@@ -18,10 +18,10 @@ constexpr bool kStarted = kHalfStarts<F>.span > 0;
 
 // k that are summed before they are widened, or, of wide codes, multiplied by the scale.
 template <class F>
-constexpr int kSpan = is_wide(F::kCode)      ? F::kGroup
-                      : F::kCode == Code::u5 ? 16
-                      : F::kGroup < 64       ? F::kGroup
-                                             : 64;
+constexpr int kSpan = is_wide(F::kCode)                              ? F::kGroup
+                      : F::kCode == Code::u5 || F::kCode == Code::i6 ? 16
+                      : F::kGroup < 64                               ? F::kGroup
+                                                                     : 64;
 template <class F>
 constexpr int kSpans = F::kGroup / kSpan<F>;  // at most 2
 

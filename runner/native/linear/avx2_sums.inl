@@ -43,7 +43,8 @@ struct HalfStarts {
 
 // Of span 0 where sums start from 0.
 constexpr HalfStarts starts_of(WeightFormat format) {
-  const int32_t span = format.group < 64 ? format.group : 64;
+  const int32_t most = format.code == Code::i6 ? 16 : 64;
+  const int32_t span = format.group < most ? format.group : most;
   const bool as_i4 = format.code == Code::u4 && span > kBlock;
   const int32_t offset = as_i4 ? 8 : code_offset(format.code);
   if (offset == 0 || is_wide(format.code)) return {0, 0, false};
@@ -81,9 +82,9 @@ inline __m256i step_codes(const uint8_t* codes, int h) {
       const __m128i levels = _mm_load_si128(static_cast<const __m128i*>(table));
       return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), low);
     } else if constexpr (kBits > 4) {
-      constexpr int kHigh = kBits - 4, kMask = ((1 << kHigh) - 1) << 4;
-      const __m256i planes = load_bytes(codes + F::kGroup * 8 + 32 * h);
-      return _mm256_or_si256(low, field<4 - kHigh * s, kMask>(planes));
+      constexpr int kMask = ((1 << (kBits - 4)) - 1) << 4, kLeft = 4 - plane_shift(F::kCode, s);
+      const __m256i planes = load_bytes(codes + plane_offset(F::kFormat, s) + 32 * h);
+      return _mm256_or_si256(low, field<kLeft, kMask>(planes));
     } else {
       return low;
     }

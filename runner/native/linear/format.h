@@ -50,6 +50,7 @@ constexpr WeightFormat kFormats[] = {
     {Code::u5, 32, ScaleType::f16, MinimumType::f16},
     {Code::u5, 32, ScaleType::q8, MinimumType::q8},
     {Code::i6, 16, ScaleType::s8},
+    {Code::i6, 32, ScaleType::f16},
     {Code::f32, 0, ScaleType::none, MinimumType::none, Layout::raw},
 };
 

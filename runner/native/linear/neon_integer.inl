@@ -48,8 +48,8 @@ inline int8x16_t step_codes(const uint8_t* codes, int j) {
       if constexpr (has_levels(F::kCode)) {
         return vqtbl1q_s8(vld1q_s8(F::kCode == Code::e2m1 ? kE2m1 : kNl4), low);
       } else if constexpr (kBits > 4) {
-        constexpr int kHigh = kBits - 4, kLeft = 4 - kHigh * s, kMask = ((1 << kHigh) - 1) << 4;
-        const uint8x16_t planes = vld1q_u8(codes + F::kGroup * 8 + 16 * j);
+        constexpr int kMask = ((1 << (kBits - 4)) - 1) << 4, kLeft = 4 - plane_shift(F::kCode, s);
+        const uint8x16_t planes = vld1q_u8(codes + plane_offset(F::kFormat, s) + 16 * j);
         const uint8x16_t moved = vshlq_u8(planes, vdupq_n_s8(kLeft));
         const uint8x16_t field = vorrq_u8(low, vandq_u8(moved, vdupq_n_u8(kMask)));
         return vsubq_s8(vreinterpretq_s8_u8(field), vdupq_n_s8(code_offset(F::kCode)));

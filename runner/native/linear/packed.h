@@ -32,6 +32,16 @@ static constexpr int32_t code_bits(Code code) {
   return code == Code::i8 ? 8 : code == Code::i6 ? 6 : code == Code::i5 || code == Code::u5 ? 5 : 4;
 }
 
+// Where the bits of a code above the fourth lie: behind the nibbles of a group, in vectors of a
+// word a row, each of plane_columns; and where those of step `s` (four columns) are in a byte.
+static constexpr int32_t plane_columns(Code code) { return 32 / (code_bits(code) - 4); }
+static constexpr int32_t plane_offset(WeightFormat format, int32_t step) {
+  return format.group * 8 + step * 4 / plane_columns(format.code) * kVectorBytes;
+}
+static constexpr int32_t plane_shift(Code code, int32_t step) {
+  return step % (plane_columns(code) / 4) * (code_bits(code) - 4);
+}
+
 // What makes a code unsigned when it is added: what is stored, or comes out of a table of levels,
 // is the sum.
 static constexpr int32_t code_offset(Code code) {
@@ -181,8 +191,9 @@ struct QuantizedRows {
   int64_t depth;
 };
 
-// Start words of a row: at most one a group, and one for each 32 k.
+// Start words of a row: at most one a group, and one for each 32 k, of six bits 16.
 static inline int64_t start_words(WeightFormat format, int64_t depth) {
+  if (format.code == Code::i6) return depth / 16;
   return depth / (format.group == 0 || format.group > kBlock ? kBlock : format.group);
 }
 

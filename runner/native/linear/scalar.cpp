@@ -88,8 +88,8 @@ int32_t code_at(WeightFormat format, const uint8_t* data, int32_t k, int32_t row
   if (format.code == Code::e2m1) return kE2m1[field];
   if (format.code == Code::nl4) return kNl4[field];
   if (bits > 4) {
-    const int32_t plane = data[format.group * 8 + at];
-    field |= (plane >> step * (bits - 4) & ((1 << (bits - 4)) - 1)) << 4;
+    const int32_t plane = data[plane_offset(format, step) + at];
+    field |= (plane >> plane_shift(format.code, step) & ((1 << (bits - 4)) - 1)) << 4;
   }
   return field - code_offset(format.code);
 }

@@ -16,8 +16,8 @@ inline Words unsigned_codes(const uint8_t* w) {
       static constexpr LevelTable kTable = unsigned_levels(F::kCode);
       return low.levels(kTable.bytes);
     } else if constexpr (kBits > 4) {
-      constexpr int kHigh = kBits - 4, kMask = ((1 << kHigh) - 1) << 4;
-      return low | Words::load(w + F::kGroup * 8).template field<4 - kHigh * s, kMask>();
+      constexpr int kMask = ((1 << (kBits - 4)) - 1) << 4, kLeft = 4 - plane_shift(F::kCode, s);
+      return low | Words::load(w + plane_offset(F::kFormat, s)).template field<kLeft, kMask>();
     } else {
       return low;
     }

@@ -3,6 +3,6 @@
 
 namespace edge {
 
-const QuantizeKernels quantize_avx2 = {quantize_int4<avx2::Lanes>, quantize_int8<avx2::Lanes>};
+const QuantizeKernels quantize_avx2 = {quantize_groups<avx2::Lanes>, quantize_int8<avx2::Lanes>};
 
 }  // namespace edge

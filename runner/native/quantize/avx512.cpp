@@ -3,7 +3,7 @@
 
 namespace edge {
 
-const QuantizeKernels quantize_avx512 = {quantize_int4<avx512::Lanes>,
+const QuantizeKernels quantize_avx512 = {quantize_groups<avx512::Lanes>,
                                          quantize_int8<avx512::Lanes>};
 
 }  // namespace edge

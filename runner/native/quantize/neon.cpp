@@ -3,6 +3,6 @@
 
 namespace edge {
 
-const QuantizeKernels quantize_neon = {quantize_int4<neon::Lanes>, quantize_int8<neon::Lanes>};
+const QuantizeKernels quantize_neon = {quantize_groups<neon::Lanes>, quantize_int8<neon::Lanes>};
 
 }  // namespace edge

@@ -34,9 +34,11 @@ inline float as_half(float value) {
   return rounded == 0.0f ? kSmallestHalf : rounded;
 }
 
-// N vectors of one int4 group.
-template <int N, class V>
+// N vectors of a group of signed codes of `Bits`.
+template <int Bits, int N, class V>
 struct Group {
+  static constexpr float kSteps = 1 << (Bits - 1);  // below 0
+
   V w[N];
 
   explicit Group(const float* from) {
@@ -44,7 +46,8 @@ struct Group {
   }
 
   V code(int i, float inverse) const {
-    return to_integer(w[i] * V::broadcast(inverse), V::broadcast(-8.0f), V::broadcast(7.0f));
+    return to_integer(w[i] * V::broadcast(inverse), V::broadcast(-kSteps),
+                      V::broadcast(kSteps - 1.0f));
   }
 
   float energy() const {
@@ -102,8 +105,8 @@ struct Group {
     }
     float highest = max(high), lowest = max(-low);  // the latter negated
     float magnitude = highest > lowest ? highest : lowest;
-    float affine = magnitude / 7.5f;
-    float with_sign = (lowest >= highest ? magnitude : -magnitude) / 8.0f;
+    float affine = magnitude / (kSteps - 0.5f);
+    float with_sign = (lowest >= highest ? magnitude : -magnitude) / kSteps;
     float largest = rule == kSigned ? with_sign : affine;
     if (!(std::fabs(largest) <= kLargestHalf)) return false;
     if (rule == kAffine) {
@@ -117,14 +120,14 @@ struct Group {
   }
 };
 
-template <int N, class V>
-bool int4_rows(const float* rows, int64_t n, int32_t k, int32_t rule, int8_t* codes, float* scales,
-               double* signal, double* noise) {
+template <int Bits, int N, class V>
+bool group_rows(const float* rows, int64_t n, int32_t k, int32_t rule, int8_t* codes, float* scales,
+                double* signal, double* noise) {
   constexpr int32_t kSize = N * kVectorLanes;
   for (int64_t row = 0; row < n; ++row) {
     double energy = 0.0, lost = 0.0;
     for (int32_t begin = 0; begin < k; begin += kSize) {
-      Group<N, V> group(rows);
+      Group<Bits, N, V> group(rows);
       if (!group.scale(rule, scales)) return false;
       float inverse = 1.0f / *scales;
       for (int i = 0; i < N; ++i) group.code(i, inverse).store(codes + kVectorLanes * i);
@@ -140,17 +143,24 @@ bool int4_rows(const float* rows, int64_t n, int32_t k, int32_t rule, int8_t* co
   return true;
 }
 
-template <class V>
-bool quantize_int4(const float* rows, int64_t n, int32_t k, int32_t group, int32_t rule,
+template <int Bits, class V>
+bool quantize_bits(const float* rows, int64_t n, int32_t k, int32_t group, int32_t rule,
                    int8_t* codes, float* scales, double* signal, double* noise) {
   switch (group / kVectorLanes) {
     case 2:
-      return int4_rows<2, V>(rows, n, k, rule, codes, scales, signal, noise);
+      return group_rows<Bits, 2, V>(rows, n, k, rule, codes, scales, signal, noise);
     case 4:
-      return int4_rows<4, V>(rows, n, k, rule, codes, scales, signal, noise);
+      return group_rows<Bits, 4, V>(rows, n, k, rule, codes, scales, signal, noise);
     default:
-      return int4_rows<kMostVectors, V>(rows, n, k, rule, codes, scales, signal, noise);
+      return group_rows<Bits, kMostVectors, V>(rows, n, k, rule, codes, scales, signal, noise);
   }
+}
+
+template <class V>
+bool quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits, int32_t group,
+                     int32_t rule, int8_t* codes, float* scales, double* signal, double* noise) {
+  const auto quantize = bits == 4 ? quantize_bits<4, V> : quantize_bits<6, V>;
+  return quantize(rows, n, k, group, rule, codes, scales, signal, noise);
 }
 
 template <class V>

@@ -3,7 +3,7 @@
 
 namespace edge {
 
-const QuantizeKernels quantize_scalar = {quantize_int4<scalar::Lanes>,
+const QuantizeKernels quantize_scalar = {quantize_groups<scalar::Lanes>,
                                          quantize_int8<scalar::Lanes>};
 
 }  // namespace edge

@@ -103,7 +103,7 @@ class WeightFormat:
     @property
     def is_made(self) -> bool:
         """Tell whether floats are rounded to it; others are taken over from checkpoints."""
-        return self.is_float or self.code == "i4" or self == WEIGHT_FORMATS["i8"]
+        return self.is_float or self.code == "i4" or self.name in ("i6g32", "i8")
 
     @property
     def has_factors(self) -> bool:
@@ -117,9 +117,11 @@ class WeightFormat:
 
     def fitting(self, k: int) -> WeightFormat | None:
         """Return the format for rows of ``k`` columns: this one if its groups divide them, else for
-        symmetric int4 the largest group that does; None if there is none."""
+        symmetric int4 the largest group that does, for int6 ``i8``; None if there is none."""
         if k % self.columns == 0:
             return self
+        if self.name == "i6g32":
+            return WEIGHT_FORMATS["i8"]
         if self.code != "i4":
             return None
         sizes = (size for size in (128, 64, 32) if k % size == 0)
@@ -152,6 +154,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
     "i5g32": WeightFormat("i5", 32, "f16"),  # GGUF Q5_0
     "u5g32m": WeightFormat("u5", 32, "f16", "f16"),  # GGUF Q5_1
     "u5g32k": WeightFormat("u5", 32, "q8", "q8"),  # GGUF Q5_K
+    "i6g32": WeightFormat("i6", 32, "f16"),
     "i6g16k": WeightFormat("i6", 16, "s8"),  # GGUF Q6_K
     "raw_f32": WeightFormat("f32", layout="raw"),  # norms, biases, tables
 }
