@@ -24,7 +24,7 @@ def torchao_tensor(weight: Integers, *, activations: bool = True) -> torch.Tenso
         qdata=torch.from_numpy(weight.codes),
         scale=scale.to(torch.float32),
         zero_point=torch.zeros(n, scale.shape[1], dtype=torch.int8),
-        target_dtype=torch.int8 if form.code == "i8" else torch.int4,  # type: ignore[attr-defined]
+        target_dtype=getattr(torch, f"int{form.bits}"),
         block_size=(1, form.group or k),
         dtype=torch.float32,
         activation_quantization=ActivationQuantization.INT8_ASYM_PER_TOKEN if activations else None,

@@ -34,7 +34,7 @@ def markdown(results: dict[str, Any], cells: Sequence[Cell] = CELLS, bar: Bar = 
     parts = [
         f"{results['where']} {_versions(results)} The run took {results['minutes']:.0f} minutes.",
         "Ratios are ours to theirs in tokens a second, medians over interleaved rounds; same "
-        "checkpoint, and the default recipe (int8 head) for ours.",
+        "checkpoint, and 8da4w for ours.",
     ]
     if not quiet(results):
         parts.append(

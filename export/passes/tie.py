@@ -1,8 +1,8 @@
 """Pass tie: a parameter that shares the values of another is stored once.
 
 The module declares which; in the graph they are two parameters, since each is quantized for its own
-use. Where their formats agree (int8 per row serves lookup and product alike) the plan's two weights
-name one tensor; where a recipe made them differ, both are stored, from the same values.
+use. Where their formats agree (one of integers serves lookup and product alike) the plan's two
+weights name one tensor; where a recipe made them differ, both are stored, from the same values.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ FORMATS = tuple(name for name, form in WEIGHT_FORMATS.items() if form.is_panel a
 # Format per kind of layer; "i4" stands for i4g32, i4g64 or i4g128 by the group size.
 SCHEMES: Mapping[str, Mapping[Kind, str]] = MappingProxyType(
     {
-        "8da4w": {"linear": "i4", "embedding": "i8", "head": "i8", "router": "f32"},
+        "8da4w": {"linear": "i4", "embedding": "i6g32", "head": "i6g32", "router": "f32"},
         "8da8w": {"linear": "i8", "embedding": "i8", "head": "i8", "router": "f32"},
         "fp16": {"linear": "f16", "embedding": "f16", "head": "f16", "router": "f16"},
         "bf16": {"linear": "bf16", "embedding": "bf16", "head": "bf16", "router": "bf16"},

@@ -3,16 +3,17 @@
 The formulas are torchao's (``choose_qparams_affine`` symmetric, ``quantize_affine``), with four
 differences, the first for quality, the others so that what is packed is what was measured:
 
-- an int4 scale follows the recipe's rule, of which "affine" is torchao's;
-- int4 scales are rounded to float16 before ``q`` is chosen (torchao keeps the checkpoint's dtype);
-- int4 scales are at least 2**-24, the smallest float16 above zero, where torchao takes the smallest
+- a group's scale follows the recipe's rule, of which "affine" is torchao's;
+- those scales are rounded to float16 before ``q`` is chosen (torchao keeps the checkpoint's dtype);
+- they are at least 2**-24, the smallest float16 above zero, where torchao takes the smallest
   normal float32, which float16 cannot hold;
 - int8 scales are ``max|w| / 127`` with q in [-127, 127], since exact 8-bit kernels cannot take the
   -128 that torchao's ``max|w| / 127.5`` yields.
 
-The rules of int4 scales: "affine" is ``max|w| / 7.5``; "signed" is ``max|w| / 8`` with the sign
-that puts that element on -8; "hqq" starts from whichever of the two leaves less squared error and
-refines it by alternating least squares, as torchao's ``hqq_scale_only`` does:
+The rules, for int4 (for int6 with 32 for 8): "affine" is ``max|w| / 7.5``; "signed" is
+``max|w| / 8`` with the sign that puts that element on -8; "hqq" starts from whichever of the two
+leaves less squared error and refines it by alternating least squares, as torchao's
+``hqq_scale_only`` does:
 
     q = clamp(round_half_even(w / s), -8, 7)        s = sum(w * q) / sum(q * q)
 

@@ -33,13 +33,25 @@ def names(assignment: Assignment) -> dict[str, str]:
 def test_every_matrix_gets_a_format(toy_config: Callable[..., DecoderConfig]) -> None:
     assignment = assign(toy_config(), Recipe())
     assert names(assignment) == {
-        "model.embed_tokens.weight": "i8",
+        "model.embed_tokens.weight": "i6g32",
         **{f"model.layers.0.self_attn.{name}_proj.weight": "i4g32" for name in "qko"},
         "model.layers.0.self_attn.v_proj.weight": "i8",
         **{f"model.layers.0.mlp.{name}_proj.weight": "i4g32" for name in ("gate", "up", "down")},
-        "lm_head.weight": "i8",
+        "lm_head.weight": "i6g32",
     }
     assert assignment.notes == ()
+
+
+def test_six_bits_whose_groups_do_not_divide_become_eight(
+    toy_config: Callable[..., DecoderConfig],
+) -> None:
+    recipe = Recipe(linear="f16")
+    assignment = assign(toy_config(hidden_size=80), recipe)
+    got = {names(assignment)[f"{name}.weight"] for name in ("model.embed_tokens", "lm_head")}
+    assert got == {"i8"}
+    assert assignment.notes[-1] == (
+        "lm_head.weight: i8 instead of i6g32, which does not divide 80 columns"
+    )
 
 
 def test_a_group_that_does_not_divide_falls_back_and_says_so(

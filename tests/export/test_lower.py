@@ -21,7 +21,7 @@ from edge_llm.program.plan import Plan, State
 Lower = Callable[..., Lowered]
 
 LLAMA = """
-%4[T,64] = embedding(%0; model.embed_tokens.weight:i8[80,64])
+%4[T,64] = embedding(%0; model.embed_tokens.weight:i6g32[80,64])
 %5[T,64] = rms_norm(%4; model.layers.0.input_layernorm.weight:raw_f32[64]) eps=1e-05 size=64
 %6[T,64] = linear(%5; model.layers.0.self_attn.q_proj.weight:i4g32[64,64], -)
 %7[T,32] = linear(%5; model.layers.0.self_attn.k_proj.weight:i4g32[32,64], -)
@@ -42,7 +42,7 @@ eps=1e-05 size=64
 %20[T,64] = add(%13 %19; )
 %21[R,64] = select_rows(%20 %3; )
 %22[R,64] = rms_norm(%21; model.norm.weight:raw_f32[64]) eps=1e-05 size=64
-%23[R,80] = linear(%22; lm_head.weight:i8[80,64], -)
+%23[R,80] = linear(%22; lm_head.weight:i6g32[80,64], -)
 """
 
 

@@ -33,15 +33,16 @@ class Mix:
 
 
 MIXES: dict[str, Mix] = {
-    "tied int8": Mix({}, {TABLE: "i8"}, once=True),
+    "tied int6": Mix({}, {TABLE: "i6g32"}, once=True),
+    "tied int8": Mix({"embedding": "i8", "head": "i8"}, {TABLE: "i8"}, once=True),
     "tied int4": Mix({"embedding": "i4g64", "head": "i4g64"}, {TABLE: "i4g64"}, once=True),
     "tied fp16": Mix({"embedding": "f16", "head": "f16"}, {TABLE: "f16"}, once=True),
     "tied, head int4": Mix(
-        {"head": "i4g32", "scale_rule": "hqq"}, {TABLE: "i8", HEAD: "i4g32"}, once=False
+        {"head": "i4g32", "scale_rule": "hqq"}, {TABLE: "i6g32", HEAD: "i4g32"}, once=False
     ),
-    "tied, table fp16": Mix({"embedding": "f16"}, {TABLE: "f16", HEAD: "i8"}),
+    "tied, table fp16": Mix({"embedding": "f16"}, {TABLE: "f16", HEAD: "i6g32"}),
     "untied, head int4 affine": Mix(
-        {"head": "i4g64", "scale_rule": "affine"}, {TABLE: "i8", HEAD: "i4g64"}, tied=False
+        {"head": "i4g64", "scale_rule": "affine"}, {TABLE: "i6g32", HEAD: "i4g64"}, tied=False
     ),
     "untied, table int4, head fp16": Mix(
         {"embedding": "i4g32", "head": "f16", "scale_rule": "hqq"},

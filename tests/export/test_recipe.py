@@ -22,7 +22,7 @@ def test_there_is_a_recipe_for_each_scheme() -> None:
 @pytest.mark.parametrize(
     ("scheme", "linear", "embedding", "kv"),
     [
-        ("8da4w", "i4g32", "i8", "f16"),
+        ("8da4w", "i4g32", "i6g32", "f16"),
         ("8da8w", "i8", "i8", "f16"),
         ("fp16", "f16", "f16", "f16"),
         ("bf16", "bf16", "bf16", "f16"),

@@ -11,7 +11,7 @@ Grouped formats
     The low four bits of all codes come first: for each 8 k a vector of 64 bytes, whose byte
     ``4r + i`` holds that of row r at ``k0 + i`` in its low and that at ``k0 + 4 + i`` in its high
     nibble. Behind them, of ``i5`` and ``u5``, one vector: byte ``4r + i`` has the fifth bit of the
-    code at ``k0 + 4s + i`` as its bit s. Of ``i6`` (groups of 16) one vector, whose byte ``4r + i``
+    code at ``k0 + 4s + i`` as its bit s. Of ``i6`` one vector for each 16 k, whose byte ``4r + i``
     has the upper two bits of the code at ``k0 + 4s + i`` as its bits 2s and 2s + 1. ``i8`` has
     whole bytes, for each four k ``[16 rows][4 k]``.
 
