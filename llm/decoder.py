@@ -86,6 +86,21 @@ class DeltaShape:
     v_dim: int
 
 
+@dataclass(frozen=True, slots=True)
+class StateSpaceShape:
+    """The facts of a state space behind a convolution of ``taps``: heads of queries and keys, those
+    of values, of which each key head has as many, the columns of either kind, and from where to
+    where the step of a token can be."""
+
+    key_heads: int
+    heads: int
+    k_dim: int
+    v_dim: int
+    taps: int
+    least_step: float
+    most_step: float
+
+
 def ropes_of(config: DecoderConfig) -> tuple[Rope, ...]:
     """Return the different rotary embeddings of a decoder's layers, in the order of the layers."""
     shapes = (config.attention(layer) for layer in range(config.num_hidden_layers))

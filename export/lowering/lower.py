@@ -17,9 +17,6 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 # What registers torch.ops.edge.
-import edge_llm.llm.models.delta
-import edge_llm.llm.models.experts
-import edge_llm.llm.models.ops  # noqa: F401
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowering.source import model_source
 from edge_llm.program.builder import PlanBuilder
@@ -170,6 +167,25 @@ class _Lowering:
                 "eps": float(eps),
                 "scale": float(scale),
             },
+        )
+
+    def time_step(self, node: Node) -> None:
+        x, bias, low, high = _arguments(node)
+        limits = {"low": float(low), "high": float(high)}
+        self._emit(node, "time_step", [x], weights=[self._vector(bias)], attributes=limits)
+
+    def state_space(self, node: Node) -> None:
+        q, k, v, step, rate, skip, kept, positions, sequences = _arguments(node)
+        _, heads, k_dim, v_dim = kept.meta["val"].shape
+        key_heads = k.meta["val"].shape[1]
+        name = self._constants[kept.name].rpartition(".")[0]
+        self._emit(
+            node,
+            "state_space",
+            [q, k, v, step, positions, sequences],
+            weights=[self._vector(rate), self._vector(skip)],
+            state=self._builder.state(State.fold(name, key_heads, heads, k_dim, v_dim)),
+            attributes={"key_heads": key_heads, "heads": heads, "k_dim": k_dim, "v_dim": v_dim},
         )
 
     def softcap(self, node: Node) -> None:
@@ -361,6 +377,8 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.causal_conv.default: _Lowering.causal_conv,
         torch.ops.edge.decay.default: _Lowering.decay,
         torch.ops.edge.gated_delta.default: _Lowering.gated_delta,
+        torch.ops.edge.time_step.default: _Lowering.time_step,
+        torch.ops.edge.state_space.default: _Lowering.state_space,
         torch.ops.edge.softcap.default: _Lowering.softcap,
         torch.ops.edge.route.default: _Lowering.route,
         torch.ops.edge.experts.default: _Lowering.experts,

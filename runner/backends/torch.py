@@ -7,7 +7,7 @@ Operators with a state are here, the others in `torch_operators.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -229,6 +229,8 @@ class TorchExecutor:
             return [self._causal_conv(op, inputs[0], weights, batch)]
         if op.op == "gated_delta":
             return [self._gated_delta(op, inputs, batch)]
+        if op.op == "state_space":
+            return [self._state_space(op, inputs, weights, batch)]
         return OPERATORS[op.op](self._plan, op, inputs, weights)
 
     def _attention(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
@@ -263,22 +265,56 @@ class TorchExecutor:
         return out.reshape(total, heads * head_dim)
 
     def _gated_delta(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
-        """The recurrence as it is written, over all rows of a page that the step reaches."""
-        key_heads, heads, k_dim, v_dim = (
-            int(op.attributes[name]) for name in ("key_heads", "heads", "k_dim", "v_dim")
-        )
-        starts, keys, updates, decays = self._pages[op.state]
-        table = batch.block_tables[self._groups[op.state]]
         eps, scale = float(op.attributes["eps"]), float(op.attributes["scale"])
         q, k = (
-            (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)).repeat_interleave(
-                heads // key_heads, dim=1
-            )
-            for x in (x.reshape(-1, key_heads, k_dim) for x in inputs[:2])
+            x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+            for x in self._of_value_heads(op, inputs[:2])
         )
-        v = inputs[2].reshape(-1, heads, v_dim)
-        decay, strength = (x[:, :, None, None] for x in inputs[3:5])
-        out = torch.empty_like(v)
+        v = inputs[2].reshape(len(inputs[2]), -1, int(op.attributes["v_dim"]))
+        decay, strength = inputs[3:5]
+
+        def update(t: int, matrix: Tensor) -> Tensor:
+            predicted = (matrix * k[t][:, :, None]).sum(1)
+            return strength[t][:, None] * (v[t] - predicted)
+
+        return self._fold(op, q * scale, k, decay, update, batch)
+
+    def _state_space(
+        self, op: Instruction, inputs: list[Tensor], weights: list[Matrix | None], batch: Batch
+    ) -> Tensor:
+        q, k = self._of_value_heads(op, inputs[:2])
+        v = inputs[2].reshape(len(inputs[2]), -1, int(op.attributes["v_dim"]))
+        step = inputs[3]
+        rate, skip = (present(weight).values for weight in weights)
+        decay = torch.exp(-torch.exp(rate) * step)
+        out = self._fold(op, q, k, decay, lambda t, matrix: step[t][:, None] * v[t], batch)
+        return out + (skip[:, None] * v).flatten(1)
+
+    def _of_value_heads(self, op: Instruction, inputs: list[Tensor]) -> list[Tensor]:
+        """Return queries and keys [T, heads, k_dim], once for each value head."""
+        key_heads, heads, k_dim = (
+            int(op.attributes[name]) for name in ("key_heads", "heads", "k_dim")
+        )
+        return [
+            x.reshape(len(x), key_heads, k_dim).repeat_interleave(heads // key_heads, dim=1)
+            for x in inputs
+        ]
+
+    def _fold(
+        self,
+        op: Instruction,
+        q: Tensor,
+        k: Tensor,
+        decay: Tensor,
+        update: Callable[[int, Tensor], Tensor],
+        batch: Batch,
+    ) -> Tensor:
+        """The recurrence as it is written, over all rows of a page that the step reaches.
+        ``update(t, matrix)`` gives what token t adds to the decayed matrix, times its key."""
+        starts, keys, updates, decays = self._pages[op.state]
+        table = batch.block_tables[self._groups[op.state]]
+        heads, v_dim = int(op.attributes["heads"]), int(op.attributes["v_dim"])
+        out = torch.empty(len(q), heads, v_dim, device=self._device)
 
         def folded(page: int, rows: int) -> Tensor:
             """The matrices behind some rows of a page."""
@@ -301,13 +337,12 @@ class TorchExecutor:
                     kept[sequence] = folded(before, BLOCK_SIZE)
             if row == 0:
                 starts[page, 0] = kept[sequence]
-            matrix = kept[sequence] * decay[t]
-            predicted = (matrix * k[t][:, :, None]).sum(1)
-            update = strength[t][:, :, 0] * (v[t] - predicted)
-            keys[page, row], updates[page, row], decays[page, row] = k[t], update, decay[t, :, 0, 0]
-            kept[sequence] = matrix + k[t][:, :, None] * update[:, None, :]
-            out[t] = (kept[sequence] * (q[t] * scale)[:, :, None]).sum(1)
-        return out.reshape(len(v), heads * v_dim)
+            matrix = kept[sequence] * decay[t][:, None, None]
+            added = update(t, matrix)
+            keys[page, row], updates[page, row], decays[page, row] = k[t], added, decay[t]
+            kept[sequence] = matrix + k[t][:, :, None] * added[:, None, :]
+            out[t] = (kept[sequence] * q[t][:, :, None]).sum(1)
+        return out.reshape(len(out), heads * v_dim)
 
     def _causal_conv(
         self, op: Instruction, x: Tensor, weights: list[Matrix | None], batch: Batch

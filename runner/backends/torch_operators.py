@@ -152,6 +152,11 @@ def _decay(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) 
     return [torch.exp(-torch.exp(rate) * functional.softplus(inputs[0] + bias))]
 
 
+def _time_step(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    low, high = (float(op.attributes[name]) for name in ("low", "high"))
+    return [functional.softplus(inputs[0] + present(weights[0]).values).clamp(low, high)]
+
+
 def _split_heads(
     plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
 ) -> list[Tensor]:
@@ -182,6 +187,7 @@ OPERATORS: Mapping[str, _Operator] = {
     "scale": lambda plan, op, inputs, weights: [inputs[0] * float(op.attributes["factor"])],
     "split": _split,
     "decay": _decay,
+    "time_step": _time_step,
     "split_heads": _split_heads,
     "select_rows": lambda plan, op, inputs, weights: [inputs[0][inputs[1].long()]],
     "softcap": _softcap,

@@ -4,8 +4,8 @@
 #include "attention/attention.h"
 #include "ceiling/ceiling.h"
 #include "conv/conv.h"
-#include "delta/delta.h"
 #include "elementwise/elementwise.h"
+#include "fold/fold.h"
 #include "linear/linear.h"
 #include "norm/norm.h"
 #include "quantize/quantize.h"
@@ -20,7 +20,7 @@ struct Kernels {
   const LinearKernels& linear;
   const AttentionKernels& attention;
   const ConvKernels& conv;
-  const DeltaKernels& delta;
+  const FoldKernels& fold;
   const NormKernels& norm;
   const RopeKernels& rope;
   const RouteKernels& route;

@@ -64,7 +64,7 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     arenas_[i] = Reservation(sizeof(float) * width * static_cast<uint64_t>(row_counts_[i]),
                              "the activations of a step");
   }
-  uint64_t linear = 0, row = 0, attention = 0, experts = 0, delta = 0;
+  uint64_t linear = 0, row = 0, attention = 0, experts = 0, fold = 0;
   bool epilogues = false;
   for (const Op& op : program_.ops) {
     if (op.code == OpCode::linear) {
@@ -84,8 +84,8 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     } else if (op.code == OpCode::attention) {
       attention =
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
-    } else if (op.code == OpCode::gated_delta) {
-      delta = std::max<uint64_t>(delta, kernels_.delta.scratch_bytes(delta_args(op)));
+    } else if (folds(op)) {
+      fold = std::max<uint64_t>(fold, kernels_.fold.scratch_bytes(op.fold));
     }
   }
   const int32_t each = (limits.max_tokens + limits.threads - 1) / limits.threads;
@@ -103,7 +103,7 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
   attention_scratch_ = Reservation(threads * attention, "attention");
   experts_scratch_ = Reservation(experts, "the experts");
   experts_own_scratch_ = Reservation(threads * experts_stride_, "the experts");
-  delta_scratch_ = Reservation(threads * delta, "the delta rule");
+  fold_scratch_ = Reservation(threads * fold, "folds");
   sampler_stride_ = static_cast<uint64_t>(round_up(
       static_cast<int64_t>(kernels_.sampler.scratch_bytes(program_.vocab, limits_.context)), 64));
   sampler_scratch_ = Reservation(threads * sampler_stride_, "the sampler");
@@ -191,19 +191,25 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   return args;
 }
 
-DeltaArgs Executor::delta_args(const Op& op) const {
-  DeltaArgs args;
+FoldArgs Executor::fold_args(const Op& op) const {
+  FoldArgs args;
   static_cast<Pages&>(args) = pages(op);
   args.state = op.fold;
-  args.eps = op.floats[k_gated_delta_eps];
-  args.scale = op.floats[k_gated_delta_scale];
   args.q = matrix(op.inputs[0]);
   args.k = matrix(op.inputs[1]);
   args.v = matrix(op.inputs[2]);
-  args.decay = matrix(op.inputs[3]);
-  args.strength = matrix(op.inputs[4]);
+  if (op.code == OpCode::gated_delta) {
+    args.decay = matrix(op.inputs[3]);
+    args.strength = matrix(op.inputs[4]);
+    args.eps = op.floats[k_gated_delta_eps];
+    args.scale = op.floats[k_gated_delta_scale];
+  } else {
+    args.strength = matrix(op.inputs[3]);
+    args.rate = op.vectors[0];
+    args.skip = op.vectors[1];
+  }
   args.out = matrix(op.outputs[0]);
-  args.scratch = delta_scratch_.data();
+  args.scratch = fold_scratch_.data();
   return args;
 }
 

@@ -57,7 +57,7 @@ class Executor {
   AttentionArgs attention_args(const Op& op) const;
   ConvArgs conv_args(const Op& op) const;
   ExpertsArgs experts_args(const Op& op, Worker worker) const;
-  DeltaArgs delta_args(const Op& op) const;
+  FoldArgs fold_args(const Op& op) const;
 
   const Kernels& kernels_;
   const Program program_;
@@ -74,7 +74,7 @@ class Executor {
   Reservation experts_scratch_;      // of all workers
   Reservation experts_own_scratch_;  // experts_stride_ bytes per worker
   uint64_t experts_stride_ = 0;
-  Reservation delta_scratch_;
+  Reservation fold_scratch_;
   Reservation sampler_scratch_;  // sampler_stride_ bytes per worker
   uint64_t sampler_stride_ = 0;
   std::vector<Reservation> blocks_;  // by group

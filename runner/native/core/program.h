@@ -74,11 +74,16 @@ struct Op {
   int32_t window = 0;           // of the state
   uint64_t state_offset = 0;    // of the state inside a block of its group
   KvState kv;                   // attention
-  FoldState fold;               // gated_delta
+  FoldState fold;               // gated_delta, state_space
   Rotation rotate_q, rotate_k;  // attention
   std::array<int32_t, EDGE_MAX_INTS> ints{};
   std::array<float, EDGE_MAX_FLOATS> floats{};
 };
+
+// Whether an operator writes its state and reads it at once, part by part.
+inline bool folds(const Op& op) {
+  return op.code == OpCode::gated_delta || op.code == OpCode::state_space;
+}
 
 // How the workers share operators over T rows. Operators over R rows, of which there are few, are
 // always shared by columns, and attention by heads and tokens.

@@ -99,8 +99,8 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   if (op.code == OpCode::experts) return expert_accesses(op, part, unit);
   const int32_t whole_unit = unit == kByRows ? kByRows : 0;
   const bool linear = op.code == OpCode::linear, attention = op.code == OpCode::attention;
-  const bool folds = op.code == OpCode::gated_delta;  // writes and reads its state at once
-  const bool writes = op.state >= 0 && part == kWrite && !folds;
+  const bool folding = folds(op);  // writes and reads its state at once
+  const bool writes = op.state >= 0 && part == kWrite && !folding;
   for (int32_t i = 0; i < op.input_count; ++i) {
     const Place& place = op.inputs[static_cast<size_t>(i)];
     if (place.stride == 0) continue;
@@ -126,7 +126,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   // A convolution by columns reads of its state what the same worker has written.
   if (op.state >= 0) {
     const bool apart = op.code == OpCode::causal_conv && unit != kByRows;
-    list.push_back(other(Space::state, op.state, writes || folds, apart ? unit : 0));
+    list.push_back(other(Space::state, op.state, writes || folding, apart ? unit : 0));
   }
   return list;
 }
@@ -138,12 +138,12 @@ int32_t first_part(const Op& op, bool quantized) {
 int32_t last_part(const Op& op) {
   if (op.code == OpCode::linear) return kMultiply;
   if (op.code == OpCode::experts) return kDown;
-  if (op.code == OpCode::gated_delta) return 0;
+  if (folds(op)) return 0;
   return op.state >= 0 ? kRead : 0;
 }
 
 const char* work_of(const Op& op, int32_t part) {
-  if (op.code == OpCode::gated_delta) return "";
+  if (folds(op)) return "";
   if (op.state >= 0 && part == kWrite) return "write";
   if (op.code == OpCode::attention) return "attend";
   if (op.code == OpCode::causal_conv) return "convolve";
@@ -180,8 +180,8 @@ class Pending {
 }  // namespace
 
 bool is_split_by_rows(const Op& op, int32_t part, Split split) {
-  const bool together = op.code == OpCode::experts || op.code == OpCode::gated_delta ||
-                        (op.code == OpCode::attention && part == kRead);
+  const bool together =
+      op.code == OpCode::experts || folds(op) || (op.code == OpCode::attention && part == kRead);
   return split == Split::rows && op.rows == Rows::tokens && !together;
 }
 

@@ -89,9 +89,14 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
     case OpCode::experts:
       return run_experts(kernels_, experts_args(op, worker), part, worker);
     case OpCode::decay:
-      return kernels_.delta.decay(input(), op.vectors[0], op.vectors[1], output(), team);
+      return kernels_.fold.decay(input(), op.vectors[0], op.vectors[1], output(), team);
+    case OpCode::time_step:
+      return kernels_.fold.time_step(input(), op.vectors[0], op.floats[k_time_step_low],
+                                     op.floats[k_time_step_high], output(), team);
     case OpCode::gated_delta:
-      return kernels_.delta.delta(delta_args(op), worker);
+      return kernels_.fold.delta(fold_args(op), worker);
+    case OpCode::state_space:
+      return kernels_.fold.state_space(fold_args(op), worker);
     case OpCode::split:
     case OpCode::split_heads: {
       const int32_t heads = op.code == OpCode::split ? 1 : op.ints[k_split_heads_heads];

@@ -38,4 +38,6 @@ typedef enum edge_op {
   EDGE_OP_GATED_DELTA = 18,
   EDGE_OP_SPLIT_HEADS = 19,
   EDGE_OP_SCALE_ROWS = 20,
+  EDGE_OP_TIME_STEP = 21,
+  EDGE_OP_STATE_SPACE = 22,
 } edge_op;

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from edge_llm.program.ops import FOLD_ROWS, OPS
+from edge_llm.program.ops import FOLD_HEADS, FOLD_ROWS, OPS
 from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Instruction, Plan, State, Weight
 
@@ -30,8 +30,9 @@ def position_bytes(state: State, kv_dtype: str) -> int:
     if state.kind == "rows":
         return 4 * sizes["width"]
     if state.kind == "fold":
-        row = sizes["key_heads"] * sizes["k_dim"] + sizes["heads"] * sizes["v_dim"]
-        return 4 * (row + sizes["heads"])  # keys, updates, decays
+        copies = -(-sizes["heads"] // sizes["key_heads"] // FOLD_HEADS)
+        keys = sizes["key_heads"] * copies * sizes["k_dim"]
+        return 4 * (keys + sizes["heads"] * sizes["v_dim"] + sizes["heads"])  # updates, decays
     key, value = (kv_row_bytes(sizes[name], kv_dtype) for name in ("k_dim", "v_dim"))
     return sizes["heads"] * (key + value)
 
@@ -212,8 +213,9 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
     if cost == "convolution":
         taps = int(instruction.attributes["taps"])
         return 2 * taps * plan.states[instruction.state].sizes["width"] * tokens
-    if cost == "fold":  # two products with a matrix, and what a row adds to it
-        return 6 * matrix_bytes(plan.states[instruction.state]) // 4 * tokens
+    if cost in ("fold", "delta"):  # one or two products with a matrix, and what a row adds to it
+        each = 4 if cost == "fold" else 6
+        return each * matrix_bytes(plan.states[instruction.state]) // 4 * tokens
     return 0
 
 

@@ -30,9 +30,11 @@ Relation = Literal["==", "<=", "divides"]
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
 # token sees, whose keys and values are read. convolution: 2 operations for each number of the rows
 # that a token sees, which are read. experts: of each stack the matrices of the `chosen` experts of
-# each token. fold: 6 operations for each number of the state's matrices, which each block of rows
-# of a step reads.
-CostKind = Literal["small", "product", "gather", "attention", "convolution", "experts", "fold"]
+# each token. fold: 4 operations for each number of the state's matrices, which each block of rows
+# of a step reads; delta: 6 of them.
+CostKind = Literal[
+    "small", "product", "gather", "attention", "convolution", "experts", "fold", "delta"
+]
 
 # What a state remembers: program/plan.py.
 StateKind = Literal["kv", "fold", "rows"]
@@ -51,6 +53,7 @@ MAX_EXPERTS = 1024
 SCORINGS = ("softmax", "softmax of the chosen", "sigmoid")
 ACTIVATIONS = ("silu", "gelu", "clamped")
 FOLD_ROWS = 16  # positions of a block inside which a fold is evaluated row by row
+FOLD_HEADS = 4  # value heads of a fold that share a copy of their keys, at most
 _MOST = 2.0**127  # of a float attribute
 
 # The sizes of a state of each kind, in the order of the native ABI, and the most of each;
@@ -357,7 +360,7 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 ("2", "==", "state.window"),
             ),
             state="fold",
-            cost="fold",
+            cost="delta",
         ),
         "split_heads": OpSpec(
             19,
@@ -373,6 +376,49 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             "`x * factor` of the same row",
             (_value("x", "r", "w"), _value("factor", "r", "1")),
             in_place=True,
+        ),
+        "time_step": OpSpec(
+            21,
+            "`softplus(x + bias)`, at least `low` and at most `high`",
+            (_value("x", "r", "w"),),
+            (_raw("bias", "w"),),
+            attributes=(
+                Attribute("low", "float", 0.0, _MOST),
+                Attribute("high", "float", 0.0, _MOST),
+            ),
+            in_place=True,
+        ),
+        "state_space": OpSpec(
+            22,
+            "per value head a matrix S [k_dim, v_dim] of the sequence, zero before position 0: "
+            "`S = e^(-e^rate * step) * S + k (step * v).T`, `y = S.T @ q + skip * v`; q and k are "
+            "those of key head `head * key_heads / heads`",
+            (
+                _value("q", "T", "key_heads*k_dim"),
+                _value("k", "T", "key_heads*k_dim"),
+                _value("v", "T", "heads*v_dim"),
+                _value("step", "T", "heads"),
+                _index("positions"),
+                _index("sequences"),
+            ),
+            (_raw("rate", "heads"), _raw("skip", "heads")),
+            output=("T", "heads*v_dim"),
+            attributes=(
+                _int("key_heads", 1, MAX_HEADS),
+                _int("heads", 1, MAX_HEADS),
+                _int("k_dim", 1, MAX_HEAD_DIM),
+                _int("v_dim", 1, MAX_HEAD_DIM),
+            ),
+            where=(
+                ("key_heads", "==", "state.key_heads"),
+                ("heads", "==", "state.heads"),
+                ("k_dim", "==", "state.k_dim"),
+                ("v_dim", "==", "state.v_dim"),
+                ("key_heads", "divides", "heads"),
+                ("2", "==", "state.window"),
+            ),
+            state="fold",
+            cost="fold",
         ),
     }
 )

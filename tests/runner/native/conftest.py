@@ -155,6 +155,33 @@ class PlanBuilder:
             scale=k_dim**-0.5,
         )
 
+    def state_space(
+        self,
+        *inputs: int,
+        rate: Float32,
+        skip: Float32,
+        key_heads: int,
+        heads: int,
+        k_dim: int,
+        v_dim: int,
+    ) -> int:
+        """The state space of q, k, v and step over a new state."""
+        name = f"state.{len(self.states)}"
+        self.states.append(State.fold(name, key_heads, heads, k_dim, v_dim))
+        return self.op(
+            "state_space",
+            *inputs,
+            POSITIONS,
+            SEQUENCES,
+            width=heads * v_dim,
+            weights=(self.raw(rate), self.raw(skip)),
+            state=len(self.states) - 1,
+            key_heads=key_heads,
+            heads=heads,
+            k_dim=k_dim,
+            v_dim=v_dim,
+        )
+
     def attention(
         self,
         q: int,

@@ -78,6 +78,7 @@ TABLE = {
     "attention i8, softcap": "b1d35cdd5b9f8c38",
     "causal_conv": "5cefbd00a3a87c1d",
     "gated_delta": "12691c9cfe658439",
+    "state_space": "51249365bea8eb64",
     "sampler": "9bcaf06ac76244cf",
     "sampler, rare steps": "fd918b997e06a7cb",
     "transformer": "51537e997a88a9d5",
@@ -227,6 +228,22 @@ def gated_delta(builder: Any, start: Any) -> Outputs:
         yield runner.value(decay)
 
 
+def state_space(builder: Any, start: Any) -> Outputs:
+    """Three pages in chunks, heads of three parts, padding in keys and values."""
+    tokens, key_heads, heads, k_dim, v_dim = 150, 1, 10, 24, 20
+    x = builder.activations(numbers(tokens, 2 * key_heads * k_dim + heads * v_dim + heads))
+    q = builder.op("split", x, width=[key_heads * k_dim] * 2 + [heads * v_dim, heads])
+    bias = builder.raw(numbers(heads, seed=2))
+    step = builder.op("time_step", q + 3, weights=(bias,), low=0.01, high=5.0)
+    rate, skip = numbers(heads, seed=1), numbers(heads, seed=3)
+    sizes = {"key_heads": key_heads, "heads": heads, "k_dim": k_dim, "v_dim": v_dim}
+    y = builder.state_space(q, q + 1, q + 2, step, rate=rate, skip=skip, **sizes)
+    runner = start(builder, y, trace=True)
+    for first, last in ((0, 70), (70, 71), (71, 72), (72, 79), (79, 150)):
+        yield runner.logits(range(first, last))
+        yield runner.value(step)
+
+
 SAMPLERS = (
     {"temperature": 0.0, "top_logprobs": 5},
     {"temperature": 1.0, "top_logprobs": 20},
@@ -289,6 +306,7 @@ CASES: dict[str, Case] = {
     "attention i8, softcap": attention("i8", softcap=5.0),
     "causal_conv": causal_conv,
     "gated_delta": gated_delta,
+    "state_space": state_space,
     "sampler": sampler(SAMPLERS),
     "sampler, rare steps": sampler(RARE_STEPS, ids=3),
 }

@@ -27,11 +27,13 @@ enum class OpCode : int32_t {
   gated_delta,
   split_heads,
   scale_rows,
+  time_step,
+  state_space,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 21;  // of a program file
+constexpr int32_t kOpCount = 23;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -77,6 +79,12 @@ constexpr size_t k_gated_delta_v_dim = 3;
 constexpr size_t k_gated_delta_eps = 0;
 constexpr size_t k_gated_delta_scale = 1;
 constexpr size_t k_split_heads_heads = 0;
+constexpr size_t k_time_step_low = 0;
+constexpr size_t k_time_step_high = 1;
+constexpr size_t k_state_space_key_heads = 0;
+constexpr size_t k_state_space_heads = 1;
+constexpr size_t k_state_space_k_dim = 2;
+constexpr size_t k_state_space_v_dim = 3;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
@@ -212,6 +220,18 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      0, {},
      0, {}},
+    {"time_step", false, false, true, -1,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     1, {{OperandKind::raw, false, 0, {1, 14, -1}, {1, -1, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     0, {},
+     0, {}},
+    {"state_space", false, false, false, 1,
+     6, {{OperandKind::value, false, 0, {}, {1, 0, 2}}, {OperandKind::value, false, 0, {}, {1, 0, 2}}, {OperandKind::value, false, 0, {}, {1, 1, 3}}, {OperandKind::value, false, 0, {}, {1, 1, -1}}, {OperandKind::index, false, 1, {}, {}}, {OperandKind::index, false, 2, {}, {}}},
+     2, {{OperandKind::raw, false, 0, {1, 1, -1}, {1, -1, -1}}, {OperandKind::raw, false, 0, {1, 1, -1}, {1, -1, -1}}},
+     {OperandKind::value, false, 0, {}, {1, 1, 3}},
+     4, {{1, 1024}, {1, 1024}, {1, 256}, {1, 256}},
+     6, {{{1, 0, -1}, Relation::equal, {1, 8, -1}}, {{1, 1, -1}, Relation::equal, {1, 9, -1}}, {{1, 2, -1}, Relation::equal, {1, 10, -1}}, {{1, 3, -1}, Relation::equal, {1, 11, -1}}, {{1, 0, -1}, Relation::divides, {1, 1, -1}}, {{2, -1, -1}, Relation::equal, {1, 12, -1}}}},
 };
 // clang-format on
 
