@@ -134,8 +134,9 @@ class StateGroup:
 class Limits:
     """The reservations of an executor at load: T, R and sequences of a step, blocks of each group
     of the plan's states, the type of the KV cache (a key of ops.KV_DTYPES), positions of a sequence
-    (0: the program's), threads (0: physical cores), and whether every value of a step can be read
-    back."""
+    (0: the program's), threads (0: physical cores), whether every value of a step can be read
+    back, and whether the pages of chosen experts are asked for before they are read, which pays
+    where memory does not hold the weights."""
 
     max_tokens: int
     max_rows: int
@@ -145,6 +146,7 @@ class Limits:
     context: int = 0
     threads: int = 0
     trace: bool = False
+    read_ahead: bool = False
 
 
 class Executor(Protocol):

@@ -111,6 +111,7 @@ def native_limits(limits: Limits) -> abi.Limits:
         blocks=ctypes.cast(blocks, ctypes.POINTER(ctypes.c_int32)),
         threads=limits.threads,
         trace=limits.trace,
+        read_ahead=limits.read_ahead,
     )
 
 

@@ -8,7 +8,9 @@ imported when asked for, so that naming the PyTorch backend costs nothing where 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, cast
 
@@ -20,7 +22,10 @@ from edge_llm.extras import EXTRAS
 from edge_llm.program.file import Program
 from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
+from edge_llm.runner.backends.shortage import shortage
 from edge_llm.runner.executor import Executor, Int32, Limits, StateGroup
+
+_log = logging.getLogger(__name__)
 
 BACKENDS: MappingProxyType[str, str] = MappingProxyType(
     {
@@ -85,7 +90,8 @@ def open_executor(
     weights: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> Executor:
     """Load a program. ``weights`` maps tensor names to packed bytes ([bytes] uint8) where they are
-    not to be read from the file.
+    not to be read from the file. Where memory does not hold the weights, a warning says what that
+    costs, and the pages of experts are asked for ahead.
 
     Raises:
         ConfigError: a longer context than the program's, an unknown KV type, or as `backend` and
@@ -103,6 +109,10 @@ def open_executor(
         raise ConfigError(
             f"kv_dtype is {limits.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"
         )
+    lacking = shortage(program.plan, program.path)
+    if lacking is not None:
+        _log.warning("%s: %s", program.path.name, lacking)
+        limits = replace(limits, read_ahead=True)
     return backend(name).load(
         program.plan,
         {weight.tensor: program.weight_data(weight) for weight in program.plan.weights}

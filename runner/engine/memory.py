@@ -6,7 +6,8 @@ import ctypes
 import os
 import sys
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +16,33 @@ from edge_llm.runner.config import RunnerConfig
 from edge_llm.runner.engine.blocks import window_blocks
 from edge_llm.runner.executor import StateGroup
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Where control groups are mounted -> the file of a group's limit, of both versions of them.
+_CGROUPS = {"/sys/fs/cgroup": "memory.max", "/sys/fs/cgroup/memory": "memory.limit_in_bytes"}
+_OWN_CGROUPS = "/proc/self/cgroup"
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory of this machine, or of the container around this process."""
-    total = _installed_memory()
-    for name in _CGROUP_LIMITS:
-        try:
-            text = Path(name).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdecimal():  # "max": no limit
-            total = min(total, int(text))
-    return total
+    """Return the bytes of memory of this machine, or of the container or service around this
+    process."""
+    return min([_installed_memory(), *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    """Yield the limits of this process's control groups and of those around them."""
+    try:
+        lines = Path(_OWN_CGROUPS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    groups = [line.split(":", 2)[2].strip("/") for line in lines if line.count(":") >= 2]
+    for root, name in _CGROUPS.items():
+        for own in {"", *groups}:
+            for group in (Path(root, own), *Path(root, own).parents):
+                if not group.is_relative_to(root):
+                    break
+                with suppress(OSError):
+                    text = (group / name).read_text(encoding="ascii").strip()
+                    if text.isdecimal():  # "max": no limit
+                        yield int(text)
 
 
 def _installed_memory() -> int:

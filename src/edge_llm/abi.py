@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 14
+ABI_VERSION = 15
 MAX_LOGPROBS = 20
 
 
@@ -91,6 +91,7 @@ class Limits(Structure):
         ("blocks", POINTER(c_int32)),
         ("threads", c_int32),
         ("trace", c_int32),
+        ("read_ahead", c_int32),
     ]
 
 

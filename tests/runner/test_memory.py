@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,27 @@ def megabyte_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_memory_of_this_machine_is_known() -> None:
     assert memory.machine_memory() > 2**26
+
+
+@pytest.mark.parametrize(
+    ("version", "name"), [("", "memory.max"), ("memory", "memory.limit_in_bytes")]
+)
+@pytest.mark.parametrize("limited", ["", "system.slice", "system.slice/edge-llm.service"])
+def test_limits_of_the_groups_around_this_process_count(
+    version: str, name: str, limited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup"
+    controllers = f"4:{version}" if version else "0:"
+    own.write_text(f"7:pids:/elsewhere\n{controllers}:/system.slice/edge-llm.service\n")
+    root = tmp_path / "sys" / version
+    group = root / "system.slice" / "edge-llm.service"
+    group.mkdir(parents=True)
+    for folder in (root, group.parent, group):
+        (folder / name).write_text("max\n")
+    (root / limited / name).write_text("1048576\n")
+    monkeypatch.setattr(memory, "_OWN_CGROUPS", str(own))
+    monkeypatch.setattr(memory, "_CGROUPS", {str(root): name})
+    assert memory.machine_memory() == 2**20
 
 
 def counts(config: RunnerConfig, *groups: StateGroup) -> tuple[int, ...]:

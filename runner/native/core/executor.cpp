@@ -236,6 +236,7 @@ ExpertsArgs Executor::experts_args(const Op& op, Worker worker) const {
   args.shares = matrix(op.inputs[1]);
   args.y = matrix(op.outputs[0]);
   args.most_rows = most_rows();
+  args.read_ahead = limits_.read_ahead != 0;
   const auto index = static_cast<uint64_t>(worker.index);
   args.shared = experts_scratch_.data();
   args.own = experts_own_scratch_.data() + experts_stride_ * index;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/epilogue.h"
+#include "core/platform.h"
 #include "linear/packed.h"
 
 namespace edge {
@@ -128,8 +129,27 @@ void visit_experts(const ExpertsArgs& args, const Groups& groups, int64_t begin,
   }
 }
 
+// Asks for the weights of all experts that some row goes to, so that they are read from the file
+// side by side instead of page after page. Workers take turns.
+void read_ahead(const ExpertsArgs& args, const Groups& groups, Worker worker) {
+  int32_t turn = 0;
+  const auto ask = [](const PackedWeight& stack, int32_t expert, int32_t rows) {
+    const int64_t panels = rows / kLanes;
+    const uint8_t* const begin = panel_data(stack, expert * panels);
+    const uint8_t* const end = panel_data(stack, (expert + 1) * panels);
+    will_need(begin, static_cast<uint64_t>(end - begin));
+  };
+  for (int32_t e = 0; e < args.experts; ++e) {
+    if (groups.first[e] == groups.first[e + 1] || turn++ % worker.count != worker.index) continue;
+    ask(args.stacks.gate, e, args.inner);
+    ask(args.stacks.up, e, args.inner);
+    ask(args.stacks.down, e, args.x.cols);
+  }
+}
+
 void gather(const Kernels& kernels, const ExpertsArgs& args, Worker worker) {
   const Groups groups = group(args);
+  if (args.read_ahead) read_ahead(args, groups, worker);
   const Operand x = operands_of(kernels.linear, args).x;
   const int64_t pairs =
       is_shared(args) ? std::min(groups.first[args.experts], 1) : groups.first[args.experts];

@@ -28,6 +28,7 @@ struct ExpertsArgs {
   Matrix x, y;                       // [rows, w]
   Matrix shares;                     // [rows, experts]
   int32_t most_rows = 0;             // of a step
+  bool read_ahead = false;           // as edge_limits has it
   uint8_t* shared = nullptr;         // experts_bytes(), one for all workers
   uint8_t* own = nullptr;            // experts_own_bytes(), one for each worker
   float* products = nullptr;         // epilogue_bytes(most_rows), one for each worker

@@ -80,6 +80,14 @@ Reservation::Reservation(uint64_t bytes, const char* what, PageSize size) : byte
   }
 }
 
+void will_need([[maybe_unused]] const void* data, [[maybe_unused]] uint64_t bytes) {
+#if !defined(_WIN32)
+  static const auto kPage = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(data), first = begin / kPage * kPage;
+  madvise(reinterpret_cast<void*>(first), begin + bytes - first, MADV_WILLNEED);  // may fail
+#endif
+}
+
 Reservation::~Reservation() {
   if (data_ == nullptr) return;
 #if defined(_WIN32)

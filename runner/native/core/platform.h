@@ -33,6 +33,10 @@ class Reservation {
   uint64_t bytes_ = 0;
 };
 
+// Asks for the pages of mapped memory that is read soon, all at once; does not wait for them. Does
+// nothing where the system has no such call.
+void will_need(const void* data, uint64_t bytes);
+
 // Physical cores that this process may run on, at least 1, as far as the system says: hyper-threads
 // count once, and a container's CPU quota is respected.
 Cores physical_cores();

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 14
+#define EDGE_ABI_VERSION 15
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -85,7 +85,8 @@ typedef struct edge_limits {
   int32_t group_count;    // those of the program
   const int32_t* blocks;  // by group: blocks to reserve (address space; touched on first use)
   int32_t threads;
-  int32_t trace;  // 1: keep every value of the last step readable (edge_read_value); no fusion
+  int32_t trace;       // 1: keep every value of the last step readable (edge_read_value); no fusion
+  int32_t read_ahead;  // 1: ask for the pages of chosen experts before they are read
 } edge_limits;
 
 // One wanted row's sampler. `history` is prompt then output ids; repetition_penalty looks at all of

@@ -60,6 +60,16 @@ def weight_bytes(plan: Plan) -> int:
     )
 
 
+def expert_bytes(plan: Plan) -> tuple[int, int]:
+    """Return the bytes of all experts, and of those that a step of one token reads."""
+    experts = [op for op in plan.instructions if OPS[op.op].cost == "experts"]
+    weights = {
+        plan.weights[i].tensor: plan.weights[i] for op in experts for i in op.weights if i >= 0
+    }
+    stacks = sum(map(tensor_bytes, weights.values()))
+    return stacks, sum(_read_bytes(plan, op, 1) for op in experts)
+
+
 def stored_bytes(plan: Plan) -> int:
     """Bytes of all weights in the file; one that two names share counts once."""
     return sum(tensor_bytes(weight) for weight in {w.tensor: w for w in plan.weights}.values())
