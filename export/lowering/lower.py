@@ -16,15 +16,16 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-# What registers torch.ops.edge.
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowering.source import model_source
+from edge_llm.llm.models import delta, experts, ops, state_space
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 from edge_llm.program.plan import INPUT_NAMES, Attribute, Plan, Rows, State, Weight
 
 _ATEN = torch.ops.aten
+_REGISTERED = (ops, experts, delta, state_space)  # whose imports define torch.ops.edge
 
 
 def lower(exported: ExportedProgram, *, context: int, operators: frozenset[str]) -> Plan:
