@@ -18,6 +18,7 @@ from edge_llm.llm.families.exaone4 import EXAONE4
 from edge_llm.llm.families.family import Family
 from edge_llm.llm.families.gemma2 import GEMMA2
 from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
+from edge_llm.llm.families.gemma4_text import GEMMA4_TEXT
 from edge_llm.llm.families.gpt_oss import GPT_OSS
 from edge_llm.llm.families.granite import GRANITE
 from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
@@ -46,6 +47,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         EXAONE4,
         GEMMA2,
         GEMMA3_TEXT,
+        GEMMA4_TEXT,
         GPT_OSS,
         GRANITE,
         GRANITEMOEHYBRID,

@@ -10,7 +10,7 @@ from edge_llm.llm.config import ConfigReader, shorten
 
 DEFAULT_THETA = 10_000.0
 
-ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
+ROPE_TYPES = ("default", "linear", "llama3", "longrope", "proportional", "yarn")
 DIVIDED = "divided"  # ours: one divisor for each frequency, as GGUF files store them
 
 
@@ -70,7 +70,22 @@ class LongRopeScaling:
     attention_factor: float
 
 
-RopeScaling = LinearScaling | Llama3Scaling | FrequencyDivisors | YarnScaling | LongRopeScaling
+@dataclass(frozen=True, slots=True)
+class ProportionalScaling:
+    """Every frequency divided by ``factor``; of all pairs of columns the first ``pairs`` rotate."""
+
+    pairs: int
+    factor: float
+
+
+RopeScaling = (
+    ProportionalScaling
+    | LinearScaling
+    | Llama3Scaling
+    | FrequencyDivisors
+    | YarnScaling
+    | LongRopeScaling
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +139,11 @@ def read_rope(
 
 
 def read_ropes(
-    reader: ConfigReader, head_dim: int, thetas: Mapping[str, float]
+    reader: ConfigReader, head_dim: int | Mapping[str, int], thetas: Mapping[str, float]
 ) -> dict[str, Rope] | None:
     """Return the rotary embedding of each kind of layer, where ``rope_parameters`` has an object
     for each (transformers 5); None where it has not. ``thetas`` are the base frequencies of the
-    kinds, where the config states none."""
+    kinds, where the config states none; ``head_dim`` may differ between them."""
     given = reader.get("rope_parameters")
     if not isinstance(given, Mapping) or not given.keys() & thetas.keys():
         return None
@@ -139,7 +154,8 @@ def read_ropes(
         value = kinds.get(kind)
         parameters = {} if value is None else {f"rope_parameters.{kind}": value}
         fraction = _fraction(reader, 1.0, partial=False)
-        ropes[kind] = _rope(reader, head_dim, parameters, theta, fraction, partial=False)
+        dim = head_dim if isinstance(head_dim, int) else head_dim[kind]
+        ropes[kind] = _rope(reader, dim, parameters, theta, fraction, partial=False)
     reader.absorb(kinds, "rope_parameters")
     return ropes
 
@@ -156,15 +172,20 @@ def _rope(
 ) -> Rope:
     """Return the rotary embedding that the objects in ``given``, by their place in the config, ask
     for, ``theta`` and ``fraction`` where they do not say it."""
-    scaling, beta = None, _read_beta(reader) if growing else None
+    scaling: RopeScaling | None = None
+    beta = _read_beta(reader) if growing else None
     for key, value in given.items():
         if not isinstance(value, Mapping):
             reader.problem(f"{key}: got {shorten(value)}, expected an object")
             continue
         inner = ConfigReader(value, key)
         theta = inner.positive("rope_theta", theta)
-        fraction = _fraction(inner, fraction, partial)
-        scaling = _read_scaling(inner, reader)
+        if inner.get("rope_type") == "proportional":
+            rotated = int(_fraction(inner, 1.0, partial=True) * head_dim / 2)
+            scaling = ProportionalScaling(rotated, inner.positive("factor", 1.0))
+        else:
+            fraction = _fraction(inner, fraction, partial)
+            scaling = _read_scaling(inner, reader)
         if growing:
             inner.get("max_position_embeddings")  # Ministral 3 repeats it here
             beta = _read_beta(inner) or beta

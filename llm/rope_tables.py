@@ -12,6 +12,7 @@ from edge_llm.llm.rope import (
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    ProportionalScaling,
     Rope,
     YarnScaling,
 )
@@ -32,7 +33,8 @@ def inverse_frequencies(rope: Rope, context: int) -> NDArray[np.float64]:
     published with Llama 3.1: wavelengths beyond original / low are slowed by ``factor``, those
     under original / high are kept, and a linear ramp over original / wavelength blends in between.
     yarn is section 3.2 of the YaRN paper (arXiv 2309.00071): a ramp over the pairs instead.
-    longrope divides by the factors of the program's regime.
+    longrope divides by the factors of the program's regime. proportional is Gemma 4's: pairs that
+    do not rotate have the frequency 0.
     """
     dim = rope.dim
     base: NDArray[np.float64] = np.power(rope.theta, -(np.arange(0, dim, 2) / dim))
@@ -41,6 +43,8 @@ def inverse_frequencies(rope: Rope, context: int) -> NDArray[np.float64]:
             return base
         case LinearScaling(factor):
             return base / factor
+        case ProportionalScaling(pairs, factor):
+            return np.where(np.arange(dim // 2) < pairs, base / factor, 0.0)
         case FrequencyDivisors(values):
             return base / np.array(values, np.float64)
         case LongRopeScaling(short, long, original):

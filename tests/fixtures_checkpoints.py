@@ -75,6 +75,7 @@ MINISTRAL3_ROPE = {
     "mscale_all_dim": 1.0,
     "llama_4_scaling_beta": 0.4,
 }
+GEMMA4_KINDS = ("sliding", "full", "sliding", "full", "sliding", "full", "full")
 # What tells the families apart is on: scaling, biases, norms of heads with head_dim != dim / heads,
 # partial rotation, windows shorter than the tests' prompts, layers without rotation.
 FAMILY_SIZES: dict[str, dict[str, Any]] = {
@@ -100,6 +101,27 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
         "query_pre_attn_scalar": 40,
         "rope_parameters": {
             "full_attention": {"rope_type": "linear", "rope_theta": 5_000.0, "factor": 3.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+        },
+    },
+    "gemma4_text": {
+        "head_dim": 16,
+        "per_layer_config": {str(layer): {"head_dim": 24} for layer in (1, 3, 5, 6)},
+        "num_hidden_layers": 7,
+        "num_kv_shared_layers": 3,
+        "layer_types": [f"{kind}_attention" for kind in GEMMA4_KINDS],
+        "sliding_window": 19,
+        "tie_word_embeddings": True,
+        "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 32,
+        "vocab_size_per_layer_input": VOCAB,
+        "final_logit_softcapping": 2.5,
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "proportional",
+                "rope_theta": 5_000.0,
+                "partial_rotary_factor": 0.5,
+            },
             "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
         },
     },
@@ -277,6 +299,8 @@ def random_model(family: str, **config: Any) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
+                if family.startswith("gemma4") and name.endswith("q_norm.weight"):
+                    parameter.data *= len(parameter) ** -0.5  # which nothing else scales
             elif "conv." in name and parameter.dim() == 3:  # few numbers, and each matters
                 torch.nn.init.normal_(parameter)
             else:
@@ -284,6 +308,8 @@ def random_model(family: str, **config: Any) -> Any:
         for name, buffer in model.named_buffers():
             if name.endswith("expert_bias"):
                 torch.nn.init.normal_(buffer, std=0.1)
+            elif name.endswith("layer_scalar"):
+                torch.nn.init.uniform_(buffer, 0.5, 1.5)
     return model
 
 

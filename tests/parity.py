@@ -260,7 +260,7 @@ def replace_weights(model: nn.Module, program: Program) -> None:
         names = next((names for names in STACKS if f"{path}.{names[0]}" in parts), ())
         if names:
             stacks = [parts[f"{path}.{name}"] for name in names]
-            model.set_submodule(path, QuantizedExperts(module.num_experts, stacks))
+            model.set_submodule(path, QuantizedExperts(module.num_experts, module.act_fn, stacks))
             continue
         if isinstance(module, nn.Linear):
             name = f"{path}.weight"
@@ -278,8 +278,14 @@ def replace_weights(model: nn.Module, program: Program) -> None:
 class QuantizedExperts(nn.Module):
     """Takes the place of the experts of a transformers model."""
 
-    def __init__(self, experts: int, stacks: list[Integers]) -> None:
+    def __init__(
+        self,
+        experts: int,
+        activation: Callable[[torch.Tensor], torch.Tensor],
+        stacks: list[Integers],
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.tensors = [
             [
                 torchao_tensor(stack.rows(slice(first, first + stack.shape[0] // experts)))
@@ -294,6 +300,6 @@ class QuantizedExperts(nn.Module):
             tokens, places = torch.where(chosen == expert)
             if len(tokens):
                 linear, mine = nn.functional.linear, x[tokens]
-                made = linear(nn.functional.silu(linear(mine, gate)) * linear(mine, up), down)
+                made = linear(self.activation(linear(mine, gate)) * linear(mine, up), down)
                 out[tokens] += shares[tokens, places, None] * made
         return out

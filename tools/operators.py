@@ -152,7 +152,7 @@ def _rules(name: str, spec: OpSpec) -> str:
     def listed(items: list[str]) -> str:
         return f"{len(items)}, {{{', '.join(items)}}}"
 
-    relations = {"==": "equal", "<=": "at_most", "divides": "divides"}
+    relations = {"==": "equal", "<=": "at_most", "<": "less", "divides": "divides"}
     output = Operand("y", "value", spec.output or ("r", "w"))
     inputs = listed([operand(item) for item in spec.inputs])
     weights = listed([operand(item) for item in spec.weights])
@@ -168,7 +168,8 @@ def _rules(name: str, spec: OpSpec) -> str:
     flags = [spec.output is None, spec.elementwise, spec.in_place]
     state = -1 if spec.state is None else ops.STATE_KINDS.index(spec.state)
     return (
-        f'    {{"{name}", {", ".join(str(flag).lower() for flag in flags)}, {state},\n'
+        f'    {{"{name}", {", ".join(str(flag).lower() for flag in flags)}, {state}, '
+        f"{str(spec.writes).lower()},\n"
         f"     {inputs},\n"
         f"     {weights},\n     {made},\n     {ranges},\n     {where}}},"
     )

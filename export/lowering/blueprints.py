@@ -121,11 +121,35 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "num_experts_per_tok": 5 + layers,
         "routed_scaling_factor": 0.61 + layers / 100,
     },
+    "gemma4_text": lambda layers: {
+        "global_head_dim": 90 + 4 * layers,
+        "num_global_key_value_heads": 1,
+        "num_kv_shared_layers": max(0, layers - 4),
+        "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)
+        + ["full_attention"] * (layers % 2),
+        "hidden_size_per_layer_input": 40 + layers,
+        "vocab_size_per_layer_input": 2000 + layers,
+        "num_experts": 23 + layers,
+        "top_k_experts": 5 + layers,
+        "moe_intermediate_size": 331 + layers,
+    },
     "granitemoehybrid": lambda layers: {
         "num_local_experts": 0,
         "position_embedding_type": "rope",
         "layer_types": ["attention"] * layers,
     },
+}
+
+_GEMMA4_LARGE = {"hidden_size_per_layer_input": None, "attention_k_eq_v": True}
+# What tells models of a family apart beside its flags, the first for all: each has a plan of its
+# own, or kinds of layers that those of the others lack.
+_VARIANTS: Mapping[str, tuple[Mapping[str, object], ...]] = {
+    "gemma4_text": (
+        {},
+        {"use_double_wide_mlp": True},
+        _GEMMA4_LARGE | {"num_kv_shared_layers": 0},
+        _GEMMA4_LARGE | {"num_kv_shared_layers": 0, "enable_moe_block": True},
+    ),
 }
 
 # The values of a field that decide which operators there are, by its type as it is written.
@@ -142,16 +166,29 @@ def blueprints_of(family: str) -> Mapping[str, Blueprint]:
     Raises:
         ExportError: a plan that cannot be drawn, or two that differ in more than sizes.
     """
-    drawn = {}
-    for flags in _flags(family):
+    drawn: dict[str, Blueprint] = {}
+    for flags, variant in product(_flags(family), _VARIANTS.get(family, ({},))):
         first, second = (
-            _draw({"model_type": family, **flags, **probe, **needed(family, probe)})
+            _draw({"model_type": family, **flags, **probe, **needed(family, probe), **variant})
             for probe in _PROBES
         )
         if first != second:
             raise ExportError(f"{family} with {flags}: the plan changes with the sizes")
-        drawn[first[0]] = first[1]
+        name, blueprint = first
+        drawn[name] = blueprint if name not in drawn else _joined(drawn[name], blueprint)
     return dict(sorted(drawn.items()))
+
+
+def _joined(first: Blueprint, second: Blueprint) -> Blueprint:
+    """Return what two blueprints of one structure have, together.
+
+    Raises:
+        ExportError: they differ in what both have.
+    """
+    steps = {**second.steps, **first.steps}
+    if {**first.steps, **second.steps} != steps or first.tied != second.tied:
+        raise ExportError("two plans of one structure differ")
+    return Blueprint(dict(sorted(steps.items())), first.tied)
 
 
 def needed(family: str, values: Mapping[str, object]) -> Mapping[str, object]:

@@ -86,15 +86,15 @@ class _Lowering:
 
     def rms_norm(self, node: Node) -> None:
         x, shape, weight, eps = (*_arguments(node), None, None)[:4]
-        if weight is None or len(shape) != 1:
-            raise self._unsupported(node, "with a weight over the last dimension")
+        if len(shape) != 1:
+            raise self._unsupported(node, "over the last dimension")
         (size,) = shape
         default = torch.finfo(torch.float32).eps
         self._emit(
             node,
             "rms_norm",
             [x],
-            weights=[self._vector(weight)],
+            weights=[] if weight is None else [self._vector(weight)],
             attributes={
                 "size": size,
                 "eps": default if eps is None else float(eps),
@@ -124,6 +124,25 @@ class _Lowering:
             [q, k, v, positions, sequences],
             weights=[] if sinks is None else [self._vector(sinks)],
             state=state,
+            attributes={
+                "heads": heads,
+                "kv_heads": kv_heads,
+                "head_dim": head_dim,
+                "scale": float(scale),
+                "softcap": float(softcap),
+            },
+        )
+
+    def attend(self, node: Node) -> None:
+        q, k_cache, _, positions, sequences, scale, window, softcap = _arguments(node)
+        _, heads, head_dim = q.meta["val"].shape
+        kv_heads = k_cache.meta["val"].shape[2]
+        layer = self._constants[k_cache.name].rpartition(".")[0]
+        self._emit(
+            node,
+            "attend",
+            [q, positions, sequences],
+            state=self._builder.state(State.kv(layer, kv_heads, head_dim, head_dim, int(window))),
             attributes={
                 "heads": heads,
                 "kv_heads": kv_heads,
@@ -194,12 +213,18 @@ class _Lowering:
         self._emit(node, "softcap", [x], attributes={"cap": float(cap)})
 
     def route(self, node: Node) -> None:
-        logits, bias, chosen, scoring, normalize, eps, scale = _arguments(node)
+        logits, bias, chosen, scoring, normalize, eps, scale, factors = (
+            *_arguments(node),
+            None,
+        )[:8]
         self._emit(
             node,
             "route",
             [logits],
-            weights=[-1 if bias is None else self._vector(bias)],
+            weights=[
+                -1 if bias is None else self._vector(bias),
+                *([] if factors is None else [self._vector(factors)]),
+            ],
             attributes={
                 "chosen": chosen,
                 "scoring": SCORINGS.index(scoring),
@@ -246,6 +271,8 @@ class _Lowering:
         x, y = self._only(node, "x", "y")
         if isinstance(y, int | float):
             self._emit(node, "scale", [x], attributes={"factor": float(y)})
+        elif y.name in self._constants and tuple(y.meta["val"].shape) == (1,):
+            self._emit(node, "rescale", [x], weights=[self._vector(y)])
         elif self._width(x) != self._width(y) and 1 in (self._width(x), self._width(y)):
             wide, factor = (y, x) if self._width(x) == 1 else (x, y)
             self._emit(node, "scale_rows", [wide, factor])
@@ -271,6 +298,18 @@ class _Lowering:
             source=model_source(node),
         )
 
+    def slice(self, node: Node) -> None:
+        x, dim, start, width = self._only(node, "x", "dim", "start", "length")
+        total = self._width(x)
+        if dim != 1 or x.meta["val"].dim() != 2 or total % width or start % width:
+            raise self._unsupported(node, "only of one of equal runs of columns")
+        self._emit(
+            node,
+            "slice",
+            [x],
+            attributes={"count": total // width, "size": width, "index": start // width},
+        )
+
     def getitem(self, node: Node) -> None:
         parts, index = node.args
         if not isinstance(parts, Node) or not isinstance(index, int) or parts not in self._values:
@@ -286,7 +325,10 @@ class _Lowering:
         x, dim, rows = self._only(node, "x", "dim", "rows")
         if dim != 0:
             raise self._unsupported(node, "only of the first dimension")
-        self._emit(node, "select_rows", [x, rows])
+        if x.name in INPUT_NAMES:  # an operator over R rows takes the wanted ones itself
+            self._values[node] = [self._value(x)]
+        else:
+            self._emit(node, "select_rows", [x, rows])
 
     def view(self, node: Node) -> None:
         x = _arguments(node)[0]
@@ -375,6 +417,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         _ATEN.rms_norm.default: _Lowering.rms_norm,
         torch.ops.edge.rope.default: _Lowering.rope,
         torch.ops.edge.attention.default: _Lowering.attention,
+        torch.ops.edge.attend.default: _Lowering.attend,
         torch.ops.edge.causal_conv.default: _Lowering.causal_conv,
         torch.ops.edge.decay.default: _Lowering.decay,
         torch.ops.edge.gated_delta.default: _Lowering.gated_delta,
@@ -389,6 +432,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         _ATEN.mul.Tensor: _Lowering.mul,
         _ATEN.add.Tensor: _Lowering.add,
         _ATEN.split_with_sizes.default: _Lowering.split,
+        _ATEN.narrow.default: _Lowering.slice,
         operator.getitem: _Lowering.getitem,
         _ATEN.index.Tensor: _Lowering.select_rows,
         _ATEN.index_select.default: _Lowering.index_select,

@@ -13,11 +13,11 @@ from itertools import groupby
 from typing import Any, cast
 
 from edge_llm.errors import ExportError
-from edge_llm.llm.blueprints.quantities import Quantities, layer_kind, quantities
+from edge_llm.llm.blueprints.quantities import LAYER, Quantities, layer_kind, quantities
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
-from edge_llm.program.ops import OPS, STATE_SIZES
+from edge_llm.program.ops import OPS, STATE_SIZES, Attribute
 from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, Rows, State, Weight, layer_of
 
 # What a number in a blueprint is: itself, or the name of one of `quantities`.
@@ -27,13 +27,14 @@ Step = dict[str, Any]
 _MATRIX = WEIGHT_FORMATS["f32"]
 _LAYER = re.compile(r"\blayers\.\d+\b")
 _PLACE = "layers.{}"
-_BEFORE, _AFTER = "before", "after"
+_BEFORE, _WANTED, _AFTER = "before", "wanted", "after"
 
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
     """``steps`` are the instructions of each section, JSON values: "before" and "after" the layers,
-    and of each kind of layer. ``tied`` maps a parameter to the one whose values it shares."""
+    of each kind of layer, and "wanted", what picks the wanted rows, before the first layer that
+    computes those alone. ``tied`` maps a parameter to the one whose values it shares."""
 
     steps: Mapping[str, Sequence[Step]]
     tied: Mapping[str, str]
@@ -48,8 +49,13 @@ class Blueprint:
         """Return the plan of ``config``, whose matrices are all float32; ``fits`` must hold."""
         building = _Building(config, context)
         building.add(self.steps[_BEFORE], None)
+        first = _first_of_rows(config)
         for layer in range(config.num_hidden_layers):
+            if layer == first:
+                building.add(self.steps[_WANTED], None)
             building.add(self.steps[layer_kind(config, layer)], layer)
+        if first == config.num_hidden_layers:
+            building.add(self.steps[_WANTED], None)
         building.add(self.steps[_AFTER], None)
         return building.finish()
 
@@ -80,13 +86,11 @@ class _Building:
             kind, name, *numbers = step["state"]
             *sizes, window = _ints(numbers, known)
             named = dict(zip(STATE_SIZES[kind], sizes, strict=True))
-            state = self._builder.state(State(_placed(name, layer), kind, named, window))
+            owner = layer if OPS[step["op"]].writes else _source(self._config, layer)
+            state = self._builder.state(State(_placed(name, owner), kind, named, window))
         self._builder.emit(
             step["op"],
-            [
-                INPUT_NAMES.index(value) if isinstance(value, str) else following + value
-                for value in step["inputs"]
-            ],
+            [self._number_of(value, following) for value in step["inputs"]],
             _ints(step["widths"], known),
             rows=cast(Rows, step["rows"]),
             weights=[self._weight(weight, layer, known) for weight in step.get("weights", ())],
@@ -96,6 +100,13 @@ class _Building:
             },
             source=_placed(step["source"], layer),
         )
+
+    def _number_of(self, value: Any, following: int) -> int:
+        """Return the number of an input: by name one of the plan's, in a list one made before the
+        layers, or so many before the ``following`` value."""
+        if isinstance(value, str):
+            return INPUT_NAMES.index(value)
+        return int(value[0]) if isinstance(value, list) else following + int(value)
 
     def _weight(self, weight: Any, layer: int | None, known: Quantities) -> int:
         if weight is None:
@@ -116,25 +127,40 @@ def draw(config: DecoderConfig, context: int, plan: Plan, tied: Mapping[str, str
     """
     steps: dict[str, list[Step]] = {}
     seen: set[int | None] = set()
-    for layer, group in groupby(plan.instructions, lambda step: layer_of(plan, step)):
+    stream = 0  # what the first layer goes on with: the last value before the layers
+    for (layer, wanted), group in groupby(
+        plan.instructions,
+        lambda step: (layer_of(plan, step), _picks(plan, step)),
+    ):
         section = _AFTER if seen and layer is None else _BEFORE
         section = section if layer is None else layer_kind(config, layer)
-        drawing = _Drawing(plan, layer, quantities(config, context, layer))
+        section = _WANTED if wanted else section
+        drawing = _Drawing(plan, config, layer, quantities(config, context, layer), stream)
         drawn = [drawing.step(instruction) for instruction in group]
         if (layer in seen and layer is not None) or steps.setdefault(section, drawn) != drawn:
             raise ExportError(f"layer {layer} is unlike the other layers of its kind ({section})")
         seen.add(layer)
+        if section == _BEFORE:
+            stream = plan.instructions[len(drawn) - 1].outputs[-1]
     return Blueprint(steps, dict(tied))
 
 
 class _Drawing:
     """One section of a plan, whose numbers become names."""
 
-    def __init__(self, plan: Plan, layer: int | None, known: Quantities) -> None:
-        self._plan, self._layer = plan, layer
+    def __init__(
+        self,
+        plan: Plan,
+        config: DecoderConfig,
+        layer: int | None,
+        known: Quantities,
+        stream: int,
+    ) -> None:
+        self._plan, self._config, self._layer, self._stream = plan, config, layer, stream
         self._names: dict[int | float, str] = {}
         for name, value in known.items():
-            if name != "window":  # a state's own; it is 0 where there is none
+            # A state's window is 0 where there is none, and a layer's number says no size.
+            if name not in ("window", LAYER):
                 self._names.setdefault(value, name)
 
     def step(self, instruction: Instruction) -> Step:
@@ -142,10 +168,7 @@ class _Drawing:
         values = [plan.values[number] for number in instruction.outputs]
         step: Step = {
             "op": instruction.op,
-            "inputs": [
-                INPUT_NAMES[number] if number < len(INPUT_NAMES) else number - first
-                for number in instruction.inputs
-            ],
+            "inputs": [self._input(number, first) for number in instruction.inputs],
             "widths": [self._name(value.width) for value in values],
             "rows": values[0].rows,
             "source": self._open(instruction.source),
@@ -160,14 +183,40 @@ class _Drawing:
             window: Number = "window"
             if state.kind != "kv":
                 window = state.window if state.kind == "fold" else self._name(state.window)
-            step["state"] = [state.kind, self._open(state.name), *sizes, window]
+            step["state"] = [state.kind, self._state_name(instruction), *sizes, window]
         if instruction.attributes:
-            choices = {item.name for item in OPS[instruction.op].attributes if item.choice}
+            attributes = {item.name: item for item in OPS[instruction.op].attributes}
             step["attributes"] = {
-                name: value if name in choices else self._name(value)
+                name: self._attribute(attributes.get(name), value)
                 for name, value in instruction.attributes.items()
             }
         return step
+
+    def _attribute(self, attribute: Attribute | None, value: int | float) -> Number:
+        if attribute is not None and attribute.choice:
+            return value
+        if attribute is None or not attribute.place:
+            return self._name(value)
+        if value != self._layer:
+            raise ExportError(f"{attribute.name} {value} in layer {self._layer} is not its own")
+        return LAYER
+
+    def _input(self, number: int, first: int) -> str | int | list[int]:
+        """Return what stands for an input of the instruction whose outputs begin with ``first``:
+        see `_Building._number_of`."""
+        if number < len(INPUT_NAMES):
+            return INPUT_NAMES[number]
+        inside = self._layer is not None and number < self._stream
+        return [number] if inside else number - first
+
+    def _state_name(self, instruction: Instruction) -> str:
+        name = self._plan.states[instruction.state].name
+        owner = self._layer
+        if not OPS[instruction.op].writes:
+            owner = _source(self._config, self._layer)
+        if owner is not None and f"layers.{owner}." not in name:
+            raise ExportError(f"layer {self._layer} has the state {name}, expected one of {owner}")
+        return self._open(name)
 
     def _weight(self, index: int) -> list[Number] | None:
         if index < 0:
@@ -185,6 +234,26 @@ class _Drawing:
     def _open(self, text: str) -> str:
         """Return ``text`` with the layer's number left open."""
         return text if self._layer is None else _LAYER.sub(_PLACE, text, count=1)
+
+
+def _first_of_rows(config: DecoderConfig) -> int:
+    """Return the first layer that computes the wanted rows alone: those behind the last one that
+    writes a state; the number of layers where there are none."""
+    first = config.num_hidden_layers
+    while first > 0 and _source(config, first - 1) is not None:
+        first -= 1
+    return first
+
+
+def _source(config: DecoderConfig, layer: int | None) -> int | None:
+    """Return the layer whose state another one reads; None where that has its own, or none."""
+    shape = None if layer is None else config.attention(layer)
+    return None if shape is None else shape.source
+
+
+def _picks(plan: Plan, step: Instruction) -> bool:
+    """Tell whether an instruction picks the wanted rows of the stream."""
+    return step.op == "select_rows" and layer_of(plan, step) is None
 
 
 def _placed(text: str, layer: int | None) -> str:

@@ -9,6 +9,8 @@ from edge_llm.llm.decoder import DecoderConfig, Deriving, MixedConfig, ropes_of
 
 Quantities = dict[str, int | float]
 
+LAYER = "layer"  # of the quantities of a layer: its number
+
 
 def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quantities:
     """Return names -> numbers: ``context``, what a layer computes with (None: outside of layers),
@@ -16,6 +18,8 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
     numbers: Quantities = {"context": context}
     for index, rope in enumerate(ropes_of(config)):
         numbers[f"ropes[{index}].dim / 2"] = rope.dim // 2
+    if layer is not None:
+        numbers[LAYER] = layer
     shape = None if layer is None else config.attention(layer)
     if shape is not None:
         numbers |= {

@@ -64,12 +64,13 @@ def route(
     normalize: bool,
     eps: float,
     scale: float,
+    factors: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Choose the experts of each token, and the share that each of them has in the sum.
 
     Chosen are those with the largest logits, or with a bias those with the largest sum of score and
     bias; of equal ones the first. Their scores, divided by their sum plus ``eps`` where
-    ``normalize`` asks for it, times ``scale``, are the shares.
+    ``normalize`` asks for it, times ``scale`` and the expert's own factor, are the shares.
 
     Args:
         logits: (T, E) float32.
@@ -79,6 +80,7 @@ def route(
         normalize: divide the shares by their sum.
         eps: added to that sum.
         scale: factor of the shares.
+        factors: (E,), one more of each expert, or None.
 
     Returns:
         (T, E), 0 for experts that are not chosen.
@@ -94,7 +96,10 @@ def route(
         taken = taken.softmax(dim=-1)
     if normalize:
         taken = taken / (taken.sum(dim=-1, keepdim=True) + eps)
-    return torch.zeros_like(logits).scatter(1, index, taken * scale)
+    taken = taken * scale
+    if factors is not None:
+        taken = taken * factors[index]
+    return torch.zeros_like(logits).scatter(1, index, taken)
 
 
 @route.register_fake
@@ -106,6 +111,7 @@ def _(
     normalize: bool,
     eps: float,
     scale: float,
+    factors: torch.Tensor | None = None,
 ) -> torch.Tensor:
     if scoring not in SCORINGS:
         raise ValueError(f"scoring: got {scoring!r}, expected one of {SCORINGS}")

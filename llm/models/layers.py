@@ -94,6 +94,39 @@ class CachedAttention(nn.Module):
         return out.view(-1, q.shape[1] * q.shape[2])
 
 
+class ReadingAttention(nn.Module):
+    """Rotation of queries, and grouped-query attention over what ``source``, of a layer before, has
+    written to its KV cache."""
+
+    def __init__(self, source: CachedAttention) -> None:
+        super().__init__()
+        self._source = (source,)  # no part of this one
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        positions: torch.Tensor,
+        sequences: torch.Tensor,
+        cos: torch.Tensor | None,
+        sin: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """q: (R, Hq, D). Returns (R, Hq * D)."""
+        (source,) = self._source
+        if cos is not None and sin is not None:
+            q = ops.rope(q, positions, cos, sin)
+        out: torch.Tensor = ops.attend(
+            q,
+            source.k_cache,
+            source.v_cache,
+            positions,
+            sequences,
+            scale=source.scale,
+            window=source.window,
+            softcap=source.softcap,
+        )
+        return out.view(-1, q.shape[1] * q.shape[2])
+
+
 class CausalConv(nn.Module):
     """A causal convolution of each column over the last ``taps`` rows of its sequence, which are
     kept in float32 whatever the type of the KV caches."""
@@ -328,7 +361,10 @@ class Decoder(nn.Module):
         for block, names in zip(self.model["layers"], self._tables, strict=True):  # type: ignore[call-overload]
             cos, sin = (None, None) if names is None else map(self.get_buffer, names)
             x = block(x, positions, sequences, cos, sin)
-        x = torch.index_select(x, 0, rows)  # (R, dim)
+        return self.logits(torch.index_select(x, 0, rows))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (R, vocab) of the wanted rows of the stream, (R, dim)."""
         logits = scaled(self.lm_head(self.model[self.norm_name](x)), self.logits_scale)
         if self.logits_cap is not None:
             logits = ops.softcap(logits, self.logits_cap)

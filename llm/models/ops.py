@@ -173,7 +173,22 @@ def attention(
     """
     k_cache[sequences, positions] = to_cache(k, k_cache.dtype)
     v_cache[sequences, positions] = to_cache(v, v_cache.dtype)
-    group = q.shape[1] // k.shape[1]
+    return _attended(q, k_cache, v_cache, positions, sequences, sinks, scale, window, softcap)
+
+
+def _attended(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    positions: torch.Tensor,
+    sequences: torch.Tensor,
+    sinks: torch.Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> torch.Tensor:
+    """The second half of `attention`: what each token makes of the keys and values it sees."""
+    group = q.shape[1] // k_cache.shape[2]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for slot in torch.unique(sequences).tolist():
         tokens = (sequences == slot).nonzero().squeeze(1)  # (t,)
@@ -207,6 +222,50 @@ def _(
     positions: torch.Tensor,
     sequences: torch.Tensor,
     sinks: torch.Tensor | None,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> torch.Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("edge::attend", mutates_args=())
+def attend(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    positions: torch.Tensor,
+    sequences: torch.Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> torch.Tensor:
+    """`attention` over the keys and values of another layer, which has written those of this step
+    before.
+
+    Args:
+        q: (R, Hq, D), of some of the step's tokens.
+        k_cache: the other layer's; Hkv divides Hq.
+        v_cache: like k_cache.
+        positions: (R,) int64, of these tokens.
+        sequences: (R,) int64, likewise.
+        scale: as in `attention`, like all that follows.
+        window: that of the other layer.
+        softcap: 0 for none.
+
+    Returns:
+        (R, Hq, D) in the dtype of q.
+    """
+    return _attended(q, k_cache, v_cache, positions, sequences, None, scale, window, softcap)
+
+
+@attend.register_fake
+def _(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    positions: torch.Tensor,
+    sequences: torch.Tensor,
     scale: float,
     window: int,
     softcap: float,

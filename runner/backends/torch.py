@@ -19,6 +19,7 @@ from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes, page_bytes
 from edge_llm.program.formats import RAW_F32
 from edge_llm.program.hidden import hidden_tail
+from edge_llm.program.ops import OPS
 from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
     INPUT_NAMES,
@@ -222,7 +223,16 @@ class TorchExecutor:
     # ---- operators: inputs are (rows, width) float32, outputs too ----
 
     def _run(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> list[Tensor]:
-        if op.op == "attention":
+        rows = None  # those that the outputs are of; None: all tokens
+        if op.outputs[0] < len(self._plan.values) and (
+            self._plan.values[op.outputs[0]].rows == "R"
+        ):
+            rows = torch.from_numpy(np.array(batch.rows)).to(self._device).long()
+            inputs = [
+                value[rows] if number in (POSITIONS, SEQUENCES) else value
+                for number, value in zip(op.inputs, inputs, strict=True)
+            ]
+        if OPS[op.op].cost == "attention":
             return [self._attention(op, inputs, batch)]
         weights = [self._weights[index] if index >= 0 else None for index in op.weights]
         if op.op == "causal_conv":
@@ -237,26 +247,27 @@ class TorchExecutor:
         heads, kv_heads, head_dim = (
             int(op.attributes[name]) for name in ("heads", "kv_heads", "head_dim")
         )
-        total = len(batch.tokens)
-        q = inputs[0].reshape(total, heads, head_dim)  # (T, H, D)
-        k = inputs[1].reshape(total, kv_heads, head_dim)
-        v = inputs[2].reshape(total, kv_heads, head_dim)
+        total = len(inputs[0])
+        q = inputs[0].reshape(total, heads, head_dim)  # (T or R, H, D)
+        all_positions, sequences = (index.long() for index in inputs[-2:])
         keys, values = self._pages[op.state]
         tables = batch.block_tables[self._groups[op.state]]
         window = self._plan.states[op.state].window
         sinks = self._weights[op.weights[0]].values if op.weights else None
         out = torch.empty_like(q)
-        for sequence in np.unique(batch.sequences):
-            mine = torch.from_numpy(np.flatnonzero(batch.sequences == sequence)).to(self._device)
-            positions = torch.from_numpy(batch.positions).to(self._device)[mine].long()
-            end = int(positions[-1]) + 1
+        for sequence in np.unique(sequences.cpu().numpy()).tolist():
+            mine = (sequences == sequence).nonzero().squeeze(1)
+            positions = all_positions[mine]
+            end = int(positions.max()) + 1
             table = torch.from_numpy(np.array(tables[sequence])).to(self._device).long()
-            blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
-            keys[blocks, slots] = _to_cache(k[mine], keys.dtype)
-            values[blocks, slots] = _to_cache(v[mine], values.dtype)
+            if OPS[op.op].writes:
+                blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
+                for x, pages in zip(inputs[1:3], (keys, values), strict=True):
+                    rows = x.reshape(total, kv_heads, head_dim)[mine]
+                    pages[blocks, slots] = _to_cache(rows, pages.dtype)
             # What was just written is read back, so that its rounding is that of the cache.
             # Blocks behind the window may be gone.
-            first = max(0, int(positions[0]) - window + 1) // BLOCK_SIZE if window else 0
+            first = max(0, int(positions.min()) - window + 1) // BLOCK_SIZE if window else 0
             begin = first * BLOCK_SIZE
             read = table[first : -(-end // BLOCK_SIZE)]
             k_all = _from_cache(keys[read].flatten(0, 1)[: end - begin])  # (S, Hkv, D)

@@ -59,7 +59,7 @@ def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights)
 
 
 def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
-    (logits,), (bias,) = inputs, weights
+    (logits,), (bias, factors) = inputs, [*weights, None][:2]
     scoring = SCORINGS[int(op.attributes["scoring"])]
     scores = torch.sigmoid(logits) if scoring == "sigmoid" else torch.softmax(logits, dim=1)
     keys = logits if bias is None else scores + bias.values
@@ -71,7 +71,10 @@ def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) 
         shares = scores.gather(1, index)
     if op.attributes["normalize"]:
         shares = shares / (shares.sum(dim=1, keepdim=True) + float(op.attributes["eps"]))
-    return [torch.zeros_like(logits).scatter(1, index, shares * float(op.attributes["scale"]))]
+    shares = shares * float(op.attributes["scale"])
+    if factors is not None:
+        shares = shares * factors.values[index]
+    return [torch.zeros_like(logits).scatter(1, index, shares)]
 
 
 def _experts(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
@@ -125,7 +128,7 @@ def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weight
     size = int(op.attributes["size"])
     rows, width = inputs[0].shape  # no rows in a step that ends no prompt
     runs = inputs[0].reshape(rows, width // size, size)
-    weight = present(weights[0]).values
+    weight = weights[0].values if weights and weights[0] is not None else None
     y = functional.rms_norm(runs, (size,), weight, float(op.attributes["eps"]))
     return [y.reshape(inputs[0].shape)]
 
@@ -166,6 +169,15 @@ def _split_heads(
     return [part.flatten(1) for part in torch.split(runs, sizes, dim=2)]
 
 
+def _slice(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    size = int(op.attributes["size"])
+    return [inputs[0].narrow(1, int(op.attributes["index"]) * size, size)]
+
+
+def _rescale(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    return [inputs[0] * present(weights[0]).values]
+
+
 def _softcap(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     cap = float(op.attributes["cap"])
     return [cap * torch.tanh(inputs[0] / cap)]
@@ -189,6 +201,8 @@ OPERATORS: Mapping[str, _Operator] = {
     "decay": _decay,
     "time_step": _time_step,
     "split_heads": _split_heads,
+    "slice": _slice,
+    "rescale": _rescale,
     "select_rows": lambda plan, op, inputs, weights: [inputs[0][inputs[1].long()]],
     "softcap": _softcap,
     "route": _route,

@@ -74,6 +74,7 @@ def operators(config: DecoderConfig) -> dict[str, int]:
 # Their layers are of several kinds, or have experts: tests/export/test_blueprints.py looks at
 # their plans.
 MIXED = (
+    "gemma4_text",
     "gpt_oss",
     "lfm2",
     "lfm2_moe",

@@ -69,6 +69,12 @@ def rewire(op: str, index: int, number: int) -> Callable[[Plan], Plan]:
     return apply
 
 
+def reading_first(plan: Plan) -> Plan:
+    """Makes the attention one that writes nothing."""
+    op = find(plan, "attention")[1]
+    return edit("attention", op="attend", inputs=(op.inputs[0], *op.inputs[3:]))(plan)
+
+
 def swap(first: str, second: str) -> Callable[[Plan], Plan]:
     def apply(plan: Plan) -> Plan:
         order = list(plan.instructions)
@@ -115,10 +121,11 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("dims", lambda p: replace(p, values=(*p.values, matrix("T", 0)))),
     ("dims", lambda p: replace(p, values=(*p.values, matrix("T", 2**22 + 1)))),
     ("count", lambda p: replace(p, values=p.values * 10_000)),
-    ("used by 0 instructions", lambda p: replace(p, states=(*p.states, State.kv("b", 1, 8, 8)))),
+    ("reads state 0 before it is written", reading_first),
+    ("written by 0 instructions", lambda p: replace(p, states=(*p.states, State.kv("b", 1, 8, 8)))),
     ("name is taken", lambda p: replace(p, states=p.states * 2)),
     ("heads", lambda p: replace(p, states=(State.kv("kv", 0, 16, 16),))),
-    ("k_dim", lambda p: replace(p, states=(State.kv("kv", 2, 512, 512),))),
+    ("k_dim", lambda p: replace(p, states=(State.kv("kv", 2, 1024, 1024),))),
     ("v_dim", lambda p: replace(p, states=(State.kv("kv", 2, 16, 8),))),
     ("window", lambda p: replace(p, states=(State.kv("kv", 2, 16, 16, -1),))),
     (

@@ -44,7 +44,7 @@ struct AttentionArgs : Pages {
   int32_t window = 0;  // 0: none
   float scale = 1.0f;
   float softcap = 0.0f;  // 0: none
-  Matrix q;              // [T, heads * head_dim]
+  Matrix q;              // [rows, heads * head_dim], of tokens in any order
   Matrix k, v;           // [T, kv_heads * head_dim]
   Rotation rotate_q, rotate_k;
   const float* sinks = nullptr;  // [heads], or null: a score more, which is the first of all

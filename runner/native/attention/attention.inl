@@ -418,8 +418,11 @@ inline void each_run(const AttentionArgs& args, Body body) {
   for (int32_t first = 0; first < rows;) {
     int32_t next = first;
     int64_t cost = 0;
-    for (; next < rows && next - first < most && args.sequences[next] == args.sequences[first];
-         ++next) {
+    const auto joins = [&](int32_t row) {  // wanted rows come in any order
+      return row == first || (args.sequences[row] == args.sequences[first] &&
+                              args.positions[row] >= args.positions[row - 1]);
+    };
+    for (; next < rows && next - first < most && joins(next); ++next) {
       cost += args.positions[next] - first_visible(args, next) + kFixedCost;
     }
     body(first, next - first, cost);

@@ -208,6 +208,8 @@ class Checker {
         return require(left == right, "two sizes differ that should not");
       case Relation::at_most:
         return require(left <= right, "a size is too small for another");
+      case Relation::less:
+        return require(left < right, "a place is behind the last");
       case Relation::divides:
         return require(left > 0 && right % left == 0, "a size does not divide another");
     }

@@ -46,7 +46,9 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
                          limits.trace != 0)),
       limits_(limits),
       block_counts_(limits.blocks, limits.blocks + limits.group_count),
-      seen_(static_cast<size_t>(limits.max_sequences), 0) {
+      seen_(static_cast<size_t>(limits.max_sequences), 0),
+      wanted_positions_(static_cast<size_t>(std::max(limits.max_rows, 0))),
+      wanted_sequences_(wanted_positions_.size()) {
   limits_.blocks = nullptr;  // borrowed
   if (limits.context > program_.context) {
     fail(EDGE_INVALID, "limits: context is %d, the program has %d", limits.context,
@@ -81,7 +83,7 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
       experts = std::max(experts, experts_bytes(kernels_.linear, args));
       experts_stride_ = std::max(experts_stride_, experts_own_bytes(args));
       epilogues = true;
-    } else if (op.code == OpCode::attention) {
+    } else if (op.code == OpCode::attention || op.code == OpCode::attend) {
       attention =
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
     } else if (folds(op)) {
@@ -127,6 +129,10 @@ void Executor::step(const edge_batch& batch) {
   batch_ = &batch;
   row_counts_[0] = batch.tokens_count;
   row_counts_[1] = batch.rows_count;
+  for (int32_t r = 0; r < batch.rows_count; ++r) {
+    wanted_positions_[static_cast<size_t>(r)] = batch.positions[batch.rows[r]];
+    wanted_sequences_[static_cast<size_t>(r)] = batch.sequences[batch.rows[r]];
+  }
   split_ = batch.tokens_count == 1 && batch.rows_count <= 1 ? Split::one_row
            : limits_.threads > 1 && batch.tokens_count / limits_.threads >= kRowsEach
                ? Split::rows
@@ -163,8 +169,8 @@ Pages Executor::pages(const Op& op) const {
   pages.block_bytes = program_.groups[group].block_bytes;
   pages.offset = op.state_offset;
   if (batch_ != nullptr) {  // null at load, where only sizes are asked
-    pages.positions = batch_->positions;
-    pages.sequences = batch_->sequences;
+    pages.positions = positions(op.rows);
+    pages.sequences = op.rows == Rows::tokens ? batch_->sequences : wanted_sequences_.data();
     const int64_t table = int64_t{batch_->sequence_count} * batch_->block_stride;
     pages.block_table = batch_->block_tables + table * op.group;
     pages.block_stride = batch_->block_stride;
@@ -174,6 +180,8 @@ Pages Executor::pages(const Op& op) const {
 
 AttentionArgs Executor::attention_args(const Op& op) const {
   AttentionArgs args;
+  static_assert(k_attend_heads == k_attention_heads && k_attend_scale == k_attention_scale &&
+                k_attend_softcap == k_attention_softcap);
   static_cast<Pages&>(args) = pages(op);
   args.state = op.kv;
   args.heads = op.ints[k_attention_heads];
@@ -181,8 +189,10 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   args.scale = op.floats[k_attention_scale];
   args.softcap = op.floats[k_attention_softcap];
   args.q = matrix(op.inputs[0]);
-  args.k = matrix(op.inputs[1]);
-  args.v = matrix(op.inputs[2]);
+  if (op.code == OpCode::attention) {
+    args.k = matrix(op.inputs[1]);
+    args.v = matrix(op.inputs[2]);
+  }
   args.rotate_q = op.rotate_q;
   args.rotate_k = op.rotate_k;
   args.sinks = op.vectors[0];

@@ -52,6 +52,9 @@ class Executor {
 
   int32_t row_count(Rows rows) const { return row_counts_[static_cast<int32_t>(rows)]; }
   int32_t most_rows() const { return std::max(limits_.max_tokens, limits_.max_rows); }
+  const int32_t* positions(Rows rows) const {  // of the running step
+    return rows == Rows::tokens ? batch_->positions : wanted_positions_.data();
+  }
   Matrix matrix(const Place& place) const;
   Pages pages(const Op& op) const;  // of its state
   AttentionArgs attention_args(const Op& op) const;
@@ -79,6 +82,7 @@ class Executor {
   uint64_t sampler_stride_ = 0;
   std::vector<Reservation> blocks_;  // by group
   std::vector<uint8_t> seen_;        // by sequence: it has tokens in this step
+  std::vector<int32_t> wanted_positions_, wanted_sequences_;  // by wanted row
   // By group, uint64_t by block: the number of the step that wrote it last.
   std::vector<Reservation> written_;
   uint64_t step_ = 0;  // number of the step that is checked

@@ -132,9 +132,10 @@ class Fuser {
   // True if an attention takes the rope of its q or k over.
   bool fuse_rope(const Instruction& rope) {
     const edge_instruction& in = rope.plain;
-    const int32_t number = only_user(in.outputs[0], {OpCode::attention});
+    const int32_t number = only_user(in.outputs[0], {OpCode::attention, OpCode::attend});
     if (number < 0) return false;
     Instruction& attention = list_[static_cast<size_t>(number)];
+    static_assert(k_attend_heads == k_attention_heads && k_attend_head_dim == k_attention_head_dim);
     for (int32_t i : {0, 1}) {
       if (attention.plain.inputs[i] != in.outputs[0]) continue;
       if (attention.plain.ints[i] != in.ints[k_rope_heads] ||
@@ -151,6 +152,7 @@ class Fuser {
   // True if all that read the norm take it over.
   bool fuse_norm(const Instruction& norm) {
     const edge_instruction& in = norm.plain;
+    if (in.weights[0] < 0) return false;
     if (in.ints[0] != width(in.outputs[0])) return false;
     const std::vector<int32_t>& readers = users(in.outputs[0]);
     for (int32_t reader : readers) {

@@ -88,6 +88,12 @@ class Placer {
       is_view_[static_cast<size_t>(i)] = true;
       return;
     }
+    if (static_cast<OpCode>(in.op) == OpCode::slice && slice_is_aligned(in)) {
+      const int32_t column = in.ints[k_slice_index] * in.ints[k_slice_size];
+      join(in.outputs[0], buffer_of(in.inputs[0]), column_of(in.inputs[0]) + column);
+      is_view_[static_cast<size_t>(i)] = true;
+      return;
+    }
     if (may_write_in_place(i)) {
       join(in.outputs[0], buffer_of(overwritten(in)), column_of(overwritten(in)));
       return;
@@ -101,6 +107,11 @@ class Placer {
       if (source_.values[in.outputs[o]].width % kLanes != 0) return false;
     }
     return true;
+  }
+
+  // The same; what follows the last one is padding.
+  static bool slice_is_aligned(const edge_instruction& in) {
+    return in.ints[k_slice_size] % kLanes == 0 || in.ints[k_slice_count] == 1;
   }
 
   // The input whose place the output may take: of a linear the residual.

@@ -22,7 +22,7 @@ std::vector<bool> leading_to(const edge_program& source, const std::vector<Instr
   if (value >= 0) wanted[static_cast<size_t>(value)] = true;
   for (size_t i = list.size(); i-- > 0;) {
     const edge_instruction& in = list[i].plain;
-    bool leads = states && in.states[0] >= 0;
+    bool leads = states && in.states[0] >= 0 && kRules[in.op].writes;
     for (int32_t o = 0; o < in.output_count; ++o) {
       leads = leads || wanted[static_cast<size_t>(in.outputs[o])];
     }
@@ -109,7 +109,7 @@ class Translator {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
     }
     if (in.states[0] >= 0) bind_state(op, in.states[0]);
-    if (op.code == OpCode::attention) {
+    if (op.code == OpCode::attention || op.code == OpCode::attend) {
       op.rotate_q = rotation(list_[static_cast<size_t>(i)].rotations[0]);
       op.rotate_k = rotation(list_[static_cast<size_t>(i)].rotations[1]);
     }
@@ -140,6 +140,10 @@ class Translator {
       op.norm = static_cast<const float*>(source_.weights[instruction.norm].data);
       op.eps = instruction.eps;
     }
+    if (op.code == OpCode::route) {
+      op.vectors = {vector(in.weights[0]), vector(in.weights[1])};
+      return;
+    }
     size_t vectors = 0;
     for (int32_t number : in.weights) {
       if (number < 0 || vectors == op.vectors.size()) continue;
@@ -165,15 +169,17 @@ class Translator {
     op.epilogue = instruction.epilogue;
   }
 
+  // The numbers of a raw weight; null for -1.
+  const float* vector(int32_t number) const {
+    return number < 0 ? nullptr : static_cast<const float*>(source_.weights[number].data);
+  }
+
   void bind_experts(Op& op, const edge_instruction& in) const {
     const auto stack = [&](size_t place) {
       const edge_weight& w = source_.weights[in.weights[place]];
       return PackedWeight{stored_format(w), w.n, w.k, static_cast<const uint8_t*>(w.data)};
     };
-    const auto bias = [&](size_t place) {
-      const int32_t number = in.weights[place];
-      return number < 0 ? nullptr : static_cast<const float*>(source_.weights[number].data);
-    };
+    const auto bias = [&](size_t place) { return vector(in.weights[place]); };
     op.experts = {stack(0), stack(1), stack(2), bias(3), bias(4), bias(5)};
     constexpr Epilogue kGated[] = {Epilogue::silu_mul, Epilogue::gelu_mul, Epilogue::clamped_mul};
     op.epilogue = kGated[in.ints[k_experts_activation]];

@@ -42,7 +42,8 @@ struct Place {
 
 // Parts of the operators that have two.
 constexpr int32_t kPrepare = 0, kMultiply = 1;  // linear, which may have the second alone
-constexpr int32_t kWrite = 0, kRead = 1;        // those with a state, which they read in the second
+// Those with a state, which they read in the second: the one part of attend.
+constexpr int32_t kWrite = 0, kRead = 1;
 
 // Those of experts are in core/experts.h.
 
@@ -58,7 +59,7 @@ struct Op {
   std::array<Place, EDGE_MAX_INPUTS> inputs{};  // index inputs (tokens, rows, ...) stay empty
   std::array<Place, EDGE_MAX_OUTPUTS> outputs{};
   PackedWeight weight;                    // linear, embedding
-  std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin
+  std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin; of a route bias, factors
   int32_t table_cols = 0;                 // rope
   ExpertStacks experts;                   // experts
   const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first

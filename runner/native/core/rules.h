@@ -27,7 +27,7 @@ struct OperandRule {
   Product n, k;      // sizes of a weight; k: the width of a value
 };
 
-enum class Relation : int32_t { equal, at_most, divides };
+enum class Relation : int32_t { equal, at_most, less, divides };
 
 struct Requirement {
   Product left;
@@ -51,6 +51,7 @@ struct OpRules {
   bool splits;  // one or more outputs, whose widths add up to that of the input
   bool elementwise, in_place;
   int32_t state;  // the kind that it uses; -1: none
+  bool writes;    // that state
   int32_t input_count;
   OperandRule inputs[EDGE_MAX_INPUTS];
   int32_t weight_count;

@@ -59,6 +59,7 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
       return part == kMultiply ? kLanes : 0;
     case OpCode::select_rows:
     case OpCode::scale_rows:
+    case OpCode::rescale:
     case OpCode::silu_mul:
     case OpCode::gelu_mul:
       return kLanes;
@@ -132,6 +133,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
 }
 
 int32_t first_part(const Op& op, bool quantized) {
+  if (op.code == OpCode::attend) return kRead;
   return op.code == OpCode::linear && (op.prepared || !quantized) ? kMultiply : 0;
 }
 
@@ -145,7 +147,7 @@ int32_t last_part(const Op& op) {
 const char* work_of(const Op& op, int32_t part) {
   if (folds(op)) return "";
   if (op.state >= 0 && part == kWrite) return "write";
-  if (op.code == OpCode::attention) return "attend";
+  if (op.code == OpCode::attention || op.code == OpCode::attend) return "attend";
   if (op.code == OpCode::causal_conv) return "convolve";
   if (op.code == OpCode::linear) return part == kPrepare ? "quantize" : "multiply";
   if (op.code == OpCode::experts) {
@@ -180,8 +182,8 @@ class Pending {
 }  // namespace
 
 bool is_split_by_rows(const Op& op, int32_t part, Split split) {
-  const bool together =
-      op.code == OpCode::experts || folds(op) || (op.code == OpCode::attention && part == kRead);
+  const bool together = op.code == OpCode::experts || folds(op) || op.code == OpCode::attend ||
+                        (op.code == OpCode::attention && part == kRead);
   return split == Split::rows && op.rows == Rows::tokens && !together;
 }
 

@@ -64,10 +64,11 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[k_rms_norm_size],
                                     op.floats[k_rms_norm_eps], output(), team);
     case OpCode::rope:
-      return kernels_.rope.rope(input(), batch_->positions + rows.begin, op.vectors[0],
+      return kernels_.rope.rope(input(), positions(op.rows) + rows.begin, op.vectors[0],
                                 op.vectors[1], op.table_cols, op.ints[k_rope_heads],
                                 op.ints[k_rope_head_dim], output(), team);
     case OpCode::attention:
+    case OpCode::attend:
       return run_attention(op, part, rows, worker);
     case OpCode::causal_conv: {
       const Share columns = share(op.outputs[0].width, kLanes, team);
@@ -78,6 +79,7 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       RouteArgs args;
       args.logits = input();
       args.bias = op.vectors[0];
+      args.factors = op.vectors[1];
       args.chosen = op.ints[k_route_chosen];
       args.scoring = static_cast<Scoring>(op.ints[k_route_scoring]);
       args.normalize = op.ints[k_route_normalize] != 0;
@@ -108,6 +110,9 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       }
       return;
     }
+    case OpCode::slice:
+      return copy_columns(input(), op.ints[k_slice_index] * op.ints[k_slice_size], 1, output(),
+                          team);
     default:
       return run_elementwise(op, rows, share(op.outputs[0].width, kLanes, team));
   }
@@ -183,7 +188,7 @@ void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
   } else if (op.input_count > 1) {
     args.y = operand(op.inputs[1]);
   }
-  args.number = op.floats[0];
+  args.number = op.code == OpCode::rescale ? op.vectors[0][0] : op.floats[0];
   args.out = y;
   switch (op.code) {
 #define EDGE_CASE(name) \
@@ -193,6 +198,8 @@ void Executor::run_elementwise(const Op& op, Share rows, Share columns) const {
     EDGE_CASE(scale_rows)
     EDGE_CASE(silu_mul)
     EDGE_CASE(gelu_mul)
+    case OpCode::rescale:
+      return elementwise.scale(args, alone);
 #undef EDGE_CASE
     default:
       return;

@@ -40,4 +40,7 @@ typedef enum edge_op {
   EDGE_OP_SCALE_ROWS = 20,
   EDGE_OP_TIME_STEP = 21,
   EDGE_OP_STATE_SPACE = 22,
+  EDGE_OP_ATTEND = 23,
+  EDGE_OP_SLICE = 24,
+  EDGE_OP_RESCALE = 25,
 } edge_op;

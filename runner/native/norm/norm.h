@@ -1,4 +1,5 @@
-// RMS norm: y = x * (1 / sqrt(mean(x^2) + eps)) * weight over each run of `size` columns
+// RMS norm: y = x * (1 / sqrt(mean(x^2) + eps)) * weight over each run of `size` columns; without a
+// weight (null) that factor is left out
 // (arXiv 1910.07467); y may be x. The sum of squares runs in 16 virtual lanes and one fixed tree.
 #pragma once
 

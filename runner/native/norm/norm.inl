@@ -19,6 +19,11 @@ void rms_norm_run(const float* x, const float* weight, int32_t size, float eps, 
     squares = fma(a, a, squares);
   }
   V inverse = V::broadcast(1.0f / std::sqrt(sum(squares) / float(size) + eps));
+  if (weight == nullptr) {
+    for (int32_t i = 0; i < whole; i += kLanes) (V::load(x + i) * inverse).store(y + i);
+    if (rest) (V::load_first(x + whole, rest) * inverse).store_first(y + whole, rest);
+    return;
+  }
   for (int32_t i = 0; i < whole; i += kLanes) {
     (V::load(x + i) * inverse * V::load(weight + i)).store(y + i);
   }

@@ -13,7 +13,8 @@ enum class Scoring : int32_t { softmax, softmax_of_chosen, sigmoid };
 
 struct RouteArgs {
   Matrix logits;                // [rows, experts]
-  const float* bias = nullptr;  // [experts] or null
+  const float* bias = nullptr;     // [experts] or null
+  const float* factors = nullptr;  // [experts] or null: of the shares, beside `scale`
   int32_t chosen = 0;           // at most kMostExperts
   Scoring scoring = Scoring::softmax;
   bool normalize = false;

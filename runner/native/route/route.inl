@@ -83,7 +83,10 @@ void route_row(const RouteArgs& args, const float* logits, float* y) {
     for (int32_t i = 0; i < chosen; ++i) taken[i] /= total;
   }
   std::fill(y, y + experts, 0.0f);
-  for (int32_t i = 0; i < chosen; ++i) y[best[i]] = taken[i] * args.scale;
+  for (int32_t i = 0; i < chosen; ++i) {
+    y[best[i]] = taken[i] * args.scale;
+    if (args.factors != nullptr) y[best[i]] *= args.factors[best[i]];
+  }
 }
 
 template <class V>

@@ -23,7 +23,7 @@ class PlanBuilder:
     def __init__(self) -> None:
         self.values: list[Value] = [*INPUTS]
         self._weights: dict[str, tuple[int, Weight]] = {}
-        self._states: list[State] = []
+        self._states: dict[str, tuple[int, State]] = {}
         self._instructions: list[Instruction] = []
 
     def weight(self, weight: Weight) -> int:
@@ -32,9 +32,9 @@ class PlanBuilder:
         return index
 
     def state(self, state: State) -> int:
-        """Return the index of a new state."""
-        self._states.append(state)
-        return len(self._states) - 1
+        """Return the index of ``state``, which is added at its first use."""
+        index, _ = self._states.setdefault(state.name, (len(self._states), state))
+        return index
 
     def emit(
         self,
@@ -72,7 +72,7 @@ class PlanBuilder:
             vocab=vocab,
             values=tuple(self.values),
             weights=tuple(weight for _, weight in self._weights.values()),
-            states=tuple(self._states),
+            states=tuple(state for _, state in self._states.values()),
             instructions=tuple(self._instructions),
             output=output,
         )

@@ -71,13 +71,13 @@ def check_plan(plan: Plan) -> None:
         if count != 1:
             _fail(
                 f"plan.states[{index}]",
-                f"used by {count} instructions of a method, expected exactly one",
+                f"written by {count} instructions of a method, expected exactly one",
             )
     hidden_tail(plan)
 
 
 def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> None:
-    """Check one method; ``users`` counts the instructions that use each state.
+    """Check one method; ``users`` counts the instructions that write each state.
 
     What operators mean is checked of the kind that can be run; of others, that every value is
     computed once, before it is read.
@@ -99,7 +99,11 @@ def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> No
         if runnable:
             checker.check_operands()
         if 0 <= instruction.state < len(users):
-            users[instruction.state] += 1
+            spec = OPS.get(instruction.op)
+            if spec is None or spec.writes:
+                users[instruction.state] += 1
+            elif not users[instruction.state]:
+                _fail(where, f"reads state {instruction.state} before it is written")
     if not all(defined):
         _fail(f"{path}.values[{defined.index(False)}]", "no instruction computes it")
     for number in method.outputs:
@@ -278,7 +282,7 @@ class _Checker:
 
     def _check_relation(self, left: str, relation: Relation, right: str) -> None:
         a, b = self._number(left), self._number(right)
-        holds = {"==": a == b, "<=": a <= b, "divides": b % a == 0}[relation]
+        holds = {"==": a == b, "<=": a <= b, "<": a < b, "divides": a > 0 and b % a == 0}[relation]
         if not holds:
             self._fail(f"{left} is {a}, {right} {b}: expected {left} {relation} {right}")
 

@@ -181,7 +181,8 @@ def instruction_cost(
             seen = min(seen, state.window + tokens - 1)
         if state.kind == "fold":
             seen = 0  # but for the matrices, which each block of rows reads
-        size = position_bytes(state, kv_dtype) * (seen + tokens)
+        written = tokens if OPS[instruction.op].writes else 0
+        size = position_bytes(state, kv_dtype) * (seen + written)
         size += matrix_bytes(state) * -(-tokens // FOLD_ROWS)
     return Cost(size + _read_bytes(plan, instruction, count), operations)
 
@@ -217,7 +218,7 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
         window = plan.states[instruction.state].window
         seen = sum(
             min(position + 1, window) if window else position + 1
-            for position in range(depth, depth + tokens)
+            for position in range(depth + tokens - count, depth + tokens)
         )
         return 4 * heads * head_dim * seen
     if cost == "convolution":

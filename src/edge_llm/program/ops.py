@@ -5,8 +5,9 @@ Read here: the checks of plans (`check.py`), the cost of a step (`cost.py`), the
 the ABI's arrays, the rules that the core checks plans by, and the table in docs/program-format.md.
 
 Operators are unfused: fusion is the business of the backend that runs them. Every activation is a
-float32 matrix ``[T, width]`` or ``[R, width]``; heads are folded into the width. A weight of rank 3
-is a stack of matrices, one an expert.
+float32 matrix ``[T, width]`` or ``[R, width]``; heads are folded into the width. What computes R
+rows takes of the inputs ``positions`` and ``sequences`` those of the tokens that are wanted. A
+weight of rank 3 is a stack of matrices, one an expert.
 
 Shapes are patterns. The first dimension of a value is ``T``, ``R``, or ``r`` (either, the same in
 the whole instruction). Other dimensions are products of numbers and names: an attribute, a size
@@ -25,7 +26,7 @@ AttributeKind = Literal["int", "float"]
 # index: an int32 input of the method, of the same name. panel: a matrix in panels of 16 rows.
 # raw: plain float32 numbers.
 OperandKind = Literal["value", "index", "panel", "raw"]
-Relation = Literal["==", "<=", "divides"]
+Relation = Literal["==", "<=", "<", "divides"]
 # small: nothing that counts. product: 2 n k operations a row, the weight once a step. gather: a row
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
 # token sees, whose keys and values are read. convolution: 2 operations for each number of the rows
@@ -46,9 +47,11 @@ MAX_STATE_SIZES = 4  # of a state
 
 MAX_WIDTH = 2**22  # columns of a value
 MAX_HEADS = 1024
-MAX_HEAD_DIM = 256
+MAX_HEAD_DIM = 512  # of attention
+MAX_FOLD_DIM = 256  # of the matrices of a fold
 MAX_TAPS = 64
 MAX_EXPERTS = 1024
+MAX_SLICES = 1024
 # How `route` scores experts, and what `experts` activates their gates with: attributes count these.
 SCORINGS = ("softmax", "softmax of the chosen", "sigmoid")
 ACTIVATIONS = ("silu", "gelu", "clamped")
@@ -64,8 +67,8 @@ STATE_SIZES: Mapping[StateKind, Mapping[str, int]] = MappingProxyType(
         "fold": {
             "key_heads": MAX_HEADS,
             "heads": MAX_HEADS,
-            "k_dim": MAX_HEAD_DIM,
-            "v_dim": MAX_HEAD_DIM,
+            "k_dim": MAX_FOLD_DIM,
+            "v_dim": MAX_FOLD_DIM,
         },
         "rows": {"width": MAX_WIDTH},
     }
@@ -85,7 +88,7 @@ class Operand:
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """A number of an instruction, from ``low`` to ``high``; not ``low`` itself where ``above``. A
-    ``choice`` is no size, but stands for one of a few ways."""
+    ``choice`` is no size, but stands for one of a few ways, and a ``place`` counts layers."""
 
     name: str
     kind: AttributeKind
@@ -93,6 +96,7 @@ class Attribute:
     high: float
     above: bool = False
     choice: bool = False
+    place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class OpSpec:
         attributes: in the order of the native ABI, which numbers ints and floats apart.
         where: what else holds between sizes.
         state: the kind of state that it reads and writes, if any.
+        writes: whether it writes that state; one that does not comes after one that does.
         cost: what counts of its work.
         elementwise: all operands have one shape, and each output depends on its own place alone.
         in_place: the output may take the place of the first input.
@@ -121,6 +126,7 @@ class OpSpec:
     attributes: tuple[Attribute, ...] = ()
     where: tuple[tuple[str, Relation, str], ...] = ()
     state: StateKind | None = None
+    writes: bool = True
     cost: CostKind = "small"
     elementwise: bool = False
     in_place: bool = False
@@ -190,9 +196,10 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         ),
         "rms_norm": OpSpec(
             2,
-            "per run of `size` columns: `x / sqrt(mean(x^2) + eps) * weight`",
+            "per run of `size` columns: `x / sqrt(mean(x^2) + eps) * weight`; without a weight "
+            "that factor is left out",
             (_value("x", "r", "w"),),
-            (_raw("weight", "size"),),
+            (_raw("weight", "size", optional=True),),
             attributes=(_int("size", 1, MAX_WIDTH), _positive("eps", 1.0)),
             where=(("size", "divides", "w"),),
             in_place=True,
@@ -200,9 +207,9 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         "rope": OpSpec(
             3,
             "half-split rotation of the first 2d columns of each head by row `positions[t]`",
-            (_value("x", "T", "heads*head_dim"), _index("positions")),
+            (_value("x", "r", "heads*head_dim"), _index("positions")),
             (_raw("cos", "p", "d"), _raw("sin", "p", "d")),
-            ("T", "heads*head_dim"),
+            ("r", "heads*head_dim"),
             (_int("heads", 1, MAX_HEADS), _int("head_dim", 2, MAX_HEAD_DIM)),
             where=(("context", "<=", "p"), ("2*d", "<=", "head_dim")),
             cost="gather",
@@ -276,9 +283,10 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             "the shares of `chosen` experts in each row, and 0 for the others: those with the "
             "largest `logits`, or with a bias the largest score plus bias, of equal ones the "
             "first; their scores (`scoring` 0: softmax, 1: softmax of the chosen alone, 2: "
-            "sigmoid), where `normalize` is 1 divided by their sum plus eps, times scale",
+            "sigmoid), where `normalize` is 1 divided by their sum plus eps, times scale and, with "
+            "`factors`, that of the expert",
             (_value("logits", "r", "experts"),),
-            (_raw("bias", "experts", optional=True),),
+            (_raw("bias", "experts", optional=True), _raw("factors", "experts", optional=True)),
             ("r", "experts"),
             (
                 _int("chosen", 1, MAX_EXPERTS),
@@ -346,8 +354,8 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             attributes=(
                 _int("key_heads", 1, MAX_HEADS),
                 _int("heads", 1, MAX_HEADS),
-                _int("k_dim", 1, MAX_HEAD_DIM),
-                _int("v_dim", 1, MAX_HEAD_DIM),
+                _int("k_dim", 1, MAX_FOLD_DIM),
+                _int("v_dim", 1, MAX_FOLD_DIM),
                 _positive("eps", 1.0),
                 _positive("scale"),
             ),
@@ -406,8 +414,8 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             attributes=(
                 _int("key_heads", 1, MAX_HEADS),
                 _int("heads", 1, MAX_HEADS),
-                _int("k_dim", 1, MAX_HEAD_DIM),
-                _int("v_dim", 1, MAX_HEAD_DIM),
+                _int("k_dim", 1, MAX_FOLD_DIM),
+                _int("v_dim", 1, MAX_FOLD_DIM),
             ),
             where=(
                 ("key_heads", "==", "state.key_heads"),
@@ -419,6 +427,52 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             ),
             state="fold",
             cost="fold",
+        ),
+        "attend": OpSpec(
+            23,
+            "attention as above, to the keys and values that an earlier `attention` has written",
+            (
+                _value("q", "r", "heads*head_dim"),
+                _index("positions"),
+                _index("sequences"),
+            ),
+            output=("r", "heads*head_dim"),
+            attributes=(
+                _int("heads", 1, MAX_HEADS),
+                _int("kv_heads", 1, MAX_HEADS),
+                _HEAD_DIM,
+                _positive("scale"),
+                Attribute("softcap", "float", 0.0, _MOST),
+            ),
+            where=(
+                ("kv_heads", "==", "state.heads"),
+                ("head_dim", "==", "state.k_dim"),
+                ("head_dim", "==", "state.v_dim"),
+                ("kv_heads", "divides", "heads"),
+            ),
+            state="kv",
+            writes=False,
+            cost="attention",
+            in_place=True,
+        ),
+        "slice": OpSpec(
+            24,
+            "run number `index`, from 0, of the `count` equal runs of columns that x consists of",
+            (_value("x", "r", "count*size"),),
+            output=("r", "size"),
+            attributes=(
+                _int("count", 1, MAX_SLICES),
+                _int("size", 1, MAX_WIDTH),
+                Attribute("index", "int", 0, MAX_SLICES - 1, place=True),
+            ),
+            where=(("index", "<", "count"),),
+        ),
+        "rescale": OpSpec(
+            25,
+            "`x * factor`, a weight of one number",
+            (_value("x", "r", "w"),),
+            (_raw("factor", "1"),),
+            in_place=True,
         ),
     }
 )

@@ -20,7 +20,8 @@ IDS = np.random.default_rng(0).integers(0, 256, 100).tolist()
 
 
 @pytest.mark.parametrize(
-    ("family", "kv_dtype"), [("llama", None), ("qwen2", None), ("qwen3", None), ("llama", "i8")]
+    ("family", "kv_dtype"),
+    [("llama", None), ("qwen2", None), ("qwen3", None), ("gemma4_text", None), ("llama", "i8")],
 )
 def test_logits_are_those_of_the_native_core(
     tiny_program: Callable[..., Path], family: str, kv_dtype: str | None
@@ -55,6 +56,17 @@ def test_every_instruction_is_that_of_the_oracle(
         rows = trace(program, IDS)
     assert [row.index for row in rows] == sorted(row.index for row in rows)
     assert {row.op for row in rows} >= {"embedding", "linear", "attention", "rope", "rms_norm"}
+    for row in rows:
+        assert row.relative_error < 1e-5, row
+        assert not row.failed
+
+
+def test_layers_that_read_what_others_wrote_are_those_of_the_oracle(
+    tiny_program: Callable[..., Path],
+) -> None:
+    with Program.open(tiny_program("8da4w", "gemma4_text")) as program:
+        rows = trace(program, IDS)
+    assert {row.op for row in rows} >= {"attend", "slice", "rescale", "attention"}
     for row in rows:
         assert row.relative_error < 1e-5, row
         assert not row.failed

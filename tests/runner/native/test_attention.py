@@ -52,6 +52,8 @@ SHAPES = [
     Shape(5, 1, 24, "f32", window=130, softcap=2.0),
     Shape(60, 1, 8),  # more query heads than one tile holds
     Shape(2, 2, 256),
+    Shape(4, 1, 512),
+    Shape(2, 1, 500, "i8", window=70),
     Shape(8, 2, 64, "i8"),
     Shape(6, 2, 80, "i8"),
     Shape(4, 4, 96, "i8", window=64),
@@ -172,6 +174,43 @@ def test_what_is_masked_is_never_read(
     for chunk in (TOKENS, 33):
         runner.lengths.clear()
         assert_same_bits(in_chunks(runner, range(TOKENS), chunk, sequence=1)[:110], expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape(8, 2, 64), Shape(3, 3, 7, "f32", window=20), Shape(4, 1, 512, "i8")], ids=str
+)
+def test_others_may_read_what_one_layer_wrote(
+    run_plan: Any, plan_builder: Any, shape: Shape
+) -> None:
+    """Queries of wanted rows alone, in any order, give what the layer itself gives them."""
+    x = activations(shape)
+    expected = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
+
+    def reading(**options: Any) -> Any:
+        builder = plan_builder()
+        q = builder.op("split", builder.activations(x), width=shape.widths)
+        state = builder.state(shape.kv_heads, shape.head_dim, shape.dtype)
+        settings = {"heads": shape.heads, "window": shape.window, "scale": shape.scale}
+        builder.attention(q, q + 1, q + 2, state, **settings)
+        attributes = {
+            "heads": shape.heads,
+            "kv_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
+            "scale": shape.scale,
+            "softcap": 0.0,
+        }
+        wanted = builder.select(q)
+        out = builder.op("attend", wanted, 1, 2, state=state, **attributes)
+        return run_plan(builder, out, **options)
+
+    for threads in (1, 2):
+        runner = reading(threads=threads)
+        runner.step({0: range(40)}, rows=[])
+        runner.step({1: range(70), 0: range(40, 60)}, rows=[])
+        rows = [89, 3, 3, 60, 0, 88, 1, 2]  # of 50 tokens of one, and 40 of the other
+        got = runner.step({0: range(60, 110), 1: range(70, 110)}, rows=rows).logits
+        tokens = [110 - 1, 63, 63, 80, 60, 108, 61, 62]
+        assert_same_bits(got, expected[tokens])
 
 
 def test_one_broken_query_spoils_no_other(run_plan: Any, plan_builder: Any) -> None:

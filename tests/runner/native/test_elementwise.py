@@ -129,6 +129,23 @@ def test_rows_have_a_factor_each(run_plan: Any, plan_builder: Any, width: int) -
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_slices_and_a_factor_that_is_a_weight(run_plan: Any, plan_builder: Any, width: int) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.standard_normal((300, 3 * width)).astype(np.float32)
+    factor = rng.standard_normal(1).astype(np.float32)
+    for isa, threads, index in (("scalar", 1, 0), (None, 1, 1), (None, 2, 2)):
+        builder = plan_builder(context=512)
+        value = builder.activations(x)
+        run = builder.op("slice", value, width=width, count=3, size=width, index=index)
+        weights = (builder.raw(factor),)
+        runner = run_plan(
+            builder, builder.op("rescale", run, weights=weights), isa=isa, threads=threads
+        )
+        expected = x[:, index * width : (index + 1) * width] * factor
+        assert_same_bits(runner.logits(range(300)), expected)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_select_rows_in_any_order(run_plan: Any, plan_builder: Any, width: int) -> None:
     x = np.random.default_rng(width).standard_normal((9, width)).astype(np.float32)
     rows = [8, 0, 3, 3, 5]

@@ -27,12 +27,19 @@ FORMATS = [name for name, form in WEIGHT_FORMATS.items() if form.is_panel]
 
 
 def routed(
-    run_plan: Any, plan_builder: Any, logits: Float32, bias: Float32 | None = None, **options: Any
+    run_plan: Any,
+    plan_builder: Any,
+    logits: Float32,
+    bias: Float32 | None = None,
+    factors: Float32 | None = None,
+    **options: Any,
 ) -> Float32:
     settings = {"chosen": 3, "scoring": 0, "normalize": 0, "eps": 0.0, "scale": 1.0}
     settings |= {key: options.pop(key) for key in settings.keys() & options.keys()}
     builder = plan_builder()
     weights = (-1 if bias is None else builder.raw(bias),)
+    if factors is not None:
+        weights = (*weights, builder.raw(factors))
     y = builder.op("route", builder.activations(logits), weights=weights, **settings)
     return np.asarray(run_plan(builder, y, **options).logits(range(len(logits))))
 
@@ -94,6 +101,17 @@ def test_routes(
                 run_plan, plan_builder, logits, bias, isa=isa, threads=threads, **settings
             )
             assert_same_bits(again, got)
+
+
+def test_shares_have_a_factor_of_their_expert(run_plan: Any, plan_builder: Any) -> None:
+    rng = np.random.default_rng(3)
+    logits = (3 * rng.standard_normal((ROWS, 20))).astype(np.float32)
+    bias, factors = rng.standard_normal((2, 20)).astype(np.float32)
+    for isa in isas():
+        for given in (None, bias):
+            plain = routed(run_plan, plan_builder, logits, given, isa=isa, scale=1.5)
+            got = routed(run_plan, plan_builder, logits, given, factors, isa=isa, scale=1.5)
+            assert_same_bits(got, np.where(plain != 0, plain * factors, 0))
 
 
 def test_the_first_of_equal_experts_is_chosen(run_plan: Any, plan_builder: Any) -> None:

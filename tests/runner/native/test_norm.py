@@ -13,14 +13,21 @@ Float32 = NDArray[np.float32]
 
 
 def norm(
-    run_plan: Any, plan_builder: Any, x: Float32, weight: Float32, eps: float, **options: Any
+    run_plan: Any,
+    plan_builder: Any,
+    x: Float32,
+    weight: Float32 | int,
+    eps: float,
+    **options: Any,
 ) -> Float32:
+    """``weight`` is a size where there is none."""
     builder = plan_builder()
+    plain = isinstance(weight, int)
     y = builder.op(
         "rms_norm",
         builder.activations(x),
-        weights=(builder.raw(weight),),
-        size=len(weight),
+        weights=() if plain else (builder.raw(weight),),
+        size=weight if plain else len(weight),
         eps=eps,
     )
     return np.asarray(run_plan(builder, y, **options).logits(range(len(x))))
@@ -41,9 +48,12 @@ def test_against_float64_and_in_bits(
     weight = rng.standard_normal(size).astype(np.float32)
     expected = norm(run_plan, plan_builder, x, weight, 1e-5, isa="scalar")
     np.testing.assert_allclose(expected, reference(x, weight, 1e-5), rtol=1e-6, atol=0)
+    ones = norm(run_plan, plan_builder, x, np.ones(size, np.float32), 1e-5, isa="scalar")
     for threads in (1, 2):
         got = norm(run_plan, plan_builder, x, weight, 1e-5, threads=threads)
         assert_same_bits(got, expected)
+        plain = norm(run_plan, plan_builder, x, size, 1e-5, threads=threads)
+        assert_same_bits(plain, ones)  # a product with 1 rounds nothing
 
 
 def test_a_row_of_zeros_stays_zero(run_plan: Any, plan_builder: Any) -> None:
