@@ -117,6 +117,7 @@ def read_rope(
     partial: bool = False,
     growing: bool = False,
     fraction: float = 1.0,
+    mscales: bool = False,
     harmless: Collection[str] = (),
 ) -> Rope:
     """Return the rotary embedding that a config asks for, from ``rope_parameters`` (transformers 5)
@@ -125,9 +126,10 @@ def read_rope(
     ``theta`` is the base frequency of a config that states none, ``partial`` says that the family
     can rotate a part of the ``head_dim`` columns of a head, ``fraction`` where the config does not
     say which, and ``growing`` that its queries can grow with the position
-    (``llama_4_scaling_beta``): what is returned is then theirs. ``harmless`` are parameters that
-    may have any value. The length trained with before scaling may stand beside the other parameters
-    or at the top level of the config.
+    (``llama_4_scaling_beta``): what is returned is then theirs. With ``mscales`` LongRoPE's
+    attention factor is called ``short_mscale`` and ``long_mscale``. ``harmless`` are parameters
+    that may have any value. The length trained with before scaling may stand beside the other
+    parameters or at the top level of the config.
     """
     theta = reader.positive("rope_theta", theta)
     sources = {key: reader.get(key) for key in ("rope_parameters", "rope_scaling")}
@@ -135,7 +137,7 @@ def read_rope(
     if len(given) == 2:
         reader.problem("rope_scaling: got both it and rope_parameters, expected one of them")
     fraction = _fraction(reader, fraction, partial)
-    return _rope(reader, head_dim, given, theta, fraction, partial, growing, harmless)
+    return _rope(reader, head_dim, given, theta, fraction, partial, growing, mscales, harmless)
 
 
 def read_ropes(
@@ -168,6 +170,7 @@ def _rope(
     fraction: float,
     partial: bool,
     growing: bool = False,
+    mscales: bool = False,
     harmless: Collection[str] = (),
 ) -> Rope:
     """Return the rotary embedding that the objects in ``given``, by their place in the config, ask
@@ -185,7 +188,7 @@ def _rope(
             scaling = ProportionalScaling(rotated, inner.positive("factor", 1.0))
         else:
             fraction = _fraction(inner, fraction, partial)
-            scaling = _read_scaling(inner, reader)
+            scaling = _read_scaling(inner, reader, mscales)
         if growing:
             inner.get("max_position_embeddings")  # Ministral 3 repeats it here
             beta = _read_beta(inner) or beta
@@ -237,7 +240,7 @@ def _fraction(reader: ConfigReader, default: float, partial: bool) -> float:
     return fraction
 
 
-def _read_scaling(reader: ConfigReader, outer: ConfigReader) -> RopeScaling | None:
+def _read_scaling(reader: ConfigReader, outer: ConfigReader, mscales: bool) -> RopeScaling | None:
     legacy = reader.get("type")  # the name of rope_type in the first releases with scaling
     kind = reader.get("rope_type") or legacy or "default"
     if kind == "su":  # what the first Phi-3 configs call it
@@ -263,7 +266,7 @@ def _read_scaling(reader: ConfigReader, outer: ConfigReader) -> RopeScaling | No
     if kind == "yarn":
         return _read_yarn(reader, outer)
     if kind == "longrope":
-        return _read_longrope(reader, outer)
+        return _read_longrope(reader, outer, mscales)
     if kind != "default":
         expected = ", ".join(repr(name) for name in ROPE_TYPES)
         reader.problem(f"rope_type: got {shorten(kind)}, expected one of {expected}")
@@ -303,7 +306,7 @@ def _mscale(factor: float, weight: float) -> float:
     return 1.0 if factor <= 1.0 else 0.1 * weight * math.log(factor) + 1.0
 
 
-def _read_longrope(reader: ConfigReader, outer: ConfigReader) -> LongRopeScaling:
+def _read_longrope(reader: ConfigReader, outer: ConfigReader, mscales: bool) -> LongRopeScaling:
     """The attention factor is LongRoPE's sqrt(1 + ln(factor) / ln(original length)) where the
     config does not state it; the factor is the ratio of the two lengths where it states none."""
     original = _original_context(reader, outer)
@@ -312,6 +315,13 @@ def _read_longrope(reader: ConfigReader, outer: ConfigReader) -> LongRopeScaling
     attention = 1.0
     if factor > 1.0 and original > 1:
         attention = math.sqrt(1.0 + math.log(factor) / math.log(original))
+    if mscales:
+        short, attention = (
+            reader.positive(f"{regime}_mscale", attention) for regime in ("short", "long")
+        )
+        reader.require(
+            short == attention, f"short_mscale: got {short}, expected long_mscale {attention}"
+        )
     return LongRopeScaling(
         short=reader.divisors("short_factor"),
         long=reader.divisors("long_factor"),

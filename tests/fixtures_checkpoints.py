@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,16 @@ LONGROPE: dict[str, Any] = {
     "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
     "long_factor": [1.5, 2.0, 3.0, 4.0, 6.0, 8.0],
+}
+# For heads of 16; the attention factor is LongRoPE's own at 256 tokens, as GGUF files have it.
+PHIMOE_ROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 10_000.0,
+    "original_max_position_embeddings": 64,
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+    "long_factor": [1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 9.0, 10.0],
+    "short_mscale": math.sqrt(1 + math.log(256 / 64) / math.log(64)),
+    "long_mscale": math.sqrt(1 + math.log(256 / 64) / math.log(64)),
 }
 YARN_ROPE = {
     "rope_type": "yarn",
@@ -182,6 +193,15 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
     "phi3": {
         "rope_parameters": LONGROPE,
         "original_max_position_embeddings": 64,
+        "sliding_window": 70,
+    },
+    "phimoe": {
+        "rope_parameters": PHIMOE_ROPE,
+        "attention_bias": True,
+        "lm_head_bias": True,
+        "num_local_experts": 12,
+        "intermediate_size": 32,
+        "router_jitter_noise": 0.2,  # so that some are near
         "sliding_window": 70,
     },
     "qwen2": {},

@@ -148,7 +148,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         inner = config.get("moe_intermediate_size", config["intermediate_size"])
-        if family != "olmoe":
+        if family not in ("olmoe", "phimoe"):
             writer.add_expert_feed_forward_length(inner)
     if "shared_expert_intermediate_size" in config:
         writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
@@ -191,7 +191,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     if family == "exaone4":
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
-    if family == "phi3":
+    if family in ("phi3", "phimoe"):
         writer.add_sliding_window(config["sliding_window"] or 0)
         fraction = rope.get("partial_rotary_factor", 1.0)
         writer.add_rope_dimension_count(int(fraction * head_dim(config)))

@@ -90,6 +90,12 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "num_experts": 23 + layers,
         "num_experts_per_tok": 5 + layers,
     },
+    "phimoe": lambda layers: {
+        "num_attention_heads": 3 * layers,
+        "num_key_value_heads": 3,  # 2 are the experts of a token
+        "num_local_experts": 23 + layers,
+        "router_jitter_noise": 0.013 + layers / 1000,
+    },
     "gpt_oss": lambda layers: {
         "num_local_experts": 23 + layers,
         "num_experts_per_tok": 5 + layers,

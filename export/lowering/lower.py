@@ -101,6 +101,13 @@ class _Lowering:
             },
         )
 
+    def layer_norm(self, node: Node) -> None:
+        x, shape, weight, bias, eps = (*_arguments(node), None, None, 1e-5)[:5]
+        if weight is None or len(shape) != 1 or x.meta["val"].dim() != 2:
+            raise self._unsupported(node, "with a weight over whole rows")
+        vectors = [self._vector(weight), -1 if bias is None else self._vector(bias)]
+        self._emit(node, "layer_norm", [x], weights=vectors, attributes={"eps": float(eps)})
+
     def rope(self, node: Node) -> None:
         x, positions, cos, sin = self._only(node, "x", "positions", "cos", "sin")
         _, heads, head_dim = x.meta["val"].shape
@@ -213,10 +220,10 @@ class _Lowering:
         self._emit(node, "softcap", [x], attributes={"cap": float(cap)})
 
     def route(self, node: Node) -> None:
-        logits, bias, chosen, scoring, normalize, eps, scale, factors = (
-            *_arguments(node),
-            None,
-        )[:8]
+        given = _arguments(node)
+        defaults: list[Any] = [None, 0.0]
+        given += defaults[len(given) - 7 :]
+        logits, bias, chosen, scoring, normalize, eps, scale, factors, threshold = given
         self._emit(
             node,
             "route",
@@ -231,6 +238,7 @@ class _Lowering:
                 "normalize": int(normalize),
                 "eps": float(eps),
                 "scale": float(scale),
+                "threshold": float(threshold),
             },
         )
 
@@ -415,6 +423,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         _ATEN.embedding.default: _Lowering.embedding,
         _ATEN.linear.default: _Lowering.linear,
         _ATEN.rms_norm.default: _Lowering.rms_norm,
+        _ATEN.layer_norm.default: _Lowering.layer_norm,
         torch.ops.edge.rope.default: _Lowering.rope,
         torch.ops.edge.attention.default: _Lowering.attention,
         torch.ops.edge.attend.default: _Lowering.attend,

@@ -65,6 +65,7 @@ def route(
     eps: float,
     scale: float,
     factors: torch.Tensor | None = None,
+    threshold: float = 0.0,
 ) -> torch.Tensor:
     """Choose the experts of each token, and the share that each of them has in the sum.
 
@@ -76,11 +77,14 @@ def route(
         logits: (T, E) float32.
         bias: (E,), for the choice alone.
         chosen: how many of the E.
-        scoring: one of SCORINGS, of all logits or of those of the chosen alone.
+        scoring: one of SCORINGS, of all logits, of those of the chosen alone, or for each of these
+            of those near its own: not of those chosen before it, nor of an x where
+            (own - x) / max(|x|, own) is more than ``threshold``.
         normalize: divide the shares by their sum.
         eps: added to that sum.
         scale: factor of the shares.
         factors: (E,), one more of each expert, or None.
+        threshold: of the last scoring.
 
     Returns:
         (T, E), 0 for experts that are not chosen.
@@ -90,10 +94,15 @@ def route(
     index = keys.sort(dim=-1, descending=True, stable=True).indices[:, :chosen]
     forced = _FORCED.get()
     if forced is not None:
-        index = forced.choose(index)
-    taken = (logits if scoring == "softmax of the chosen" else scores).gather(1, index)
+        index = forced.choose(index)  # the largest of them first, as without
+        order = keys.gather(1, index).sort(dim=-1, descending=True, stable=True).indices
+        index = index.gather(1, order)
     if scoring == "softmax of the chosen":
-        taken = taken.softmax(dim=-1)
+        taken = logits.gather(1, index).softmax(dim=-1)
+    elif scoring == "softmax of those near":
+        taken = _near_shares(logits, index, threshold)
+    else:
+        taken = scores.gather(1, index)
     if normalize:
         taken = taken / (taken.sum(dim=-1, keepdim=True) + eps)
     taken = taken * scale
@@ -112,10 +121,23 @@ def _(
     eps: float,
     scale: float,
     factors: torch.Tensor | None = None,
+    threshold: float = 0.0,
 ) -> torch.Tensor:
     if scoring not in SCORINGS:
         raise ValueError(f"scoring: got {scoring!r}, expected one of {SCORINGS}")
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _near_shares(logits: torch.Tensor, index: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the scores by "softmax of those near" of the chosen at ``index``, in its order."""
+    left, shares = logits, []
+    for chosen in torch.split(index, 1, dim=-1):  # (T, 1)
+        own = logits.gather(1, chosen)
+        far = (own - left) / left.abs().maximum(own) > threshold
+        near = left.masked_fill(far, -torch.inf)
+        shares.append(near.softmax(dim=-1).gather(1, chosen))
+        left = left.scatter(1, chosen, -torch.inf)
+    return torch.cat(shares, dim=-1)
 
 
 def gated(

@@ -3,7 +3,7 @@ takes the shape that the family gives to its layer.
 
 Submodules carry the names that Hugging Face checkpoints give them, so that parameter names need no
 map. Everything is kept in operators that ``torch.export`` leaves whole: embedding, linear,
-rms_norm, silu, gelu, mul, add, view, index_select, and those of ``ops.py``.
+rms_norm, layer_norm, silu, gelu, mul, add, view, index_select, and those of ``ops.py``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,19 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias over each row."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.bias = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class CachedAttention(nn.Module):
@@ -312,6 +325,7 @@ class Decoder(nn.Module):
         embedding_scale: float | None = None,
         logits_scale: float | None = None,
         logits_cap: float | None = None,
+        head_bias: bool = False,
     ) -> None:
         super().__init__()
         self.norm_name = norm_name
@@ -327,7 +341,7 @@ class Decoder(nn.Module):
                 norm_name: norm,
             }
         )
-        self.lm_head = nn.Linear(dim, vocab, bias=False)
+        self.lm_head = nn.Linear(dim, vocab, bias=head_bias)
         tied = config.tie_word_embeddings
         self.tied_parameters = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
         ropes = ropes_of(config)
@@ -376,22 +390,26 @@ def decoder(
     cache: CacheShape,
     block: Callable[[int], nn.Module],
     *,
+    norm: nn.Module | None = None,
     norm_name: str = "norm",
     embedding_scale: float | None = None,
     logits_scale: float | None = None,
     logits_cap: float | None = None,
+    head_bias: bool = False,
 ) -> Decoder:
     """Return the decoder of ``config``; ``block(layer)`` builds what families vary: a module that
-    takes and returns the stream as ``Block`` does. The rest as in `Decoder`."""
+    takes and returns the stream as ``Block`` does. The ``norm`` before the head is an RMS norm,
+    unless another is given. The rest as in `Decoder`."""
     return Decoder(
         config,
         cache,
         blocks=[block(layer) for layer in range(config.num_hidden_layers)],
-        norm=RMSNorm(config.hidden_size, config.rms_norm_eps),
+        norm=norm or RMSNorm(config.hidden_size, config.rms_norm_eps),
         norm_name=norm_name,
         embedding_scale=embedding_scale,
         logits_scale=logits_scale,
         logits_cap=logits_cap,
+        head_bias=head_bias,
     )
 
 

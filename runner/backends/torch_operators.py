@@ -67,6 +67,8 @@ def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) 
     index = order[:, : int(op.attributes["chosen"])]
     if scoring == "softmax of the chosen":
         shares = torch.softmax(logits.gather(1, index), dim=1)
+    elif scoring == "softmax of those near":
+        shares = _near_shares(logits, index, float(op.attributes["threshold"]))
     else:
         shares = scores.gather(1, index)
     if op.attributes["normalize"]:
@@ -75,6 +77,19 @@ def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) 
     if factors is not None:
         shares = shares * factors.values[index]
     return [torch.zeros_like(logits).scatter(1, index, shares)]
+
+
+def _near_shares(logits: Tensor, index: Tensor, threshold: float) -> Tensor:
+    """Return the share of each chosen expert in a softmax over those near it that are left."""
+    left, shares = logits.clone(), []
+    for place in range(index.shape[1]):
+        chosen = index[:, place : place + 1]
+        own = logits.gather(1, chosen)
+        far = (own - left) / torch.maximum(left.abs(), own) > threshold
+        powers = torch.exp(left.masked_fill(far, -torch.inf) - own)
+        shares.append(1.0 / powers.sum(dim=1, keepdim=True))
+        left.scatter_(1, chosen, -torch.inf)
+    return torch.cat(shares, dim=1)
 
 
 def _experts(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
@@ -133,6 +148,15 @@ def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weight
     return [y.reshape(inputs[0].shape)]
 
 
+def _layer_norm(
+    plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
+) -> list[Tensor]:
+    (x,), (weight, bias) = inputs, weights
+    biases = None if bias is None else bias.values
+    eps = float(op.attributes["eps"])
+    return [functional.layer_norm(x, (x.shape[1],), present(weight).values, biases, eps)]
+
+
 def _rope(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     heads, head_dim = int(op.attributes["heads"]), int(op.attributes["head_dim"])
     cos, sin = (
@@ -189,6 +213,7 @@ OPERATORS: Mapping[str, _Operator] = {
     "embedding": _embedding,
     "linear": _linear,
     "rms_norm": _rms_norm,
+    "layer_norm": _layer_norm,
     "rope": _rope,
     "silu": lambda plan, op, inputs, weights: [functional.silu(inputs[0])],
     "sigmoid": lambda plan, op, inputs, weights: [torch.sigmoid(inputs[0])],

@@ -79,6 +79,7 @@ MIXED = (
     "lfm2",
     "lfm2_moe",
     "olmoe",
+    "phimoe",
     "qwen2_moe",
     "qwen3_moe",
     "qwen3_5_text",

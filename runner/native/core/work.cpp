@@ -63,6 +63,9 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
     case OpCode::rms_norm:
       return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[k_rms_norm_size],
                                     op.floats[k_rms_norm_eps], output(), team);
+    case OpCode::layer_norm:
+      return kernels_.norm.layer_norm(input(), op.vectors[0], op.vectors[1],
+                                      op.floats[k_layer_norm_eps], output(), team);
     case OpCode::rope:
       return kernels_.rope.rope(input(), positions(op.rows) + rows.begin, op.vectors[0],
                                 op.vectors[1], op.table_cols, op.ints[k_rope_heads],
@@ -85,6 +88,7 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       args.normalize = op.ints[k_route_normalize] != 0;
       args.eps = op.floats[k_route_eps];
       args.scale = op.floats[k_route_scale];
+      args.threshold = op.floats[k_route_threshold];
       args.shares = output();
       return kernels_.route.route(args, team);
     }

@@ -43,4 +43,5 @@ typedef enum edge_op {
   EDGE_OP_ATTEND = 23,
   EDGE_OP_SLICE = 24,
   EDGE_OP_RESCALE = 25,
+  EDGE_OP_LAYER_NORM = 26,
 } edge_op;

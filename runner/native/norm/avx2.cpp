@@ -3,6 +3,6 @@
 
 namespace edge {
 
-const NormKernels norm_avx2 = {rms_norm<avx2::Lanes>};
+const NormKernels norm_avx2 = {rms_norm<avx2::Lanes>, layer_norm<avx2::Lanes>};
 
 }  // namespace edge

@@ -3,6 +3,6 @@
 
 namespace edge {
 
-const NormKernels norm_avx512 = {rms_norm<avx512::Lanes>};
+const NormKernels norm_avx512 = {rms_norm<avx512::Lanes>, layer_norm<avx512::Lanes>};
 
 }  // namespace edge

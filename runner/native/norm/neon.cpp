@@ -3,6 +3,6 @@
 
 namespace edge {
 
-const NormKernels norm_neon = {rms_norm<neon::Lanes>};
+const NormKernels norm_neon = {rms_norm<neon::Lanes>, layer_norm<neon::Lanes>};
 
 }  // namespace edge

@@ -1,4 +1,5 @@
-// RMS norm over virtual lanes; norm.h has the contract. Included once per instruction set.
+// RMS norm and layer norm over virtual lanes; norm.h has the contract. Included once per instruction set.
+#include <algorithm>
 #include <cmath>
 
 #include "norm/norm.h"
@@ -40,6 +41,37 @@ void rms_norm(Matrix x, const float* weight, int32_t size, float eps, Matrix y, 
   for (int64_t item = mine.begin; item < mine.end; ++item) {
     int64_t row = item / runs, offset = item % runs * size;
     rms_norm_run<V>(x.row(row) + offset, weight, size, eps, y.row(row) + offset);
+  }
+}
+
+template <class V>
+void layer_norm_row(const float* x, int32_t size, const float* weight, const float* bias, float eps,
+                    float* y) {
+  const V zero = V::broadcast(0.0f);
+  const auto first = [&](int32_t i) { return std::min(kLanes, size - i); };
+  V total = zero;
+  for (int32_t i = 0; i < size; i += kLanes) total = total + V::load_first(x + i, first(i));
+  const V mean = V::broadcast(sum(total) / float(size));
+  V squares = zero;
+  for (int32_t i = 0; i < size; i += kLanes) {
+    const V apart = V::load_first(x + i, first(i)) - mean;
+    const V a = select(V::Mask::first(first(i)), apart, zero);
+    squares = fma(a, a, squares);
+  }
+  const V inverse = V::broadcast(1.0f / std::sqrt(sum(squares) / float(size) + eps));
+  for (int32_t i = 0; i < size; i += kLanes) {
+    const V normal = (V::load_first(x + i, first(i)) - mean) * inverse;
+    const V biases = bias == nullptr ? zero : V::load_first(bias + i, first(i));
+    fma(normal, V::load_first(weight + i, first(i)), biases).store_first(y + i, first(i));
+  }
+}
+
+template <class V>
+void layer_norm(Matrix x, const float* weight, const float* bias, float eps, Matrix y,
+                Worker worker) {
+  const Share mine = share(x.rows, 1, worker);
+  for (int64_t row = mine.begin; row < mine.end; ++row) {
+    layer_norm_row<V>(x.row(row), x.cols, weight, bias, eps, y.row(row));
   }
 }
 

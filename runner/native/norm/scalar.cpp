@@ -3,6 +3,6 @@
 
 namespace edge {
 
-const NormKernels norm_scalar = {rms_norm<scalar::Lanes>};
+const NormKernels norm_scalar = {rms_norm<scalar::Lanes>, layer_norm<scalar::Lanes>};
 
 }  // namespace edge

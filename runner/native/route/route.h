@@ -9,7 +9,7 @@
 
 namespace edge {
 
-enum class Scoring : int32_t { softmax, softmax_of_chosen, sigmoid };
+enum class Scoring : int32_t { softmax, softmax_of_chosen, sigmoid, softmax_of_near };
 
 struct RouteArgs {
   Matrix logits;                // [rows, experts]
@@ -19,6 +19,7 @@ struct RouteArgs {
   Scoring scoring = Scoring::softmax;
   bool normalize = false;
   float eps = 0.0f, scale = 1.0f;
+  float threshold = 0.0f;  // of softmax_of_near
   Matrix shares;  // [rows, experts]; not `logits`
 };
 

@@ -39,7 +39,36 @@ void sigmoid(const float* logits, int32_t count, float* y) {
   }
 }
 
-// Puts the `chosen` experts with the largest keys into `best`, by ascending expert.
+// The share of expert `own`, in a softmax over those of `left` that are near it: its power there
+// is 1. `left` are the logits, -inf in place of those chosen before.
+template <class V>
+float near_share(const float* left, int32_t count, int32_t own, float threshold) {
+  const V low = V::broadcast(-std::numeric_limits<float>::infinity());
+  const V top = V::broadcast(left[own]), limit = V::broadcast(threshold);
+  V total = V::broadcast(0.0f);
+  for (int32_t i = 0; i < count; i += kLanes) {
+    const int32_t rest = std::min(kLanes, count - i);
+    const V x = select(V::Mask::first(rest), V::load_first(left + i, rest), low);
+    const auto far = less(limit, (top - x) / max(abs(x), top));
+    total = total + exponential(select(far, low, x) - top);
+  }
+  return 1.0f / sum(total);
+}
+
+// Puts the shares of the experts in `best`, which are in the order of the choice, into `y`, and
+// sorts them by ascending expert.
+template <class V>
+void near_shares(const RouteArgs& args, const float* logits, int32_t* best, float* y) {
+  float left[kMostExperts];
+  std::copy(logits, logits + args.logits.cols, left);
+  for (int32_t i = 0; i < args.chosen; ++i) {
+    y[best[i]] = near_share<V>(left, args.logits.cols, best[i], args.threshold);
+    left[best[i]] = -std::numeric_limits<float>::infinity();
+  }
+  std::sort(best, best + args.chosen);
+}
+
+// Puts the `chosen` experts with the largest keys into `best`, the largest first.
 template <class Key>
 void choose(int32_t experts, int32_t chosen, Key key, int32_t* best) {
   float keys[kMostExperts];
@@ -55,7 +84,6 @@ void choose(int32_t experts, int32_t chosen, Key key, int32_t* best) {
     keys[place] = value;
     best[place] = e;
   }
-  std::sort(best, best + count);
 }
 
 template <class V>
@@ -72,6 +100,11 @@ void route_row(const RouteArgs& args, const float* logits, float* y) {
     choose(experts, chosen, [&](int32_t e) { return logits[e]; }, best);
   } else {
     choose(experts, chosen, [&](int32_t e) { return y[e] + args.bias[e]; }, best);
+  }
+  if (args.scoring == Scoring::softmax_of_near) {
+    near_shares<V>(args, logits, best, y);
+  } else {
+    std::sort(best, best + chosen);
   }
   const bool again = args.scoring == Scoring::softmax_of_chosen;
   for (int32_t i = 0; i < chosen; ++i) taken[i] = (again ? logits : y)[best[i]];

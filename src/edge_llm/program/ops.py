@@ -53,7 +53,7 @@ MAX_TAPS = 64
 MAX_EXPERTS = 1024
 MAX_SLICES = 1024
 # How `route` scores experts, and what `experts` activates their gates with: attributes count these.
-SCORINGS = ("softmax", "softmax of the chosen", "sigmoid")
+SCORINGS = ("softmax", "softmax of the chosen", "sigmoid", "softmax of those near")
 ACTIVATIONS = ("silu", "gelu", "clamped")
 FOLD_ROWS = 16  # positions of a block inside which a fold is evaluated row by row
 FOLD_HEADS = 4  # value heads of a fold that share a copy of their keys, at most
@@ -283,8 +283,10 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             "the shares of `chosen` experts in each row, and 0 for the others: those with the "
             "largest `logits`, or with a bias the largest score plus bias, of equal ones the "
             "first; their scores (`scoring` 0: softmax, 1: softmax of the chosen alone, 2: "
-            "sigmoid), where `normalize` is 1 divided by their sum plus eps, times scale and, with "
-            "`factors`, that of the expert",
+            "sigmoid, 3: each a softmax of its own, over the logits x of those not chosen before "
+            "it of which `(own - x) / max(|x|, own) > threshold` does not hold), where "
+            "`normalize` is 1 divided by their sum plus eps, times scale and, with `factors`, that "
+            "of the expert",
             (_value("logits", "r", "experts"),),
             (_raw("bias", "experts", optional=True), _raw("factors", "experts", optional=True)),
             ("r", "experts"),
@@ -294,6 +296,7 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 _choice("normalize", 2),
                 Attribute("eps", "float", 0.0, 1.0),
                 _positive("scale"),
+                Attribute("threshold", "float", 0.0, _MOST),  # of the last scoring
             ),
             where=(("chosen", "<=", "experts"),),
         ),
@@ -472,6 +475,14 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             "`x * factor`, a weight of one number",
             (_value("x", "r", "w"),),
             (_raw("factor", "1"),),
+            in_place=True,
+        ),
+        "layer_norm": OpSpec(
+            26,
+            "of each row: `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias`",
+            (_value("x", "r", "w"),),
+            (_raw("weight", "w"), _raw("bias", "w", optional=True)),
+            attributes=(_positive("eps", 1.0),),
             in_place=True,
         ),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bits import assert_same_bits, isas
 from numpy.typing import NDArray
 from random_weights import random_packed
@@ -35,6 +36,7 @@ def routed(
     **options: Any,
 ) -> Float32:
     settings = {"chosen": 3, "scoring": 0, "normalize": 0, "eps": 0.0, "scale": 1.0}
+    settings["threshold"] = 0.0
     settings |= {key: options.pop(key) for key in settings.keys() & options.keys()}
     builder = plan_builder()
     weights = (-1 if bias is None else builder.raw(bias),)
@@ -53,6 +55,7 @@ def expected_shares(
     normalize: int,
     eps: float,
     scale: float,
+    threshold: float,
 ) -> NDArray[np.float64]:
     """The meaning of `route` in float64, whose logits are far enough apart."""
     x = logits.astype(np.float64)
@@ -67,10 +70,25 @@ def expected_shares(
         shares = scores[row, taken]
         if SCORINGS[scoring] == "softmax of the chosen":
             shares = powers[row, taken] / powers[row, taken].sum()
+        if SCORINGS[scoring] == "softmax of those near":
+            shares = near_shares(x[row], taken, threshold)
         if normalize:
             shares = shares / (shares.sum() + eps)
         out[row, taken] = shares * scale
     return out
+
+
+def near_shares(
+    logits: NDArray[np.float64], taken: NDArray[np.int64], threshold: float
+) -> NDArray[np.float64]:
+    left, shares = list(range(len(logits))), []
+    for own in taken:
+        top = logits[own]
+        far = [(top - x) / max(abs(x), top) > threshold for x in logits[left]]
+        near = [e for e, beyond in zip(left, far, strict=True) if not beyond]
+        shares.append(1 / np.exp(logits[near] - top).sum())
+        left.remove(own)
+    return np.array(shares)
 
 
 @pytest.mark.parametrize("experts", [5, 16, 60, 128])
@@ -91,6 +109,7 @@ def test_routes(
     logits = (3 * rng.standard_normal((ROWS, experts))).astype(np.float32)
     bias = rng.standard_normal(experts).astype(np.float32) if biased else None
     settings = {"chosen": 4, "scoring": scoring, "normalize": normalize, "eps": eps, "scale": scale}
+    settings["threshold"] = 0.3
     got = routed(run_plan, plan_builder, logits, bias, isa="scalar", **settings)
     wanted = expected_shares(logits, bias, **settings)
     assert ((got != 0) == (wanted != 0)).all()
@@ -114,11 +133,27 @@ def test_shares_have_a_factor_of_their_expert(run_plan: Any, plan_builder: Any) 
             assert_same_bits(got, np.where(plain != 0, plain * factors, 0))
 
 
+def test_the_near_are_those_of_sparsemixer(run_plan: Any, plan_builder: Any) -> None:
+    """As transformers routes Phi-3.5-MoE, at one jitter and another."""
+    from transformers.models.phimoe.modeling_phimoe import sparsemixer
+
+    logits = np.random.default_rng(5).standard_normal((ROWS, 16)).astype(np.float32)
+    logits[3:6] -= 4.0  # all below 0
+    for jitter in (0.01, 0.2):
+        settings = {"chosen": 2, "scoring": 3, "threshold": 2 * jitter}
+        got = routed(run_plan, plan_builder, logits, **settings)
+        shares, taken = sparsemixer(torch.from_numpy(logits), jitter, training=False)
+        wanted = np.zeros_like(logits)
+        np.put_along_axis(wanted, taken.numpy(), shares.numpy(), axis=1)
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_the_first_of_equal_experts_is_chosen(run_plan: Any, plan_builder: Any) -> None:
     logits = np.array([[1, 2, 2, 0, 2, 2], [0, 0, 0, 0, 0, 0]], np.float32)
     for isa in isas():
-        got = routed(run_plan, plan_builder, logits, isa=isa, chosen=2)
-        assert [row.nonzero()[0].tolist() for row in got] == [[1, 2], [0, 1]]
+        for scoring in range(len(SCORINGS)):
+            got = routed(run_plan, plan_builder, logits, isa=isa, chosen=2, scoring=scoring)
+            assert [row.nonzero()[0].tolist() for row in got] == [[1, 2], [0, 1]]
 
 
 def test_logits_that_are_not_numbers_give_shares_that_are_not(
@@ -126,8 +161,9 @@ def test_logits_that_are_not_numbers_give_shares_that_are_not(
 ) -> None:
     logits = np.full((1, 20), np.nan, np.float32)
     for isa in isas():
-        got = routed(run_plan, plan_builder, logits, isa=isa)
-        assert np.isnan(got[0]).sum() == 3
+        for scoring in range(len(SCORINGS)):
+            got = routed(run_plan, plan_builder, logits, isa=isa, scoring=scoring)
+            assert np.isnan(got[0]).sum() == 3
 
 
 # --- experts -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from toy_transformer import TOKENS, VOCAB, Toy
 from edge_llm.program import pack
 from edge_llm.program.formats import LEVELS, SUPER, WEIGHT_FORMATS
 from edge_llm.program.integers import CODE_RANGES, Integers
+from edge_llm.program.ops import SCORINGS
 from edge_llm.runner.executor import RowSampler, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
@@ -79,6 +80,8 @@ TABLE = {
     "causal_conv": "5cefbd00a3a87c1d",
     "gated_delta": "12691c9cfe658439",
     "state_space": "51249365bea8eb64",
+    "layer_norm": "9b9bfcf74a195905",
+    "route": "26a553d7dd73c8be",
     "sampler": "9bcaf06ac76244cf",
     "sampler, rare steps": "fd918b997e06a7cb",
     "transformer": "51537e997a88a9d5",
@@ -265,6 +268,29 @@ RARE_STEPS: tuple[dict[str, Any], ...] = (
 )
 
 
+def layer_norm(builder: Any, start: Any) -> Outputs:
+    """One run of lanes and a part, with a bias and without."""
+    x = builder.activations(numbers(9, 37))
+    weight, bias = (builder.raw(numbers(37, seed=seed)) for seed in (1, 2))
+    plain = builder.op("layer_norm", x, weights=(weight, -1), eps=1e-5)
+    y = builder.op("layer_norm", plain, weights=(weight, bias), eps=1e-5)
+    yield start(builder, y).logits(range(9))
+
+
+def route(builder: Any, start: Any) -> Outputs:
+    """Each way of scoring, the last with experts that are near and some that are not."""
+    logits = builder.activations(numbers(9, 37))
+    attributes = {"chosen": 4, "normalize": 0, "eps": 0.0, "scale": 1.0, "threshold": 0.25}
+    shares = [
+        builder.op("route", logits, weights=(-1,), scoring=scoring, **attributes)
+        for scoring in range(len(SCORINGS))
+    ]
+    runner = start(builder, shares[-1], trace=True)
+    yield runner.logits(range(9))
+    for value in shares:
+        yield runner.value(value)
+
+
 def sampler(steps: tuple[dict[str, Any], ...], ids: int = 2000) -> Case:
     """Two thousand logits, each kind of filter, twenty draws of each, after a history of so many
     different ids."""
@@ -307,6 +333,8 @@ CASES: dict[str, Case] = {
     "causal_conv": causal_conv,
     "gated_delta": gated_delta,
     "state_space": state_space,
+    "layer_norm": layer_norm,
+    "route": route,
     "sampler": sampler(SAMPLERS),
     "sampler, rare steps": sampler(RARE_STEPS, ids=3),
 }

@@ -32,11 +32,12 @@ enum class OpCode : int32_t {
   attend,
   slice,
   rescale,
+  layer_norm,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 26;  // of a program file
+constexpr int32_t kOpCount = 27;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -69,6 +70,7 @@ constexpr size_t k_route_scoring = 1;
 constexpr size_t k_route_normalize = 2;
 constexpr size_t k_route_eps = 0;
 constexpr size_t k_route_scale = 1;
+constexpr size_t k_route_threshold = 2;
 constexpr size_t k_experts_experts = 0;
 constexpr size_t k_experts_inner = 1;
 constexpr size_t k_experts_chosen = 2;
@@ -96,6 +98,7 @@ constexpr size_t k_attend_softcap = 1;
 constexpr size_t k_slice_count = 0;
 constexpr size_t k_slice_size = 1;
 constexpr size_t k_slice_index = 2;
+constexpr size_t k_layer_norm_eps = 0;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
@@ -199,7 +202,7 @@ constexpr OpRules kRules[kOpCount] = {
      1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
      2, {{OperandKind::raw, true, 0, {1, 14, -1}, {1, -1, -1}}, {OperandKind::raw, true, 0, {1, 14, -1}, {1, -1, -1}}},
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
-     3, {{1, 1024}, {0, 2}, {0, 1}},
+     3, {{1, 1024}, {0, 3}, {0, 1}},
      1, {{{1, 0, -1}, Relation::at_most, {1, 14, -1}}}},
     {"experts", false, false, false, -1, true,
      2, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::value, false, 2, {}, {1, 0, -1}}},
@@ -258,6 +261,12 @@ constexpr OpRules kRules[kOpCount] = {
     {"rescale", false, false, true, -1, true,
      1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
      1, {{OperandKind::raw, false, 0, {1, -1, -1}, {1, -1, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     0, {},
+     0, {}},
+    {"layer_norm", false, false, true, -1, true,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     2, {{OperandKind::raw, false, 0, {1, 14, -1}, {1, -1, -1}}, {OperandKind::raw, true, 0, {1, 14, -1}, {1, -1, -1}}},
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      0, {},
      0, {}},
