@@ -139,12 +139,15 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
     "granite": GRANITE,
     "granitemoehybrid": GRANITE
     | {
-        "layer_types": ["attention"] * 2,
-        "num_experts": 0,
-        "num_local_experts": 0,
-        "num_experts_per_tok": 0,
-        "position_embedding_type": "rope",
+        "num_hidden_layers": 3,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "num_local_experts": 12,
+        "num_experts_per_tok": 3,
+        "intermediate_size": 32,
         "shared_intermediate_size": 160,
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "mamba_d_state": 24,
     },
     "lfm2": {
         "head_dim": 24,
@@ -321,7 +324,9 @@ def random_model(family: str, **config: Any) -> Any:
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
                 if family.startswith("gemma4") and name.endswith("q_norm.weight"):
                     parameter.data *= len(parameter) ** -0.5  # which nothing else scales
-            elif "conv." in name and parameter.dim() == 3:  # few numbers, and each matters
+            elif (
+                "conv." in name or "mamba.conv1d." in name
+            ) and parameter.dim() == 3:  # few numbers, and each matters
                 torch.nn.init.normal_(parameter)
             else:
                 torch.nn.init.normal_(parameter, std=0.1)

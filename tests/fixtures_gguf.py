@@ -77,7 +77,7 @@ def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
     others = {
         "gemma3_text": "gemma3",
-        "granitemoehybrid": "granite",
+        "granitemoehybrid": "granitehybrid" if folding_layers(config) else "granite",
         "ministral3": "mistral3",
         "mistral": "llama",
         "lfm2_moe": "lfm2moe",
@@ -88,6 +88,12 @@ def architecture(config: dict[str, Any]) -> str:
         "qwen3_5_moe_text": "qwen35moe",
     }
     return others.get(name, name)
+
+
+def folding_layers(config: dict[str, Any]) -> set[int]:
+    """Return which layers of a Granite 4 are state spaces."""
+    kinds = ("mamba", "linear_attention")
+    return {layer for layer, kind in enumerate(config.get("layer_types", ())) if kind in kinds}
 
 
 def tensor_names(config: dict[str, Any]) -> gguf.TensorNameMap:
@@ -125,7 +131,9 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
-    ffn = config.get("shared_intermediate_size", feed_forward_length(config))
+    ffn = feed_forward_length(config)
+    if family == "granitemoehybrid" and not config["num_local_experts"]:
+        ffn = config["shared_intermediate_size"]  # what published ones have as both
     writer.add_feed_forward_length(ffn)
     writer.add_head_count(config["num_attention_heads"])
     if family in ("lfm2", "lfm2_moe"):
@@ -134,6 +142,11 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_layer_norm_rms_eps(config["norm_eps"])
         writer.add_shortconv_l_cache(config["conv_L_cache"])
         writer.add_vocab_size(config["vocab_size"])
+    elif family == "granitemoehybrid" and folding_layers(config):
+        heads, folding = config["num_key_value_heads"], folding_layers(config)
+        layers = range(config["num_hidden_layers"])
+        writer.add_head_count_kv([heads * (layer not in folding) for layer in layers])
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     else:
         writer.add_head_count_kv(config["num_key_value_heads"])
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
@@ -145,7 +158,7 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_leading_dense_block_count(config["num_dense_layers"])
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if "num_experts_per_tok" in config:
-        writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
+        writer.add_expert_count(config.get("num_local_experts", config.get("num_experts")))
         writer.add_expert_used_count(config["num_experts_per_tok"])
         inner = config.get("moe_intermediate_size", config["intermediate_size"])
         if family not in ("olmoe", "phimoe"):
@@ -176,15 +189,13 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
     if family == "granitemoehybrid":
-        writer.add_expert_shared_feed_forward_length(ffn)
-        writer.add_expert_count(config.get("num_local_experts") or config["num_experts"])
-        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_shared_feed_forward_length(config["shared_intermediate_size"])
         writer.add_ssm_conv_kernel(config["mamba_d_conv"])
         writer.add_ssm_state_size(config["mamba_d_state"])
         writer.add_ssm_group_count(config["mamba_n_groups"])
         writer.add_ssm_inner_size(config["mamba_expand"] * config["hidden_size"])
         writer.add_ssm_time_step_rank(config["mamba_n_heads"])
-        writer.add_rope_scaling_finetuned(True)
+        writer.add_rope_scaling_finetuned(config["position_embedding_type"] == "rope")
     if family in INTERLEAVED:
         writer.add_vocab_size(config["vocab_size"])
         writer.add_rope_dimension_count(head_dim(config))
@@ -240,7 +251,7 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
     names = tensor_names(config)
     return rope_tables(config) | dict(
         converted(name, tensor.to(torch.float32).numpy(), config, names)
-        for name, tensor in stacked(parted(load_file(folder / "model.safetensors"))).items()
+        for name, tensor in stacked(parted(load_file(folder / "model.safetensors"), config)).items()
     )
 
 
@@ -262,6 +273,8 @@ def converted(
         name += ".bias"
     if config["model_type"] in QWEN35:
         name, values = qwen35(name, values, config)
+    if ".mamba." in name:
+        name, values = mamba2(name, values, config)
     stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
     assert stored is not None, name
     return stored, np.ascontiguousarray(values)
@@ -308,14 +321,34 @@ def qwen35(
     return name.replace("dt_bias", "dt_proj.bias"), tiled(values)
 
 
-def parted(tensors: dict[str, Any]) -> dict[str, Any]:
+def mamba2(
+    name: str, values: NDArray[np.float32], config: dict[str, Any]
+) -> tuple[str, NDArray[np.float32]]:
+    """Return a tensor of a state space as it is stored, and the name that the map knows."""
+    if name.endswith("conv1d.weight"):
+        values = values.squeeze(1)
+    elif name.endswith(".A_log"):
+        values = -np.exp(values)[:, None]
+    elif name.endswith(".D"):
+        values = values[:, None]
+    elif name.endswith(".norm.weight"):
+        values = values.reshape(config["mamba_n_groups"], -1)
+    return name.replace("dt_bias", "dt_proj.bias"), values
+
+
+def parted(tensors: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Return tensors, gate and up of Granite 4 and gpt-oss apart."""
     found: dict[str, Any] = {}
+    shared = "mlp.shared_expert" if config.get("num_local_experts") else "mlp"
     for name, tensor in tensors.items():
-        plain = name.replace("shared_mlp.output_linear", "mlp.down_proj")
+        plain = name.replace("shared_mlp.output_linear", f"{shared}.down_proj")
         if "shared_mlp.input_linear" in name:
             for part, half in zip(("gate", "up"), tensor.chunk(2), strict=True):
-                found[name.replace("shared_mlp.input_linear", f"mlp.{part}_proj")] = half
+                found[name.replace("shared_mlp.input_linear", f"{shared}.{part}_proj")] = half
+        elif "block_sparse_moe.input_linear" in name:
+            for part, half in zip(("gate", "up"), tensor.chunk(2, dim=1), strict=True):
+                there = f"mlp.experts.{part}_proj"
+                found[name.replace("block_sparse_moe.input_linear", there)] = half
         elif ".experts.gate_up_proj" in name:  # of gpt-oss
             layer, bias = name.split(".gate_up_proj")
             rows = tensor if bias else tensor.transpose(1, 2)
@@ -350,7 +383,8 @@ def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], quant: str) -> None:
-    if values.ndim == 1 or quant == "F32" or "shortconv.conv" in name or "conv1d" in name:
+    floats = ("shortconv.conv", "conv1d", "ssm_a", "ssm_d", "ssm_norm")
+    if values.ndim == 1 or quant == "F32" or any(part in name for part in floats):
         writer.add_tensor(name, values)
     else:
         kind = gguf.GGMLQuantizationType[quant]

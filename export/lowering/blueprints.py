@@ -44,6 +44,11 @@ _PROBES = (
         "residual_multiplier": 0.219,
         "logits_scaling": 6.73,
         "shared_intermediate_size": 1409,
+        "mamba_n_heads": 44,
+        "mamba_d_head": 32,
+        "mamba_d_state": 46,
+        "mamba_d_conv": 7,
+        "time_step_limit": [0.00123, 7.7],
         # LFM2's, which others do not read.
         "norm_eps": 0.000123,
         "block_auto_adjust_ff_dim": False,
@@ -70,6 +75,11 @@ _PROBES = (
         "residual_multiplier": 0.337,
         "logits_scaling": 3.71,
         "shared_intermediate_size": 1201,
+        "mamba_n_heads": 20,
+        "mamba_d_head": 61,
+        "mamba_d_state": 29,
+        "mamba_d_conv": 6,
+        "time_step_limit": [0.00321, 5.3],
         "norm_eps": 0.000321,
         "block_auto_adjust_ff_dim": False,
         "full_attn_idxs": [0, 3],
@@ -140,9 +150,11 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "moe_intermediate_size": 331 + layers,
     },
     "granitemoehybrid": lambda layers: {
-        "num_local_experts": 0,
+        "num_local_experts": 23 + layers,
+        "num_experts_per_tok": 5 + layers,
+        "intermediate_size": 331 + layers,
         "position_embedding_type": "rope",
-        "layer_types": ["attention"] * layers,
+        "layer_types": ["attention" if layer % 3 == 1 else "mamba" for layer in range(layers)],
     },
 }
 
@@ -156,6 +168,17 @@ _VARIANTS: Mapping[str, tuple[Mapping[str, object], ...]] = {
         _GEMMA4_LARGE | {"num_kv_shared_layers": 0},
         _GEMMA4_LARGE | {"num_kv_shared_layers": 0, "enable_moe_block": True},
     ),
+    "granitemoehybrid": (
+        {},
+        {"position_embedding_type": "nope"},
+        {"num_local_experts": 0},
+        {"num_local_experts": 0, "position_embedding_type": "nope"},
+    ),
+}
+# Flags of a family's config that its variants decide, or that all published models agree on: one
+# of another kind is traced.
+_NOT_DRAWN: Mapping[str, frozenset[str]] = {
+    "granitemoehybrid": frozenset({"rotates", "has_experts", "mamba_conv_bias", "mamba_proj_bias"}),
 }
 
 # The values of a field that decide which operators there are, by its type as it is written.
@@ -211,7 +234,7 @@ def _flags(family: str) -> Iterator[dict[str, object]]:
     settings = {
         field.name: _SETTINGS[field.type]
         for field in fields(FAMILIES[family].config)
-        if field.type in _SETTINGS
+        if field.type in _SETTINGS and field.name not in _NOT_DRAWN.get(family, ())
     }
     for values in product(*settings.values()):
         yield dict(zip(settings, values, strict=True))

@@ -61,11 +61,13 @@ GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
 class Stacked:
     """How a tensor of Hugging Face checkpoints [experts, ...] holds several parameters: ``parts``
     are their names in place of its own; their rows lie one part behind the other, or, if
-    ``interleaved``, in turn; the matrices are stored ``transposed``, or as they are."""
+    ``interleaved``, in turn; the matrices are stored ``transposed``, or as they are. ``owner`` is
+    what has the parameters in a layer, where it is not what has the tensor."""
 
     parts: tuple[str, ...]
     interleaved: bool = False
     transposed: bool = False
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,9 @@ class Family(Generic[Config]):
         gguf_names: GGUF name -> parameter name of what stands outside of layers under a name of the
             family's own.
         gguf_layer_names: GGUF name within ``blk.N.`` -> parameter name within ``model.layers.N.``.
+        gguf_joined: GGUF names within a layer whose rows, one tensor's after the other's, are those
+            of one parameter, whose name within a layer is the value.
+        gguf_vectors: GGUF names within a layer that are matrices there and vectors here.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
         gguf_order: takes the config and a GGUF name within a layer, and gives the order of a tensor
@@ -125,6 +130,8 @@ class Family(Generic[Config]):
     gguf_harmless: frozenset[str] = frozenset()
     gguf_names: Mapping[str, str] = field(default_factory=dict)
     gguf_layer_names: Mapping[str, str] = field(default_factory=dict)
+    gguf_joined: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    gguf_vectors: frozenset[str] = frozenset()
     gguf_interleaved: frozenset[str] = frozenset()
     gguf_order: Callable[[Any, str], Order | None] = _as_stored
     gguf_values: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = field(

@@ -81,24 +81,24 @@ def read(reader: ConfigReader) -> GraniteConfig:
     )
 
 
-def _implied(values: Mapping[str, object]) -> Mapping[str, object]:
+def implied_scale(values: Mapping[str, object]) -> Mapping[str, object]:
     """Return the scale of scores that llama.cpp takes where a file has none."""
     head_dim = values["head_dim"]
     return {"attention_multiplier": head_dim**-0.5 if is_integer(head_dim) and head_dim else None}
 
 
+GGUF_MULTIPLIERS = {
+    "embedding_multiplier": "embedding_scale",
+    "attention_multiplier": "attention.scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+    "rope_finetuned": "rope.scaling.finetuned",
+}
 GRANITE = Family(
     config=GraniteConfig,
     read=read,
     gguf_architecture="granite",
-    gguf_keys=GGUF_KEYS
-    | {
-        "embedding_multiplier": "embedding_scale",
-        "attention_multiplier": "attention.scale",
-        "residual_multiplier": "residual_scale",
-        "logits_scaling": "logit_scale",
-        "rope_finetuned": "rope.scaling.finetuned",
-    },
+    gguf_keys=GGUF_KEYS | GGUF_MULTIPLIERS,
     # Files made of granitemoehybrid models without experts and state spaces say how large these
     # would be.
     gguf_harmless=frozenset(
@@ -119,5 +119,5 @@ GRANITE = Family(
     ),
     gguf_layer_names=GGUF_BLOCK,
     gguf_interleaved=frozenset({"attn_q.weight", "attn_k.weight"}),
-    gguf_implied=_implied,
+    gguf_implied=implied_scale,
 )

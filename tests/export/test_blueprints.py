@@ -58,7 +58,15 @@ def configs(draw: st.DrawFn) -> tuple[dict[str, object], int]:
         multipliers = st.sampled_from([1, 0.25, 12.0])
         values |= {f"{name}_multiplier": draw(multipliers) for name in names}
         values["logits_scaling"] = draw(st.sampled_from([1.0, 8.0, 7]))
-        values["shared_intermediate_size"] = values["intermediate_size"]
+        values["shared_intermediate_size"] = draw(st.integers(2, 40))
+    if family == "granitemoehybrid":
+        values |= {"mamba_n_heads": heads, "mamba_d_state": draw(st.integers(1, 9))}
+        values["position_embedding_type"] = draw(st.sampled_from([None, "rope"]))
+        values["layer_types"] = draw(
+            st.lists(st.sampled_from(["mamba", "attention"]), min_size=layers, max_size=layers)
+        )
+        if draw(st.booleans()):
+            values["num_local_experts"] = 0
     if family in ("llama", "olmo2", "qwen3", "smollm3", "granite"):
         values["attention_bias"] = draw(st.booleans())
     if family == "phi3":

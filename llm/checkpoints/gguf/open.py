@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,9 +100,11 @@ def open_gguf(path: Path) -> Checkpoint:
     formats = {
         name: form
         for name, place in places.items()
-        if (form := model.integer_format(place.stored)) is not None
+        if (form := _integer_format(model, place)) is not None
         and (name not in orders or _can_be_ordered(form, orders[name]))
     }
+
+    shapes = {name: _shape(model, family, place) for name, place in places.items()}
 
     def interleaved(name: str) -> int | None:
         """The head_dim of rows that are stored for the interleaved convention."""
@@ -111,7 +115,8 @@ def open_gguf(path: Path) -> Checkpoint:
         return None if shape is None else shape.head_dim
 
     def read(name: str) -> Array:
-        values, head_dim = model.decode(*places[name]), interleaved(name)
+        values, head_dim = _decode(model, places[name]), interleaved(name)
+        values = values.reshape(shapes.get(name, values.shape))
         if head_dim is not None:
             values = half_split(values, head_dim)
         if name in orders:
@@ -121,7 +126,8 @@ def open_gguf(path: Path) -> Checkpoint:
         return values if change is None else change(to_float32(values))
 
     def integers(name: str) -> Integers:
-        stored, head_dim = model.integers(*places[name]), interleaved(name)
+        stored, *others = (model.integers(*part) for part in places[name].parts())
+        stored, head_dim = stored.joined(others) if others else stored, interleaved(name)
         if name in orders:
             order = orders[name]
             stored = stored.columns(order.index) if order.axis else stored.rows(order.index)
@@ -151,10 +157,7 @@ def open_gguf(path: Path) -> Checkpoint:
         config=config,
         shapes=check_parameters(
             config,
-            {
-                name: model.shape(place.stored)[0 if place.expert is None else 1 :]
-                for name, place in places.items()
-            },
+            shapes,
             str(path),
             problems,
         ),
@@ -188,22 +191,68 @@ def _can_be_ordered(form: WeightFormat, order: Order) -> bool:
 
 class _Place(NamedTuple):
     """Where a parameter is: the name of a tensor, and which of its matrices, where it is a stack of
-    experts."""
+    experts; ``behind`` are tensors that hold the rows that follow."""
 
     stored: str
     expert: int | None
+    behind: tuple[str, ...] = ()
+
+    def parts(self) -> Iterator[tuple[str, int | None]]:
+        """Yield name and expert of each tensor."""
+        yield self.stored, self.expert
+        for name in self.behind:
+            yield name, None
 
 
-def _places(model: GGUFModel, family: Family[Any], names: Iterable[str]) -> dict[str, _Place]:
+def _shape(model: GGUFModel, family: Family[Any], place: _Place) -> tuple[int, ...]:
+    """Return the shape of a parameter."""
+    shape = model.shape(place.stored)[0 if place.expert is None else 1 :]
+    block = _BLOCK.fullmatch(place.stored)
+    if block and block[2] in family.gguf_vectors:
+        return (prod(shape),)
+    return (shape[0] + sum(model.shape(name)[0] for name in place.behind), *shape[1:])
+
+
+def _integer_format(model: GGUFModel, place: _Place) -> WeightFormat | None:
+    """Return the format in which a program can hold a parameter's own integers, if there is one."""
+    formats = {model.integer_format(name) for name, _ in place.parts()}
+    return formats.pop() if len(formats) == 1 else None
+
+
+def _decode(model: GGUFModel, place: _Place) -> Array:
+    parts = [model.decode(*part) for part in place.parts()]
+    return parts[0] if len(parts) == 1 else np.concatenate([to_float32(part) for part in parts])
+
+
+def _places(model: GGUFModel, family: Family[Any], names: Collection[str]) -> dict[str, _Place]:
     """Return the place of each parameter in the tensors of these ``names``."""
-    places: dict[str, _Place] = {}
+    places = _joined(model, family, names)
+    taken = {part for place in places.values() for part, _ in place.parts()}
     for stored in names:
+        if stored in taken:
+            continue
         name = _parameter_name(stored, family)
         parts, shape = [name], model.shape(stored)
         if name != stored and shape[0] <= MAX_EXPERTS:  # of a known layout
             parts = list(members(name, shape))
         for expert, part in enumerate(parts):
-            places[part] = _Place(stored, expert if part != name else None)
+            # Of two tensors for one parameter, the second is left over.
+            places[stored if part in places else part] = _Place(
+                stored, expert if part != name else None
+            )
+    return places
+
+
+def _joined(model: GGUFModel, family: Family[Any], names: Collection[str]) -> dict[str, _Place]:
+    """Return the places of parameters that are the rows of several tensors."""
+    places: dict[str, _Place] = {}
+    layers = {block[1] for name in names if (block := _BLOCK.fullmatch(name))}
+    for layer, (group, inner) in product(sorted(layers), family.gguf_joined.items()):
+        first, *others = parts = [f"blk.{layer}.{name}" for name in group]
+        if all(part in names and len(model.shape(part)) == 2 for part in parts) and (
+            len({model.shape(part)[1] for part in parts}) == 1
+        ):
+            places[f"model.layers.{layer}.{inner}"] = _Place(first, None, tuple(others))
     return places
 
 

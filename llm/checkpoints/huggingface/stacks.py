@@ -57,7 +57,7 @@ def pieces_of(shapes: Mapping[str, Shape], stacked: Mapping[str, Stacked]) -> di
         layout = stacked.get(layer[2]) if layer else None
         if layer is None or layout is None or not _fits(shape, layout):
             continue
-        owner = layer[1] + layer[2].rpartition(".")[0]
+        owner = layer[1] + (layout.owner or layer[2].rpartition(".")[0])
         for part, name in enumerate(layout.parts):
             whole = f"{owner}.{name}"
             if len(shape) == 2:

@@ -6,6 +6,7 @@ each other in this one form, a few rows at a time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,6 +123,16 @@ class Integers:
             factor=taken(self.factor, SUPER),
             minimum_factor=taken(self.minimum_factor, SUPER),
         )
+
+    def joined(self, others: Sequence[Integers]) -> Integers:
+        """Return these rows and those of ``others`` of the same format behind them."""
+
+        def whole(name: str) -> Any:
+            arrays = [getattr(part, name) for part in (self, *others)]
+            return None if arrays[0] is None else np.concatenate(arrays)
+
+        names = ("codes", "scale", "minimum", "factor", "minimum_factor")
+        return replace(self, **{name: whole(name) for name in names})
 
     def rows(self, index: slice | NDArray[np.int64]) -> Integers:
         """Return some rows, which may be in another order: a slice, or int64 indices."""
