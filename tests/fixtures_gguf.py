@@ -80,6 +80,7 @@ def architecture(config: dict[str, Any]) -> str:
         "granitemoehybrid": "granitehybrid" if folding_layers(config) else "granite",
         "ministral3": "mistral3",
         "mistral": "llama",
+        "olmo3": "olmo2",
         "lfm2_moe": "lfm2moe",
         "qwen2_moe": "qwen2moe",
         "qwen3_moe": "qwen3moe",
@@ -199,6 +200,10 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     if family in INTERLEAVED:
         writer.add_vocab_size(config["vocab_size"])
         writer.add_rope_dimension_count(head_dim(config))
+    if family in ("exaone4", "olmo3") and config["sliding_window"]:
+        writer.add_sliding_window(config["sliding_window"])
+        kinds = config["layer_types"]
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
     if family == "exaone4":
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])

@@ -14,7 +14,7 @@ from edge_llm.llm.decoder import (
     read_window,
     read_windows,
 )
-from edge_llm.llm.families.family import GGUF_KEYS, GGUF_WINDOW, Family
+from edge_llm.llm.families.family import GGUF_KEYS, GGUF_SLIDING, GGUF_WINDOW, Family
 from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.rope import Rope
 
@@ -86,7 +86,6 @@ EXAONE4 = Family(
     config=Exaone4Config,
     read=read,
     gguf_architecture="exaone4",
-    # Those with a window have a key that is a list, and are refused; the others have none.
-    gguf_keys=GGUF_KEYS | GGUF_WINDOW,
+    gguf_keys=GGUF_KEYS | GGUF_WINDOW | GGUF_SLIDING,
     gguf_layer_names=OLMO2.gguf_layer_names,
 )

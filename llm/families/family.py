@@ -55,6 +55,8 @@ GGUF_KEYS = {
     "vocab_size": "vocab_size",
 }
 GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
+# A list of which layers have it, true and false; some files hold a number, which is another key's.
+GGUF_SLIDING = {"layer_types": "attention.sliding_window_pattern"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from edge_llm.llm.decoder import (
     read_window,
     read_windows,
 )
-from edge_llm.llm.families.family import Family
+from edge_llm.llm.families.family import GGUF_KEYS, GGUF_SLIDING, GGUF_WINDOW, Family
+from edge_llm.llm.families.olmo2 import OLMO2
 from edge_llm.llm.rope import Rope, read_rope, read_ropes
 
 DEFAULT_THETA = 500_000.0
@@ -94,5 +95,9 @@ def _read_ropes(reader: ConfigReader) -> dict[str, Rope]:
 OLMO3 = Family(
     config=Olmo3Config,
     read=read,
-    # GGUF files call these models olmo2, and have one rope for both kinds of layers.
+    # GGUF files call these models olmo2, and have one rope, whose scaling is that of the layers
+    # without a window; they tell them from OLMo 2 by the keys of the window.
+    gguf_architecture="olmo2",
+    gguf_keys=GGUF_KEYS | GGUF_WINDOW | GGUF_SLIDING,
+    gguf_layer_names=OLMO2.gguf_layer_names,
 )

@@ -88,15 +88,6 @@ def test_gguf_is_the_same_model(folder: Path, make_gguf: Callable[..., Path]) ->
         assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
 
 
-def test_olmo_3_in_gguf_is_refused(
-    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
-) -> None:
-    # llama.cpp calls it olmo2, with windows
-    path = make_gguf(tiny_checkpoint("olmo2"), edit=lambda writer: writer.add_sliding_window(64))
-    with pytest.raises(ConfigError, match=r"olmo2\.attention\.sliding_window: got 64, expected 0"):
-        open_checkpoint(path)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fixtures_checkpoints import YARN_ROPE
 from parity import (
     check_at_once,
@@ -16,9 +17,11 @@ from parity import (
     check_quantized_program,
     check_token_by_token,
 )
+from stored_tensors import tensor_of
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.blueprints import shipped
+from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import read_config
 from edge_llm.llm.rope import Rope, YarnScaling
@@ -145,3 +148,34 @@ def test_what_it_cannot_honour(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         config_of(**{"rope_scaling": None, **change})
     assert message in str(error.value)
+
+
+ONE_THETA = {
+    "full_attention": YARN_ROPE,
+    "sliding_attention": {"rope_type": "default", "rope_theta": YARN_ROPE["rope_theta"]},
+}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"layer_types": ["sliding_attention"] * 4}, {"tie_word_embeddings": True}]
+)
+def test_gguf_is_the_same_model(
+    changes: dict[str, Any], tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    folder = tiny_checkpoint("olmo3", rope_parameters=ONE_THETA, **changes)
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
+    assert made.config == source.config
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+
+
+def test_a_gguf_whose_windows_are_no_list_of_layers_is_refused(
+    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    def edit(writer: Any) -> None:
+        writer.add_array("olmo2.attention.sliding_window_pattern", [True, False])
+
+    folder = tiny_checkpoint("olmo2")
+    with pytest.raises(ConfigError, match=r"layer_types: got \['sliding_attention', 'full_"):
+        open_checkpoint(make_gguf(folder, edit=edit))

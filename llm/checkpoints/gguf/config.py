@@ -14,7 +14,7 @@ from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.arrays import to_float32
 from edge_llm.llm.checkpoints.gguf.model import GGUFModel
 from edge_llm.llm.config import is_integer, is_positive, shorten
-from edge_llm.llm.decoder import DecoderConfig
+from edge_llm.llm.decoder import FULL, SLIDING, DecoderConfig
 from edge_llm.llm.families.family import Family
 from edge_llm.llm.registry import FAMILIES, read_config
 from edge_llm.llm.rope import DEFAULT_THETA, DIVIDED, Llama3Scaling, Rope
@@ -108,6 +108,7 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     for name, key in family.gguf_keys.items():
         value = given.pop(key, None)
         values[name] = None if key in neutral and value == neutral[key] else value
+    values["layer_types"] = _layer_types(values.get("layer_types"), values["num_hidden_layers"])
     values["model_type"] = family.name
     values["tie_word_embeddings"] = "output.weight" not in model
     if values["vocab_size"] is None and "token_embd.weight" in model:
@@ -140,6 +141,16 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         listing = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigError(f"{model.path} cannot be honoured:{listing}")
     return read_config(values, str(model.path))[0]
+
+
+def _layer_types(sliding: object, layers: object) -> object:
+    """Return Hugging Face's kind of each layer, given whether it has a window; what is no list of
+    that stays."""
+    if isinstance(sliding, bool) and is_integer(layers):  # the same for all
+        sliding = [sliding] * layers
+    if not isinstance(sliding, list) or not all(isinstance(one, bool) for one in sliding):
+        return sliding
+    return [SLIDING if one else FULL for one in sliding]
 
 
 def predicting_layers(model: GGUFModel, config: DecoderConfig) -> range:
