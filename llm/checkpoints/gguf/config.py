@@ -30,6 +30,7 @@ REQUIRED_KEYS = (
     "rms_norm_eps",
 )
 POOLING = "pooling_type"
+RANKING_LABELS = "classifier.output_labels"
 ATTENTION_FACTOR = "rope.scaling.attn_factor"
 LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
 # Keys that have one supported value, where a rule or a family has no use for them: LongRoPE alone
@@ -121,7 +122,8 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     for name, value in implied.items():
         if values.get(name) is None or isinstance(values[name], list):
             values[name] = value
-    given.pop(POOLING, None)  # of vectors: open.py
+    for key in (POOLING, RANKING_LABELS):  # of vectors and rerankers: open.py
+        given.pop(key, None)
     predicting, layers = given.pop(PREDICTING_LAYERS, 0), values["num_hidden_layers"]
     if is_integer(predicting) and is_integer(layers) and 0 < predicting < layers:
         values["num_hidden_layers"] = layers - predicting

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
 from edge_llm.llm.checkpoints.gguf.config import (
     POOLING,
+    RANKING_LABELS,
     ROPE_TABLES,
     gguf_config,
     gguf_family,
@@ -57,6 +59,10 @@ STOP_TOKENS = (
 )
 # Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
+RANKING = 4
+# Of a reranker: the rows of the head that its two answers have.
+RANKING_HEAD, ANSWERS = "cls.output.weight", ["yes", "no"]
+_ALIKE = 0.9  # the cosine of two roundings of one row, at least
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 NO_TOKEN = 2**32 - 1
 UNUSED_TOKEN = 5  # in tokenizer.ggml.token_type
@@ -82,12 +88,15 @@ def open_gguf(path: Path) -> Checkpoint:
     metadata, family = model.metadata, gguf_family(model)
     model.check_complete()
     config = gguf_config(model, family)
+    judge = _judge(model, family)
     predicting = predicting_layers(model, config)
     left_out = {
         name
         for name in model.owners
         if (block := _BLOCK.fullmatch(name)) and int(block[1]) in predicting
     }
+    if judge is not None:
+        left_out.add(RANKING_HEAD)
     stored_names = [name for name in model.owners if name not in {*ROPE_TABLES, *left_out}]
     problems = [line for name in stored_names if (line := model.problem(name)) is not None]
     places = _places(model, family, stored_names)
@@ -140,7 +149,7 @@ def open_gguf(path: Path) -> Checkpoint:
         _stop_ids(metadata, config.vocab_size),
         path.name,
     )
-    if left_out:
+    if len(predicting):
         notes += (f"{path.name}: {PREDICTING} are left out",)
     unknown = [
         key
@@ -181,7 +190,7 @@ def open_gguf(path: Path) -> Checkpoint:
             for name, place in places.items()
             if model.problem(place.stored) is None
         },
-        retrieval=_retrieval(metadata.get(f"{family.gguf_architecture}.{POOLING}")),
+        retrieval=judge or _retrieval(metadata.get(f"{family.gguf_architecture}.{POOLING}")),
     )
 
 
@@ -260,6 +269,57 @@ def _retrieval(pooling: object) -> Retrieval | None:
     """Return what llama.cpp's number for a pooling says of vectors."""
     kind = POOLING_KINDS.get(pooling) if isinstance(pooling, int) else None
     return None if kind is None else Retrieval(pooling=kind)
+
+
+def _judge(model: GGUFModel, family: Family[Any]) -> Retrieval | None:
+    """Return what a file says of a reranker that answers yes or no.
+
+    llama.cpp keeps two rows of such a model's head, and the head itself nowhere: it is there where
+    it is the embedding table.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    metadata, prefix = model.metadata, f"{family.gguf_architecture}."
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    ranks = metadata.get(prefix + POOLING) == RANKING and RANKING_HEAD in model
+    if (
+        not ranks
+        or metadata.get(prefix + RANKING_LABELS) != ANSWERS
+        or not isinstance(tokens, list)
+    ):
+        return None
+    if not set(ANSWERS) <= set(tokens):
+        return None
+    yes_no = tokens.index(ANSWERS[0]), tokens.index(ANSWERS[1])
+    if "output.weight" not in model and not _is_tied(model, yes_no):
+        raise CheckpointError(
+            f"{model.path}: {RANKING_HEAD} holds two rows of a head that is nowhere in the file: "
+            "they are not those of the embedding table",
+            hint="export it from its Hugging Face folder",
+        )
+    return Retrieval(pooling=None, judges=True, yes_no=yes_no)
+
+
+def _is_tied(model: GGUFModel, rows: tuple[int, int]) -> bool:
+    """Return whether the rows of the ranking head are those of the embedding table."""
+    table = "token_embd.weight"
+    if table not in model or model.problem(table) or model.problem(RANKING_HEAD):
+        return False
+    shape = model.shape(table)
+    if len(shape) != 2 or max(rows) >= shape[0]:
+        return False
+    if model.shape(RANKING_HEAD) != (len(rows), shape[1]):
+        return False
+    for place, row in enumerate(rows):
+        kept, own = (
+            to_float32(model.decode(name, at)).astype(np.float64)
+            for name, at in ((RANKING_HEAD, place), (table, row))
+        )
+        norms = np.linalg.norm(kept) * np.linalg.norm(own)
+        if not kept @ own >= _ALIKE * norms:
+            return False
+    return True
 
 
 def _parameter_name(name: str, family: Family[Any]) -> str:
