@@ -4,7 +4,6 @@
 // of each page, so workers never meet.
 #include <cmath>
 
-#include "attention/tiles.inl"
 #include "fold/pages.inl"
 #include "simd/math.h"
 

@@ -1,5 +1,6 @@
 // The pages of a fold: where a part lies, and the matrices before its rows (contract: fold.h).
 // Included by fold.inl.
+#include "attention/tiles.inl"
 #include "fold/fold.h"
 
 namespace edge {
@@ -78,41 +79,64 @@ inline float suffix_products(const FoldPage& page, int32_t first, int32_t last, 
   return product;
 }
 
+// kRows rows of one head's matrix behind a block, kGroups vectors at a time while as many are left,
+// then half as many. factors[j * kLanes + r] is what row r gets of row j's update.
+template <class V, int kRows, int kGroups>
+void fold_columns(const FoldPage& page, int32_t first, int32_t head, float rest,
+                  const float* factors, const float* from, int64_t column, float* to) {
+  const int64_t v = page.layout.v;
+  for (; column + kGroups * kLanes <= v; column += kGroups * kLanes) {
+    V sums[kRows][kGroups];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kGroups; ++c) {
+        sums[r][c] = V::broadcast(rest) * V::load(from + r * v + column + c * kLanes);
+      }
+    }
+    for (int32_t j = 0; j < kFoldRows; ++j) {
+      const float* made = page.updates(first + j, head) + column;
+      V update[kGroups];
+#pragma GCC unroll 8
+      for (int c = 0; c < kGroups; ++c) update[c] = V::load(made + c * kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const V factor = V::broadcast(factors[j * kLanes + r]);
+#pragma GCC unroll 8
+        for (int c = 0; c < kGroups; ++c) sums[r][c] = fma(factor, update[c], sums[r][c]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kGroups; ++c) sums[r][c].store(to + r * v + column + c * kLanes);
+    }
+  }
+  if constexpr (kGroups > 1) {
+    fold_columns<V, kRows, kGroups / 2>(page, first, head, rest, factors, from, column, to);
+  }
+}
+
 // The matrices behind a whole block of a page, made of those before it; `to` may be `from`.
 template <class V>
 void fold_block(const FoldArgs& args, const FoldPage& page, int32_t block, const float* from,
                 float* to) {
-  constexpr int kTile = 4;  // rows of the matrix that share the loads of u
   const FoldLayout& layout = page.layout;
   const int32_t first = block * kFoldRows, k_dim = args.state.k_dim;
   for (int32_t head = 0; head < page.heads; ++head) {
     float weights[kFoldRows];
     const float rest = suffix_products(page, first, kFoldRows - 1, head, weights);
-    for (int32_t i = 0; i < k_dim; i += kTile) {
-      const int32_t rows = k_dim - i < kTile ? k_dim - i : kTile;
-      float factors[kFoldRows][kTile];
-      for (int32_t j = 0; j < kFoldRows; ++j) {
-        for (int32_t r = 0; r < kTile; ++r) {
-          factors[j][r] = weights[j] * page.keys(first + j)[i + r];  // keys are padded to 16
-        }
+    for (int32_t i = 0; i < k_dim; i += kLanes) {
+      float factors[kFoldRows][kLanes];
+      for (int32_t j = 0; j < kFoldRows; ++j) {  // keys are padded to 16
+        (V::broadcast(weights[j]) * V::load(page.keys(first + j) + i)).store(factors[j]);
       }
-      const float* old = from + i * layout.v;
-      float* made = to + i * layout.v;
-      for (int64_t c = 0; c < layout.v; c += kLanes) {
-        V sums[kTile];
-        for (int32_t r = 0; r < rows; ++r) {
-          sums[r] = V::broadcast(rest) * V::load(old + r * layout.v + c);
-        }
-        for (int32_t r = rows; r < kTile; ++r) sums[r] = V::broadcast(0.0f);
-        for (int32_t j = 0; j < kFoldRows; ++j) {
-          const V update = V::load(page.updates(first + j, head) + c);
-#pragma GCC unroll 4
-          for (int r = 0; r < kTile; ++r) {
-            sums[r] = fma(V::broadcast(factors[j][r]), update, sums[r]);
-          }
-        }
-        for (int32_t r = 0; r < rows; ++r) sums[r].store(made + r * layout.v + c);
-      }
+      each_row_tile(k_dim - i < kLanes ? k_dim - i : kLanes, [&](int32_t row, auto count) {
+        constexpr int kRows = decltype(count)::value;
+        const int64_t begin = (i + row) * layout.v;
+        fold_columns<V, kRows, wide_groups<V>(kRows, 8)>(page, first, head, rest, factors[0] + row,
+                                                         from + begin, 0, to + begin);
+      });
     }
     from += layout.matrix;
     to += layout.matrix;
