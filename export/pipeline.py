@@ -9,10 +9,14 @@ so that whoever makes it again gets the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.ahead import imported
@@ -32,6 +36,7 @@ from edge_llm.export.outcome import Outcome
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.verification.answers import golden_of
+from edge_llm.export.weights.calibration import column_weights
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.extras import has_extra
@@ -105,6 +110,7 @@ class _Export:
         self._backend: Backend = get_backend(recipe.backend)
         self._progress = progress
         self._meter = Meter()
+        self._columns: Mapping[str, NDArray[np.float32]] = {}
 
     def run(self, output: str | os.PathLike[str] | None) -> Outcome:
         recipe = self._recipe
@@ -119,6 +125,7 @@ class _Export:
         recipe = self._recipe
         with self._meter.phase("export"):
             planned = plan_model(loaded, recipe, self._backend, self._meter, self._progress)
+            self._calibrate(loaded, planned, path.parent)
             # the header's size is known before the digests are
             unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
             contents = documents(loaded, planned, recipe, unknown)
@@ -139,6 +146,25 @@ class _Export:
             with self._meter.stage("write"):
                 written = writer.finish(replace(contents, report=report))
         return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome)
+
+    def _calibrate(self, loaded: Loaded, planned: Planned, folder: Path) -> None:
+        """Make the program without calibration, beside where it will be, and let it read the text
+        of the recipe."""
+        if loaded.calibration is None:
+            return
+        plain = replace(self._recipe, calibration=None, verify=False)
+        with (
+            self._meter.stage("calibrate"),
+            TemporaryDirectory(prefix=".calibration-", dir=folder) as place,
+        ):
+            made = _Export(plain, self._progress, compare=False).run(Path(place) / "plain.edge")
+            self._columns = column_weights(
+                made.path,
+                planned.lowered.parts,
+                loaded.calibration,
+                backend=self._recipe.backend,
+                progress=lambda done, total: self._progress("calibrate", done, total),
+            )
 
     def _provenance(
         self,
@@ -172,7 +198,13 @@ class _Export:
 
     def _parameters(self, loaded: Loaded, planned: Planned) -> Parameters:
         tables = constants(loaded.checkpoint.config, loaded.context)
-        return parameters_of(loaded.checkpoint, self._recipe, tied=planned.tied, constants=tables)
+        return parameters_of(
+            loaded.checkpoint,
+            self._recipe,
+            tied=planned.tied,
+            constants=tables,
+            columns=self._columns,
+        )
 
     def _compares(self) -> bool:
         return self._recipe.verify and self._compare and has_extra("export")

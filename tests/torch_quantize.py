@@ -78,6 +78,38 @@ def _refined(
     return torch.where(_error(weights, steps, scales) < error, scales, start)
 
 
+def weighted_scales(grouped: torch.Tensor, bits: int, columns: torch.Tensor) -> torch.Tensor:
+    """The scales [N, G] of "hqq" for weights [N, G, group] whose columns [G, group] count
+    differently."""
+    steps = 2 ** (bits - 1)
+    high, low = grouped.amax(dim=2), grouped.amin(dim=2)
+    magnitude = torch.maximum(high, -low)
+    signed = torch.where(-low >= high, magnitude, -magnitude) / steps
+    affine = magnitude / (steps - 0.5)
+    weights = grouped.permute(2, 0, 1)  # (group, N, G)
+    counts = columns.T[:, None]  # (group, 1, G)
+
+    def error(scales: torch.Tensor) -> torch.Tensor:
+        difference = weights - _integers(weights, steps, scales) * scales
+        return _group_sums(difference * difference * counts)
+
+    def settled(scales: torch.Tensor) -> torch.Tensor:
+        for _ in range(_ROUNDS):
+            q = _integers(weights, steps, scales)
+            squares = _group_sums(q * q * counts)
+            better = _group_sums(weights * q * counts) / squares
+            scales = torch.where(squares > 0.0, better, scales)
+        return _as_float16(scales.clamp(-_LARGEST_F16, _LARGEST_F16))
+
+    best = _as_float16(signed)
+    for part in (1.0, 0.9, 0.8, 0.7):
+        for whole in (_as_float16(signed), _as_float16(affine)):
+            start = _as_float16(whole * torch.tensor(part))
+            for scales in (start, settled(start)):
+                best = torch.where(error(scales) < error(best), scales, best)
+    return best
+
+
 def _integers(weights: torch.Tensor, steps: int, scales: torch.Tensor) -> torch.Tensor:
     return (weights * (1.0 / scales)).round_().clamp_(-steps, steps - 1)
 
@@ -106,11 +138,20 @@ def int8(values: torch.Tensor, form: WeightFormat) -> Integers:
     return Integers(form, q.numpy(), scales.numpy())
 
 
-def groups(values: torch.Tensor, form: WeightFormat, scale_rule: str) -> Integers:
-    """Return rows [N, K] in codes with a sign, a scale a group."""
+def groups(
+    values: torch.Tensor,
+    form: WeightFormat,
+    scale_rule: str,
+    columns: torch.Tensor | None = None,
+) -> Integers:
+    """Return rows [N, K] in codes with a sign, a scale a group; ``columns`` [K] as the quantize
+    stage has it."""
     n, k = values.shape
     grouped = values.view(n, k // form.group, form.group)
-    scales = scales_of(grouped, form.bits, scale_rule, "w")  # float16's values
+    if columns is None:
+        scales = scales_of(grouped, form.bits, scale_rule, "w")  # float16's values
+    else:
+        scales = weighted_scales(grouped, form.bits, columns.view(-1, form.group))
     q = _integers(grouped, 2 ** (form.bits - 1), scales.unsqueeze(-1))
     codes = q.to(torch.int8).view(n, k).numpy()
     return Integers(form, codes, scales.to(torch.float16).numpy())

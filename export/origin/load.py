@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import CheckpointError, ConfigError
+from edge_llm.export.origin.calibration import read_calibration
 from edge_llm.export.origin.retrieval import embedding_facts, rerank_facts
 from edge_llm.export.origin.sources import Sources
 from edge_llm.export.origin.stops import more_stop_ids
@@ -35,7 +36,8 @@ class Loaded:
     tensors that the tokenizer loads fast from, ``context`` the program's limit in tokens;
     ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says what was settled on
     the way. ``weightless``: there are no weights to read. ``embedding`` and ``rerank`` are what the
-    program recommends for vectors and reranking, where the checkpoint says it."""
+    program recommends for vectors and reranking, where the checkpoint says it. ``calibration`` is
+    the text that the model reads for it, if the recipe has one."""
 
     name: str
     checkpoint: Checkpoint
@@ -48,6 +50,7 @@ class Loaded:
     weightless: bool
     embedding: EmbeddingFacts | None = None
     rerank: RerankFacts | None = None
+    calibration: str | None = None
 
 
 def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
@@ -86,6 +89,10 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         notes.append(_template_note(file, tokenizer))
         tokenizer = replace(tokenizer, chat_template=read_chat_template(file, tokenizer))
         sources.add([file])
+    calibration = None
+    if recipe.calibration is not None:
+        calibration = read_calibration(recipe.calibration)
+        sources.add([Path(recipe.calibration).expanduser()])
     trained = checkpoint.config.max_position_embeddings
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"context is {recipe.context}, the model's own is {trained}")
@@ -121,6 +128,7 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         weightless=without,
         embedding=embedding,
         rerank=rerank,
+        calibration=calibration,
     )
 
 

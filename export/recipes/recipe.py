@@ -60,6 +60,8 @@ class Recipe:
     ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
     fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
+    ``calibration`` is a text in UTF-8: the model reads its beginning, and errors in columns of int4
+    and int6 groups then count as much as what they are multiplied with (quantization.md).
     ``chat_template`` is a Jinja file to use in place of the source's, or where that has none.
     ``gate`` None accepts any result; without ``verify`` nothing is compared and the file holds no
     golden record.
@@ -79,6 +81,7 @@ class Recipe:
     requantize: bool = False
     context: int | None = None
     kv_dtype: str | None = None
+    calibration: str | None = None
     chat_template: str | None = None
     adapters: Sequence[Mapping[str, Any]] = ()
     backend: str = "native"
@@ -96,6 +99,15 @@ class Recipe:
             problems.append(
                 f"group_size is {self.group_size}, but scheme {self.scheme} has no groups: "
                 "leave it out, or use 8da4w"
+            )
+        if self.calibration is not None and self.scale_rule != "hqq":
+            problems.append(
+                f"calibration acts on scale_rule hqq alone, which is {shorten(self.scale_rule)}"
+            )
+        if known and self.calibration is not None and not self._has_groups():
+            problems.append(
+                f"calibration is {shorten(self.calibration)}, but scheme {self.scheme} has no "
+                "groups: leave it out, or use 8da4w"
             )
         if problems:
             raise ConfigError("recipe: " + "; ".join(problems))
@@ -131,16 +143,20 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the program file: of paths their last names alone,
         so that nothing in a program says where it was made."""
-        return dataclasses.asdict(self) | {
-            "model": _last_name(self.model),
-            "overrides": dict(self.overrides),
-            "adapters": [
-                {**entry, "path": _last_name(str(entry["path"]))} for entry in self.adapters
-            ],
-            "chat_template": None
-            if self.chat_template is None
-            else _last_name(str(self.chat_template)),
-        }
+        return (
+            dataclasses.asdict(self)
+            | {
+                "model": _last_name(self.model),
+                "overrides": dict(self.overrides),
+                "adapters": [
+                    {**entry, "path": _last_name(str(entry["path"]))} for entry in self.adapters
+                ],
+            }
+            | {
+                name: None if (path := getattr(self, name)) is None else _last_name(str(path))
+                for name in ("calibration", "chat_template")
+            }
+        )
 
 
 def _last_name(source: str) -> str:
@@ -207,6 +223,10 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
             f"1 to {MAX_CONTEXT} tokens, or nothing",
         ),
         "kv_dtype": _one_of(tuple(KV_DTYPES), or_none=True),
+        "calibration": (
+            lambda value: value is None or (isinstance(value, str) and value != ""),
+            "the path of a text, or nothing",
+        ),
         "chat_template": (
             lambda value: value is None or (isinstance(value, str) and value != ""),
             "the path of a Jinja file, or nothing",

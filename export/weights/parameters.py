@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +31,8 @@ Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """One opened parameter [N, K] in one format. ``stored`` are the checkpoint's own integers where
-    those are taken over, and then ``values`` is None."""
+    those are taken over, and then ``values`` is None. ``columns`` float32 [K]: how much a squared
+    error in each counts, all the same if None."""
 
     name: str
     format: WeightFormat
@@ -38,6 +40,7 @@ class Matrix:
     shape: tuple[int, int]
     values: Array | None
     stored: Integers | None
+    columns: Float32 | None = None
 
     @property
     def taken_over(self) -> bool:
@@ -66,7 +69,13 @@ class Matrix:
             return Quantized(self.stored.rows(rows), 0.0, 0.0)
         values = self.floats(rows)
         assert values is not None
-        return quantize(values, self.format, scale_rule=self.scale_rule, name=self.name)
+        return quantize(
+            values,
+            self.format,
+            scale_rule=self.scale_rule,
+            columns=self.columns,
+            name=self.name,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class Parameters:
         stored: parameters whose integers are taken over -> their format.
         integers: reads those.
         sources: parameters -> how the checkpoint stores them, in its own words.
+        columns: parameters that were calibrated -> float32 [K], how much each column counts.
     """
 
     read: Callable[[str], Array]
@@ -86,6 +96,7 @@ class Parameters:
     stored: Mapping[str, WeightFormat]
     integers: Callable[[str], Integers]
     sources: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Float32] = field(default_factory=dict)
 
     def vector(self, name: str) -> Float32:
         """Return a copy of a parameter or constant that is stored as it is, float32.
@@ -109,7 +120,7 @@ class Parameters:
             return Matrix(name, form, self.scale_rule, stored.shape, None, stored)
         values = self.read(name)
         n, k = values.shape
-        return Matrix(name, form, self.scale_rule, (n, k), values, None)
+        return Matrix(name, form, self.scale_rule, (n, k), values, None, self.columns.get(name))
 
 
 def parameters_of(
@@ -118,9 +129,11 @@ def parameters_of(
     *,
     tied: Mapping[str, str],
     constants: Mapping[str, Array],
+    columns: Mapping[str, Float32] = MappingProxyType({}),
 ) -> Parameters:
     """Return the parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
-    shares, ``constants`` holds what is no parameter, by name."""
+    shares, ``constants`` holds what is no parameter, by name; ``columns`` is as `Parameters` has
+    it."""
 
     def read(name: str) -> Array:
         if name in constants:
@@ -133,6 +146,7 @@ def parameters_of(
         stored_formats(checkpoint, recipe, tied),
         lambda name: checkpoint.integers(tied.get(name, name)),
         shared(checkpoint.stored_as, tied),
+        columns,
     )
 
 

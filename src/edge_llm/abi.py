@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 15
+ABI_VERSION = 16
 MAX_LOGPROBS = 20
 
 
@@ -220,7 +220,7 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     ),
     "edge_quantize_groups": (
         c_uint32,
-        (c_void_p, c_int64, *(c_int32,) * 4, c_void_p, c_void_p, c_void_p, c_void_p),
+        (c_void_p, c_int64, *(c_int32,) * 4, *(c_void_p,) * 5),
     ),
     "edge_quantize_int8": (
         c_uint32,

@@ -238,6 +238,22 @@ def test_the_numbers_are_those_of_the_same_formulas_in_pytorch(seed: int, scale:
             same(quantized(rows, name, rule), torch_quantize.groups(rows, form, rule))
 
 
+@pytest.mark.parametrize("name", ["i4g32", "i4g64", "i4g128", "i6g32"])
+def test_columns_that_count_differently(name: str) -> None:
+    rows = random_matrix(64, 256)
+    rows[3] = 0.0
+    columns = torch.rand(256, generator=torch.Generator().manual_seed(9)) ** 4 + 1e-3
+    form = WEIGHT_FORMATS[name]
+    made = stage.quantize(rows.numpy(), form, columns=columns.numpy())
+    assert isinstance(made.weight, Integers)
+    same(made.weight, torch_quantize.groups(rows, form, "hqq", columns))
+    noise = (rows - values(made.weight)).double().square()
+    assert made.noise == pytest.approx(float(noise.sum()), rel=1e-5)  # as all others are measured
+    plain = (rows - values(quantize(rows, form))).double().square()
+    counted, before = float((noise * columns).sum()), float((plain * columns).sum())
+    assert counted < 0.9 * before
+
+
 def same(ours: Integers, theirs: Integers) -> None:
     assert np.array_equal(ours.codes, theirs.codes)
     assert ours.scale.tobytes() == theirs.scale.tobytes()
@@ -271,7 +287,8 @@ rows = np.random.default_rng(3).standard_t(3, (40, 384)).astype(np.float32) * 0.
 rows[2] = 0.0
 for name in ("i4g32", "i4g64", "i4g128", "i6g32", "i8"):
     for rule in ("affine", "signed", "hqq"):
-        made = quantize(rows, WEIGHT_FORMATS[name], scale_rule=rule)
+        columns = np.linspace(0.1, 3, 384, dtype=np.float32) if rule == "hqq" else None
+        made = quantize(rows, WEIGHT_FORMATS[name], scale_rule=rule, columns=columns)
         data = made.weight.codes.tobytes() + made.weight.scale.tobytes()
         print(name, rule, hashlib.sha256(data).hexdigest(), made.signal.hex(), made.noise.hex())
 """

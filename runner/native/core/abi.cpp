@@ -163,8 +163,8 @@ edge_status edge_bpe_merge(const edge_bpe* tables, const uint32_t* units, const 
 }
 
 edge_status edge_quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits,
-                                 int32_t group, int32_t rule, int8_t* codes, float* scales,
-                                 double* signal, double* noise) {
+                                 int32_t group, int32_t rule, const float* columns, int8_t* codes,
+                                 float* scales, double* signal, double* noise) {
   return guarded([&] {
     require(rows, codes, scales, signal, noise);
     if (n < 0 || k < 1 || (bits != 4 && bits != 6) ||
@@ -173,8 +173,8 @@ edge_status edge_quantize_groups(const float* rows, int64_t n, int32_t k, int32_
       edge::fail(EDGE_INVALID, "rows of %d to %d bits in groups of %d by rule %d", k, bits, group,
                  rule);
     }
-    if (!edge::select_kernels().quantize.groups(rows, n, k, bits, group, rule, codes, scales,
-                                                signal, noise)) {
+    if (!edge::select_kernels().quantize.groups(rows, n, k, bits, group, rule, columns, codes,
+                                                scales, signal, noise)) {
       edge::fail(EDGE_UNSUPPORTED, "an int%d scale overflows float16", bits);
     }
   });

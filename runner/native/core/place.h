@@ -12,8 +12,8 @@
 namespace edge {
 
 struct Placement {
-  std::vector<Place> values;              // by value number
-  std::vector<bool> is_view;              // by instruction: a split or slice of which nothing is to be run
+  std::vector<Place> values;  // by value number
+  std::vector<bool> is_view;  // by instruction: a split or slice of which nothing is to be run
   std::array<int64_t, 2> arena_widths{};  // floats per row, by Rows
 };
 

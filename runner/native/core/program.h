@@ -58,18 +58,19 @@ struct Op {
   int32_t input_count = 0, output_count = 0;
   std::array<Place, EDGE_MAX_INPUTS> inputs{};  // index inputs (tokens, rows, ...) stay empty
   std::array<Place, EDGE_MAX_OUTPUTS> outputs{};
-  PackedWeight weight;                    // linear, embedding
-  std::array<const float*, 2> vectors{};  // bias; norm weight; cos and sin; of a route bias, factors
-  int32_t table_cols = 0;                 // rope
-  ExpertStacks experts;                   // experts
-  const float* norm = nullptr;            // linear: rms_norm of whole rows of x comes first
-  float eps = 0.0f;                       // of that norm
-  bool for_hidden = false;                // nothing but the hidden states needs it
-  Epilogue epilogue = Epilogue::none;     // linear, experts; add: its second input is the residual
-  const uint8_t* up = nullptr;            // gated linear
-  const float* up_bias = nullptr;         // gated linear
-  const float* taps = nullptr;            // causal_conv: ConvArgs::weights
-  bool prepared = false;                  // linear: the one before has prepared the same rows
+  PackedWeight weight;  // linear, embedding
+  std::array<const float*, 2>
+      vectors{};                       // bias; norm weight; cos and sin; of a route bias, factors
+  int32_t table_cols = 0;              // rope
+  ExpertStacks experts;                // experts
+  const float* norm = nullptr;         // linear: rms_norm of whole rows of x comes first
+  float eps = 0.0f;                    // of that norm
+  bool for_hidden = false;             // nothing but the hidden states needs it
+  Epilogue epilogue = Epilogue::none;  // linear, experts; add: its second input is the residual
+  const uint8_t* up = nullptr;         // gated linear
+  const float* up_bias = nullptr;      // gated linear
+  const float* taps = nullptr;         // causal_conv: ConvArgs::weights
+  bool prepared = false;               // linear: the one before has prepared the same rows
   int32_t state = -1;
   int32_t group = -1;           // of the state
   int32_t window = 0;           // of the state

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 15
+#define EDGE_ABI_VERSION 16
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -232,11 +232,13 @@ EDGE_API edge_status edge_bpe_merge(const edge_bpe* tables, const uint32_t* unit
 // Quantizes `n` rows of `k` finite floats, in the calling thread. `codes` [n, k]; `signal` and
 // `noise` [n]: sums of squares of each row, and of what rounding changed it by. Of groups, `bits`
 // are 4 or 6, `rule` 0 is affine, 1 signed, 2 hqq (quantize/quantize.h), `group` 32, 64 or 128,
-// which divides `k`, and `scales` [n, k / group]; EDGE_UNSUPPORTED where float16 cannot hold a
-// scale. Of int8, `scales` [n].
+// which divides `k`, `scales` [n, k / group], and `columns` [k] how much a squared error in each
+// column counts (null: the same); EDGE_UNSUPPORTED where float16 cannot hold a scale. Of int8,
+// `scales` [n].
 EDGE_API edge_status edge_quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits,
-                                          int32_t group, int32_t rule, int8_t* codes, float* scales,
-                                          double* signal, double* noise);
+                                          int32_t group, int32_t rule, const float* columns,
+                                          int8_t* codes, float* scales, double* signal,
+                                          double* noise);
 EDGE_API edge_status edge_quantize_int8(const float* rows, int64_t n, int32_t k, int8_t* codes,
                                         float* scales, double* signal, double* noise);
 

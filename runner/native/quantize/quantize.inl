@@ -34,15 +34,18 @@ inline float as_half(float value) {
   return rounded == 0.0f ? kSmallestHalf : rounded;
 }
 
-// N vectors of a group of signed codes of `Bits`.
+// N vectors of a group of signed codes of `Bits`, and how much an error in each column counts.
 template <int Bits, int N, class V>
 struct Group {
   static constexpr float kSteps = 1 << (Bits - 1);  // below 0
 
-  V w[N];
+  V w[N], column[N];
 
-  explicit Group(const float* from) {
-    for (int i = 0; i < N; ++i) w[i] = V::load(from + kVectorLanes * i);
+  Group(const float* from, const float* columns) {
+    for (int i = 0; i < N; ++i) {
+      w[i] = V::load(from + kVectorLanes * i);
+      column[i] = columns != nullptr ? V::load(columns + kVectorLanes * i) : V::broadcast(1.0f);
+    }
   }
 
   V code(int i, float inverse) const {
@@ -56,13 +59,23 @@ struct Group {
     return tree_sum<N>(squares);
   }
 
-  // The squared error that a scale leaves.
-  float error(float scale) const {
+  // The squared error that a scale leaves, of columns that count the same.
+  float plain_error(float scale) const {
     float inverse = 1.0f / scale;
     V squares[N];
     for (int i = 0; i < N; ++i) {
       V difference = w[i] - code(i, inverse) * V::broadcast(scale);
       squares[i] = difference * difference;
+    }
+    return tree_sum<N>(squares);
+  }
+
+  float error(float scale) const {
+    float inverse = 1.0f / scale;
+    V squares[N];
+    for (int i = 0; i < N; ++i) {
+      V difference = w[i] - code(i, inverse) * V::broadcast(scale);
+      squares[i] = (difference * difference) * column[i];
     }
     return tree_sum<N>(squares);
   }
@@ -73,17 +86,15 @@ struct Group {
     V squares[N], products[N];
     for (int i = 0; i < N; ++i) {
       V q = code(i, inverse);
-      squares[i] = q * q;
-      products[i] = w[i] * q;
+      squares[i] = (q * q) * column[i];
+      products[i] = (w[i] * q) * column[i];
     }
     float divisor = tree_sum<N>(squares);
     return divisor > 0.0f ? tree_sum<N>(products) / divisor : scale;
   }
 
-  float refined(float first, float second) const {
-    float error_first = error(first), error_second = error(second);
-    float start = error_second < error_first ? second : first;
-    float least = error_second < error_first ? error_second : error_first;
+  // What `start` becomes by least squares, as float16 has it.
+  float settled(float start) const {
     float scale = start;
     for (int round = 0; round < kRounds; ++round) {
       float better = refit(scale);
@@ -92,12 +103,37 @@ struct Group {
     }
     if (scale > kLargestHalf) scale = kLargestHalf;
     if (scale < -kLargestHalf) scale = -kLargestHalf;
-    scale = as_half(scale);
+    return as_half(scale);
+  }
+
+  float refined(float first, float second) const {
+    float error_first = error(first), error_second = error(second);
+    float start = error_second < error_first ? second : first;
+    float least = error_second < error_first ? error_second : error_first;
+    float scale = settled(start);
     return error(scale) < least ? scale : start;
   }
 
+  // The best of `first` and `second`, of these made smaller, and of what each becomes.
+  float searched(float first, float second) const {
+    float best = first, least = error(first);
+    const auto consider = [&](float scale) {
+      float left = error(scale);
+      if (left < least) least = left, best = scale;
+    };
+    const float parts[] = {1.0f, 0.9f, 0.8f, 0.7f}, wholes[] = {first, second};
+    for (float part : parts) {
+      for (float whole : wholes) {
+        float start = as_half(whole * part);
+        consider(start);
+        consider(settled(start));
+      }
+    }
+    return best;
+  }
+
   // Returns false where float16 cannot hold the scale.
-  bool scale(int32_t rule, float* result) const {
+  bool scale(int32_t rule, bool search, float* result) const {
     V high = w[0], low = w[0];
     for (int i = 1; i < N; ++i) {
       high = max(high, w[i]);
@@ -113,6 +149,8 @@ struct Group {
       *result = as_half(affine);
     } else if (rule == kSigned) {
       *result = as_half(with_sign);
+    } else if (search) {
+      *result = searched(as_half(with_sign), as_half(affine));
     } else {
       *result = refined(as_half(with_sign), as_half(affine));
     }
@@ -121,18 +159,18 @@ struct Group {
 };
 
 template <int Bits, int N, class V>
-bool group_rows(const float* rows, int64_t n, int32_t k, int32_t rule, int8_t* codes, float* scales,
-                double* signal, double* noise) {
+bool group_rows(const float* rows, int64_t n, int32_t k, int32_t rule, const float* columns,
+                int8_t* codes, float* scales, double* signal, double* noise) {
   constexpr int32_t kSize = N * kVectorLanes;
   for (int64_t row = 0; row < n; ++row) {
     double energy = 0.0, lost = 0.0;
     for (int32_t begin = 0; begin < k; begin += kSize) {
-      Group<Bits, N, V> group(rows);
-      if (!group.scale(rule, scales)) return false;
+      Group<Bits, N, V> group(rows, columns != nullptr ? columns + begin : nullptr);
+      if (!group.scale(rule, columns != nullptr, scales)) return false;
       float inverse = 1.0f / *scales;
       for (int i = 0; i < N; ++i) group.code(i, inverse).store(codes + kVectorLanes * i);
       energy += double(group.energy());
-      lost += double(group.error(*scales));
+      lost += double(group.plain_error(*scales));
       rows += kSize;
       codes += kSize;
       ++scales;
@@ -145,22 +183,20 @@ bool group_rows(const float* rows, int64_t n, int32_t k, int32_t rule, int8_t* c
 
 template <int Bits, class V>
 bool quantize_bits(const float* rows, int64_t n, int32_t k, int32_t group, int32_t rule,
-                   int8_t* codes, float* scales, double* signal, double* noise) {
-  switch (group / kVectorLanes) {
-    case 2:
-      return group_rows<Bits, 2, V>(rows, n, k, rule, codes, scales, signal, noise);
-    case 4:
-      return group_rows<Bits, 4, V>(rows, n, k, rule, codes, scales, signal, noise);
-    default:
-      return group_rows<Bits, kMostVectors, V>(rows, n, k, rule, codes, scales, signal, noise);
-  }
+                   const float* columns, int8_t* codes, float* scales, double* signal,
+                   double* noise) {
+  const auto quantize = group == 32   ? group_rows<Bits, 2, V>
+                        : group == 64 ? group_rows<Bits, 4, V>
+                                      : group_rows<Bits, kMostVectors, V>;
+  return quantize(rows, n, k, rule, columns, codes, scales, signal, noise);
 }
 
 template <class V>
 bool quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits, int32_t group,
-                     int32_t rule, int8_t* codes, float* scales, double* signal, double* noise) {
+                     int32_t rule, const float* columns, int8_t* codes, float* scales,
+                     double* signal, double* noise) {
   const auto quantize = bits == 4 ? quantize_bits<4, V> : quantize_bits<6, V>;
-  return quantize(rows, n, k, group, rule, codes, scales, signal, noise);
+  return quantize(rows, n, k, group, rule, columns, codes, scales, signal, noise);
 }
 
 template <class V>

@@ -12,10 +12,10 @@ namespace edge {
 enum class Scoring : int32_t { softmax, softmax_of_chosen, sigmoid, softmax_of_near };
 
 struct RouteArgs {
-  Matrix logits;                // [rows, experts]
+  Matrix logits;                   // [rows, experts]
   const float* bias = nullptr;     // [experts] or null
   const float* factors = nullptr;  // [experts] or null: of the shares, beside `scale`
-  int32_t chosen = 0;           // at most kMostExperts
+  int32_t chosen = 0;              // at most kMostExperts
   Scoring scoring = Scoring::softmax;
   bool normalize = false;
   float eps = 0.0f, scale = 1.0f;

@@ -73,6 +73,13 @@ def add_parser(verbs: Any) -> None:
         help="merge a LoRA adapter in PEFT's folder layout; may be repeated",
     )
     parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        dest="calibration",
+        help="a text that the model reads first, so that rounding to 8da4w spares what counts: "
+        "about half the loss at the same size and speed (some pages are enough)",
+    )
+    parser.add_argument(
         "--chat-template",
         metavar="FILE",
         help="a Jinja file, for a model that has no chat template or to replace it",
@@ -113,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         "group_size": arguments.group_size,
         "context": arguments.context,
         "kv_dtype": arguments.kv_dtype,
+        "calibration": arguments.calibration,
         "chat_template": arguments.chat_template,
         "adapters": [_adapter(text) for text in arguments.adapters] or None,
     }
