@@ -366,6 +366,18 @@ LLAMA_CPP_TEMPLATES = Asset(
     "llama-cpp-python",
     "0.3.36",
     {
+        f"{_TEMPLATES}LFM2-8B-A1B.jinja": (
+            "2294f49b51a0b9a1b0194add3f124237b5bd986599f43180eec49bba4de01365"
+        ),
+        f"{_TEMPLATES}LFM2.5-8B-A1B.jinja": (
+            "6d65c8804847ad74eea912dd7eca3dc1cf7a457b53a77f47d841a14121910963"
+        ),
+        f"{_TEMPLATES}LFM2.5-Instruct.jinja": (
+            "f05bf4b967dc993bdc7a2fe6e43759ee218eb0eb340d68b063e1c4f8ad148176"
+        ),
+        f"{_TEMPLATES}ibm-granite-granite-3.3-2B-Instruct.jinja": (
+            "3c71df5f659987462c882bf9e295b597dc19902467a7312ea382c5896681bc02"
+        ),
         f"{_TEMPLATES}HuggingFaceTB-SmolLM3-3B.jinja": (
             "19eacf64569032f07644ea92c8e2a87af06ee7008147557302c31e474912ca97"
         ),

@@ -177,21 +177,11 @@ class _Values:
     def object(self, schema: Mapping[str, Any]) -> str:
         """Return the rule of an object; keys are in order, as the template sorts them."""
         entries = sorted(self.shapes.properties_of(schema), key=lambda entry: entry[0].lower())
-        # With optional entries before the first one that is there, the commas depend on it.
-        rest = ""
-        for position in range(len(entries) - 1, -1, -1):
-            key, of, required = entries[position]
-            entry = sequence(literal(key + ":"), self.value(of))
-            later = f"({literal(',')} {rest})" if rest else ""
-            after_all = entries[position + 1 :]
-            must = any(needed for _, _, needed in after_all)
-            here = sequence(entry, later + ("" if must or not later else "?"))
-            rest = here if required else either(filter(None, [here, rest]))
-            rest = self.shapes.add(rest)
-        optional = not any(needed for _, _, needed in entries)
-        return sequence(
-            literal("{"), (f"{rest}?" if optional else rest) if rest else "", literal("}")
-        )
+        rules_of = [
+            (sequence(literal(key + ":"), self.value(of)), required)
+            for key, of, required in entries
+        ]
+        return sequence(literal("{"), self.shapes.in_order(rules_of, literal(",")), literal("}"))
 
     def value(self, schema: Any) -> str:
         """Return the rule of a value."""

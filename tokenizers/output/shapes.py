@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edge_llm.errors import RequestError
@@ -71,6 +71,21 @@ class Shapes:
             if re.search(r"[<>\n:,{}\[\]\"]", name) or not name:
                 raise self.refused(f"properties/{name}")
             yield name, of, name in required
+
+    def in_order(self, entries: Sequence[tuple[str, bool]], separator: str) -> str:
+        """Return the rule of entries in this order, of which those that are not required may be
+        left out; it is empty if there are none."""
+        # With optional entries before the first one that is there, the separators depend on it.
+        rest = ""
+        for position in range(len(entries) - 1, -1, -1):
+            entry, required = entries[position]
+            later = f"({separator} {rest})" if rest else ""
+            must = any(needed for _, needed in entries[position + 1 :])
+            here = sequence(entry, later + ("" if must or not later else "?"))
+            rest = here if required else either(filter(None, [here, rest]))
+            rest = self.add(rest)
+        optional = not any(needed for _, needed in entries)
+        return (f"{rest}?" if optional else rest) if rest else ""
 
     def text(self, schema: Any) -> str:
         """Return the rule of a value and its end; it is text if it is a string, and JSON if not."""

@@ -12,6 +12,7 @@ from edge_llm.tokenizers.output.harmony import CONTENT_HEAD, Harmony
 from edge_llm.tokenizers.output.json_calls import JsonCalls
 from edge_llm.tokenizers.output.named_calls import NamedCalls
 from edge_llm.tokenizers.output.probe import TOOL, reads, with_switches, written_turn
+from edge_llm.tokenizers.output.python_calls import PythonCalls
 from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax, ToolSyntax
 from edge_llm.tokenizers.output.xml_calls import XmlCalls
 
@@ -89,6 +90,7 @@ TOOL_SYNTAXES: dict[str, ToolSyntax] = {
     "hermes": JsonCalls(  # Qwen2.5, Qwen3, SmolLM3, Granite 4 too
         ("<tool_call>",), "</tool_call>", before="\n", between="\n", after="\n", repeat=True
     ),
+    "lfm2": PythonCalls("<|tool_call_start|>", "<|tool_call_end|>"),
     "functionary": NamedCalls("<function=", ">", "</function>"),
     "tool-calls": JsonCalls(("<tool_calls>",), "</tool_calls>", before="[", after="]"),  # Jamba
     "llama3": JsonCalls(  # Llama 3.1 to 3.3
@@ -116,6 +118,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("kimi", ("<|tool_call_begin|>", "<|tool_call_argument_begin|>")),
     ("deepseek-v3", (_deepseek("tool call begin"), _deepseek("tool sep"), "```json")),
     ("deepseek-v3.1", (_deepseek("tool call begin"), _deepseek("tool sep"))),
+    ("lfm2", ("<|tool_call_start|>", "<|tool_call_end|>")),
+    ("lfm2", ("List of tools: ", "<|im_start|>")),  # templates that write no calls
     ("hermes", ("<tool_call>", "</tool_call>")),
     ("functionary", ("<function=", "</function>")),
     ("tool-calls", ("<tool_calls>", "</tool_calls>")),

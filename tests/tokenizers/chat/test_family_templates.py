@@ -142,6 +142,14 @@ VARIABLES: dict[str, list[dict[str, Any]]] = {
     "mistralai-Ministral-3-14B-Reasoning-2512": [{"tools": TOOLS}],
     "HuggingFaceTB-SmolLM3-3B": [{"enable_thinking": True}, {"enable_thinking": False}],
     "ibm-granite-granite-4.0": [{"tools": TOOLS}, {"documents": [{"title": "a", "text": "b"}]}],
+    "ibm-granite-granite-3.3-2B-Instruct": [
+        {"tools": TOOLS},
+        {"thinking": True},
+        {"documents": [{"doc_id": 1, "text": "b"}]},
+    ],
+    "LFM2-8B-A1B": [{"tools": TOOLS}],
+    "LFM2.5-8B-A1B": [{"tools": TOOLS}, {"preserve_thinking": True}],
+    "LFM2.5-Instruct": [{"tools": TOOLS}, {"keep_past_thinking": True}],
     "llama2": [],
     "smollm3-tools": [
         {"xml_tools": TOOLS},

@@ -14,6 +14,7 @@ from edge_llm.tokenizers.output.gemma_calls import GemmaCalls
 from edge_llm.tokenizers.output.harmony import Harmony
 from edge_llm.tokenizers.output.json_calls import JsonCalls
 from edge_llm.tokenizers.output.named_calls import NamedCalls
+from edge_llm.tokenizers.output.python_calls import PythonCalls
 from edge_llm.tokenizers.output.table import output_syntax_of
 from edge_llm.tokenizers.output.xml_calls import XmlCalls
 
@@ -76,6 +77,7 @@ KINDS: dict[str, type] = {
     "openbmb-MiniCPM5-1B": XmlCalls,
     "gemma4_v5": GemmaCalls,
     "function-gemma": GemmaCalls,
+    "LFM2.5-8B-A1B": PythonCalls,
     "gptoss": Harmony,
 }
 
@@ -156,6 +158,39 @@ def test_phi4_mini(chat_template_source: Callable[[str], str]) -> None:
     for text in (f"<|tool_call|>{call}<|/tool_call|>", f"functools{call}", f"<|tool_call|>{call}"):
         assert read(syntax, text).calls == [("weather", '{"city": "Rom"}')]
         assert read(syntax, text).content == ""
+
+
+@pytest.mark.parametrize("name", ["LFM2-8B-A1B", "LFM2.5-Instruct"])
+def test_lfm2(name: str, chat_template_source: Callable[[str], str]) -> None:
+    """Its templates write no calls; these are the model card's, and Python's ways of writing
+    them."""
+    syntax = output_syntax_of(chat_template_source(name), frozenset())
+    assert isinstance(syntax.tools, PythonCalls)
+    texts = {
+        'weather(city="Rom", days=2)': {"city": "Rom", "days": 2},
+        "weather(city='it\\'s', dry=True, tags=['a', \"b\"])": {
+            "city": "it's",
+            "dry": True,
+            "tags": ["a", "b"],
+        },
+        "weather( city = 'it's', where={'a': None, \"b\": (1, 2)} )": {
+            "city": "it's",
+            "where": {"a": None, "b": [1, 2]},
+        },
+        'weather(city="""a\nb""", days=-1.5e3)': {"city": "a\nb", "days": -1500.0},
+        "weather(city='x', days=two)": {"city": "x", "days": "two"},
+        "weather(city='C:\\\\x', a=__import__('os'))": {"city": "C:\\x", "a": "__import__('os')"},
+    }
+    for text, arguments in texts.items():
+        answer = read(syntax, f"Let me see.<|tool_call_start|>[{text}]<|tool_call_end|>Soon.")
+        assert answer.values[0] == ("weather", arguments)
+        assert answer.content.startswith("Let me see.")
+    two = "<|tool_call_start|>[weather(city='Rom'), now-2()]<|tool_call_end|>"
+    assert read(syntax, two).values == [("weather", {"city": "Rom"}), (NOW.name, {})]
+    cut_off = read(syntax, "<|tool_call_start|>[weather(city='Rom', days=")
+    assert cut_off.calls == [("weather", '{"city": "Rom"')]
+    nothing = "<|tool_call_start|>no call<|tool_call_end|>"
+    assert read(syntax, nothing).content == nothing
 
 
 THINKING = {
