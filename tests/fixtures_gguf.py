@@ -77,6 +77,7 @@ def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
     others = {
         "gemma3_text": "gemma3",
+        "gemma4_text": "gemma4",
         "granitemoehybrid": "granitehybrid" if folding_layers(config) else "granite",
         "ministral3": "mistral3",
         "mistral": "llama",
@@ -135,8 +136,15 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     ffn = feed_forward_length(config)
     if family == "granitemoehybrid" and not config["num_local_experts"]:
         ffn = config["shared_intermediate_size"]  # what published ones have as both
-    writer.add_feed_forward_length(ffn)
     writer.add_head_count(config["num_attention_heads"])
+    if family == "gemma4_text":
+        add_gemma4(writer, config)
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+        writer.add_rope_freq_base(rope["rope_theta"])
+        writer.add_file_type(0)
+        writer.add_license("apache-2.0")
+        return
+    writer.add_feed_forward_length(ffn)
     if family in ("lfm2", "lfm2_moe"):
         heads = config["num_key_value_heads"]
         writer.add_head_count_kv([heads * (kind != "conv") for kind in config["layer_types"]])
@@ -234,6 +242,64 @@ def add_metadata(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_license("apache-2.0")
 
 
+def add_gemma4(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    """Add what the converter says of Gemma 4 alone."""
+    sliding = [kind == "sliding_attention" for kind in config["layer_types"]]
+    (full, *_) = config["per_layer_config"].values()
+    kv_heads, layers = config["num_key_value_heads"], config["num_hidden_layers"]
+    if config["attention_k_eq_v"]:
+        others = full.get("num_key_value_heads", kv_heads)
+        writer.add_head_count_kv([kv_heads if slides else others for slides in sliding])
+    else:
+        writer.add_head_count_kv(kv_heads)
+    shared, ffn = config["num_kv_shared_layers"], config["intermediate_size"]
+    if config["use_double_wide_mlp"]:
+        ffn = [ffn * (2 if layer >= layers - shared else 1) for layer in range(layers)]
+    writer.add_feed_forward_length(ffn)
+    writer.add_shared_kv_layers(shared)
+    writer.add_embedding_length_per_layer_input(config["hidden_size_per_layer_input"] or 0)
+    writer.add_sliding_window_pattern(sliding)
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_key_length(full["head_dim"])
+    writer.add_value_length(full["head_dim"])
+    writer.add_key_length_swa(config["head_dim"])
+    writer.add_value_length_swa(config["head_dim"])
+    writer.add_rope_dimension_count(full["head_dim"])
+    writer.add_rope_dimension_count_swa(config["head_dim"])
+    writer.add_rope_freq_base_swa(config["rope_parameters"]["sliding_attention"]["rope_theta"])
+    if config["final_logit_softcapping"]:
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    if config["enable_moe_block"]:
+        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_used_count(config["top_k_experts"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+
+
+def gemma4_tensors(
+    tensors: dict[str, Any], config: dict[str, Any]
+) -> dict[str, NDArray[np.float32]]:
+    """Return Gemma 4's tensors: gates of experts and what they let through stay in one."""
+    names, found = tensor_names(config), {}
+    own = {"router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale"}
+    for name, tensor in tensors.items():
+        values = tensor.to(dtype=tensor.dtype).float().numpy()
+        layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", name)
+        if layer and layer[2] in own:
+            found[f"blk.{layer[1]}.{own[layer[2]]}"] = values
+            continue
+        if name.endswith("layer_scalar") or ".experts." in name:
+            name += ".weight"
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert stored is not None, name
+        found[stored] = values
+    full = config["rope_parameters"]["full_attention"]
+    (sizes, *_) = config["per_layer_config"].values()
+    pairs = int(sizes["head_dim"] * full["partial_rotary_factor"] / 2)
+    divisors = np.full(sizes["head_dim"] // 2, 1e30, np.float32)
+    divisors[:pairs] = 1.0
+    return {"rope_freqs.weight": divisors, **found}
+
+
 def add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
     model = json.loads((folder / "tokenizer.json").read_text())
     tokens = [token for token, _ in sorted(model["model"]["vocab"].items(), key=lambda kv: kv[1])]
@@ -254,6 +320,8 @@ def gguf_tensors(folder: Path, config: dict[str, Any]) -> dict[str, NDArray[np.f
     from safetensors.torch import load_file
 
     names = tensor_names(config)
+    if config["model_type"] == "gemma4_text":
+        return gemma4_tensors(load_file(folder / "model.safetensors"), config)
     return rope_tables(config) | dict(
         converted(name, tensor.to(torch.float32).numpy(), config, names)
         for name, tensor in stacked(parted(load_file(folder / "model.safetensors"), config)).items()

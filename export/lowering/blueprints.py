@@ -139,7 +139,7 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
     },
     "gemma4_text": lambda layers: {
         "global_head_dim": 90 + 4 * layers,
-        "num_global_key_value_heads": 1,
+        "num_global_key_value_heads": 3,
         "num_kv_shared_layers": max(0, layers - 4),
         "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)
         + ["full_attention"] * (layers % 2),

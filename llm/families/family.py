@@ -85,6 +85,10 @@ def _as_stored(config: Any, name: str) -> Order | None:
     return None
 
 
+def _all_used(config: Any, name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Family(Generic[Config]):
     """One decoder architecture; its PyTorch module is in ``models`` under the same name.
@@ -97,6 +101,8 @@ class Family(Generic[Config]):
         defaults: values of keys that published configs leave out, for sizes that others must state.
         harmless: keys that may have any value, beside ``config.HARMLESS_KEYS``.
         leftovers: names of checkpoint tensors that carry nothing (``re.fullmatch``).
+        unused: takes the config and the name of a parameter, and tells whether checkpoints may
+            have it although the model of that config does not.
         less_one: names of parameters of which Hugging Face checkpoints hold the value less 1
             (``re.fullmatch``).
         stacked: names of tensors within a layer of Hugging Face checkpoints that hold parameters
@@ -116,10 +122,17 @@ class Family(Generic[Config]):
         gguf_vectors: GGUF names within a layer that are matrices there and vectors here.
         gguf_interleaved: GGUF names within a layer whose rows are stored for the interleaved
             rotary convention, and are permuted back to the half-split one.
+        gguf_parts: GGUF name within a layer -> parameter names within it, whose rows lie in that
+            tensor one after the other, of each expert if it is a stack.
         gguf_order: takes the config and a GGUF name within a layer, and gives the order of a tensor
             that is stored in another one than the parameter's.
         gguf_values: GGUF name within a layer -> what makes the parameter's numbers of those that
             are stored, float32 both.
+        gguf_found: takes the values of the config keys and the shapes of the tensors by their
+            names, and gives the values that follow from which there are.
+        gguf_ropes: takes the keys behind "ARCHITECTURE.", of which it removes those of ropes, and
+            the divisors in the file's table of rotary frequencies, None without; gives
+            ``rope_parameters``, where the usual translation does not fit.
         gguf_implied: takes the values of the config keys and gives those that GGUF files leave to
             their reader; they stand in for None, and for what has another value in each layer;
             those of ``rope_parameters`` are added.
@@ -135,14 +148,22 @@ class Family(Generic[Config]):
     gguf_joined: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     gguf_vectors: frozenset[str] = frozenset()
     gguf_interleaved: frozenset[str] = frozenset()
+    gguf_parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gguf_order: Callable[[Any, str], Order | None] = _as_stored
     gguf_values: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = field(
         default_factory=dict
     )
+    gguf_found: Callable[
+        [Mapping[str, object], Mapping[str, tuple[int, ...]]], Mapping[str, object]
+    ] = lambda values, shapes: {}
+    gguf_ropes: (
+        Callable[[dict[str, object], NDArray[np.float32] | None], Mapping[str, object]] | None
+    ) = None
     wrapper: str | None = None
     defaults: Mapping[str, object] = field(default_factory=dict)
     harmless: frozenset[str] = frozenset()
     leftovers: re.Pattern[str] | None = None
+    unused: Callable[[Any, str], bool] = _all_used
     less_one: re.Pattern[str] | None = None
     squeezed: re.Pattern[str] | None = None
     stacked: Mapping[str, Stacked] = field(default_factory=dict)

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypedDict
 
-from edge_llm.llm.config import ConfigReader, shorten
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_llm.llm.config import ConfigReader, is_integer, shorten
 from edge_llm.llm.decoder import FULL, SLIDING, AttentionShape, CommonKeys, read_common, read_window
-from edge_llm.llm.families.family import Family, Stacked
-from edge_llm.llm.families.gemma2 import ACTIVATION, DEFAULT_HEAD_DIM, read_cap
+from edge_llm.llm.families.family import GGUF_KEYS, GGUF_SLIDING, GGUF_WINDOW, Family, Stacked
+from edge_llm.llm.families.gemma2 import ACTIVATION, DEFAULT_HEAD_DIM, GGUF_SANDWICH, read_cap
 from edge_llm.llm.rope import ProportionalScaling, Rope, read_ropes
 from edge_llm.program.ops import MAX_EXPERTS, MAX_HEAD_DIM
 
@@ -276,6 +279,75 @@ def _read_experts(reader: ConfigReader) -> _Experts:
     }
 
 
+def _unused(config: Gemma4TextConfig, name: str) -> bool:
+    """Tell whether a parameter is of the keys and values of a layer that has none, as published
+    checkpoints hold them."""
+    found = _KEYS_AND_VALUES.fullmatch(name)
+    return found is not None and config.first_reader <= int(found[1]) < config.num_hidden_layers
+
+
+def _implied(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what GGUF files say of each layer, and what follows from it."""
+    widths = values["intermediate_size"]
+    implied: dict[str, object] = {"enable_moe_block": bool(values["num_experts"])}
+    if isinstance(widths, list) and all(map(is_integer, widths)) and widths:
+        implied["intermediate_size"] = min(widths)
+        implied["use_double_wide_mlp"] = True  # which layers those are, the shapes tell
+    return implied
+
+
+def _found(
+    values: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, object]:
+    """Return what tensors say: the rows of the second table, the heads of either kind of layer, and
+    whether values are made of keys."""
+    found: dict[str, object] = {}
+    table = shapes.get("per_layer_token_embd.weight")
+    if table:
+        found["vocab_size_per_layer_input"] = table[0]
+    kinds = values["layer_types"]
+    if not isinstance(kinds, list):
+        return found
+    for kind, heads, dim in (
+        (SLIDING, "num_key_value_heads", "head_dim"),
+        (FULL, "num_global_key_value_heads", "global_head_dim"),
+    ):
+        width = values[dim]
+        keys = [shapes.get(f"blk.{i}.attn_k.weight") for i, k in enumerate(kinds) if k == kind]
+        stored = next((shape for shape in keys if shape), None)
+        if stored and is_integer(width) and width > 0:
+            found[heads] = stored[0] // width
+    if SLIDING not in kinds:
+        found["num_key_value_heads"] = found.get("num_global_key_value_heads")
+    full = [
+        i for i, kind in enumerate(kinds) if kind == FULL and f"blk.{i}.attn_k.weight" in shapes
+    ]
+    found["attention_k_eq_v"] = bool(full) and f"blk.{full[0]}.attn_v.weight" not in shapes
+    return found
+
+
+def _gguf_ropes(
+    given: dict[str, object], divisors: NDArray[np.float32] | None
+) -> Mapping[str, object]:
+    """Return the ropes of either kind of layer. The divisors are those of the layers that see all
+    before: 1 of pairs that rotate, and of others so large that they do not."""
+    full: dict[str, object] = {"rope_type": "default", "rope_theta": given.pop(_THETA, None)}
+    given.pop(f"{_ROTATED}", None)  # all columns of a head, in either kind
+    given.pop(f"{_ROTATED}_swa", None)
+    if divisors is not None:
+        still = divisors >= 1e20
+        full["rope_type"] = "proportional"
+        pairs = int((divisors == 1.0).sum())
+        if pairs and divisors[:pairs].max() == 1.0 and still[pairs:].all():
+            full["partial_rotary_factor"] = pairs / len(divisors)
+        else:
+            full["divisors"] = divisors.tolist()  # which nothing supports
+    local = {"rope_type": "default", "rope_theta": given.pop(f"{_THETA}_swa", None)}
+    return {FULL: full, SLIDING: local}
+
+
+_THETA, _ROTATED = "rope.freq_base", "rope.dimension_count"
+_KEYS_AND_VALUES = re.compile(r"model\.layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm)\.weight")
 # The other parts of the models that see and hear.
 OTHER_PARTS = r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio)\..*"
 
@@ -286,8 +358,50 @@ GEMMA4_TEXT = Family(
     defaults=DEFAULT_SIZES,
     harmless=frozenset({"_sliding_window_pattern", "cache_implementation"}),
     leftovers=re.compile(OTHER_PARTS),
+    unused=_unused,
     stacked={
         "experts.gate_up_proj": Stacked(("gate_proj", "up_proj")),
         "experts.down_proj": Stacked(("down_proj",)),
     },
+    gguf_architecture="gemma4",
+    gguf_keys=GGUF_KEYS
+    | GGUF_WINDOW
+    | GGUF_SLIDING
+    | {
+        "head_dim": "attention.key_length_swa",
+        "global_head_dim": "attention.key_length",
+        "num_kv_shared_layers": "attention.shared_kv_layers",
+        "hidden_size_per_layer_input": "embedding_length_per_layer_input",
+        "final_logit_softcapping": "final_logit_softcapping",
+        "num_experts": "expert_count",
+        "top_k_experts": "expert_used_count",
+        "moe_intermediate_size": "expert_feed_forward_length",
+    },
+    gguf_names={
+        "per_layer_token_embd.weight": "model.embed_tokens_per_layer.weight",
+        "per_layer_model_proj.weight": "model.per_layer_model_projection.weight",
+        "per_layer_proj_norm.weight": "model.per_layer_projection_norm.weight",
+    },
+    gguf_layer_names=GGUF_SANDWICH
+    | {
+        "attn_q_norm.weight": "self_attn.q_norm.weight",
+        "attn_k_norm.weight": "self_attn.k_norm.weight",
+        "layer_output_scale.weight": "layer_scalar",
+        "inp_gate.weight": "per_layer_input_gate.weight",
+        "proj.weight": "per_layer_projection.weight",
+        "post_norm.weight": "post_per_layer_input_norm.weight",
+        "ffn_gate_inp.weight": "router.proj.weight",
+        "ffn_gate_inp.scale": "router.scale",
+        "ffn_down_exps.scale": "router.per_expert_scale",
+        "ffn_gate_exps.weight": "experts.gate_proj",
+        "ffn_up_exps.weight": "experts.up_proj",
+        "ffn_down_exps.weight": "experts.down_proj",
+        "pre_ffw_norm_2.weight": "pre_feedforward_layernorm_2.weight",
+        "post_ffw_norm_1.weight": "post_feedforward_layernorm_1.weight",
+        "post_ffw_norm_2.weight": "post_feedforward_layernorm_2.weight",
+    },
+    gguf_parts={"ffn_gate_up_exps.weight": ("experts.gate_proj", "experts.up_proj")},
+    gguf_implied=_implied,
+    gguf_found=_found,
+    gguf_ropes=_gguf_ropes,
 )

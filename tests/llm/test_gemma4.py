@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from parity import (
     check_at_once,
     check_bits,
@@ -17,17 +19,116 @@ from parity import (
     check_token_by_token,
     prompt,
 )
+from safetensors.torch import load_file, save_file
 from stored_tensors import tensor_of
 
+from edge_llm.errors import ConfigError
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
+from edge_llm.llm.families.gemma4_text import Gemma4TextConfig
+from edge_llm.llm.registry import read_config
 from edge_llm.program import cost
 from edge_llm.program.file import Program
 from edge_llm.program.plan import layer_of
 from edge_llm.runner.backends.registry import block_tables, open_executor
 from edge_llm.runner.executor import Batch, Limits, Segment, StepResult
 
+
+def published(
+    sizes: tuple[int, int, int, int, int], every: int, window: int, context: int, **others: Any
+) -> dict[str, Any]:
+    """``sizes``: width, layers, heads, heads of keys and values, ffn. Of ``every`` so many layers
+    the last has no ``window``."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    layers = range(1, sizes[1] + 1)
+    text = {
+        **dict(zip((*names, "intermediate_size"), sizes, strict=True)),
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "attention_k_eq_v": False,
+        "bos_token_id": 2,
+        "dtype": "bfloat16",
+        "enable_moe_block": False,
+        "eos_token_id": 1,
+        "final_logit_softcapping": 30.0,
+        "global_head_dim": 512,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size_per_layer_input": 0,
+        "initializer_range": 0.02,
+        "layer_types": ["sliding_attention" if n % every else "full_attention" for n in layers],
+        "max_position_embeddings": context,
+        "model_type": "gemma4_text",
+        "moe_intermediate_size": None,
+        "num_experts": None,
+        "num_global_key_value_heads": None,
+        "num_kv_shared_layers": 0,
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-06,
+        "rope_parameters": {
+            "full_attention": {
+                "partial_rotary_factor": 0.25,
+                "rope_theta": 1000000.0,
+                "rope_type": "proportional",
+            },
+            "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+        },
+        "sliding_window": window,
+        "tie_word_embeddings": True,
+        "top_k_experts": None,
+        "use_bidirectional_attention": None,
+        "use_cache": True,
+        "use_double_wide_mlp": False,
+        "vocab_size": 262144,
+        "vocab_size_per_layer_input": 262144,
+    }
+    return {
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        "eos_token_id": [1, 106],
+        "model_type": "gemma4",
+        "text_config": text | others,
+        "tie_word_embeddings": True,
+        "vision_config": {"model_type": "gemma4_vision"},
+    }
+
+
+# The published config of each model in configs/models, for tests/llm/test_model_catalogue.py.
+LARGE_ONES = {"attention_k_eq_v": True, "use_bidirectional_attention": "vision"}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "gemma4-e2b": published(
+        (1536, 35, 8, 1, 6144),
+        5,
+        512,
+        131072,
+        hidden_size_per_layer_input=256,
+        num_kv_shared_layers=20,
+        use_double_wide_mlp=True,
+    ),
+    "gemma4-e4b": published(
+        (2560, 42, 8, 2, 10240),
+        6,
+        512,
+        131072,
+        hidden_size_per_layer_input=256,
+        num_kv_shared_layers=18,
+    ),
+    "gemma4-26b-a4b": published(
+        (2816, 30, 16, 8, 2112),
+        6,
+        1024,
+        262144,
+        enable_moe_block=True,
+        num_experts=128,
+        top_k_experts=8,
+        moe_intermediate_size=704,
+        num_global_key_value_heads=2,
+        **LARGE_ONES,
+    ),
+    "gemma4-31b": published(
+        (5376, 60, 32, 16, 21504), 6, 1024, 262144, num_global_key_value_heads=4, **LARGE_ONES
+    ),
+}
 LARGE: dict[str, Any] = {
     "hidden_size_per_layer_input": 0,
     "num_kv_shared_layers": 0,
@@ -160,3 +261,76 @@ def test_hidden_states_are_those_of_every_token(folder: Path, tmp_path: Path) ->
     head = tensor_of(open_checkpoint(folder), "model.embed_tokens.weight").numpy()
     logits = 2.5 * np.tanh(whole.hidden @ head.T / 2.5)
     np.testing.assert_allclose(logits[-1:], whole.logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("quant", ["F32", "Q4_0"])
+@pytest.mark.parametrize("folder", ["small", "narrow", "untied", "large", "experts"], indirect=True)
+def test_gguf_is_the_same_model(folder: Path, quant: str, make_gguf: Callable[..., Path]) -> None:
+    source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder, quant))
+    assert made.config == source.config
+    assert made.shapes == source.shapes
+    for name in source.shapes:
+        got, expected = tensor_of(made, name), tensor_of(source, name)
+        if quant == "F32" or expected.dim() == 1:
+            assert torch.equal(got, expected), name
+        else:
+            assert float((got - expected).abs().max()) < 0.1, name
+        if name in made.integer_formats:
+            stored = torch.from_numpy(made.integers(name).dequantize())
+            assert torch.equal(stored, got), name
+
+
+def test_keys_and_values_that_nothing_reads_are_left_out(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint("gemma4_text"), folder)
+    stored = load_file(folder / "model.safetensors")
+    own = [name for name in stored if ".layers.3.self_attn." in name and "q_" not in name]
+    extra = {name.replace(".3.", ".5."): stored[name].clone() for name in own if "o_" not in name}
+    for name in ("model.vision_tower.a.weight", "model.embed_audio.b.weight"):
+        extra[name] = torch.zeros(1)
+    assert len(extra) == 5
+    save_file({**stored, **extra}, folder / "model.safetensors")
+    assert open_checkpoint(folder).shapes == open_checkpoint(tiny_checkpoint("gemma4_text")).shapes
+
+
+CONFIG: dict[str, Any] = {
+    "model_type": "gemma4_text",
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "num_hidden_layers": 6,
+}
+
+
+def config_of(**changes: Any) -> Gemma4TextConfig:
+    config = read_config(CONFIG | changes, "config.json")[0]
+    assert isinstance(config, Gemma4TextConfig)
+    return config
+
+
+def test_layers_read_the_last_of_their_kind_that_writes() -> None:
+    shapes = [config_of(num_kv_shared_layers=3).attention(layer) for layer in range(6)]
+    assert [shape.source for shape in shapes] == [None, None, None, 1, 2, 1]
+    assert [shape.head_dim for shape in shapes] == [256, 512] * 3
+    assert [shape.window for shape in shapes] == [512, 0] * 3
+    assert {shape.scale for shape in shapes} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention: got 'all'"),
+        ({"num_kv_shared_layers": 5}, "expected a layer of each kind before the last 5 of 6"),
+        ({"num_kv_shared_layers": 7}, "num_kv_shared_layers: got 7"),
+        ({"layer_types": ["full_attention"]}, "layer_types: got"),
+        ({"vocab_size_per_layer_input": 9}, "vocab_size_per_layer_input: got 9"),
+        ({"per_layer_config": {"0": {"head_dim": 64}}}, "per_layer_config: got"),
+        ({"global_head_dim": 1024}, "global_head_dim: got 1024"),
+        ({"attention_bias": True}, "attention_bias: got True"),
+        ({"enable_moe_block": True}, "num_experts: missing"),
+    ],
+)
+def test_what_it_cannot_honour(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config_of(**change)
+    assert message in str(error.value)

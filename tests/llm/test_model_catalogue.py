@@ -200,7 +200,7 @@ for _path in sorted(Path(__file__).parent.glob("test_*.py")):
 STORED_TWICE = {"qwen3-0.6b", "qwen3-1.7b"}
 FOUR_BITS = {"gpt-oss-20b"}  # whose experts are published so
 WITH_EYES = {"gemma3-4b", "ministral3-3b", "ministral3-8b", "ministral3-14b"}
-WITH_EYES |= {name for name in PUBLISHED if name.startswith("qwen3.5-")}
+WITH_EYES |= {name for name in PUBLISHED if name.startswith(("qwen3.5-", "gemma4-"))}
 
 
 # A family with a test file of its own may have its configs there.

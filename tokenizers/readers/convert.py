@@ -20,7 +20,7 @@ from edge_llm.tokenizers.readers.folder import (
     read_bytes,
     read_folder,
 )
-from edge_llm.tokenizers.readers.gguf import build_bpe, build_spm
+from edge_llm.tokenizers.readers.gguf import build_bpe, build_merged_spm, build_spm
 from edge_llm.tokenizers.readers.named import make_named_special
 from edge_llm.tokenizers.readers.sentencepiece import build_sentencepiece
 from edge_llm.tokenizers.readers.sentencepiece_file import read_pieces
@@ -31,7 +31,7 @@ from edge_llm.tokenizers.tokenizer import library_errors, parse
 # What a template's control tokens look like: <|im_start|>, <start_of_turn>, [INST].
 _MARK = re.compile(r"(?=(<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]))")
 _NAMED_TEMPLATE = "tokenizer.chat_template."
-_GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm}
+_GGUF_MODELS = {"gpt2": build_bpe, "llama": build_spm, "gemma4": build_merged_spm}
 _REFUSED_MODELS = {"bert": "WordPiece", "t5": "SentencePiece Unigram", "rwkv": "RWKV"}
 
 
@@ -94,7 +94,7 @@ def from_gguf(metadata: Mapping[str, object]) -> TokenizerDocument:
         kind = _REFUSED_MODELS.get(str(model))
         raise TokenizerError(
             f"tokenizer.ggml.model {model!r}{f' ({kind})' if kind else ''} is not supported; "
-            "expected 'gpt2' (byte-level BPE) or 'llama' (SentencePiece BPE)"
+            "expected 'gpt2' (byte-level BPE), 'llama' or 'gemma4' (SentencePiece BPE)"
         )
     tokenizer, adds_bos = build(metadata)
     bos_id = _gguf_id(metadata, "bos", tokenizer)

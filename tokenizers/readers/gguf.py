@@ -68,6 +68,20 @@ def build_spm(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
     return build_sentencepiece(pieces, {}), True
 
 
+def build_merged_spm(metadata: Mapping[str, object]) -> tuple[hf.Tokenizer, bool]:
+    """Return the tokenizer of Gemma 4, SentencePiece's with merges in the place of scores, and
+    whether its kind puts BOS before raw text.
+
+    Raises:
+        TokenizerError: keys missing or damaged.
+    """
+    tokens, types = _tokens(metadata)
+    merges = [_merge(line) for line in _list(metadata, "merges", str)]
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", False)
+    pieces = Pieces(tokens, [0.0] * len(tokens), types, bool(prefix), None, None, merges)
+    return build_sentencepiece(pieces, {}), True
+
+
 def _tokens(metadata: Mapping[str, object]) -> tuple[list[str], list[int]]:
     """Return text and type of every id that has a token."""
     tokens = _list(metadata, "tokens", str)

@@ -17,6 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from edge_llm.errors import TokenizerError
 from edge_llm.tokenizers.readers.added import place
 from edge_llm.tokenizers.readers.merges import rebuild_merges
+from edge_llm.tokenizers.tokenizer import library_errors
 
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = PIECE_TYPES = range(1, 7)
@@ -25,7 +26,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = PIECE_TYPES = range(1, 7)
 @dataclass(frozen=True, slots=True)
 class Pieces:
     """A vocabulary. ``texts``, ``scores`` and ``types`` go by id; ``prefix_space`` puts a space
-    before text; ``bos`` and ``eos`` are pieces."""
+    before text; ``bos`` and ``eos`` are pieces. ``merges`` say what is joined, in their order,
+    where that does not follow from the scores."""
 
     texts: list[str]
     scores: list[float]
@@ -33,6 +35,7 @@ class Pieces:
     prefix_space: bool
     bos: str | None
     eos: str | None
+    merges: list[tuple[str, str]] | None = None
 
 
 def build_sentencepiece(
@@ -59,7 +62,7 @@ def build_sentencepiece(
     if not all(map(math.isfinite, pieces.scores)):
         raise TokenizerError("a score of the vocabulary is not a finite number")
     kinds = list(zip(pieces.texts, pieces.types, strict=True))
-    merges = rebuild_merges(_ranks(pieces))
+    merges = rebuild_merges(_ranks(pieces)) if pieces.merges is None else pieces.merges
     unknown = next((text for text, kind in kinds if kind == UNKNOWN), None)
     spelled = [f"<0x{byte:02X}>" for byte in range(256)]
     has_bytes = all(text in vocabulary for text in spelled)
@@ -80,13 +83,14 @@ def build_sentencepiece(
     }
     added |= listed
     place(vocabulary, added)
-    model = models.BPE(
-        vocab=vocabulary,
-        merges=merges,
-        unk_token=unknown,
-        fuse_unk=True,
-        byte_fallback=has_bytes,
-    )
+    with library_errors("the merges do not fit the vocabulary"):
+        model = models.BPE(
+            vocab=vocabulary,
+            merges=merges,
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=has_bytes,
+        )
     tokenizer = hf.Tokenizer(model)
     if prefix_first_only is None:
         prefix_first_only = ("[INST]", CONTROL) in kinds

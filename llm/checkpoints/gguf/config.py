@@ -99,6 +99,11 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     assert family.gguf_architecture is not None
     prefix = f"{family.gguf_architecture}."
     given = _given(model, family.gguf_architecture)
+    # Values are as wide as keys, in layers with a window too.
+    value_lengths = {
+        f"attention.value_length{end}": given.get(f"attention.key_length{end}")
+        for end in ("", "_swa")
+    }
     problems = [
         f"{prefix}{key}: missing"
         for key in map(family.gguf_keys.__getitem__, REQUIRED_KEYS)
@@ -129,8 +134,14 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         values["num_hidden_layers"] = layers - predicting
     elif predicting != 0:
         problems.append(f"{prefix}{PREDICTING_LAYERS}: got {shorten(predicting)}, expected fewer")
-    values["rope_parameters"] = {**_rope(model, given, values), **implied_rope}
-    for key, value in (neutral | {"attention.value_length": values["head_dim"]}).items():
+    values |= family.gguf_found(values, {name: model.shape(name) for name in model.owners})
+    if family.gguf_ropes is None:
+        values["rope_parameters"] = {**_rope(model, given, values), **implied_rope}
+    else:
+        divisors = _table(model, ROPE_FREQS) if ROPE_FREQS in model else None
+        values["rope_parameters"] = family.gguf_ropes(given, divisors)
+    for key, value in (neutral | value_lengths).items():
+        value = values["head_dim"] if value is None else value
         got = given.pop(key, value)
         if got != value:
             problems.append(f"{prefix}{key}: got {shorten(got)}, expected {value!r}")

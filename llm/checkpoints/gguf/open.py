@@ -99,7 +99,11 @@ def open_gguf(path: Path) -> Checkpoint:
         left_out.add(RANKING_HEAD)
     stored_names = [name for name in model.owners if name not in {*ROPE_TABLES, *left_out}]
     problems = [line for name in stored_names if (line := model.problem(name)) is not None]
-    places = _places(model, family, stored_names)
+    places = {
+        name: place
+        for name, place in _places(model, family, stored_names).items()
+        if not family.unused(config, name)
+    }
     orders = {
         name: order
         for name, place in places.items()
@@ -137,6 +141,8 @@ def open_gguf(path: Path) -> Checkpoint:
     def integers(name: str) -> Integers:
         stored, *others = (model.integers(*part) for part in places[name].parts())
         stored, head_dim = stored.joined(others) if others else stored, interleaved(name)
+        if places[name].shares > 1:
+            stored = stored.rows(places[name].rows(stored.shape[0]))
         if name in orders:
             order = orders[name]
             stored = stored.columns(order.index) if order.axis else stored.rows(order.index)
@@ -200,17 +206,25 @@ def _can_be_ordered(form: WeightFormat, order: Order) -> bool:
 
 class _Place(NamedTuple):
     """Where a parameter is: the name of a tensor, and which of its matrices, where it is a stack of
-    experts; ``behind`` are tensors that hold the rows that follow."""
+    experts; ``behind`` are tensors that hold the rows that follow. Of a tensor that several share
+    it is the ``share``, from 0, of so many equal ``shares`` of the rows."""
 
     stored: str
     expert: int | None
     behind: tuple[str, ...] = ()
+    share: int = 0
+    shares: int = 1
 
     def parts(self) -> Iterator[tuple[str, int | None]]:
         """Yield name and expert of each tensor."""
         yield self.stored, self.expert
         for name in self.behind:
             yield name, None
+
+    def rows(self, count: int) -> slice:
+        """Return which of ``count`` stored rows are the parameter's."""
+        size = count // self.shares
+        return slice(self.share * size, (self.share + 1) * size)
 
 
 def _shape(model: GGUFModel, family: Family[Any], place: _Place) -> tuple[int, ...]:
@@ -219,7 +233,8 @@ def _shape(model: GGUFModel, family: Family[Any], place: _Place) -> tuple[int, .
     block = _BLOCK.fullmatch(place.stored)
     if block and block[2] in family.gguf_vectors:
         return (prod(shape),)
-    return (shape[0] + sum(model.shape(name)[0] for name in place.behind), *shape[1:])
+    rows = shape[0] // place.shares + sum(model.shape(name)[0] for name in place.behind)
+    return (rows, *shape[1:])
 
 
 def _integer_format(model: GGUFModel, place: _Place) -> WeightFormat | None:
@@ -230,7 +245,9 @@ def _integer_format(model: GGUFModel, place: _Place) -> WeightFormat | None:
 
 def _decode(model: GGUFModel, place: _Place) -> Array:
     parts = [model.decode(*part) for part in place.parts()]
-    return parts[0] if len(parts) == 1 else np.concatenate([to_float32(part) for part in parts])
+    if len(parts) > 1:
+        return np.concatenate([to_float32(part) for part in parts])
+    return parts[0] if place.shares == 1 else parts[0][place.rows(len(parts[0]))]
 
 
 def _places(model: GGUFModel, family: Family[Any], names: Collection[str]) -> dict[str, _Place]:
@@ -240,15 +257,16 @@ def _places(model: GGUFModel, family: Family[Any], names: Collection[str]) -> di
     for stored in names:
         if stored in taken:
             continue
-        name = _parameter_name(stored, family)
-        parts, shape = [name], model.shape(stored)
-        if name != stored and shape[0] <= MAX_EXPERTS:  # of a known layout
-            parts = list(members(name, shape))
-        for expert, part in enumerate(parts):
-            # Of two tensors for one parameter, the second is left over.
-            places[stored if part in places else part] = _Place(
-                stored, expert if part != name else None
-            )
+        sharing, shape = _parameter_names(stored, family), model.shape(stored)
+        for share, name in enumerate(sharing):
+            parts = [name]
+            if name != stored and shape[0] <= MAX_EXPERTS:  # of a known layout
+                parts = list(members(name, shape))
+            for expert, part in enumerate(parts):
+                # Of two tensors for one parameter, the second is left over.
+                places[stored if part in places else part] = _Place(
+                    stored, expert if part != name else None, (), share, len(sharing)
+                )
     return places
 
 
@@ -322,13 +340,17 @@ def _is_tied(model: GGUFModel, rows: tuple[int, int]) -> bool:
     return True
 
 
-def _parameter_name(name: str, family: Family[Any]) -> str:
-    """Return the parameter's name in the module; an unknown name stays, and is left over."""
+def _parameter_names(name: str, family: Family[Any]) -> list[str]:
+    """Return the names in the module of what a tensor holds; an unknown name stays, and is left
+    over."""
     block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     if block is None:
-        return family.gguf_names.get(name, TENSOR_NAMES.get(name, name))
+        return [family.gguf_names.get(name, TENSOR_NAMES.get(name, name))]
+    parts = family.gguf_parts.get(block[2])
     inner = family.gguf_layer_names.get(block[2])
-    return name if inner is None else f"model.layers.{block[1]}.{inner}"
+    if parts is None:
+        parts = () if inner is None else (inner,)
+    return [f"model.layers.{block[1]}.{part}" for part in parts] or [name]
 
 
 def _is_no_token(key: str, value: object) -> bool:

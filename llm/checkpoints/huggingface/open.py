@@ -83,7 +83,7 @@ def open_huggingface(path: Path) -> Checkpoint:
     shapes = {
         name: shape
         for name, shape in shapes.items()
-        if leftovers is None or not leftovers.fullmatch(name)
+        if (leftovers is None or not leftovers.fullmatch(name)) and not family.unused(config, name)
     }
 
     if squeezed is not None:

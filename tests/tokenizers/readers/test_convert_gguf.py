@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,45 @@ def test_templates_that_are_not_used_are_said(byte_metadata: dict[str, Any]) -> 
     assert document.notes == (
         "chat template: the one for all chats is used; others are not: 'tool_use'",
     )
+
+
+def test_sentencepiece_with_merges(gemma3_tokenizer_dir: Path) -> None:
+    """What Gemma 4's files hold, of Gemma 3's vocabulary: tokens, types and merges, but no scores
+    that say what is joined."""
+    path = gemma3_tokenizer_dir / "tokenizer.json"
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = document["model"]["vocab"]
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    special = {token["id"] for token in document["added_tokens"] if token["special"]}
+    added = {token["id"] for token in document["added_tokens"]}
+    names = {f"<0x{byte:02X}>" for byte in range(256)}
+
+    def kind(number: int, token: str) -> int:
+        if token == "<unk>":
+            return 2
+        return 3 if number in special else 4 if number in added else 6 if token in names else 1
+
+    merges = (
+        pair if isinstance(pair, str) else " ".join(pair) for pair in document["model"]["merges"]
+    )
+    metadata = {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [kind(i, token) for i, token in enumerate(tokens)],
+        "tokenizer.ggml.merges": list(merges),
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    assert from_gguf(metadata).facts.add_bos
+    tokenizer = build(from_gguf(metadata | {"tokenizer.ggml.add_bos_token": False}))
+    for text in (
+        "The  quick\n\n\nfox, 1234",
+        " ʘ\t\x07",
+        "Hé 你好 🦊\n",
+    ):
+        assert tokenizer.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+        assert tokenizer.decode(tokenizer.encode(text)) == theirs.decode(
+            theirs.encode(text, add_special_tokens=False).ids, skip_special_tokens=False
+        )
