@@ -196,6 +196,11 @@ class _Lowering:
             },
         )
 
+    def grouped_norm(self, node: Node) -> None:
+        x, weight, size, eps = _arguments(node)
+        attributes = {"size": size, "eps": float(eps)}
+        self._emit(node, "grouped_norm", [x], weights=[self._vector(weight)], attributes=attributes)
+
     def time_step(self, node: Node) -> None:
         x, bias, low, high = _arguments(node)
         limits = {"low": float(low), "high": float(high)}
@@ -431,6 +436,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.decay.default: _Lowering.decay,
         torch.ops.edge.gated_delta.default: _Lowering.gated_delta,
         torch.ops.edge.time_step.default: _Lowering.time_step,
+        torch.ops.edge.grouped_norm.default: _Lowering.grouped_norm,
         torch.ops.edge.state_space.default: _Lowering.state_space,
         torch.ops.edge.softcap.default: _Lowering.softcap,
         torch.ops.edge.route.default: _Lowering.route,

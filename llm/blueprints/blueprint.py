@@ -95,9 +95,7 @@ class _Building:
             rows=cast(Rows, step["rows"]),
             weights=[self._weight(weight, layer, known) for weight in step.get("weights", ())],
             state=state,
-            attributes={
-                name: _number(value, known) for name, value in step.get("attributes", {}).items()
-            },
+            attributes=_attributes(step, known),
             source=_placed(step["source"], layer),
         )
 
@@ -258,6 +256,14 @@ def _picks(plan: Plan, step: Instruction) -> bool:
 
 def _placed(text: str, layer: int | None) -> str:
     return text if layer is None else text.replace(_PLACE, f"layers.{layer}", 1)
+
+
+def _attributes(step: Step, known: Quantities) -> dict[str, int | float]:
+    """Return the attributes of a step, each of its own type: 1 and 1.0 may have one name."""
+    types = {"int": int, "float": float}
+    kinds = {item.name: types[item.kind] for item in OPS[step["op"]].attributes}
+    given = step.get("attributes", {})
+    return {name: kinds[name](_number(value, known)) for name, value in given.items()}
 
 
 def _ints(values: Sequence[Number], known: Quantities) -> list[int]:

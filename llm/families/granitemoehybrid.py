@@ -56,6 +56,7 @@ class GraniteMoeHybridConfig:
     num_experts_per_tok: int
     expert_intermediate_size: int
     folds: tuple[bool, ...]
+    mamba_n_groups: int
     mamba_n_heads: int
     mamba_d_head: int
     mamba_d_state: int
@@ -81,7 +82,7 @@ class GraniteMoeHybridConfig:
     def state_space(self) -> StateSpaceShape:
         """Return what the layers without attention compute."""
         return StateSpaceShape(
-            key_heads=1,
+            key_heads=self.mamba_n_groups,
             heads=self.mamba_n_heads,
             k_dim=self.mamba_d_state,
             v_dim=self.mamba_d_head,
@@ -90,12 +91,20 @@ class GraniteMoeHybridConfig:
             most_step=self.most_step,
         )
 
+    def layer_kind(self, layer: int) -> str:
+        """Return whether a layer is a state space, and of how many groups: one, or several."""
+        if not self.folds[layer]:
+            return "attention"
+        return "state space" if self.mamba_n_groups == 1 else "grouped state space"
+
     def derived(self) -> Mapping[str, int | float]:
         """Return the widths of the layers without attention."""
         values = self.mamba_n_heads * self.mamba_d_head
-        convolved = values + 2 * self.mamba_d_state
+        keys = self.mamba_n_groups * self.mamba_d_state
+        convolved = values + 2 * keys
         return {
             "mamba values": values,
+            "mamba keys": keys,
             "mamba values, keys and queries": convolved,
             "mamba gate, values, keys, queries and steps": values + convolved + self.mamba_n_heads,
         }
@@ -104,6 +113,7 @@ class GraniteMoeHybridConfig:
 class MambaKeys(TypedDict):
     """The fields of what state spaces compute."""
 
+    mamba_n_groups: int
     mamba_n_heads: int
     mamba_d_head: int
     mamba_d_state: int
@@ -116,6 +126,7 @@ class MambaKeys(TypedDict):
 
 # The flags are what models with state spaces have, so that both share blueprints.
 NO_MAMBA = MambaKeys(
+    mamba_n_groups=1,
     mamba_n_heads=0,
     mamba_d_head=0,
     mamba_d_state=0,
@@ -185,9 +196,14 @@ def _read_mamba(reader: ConfigReader, dim: int) -> MambaKeys:
         f"mamba_d_head: got {head_dim}, expected mamba_expand * hidden_size {width} / "
         f"mamba_n_heads {heads}",
     )
-    reader.neutral("mamba_n_groups", 1)
+    groups = reader.integer("mamba_n_groups", 1, high=MAX_HEADS)
+    reader.require(
+        heads % groups == 0,
+        f"mamba_n_heads: got {heads}, expected a multiple of mamba_n_groups {groups}",
+    )
     least, most = _read_limits(reader)
     return MambaKeys(
+        mamba_n_groups=groups,
         mamba_n_heads=heads,
         mamba_d_head=head_dim,
         mamba_d_state=reader.integer("mamba_d_state", 256, high=MAX_FOLD_DIM),

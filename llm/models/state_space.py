@@ -32,6 +32,28 @@ def _(x: torch.Tensor, bias: torch.Tensor, low: float, high: float) -> torch.Ten
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("edge::grouped_norm", mutates_args=())
+def grouped_norm(x: torch.Tensor, weight: torch.Tensor, size: int, eps: float) -> torch.Tensor:
+    """RMS norm of each run of ``size`` columns, and a weight of all of them.
+
+    Args:
+        x: (T, D).
+        weight: (D,).
+        size: divides D.
+        eps: above 0.
+
+    Returns:
+        (T, D) in the dtype of x.
+    """
+    runs = x.reshape(len(x), -1, size)
+    return functional.rms_norm(runs, (size,), None, eps).reshape(x.shape) * weight
+
+
+@grouped_norm.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, size: int, eps: float) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
 @torch.library.custom_op("edge::state_space", mutates_args=("state",))
 def state_space(
     q: torch.Tensor,
@@ -92,9 +114,23 @@ def _(
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
+class GroupedNorm(nn.Module):
+    """RMS norm of each of several groups of columns; ``weight`` is as wide as all together."""
+
+    def __init__(self, dim: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.size, self.eps = dim // groups, eps
+        self.weight = nn.Parameter(torch.empty(dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = grouped_norm(x, self.weight, self.size, self.eps)
+        return y
+
+
 class Mamba2(nn.Module):
     """A state space over values, keys and queries behind a convolution and SiLU; its outputs are
-    gated, then normalized. One product of the stream gives gate, these, and the steps."""
+    gated, then normalized, those of each key head apart. One product of the stream gives gate,
+    these, and the steps."""
 
     state: torch.Tensor
 
@@ -118,7 +154,8 @@ class Mamba2(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(shape.heads))
         self.A_log = nn.Parameter(torch.empty(shape.heads))
         self.D = nn.Parameter(torch.empty(shape.heads))
-        self.norm = RMSNorm(values, eps)
+        groups = shape.key_heads
+        self.norm = RMSNorm(values, eps) if groups == 1 else GroupedNorm(values, groups, eps)
         self.out_proj = nn.Linear(values, dim, bias=bias)
         state = torch.zeros(cache.slots, shape.heads, shape.k_dim, shape.v_dim)
         self.register_buffer("state", state, persistent=False)

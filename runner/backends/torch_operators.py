@@ -148,6 +148,16 @@ def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weight
     return [y.reshape(inputs[0].shape)]
 
 
+def _grouped_norm(
+    plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
+) -> list[Tensor]:
+    size = int(op.attributes["size"])
+    rows, width = inputs[0].shape
+    runs = inputs[0].reshape(rows, width // size, size)
+    y = functional.rms_norm(runs, (size,), None, float(op.attributes["eps"]))
+    return [y.flatten(1) * present(weights[0]).values]
+
+
 def _layer_norm(
     plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
 ) -> list[Tensor]:
@@ -213,6 +223,7 @@ OPERATORS: Mapping[str, _Operator] = {
     "embedding": _embedding,
     "linear": _linear,
     "rms_norm": _rms_norm,
+    "grouped_norm": _grouped_norm,
     "layer_norm": _layer_norm,
     "rope": _rope,
     "silu": lambda plan, op, inputs, weights: [functional.silu(inputs[0])],

@@ -46,6 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dense": {**DENSE, "tie_word_embeddings": True},
     "with positions": {"position_embedding_type": "rope", "num_local_experts": 5},
     "biases": {"mamba_proj_bias": True, "mamba_conv_bias": False, "attention_bias": True},
+    "groups": {**DENSE, "mamba_n_groups": 2, "rms_norm_eps": 1e-2},
     "odd sizes": {
         "mamba_expand": 3,
         "mamba_n_heads": 12,
@@ -253,7 +254,7 @@ def test_preemption_changes_no_bit(
         assert (one.token_ids, one.logprobs) == (other.token_ids, other.logprobs)
 
 
-@pytest.mark.parametrize("name", ["experts", "dense", "with positions"])
+@pytest.mark.parametrize("name", ["experts", "dense", "with positions", "groups"])
 def test_gguf_is_the_same_model(
     name: str, tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
 ) -> None:
@@ -347,7 +348,7 @@ def test_infinity_is_said_in_two_ways() -> None:
     [
         ({"layer_types": ["mamba"] * 3}, "layer_types: got ['mamba', 'mamba', 'mamba'], expected"),
         ({"layer_types": ["sliding"] * 40}, "layer_types: got"),
-        ({"mamba_n_groups": 8}, "mamba_n_groups: got 8, expected 1"),
+        ({"mamba_n_groups": 5}, "mamba_n_heads: got 48, expected a multiple of mamba_n_groups 5"),
         ({"mamba_d_head": 65}, "mamba_d_head: got 65, expected mamba_expand * hidden_size 3072 /"),
         ({"mamba_d_state": 512}, "mamba_d_state: got 512, expected an integer"),
         ({"num_experts_per_tok": 65}, "num_experts_per_tok: got 65, expected 1 to"),

@@ -65,6 +65,8 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
       return kLanes;
     case OpCode::rms_norm:
       return one_row ? op.ints[k_rms_norm_size] : 0;
+    case OpCode::grouped_norm:
+      return one_row ? op.ints[k_grouped_norm_size] : 0;
     case OpCode::rope:
       return one_row ? op.ints[k_rope_head_dim] : 0;
     case OpCode::causal_conv:

@@ -61,8 +61,11 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
     case OpCode::linear:
       return run_linear(op, part, rows, worker);
     case OpCode::rms_norm:
-      return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[k_rms_norm_size],
+      return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[k_rms_norm_size], false,
                                     op.floats[k_rms_norm_eps], output(), team);
+    case OpCode::grouped_norm:
+      return kernels_.norm.rms_norm(input(), op.vectors[0], op.ints[k_grouped_norm_size], true,
+                                    op.floats[k_grouped_norm_eps], output(), team);
     case OpCode::layer_norm:
       return kernels_.norm.layer_norm(input(), op.vectors[0], op.vectors[1],
                                       op.floats[k_layer_norm_eps], output(), team);
@@ -156,7 +159,7 @@ void Executor::prepare_rows(const Op& op, LinearArgs args, Share rows, float* no
   args.x.data = normal;  // every row of x lies there when it is prepared
   args.x.stride = 0;
   for (int64_t i = rows.begin; i < rows.end; ++i) {
-    kernels_.norm.rms_norm(rows_of(x, {i, i + 1}), op.norm, x.cols, op.eps, y, Worker{});
+    kernels_.norm.rms_norm(rows_of(x, {i, i + 1}), op.norm, x.cols, false, op.eps, y, Worker{});
     kernels_.linear.prepare(args, {i, i + 1});
   }
 }

@@ -44,4 +44,5 @@ typedef enum edge_op {
   EDGE_OP_SLICE = 24,
   EDGE_OP_RESCALE = 25,
   EDGE_OP_LAYER_NORM = 26,
+  EDGE_OP_GROUPED_NORM = 27,
 } edge_op;

@@ -1,4 +1,5 @@
-// RMS norm and layer norm over virtual lanes; norm.h has the contract. Included once per instruction set.
+// RMS norm and layer norm over virtual lanes; norm.h has the contract. Included once per
+// instruction set.
 #include <algorithm>
 #include <cmath>
 
@@ -35,12 +36,14 @@ void rms_norm_run(const float* x, const float* weight, int32_t size, float eps, 
 }
 
 template <class V>
-void rms_norm(Matrix x, const float* weight, int32_t size, float eps, Matrix y, Worker worker) {
+void rms_norm(Matrix x, const float* weight, int32_t size, bool grouped, float eps, Matrix y,
+              Worker worker) {
   int32_t runs = x.cols / size;
   Share mine = share(int64_t(x.rows) * runs, 1, worker);
   for (int64_t item = mine.begin; item < mine.end; ++item) {
     int64_t row = item / runs, offset = item % runs * size;
-    rms_norm_run<V>(x.row(row) + offset, weight, size, eps, y.row(row) + offset);
+    rms_norm_run<V>(x.row(row) + offset, grouped ? weight + offset : weight, size, eps,
+                    y.row(row) + offset);
   }
 }
 

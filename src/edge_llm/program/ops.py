@@ -485,6 +485,16 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             attributes=(_positive("eps", 1.0),),
             in_place=True,
         ),
+        "grouped_norm": OpSpec(
+            27,
+            "as `rms_norm`, each run with a part of the weight: `x / sqrt(mean(x^2) + eps) * "
+            "weight` per run of `size` columns",
+            (_value("x", "r", "w"),),
+            (_raw("weight", "w"),),
+            attributes=(_int("size", 1, MAX_WIDTH), _positive("eps", 1.0)),
+            where=(("size", "divides", "w"),),
+            in_place=True,
+        ),
     }
 )
 

@@ -247,6 +247,31 @@ def test_time_steps(run_plan: Any, plan_builder: Any, limits: tuple[float, float
     np.testing.assert_allclose(results[0], expected, rtol=3e-7, atol=1e-38)
 
 
+@pytest.mark.parametrize("size", [1, 7, 16, 40])
+def test_norms_of_groups(run_plan: Any, plan_builder: Any, size: int) -> None:
+    """Those of the runs with the parts of the weight, as `rms_norm` gives them."""
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal((20, 3 * size)).astype(np.float32)
+    weight = rng.standard_normal(3 * size).astype(np.float32)
+    attributes = {"size": size, "eps": 1e-3}
+    for isa in isas():
+        builder = plan_builder()
+        value = builder.activations(x)
+        y = builder.op("grouped_norm", value, weights=(builder.raw(weight),), **attributes)
+        parts = builder.op("split", value, width=[size] * 3)
+        alone = [
+            builder.op("rms_norm", parts + i, weights=(builder.raw(part),), **attributes)
+            for i, part in enumerate(np.split(weight, 3))
+        ]
+        runner = run_plan(builder, y, isa=isa, threads=2, trace=True)
+        runner.logits(range(20))
+        whole = runner.value(y)
+        assert_same_bits(whole, np.concatenate([runner.value(part) for part in alone], axis=1))
+    mean = (x.reshape(20, 3, size) ** 2).mean(-1, keepdims=True)
+    expected = (x.reshape(20, 3, size) / np.sqrt(mean + 1e-3)).reshape(20, -1) * weight
+    np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-6)
+
+
 def _change(plan: Plan, **changes: Any) -> Plan:
     index = next(i for i, step in enumerate(plan.instructions) if step.op == "state_space")
     instructions = list(plan.instructions)

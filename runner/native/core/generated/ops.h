@@ -33,11 +33,12 @@ enum class OpCode : int32_t {
   slice,
   rescale,
   layer_norm,
+  grouped_norm,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 27;  // of a program file
+constexpr int32_t kOpCount = 28;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -99,6 +100,8 @@ constexpr size_t k_slice_count = 0;
 constexpr size_t k_slice_size = 1;
 constexpr size_t k_slice_index = 2;
 constexpr size_t k_layer_norm_eps = 0;
+constexpr size_t k_grouped_norm_size = 0;
+constexpr size_t k_grouped_norm_eps = 0;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
@@ -270,6 +273,12 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      0, {},
      0, {}},
+    {"grouped_norm", false, false, true, -1, true,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     1, {{OperandKind::raw, false, 0, {1, 14, -1}, {1, -1, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     1, {{1, 4194304}},
+     1, {{{1, 0, -1}, Relation::divides, {1, 14, -1}}}},
 };
 // clang-format on
 
