@@ -28,12 +28,15 @@ class RunnerConfig:
     max_sequences: int = 8
     step_tokens: int = DEFAULT_STEP_TOKENS
     huge_pages: str = "auto"
+    draft: bool = False
 
     def __post_init__(self) -> None:
         for name in ("threads", "context", "kv_budget", "max_sequences", "step_tokens"):
             value = getattr(self, name)
             if type(value) is not int and not (name in ("context", "kv_budget") and value is None):
                 raise ConfigError(f"{name} is {value!r}, expected a whole number")
+        if type(self.draft) is not bool:
+            raise ConfigError(f"draft is {self.draft!r}, expected True or False")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, expected 0 (automatic) or more")
         if self.context is not None and self.context < 1:

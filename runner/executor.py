@@ -55,7 +55,9 @@ class Batch:
     rows of each of ``block_tables``, one a group of the plan's states ([S, n] int32, all of one
     shape; -1 where there is no block: unused, or behind the group's window); ``rows`` ([R]) indexes
     ``tokens`` ([T]); ``samplers`` has R entries, None where only logits are wanted. ``hidden_rows``
-    ([H]) are the tokens whose hidden states are wanted, apart from ``rows``."""
+    ([H]) are the tokens whose hidden states are wanted, apart from ``rows``. A ``draft`` is
+    computed by the program's draft method alone: one token of a sequence, and the logits after it
+    as that method predicts them."""
 
     tokens: Int32
     positions: Int32
@@ -65,10 +67,15 @@ class Batch:
     samplers: Sequence[RowSampler | None]
     want_logits: bool = False
     hidden_rows: Int32 = field(default_factory=lambda: _NO_IDS)
+    draft: bool = False
 
     @classmethod
     def of(
-        cls, *segments: Segment, block_tables: tuple[Int32, ...], want_logits: bool = False
+        cls,
+        *segments: Segment,
+        block_tables: tuple[Int32, ...],
+        want_logits: bool = False,
+        draft: bool = False,
     ) -> Batch:
         """Put segments one after another; ``block_tables`` may have rows of other sequences too."""
         owners: list[int] = []
@@ -90,6 +97,7 @@ class Batch:
             samplers=[sampler for segment in segments for sampler in segment.samplers],
             want_logits=want_logits,
             hidden_rows=np.array(hidden, np.int32),
+            draft=draft,
         )
 
     @property

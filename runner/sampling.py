@@ -380,8 +380,8 @@ class SamplingParams:
         "off",
         "name",
         "propose tokens that may follow and check several at once, which changes no token; ngram: "
-        "what followed the last tokens before",
-        choices=("off", "ngram"),
+        "what followed the last tokens before; draft: what the program's draft method predicts",
+        choices=("off", "ngram", "draft"),
         part="engine",
     )
     top_logprobs: int | None = _declare(

@@ -22,55 +22,80 @@ from edge_llm.llm.models import delta, experts, ops, state_space
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
-from edge_llm.program.plan import INPUT_NAMES, Attribute, Plan, Rows, State, Weight
+from edge_llm.program.plan import (
+    HIDDEN,
+    INPUT_NAMES,
+    Attribute,
+    Plan,
+    Rows,
+    Signature,
+    State,
+    Weight,
+)
 
 _ATEN = torch.ops.aten
 _REGISTERED = (ops, experts, delta, state_space)  # whose imports define torch.ops.edge
 
 
-def lower(exported: ExportedProgram, *, context: int, operators: frozenset[str]) -> Plan:
+def lower(
+    exported: ExportedProgram,
+    *,
+    context: int,
+    operators: frozenset[str],
+    draft: ExportedProgram | None = None,
+) -> Plan:
     """Return the plan of a graph, its matrices in float32: which formats they have is decided
-    later. ``operators`` are those that the backend executes.
+    later. ``operators`` are those that the backend executes, ``draft`` is the graph of the model's
+    draft method.
 
     Raises:
         UnsupportedOperatorError: a node that the plan cannot express, with its place in the model
             and the list of what is supported.
     """
-    return _Lowering(exported, operators).run(context)
+    builder = PlanBuilder()
+    vocab = _Lowering(exported, operators, builder).run("causal_lm")
+    if draft is not None:
+        _Lowering(draft, operators, builder).run("draft")
+    return builder.finish(context=context, vocab=vocab)
 
 
 class _Lowering:
     """One run over the graph: what each node became."""
 
-    def __init__(self, exported: ExportedProgram, operators: frozenset[str]) -> None:
+    def __init__(
+        self, exported: ExportedProgram, operators: frozenset[str], builder: PlanBuilder
+    ) -> None:
         self._exported = exported
         self._operators = operators
-        self._builder = PlanBuilder()
+        self._builder = builder
         self._values: dict[Node, list[int]] = {}  # several for split
         signature = exported.graph_signature
         self._constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         self._rows: dict[str, Rows] = {}  # symbol of a first dimension -> T or R
 
-    def run(self, context: int) -> Plan:
-        output = None
+    def run(self, signature: Signature) -> int:
+        """Add the graph as a method; return the width of its first output."""
+        outputs: tuple[Node, ...] = ()
         for node in self._exported.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node)
             elif node.op == "output":
-                (output,) = node.args[0]
+                outputs = node.args[0]
             elif node.target in _RULES:
                 _RULES[node.target](self, node)
             elif not isinstance(node.meta.get("val"), int | torch.SymInt):  # sizes for views
                 raise self._unsupported(node)
-        assert output is not None  # torch.export ends every graph with its outputs
-        vocab = self._width(output)
-        return self._builder.finish(context=context, vocab=vocab, output=self._value(output))
+        self._builder.close(signature, *map(self._value, outputs))
+        return self._width(outputs[0])
 
     def _placeholder(self, node: Node) -> None:
         if node.name in INPUT_NAMES:
             number = INPUT_NAMES.index(node.name)
             self._values[node] = [number]
             self._rows[str(node.meta["val"].shape[0])] = "R" if node.name == "rows" else "T"
+        elif node.name == "hidden":
+            self._builder.begin(self._width(node))
+            self._values[node] = [HIDDEN]
 
     # --- rules -----------------------------------------------------------------------------------
 
@@ -171,6 +196,18 @@ class _Lowering:
             state=self._builder.state(State.rows(name, width, taps)),
             attributes={"taps": taps},
         )
+
+    def previous(self, node: Node) -> None:
+        x, cache, positions, sequences = _arguments(node)
+        name = self._constants[cache.name].rpartition(".")[0]
+        state = self._builder.state(State.rows(name, self._width(x), 2))
+        self._emit(node, "previous", [x, positions, sequences], state=state)
+
+    def concat(self, node: Node) -> None:
+        parts, dim = (*_arguments(node), 0)[:2]
+        if len(parts) != 2 or dim not in (-1, 1) or self._width(parts[0]) != self._width(parts[1]):
+            raise self._unsupported(node, "only of the columns of two matrices of one width")
+        self._emit(node, "concat", list(parts))
 
     def decay(self, node: Node) -> None:
         x, rate, bias = self._only(node, "x", "rate", "bias")
@@ -433,6 +470,8 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.attention.default: _Lowering.attention,
         torch.ops.edge.attend.default: _Lowering.attend,
         torch.ops.edge.causal_conv.default: _Lowering.causal_conv,
+        torch.ops.edge.previous.default: _Lowering.previous,
+        _ATEN.cat.default: _Lowering.concat,
         torch.ops.edge.decay.default: _Lowering.decay,
         torch.ops.edge.gated_delta.default: _Lowering.gated_delta,
         torch.ops.edge.time_step.default: _Lowering.time_step,

@@ -10,15 +10,17 @@ from edge_llm.errors import ExportError
 from edge_llm.export.lowering.lower import lower
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models.build import build_model
+from edge_llm.llm.models.draft import draft_of
 from edge_llm.program.plan import INPUT_NAMES, Plan
 
 # Example sizes; distinct, so that T and R stay two symbols, and not 0 or 1, which specialize.
 _T, _R = 5, 3
 
 
-def trace(model: nn.Module) -> ExportedProgram:
+def trace(model: nn.Module, *, hidden: int | None = None) -> ExportedProgram:
     """``torch.export`` of ``model`` (graph contract of the design, on ``meta``), not decomposed:
-    the caches stay mutable buffers and ``linear``, ``rms_norm``, ``silu`` stay whole.
+    the caches stay mutable buffers and ``linear``, ``rms_norm``, ``silu`` stay whole. ``hidden``:
+    it has hidden states of so many columns as an input besides.
 
     Raises:
         ExportError: PyTorch could not trace the model.
@@ -29,6 +31,9 @@ def trace(model: nn.Module) -> ExportedProgram:
         for name in INPUT_NAMES
     )
     shapes = {name: {0: rows if name == "rows" else tokens} for name in INPUT_NAMES}
+    if hidden is not None:
+        examples += (torch.zeros(_T, hidden, device="meta"),)
+        shapes["hidden"] = {0: tokens}
     try:
         with torch.no_grad():
             return torch.export.export(model, examples, dynamic_shapes=shapes)
@@ -44,4 +49,10 @@ def traced_plan(config: DecoderConfig, context: int, operators: frozenset[str]) 
         ExportError: PyTorch could not trace the model, or the plan cannot express it.
     """
     model = build_model(config, context=context, kv_dtype=torch.float32)
-    return lower(trace(model), context=context, operators=operators)
+    draft = draft_of(model)
+    return lower(
+        trace(model),
+        context=context,
+        operators=operators,
+        draft=None if draft is None else trace(draft, hidden=config.hidden_size),
+    )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.ops import MAX_OUTPUTS
-from edge_llm.program.plan import INPUT_NAMES, Plan, Weight
+from edge_llm.program.plan import HIDDEN, Method, Plan, Weight
 
 
 def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
@@ -20,16 +20,32 @@ def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
     return. ``row_multiple``: packed chunks of so many rows can be joined, so every part but the
     last must be a multiple of it; others stay apart."""
     plan = lowered.plan
-    groups = _groups(plan, row_multiple)
-    merged_away = {index for group in groups.values() for index in group[1:]}
     builder = PlanBuilder()
     parts: dict[str, tuple[str, ...]] = {}
-    numbers = {number: number for number in range(len(INPUT_NAMES))}  # old value -> new value
+    for method in plan.methods.values():
+        _merge_method(lowered, method, row_multiple, builder, parts)
+    return Lowered(builder.finish(context=plan.context, vocab=plan.vocab), parts)
 
-    for index, instruction in enumerate(plan.instructions):
+
+def _merge_method(
+    lowered: Lowered,
+    method: Method,
+    row_multiple: int,
+    builder: PlanBuilder,
+    parts: dict[str, tuple[str, ...]],
+) -> None:
+    """Merge the linears of one method; its parts go to ``parts``."""
+    plan = lowered.plan
+    groups = _groups(plan, method, row_multiple)
+    merged_away = {index for group in groups.values() for index in group[1:]}
+    numbers = {number: number for number in method.inputs}  # old value -> new value
+    if HIDDEN in numbers:
+        builder.begin(method.values[HIDDEN].width)
+
+    for index, instruction in enumerate(method.instructions):
         if index in merged_away:
             continue
-        members = [plan.instructions[member] for member in groups.get(index, (index,))]
+        members = [method.instructions[member] for member in groups.get(index, (index,))]
         weights = [
             _merged_weight(builder, parts, lowered, [member.weights[slot] for member in members])
             for slot in range(len(instruction.weights))
@@ -38,8 +54,8 @@ def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
         if state >= 0:
             state = builder.state(plan.states[state])
         outputs = [number for member in members for number in member.outputs]
-        widths = [plan.values[number].width for number in outputs]
-        rows = plan.values[outputs[0]].rows
+        widths = [method.values[number].width for number in outputs]
+        rows = method.values[outputs[0]].rows
         new = builder.emit(
             instruction.op,
             [numbers[number] for number in instruction.inputs],
@@ -54,14 +70,13 @@ def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
             new = builder.emit("split", new, widths, rows=rows, source=instruction.source)
         numbers |= dict(zip(outputs, new, strict=True))
 
-    merged = builder.finish(context=plan.context, vocab=plan.vocab, output=numbers[plan.output])
-    return Lowered(merged, parts)
+    builder.close(method.signature, *(numbers[number] for number in method.outputs))
 
 
-def _groups(plan: Plan, row_multiple: int) -> Mapping[int, Sequence[int]]:
+def _groups(plan: Plan, method: Method, row_multiple: int) -> Mapping[int, Sequence[int]]:
     """First instruction of a merged linear -> all of its instructions, in order."""
     alike: dict[tuple[object, ...], list[int]] = {}
-    for index, instruction in enumerate(plan.instructions):
+    for index, instruction in enumerate(method.instructions):
         if instruction.op == "linear":
             weight, bias = instruction.weights
             key = (instruction.inputs, plan.weights[weight].format, bias >= 0)
@@ -71,7 +86,7 @@ def _groups(plan: Plan, row_multiple: int) -> Mapping[int, Sequence[int]]:
         group: list[int] = []
         for index in members:
             group.append(index)
-            rows = plan.weights[plan.instructions[index].weights[0]].shape[0]
+            rows = plan.weights[method.instructions[index].weights[0]].shape[0]
             if rows % row_multiple or len(group) == MAX_OUTPUTS:
                 groups[group[0]] = group
                 group = []

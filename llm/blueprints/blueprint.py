@@ -13,12 +13,22 @@ from itertools import groupby
 from typing import Any, cast
 
 from edge_llm.errors import ExportError
-from edge_llm.llm.blueprints.quantities import LAYER, Quantities, layer_kind, quantities
+from edge_llm.llm.blueprints.quantities import LAYER, Quantities, attending, layer_kind, quantities
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.ops import OPS, STATE_SIZES, Attribute
-from edge_llm.program.plan import INPUT_NAMES, Instruction, Plan, Rows, State, Weight, layer_of
+from edge_llm.program.plan import (
+    INPUT_NAMES,
+    Instruction,
+    Method,
+    Plan,
+    Rows,
+    Signature,
+    State,
+    Weight,
+    layer_of,
+)
 
 # What a number in a blueprint is: itself, or the name of one of `quantities`.
 Number = int | float | str
@@ -27,14 +37,16 @@ Step = dict[str, Any]
 _MATRIX = WEIGHT_FORMATS["f32"]
 _LAYER = re.compile(r"\blayers\.\d+\b")
 _PLACE = "layers.{}"
-_BEFORE, _WANTED, _AFTER = "before", "wanted", "after"
+_BEFORE, _WANTED, _AFTER, _DRAFT = "before", "wanted", "after", "draft"
+_INPUTS = (*INPUT_NAMES, "hidden")  # the last is a draft's
 
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
     """``steps`` are the instructions of each section, JSON values: "before" and "after" the layers,
-    of each kind of layer, and "wanted", what picks the wanted rows, before the first layer that
-    computes those alone. ``tied`` maps a parameter to the one whose values it shares."""
+    of each kind of layer, "wanted", what picks the wanted rows, before the first layer that
+    computes those alone, and of the "draft" where there is one. ``tied`` maps a parameter to the
+    one whose values it shares."""
 
     steps: Mapping[str, Sequence[Step]]
     tied: Mapping[str, str]
@@ -57,6 +69,11 @@ class Blueprint:
         if first == config.num_hidden_layers:
             building.add(self.steps[_WANTED], None)
         building.add(self.steps[_AFTER], None)
+        building.close("causal_lm")
+        if _DRAFT in self.steps:
+            building.begin_draft()
+            building.add(self.steps[_DRAFT], None, attending(config))
+            building.close("draft")
         return building.finish()
 
 
@@ -67,17 +84,24 @@ class _Building:
         self._config, self._context = config, context
         self._builder = PlanBuilder()
 
-    def add(self, steps: Sequence[Step], layer: int | None) -> None:
-        known = quantities(self._config, self._context, layer)
+    def add(self, steps: Sequence[Step], layer: int | None, like: int | None = None) -> None:
+        """Add a section; of what stands outside of layers, ``like`` one of which it computes."""
+        known = quantities(self._config, self._context, like if layer is None else layer)
         for step in steps:
             self._emit(step, layer, known)
 
+    def begin_draft(self) -> None:
+        self._builder.begin(self._config.hidden_size)
+
+    def close(self, signature: Signature) -> None:
+        """End a method. Logits are the last value, and a draft gives what they are chosen of."""
+        outputs = [len(self._builder.values) - 1]
+        if signature == "draft":
+            outputs += [op.inputs[0] for op in self._builder.instructions if op.op == "select_rows"]
+        self._builder.close(signature, *outputs)
+
     def finish(self) -> Plan:
-        return self._builder.finish(
-            context=self._context,
-            vocab=self._config.vocab_size,
-            output=len(self._builder.values) - 1,
-        )
+        return self._builder.finish(context=self._context, vocab=self._config.vocab_size)
 
     def _emit(self, step: Step, layer: int | None, known: Quantities) -> None:
         following = len(self._builder.values)
@@ -103,7 +127,7 @@ class _Building:
         """Return the number of an input: by name one of the plan's, in a list one made before the
         layers, or so many before the ``following`` value."""
         if isinstance(value, str):
-            return INPUT_NAMES.index(value)
+            return _INPUTS.index(value)
         return int(value[0]) if isinstance(value, list) else following + int(value)
 
     def _weight(self, weight: Any, layer: int | None, known: Quantities) -> int:
@@ -133,13 +157,18 @@ def draw(config: DecoderConfig, context: int, plan: Plan, tied: Mapping[str, str
         section = _AFTER if seen and layer is None else _BEFORE
         section = section if layer is None else layer_kind(config, layer)
         section = _WANTED if wanted else section
-        drawing = _Drawing(plan, config, layer, quantities(config, context, layer), stream)
+        known = quantities(config, context, layer)
+        drawing = _Drawing(plan, plan.language_model, config, layer, known, stream)
         drawn = [drawing.step(instruction) for instruction in group]
         if (layer in seen and layer is not None) or steps.setdefault(section, drawn) != drawn:
             raise ExportError(f"layer {layer} is unlike the other layers of its kind ({section})")
         seen.add(layer)
         if section == _BEFORE:
             stream = plan.instructions[len(drawn) - 1].outputs[-1]
+    if plan.draft is not None:
+        known = quantities(config, context, attending(config))
+        drawing = _Drawing(plan, plan.draft, config, None, known, stream)
+        steps[_DRAFT] = [drawing.step(instruction) for instruction in plan.draft.instructions]
     return Blueprint(steps, dict(tied))
 
 
@@ -149,12 +178,14 @@ class _Drawing:
     def __init__(
         self,
         plan: Plan,
+        method: Method,
         config: DecoderConfig,
         layer: int | None,
         known: Quantities,
         stream: int,
     ) -> None:
         self._plan, self._config, self._layer, self._stream = plan, config, layer, stream
+        self._values, self._given = method.values, _INPUTS[: len(method.inputs)]
         self._names: dict[int | float, str] = {}
         for name, value in known.items():
             # A state's window is 0 where there is none, and a layer's number says no size.
@@ -163,7 +194,7 @@ class _Drawing:
 
     def step(self, instruction: Instruction) -> Step:
         plan, first = self._plan, instruction.outputs[0]
-        values = [plan.values[number] for number in instruction.outputs]
+        values = [self._values[number] for number in instruction.outputs]
         step: Step = {
             "op": instruction.op,
             "inputs": [self._input(number, first) for number in instruction.inputs],
@@ -177,10 +208,11 @@ class _Drawing:
             state = plan.states[instruction.state]
             sizes = map(self._name, state.sizes.values())
             # The window of an attention is 0 where there is none, which is no name; that of a fold
-            # is always the same.
+            # is always the same, and so is that of what looks one position back.
             window: Number = "window"
             if state.kind != "kv":
-                window = state.window if state.kind == "fold" else self._name(state.window)
+                fixed = state.kind == "fold" or instruction.op == "previous"
+                window = state.window if fixed else self._name(state.window)
             step["state"] = [state.kind, self._state_name(instruction), *sizes, window]
         if instruction.attributes:
             attributes = {item.name: item for item in OPS[instruction.op].attributes}
@@ -202,8 +234,8 @@ class _Drawing:
     def _input(self, number: int, first: int) -> str | int | list[int]:
         """Return what stands for an input of the instruction whose outputs begin with ``first``:
         see `_Building._number_of`."""
-        if number < len(INPUT_NAMES):
-            return INPUT_NAMES[number]
+        if number < len(self._given):
+            return self._given[number]
         inside = self._layer is not None and number < self._stream
         return [number] if inside else number - first
 

@@ -47,7 +47,14 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
                 numbers[f"1 / {field.name}"] = 1.0 / value
     if isinstance(config, Deriving):
         numbers |= config.derived()
+    numbers["2 * hidden_size"] = 2 * config.hidden_size  # unless it is one of those
     return numbers
+
+
+def attending(config: DecoderConfig) -> int:
+    """Return the first layer that attends, which a draft's is like."""
+    layers = range(config.num_hidden_layers)
+    return next(layer for layer in layers if config.attention(layer) is not None)
 
 
 def structure(config: DecoderConfig) -> str:

@@ -21,6 +21,7 @@ from edge_llm.llm.families.qwen3_5_text import (
     implied,
     logarithm,
     read_text,
+    unused,
 )
 from edge_llm.program.ops import MAX_EXPERTS
 
@@ -68,6 +69,7 @@ QWEN3_5_MOE_TEXT = Family(
     defaults={"intermediate_size": DEFAULT_FFN},
     harmless=HARMLESS | {"output_router_logits", "router_aux_loss_coef"},
     leftovers=LEFTOVERS,
+    unused=unused,
     less_one=NORMS,
     stacked={
         "mlp.experts.gate_up_proj": Stacked(("gate_proj", "up_proj")),

@@ -24,7 +24,9 @@ DEFAULT_ROTARY = 0.25
 DEFAULT_INTERVAL = 4
 # Positions of images have three parts, each of which turns some columns; those of text are equal.
 IMAGE_ROPE = frozenset({"mrope_interleaved", "mrope_section"})
-NORMS = re.compile(r"model\.(layers\.\d+\.(self_attn\.[qk]_norm|\w+_layernorm)|norm)\.weight")
+NORMS = re.compile(
+    r"(model|mtp)\.(layers\.\d+\.(self_attn\.[qk]_norm|\w+_layernorm)|norm|pre_fc_norm_\w+)\.weight"
+)
 
 # The tensors of GGUF in which value heads are put in another order: whether queries and keys come
 # before, and whether a head has its columns there, or one number.
@@ -42,7 +44,8 @@ _OF_VALUE_HEADS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qwen35TextConfig:
-    """Facts of a Qwen3_5TextConfig; ``linear`` says of each layer whether it folds."""
+    """Facts of a Qwen3_5TextConfig; ``linear`` says of each layer whether it folds,
+    ``mtp_weights`` whether there is a layer that predicts further tokens."""
 
     model_type: ClassVar[str] = "qwen3_5_text"
 
@@ -64,6 +67,7 @@ class Qwen35TextConfig:
     linear_value_head_dim: int
     linear_conv_kernel_dim: int
     linear: tuple[bool, ...]
+    mtp_weights: bool
 
     def attention(self, layer: int) -> AttentionShape | None:
         """Return what the attention of ``layer`` computes; None where it folds."""
@@ -123,6 +127,7 @@ def read_text(reader: ConfigReader, *, experts: bool) -> Qwen35TextConfig:
         f"linear_num_value_heads: got {heads}, expected a multiple of linear_num_key_heads "
         f"{key_heads}",
     )
+    linear = _read_kinds(reader, common["num_hidden_layers"])
     return Qwen35TextConfig(
         **common,
         attention_bias=reader.flag("attention_bias", False),
@@ -131,8 +136,17 @@ def read_text(reader: ConfigReader, *, experts: bool) -> Qwen35TextConfig:
         linear_key_head_dim=reader.integer("linear_key_head_dim", 128, high=MAX_HEAD_DIM),
         linear_value_head_dim=reader.integer("linear_value_head_dim", 128, high=MAX_HEAD_DIM),
         linear_conv_kernel_dim=reader.integer("linear_conv_kernel_dim", 4, high=MAX_TAPS),
-        linear=_read_kinds(reader, common["num_hidden_layers"]),
+        linear=linear,
+        mtp_weights=_predicts(reader) and not all(linear),
     )
+
+
+def _predicts(reader: ConfigReader) -> bool:
+    """Tell whether the checkpoint has a layer that predicts further tokens (which its reader says),
+    and one that is known: no second one, nor a table of its own."""
+    layers = reader.integer("mtp_num_hidden_layers", 1, low=0)
+    dedicated = reader.flag("mtp_use_dedicated_embeddings", False)
+    return reader.flag("mtp_weights", False) and layers == 1 and not dedicated
 
 
 def _read_kinds(reader: ConfigReader, layers: int) -> tuple[bool, ...]:
@@ -183,14 +197,11 @@ def implied(values: Mapping[str, object]) -> Mapping[str, object]:
     return {}
 
 
-# Of the numbers that the layer after the last predicts a second token with, and of precision.
 HARMLESS = frozenset(
     {
         "linear_inner_size",
         "mamba_ssm_dtype",
         "mrope_section",
-        "mtp_num_hidden_layers",
-        "mtp_use_dedicated_embeddings",
     }
 )
 GGUF_FOLDED_KEYS = {
@@ -217,8 +228,14 @@ GGUF_LAYER = {name: inner for name, inner in GGUF_BLOCK.items() if not name.star
     "ssm_norm.weight": "linear_attn.norm.weight",
     "ssm_out.weight": "linear_attn.out_proj.weight",
 }
-LEFTOVERS = re.compile(r"(model\.)?(visual|mtp)\..*")
+LEFTOVERS = re.compile(r"(model\.)?visual\..*|model\.mtp\..*")
 SQUEEZED = re.compile(r"model\.layers\.\d+\.linear_attn\.conv1d\.weight")
+
+
+def unused(config: Qwen35TextConfig, name: str) -> bool:
+    """Tell whether a tensor is of layers that predict further tokens, and these are left out."""
+    return name.startswith("mtp.") and not config.mtp_weights
+
 
 QWEN3_5_TEXT = Family(
     config=Qwen35TextConfig,
@@ -226,6 +243,7 @@ QWEN3_5_TEXT = Family(
     wrapper="qwen3_5",
     harmless=HARMLESS,
     leftovers=LEFTOVERS,
+    unused=unused,
     less_one=NORMS,
     gguf_architecture="qwen35",
     gguf_keys=GGUF_KEYS | GGUF_FOLDED_KEYS,

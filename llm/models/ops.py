@@ -133,6 +133,34 @@ def _(
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("edge::previous", mutates_args=("cache",))
+def previous(
+    x: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor, sequences: torch.Tensor
+) -> torch.Tensor:
+    """Writes x at (sequence, position), then gives the row of the position before in the same
+    sequence; zeros before position 0.
+
+    Args:
+        x: (T, W).
+        cache: (slots, context, W) float32; mutated.
+        positions: (T,) int64, as in `attention`.
+        sequences: (T,) int64, the slot of each token.
+
+    Returns:
+        (T, W) in the dtype of x.
+    """
+    cache[sequences, positions] = x.to(cache.dtype)
+    rows = cache[sequences, (positions - 1).clamp(min=0)].to(x.dtype)
+    return rows.where((positions > 0).unsqueeze(1), 0.0)
+
+
+@previous.register_fake
+def _(
+    x: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor, sequences: torch.Tensor
+) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
 @torch.library.custom_op("edge::attention", mutates_args=("k_cache", "v_cache"))
 def attention(
     q: torch.Tensor,

@@ -6,8 +6,8 @@ from torch import nn
 
 from edge_llm.llm.families.qwen3_5_moe_text import Qwen35MoeTextConfig
 from edge_llm.llm.models.experts import SparseMLP
-from edge_llm.llm.models.layers import CacheShape, decoder
-from edge_llm.llm.models.qwen3_5_text import Qwen35Block
+from edge_llm.llm.models.layers import CacheShape
+from edge_llm.llm.models.qwen3_5_text import Qwen35Block, predicting
 
 
 def build(config: Qwen35MoeTextConfig, cache: CacheShape) -> nn.Module:
@@ -24,4 +24,4 @@ def build(config: Qwen35MoeTextConfig, cache: CacheShape) -> nn.Module:
         )
         return Qwen35Block(config, layer, cache, mlp)
 
-    return decoder(config, cache, block)
+    return predicting(config, cache, block)

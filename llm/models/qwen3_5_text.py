@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -9,6 +11,7 @@ from torch.nn import functional
 from edge_llm.llm.decoder import AttentionShape, DeltaShape
 from edge_llm.llm.families.qwen3_5_text import Qwen35TextConfig
 from edge_llm.llm.models.delta import decay, gated_delta
+from edge_llm.llm.models.draft import Predictor
 from edge_llm.llm.models.layers import (
     CachedAttention,
     CacheShape,
@@ -17,6 +20,7 @@ from edge_llm.llm.models.layers import (
     RMSNorm,
     decoder,
 )
+from edge_llm.llm.rope_tables import table_names
 
 NORM_EPS = 1e-6  # of queries and keys, whatever the config says of other norms
 
@@ -155,4 +159,17 @@ def build(config: Qwen35TextConfig, cache: CacheShape) -> nn.Module:
         mlp = GatedMLP(config.hidden_size, config.intermediate_size)
         return Qwen35Block(config, layer, cache, mlp)
 
-    return decoder(config, cache, block)
+    return predicting(config, cache, block)
+
+
+def predicting(
+    config: Qwen35TextConfig, cache: CacheShape, block: Callable[[int], nn.Module]
+) -> nn.Module:
+    """Return the decoder whose layers ``block`` builds, with the layer that predicts further tokens
+    where there is one: it is like those that attend."""
+    model = decoder(config, cache, block)
+    if config.mtp_weights:
+        dim, eps = config.hidden_size, config.rms_norm_eps
+        layer = block(config.linear.index(False))
+        model.mtp = Predictor(dim, eps, cache, layer, table_names(0))
+    return model

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_llm import abi
 from edge_llm.errors import NativeError
 from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
-from edge_llm.program.hidden import hidden_tail
+from edge_llm.program.hidden import draft_part, hidden_tail
 from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS, STATE_SIZES
 from edge_llm.program.plan import Instruction, Plan, Value
 from edge_llm.runner.executor import Limits
@@ -36,13 +36,14 @@ def native_program(
     plan: Plan, weights: Mapping[str, NDArray[np.uint8]], sampleable: int
 ) -> abi.Program:
     """Return the C form of a plan; it keeps its tables alive, but not ``weights``."""
-    tail = hidden_tail(plan)
+    tail, draft = hidden_tail(plan), draft_part(plan)
     all_values, all_instructions = plan.values, plan.instructions
-    if tail is not None:
-        all_values, all_instructions = (
-            all_values + tail.values,
-            all_instructions + tail.instructions,
-        )
+    first = -1  # instruction of the draft
+    for part in (tail, draft):
+        if part is not None:
+            first = -1 if part is tail else len(all_instructions)
+            all_values += part.values
+            all_instructions += part.instructions
     values = (abi.Value * len(all_values))(*map(_value, all_values))
     table = (abi.Weight * len(plan.weights))()
     for entry, weight in zip(table, plan.weights, strict=True):
@@ -71,6 +72,9 @@ def native_program(
         sampleable,
         plan.output,
         -1 if tail is None else tail.output,
+        first,
+        -1 if draft is None else draft.logits,
+        -1 if draft is None else draft.output,
         len(values),
         len(table),
         len(states),

@@ -18,7 +18,7 @@ from torch import Tensor
 from edge_llm.errors import ConfigError, NativeError
 from edge_llm.program.cost import kv_row_bytes, page_bytes
 from edge_llm.program.formats import RAW_F32
-from edge_llm.program.hidden import hidden_tail
+from edge_llm.program.hidden import DraftPart, Tail, draft_part, hidden_tail
 from edge_llm.program.ops import OPS
 from edge_llm.program.pack import unpack_floats, unpack_integers
 from edge_llm.program.plan import (
@@ -123,7 +123,8 @@ class TorchExecutor:
         self._last_use = {
             number: index for index, op in enumerate(plan.instructions) for number in op.inputs
         }
-        self._tail = hidden_tail(plan)
+        self._tail, self._draft = hidden_tail(plan), draft_part(plan)
+        self._numbered = _with_values(plan, self._tail, self._draft)
         kept = [*range(len(INPUT_NAMES)), plan.output]
         if self._tail is not None:
             kept += [self._tail.output, *(n for op in self._tail.instructions for n in op.inputs)]
@@ -138,6 +139,10 @@ class TorchExecutor:
     def step(self, batch: Batch) -> StepResult:
         """Run one step; see `Executor`."""
         values = self._inputs(batch)
+        if batch.draft:
+            with torch.inference_mode():
+                drafted = self._make_draft(values, batch)
+            return sample_rows(drafted, batch.samplers, self._sampleable, batch.want_logits)
         with torch.inference_mode():
             for index, op in enumerate(self._plan.instructions):
                 outputs = self._run(op, [values[number] for number in op.inputs], batch)
@@ -147,7 +152,11 @@ class TorchExecutor:
                         if self._last_use[number] == index:
                             del values[number]
             self._trace = dict(values) if self._limits.trace else {}
-            hidden = self._hidden(values, batch) if len(batch.hidden_rows) else None
+            hidden = None
+            if len(batch.hidden_rows) or self._draft is not None:
+                hidden = self._hidden(values, batch)
+            if self._draft is not None:  # its states are filled, and what else it gives is left
+                self._run_all(self._draft.instructions, values, batch)
         logits: Float32 = values[self._plan.output].float().cpu().numpy()
         result = sample_rows(logits, batch.samplers, self._sampleable, batch.want_logits)
         return replace(result, hidden=hidden)
@@ -156,11 +165,32 @@ class TorchExecutor:
         """Return the hidden states of the wanted tokens, [H, width]."""
         if self._tail is None:
             raise NativeError("batch: hidden states are wanted, which the program does not give")
-        for op in self._tail.instructions:
-            outputs = self._run(op, [values[number] for number in op.inputs], batch)
-            values.update(zip(op.outputs, outputs, strict=True))
+        self._run_all(self._tail.instructions, values, batch)
         states: Float32 = values[self._tail.output].float().cpu().numpy()
         return states[batch.hidden_rows]
+
+    def _run_all(
+        self, instructions: Sequence[Instruction], values: dict[int, Tensor], batch: Batch
+    ) -> None:
+        for op in instructions:
+            outputs = self._run(op, [values[number] for number in op.inputs], batch)
+            values.update(zip(op.outputs, outputs, strict=True))
+
+    def _make_draft(self, values: dict[int, Tensor], batch: Batch) -> Float32:
+        """Return the logits of a draft, [R, vocab]. Its own hidden states are kept in place of the
+        language model's."""
+        draft = self._draft
+        if draft is None:
+            raise NativeError("batch: a draft is wanted, which the program does not make")
+        keep = next(op for op in draft.instructions if op.op == "previous")
+        for op in draft.instructions:
+            if op is keep:
+                values[op.outputs[0]] = self._rows_before(op, batch)
+            else:
+                self._run_all([op], values, batch)
+        self._keep_rows(keep, values[draft.output], batch)
+        logits: Float32 = values[draft.logits].float().cpu().numpy()
+        return logits
 
     def run_instruction(
         self, index: int, inputs: Sequence[NDArray[np.generic]], batch: Batch
@@ -224,9 +254,7 @@ class TorchExecutor:
 
     def _run(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> list[Tensor]:
         rows = None  # those that the outputs are of; None: all tokens
-        if op.outputs[0] < len(self._plan.values) and (
-            self._plan.values[op.outputs[0]].rows == "R"
-        ):
+        if self._numbered.values[op.outputs[0]].rows == "R":
             rows = torch.from_numpy(np.array(batch.rows)).to(self._device).long()
             inputs = [
                 value[rows] if number in (POSITIONS, SEQUENCES) else value
@@ -237,11 +265,14 @@ class TorchExecutor:
         weights = [self._weights[index] if index >= 0 else None for index in op.weights]
         if op.op == "causal_conv":
             return [self._causal_conv(op, inputs[0], weights, batch)]
+        if op.op == "previous":
+            self._keep_rows(op, inputs[0], batch)
+            return [self._rows_before(op, batch)]
         if op.op == "gated_delta":
             return [self._gated_delta(op, inputs, batch)]
         if op.op == "state_space":
             return [self._state_space(op, inputs, weights, batch)]
-        return OPERATORS[op.op](self._plan, op, inputs, weights)
+        return OPERATORS[op.op](self._numbered, op, inputs, weights)
 
     def _attention(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
         heads, kv_heads, head_dim = (
@@ -355,9 +386,8 @@ class TorchExecutor:
             out[t] = (kept[sequence] * q[t][:, :, None]).sum(1)
         return out.reshape(len(out), heads * v_dim)
 
-    def _causal_conv(
-        self, op: Instruction, x: Tensor, weights: list[Matrix | None], batch: Batch
-    ) -> Tensor:
+    def _rows_of(self, op: Instruction, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the pages of a state of rows, its block table, and sequences and positions."""
         (pages,) = self._pages[op.state]
         table, sequences, positions = (
             torch.from_numpy(np.array(array)).to(self._device).long()
@@ -367,7 +397,24 @@ class TorchExecutor:
                 batch.positions,
             )
         )
+        return pages, table, sequences, positions
+
+    def _keep_rows(self, op: Instruction, x: Tensor, batch: Batch) -> None:
+        pages, table, sequences, positions = self._rows_of(op, batch)
         pages[table[sequences, positions // BLOCK_SIZE], positions % BLOCK_SIZE] = x
+
+    def _rows_before(self, op: Instruction, batch: Batch) -> Tensor:
+        """Return the rows of the positions before; zeros before position 0."""
+        pages, table, sequences, positions = self._rows_of(op, batch)
+        before = (positions - 1).clamp(min=0)
+        rows = pages[table[sequences, before // BLOCK_SIZE], before % BLOCK_SIZE]
+        return rows.where((positions > 0).unsqueeze(1), 0.0)
+
+    def _causal_conv(
+        self, op: Instruction, x: Tensor, weights: list[Matrix | None], batch: Batch
+    ) -> Tensor:
+        self._keep_rows(op, x, batch)
+        pages, table, sequences, positions = self._rows_of(op, batch)
         taps, bias = present(weights[0]).values, weights[1]
         out = torch.zeros_like(x) if bias is None else bias.values.expand_as(x).clone()
         for tap in range(taps.shape[1]):
@@ -377,6 +424,14 @@ class TorchExecutor:
             rows = pages[table[sequences[there], at // BLOCK_SIZE], at % BLOCK_SIZE]
             out[there] += taps[:, tap] * rows
         return out
+
+
+def _with_values(plan: Plan, *parts: Tail | DraftPart | None) -> Plan:
+    """Return ``plan`` with the values of these parts behind those of its language model."""
+    model = plan.language_model
+    values = model.values + tuple(value for part in parts if part for value in part.values)
+    name = next(name for name, method in plan.methods.items() if method is model)
+    return replace(plan, methods={**plan.methods, name: replace(model, values=values)})
 
 
 def _kept(state: State, kv_dtype: str) -> list[tuple[tuple[int, ...], torch.dtype]]:

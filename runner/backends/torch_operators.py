@@ -234,6 +234,7 @@ OPERATORS: Mapping[str, _Operator] = {
     "add": lambda plan, op, inputs, weights: [inputs[0] + inputs[1]],
     "scale": lambda plan, op, inputs, weights: [inputs[0] * float(op.attributes["factor"])],
     "split": _split,
+    "concat": lambda plan, op, inputs, weights: [torch.cat(inputs, dim=1)],
     "decay": _decay,
     "time_step": _time_step,
     "split_heads": _split_heads,

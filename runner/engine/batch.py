@@ -38,6 +38,24 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
     )
 
 
+def build_draft(drafts: Mapping[Sequence, list[int]]) -> Batch:
+    """Return the step of the draft method that gives the next token of each of ``drafts``, behind
+    what these have so far; their sequences' other tokens are computed but for the last. A row has
+    the random number of the row that will check it."""
+    groups = len(next(iter(drafts)).tables)
+    width = max(len(sequence.tables[0]) for sequence in drafts)
+    block_tables = np.full((groups, len(drafts), width), -1, np.int32)
+    segments: list[Segment] = []
+    for index, (sequence, draft) in enumerate(drafts.items()):
+        for group, table in enumerate(sequence.tables):
+            block_tables[group, index, : len(table)] = table
+        path = np.frombuffer(sequence.tokens + array("i", draft), np.int32)
+        part = Slice("verify", 1, draft)
+        sampler = _samplers(sequence, path, part)[-1]
+        segments.append(Segment(path[-1:], [sampler], len(path) - 1, index))
+    return Batch.of(*segments, block_tables=tuple(block_tables), draft=True)
+
+
 def row_samplers(sequence: Sequence, part: Slice) -> list[RowSampler]:
     """Return the samplers of the wanted rows of a slice that samples, the last one its next
     token's."""

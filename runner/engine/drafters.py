@@ -13,6 +13,8 @@ from typing import Protocol
 from edge_llm.runner.engine.constraints import Constraint
 
 MOST_TOKENS = 16  # of a draft
+MOST_PREDICTED = 3  # likewise, where each costs a step of the draft method
+UNKNOWN = -1  # a token of a draft that the program's draft method is yet to give
 _LOOKED_AT = 16  # earlier places with the same last two tokens
 _LONGEST_MATCH = 32  # tokens that are compared
 
@@ -119,6 +121,22 @@ class NgramDrafter:
                 break
             place = self._older[place]
         return best
+
+
+class MethodDrafter:
+    """Asks the program's draft method: it proposes how many tokens there may be, all of them
+    `UNKNOWN`, and the engine finds out which, once the step has the blocks for them."""
+
+    def __init__(self, most: int = MOST_PREDICTED) -> None:
+        self._length = DraftLength(most)
+
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """See `Drafter.propose`."""
+        return (UNKNOWN,) * min(most, self._length.next())
+
+    def accept(self, drafted: int, accepted: int) -> None:
+        """See `Drafter.accept`."""
+        self._length.learn(drafted, accepted)
 
 
 class ForcedDrafter:

@@ -18,9 +18,16 @@ import numpy as np
 
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError, RequestError
 from edge_llm.program.documents import PoolingKind
-from edge_llm.runner.engine.batch import build_batch
+from edge_llm.runner.engine.batch import build_batch, build_draft
 from edge_llm.runner.engine.constraints import Constraint, check_masks
-from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, ForcedDrafter, NgramDrafter
+from edge_llm.runner.engine.drafters import (
+    MOST_TOKENS,
+    UNKNOWN,
+    Drafter,
+    ForcedDrafter,
+    MethodDrafter,
+    NgramDrafter,
+)
 from edge_llm.runner.engine.events import (
     EmbeddingEvent,
     ErrorEvent,
@@ -118,8 +125,8 @@ class Engine:
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
-        if drafter is None and params.speculation == "ngram":
-            drafter = NgramDrafter()
+        if drafter is None:
+            drafter = self._asked_drafter(params)
         sequence.processors = tuple(processors)
         if sequence.processors and drafter is not None:
             raise RequestError(
@@ -206,10 +213,13 @@ class Engine:
             step = self._scheduler.schedule(self._pace.tokens)
             if not step.slices:
                 raise AssertionError("sequences wait, but none can run")
+            started = time.perf_counter()
+            for group, source, target in step.copies:
+                self._executor.copy_block(group, source, target)
+            self._predict(step)
             self._constrain(step)
             if not step.slices:
                 return True  # a constraint failed, and its request was the only one
-            started = time.perf_counter()
             result = self._execute(step, started)
             self._append(step, result, started, time.perf_counter())
         except BaseException as error:  # the executor's failure or a bug of ours: nobody may hang
@@ -219,6 +229,23 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         return True
+
+    def _asked_drafter(self, params: SamplingParams) -> Drafter | None:
+        """Return what ``params.speculation`` asks for.
+
+        Raises:
+            RequestError: it is the draft method, which is not loaded.
+        """
+        if params.speculation == "draft":
+            if not self.facts.drafts:
+                raise RequestError(
+                    "speculation is draft, but no draft method is loaded",
+                    hint="edge_llm.load(…, draft=True), or serve --draft, loads that of a program "
+                    "which has one",
+                    param="speculation",
+                )
+            return MethodDrafter()
+        return NgramDrafter() if params.speculation == "ngram" else None
 
     def _enqueue(self, sequence: Sequence) -> Request:
         if self._processing and self._thread is threading.current_thread():
@@ -249,7 +276,25 @@ class Engine:
             most = min(MOST_TOKENS, sequence.limit - len(sequence.tokens) - 1)
             with self._ending(sequence, "drafter"):
                 draft = drafter.propose(sequence.tokens, most) if most > 0 else ()
-                sequence.draft = self._usable(sequence, draft[:most])
+                draft = draft[:most]
+                unknown = self.facts.drafts and all(token == UNKNOWN for token in draft)
+                sequence.draft = draft if unknown else self._usable(sequence, draft)
+
+    def _predict(self, step: Step) -> None:
+        """Replace the unknown tokens of the drafts in ``step`` by what the draft method predicts,
+        one of each at a time; a draft ends before what nothing follows."""
+        unknown = {s: part for s, part in step.slices.items() if UNKNOWN in part.draft}
+        drafts: dict[Sequence, list[int]] = {sequence: [] for sequence in unknown}
+        growing = dict(drafts)
+        while growing:
+            result = self._executor.step(build_draft(growing))
+            for sequence, token in zip(list(growing), result.ids.tolist(), strict=True):
+                usable = self._usable(sequence, [token])
+                drafts[sequence] += usable
+                if not usable or len(drafts[sequence]) == len(unknown[sequence].draft):
+                    del growing[sequence]
+        for sequence, part in unknown.items():
+            step.draft(part, drafts[sequence])
 
     def _usable(self, sequence: Sequence, draft: Iterable[int]) -> list[int]:
         """Return the beginning of ``draft`` that can be computed: nothing follows a stop id."""
@@ -293,8 +338,6 @@ class Engine:
         for sequence in step.slices:
             if sequence.clock.started is None:
                 sequence.clock.started = now
-        for group, source, target in step.copies:
-            self._executor.copy_block(group, source, target)
         result = self._executor.step(build_batch(step.slices))
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable

@@ -27,8 +27,8 @@ class EngineFacts:
     ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
     which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
     ``windows``: of each group of states (0: none; empty: no group has one). ``hidden_states``:
-    the program gives them, for embeddings. ``breakers(texts)``: the mask of the ids that have one
-    of the texts, None: none has."""
+    the program gives them, for embeddings; ``drafts``: its draft method is loaded.
+    ``breakers(texts)``: the mask of the ids that have one of the texts, None: none has."""
 
     context: int
     vocab: int
@@ -38,6 +38,7 @@ class EngineFacts:
     sampleable: int | None = None
     windows: tuple[int, ...] = ()
     hidden_states: bool = False
+    drafts: bool = False
     breakers: Callable[[tuple[str, ...]], Mask | None] = lambda texts: None
 
 

@@ -26,7 +26,7 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
     Raises:
         RequestError: the program's context is shorter.
     """
-    with Program.open(path) as program:
+    with Program.open(path, draft=False) as program:
         plan = program.plan
         if longest > plan.context:
             raise RequestError(

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 16
+ABI_VERSION = 17
 MAX_LOGPROBS = 20
 
 
@@ -69,6 +69,9 @@ class Program(Structure):
         ("sampleable", c_int32),
         ("output", c_int32),
         ("hidden", c_int32),
+        ("draft", c_int32),
+        ("draft_output", c_int32),
+        ("draft_hidden", c_int32),
         ("value_count", c_int32),
         ("weight_count", c_int32),
         ("state_count", c_int32),
@@ -155,6 +158,7 @@ class Batch(Structure):
         ("hidden_count", c_int32),
         ("hidden_rows", c_void_p),
         ("hidden", c_void_p),
+        ("draft", c_int32),
     ]
 
 

@@ -6,29 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from plans import with_embed
 
 from edge_llm.errors import ProgramError
 from edge_llm.program.check import check_plan
 from edge_llm.program.hidden import hidden_tail
-from edge_llm.program.plan import Instruction, Method, Plan, matrix
+from edge_llm.program.plan import matrix
 from edge_llm.program.serialize import plan_from_text, plan_to_text
-
-
-def with_embed(plan: Plan, **changes: Any) -> Plan:
-    """``plan`` with a method that halves the rows its head reads; ``changes`` are fields of it."""
-    model = plan.language_model
-    end = next(i for i, op in enumerate(model.instructions) if op.op == "select_rows") + 1
-    (selected,) = model.instructions[end - 1].outputs
-    width = model.values[selected].width
-    half = Instruction("scale", (selected,), (selected + 1,), attributes={"factor": 0.5})
-    method = Method(
-        "embed",
-        model.inputs,
-        (*model.values[: selected + 1], matrix("R", width)),
-        (*model.instructions[:end], half),
-        (selected + 1,),
-    )
-    return replace(plan, methods={**plan.methods, "embed": replace(method, **changes)})
 
 
 def test_it_is_read_back_as_it_was_written(parts: Any) -> None:

@@ -47,6 +47,12 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 ADAPTER = "adapter_config.json"
+# Tensors that a checkpoint with a layer that predicts further tokens has in every format, and the
+# key that tells its family so.
+PREDICTOR = {
+    f"mtp.{name}.weight" for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")
+}
+PREDICTS = "mtp_weights"
 TIKTOKEN_FILES = "*.tiktoken"
 # What transformers 4 and 5 put before the names of a text model that is a part of another, and 4
 # before that of its head.
@@ -66,6 +72,11 @@ def open_huggingface(path: Path) -> Checkpoint:
     config, unread = read_config(values, str(config_path))
 
     tensors = _whole_names(open_tensors(path))
+    if tensors.entries.keys() >= PREDICTOR:
+        inner = values.get("text_config")
+        (inner if isinstance(inner, dict) else values)[PREDICTS] = True
+        config, unread = read_config(values, str(config_path))
+    predicts = bool(getattr(config, PREDICTS, False))
     retrieval = read_retrieval(path)
     problems = list(tensors.problems)
     quantized = NONE
@@ -104,7 +115,9 @@ def open_huggingface(path: Path) -> Checkpoint:
         return to_float32(detached(values)) + np.float32(1.0)
 
     notes = [*tensors.notes, *quantized.notes(), *retrieval.notes]
-    if any(name.startswith(("mtp.", "model.mtp.")) for name in tensors.entries):
+    if predicts:
+        notes.append(f"mtp.*: {PREDICTING} are the draft method")
+    elif any(name.startswith(("mtp.", "model.mtp.")) for name in tensors.entries):
         notes.append(f"mtp.*: {PREDICTING} are left out")
     if values.get("model_type") == family.wrapper:
         notes.append(f"config: the text model of a {family.wrapper} model, without its other parts")

@@ -16,7 +16,7 @@ from edge_llm.program.ops import MAX_EXPERTS
 
 Shape = tuple[int, ...]
 
-_LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)")
+_LAYER = re.compile(r"((?:model|mtp)\.layers\.\d+\.)(.+)")
 
 
 @dataclass(frozen=True, slots=True)

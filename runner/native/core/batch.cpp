@@ -53,6 +53,9 @@ void Executor::check_batch(const edge_batch& batch) {
            program_.embedding_rows - 1);
     }
   }
+  if (batch.draft != 0 && program_.draft_phases.empty()) {
+    fail(EDGE_INVALID, "batch: a draft is wanted, which the program does not make");
+  }
   check_positions(batch);
   check_hidden(batch);
   if (batch.rows_count == 0) return;
@@ -63,7 +66,7 @@ void Executor::check_batch(const edge_batch& batch) {
 }
 
 void Executor::check_hidden(const edge_batch& batch) const {
-  require_count("hidden_count", batch.hidden_count, 0, batch.tokens_count);
+  require_count("hidden_count", batch.hidden_count, 0, batch.draft != 0 ? 0 : batch.tokens_count);
   if (batch.hidden_count == 0) return;
   if (program_.hidden.stride == 0) {
     fail(EDGE_INVALID, "batch: hidden states are wanted, which the program does not give");

@@ -56,11 +56,12 @@ class Checker {
             "the output is not a computed value");
     const edge_value& output = value(program_.output);
     require(output.rows == 1 && output.width == program_.vocab, "the output is not [R, vocab]");
-    if (program_.hidden == -1) return;
+    if (program_.hidden == -1) return require(program_.draft == -1, "a draft needs hidden states");
     require(program_.hidden >= kInputCount && program_.hidden < program_.value_count &&
                 defined_[static_cast<size_t>(program_.hidden)],
             "the hidden states are not a computed value");
     require(value(program_.hidden).rows == 0, "the hidden states are not [T, width]");
+    if (program_.draft != -1) check_draft();
   }
 
  private:
@@ -70,6 +71,35 @@ class Checker {
     const int32_t op = program_.instructions[index_].op;
     fail(EDGE_INVALID, "plan: instruction %d (%s): %s", index_,
          op >= 0 && op < kOpCount ? kRules[op].name : "unknown", what);
+  }
+
+  void check_draft() const {
+    require(program_.draft >= 0 && program_.draft < program_.instruction_count,
+            "the draft is no instruction");
+    std::vector<bool> own(defined_.size(), false);
+    int32_t kept = 0;
+    for (int32_t i = program_.draft; i < program_.instruction_count; ++i) {
+      const edge_instruction& in = program_.instructions[i];
+      const bool keeps = in.op == EDGE_OP_PREVIOUS;
+      kept += keeps;
+      require(!keeps || in.inputs[0] == program_.hidden,
+              "a draft keeps something else than the hidden states");
+      for (int32_t n = keeps ? 1 : 0; n < in.input_count; ++n) {
+        require(in.inputs[n] < kInputCount || own[static_cast<size_t>(in.inputs[n])],
+                "a draft reads what it does not compute");
+      }
+      for (int32_t o = 0; o < in.output_count; ++o) own[static_cast<size_t>(in.outputs[o])] = true;
+    }
+    require(kept == 1, "a draft does not keep the hidden states once");
+    for (int32_t number : {program_.draft_output, program_.draft_hidden}) {
+      require(number >= kInputCount && number < program_.value_count &&
+                  own[static_cast<size_t>(number)],
+              "what a draft gives is not a value that it computes");
+    }
+    const edge_value &logits = value(program_.draft_output), &hidden = value(program_.draft_hidden);
+    require(logits.rows == 1 && logits.width == program_.vocab, "a draft's logits are not [R, vocab]");
+    require(hidden.rows == 0 && hidden.width == value(program_.hidden).width,
+            "a draft's hidden states are not [T, width]");
   }
 
   const edge_value& value(int32_t number) const { return program_.values[number]; }

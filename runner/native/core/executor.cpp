@@ -147,8 +147,13 @@ void Executor::step(const edge_batch& batch) {
 }
 
 const std::vector<Phase>& Executor::phases() const {
+  if (batch_->draft != 0) return program_.draft_phases;
   const bool hidden = batch_->hidden_count > 0;
   return (batch_->rows_count > 0 ? program_.phases : program_.bare_phases)[hidden];
+}
+
+Matrix Executor::step_logits() const {
+  return matrix(batch_->draft != 0 ? program_.draft_logits : program_.logits);
 }
 
 bool Executor::finishes() const {
@@ -294,7 +299,8 @@ void Executor::read_value(int32_t value, float* out, uint64_t count) const {
 void Executor::profile(int32_t steps) {
   profile_ = nullptr;
   if (steps == 0) return;
-  const auto phases = static_cast<int32_t>(program_.phases[true].size()) + 1;
+  const size_t most = std::max(program_.phases[true].size(), program_.draft_phases.size());
+  const auto phases = static_cast<int32_t>(most) + 1;
   profile_ = std::make_unique<Profile>(steps, phases, limits_.threads);
 }
 

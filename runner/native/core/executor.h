@@ -45,6 +45,7 @@ class Executor {
   void run_attention(const Op& op, int32_t part, Share rows, Worker worker) const;
   void run_elementwise(const Op& op, Share rows, Share columns) const;
   const std::vector<Phase>& phases() const;  // of the running step
+  Matrix step_logits() const;                // of the running step
   bool finishes() const;                     // it has rows to copy out or to sample
   void finish_rows(Worker worker) const;
   void copy_hidden(Worker worker) const;

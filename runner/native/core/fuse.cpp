@@ -23,7 +23,9 @@ class Fuser {
       }
     }
     users(program.output).push_back(kResult);
-    if (program.hidden >= 0) users(program.hidden).push_back(kResult);
+    for (int32_t result : {program.hidden, program.draft_output, program.draft_hidden}) {
+      if (result >= 0) users(result).push_back(kResult);
+    }
   }
 
   std::vector<Instruction> run() {
@@ -187,6 +189,7 @@ std::vector<Instruction> unfused(const edge_program& program) {
   std::vector<Instruction> list(static_cast<size_t>(program.instruction_count));
   for (size_t i = 0; i < list.size(); ++i) {
     list[i].plain = program.instructions[i];
+    list[i].draft = program.draft >= 0 && static_cast<int32_t>(i) >= program.draft;
     list[i].instructions.fill({static_cast<int32_t>(i)});
   }
   return list;

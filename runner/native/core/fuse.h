@@ -23,6 +23,7 @@ struct Instruction {
   int32_t up_row = -1;     // gated linear: the same of the factor that is not activated
   int32_t norm = -1;       // linear: weight of an rms_norm over whole rows of x that comes first
   float eps = 0.0f;        // of that norm
+  bool draft = false;      // of the draft's
   Epilogue epilogue = Epilogue::none;  // linear; add: its second input is the residual
   std::array<Tables, 2> rotations;     // attention: of q and of k
 };

@@ -57,7 +57,9 @@ class Placer {
       }
     }
     last_use(source_.output) = count_;
-    if (source_.hidden >= 0) last_use(source_.hidden) = count_;
+    for (int32_t result : {source_.hidden, source_.draft_output, source_.draft_hidden}) {
+      if (result >= 0) last_use(result) = count_;
+    }
   }
 
   void join(int32_t value, int32_t buffer, int32_t column) {

@@ -28,17 +28,27 @@ std::vector<bool> leading_to(const edge_program& source, const std::vector<Instr
     }
     if (!leads) continue;
     leading[i] = true;
-    for (int32_t n = 0; n < in.input_count; ++n) wanted[static_cast<size_t>(in.inputs[n])] = true;
+    // Of a draft's attention the keys and values alone lead to its state.
+    const bool filled = list[i].draft && static_cast<OpCode>(in.op) == OpCode::attention;
+    for (int32_t n = filled ? 1 : 0; n < in.input_count; ++n) {
+      wanted[static_cast<size_t>(in.inputs[n])] = true;
+    }
   }
   return leading;
 }
 
-std::vector<bool> only_for_hidden(const edge_program& source,
-                                  const std::vector<Instruction>& list) {
-  std::vector<bool> only = leading_to(source, list, source.hidden, false);
+std::vector<Use> uses_of(const edge_program& source, const std::vector<Instruction>& list) {
+  const std::vector<bool> hidden = leading_to(source, list, source.hidden, false);
   const std::vector<bool> others = leading_to(source, list, source.output, true);
-  for (size_t i = 0; i < only.size(); ++i) only[i] = only[i] && !others[i];
-  return only;
+  std::vector<Use> uses(list.size(), Use::always);
+  for (size_t i = 0; i < uses.size(); ++i) {
+    if (list[i].draft) {
+      uses[i] = others[i] ? Use::fill : Use::draft;
+    } else if (hidden[i] && !others[i]) {
+      uses[i] = Use::for_hidden;
+    }
+  }
+  return uses;
 }
 
 FoldState fold_state(const edge_state& state) {
@@ -61,7 +71,7 @@ uint64_t state_bytes(const edge_state& state, KvType type) {
 class Translator {
  public:
   Translator(const edge_program& source, const std::vector<Instruction>& list, KvType type)
-      : source_(source), type_(type), list_(list), for_hidden_(only_for_hidden(source, list)) {}
+      : source_(source), type_(type), list_(list), uses_(uses_of(source, list)) {}
 
   Program run(Placement placement) {
     Program program;
@@ -78,12 +88,26 @@ class Translator {
     }
     program.logits = program.values[static_cast<size_t>(source_.output)];
     if (source_.hidden >= 0) program.hidden = program.values[static_cast<size_t>(source_.hidden)];
+    if (source_.draft >= 0) finish_draft(program);
     return program;
   }
 
  private:
   const edge_instruction& instruction(int32_t i) const {
     return list_[static_cast<size_t>(i)].plain;
+  }
+
+  // A draft goes on from its own hidden states, which are kept where those of the model would be.
+  void finish_draft(Program& program) const {
+    program.draft_logits = program.values[static_cast<size_t>(source_.draft_output)];
+    const auto is_kept = [](const Op& op) {
+      return op.code == OpCode::previous && op.use == Use::fill;
+    };
+    Op keep = *std::find_if(program.ops.begin(), program.ops.end(), is_kept);
+    keep.inputs[0] = program.values[static_cast<size_t>(source_.draft_hidden)];
+    keep.use = Use::draft;
+    keep.keeps_draft = true;
+    program.ops.push_back(keep);
   }
 
   void append_op(Program& program, int32_t i) {
@@ -103,7 +127,7 @@ class Translator {
     std::copy(std::begin(in.ints), std::end(in.ints), op.ints.begin());
     std::copy(std::begin(in.floats), std::end(in.floats), op.floats.begin());
     bind_weights(op, list_[static_cast<size_t>(i)]);
-    op.for_hidden = for_hidden_[static_cast<size_t>(i)];
+    op.use = uses_[static_cast<size_t>(i)];
     op.prepared = op.code == OpCode::linear && is_prepared(i);
     if (op.code == OpCode::embedding) {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
@@ -126,8 +150,8 @@ class Translator {
     int32_t before = i - 1;
     while (before >= 0 && static_cast<OpCode>(instruction(before).op) != OpCode::linear) --before;
     if (before < 0 || instruction(before).inputs[0] != instruction(i).inputs[0]) return false;
-    if (for_hidden_[static_cast<size_t>(before)] && !for_hidden_[static_cast<size_t>(i)])
-      return false;
+    const Use first = uses_[static_cast<size_t>(before)], second = uses_[static_cast<size_t>(i)];
+    if (first != second && first != Use::always && first != Use::fill) return false;
     const Instruction &a = list_[static_cast<size_t>(before)], &b = list_[static_cast<size_t>(i)];
     return a.norm == b.norm && a.eps == b.eps &&
            stored_format(source_.weights[a.plain.weights[0]]) ==
@@ -234,8 +258,8 @@ class Translator {
   const edge_program& source_;
   const KvType type_;
   const std::vector<Instruction>& list_;
-  const std::vector<bool> for_hidden_;  // by place in the list
-  std::vector<uint64_t> offsets_;       // by state
+  const std::vector<Use> uses_;    // by place in the list
+  std::vector<uint64_t> offsets_;  // by state
 };
 
 }  // namespace
@@ -261,6 +285,7 @@ Program translate(const edge_program& source, const Kernels& kernels, KvType typ
     program.phases[hidden] = schedule(program.ops, kernels, true, hidden);
     program.bare_phases[hidden] = schedule(program.ops, kernels, false, hidden);
   }
+  if (source.draft >= 0) program.draft_phases = schedule_draft(program.ops, kernels);
   return program;
 }
 

@@ -47,6 +47,14 @@ constexpr int32_t kWrite = 0, kRead = 1;
 
 // Those of experts are in core/experts.h.
 
+// The steps that run an operator. A draft is made in steps of its own; all others fill its states.
+enum class Use : int32_t {
+  always,      // of steps that make no draft
+  for_hidden,  // of those that want hidden states
+  fill,        // of all: a draft's states, and what leads to them
+  draft,       // of those that make a draft
+};
+
 // Numbers of instructions of the source, by the part of an operator that does their work (or ends
 // it). Operators of one part have the first alone.
 using Parts = std::array<std::vector<int32_t>, 4>;
@@ -65,7 +73,8 @@ struct Op {
   ExpertStacks experts;                // experts
   const float* norm = nullptr;         // linear: rms_norm of whole rows of x comes first
   float eps = 0.0f;                    // of that norm
-  bool for_hidden = false;             // nothing but the hidden states needs it
+  Use use = Use::always;
+  bool keeps_draft = false;            // previous: the write of a draft's own hidden states alone
   Epilogue epilogue = Epilogue::none;  // linear, experts; add: its second input is the residual
   const uint8_t* up = nullptr;         // gated linear
   const float* up_bias = nullptr;      // gated linear
@@ -117,8 +126,9 @@ struct Program {
   std::vector<Op> ops;
   // Of a step that wants rows, and of one that wants none; each without and with hidden states.
   std::array<std::vector<Phase>, 2> phases, bare_phases;
+  std::vector<Phase> draft_phases;       // of a step that makes a draft; empty: there is no draft
   std::vector<std::vector<float>> taps;  // of convolutions: ConvArgs::weights
-  Place logits;
+  Place logits, draft_logits;
   Place hidden;                           // its stride is 0 if there is none
   std::array<int64_t, 2> arena_widths{};  // floats per row, by Rows
 };

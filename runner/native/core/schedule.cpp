@@ -70,6 +70,7 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
     case OpCode::rope:
       return one_row ? op.ints[k_rope_head_dim] : 0;
     case OpCode::causal_conv:
+    case OpCode::previous:
       return kLanes;
     case OpCode::experts:
       return part == kDown ? kLanes : 0;
@@ -78,6 +79,10 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
     default:
       return kRules[static_cast<int32_t>(op.code)].elementwise ? kLanes : 0;
   }
+}
+
+bool keeps_rows(const Op& op) {
+  return op.code == OpCode::causal_conv || op.code == OpCode::previous;
 }
 
 // Each part but the last leaves something for the next.
@@ -113,7 +118,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
     }
     if (quantized && part == kMultiply) continue;   // reads the scratch instead
     if (attention && writes == (i == 0)) continue;  // writes k and v, attends with q
-    if (op.code == OpCode::causal_conv && part == kRead) continue;  // reads the state instead
+    if (keeps_rows(op) && part == kRead) continue;  // reads the state instead
     const bool whole = linear || (op.code == OpCode::scale_rows && i == 1);  // by every worker
     list.push_back(value(place, false, whole ? whole_unit : unit));
   }
@@ -128,7 +133,7 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
   }
   // A convolution by columns reads of its state what the same worker has written.
   if (op.state >= 0) {
-    const bool apart = op.code == OpCode::causal_conv && unit != kByRows;
+    const bool apart = keeps_rows(op) && unit != kByRows;
     list.push_back(other(Space::state, op.state, writes || folding, apart ? unit : 0));
   }
   return list;
@@ -151,6 +156,7 @@ const char* work_of(const Op& op, int32_t part) {
   if (op.state >= 0 && part == kWrite) return "write";
   if (op.code == OpCode::attention || op.code == OpCode::attend) return "attend";
   if (op.code == OpCode::causal_conv) return "convolve";
+  if (op.code == OpCode::previous) return "read";
   if (op.code == OpCode::linear) return part == kPrepare ? "quantize" : "multiply";
   if (op.code == OpCode::experts) {
     constexpr const char* kNames[] = {"quantize", "gate", "quantize gated", "down"};
@@ -189,26 +195,64 @@ bool is_split_by_rows(const Op& op, int32_t part, Split split) {
   return split == Split::rows && op.rows == Rows::tokens && !together;
 }
 
-std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
-                            bool hidden) {
-  std::vector<Phase> phases;
-  std::array<Pending, 3> pending;  // by Split
-  for (size_t i = 0; i < ops.size(); ++i) {
-    if (ops[i].rows == Rows::wanted && !wanted_rows) continue;
-    if (ops[i].for_hidden && !hidden) continue;
-    const Op& op = ops[i];
+namespace {
+
+class Scheduling {
+ public:
+  explicit Scheduling(const Kernels& kernels) : kernels_(kernels) {}
+
+  // Parts `first` (-1: that which is the first) to `last` (-1: the last) of operator `number`.
+  void add(const Op& op, size_t number, int32_t first, int32_t last) {
     const bool quantized =
-        op.code == OpCode::linear && kernels.linear.scratch_bytes(op.weight, 1) > 0;
-    for (int32_t part = first_part(op, quantized); part <= last_part(op); ++part) {
-      Phase phase{static_cast<int32_t>(i), part, {}, work_of(op, part)};
-      for (size_t split = 0; split < pending.size(); ++split) {
+        op.code == OpCode::linear && kernels_.linear.scratch_bytes(op.weight, 1) > 0;
+    if (first < 0) first = first_part(op, quantized);
+    if (last < 0) last = last_part(op);
+    for (int32_t part = first; part <= last; ++part) {
+      Phase phase{static_cast<int32_t>(number), part, {}, work_of(op, part)};
+      for (size_t split = 0; split < pending_.size(); ++split) {
         phase.barrier[split] =
-            pending[split].add(accesses(op, part, quantized, static_cast<Split>(split)));
+            pending_[split].add(accesses(op, part, quantized, static_cast<Split>(split)));
       }
       phases.push_back(phase);
     }
   }
-  return phases;
+
+  std::vector<Phase> phases;
+
+ private:
+  const Kernels& kernels_;
+  std::array<Pending, 3> pending_;  // by Split
+};
+
+}  // namespace
+
+std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
+                            bool hidden) {
+  Scheduling scheduling(kernels);
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const Op& op = ops[i];
+    if (op.rows == Rows::wanted && !wanted_rows) continue;
+    if (op.use == Use::draft || (op.use == Use::for_hidden && !hidden)) continue;
+    const bool writes = op.use == Use::fill && op.code == OpCode::attention;  // and reads nothing
+    scheduling.add(op, i, -1, writes ? kWrite : -1);
+  }
+  return scheduling.phases;
+}
+
+std::vector<Phase> schedule_draft(const std::vector<Op>& ops, const Kernels& kernels) {
+  Scheduling scheduling(kernels);
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const Op& op = ops[i];
+    if (op.use != Use::draft && op.use != Use::fill) continue;
+    if (op.code != OpCode::previous) {
+      scheduling.add(op, i, -1, -1);
+    } else if (op.keeps_draft) {
+      scheduling.add(op, i, kWrite, kWrite);
+    } else {
+      scheduling.add(op, i, kRead, kRead);
+    }
+  }
+  return scheduling.phases;
 }
 
 }  // namespace edge

@@ -8,9 +8,11 @@
 namespace edge {
 
 // With `wanted_rows` false, operators over [R, ...] are left out; without `hidden` those that only
-// the hidden states need.
+// the hidden states need. Of a draft what fills its states is run.
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
                             bool hidden);
+// Those of a step that makes a draft: no operator of the language model is run.
+std::vector<Phase> schedule_draft(const std::vector<Op>& ops, const Kernels& kernels);
 
 // Whether a worker does this part of an operator for its rows alone: share(T, 1, worker).
 bool is_split_by_rows(const Op& op, int32_t part, Split split);

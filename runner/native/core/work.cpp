@@ -30,6 +30,24 @@ void copy_columns(const Matrix& x, int32_t column, int32_t heads, const Matrix& 
   }
 }
 
+// The rows of the positions before, of the same sequences; zeros before position 0.
+void copy_previous(const ConvArgs& args, Share rows, Share columns) {
+  if (columns.begin >= columns.end) return;
+  const size_t bytes = sizeof(float) * static_cast<size_t>(columns.end - columns.begin);
+  for (int64_t t = rows.begin; t < rows.end; ++t) {
+    float* const y = args.out.row(t) + columns.begin;
+    const int32_t before = args.positions[t] - 1;
+    if (before < 0) {
+      std::memset(y, 0, bytes);
+      continue;
+    }
+    const auto* block =
+        reinterpret_cast<const float*>(args.part(args.sequences[t], before / kBlockTokens));
+    const int64_t row = before % kBlockTokens * round_up(args.out.cols, kLanes);
+    std::memcpy(y, block + row + columns.begin, bytes);
+  }
+}
+
 }  // namespace
 
 void Executor::work(Worker worker) const {
@@ -80,6 +98,16 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       const Share columns = share(op.outputs[0].width, kLanes, team);
       const auto run = part == kWrite ? kernels_.conv.write : kernels_.conv.convolve;
       return run(conv_args(op), rows, columns);
+    }
+    case OpCode::previous: {
+      const Share columns = share(op.outputs[0].width, kLanes, team);
+      if (part == kWrite) return kernels_.conv.write(conv_args(op), rows, columns);
+      return copy_previous(conv_args(op), rows, columns);
+    }
+    case OpCode::concat: {
+      const Matrix x = input(), y = rows_of(matrix(op.inputs[1]), rows);
+      copy_columns(x, 0, 1, part_of(output(), {0, x.rows}, {0, x.cols}), team);
+      return copy_columns(y, 0, 1, part_of(output(), {0, y.rows}, {x.cols, x.cols + y.cols}), team);
     }
     case OpCode::route: {
       RouteArgs args;
@@ -217,7 +245,7 @@ void Executor::finish_rows(Worker worker) const {
   if (batch_->hidden_count > 0) copy_hidden(worker);
   if (batch_->rows_count == 0) return;
   if (batch_->logits != nullptr) {
-    const Matrix logits = matrix(program_.logits);
+    const Matrix logits = step_logits();
     const Share columns = share(logits.cols, kLanes, worker);
     for (int64_t r = 0; r < logits.rows; ++r) {
       std::memcpy(batch_->logits + r * logits.cols + columns.begin, logits.row(r) + columns.begin,
@@ -237,7 +265,7 @@ void Executor::copy_hidden(Worker worker) const {
 }
 
 void Executor::sample_rows(Worker worker) const {
-  const Matrix logits = matrix(program_.logits);
+  const Matrix logits = step_logits();
   uint8_t* scratch =
       sampler_scratch_.data() + sampler_stride_ * static_cast<uint64_t>(worker.index);
   for (int32_t r = worker.index; r < logits.rows; r += worker.count) {

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 16
+#define EDGE_ABI_VERSION 17
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -69,6 +69,11 @@ typedef struct edge_program {
   int32_t sampleable;  // token ids at and above this are never sampled
   int32_t output;      // value number of the logits
   int32_t hidden;      // value number of the hidden states, [T, width]; -1: it gives none
+  // The first instruction of the draft, which is made in steps of its own (edge_batch.draft); -1:
+  // there is none. Its `previous` reads `hidden`; what else it reads it computes itself. Value
+  // numbers of its logits, and of its own hidden states [T, width], which a further token of a draft
+  // goes on from.
+  int32_t draft, draft_output, draft_hidden;
   int32_t value_count, weight_count, state_count, instruction_count;
   const edge_value* values;
   const edge_weight* weights;
@@ -150,6 +155,9 @@ typedef struct edge_batch {
   int32_t hidden_count;
   const int32_t* hidden_rows;  // [hidden_count], indices into the flat batch
   float* hidden;               // [hidden_count, width]
+  // 1: the program's draft is computed in place of its language model: the logits after each token,
+  // whose hidden states before it the states have, from a step of either kind. One token a sequence.
+  int32_t draft;
 } edge_batch;
 
 #define EDGE_MAX_PHASE_INSTRUCTIONS 8

@@ -45,4 +45,6 @@ typedef enum edge_op {
   EDGE_OP_RESCALE = 25,
   EDGE_OP_LAYER_NORM = 26,
   EDGE_OP_GROUPED_NORM = 27,
+  EDGE_OP_CONCAT = 28,
+  EDGE_OP_PREVIOUS = 29,
 } edge_op;

@@ -44,6 +44,7 @@ def load(
     max_sequences: int = 8,
     step_tokens: int = DEFAULT_STEP_TOKENS,
     huge_pages: str = "auto",
+    draft: bool = False,
 ) -> LLM:
     """Open a program file and start an engine on it.
 
@@ -64,6 +65,8 @@ def load(
             whole context would have no room beside the states of so many.
         huge_pages: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
             into such pages if memory allows, "off" does neither.
+        draft: load the program's draft method too, which ``speculation="draft"`` needs. Every step
+            then computes some more, and keys and values take more memory.
 
     Raises:
         SourceError: no such name, or it cannot be fetched (AmbiguousNameError: several programs
@@ -71,8 +74,8 @@ def load(
         CheckpointError, ExportError: no program could be made of a checkpoint.
         ProgramError: the file cannot be read, or is damaged, hostile or too new.
         TokenizerError: the tokenizer in it cannot be used.
-        ConfigError: an option out of range, a longer context than the program allows, or no such
-            backend.
+        ConfigError: an option out of range, a longer context than the program allows, no such
+            backend, or no draft method in the program.
         CapacityError: the KV budget holds not even one block.
         NativeError: the native core is missing or refused the program.
         MissingDependencyError: the backend needs a package that is not installed.
@@ -85,6 +88,7 @@ def load(
         max_sequences=max_sequences,
         step_tokens=step_tokens,
         huge_pages=huge_pages,
+        draft=draft,
     )
     return load_with(path, config, backend=backend)
 
@@ -121,7 +125,14 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
     module = find_backend(backend)
     if not isinstance(path, str | PathLike):
         raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
-    program = Program.open(_found(path), huge_pages=config.huge_pages == "auto")
+    program = Program.open(_found(path), huge_pages=config.huge_pages == "auto", draft=config.draft)
+    if config.draft and program.plan.draft is None:
+        program.close()
+        raise ConfigError(
+            f"{program.path.name} has no draft method, which speculation draft needs",
+            hint="a program has one if its checkpoint has layers that predict further tokens "
+            "(mtp.*); speculation ngram needs none",
+        )
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
@@ -161,6 +172,7 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
             sampleable=program.documents.tokenizer.size,
             windows=tuple(group.window for group in groups),
             hidden_states=plan.embed is not None,
+            drafts=plan.draft is not None,
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         engine = Engine(executor, facts)

@@ -55,6 +55,7 @@ def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]
         "huge_pages": chosen(arguments, "huge_pages", "auto"),
         "context": chosen(arguments, "context", None),
         "kv_dtype": chosen(arguments, "kv_dtype", None),
+        "draft": arguments.draft if "draft" in arguments else arguments.speculation == "draft",
     }
 
 

@@ -67,6 +67,11 @@ def add_parser(verbs: Any) -> None:
     )
     add_loading_arguments(parser)
     parser.add_argument(
+        "--draft",
+        action="store_true",
+        help="load the program's draft method, for requests with speculation draft",
+    )
+    parser.add_argument(
         "--max-sequences", type=int, default=8, help="requests that run at once (default: 8)"
     )
     parser.add_argument(

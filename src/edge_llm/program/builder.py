@@ -8,8 +8,10 @@ from edge_llm.program.plan import (
     INPUTS,
     Attribute,
     Instruction,
+    Method,
     Plan,
     Rows,
+    Signature,
     State,
     Value,
     Weight,
@@ -18,13 +20,16 @@ from edge_llm.program.plan import (
 
 
 class PlanBuilder:
-    """Collects the pieces of a plan; values are numbered in the order in which they are made."""
+    """Collects the pieces of a plan; values are numbered in the order in which they are made.
+
+    Methods are put together one after the other: `close` ends one of them."""
 
     def __init__(self) -> None:
         self.values: list[Value] = [*INPUTS]
+        self._methods: dict[str, Method] = {}
         self._weights: dict[str, tuple[int, Weight]] = {}
         self._states: dict[str, tuple[int, State]] = {}
-        self._instructions: list[Instruction] = []
+        self.instructions: list[Instruction] = []
 
     def weight(self, weight: Weight) -> int:
         """Return the index of ``weight``, which is added at its first use."""
@@ -52,7 +57,7 @@ class PlanBuilder:
         numbers."""
         outputs = range(len(self.values), len(self.values) + len(widths))
         self.values += [matrix(rows, width) for width in widths]
-        self._instructions.append(
+        self.instructions.append(
             Instruction(
                 op,
                 tuple(inputs),
@@ -65,14 +70,25 @@ class PlanBuilder:
         )
         return list(outputs)
 
-    def finish(self, *, context: int, vocab: int, output: int) -> Plan:
-        """Return the plan so far."""
-        return Plan.causal_lm(
-            context=context,
-            vocab=vocab,
-            values=tuple(self.values),
-            weights=tuple(weight for _, weight in self._weights.values()),
-            states=tuple(state for _, state in self._states.values()),
-            instructions=tuple(self._instructions),
-            output=output,
+    def begin(self, hidden: int) -> None:
+        """Begin a draft method, which has hidden states of so many columns as an input."""
+        self.values.append(matrix("T", hidden))
+
+    def close(self, signature: Signature, *outputs: int) -> None:
+        """End a method, whose inputs are those values that no instruction computes."""
+        made = {number for op in self.instructions for number in op.outputs}
+        inputs = tuple(number for number in range(len(self.values)) if number not in made)
+        self._methods[signature] = Method(
+            signature, inputs, tuple(self.values), tuple(self.instructions), outputs
+        )
+        self.values, self.instructions = [*INPUTS], []
+
+    def finish(self, *, context: int, vocab: int) -> Plan:
+        """Return the plan of all methods that were closed."""
+        return Plan(
+            context,
+            vocab,
+            tuple(weight for _, weight in self._weights.values()),
+            tuple(state for _, state in self._states.values()),
+            dict(self._methods),
         )

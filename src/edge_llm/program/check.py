@@ -14,7 +14,7 @@ from edge_llm.errors import ProgramError
 from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.documents import RERANK_FIELDS, Documents
 from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
-from edge_llm.program.hidden import hidden_tail
+from edge_llm.program.hidden import draft_part
 from edge_llm.program.ops import (
     MAX_OUTPUTS,
     MAX_WIDTH,
@@ -25,6 +25,7 @@ from edge_llm.program.ops import (
     Relation,
 )
 from edge_llm.program.plan import (
+    HIDDEN,
     INPUT_NAMES,
     INPUTS,
     Instruction,
@@ -40,7 +41,7 @@ MAX_COUNT = 65536  # values, weights, states, instructions
 MAX_SIZE = 2**24  # rows and columns of a weight (tables have a row per position)
 MAX_CONTEXT = 2**24
 
-_RUNNABLE = ("causal_lm", "embed")  # kinds of methods
+_RUNNABLE = ("causal_lm", "embed", "draft")  # kinds of methods
 _FORMATS = frozenset(WEIGHT_FORMATS.values())
 _SYMBOL = re.compile(r"[A-Z][A-Za-z0-9_]{0,15}")
 
@@ -73,7 +74,7 @@ def check_plan(plan: Plan) -> None:
                 f"plan.states[{index}]",
                 f"written by {count} instructions of a method, expected exactly one",
             )
-    hidden_tail(plan)
+    draft_part(plan)
 
 
 def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> None:
@@ -110,9 +111,14 @@ def _check_method(plan: Plan, method: Method, path: str, users: list[int]) -> No
         _bounded(f"{path}.outputs", number, 0, len(values) - 1)
     if not runnable:
         return
-    if len(method.outputs) != 1 or method.outputs[0] in method.inputs:
-        _fail(f"{path}.outputs", f"is {list(method.outputs)}, expected one computed value")
+    count = 2 if method.signature == "draft" else 1
+    if len(method.outputs) != count or set(method.outputs) & set(method.inputs):
+        wanted = "two computed values" if count == 2 else "one computed value"
+        _fail(f"{path}.outputs", f"is {list(method.outputs)}, expected {wanted}")
     output = values[method.outputs[0]]
+    if count == 2 and values[method.outputs[1]] != values[HIDDEN]:
+        own, given = (_shape(values[number]) for number in (method.outputs[1], HIDDEN))
+        _fail(f"{path}.outputs", f"has hidden states {own}, expected {given} as it is given")
     if method.signature == "embed":
         if output != matrix("R", output.width):
             _fail(f"{path}.outputs", f"is {_shape(output)}, expected f32[R, width]")
@@ -325,8 +331,13 @@ def _check_values(method: Method, path: str) -> None:
     runnable = method.signature in _RUNNABLE
     if runnable:
         count = len(INPUTS)
-        if method.inputs != tuple(range(count)) or method.values[:count] != INPUTS:
+        inputs = count + (method.signature == "draft")
+        if method.inputs != tuple(range(inputs)) or method.values[:count] != INPUTS:
             _fail(f"{path}.values", f"the first four must be the inputs {INPUT_NAMES}, int32")
+        if inputs > count and method.values[HIDDEN : HIDDEN + 1] != (
+            matrix("T", method.values[HIDDEN].width),
+        ):
+            _fail(f"{path}.values[{HIDDEN}]", "expected f32[T, width], the hidden states")
     for index, value in enumerate(method.values):
         where = f"{path}.values[{index}]"
         _bounded(f"{where}.dims (count)", len(value.dims), 1, 4)

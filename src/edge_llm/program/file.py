@@ -58,7 +58,7 @@ class Program:
     file_bytes: int
     tensors: Mapping[str, TensorSpec]
 
-    def __init__(self, path: Path, mapping: mmap.mmap) -> None:
+    def __init__(self, path: Path, mapping: mmap.mmap, draft: bool = True) -> None:
         """Takes over ``mapping``; use `Program.open`."""
         self.path = path
         self.file_bytes = len(mapping)
@@ -83,11 +83,16 @@ class Program:
         self._verify(sorted(self.tensors.keys() - _packed(self.plan) - self._unread()))
         if (golden := self.golden) is not None:
             check_golden(golden, self.plan.vocab)
+        if not draft:
+            self.plan = self.plan.without_draft
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, huge_pages: bool = True) -> Program:
+    def open(
+        cls, path: str | os.PathLike[str], *, huge_pages: bool = True, draft: bool = True
+    ) -> Program:
         """Maps and checks a file. ``huge_pages``: the kernel is asked to hold it in huge pages,
-        which it can where it reads the file from now on.
+        which it can where it reads the file from now on. Without ``draft`` the plan is without its
+        draft method, where it has one.
 
         Raises:
             ProgramError: it cannot be read, or is truncated, damaged, hostile or too new.
@@ -104,7 +109,7 @@ class Program:
             reason = exc.strerror if isinstance(exc, OSError) else exc
             raise ProgramError(f"{path}: cannot be read ({reason})") from exc
         try:
-            return cls(path, mapping)
+            return cls(path, mapping, draft)
         except ProgramError as exc:
             raise ProgramError(f"{path}: {exc}", hint=exc.hint) from exc
 

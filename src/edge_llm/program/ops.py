@@ -495,6 +495,21 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             where=(("size", "divides", "w"),),
             in_place=True,
         ),
+        "concat": OpSpec(
+            28,
+            "the columns of x, then those of y",
+            (_value("x", "r", "w"), _value("y", "r", "w")),
+            output=("r", "2*w"),
+        ),
+        "previous": OpSpec(
+            29,
+            "writes x at (sequence, position), then gives the row of the position before in the "
+            "same sequence; zeros before position 0",
+            (_value("x", "T", "w"), _index("positions"), _index("sequences")),
+            output=("T", "w"),
+            where=(("w", "==", "state.width"), ("2", "==", "state.window")),
+            state="rows",
+        ),
     }
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, cast, get_args
 
@@ -15,7 +15,7 @@ from edge_llm.program.ops import StateKind
 Rows = Literal["T", "R"]
 Dim = int | str
 Dtype = Literal["f32", "i32"]
-# What the runner does with a method. Only "causal_lm" and "embed" are run today.
+# What the runner does with a method. Only "causal_lm", "embed" and "draft" are run today.
 Signature = Literal["causal_lm", "embed", "encode_image", "classify", "draft"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 SIGNATURES: tuple[Signature, ...] = get_args(Signature)
@@ -24,6 +24,7 @@ Attribute = int | float
 # Values 0..3 of every plan are the int32 inputs of the graph contract.
 TOKENS, POSITIONS, SEQUENCES, ROWS = range(4)
 INPUT_NAMES = ("tokens", "positions", "sequences", "rows")
+HIDDEN = len(INPUT_NAMES)  # the input of a "draft" besides
 
 _LAYER = re.compile(r"\blayers\.(\d+)\b")
 
@@ -147,7 +148,9 @@ class Instruction:
 class Method:
     """One thing that a program computes. ``inputs`` and ``outputs`` are value numbers; of a
     "causal_lm" and an "embed" values 0 to 3 are the inputs. The output is the logits ``[R, vocab]``
-    of the one, and of the other the hidden states ``[R, width]`` that the head reads."""
+    of the one, and of the other the hidden states ``[R, width]`` that the head reads. A "draft"
+    has those hidden states of every token ``[T, width]`` as value 4, and gives the logits of the
+    token after, and hidden states of its own, ``[T, width]``."""
 
     signature: Signature
     inputs: tuple[int, ...]
@@ -203,6 +206,23 @@ class Plan:
     def embed(self) -> Method | None:
         """The method that computes hidden states; None if there is none."""
         return self._method("embed")
+
+    @property
+    def draft(self) -> Method | None:
+        """The method that predicts further tokens; None if there is none."""
+        return self._method("draft")
+
+    @property
+    def without_draft(self) -> Plan:
+        """The plan without its draft method, and what that alone needs: weights and states, which
+        are the last."""
+        methods = {name: m for name, m in self.methods.items() if m.signature != "draft"}
+        used = [op for method in methods.values() for op in method.instructions]
+        weights = 1 + max((number for op in used for number in op.weights), default=-1)
+        states = 1 + max((op.state for op in used), default=-1)
+        return replace(
+            self, weights=self.weights[:weights], states=self.states[:states], methods=methods
+        )
 
     def _method(self, signature: Signature) -> Method | None:
         found = (m for m in self.methods.values() if m.signature == signature)

@@ -34,11 +34,13 @@ enum class OpCode : int32_t {
   rescale,
   layer_norm,
   grouped_norm,
+  concat,
+  previous,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 28;  // of a program file
+constexpr int32_t kOpCount = 30;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -279,6 +281,18 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      1, {{1, 4194304}},
      1, {{{1, 0, -1}, Relation::divides, {1, 14, -1}}}},
+    {"concat", false, false, false, -1, true,
+     2, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     0, {},
+     {OperandKind::value, false, 2, {}, {2, 14, -1}},
+     0, {},
+     0, {}},
+    {"previous", false, false, false, 2, true,
+     3, {{OperandKind::value, false, 0, {}, {1, 14, -1}}, {OperandKind::index, false, 1, {}, {}}, {OperandKind::index, false, 2, {}, {}}},
+     0, {},
+     {OperandKind::value, false, 0, {}, {1, 14, -1}},
+     0, {},
+     2, {{{1, 14, -1}, Relation::equal, {1, 8, -1}}, {{2, -1, -1}, Relation::equal, {1, 12, -1}}}},
 };
 // clang-format on
 
