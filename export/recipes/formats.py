@@ -13,7 +13,7 @@ from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import GROUP_SIZES, Kind
 from edge_llm.llm.stacks import members
 from edge_llm.program.formats import WeightFormat
-from edge_llm.program.plan import Plan
+from edge_llm.program.plan import Instruction, Plan
 
 HEAD = "lm_head.weight"
 
@@ -125,18 +125,31 @@ def _listed(names: Sequence[str]) -> str:
 
 def _gates(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield the names of each layer's stacks of gates and of what they let through."""
-    for instruction in plan.instructions:
-        if instruction.op == "experts":
-            gate, up = (plan.weights[index].name for index in instruction.weights[:2])
-            yield gate, up
+    for method in plan.methods.values():
+        for instruction in method.instructions:
+            if instruction.op == "experts":
+                gate, up = (plan.weights[index].name for index in instruction.weights[:2])
+                yield gate, up
 
 
 def _matrices(plan: Plan) -> Iterator[tuple[str, Kind, int]]:
     """Yield name, kind and columns of every matrix or stack, in the order of use."""
-    scored = {op.inputs[0] for op in plan.instructions if op.op == "route"}
-    gates = {op.outputs[0]: op.inputs[0] for op in plan.instructions if op.op == "sigmoid"}
-    scored |= {gates.get(op.inputs[1], -1) for op in plan.instructions if op.op == "scale_rows"}
-    for instruction in plan.instructions:
+    seen: set[str] = set()  # methods share some
+    for method in plan.methods.values():
+        for name, kind, columns in _matrices_of(plan, method.instructions):
+            if name not in seen:
+                yield name, kind, columns
+            seen.add(name)
+
+
+def _matrices_of(
+    plan: Plan, instructions: Sequence[Instruction]
+) -> Iterator[tuple[str, Kind, int]]:
+    """Yield the same of one method."""
+    scored = {op.inputs[0] for op in instructions if op.op == "route"}
+    gates = {op.outputs[0]: op.inputs[0] for op in instructions if op.op == "sigmoid"}
+    scored |= {gates.get(op.inputs[1], -1) for op in instructions if op.op == "scale_rows"}
+    for instruction in instructions:
         for index in instruction.weights:
             if index < 0 or not plan.weights[index].format.is_panel:
                 continue

@@ -26,6 +26,7 @@ from edge_llm.llm.models.build import load_model
 from edge_llm.llm.models.draft import draft_of
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
+from edge_llm.runner.evaluation.golden import check_golden
 from edge_llm.runner.executor import Batch, Executor, Limits, Segment
 
 DENSE, SPARSE = "qwen3_5_text", "qwen3_5_moe_text"
@@ -350,3 +351,13 @@ def test_what_is_not_whole_is_left_out(make: Make) -> None:
     checkpoint = open_checkpoint(folder)
     assert not any(name.startswith("mtp.") for name in checkpoint.shapes)
     assert any("predict further tokens are left out" in note for note in checkpoint.notes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exports_are_verified(family: str, make: Make, tmp_path: Path) -> None:
+    recipe = load_recipe("8da4w", [f"context={CONTEXT}", "gate=off"], model=str(make(family)))
+    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
+    with Program.open(path) as program:
+        check_golden(program)
+        formats = {weight.name: weight.format.name for weight in program.plan.weights}
+    assert formats["mtp.fc.weight"] == "i4g32"

@@ -25,7 +25,7 @@ def usual_depths(path: Path, longest: int) -> tuple[int, ...]:
     """Return the depths of `DEPTHS` that leave room for ``longest`` more tokens; always 0."""
     from edge_llm.program.file import Program
 
-    with Program.open(path) as program:
+    with Program.open(path, draft=False) as program:
         room = program.plan.context - longest
     return tuple(depth for depth in DEPTHS if depth == 0 or depth <= room)
 
@@ -67,7 +67,7 @@ def write_bench_page(
         notes.append("Speed was measured with one number of threads: --threads 1,2 compares two.")
     charts.append(time_by_operator(steps))
     held = max(arguments.depth) + max((*prompts, *arguments.decode_tokens))
-    with Program.open(path) as program:
+    with Program.open(path, draft=False) as program:
         charts.append(memory_by_context(_memory(program, held, peak)))
         facts = _facts(program, sorted({speed.threads for speed in speeds}), arguments.repeat)
         title = f"Speed of {program.documents.model.name}"

@@ -87,15 +87,18 @@ def run(arguments: argparse.Namespace) -> int:
     pages: list[Evaluated] = []
     with ExitStack() as stack:
         stack.callback(progress.close)
-        program = stack.enter_context(Program.open(examined_program(arguments)))
+        program = stack.enter_context(Program.open(examined_program(arguments), draft=False))
         progress("load", 0, 1)
         ids, reference, other = _encode(program, text), None, None
         if arguments.reference is not None:
-            other = stack.enter_context(Program.open(find_program(arguments.reference)))
+            other = stack.enter_context(
+                Program.open(find_program(arguments.reference), draft=False)
+            )
             _check_same_tokens(program, other, ids, text)
             reference = stack.enter_context(open_reader(other, arguments.window, **options))
         beside = [
-            stack.enter_context(Program.open(find_program(name))) for name in arguments.beside
+            stack.enter_context(Program.open(find_program(name), draft=False))
+            for name in arguments.beside
         ]
         for another in beside:
             _check_same_tokens(another, program, ids, text)

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _overview(program: Program) -> str:
-    from edge_llm.program.cost import token_bytes, weight_bytes
+    from edge_llm.program.cost import weight_bytes
 
     model, plan = program.documents.model, program.plan
     generation, tokenizer = program.documents.generation, program.documents.tokenizer
@@ -80,7 +80,7 @@ def _overview(program: Program) -> str:
         ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
         ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
         ("recipe", _recipe(program.documents.recipe)),
-        ("KV cache", f"{human_bytes(token_bytes(plan, model.kv_dtype))} a token"),
+        ("KV cache", _kv_cache(plan, model.kv_dtype)),
         ("states", _states(plan)),
         ("read per token", human_bytes(weight_bytes(plan))),
         ("stop ids", ", ".join(map(str, generation.stop_ids))),
@@ -95,6 +95,16 @@ def _overview(program: Program) -> str:
     if (judge := program.documents.rerank) is not None:
         rows.append(("reranks", f"by token {judge.yes_id} against {judge.no_id}"))
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
+
+
+def _kv_cache(plan: Plan, kv_dtype: str) -> str:
+    """Return the bytes of a token, without a draft method and with one."""
+    from edge_llm.program.cost import token_bytes
+
+    text = f"{human_bytes(token_bytes(plan.without_draft, kv_dtype))} a token"
+    if plan.draft is None:
+        return text
+    return f"{text}, {human_bytes(token_bytes(plan, kv_dtype))} where drafts are made"
 
 
 def _states(plan: Plan) -> str:

@@ -142,7 +142,7 @@ def _of_program(path: Path, wanted: Wanted) -> Planned:
         if getattr(wanted, option) is not None:
             flag = "--" + option.replace("_", "-")
             raise RequestError(f"{flag}: {path.name} is a program, which has its formats")
-    with Program.open(path) as program:
+    with Program.open(path, draft=False) as program:
         plan = program.plan
         if wanted.context is not None:
             if not 0 < wanted.context <= plan.context:
