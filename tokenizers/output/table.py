@@ -30,6 +30,7 @@ TOOL_SYNTAXES: dict[str, ToolSyntax] = {
     "phi4-mini": JsonCalls(
         ("<|tool_call|>", "functools"), "<|/tool_call|>", before="[", after="]"
     ),
+    "granite3": JsonCalls(("<|tool_call|>",), None, before="[", after="]"),  # Granite 3.3
     "command": JsonCalls(  # Command R7B and A
         ("<|START_ACTION|>",),
         "<|END_ACTION|>",
@@ -105,6 +106,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gemma4", ("<|tool_call>call:",)),
     ("function-gemma", ("<start_function_call>",)),
     ("phi4-mini", ("<|tool|>", "<|/tool|>")),
+    ("granite3", ("<|tool_call|>", "available_tools")),
     ("command", ("<|START_ACTION|>", "<|END_ACTION|>")),
     ("qwen3-coder", ("<tool_call>", "<function=", "<parameter=")),
     ("seed", ("<seed:tool_call>",)),

@@ -160,6 +160,19 @@ def test_phi4_mini(chat_template_source: Callable[[str], str]) -> None:
         assert read(syntax, text).content == ""
 
 
+def test_granite3(chat_template_source: Callable[[str], str]) -> None:
+    """Its template writes no calls, but says in words how they are written."""
+    source = chat_template_source("ibm-granite-granite-3.3-2B-Instruct")
+    syntax = output_syntax_of(source, frozenset())
+    calls = (
+        '[{"name": "weather", "arguments": {"city": "Rom"}}, {"name": "now-2", "arguments": {}}]'
+    )
+    answer = read(syntax, f"<|tool_call|>{calls}")
+    assert answer.calls == [("weather", '{"city": "Rom"}'), (NOW.name, "{}")]
+    assert answer.content == ""
+    assert read(syntax, "Sure.").content == "Sure."
+
+
 @pytest.mark.parametrize("name", ["LFM2-8B-A1B", "LFM2.5-Instruct"])
 def test_lfm2(name: str, chat_template_source: Callable[[str], str]) -> None:
     """Its templates write no calls; these are the model card's, and Python's ways of writing
