@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -371,6 +372,18 @@ def run_plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPlan]:
     yield run
     for executor in executors:
         executor.close()
+
+
+@pytest.fixture
+def open_oracle() -> Callable[[Plan, Mapping[str, Bytes], Limits], Any]:
+    """``open_oracle(plan, tensors, limits)``: the executor in PyTorch. The tests here run where
+    there is none, too: on emulated processors."""
+    pytest.importorskip("torch")
+    from edge_llm.runner.backends import torch as backend
+
+    return lambda plan, tensors, limits: backend.load(
+        plan, tensors, sampleable=plan.vocab, limits=limits, device="cpu"
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from plans import replace as replace_plan
 
 from edge_llm.errors import NativeError
 from edge_llm.program.plan import Group, Plan, State
-from edge_llm.runner.backends import torch as torch_backend
 from edge_llm.runner.backends.native import groups
 from edge_llm.runner.executor import Batch, Limits, Segment
 
@@ -143,15 +142,13 @@ def test_a_layer_of_both_kinds(run_plan: Any, plan_builder: Any) -> None:
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_the_oracle_agrees(run_plan: Any, plan_builder: Any, biased: bool) -> None:
+def test_the_oracle_agrees(plan_builder: Any, open_oracle: Any, biased: bool) -> None:
     x, weight = numbers(TOKENS, 24), numbers(24, 4, seed=1)
     bias = numbers(24, seed=2) if biased else None
     builder = plan_builder()
     plan = builder.plan(builder.causal_conv(builder.activations(x), weight, bias))
     limits = Limits(max_tokens=256, max_rows=256, max_sequences=1, blocks=(4,), kv_dtype="f16")
-    oracle = torch_backend.load(
-        plan, builder.tensors, sampleable=plan.vocab, limits=limits, device="cpu"
-    )
+    oracle = open_oracle(plan, builder.tensors, limits)
     for first, end in ((0, 70), (70, 71), (71, TOKENS)):
         result = oracle.step(
             Batch.of(

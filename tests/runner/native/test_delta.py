@@ -17,7 +17,6 @@ from edge_llm.errors import NativeError, ProgramError
 from edge_llm.program.check import check_plan
 from edge_llm.program.cost import page_bytes
 from edge_llm.program.plan import Plan, State
-from edge_llm.runner.backends import torch as torch_backend
 from edge_llm.runner.backends.native import groups
 from edge_llm.runner.executor import Batch, Limits, Segment
 
@@ -213,13 +212,11 @@ def test_the_bytes_of_a_page(plan_builder: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
-def test_the_oracle_agrees(run_plan: Any, plan_builder: Any, shape: Shape) -> None:
+def test_the_oracle_agrees(plan_builder: Any, open_oracle: Any, shape: Shape) -> None:
     x = activations(shape)
     builder, plan = plan_of(plan_builder, shape, x)
     limits = Limits(max_tokens=256, max_rows=256, max_sequences=1, blocks=(5,), kv_dtype="f16")
-    oracle = torch_backend.load(
-        plan, builder.tensors, sampleable=plan.vocab, limits=limits, device="cpu"
-    )
+    oracle = open_oracle(plan, builder.tensors, limits)
     expected = reference(shape, x)
 
     def step(first: int, end: int, table: list[int]) -> None:
