@@ -380,3 +380,18 @@ def test_layers_are_named_as_transformers_4_and_5_do(
     checkpoint = open_checkpoint(tmp_path / "copy")
     assert checkpoint.config == open_checkpoint(tiny_checkpoint(FAMILY)).config
     assert checkpoint.unread_config_keys == ()
+
+
+def test_a_gguf_that_says_nothing_of_rotation_rotates(
+    tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    """As llama.cpp takes it. Files without rotation give a context that is none, 2^20 tokens."""
+
+    def edit(writer: Any) -> None:
+        del writer.kv_data[0]["granitehybrid.rope.scaling.finetuned"]
+        writer.kv_data[0]["granitehybrid.context_length"].value = 2**20
+
+    config = open_checkpoint(make_gguf(tiny_checkpoint(FAMILY), edit=edit)).config
+    assert isinstance(config, GraniteMoeHybridConfig)
+    assert config.rotates
+    assert config.max_position_embeddings == 2**20
