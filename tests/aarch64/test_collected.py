@@ -11,7 +11,7 @@ COLLECT = """
 import sys
 sys.modules["torch"] = None
 import pytest
-arguments = ["--collect-only", "-q", "-p", "no:cacheprovider"]
+arguments = ["--collect-only", "-qq", "-p", "no:cacheprovider"]
 sys.exit(pytest.main([*arguments, "--confcutdir=tests/runner/native", "tests/runner/native"]))
 """
 

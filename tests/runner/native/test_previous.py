@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import NativeError
 from edge_llm.program.plan import POSITIONS, SEQUENCES, State
-from edge_llm.runner.backends import torch as torch_backend
 from edge_llm.runner.executor import Batch, Limits, Segment
 
 Float32 = NDArray[np.float32]
@@ -68,14 +67,12 @@ def test_what_is_not_finite_reaches_the_next_row_alone(run_plan: Any, plan_build
     assert_same_bits(runner.logits(range(TOKENS)), expected(x, y))
 
 
-def test_oracle(plan_builder: Any) -> None:
+def test_oracle(plan_builder: Any, open_oracle: Any) -> None:
     x, y = numbers(TOKENS, 24), numbers(TOKENS, 24, seed=1)
     builder = plan_builder()
     plan = builder.plan(beside(builder, x, y))
     limits = Limits(max_tokens=256, max_rows=256, max_sequences=1, blocks=(4,), kv_dtype="f16")
-    oracle = torch_backend.load(
-        plan, builder.tensors, sampleable=plan.vocab, limits=limits, device="cpu"
-    )
+    oracle = open_oracle(plan, builder.tensors, limits)
     for first, end in ((0, 70), (70, 71), (71, TOKENS)):
         result = oracle.step(
             Batch.of(
