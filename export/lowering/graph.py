@@ -135,7 +135,7 @@ def tensor_specs(
         for name, table in loaded.tables.items()
     ]
     if recipe.verify:
-        shapes = golden_shapes(plan.context, plan.vocab)
+        shapes = golden_shapes(plan.context, plan.vocab, drafts=plan.draft is not None)
         specs += [TensorSpec(name, dtype, shape) for name, (dtype, shape) in shapes.items()]
     return specs
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_llm.errors import GenerationError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import registry
+from edge_llm.runner.evaluation.drafts import DRAFTED, drafts_after
 from edge_llm.runner.executor import Batch, Executor, Limits, RowSampler, Segment, StepResult
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.tokenizers.tokenizer import tokenizer_of
@@ -39,9 +40,10 @@ _PAD = -1
 class Answers:
     """The ``prompts`` in tokens; ``texts``, each a prompt and what the program said next; and the
     ``logits`` of every position of ``compared``, the beginnings of the texts that are compared with
-    other models (no shorter than the prompts), [n, vocab] float32. ``routes`` are the shares that
-    each route of the program gave to experts there, [n of all, experts]. ``context`` is the
-    program's."""
+    other models (no shorter than the prompts), [n, vocab] float32. ``drafts`` are what the draft
+    method predicts behind each prompt and the first token after it; None: there is none.
+    ``routes`` are the shares that each route of the program gave to experts there, [n of all,
+    experts]. ``context`` is the program's."""
 
     context: int
     prompts: Sequence[Sequence[int]]
@@ -49,12 +51,15 @@ class Answers:
     compared: Sequence[Sequence[int]]
     logits: Sequence[Float32]
     routes: Sequence[Float32]
+    drafts: Sequence[Sequence[int]] | None = None
 
     def golden(self) -> Mapping[str, NDArray[Any]]:
         """Return the file's golden tensors by name."""
         shapes = {
             name: shape
-            for name, (_, shape) in golden_shapes(self.context, self.logits[0].shape[1]).items()
+            for name, (_, shape) in golden_shapes(
+                self.context, self.logits[0].shape[1], drafts=self.drafts is not None
+            ).items()
         }
         tokens = np.full(shapes["golden.tokens"], _PAD, np.int32)
         following = np.full(shapes["golden.next"], _PAD, np.int32)
@@ -67,12 +72,18 @@ class Answers:
             # stable, so that the lower id comes first among equals, as in greedy sampling
             top_ids[row] = np.argsort(-last, kind="stable")[: top_ids.shape[1]]
             top_logits[row] = last[top_ids[row]]
-        return {
+        record: dict[str, NDArray[Any]] = {
             "golden.tokens": tokens,
             "golden.next": following,
             "golden.top_ids": top_ids,
             "golden.top_logits": top_logits,
         }
+        if self.drafts is not None:
+            drafts = np.full(shapes["golden.drafts"], _PAD, np.int32)
+            for row, ids in enumerate(self.drafts):
+                drafts[row, : len(ids)] = ids
+            record["golden.drafts"] = drafts
+        return record
 
 
 def verified_positions(context: int) -> int:
@@ -80,15 +91,20 @@ def verified_positions(context: int) -> int:
     return len(PROMPTS) * _compared(context)
 
 
-def golden_shapes(context: int, vocab: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of the golden tensors, known before anything has run."""
+def golden_shapes(
+    context: int, vocab: int, *, drafts: bool = False
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of the golden tensors, known before anything has run; ``drafts``: the program
+    has a draft method."""
     count, length = len(PROMPTS), _compared(context)
     top = min(TOP, vocab)
+    more = {"golden.drafts": ("I32", (count, DRAFTED))} if drafts else {}
     return {
         "golden.tokens": ("I32", (count, length)),
         "golden.next": ("I32", (count, max(_positions(context) - 1, 1))),
         "golden.top_ids": ("I32", (count, top)),
         "golden.top_logits": ("F32", (count, top)),
+        **more,
     }
 
 
@@ -105,9 +121,12 @@ def answers_of(program: Program, backend: str) -> Answers:
         texts = runner.continue_greedily(prompts, _positions(context))
         compared = [text[: _compared(context)] for text in texts]
         logits = runner.logits(compared)
-    return Answers(
-        context, prompts, texts, compared, logits, _routes_of(program, backend, compared)
-    )
+        drafts = None
+        if program.plan.draft is not None:
+            begun = [text[: len(prompt) + 1] for prompt, text in zip(prompts, texts, strict=True)]
+            drafts = runner.drafts(begun)
+    routes = _routes_of(program, backend, compared)
+    return Answers(context, prompts, texts, compared, logits, routes, drafts)
 
 
 def golden_of(path: Path, backend: str) -> Mapping[str, NDArray[Any]]:
@@ -181,6 +200,11 @@ class _Runner:
         ).logits
         assert logits is not None  # the batch wants them
         return np.split(logits, np.cumsum([len(text) for text in texts])[:-1])
+
+    def drafts(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """What the draft method predicts behind each text."""
+        tables = tuple(table[:1] for table in self._block_tables)
+        return drafts_after(self._executor, tables, texts)
 
     def values(self, text: Sequence[int], numbers: Sequence[int]) -> list[Float32]:
         """Values of the program at every position of a text; the executor keeps a trace."""

@@ -12,6 +12,7 @@ from edge_llm.runner.backends import registry
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.events import Event, TokenEvent
 from edge_llm.runner.engine.requests import EngineFacts
+from edge_llm.runner.evaluation.drafts import DRAFTED, drafts_after
 from edge_llm.runner.evaluation.logits import collect_logits, run_to_end
 from edge_llm.runner.executor import Limits
 from edge_llm.runner.sampling import SamplingParams
@@ -36,6 +37,8 @@ def check_golden(program: Program, *, threads: int = 0) -> None:
             _check_prompt(engine, golden, index, f"{program.path}: golden prompt {index}")
     finally:
         engine.stop()
+    if golden.drafts is not None:
+        _check_drafts(program, golden, golden.drafts, threads)
 
 
 def _check_prompt(engine: Engine, golden: Golden, index: int, name: str) -> None:
@@ -54,6 +57,27 @@ def _check_prompt(engine: Engine, golden: Golden, index: int, name: str) -> None
         raise ProgramError(f"{name}: the continuation differs from token {place} on")
 
 
+def _check_drafts(
+    program: Program, golden: Golden, drafts: NDArray[np.int32], threads: int
+) -> None:
+    texts = [
+        [*_unpadded(tokens), *_unpadded(following)[:1]]
+        for tokens, following in zip(golden.tokens, golden.next, strict=True)
+    ]
+    executor = registry.open_executor(program, _limits(program, golden, threads))
+    try:
+        tables = registry.block_tables(executor.limits.blocks)
+        got = drafts_after(executor, tables, texts)
+    finally:
+        executor.close()
+    for index, (ids, recorded) in enumerate(zip(got, drafts, strict=True)):
+        if ids != _unpadded(recorded):
+            name = f"{program.path}: golden prompt {index}"
+            raise ProgramError(
+                f"{name}: the draft method predicts other tokens than those recorded"
+            )
+
+
 def _continue(engine: Engine, prompt: list[int], count: int) -> list[int]:
     ids: list[int] = []
 
@@ -66,21 +90,22 @@ def _continue(engine: Engine, prompt: list[int], count: int) -> list[int]:
     return ids
 
 
+def _limits(program: Program, golden: Golden, threads: int) -> Limits:
+    longest = golden.tokens.shape[1]
+    total = min(longest + max(golden.next.shape[1], 1 + DRAFTED), program.plan.context)
+    return Limits(
+        max_tokens=longest,
+        max_rows=longest,
+        max_sequences=1,
+        blocks=registry.blocks_of(program.plan, total),
+        kv_dtype=program.documents.model.kv_dtype,
+        threads=threads,
+    )
+
+
 def _engine(program: Program, golden: Golden, threads: int) -> Engine:
     plan = program.plan
-    longest = golden.tokens.shape[1]
-    total = min(longest + golden.next.shape[1], plan.context)
-    executor = registry.open_executor(
-        program,
-        Limits(
-            max_tokens=longest,
-            max_rows=longest,
-            max_sequences=1,
-            blocks=registry.blocks_of(plan, total),
-            kv_dtype=program.documents.model.kv_dtype,
-            threads=threads,
-        ),
-    )
+    executor = registry.open_executor(program, _limits(program, golden, threads))
     return Engine(
         executor,
         EngineFacts(

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import edge_llm
-from edge_llm.errors import ConfigError, RequestError
+from edge_llm.errors import ConfigError, ProgramError, RequestError
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.models.build import load_model
@@ -354,10 +355,22 @@ def test_what_is_not_whole_is_left_out(make: Make) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_exports_are_verified(family: str, make: Make, tmp_path: Path) -> None:
+def test_exports_are_verified(
+    family: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = load_recipe("8da4w", [f"context={CONTEXT}", "gate=off"], model=str(make(family)))
     path = edge_llm.export(recipe, output=tmp_path / "x.edge")
     with Program.open(path) as program:
+        assert program.golden is not None
+        assert program.golden.drafts is not None
+        assert (program.golden.drafts >= 0).all()
         check_golden(program)
+        changed = program.golden.drafts.copy()
+        changed[2, 1] = (changed[2, 1] + 1) % 256
+        golden = replace(program.golden, drafts=changed)
+        monkeypatch.setattr(Program, "golden", golden)
+        with pytest.raises(ProgramError, match="prompt 2: the draft method predicts other tokens"):
+            check_golden(program)
+        monkeypatch.undo()
         formats = {weight.name: weight.format.name for weight in program.plan.weights}
     assert formats["mtp.fc.weight"] == "i4g32"

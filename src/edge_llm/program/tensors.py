@@ -40,13 +40,15 @@ class Golden:
 
     ``tokens`` [P, n] int32: prompts. ``next`` [P, m] int32: their greedy continuations.
     ``top_ids`` [P, k] int32 and ``top_logits`` [P, k] float32: the likeliest ids at the last
-    position of each prompt, best first.
+    position of each prompt, best first. ``drafts`` [P, d] int32: what the draft method predicts
+    behind each prompt and the first token of its continuation; None where there is no such method.
     """
 
     tokens: NDArray[np.int32]
     next: NDArray[np.int32]
     top_ids: NDArray[np.int32]
     top_logits: NDArray[np.float32]
+    drafts: NDArray[np.int32] | None = None
 
 
 GOLDEN: Mapping[str, str] = MappingProxyType(
@@ -55,8 +57,10 @@ GOLDEN: Mapping[str, str] = MappingProxyType(
         "golden.next": "I32",
         "golden.top_ids": "I32",
         "golden.top_logits": "F32",
+        "golden.drafts": "I32",
     }
 )
+_OPTIONAL_GOLDEN = {"golden.drafts"}
 
 
 def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
@@ -76,8 +80,10 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
         raise ProgramError(f"tensor {TOKENIZER!r}: {tokenizer.nbytes} bytes are too many")
     _check_tables(tensors)
     present = [tensors[name] for name in GOLDEN if name in tensors]
-    if present and len(present) != len(GOLDEN):
+    if present and GOLDEN.keys() - tensors.keys() - _OPTIONAL_GOLDEN:
         raise ProgramError("the golden record is incomplete")
+    if "golden.drafts" in tensors and plan.draft is None:
+        raise ProgramError("golden.drafts: the program has no draft method")
     for spec in present:
         if spec.dtype != GOLDEN[spec.name] or len(spec.shape) != 2:
             raise ProgramError(
@@ -132,8 +138,9 @@ def check_golden(golden: Golden, vocab: int) -> None:
         ("tokens", golden.tokens),
         ("next", golden.next),
         ("top_ids", golden.top_ids),
+        ("drafts", golden.drafts),
     ):
-        if ids.min() < -1 or ids.max() >= vocab:
+        if ids is not None and (ids.min() < -1 or ids.max() >= vocab):
             raise ProgramError(f"golden.{name}: an id outside the vocabulary of {vocab}")
     if not np.isfinite(golden.top_logits).all():
         raise ProgramError("golden.top_logits: not finite")
