@@ -19,6 +19,7 @@ from edge_llm.llm.families.family import Family
 from edge_llm.llm.families.gemma2 import GEMMA2
 from edge_llm.llm.families.gemma3_text import GEMMA3_TEXT
 from edge_llm.llm.families.gemma4_text import GEMMA4_TEXT
+from edge_llm.llm.families.gemma4_unified_text import GEMMA4_UNIFIED_TEXT
 from edge_llm.llm.families.gpt_oss import GPT_OSS
 from edge_llm.llm.families.granite import GRANITE
 from edge_llm.llm.families.granitemoehybrid import GRANITEMOEHYBRID
@@ -49,6 +50,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         GEMMA2,
         GEMMA3_TEXT,
         GEMMA4_TEXT,
+        GEMMA4_UNIFIED_TEXT,
         GPT_OSS,
         GRANITE,
         GRANITEMOEHYBRID,

@@ -136,6 +136,26 @@ FAMILY_SIZES: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
         },
     },
+    "gemma4_unified_text": {
+        "head_dim": 16,
+        "per_layer_config": {
+            str(layer): {"head_dim": 24, "num_key_value_heads": 1} for layer in (1, 3, 4)
+        },
+        "num_hidden_layers": 5,
+        "layer_types": [f"{kind}_attention" for kind in (*GEMMA4_KINDS[:4], "full")],
+        "attention_k_eq_v": True,
+        "sliding_window": 19,
+        "tie_word_embeddings": True,
+        "final_logit_softcapping": 2.5,
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "proportional",
+                "rope_theta": 5_000.0,
+                "partial_rotary_factor": 0.5,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+        },
+    },
     "granite": GRANITE,
     "granitemoehybrid": GRANITE
     | {

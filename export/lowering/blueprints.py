@@ -137,9 +137,13 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "num_experts_per_tok": 5 + layers,
         "routed_scaling_factor": 0.61 + layers / 100,
     },
+    "gemma4_unified_text": lambda layers: {
+        "global_head_dim": 90 + 4 * layers,
+        "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)
+        + ["full_attention"] * (layers % 2),
+    },
     "gemma4_text": lambda layers: {
         "global_head_dim": 90 + 4 * layers,
-        "num_global_key_value_heads": 3,
         "num_kv_shared_layers": max(0, layers - 4),
         "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)
         + ["full_attention"] * (layers % 2),
@@ -158,16 +162,18 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
     },
 }
 
-_GEMMA4_LARGE = {"hidden_size_per_layer_input": None, "attention_k_eq_v": True}
+_GEMMA4_ALIKE = {"attention_k_eq_v": True, "num_global_key_value_heads": 3}
+_GEMMA4_LARGE = _GEMMA4_ALIKE | {"hidden_size_per_layer_input": None, "num_kv_shared_layers": 0}
 # What tells models of a family apart beside its flags, the first for all: each has a plan of its
 # own, or kinds of layers that those of the others lack.
 _VARIANTS: Mapping[str, tuple[Mapping[str, object], ...]] = {
     "gemma4_text": (
         {},
         {"use_double_wide_mlp": True},
-        _GEMMA4_LARGE | {"num_kv_shared_layers": 0},
-        _GEMMA4_LARGE | {"num_kv_shared_layers": 0, "enable_moe_block": True},
+        _GEMMA4_LARGE,
+        _GEMMA4_LARGE | {"enable_moe_block": True},
     ),
+    "gemma4_unified_text": ({}, _GEMMA4_ALIKE),
     "granitemoehybrid": (
         {},
         {"position_embedding_type": "nope"},

@@ -42,7 +42,7 @@ def quantities(config: DecoderConfig, context: int, layer: int | None) -> Quanti
     for field in fields(config):
         value = getattr(config, field.name)
         if is_number(value):
-            numbers[field.name] = value
+            numbers.setdefault(field.name, value)  # what a layer has of its own stays
             if field.name.endswith("_scaling"):  # Granite's, by which it divides
                 numbers[f"1 / {field.name}"] = 1.0 / value
     if isinstance(config, Deriving):

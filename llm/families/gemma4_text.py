@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,11 @@ class Gemma4TextConfig:
 
 def read(reader: ConfigReader) -> Gemma4TextConfig:
     """Read a Gemma4TextConfig."""
+    return Gemma4TextConfig(**read_facts(reader))
+
+
+def read_facts(reader: ConfigReader) -> dict[str, Any]:
+    """Read the fields of a Gemma4TextConfig."""
     head_dim = reader.integer("head_dim", DEFAULT_HEAD_DIM, high=MAX_HEAD_DIM)
     global_dim, global_heads = _read_global(reader)
     ropes = _read_ropes(reader, {SLIDING: head_dim, FULL: global_dim})
@@ -155,7 +160,7 @@ def read(reader: ConfigReader) -> Gemma4TextConfig:
     )
     wide = reader.flag("use_double_wide_mlp", False)
     alike = reader.flag("attention_k_eq_v", False)
-    return Gemma4TextConfig(
+    return dict(
         **common,
         rope_local=ropes[SLIDING],
         final_logit_softcapping=read_cap(reader, "final_logit_softcapping", None),

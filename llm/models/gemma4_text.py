@@ -233,17 +233,29 @@ class Gemma4(Decoder):
         embedded = self.model["embed_tokens"](tokens)  # (T, dim)
         per_layer = self._per_layer(tokens, embedded)
         x = scaled(embedded, self.embedding_scale)
-        for layer, (block, names) in enumerate(
-            zip(self.model["layers"], self._tables, strict=True)  # type: ignore[call-overload]
-        ):
-            if layer == self.first_reader:
-                x, positions, sequences = (
-                    torch.index_select(value, 0, rows) for value in (x, positions, sequences)
-                )
-            x = block(x, positions, sequences, *map(self.get_buffer, names), rows, per_layer)
-        if self.first_reader == len(self._tables):
-            x = torch.index_select(x, 0, rows)
+        first, layers = self.first_reader, len(self._tables)
+        x = self._through(range(first), x, positions, sequences, rows, per_layer)
+        x, positions, sequences = (
+            torch.index_select(value, 0, rows) for value in (x, positions, sequences)
+        )
+        x = self._through(range(first, layers), x, positions, sequences, rows, per_layer)
         return self.logits(x)
+
+    def _through(
+        self,
+        layers: range,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        sequences: torch.Tensor,
+        rows: torch.Tensor,
+        per_layer: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return the stream behind these layers."""
+        for layer in layers:
+            block = self.model["layers"][layer]  # type: ignore[index]
+            tables = map(self.get_buffer, self._tables[layer] or ())  # every layer rotates
+            x = block(x, positions, sequences, *tables, rows, per_layer)
+        return x
 
     def _per_layer(self, tokens: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor | None:
         """Return what the second table has for the layers, (T, layers * width), plus a projection

@@ -93,6 +93,21 @@ def published(
     }
 
 
+def unified(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of the model whose parts have no encoders."""
+    text = {
+        key: value
+        for key, value in config["text_config"].items()
+        if "expert" not in key and "per_layer" not in key and "moe" not in key
+    }
+    return config | {
+        "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+        "model_type": "gemma4_unified",
+        "text_config": text | {"model_type": "gemma4_unified_text"},
+        "vision_config": {"model_type": "gemma4_unified_vision"},
+    }
+
+
 # The published config of each model in configs/models, for tests/llm/test_model_catalogue.py.
 LARGE_ONES = {"attention_k_eq_v": True, "use_bidirectional_attention": "vision"}
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -125,6 +140,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         num_global_key_value_heads=2,
         **LARGE_ONES,
     ),
+    "gemma4-12b": unified(
+        published(
+            (3840, 48, 16, 8, 15360), 6, 1024, 262144, num_global_key_value_heads=1, **LARGE_ONES
+        )
+    ),
     "gemma4-31b": published(
         (5376, 60, 32, 16, 21504), 6, 1024, 262144, num_global_key_value_heads=4, **LARGE_ONES
     ),
@@ -154,8 +174,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[*CASES, "unified"])
 def folder(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]) -> Path:
+    if request.param == "unified":
+        return tiny_checkpoint("gemma4_unified_text")
     return tiny_checkpoint("gemma4_text", **CASES[request.param])
 
 

@@ -71,6 +71,7 @@ def operators(config: DecoderConfig) -> dict[str, int]:
 # their plans.
 MIXED = (
     "gemma4_text",
+    "gemma4_unified_text",
     "gpt_oss",
     "granitemoehybrid",
     "lfm2",
