@@ -4,7 +4,10 @@ of transformers, from a tiny checkpoint to tokens."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bits import isas
 from parity import assert_parity, prompt
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -344,10 +348,11 @@ def test_a_text_model_among_other_parts_predicts_too(make: Make) -> None:
     assert "mtp_weights" not in checkpoint.unread_config_keys
 
 
-def test_what_is_not_whole_is_left_out(make: Make) -> None:
+@pytest.mark.parametrize("name", ["norm", "fc", "layers.0.mlp.up_proj"])
+def test_what_is_not_whole_is_left_out(name: str, make: Make) -> None:
     folder = make()
     tensors = load_file(folder / "model.safetensors")
-    del tensors["mtp.norm.weight"]
+    del tensors[f"mtp.{name}.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     checkpoint = open_checkpoint(folder)
     assert not any(name.startswith("mtp.") for name in checkpoint.shapes)
@@ -374,3 +379,44 @@ def test_exports_are_verified(
         monkeypatch.undo()
         formats = {weight.name: weight.format.name for weight in program.plan.weights}
     assert formats["mtp.fc.weight"] == "i4g32"
+
+
+def test_drafts_of_constrained_answers(make: Make, tmp_path: Path) -> None:
+    """A draft knows nothing of what is allowed: it is cut where it goes beyond."""
+    path = _exported(make(), tmp_path / "x.edge")
+    schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 12}}}
+    params = {"max_tokens": 40, "temperature": 1.0, "seed": 4, "json_schema": schema}
+    with edge_llm.load(path, draft=True) as llm:
+        plain = llm.generate("x", **params)
+        drafted = llm.generate("x", speculation="draft", **params)
+    assert plain.token_ids == drafted.token_ids
+
+
+def test_many_experts_and_another_backend(make: Make, tmp_path: Path) -> None:
+    path = _exported(make(SPARSE), tmp_path / "x.edge")
+    params = {"max_tokens": 12, "ignore_eos": True, "temperature": 0.0}
+    prompts = [prompt(70, 1).tolist(), prompt(9, 2).tolist()]
+    for backend in ("native", "torch"):
+        with edge_llm.load(path, draft=True, backend=backend, kv_dtype="f32") as llm:
+            plain = llm.generate(prompts, **params)
+            drafted = llm.generate(prompts, speculation="draft", **params)
+            assert [a.token_ids for a in plain] == [a.token_ids for a in drafted]
+            assert sum(a.stats.drafted_tokens for a in drafted) > 0
+
+
+def test_drafts_are_the_same_on_every_instruction_set(make: Make, tmp_path: Path) -> None:
+    path = _exported(make(), tmp_path / "x.edge", scheme="8da4w")
+    code = (
+        "import sys, edge_llm\n"
+        "with edge_llm.load(sys.argv[1], draft=True) as llm:\n"
+        "    a = llm.generate(list(range(40)), max_tokens=30, ignore_eos=True, temperature=0.9,\n"
+        "        seed=2, speculation='draft')\n"
+        "print(a.token_ids, a.stats.drafted_tokens, a.stats.accepted_tokens)\n"
+    )
+    said = set()
+    for isa in isas():
+        environment = {**os.environ, "EDGE_LLM_ISA": isa}
+        command = [sys.executable, "-c", code, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        said.add(done.stdout)
+    assert len(said) == 1

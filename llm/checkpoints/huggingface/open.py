@@ -72,11 +72,11 @@ def open_huggingface(path: Path) -> Checkpoint:
     config, unread = read_config(values, str(config_path))
 
     tensors = _whole_names(open_tensors(path))
+    inner = values.get("text_config")
+    text = inner if isinstance(inner, dict) else values
     if tensors.entries.keys() >= PREDICTOR:
-        inner = values.get("text_config")
-        (inner if isinstance(inner, dict) else values)[PREDICTS] = True
+        text[PREDICTS] = True
         config, unread = read_config(values, str(config_path))
-    predicts = bool(getattr(config, PREDICTS, False))
     retrieval = read_retrieval(path)
     problems = list(tensors.problems)
     quantized = NONE
@@ -90,6 +90,12 @@ def open_huggingface(path: Path) -> Checkpoint:
     whole = {piece.stored for piece in pieces.values()}
     shapes = {name: shape for name, shape in shapes.items() if name not in whole}
     shapes |= {name: piece.shape for name, piece in pieces.items()}
+    predicts = bool(getattr(config, PREDICTS, False))
+    if predicts and any(
+        name.startswith("mtp.") and name not in shapes for name in parameter_shapes(config)
+    ):
+        predicts = text[PREDICTS] = False
+        config, unread = read_config(values, str(config_path))
     leftovers, less_one, squeezed = family.leftovers, family.less_one, family.squeezed
     shapes = {
         name: shape
