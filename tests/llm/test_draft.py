@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import edge_llm
-from edge_llm.errors import ConfigError, ProgramError, RequestError
+from edge_llm.errors import ConfigError, NativeError, ProgramError, RequestError
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.models.build import load_model
@@ -230,6 +230,20 @@ def test_programs_predict_what_was_trained(
                 steps.model(tokens[:known], wanted=False)
             got = [steps.draft(tokens[t : t + 1], t) for t in range(known, known + 4)]
         assert_parity(torch.cat(got), expected[known:])
+
+
+def test_a_draft_without_rows_or_with_hidden_states_is_refused(make: Make, tmp_path: Path) -> None:
+    with Program.open(_exported(make(), tmp_path / "x.edge")) as program:
+        blocks = blocks_of(program.plan, 64)
+        limits = Limits(
+            max_tokens=4, max_rows=4, max_sequences=1, blocks=blocks, kv_dtype="f32", threads=1
+        )
+        executor = open_executor(program, limits)
+        for segment in (Segment([1]), Segment([1], [None], hidden=1)):
+            batch = Batch.of(segment, block_tables=block_tables(blocks), draft=True)
+            with pytest.raises(NativeError, match=r"rows_count of a draft|hidden_count"):
+                executor.step(batch)
+        executor.close()
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "8da4w"])

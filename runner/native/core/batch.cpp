@@ -53,8 +53,11 @@ void Executor::check_batch(const edge_batch& batch) {
            program_.embedding_rows - 1);
     }
   }
-  if (batch.draft != 0 && program_.draft_phases.empty()) {
-    fail(EDGE_INVALID, "batch: a draft is wanted, which the program does not make");
+  if (batch.draft != 0) {
+    if (program_.draft_phases.empty()) {
+      fail(EDGE_INVALID, "batch: a draft is wanted, which the program does not make");
+    }
+    require_count("rows_count of a draft", batch.rows_count, 1, limits_.max_rows);
   }
   check_positions(batch);
   check_hidden(batch);
