@@ -302,6 +302,18 @@ def test_gguf_is_the_same_model(folder: Path, quant: str, make_gguf: Callable[..
             assert torch.equal(stored, got), name
 
 
+@pytest.mark.parametrize("token", ["<turn|>", "<|tool_response>"])
+def test_what_ends_an_answer_in_gguf(
+    token: str, tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint("gemma4_text"), folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        text = (folder / file).read_text(encoding="utf-8")
+        (folder / file).write_text(text.replace("<|endoftext|>", token), encoding="utf-8")
+    assert 256 in open_checkpoint(make_gguf(folder)).generation.stop_ids
+
+
 def test_keys_and_values_that_nothing_reads_are_left_out(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -56,6 +56,8 @@ STOP_TOKENS = (
     "<|eom_id|>",
     "<|end_of_text|>",
     "<end_of_turn>",
+    "<turn|>",  # Gemma 4's, and what its calls end with
+    "<|tool_response>",
 )
 # Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
