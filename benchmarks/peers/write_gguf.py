@@ -64,7 +64,7 @@ def tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, NDArray
         for name, members in experts.items():
             read = [owners[member].get_tensor(member).to(torch.float32) for member in members]
             whole = read[0] if members == [name] else torch.stack(read)
-            for part, tensor in parted({name: whole}).items():
+            for part, tensor in parted({name: whole}, config).items():
                 stored, values = converted(part, tensor.numpy(), config, names)
                 single = values.ndim == 1 or SINGLE.fullmatch(stored)
                 yield stored, values.astype(np.float32 if single else np.float16)
