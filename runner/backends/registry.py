@@ -112,6 +112,7 @@ def open_executor(
     lacking = shortage(program.plan, program.path)
     if lacking is not None:
         _log.warning("%s: %s", program.path.name, lacking)
+        program.use_small_pages()
         limits = replace(limits, read_ahead=True)
     return backend(name).load(
         program.plan,

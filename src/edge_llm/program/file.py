@@ -117,6 +117,11 @@ class Program:
         """Gives back the memory of the file's pages; whoever reads them again gets them again."""
         _advise(self._mapping, "MADV_DONTNEED")
 
+    def use_small_pages(self) -> None:
+        """Ask the kernel for no huge pages: where memory does not hold the file, every page that is
+        missed would bring two megabytes along, of which little is wanted."""
+        _advise(self._mapping, "MADV_NOHUGEPAGE")
+
     def __enter__(self) -> Program:
         return self
 

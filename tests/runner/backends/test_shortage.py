@@ -38,6 +38,17 @@ def test_what_a_token_misses(mixture: Path, tiny_program: Callable[..., Path]) -
     assert missing_bytes(dense, stored_bytes(dense) - 1) == weight_bytes(dense)
 
 
+def mapping_flags(path: Path) -> set[str]:
+    """Return the flags of this process's mapping of a file, as the kernel names them."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if line.endswith(str(path)):
+            inside = True
+        elif inside and line.startswith("VmFlags:"):
+            return set(line.split()[1:])
+    raise AssertionError(f"{path} is not mapped")
+
+
 @linux
 def test_it_is_said_and_changes_no_answer(
     mixture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -49,7 +60,9 @@ def test_it_is_said_and_changes_no_answer(
     monkeypatch.setattr(module, "available_memory", lambda: 10_000)
     with caplog.at_level(logging.WARNING), edge_llm.load(mixture) as llm:
         got = llm.logits(prompt)
+        flags = mapping_flags(mixture)
     assert got.tobytes() == expected.tobytes()
+    assert "nh" in flags or "hg" not in flags  # pages of the usual size
     (message,) = caplog.messages
     assert message.startswith(f"{mixture.name}: the weights take 0.0 GB and 0.0 GB of memory")
     assert "GB/s (measured just now)" in message
