@@ -132,6 +132,10 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
         r"sizes: \[\], expected \['heads', 'k_dim', 'key_heads', 'v_dim'\]",
         lambda p: replace(p, states=(State("kv", "fold", {}),)),
     ),
+    (
+        "heads: is 1, expected a multiple of key_heads 2",
+        lambda p: replace(p, states=(*p.states, State.fold("f", 2, 1, 16, 16))),
+    ),
     ("is of kind rows, expected kv", lambda p: replace(p, states=(State.rows("kv", 16, 3),))),
     ("width", lambda p: replace(p, states=(State.rows("kv", 0, 3),))),
     (

@@ -6,16 +6,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from plans import with_embed
 
 from edge_llm.errors import NativeError, ProgramError
 from edge_llm.program.check import check_plan
+from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.hidden import draft_part
-from edge_llm.program.plan import HIDDEN, Instruction, Method, Plan, State, matrix
+from edge_llm.program.pack import pack_float
+from edge_llm.program.plan import (
+    HIDDEN,
+    INPUTS,
+    Instruction,
+    Method,
+    Plan,
+    State,
+    Value,
+    Weight,
+    matrix,
+)
 from edge_llm.program.serialize import plan_from_text, plan_to_text
+from edge_llm.runner.backends import torch as torch_backend
 from edge_llm.runner.backends.native import load
-from edge_llm.runner.executor import Limits
+from edge_llm.runner.executor import Batch, Limits, Segment
 
 
 def with_draft(plan: Plan) -> Plan:
@@ -47,9 +61,38 @@ def with_draft(plan: Plan) -> Plan:
     return replace(plan, states=(*plan.states, state), methods={**plan.methods, "draft": method})
 
 
+def floats() -> tuple[Plan, dict[str, Any]]:
+    """A model without layers, and its tensors."""
+    rng, shapes = np.random.default_rng(0), {"table": (96, 64), "head": (96, 64)}
+    tensors = {
+        name: pack_float(rng.standard_normal(shape).astype(np.float32), WEIGHT_FORMATS["f32"])
+        for name, shape in shapes.items()
+    }
+    plan = Plan.causal_lm(
+        context=64,
+        vocab=96,
+        values=(*INPUTS, matrix("T", 64), matrix("R", 64), matrix("R", 96)),
+        weights=tuple(Weight(n, n, WEIGHT_FORMATS["f32"], shape) for n, shape in shapes.items()),
+        states=(),
+        instructions=(
+            Instruction("embedding", (0,), (4,), (0,)),
+            Instruction("select_rows", (4, 3), (5,)),
+            Instruction("linear", (5,), (6,), (1, -1)),
+        ),
+        output=6,
+    )
+    return plan, tensors
+
+
 def changed(plan: Plan, **changes: Any) -> Plan:
     draft = replace(plan.methods["draft"], **changes)
     return replace(plan, methods={**plan.methods, "draft": draft})
+
+
+def value(plan: Plan, hidden: Value) -> Plan:
+    """``plan`` with other hidden states that its draft is given."""
+    values = plan.methods["draft"].values
+    return changed(plan, values=(*values[:HIDDEN], hidden, *values[HIDDEN + 1 :]))
 
 
 def step(plan: Plan, number: int, **changes: Any) -> Plan:
@@ -98,6 +141,14 @@ REFUSED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
         lambda p: changed(p, inputs=p.methods["draft"].inputs[:4]),
         "the first four must be the inputs",
     ),
+    "an input that is no value": (
+        lambda p: changed(p, values=p.methods["draft"].values[:HIDDEN], instructions=()),
+        r"values\[4\]: expected f32\[T, width\], the hidden states",
+    ),
+    "hidden states of rank 3": (
+        lambda p: value(p, Value(("T", 64, 1))),
+        r"values\[4\]: expected f32\[T, width\], the hidden states",
+    ),
     "hidden states that are read elsewhere": (
         lambda p: step(p, 1, inputs=(HIDDEN,)),
         "expected one instruction, and a previous, to read the hidden states",
@@ -145,11 +196,69 @@ CORE: dict[str, tuple[dict[str, Callable[[Any], int]], str]] = {
         {"draft_hidden": lambda p: 10**6},
         "not a value that it computes",
     ),
+    "no draft, but its logits": (
+        {"draft": lambda p: -1, "draft_output": lambda p: 10**6},
+        "there is no draft, but what it gives",
+    ),
+    "no draft, but its hidden states": (
+        {"draft": lambda p: -1, "draft_output": lambda p: -1, "draft_hidden": lambda p: 10**6},
+        "there is no draft, but what it gives",
+    ),
     "wide hidden states": (
         {"draft_hidden": lambda p: p.draft_output},
         r"hidden states are not \[T, width\]",
     ),
 }
+
+
+def test_what_a_later_layer_keeps_follows_from_the_layers_before() -> None:
+    """What an attention gives is computed in every step where another state follows from it."""
+    model, tensors = floats()
+    plan = with_draft(model)
+    draft, first = plan.methods["draft"], len(plan.states)
+    before, one, two, chosen, logits = range(HIDDEN + 1, HIDDEN + 6)
+    sizes = {"heads": 4, "kv_heads": 4, "head_dim": 16, "scale": 0.25, "softcap": 0.0}
+    previous, _, select, head = draft.instructions
+
+    def attention(x: int, y: int, state: int) -> Instruction:
+        return Instruction("attention", (x, x, x, 1, 2), (y,), (), state, sizes)
+
+    plan = changed(
+        plan,
+        values=(*draft.values[: HIDDEN + 2], matrix("T", 64), *draft.values[HIDDEN + 2 :]),
+        instructions=(
+            previous,
+            attention(before, one, first),
+            attention(one, two, first + 1),
+            replace(select, inputs=(two, 3), outputs=(chosen,)),
+            replace(head, inputs=(chosen,), outputs=(logits,)),
+        ),
+        outputs=(logits, two),
+    )
+    kept = tuple(State.kv(name, 4, 16, 16) for name in ("one", "two"))
+    plan = replace(plan, states=(*plan.states, *kept))
+    check_plan(plan)
+    limits = Limits(
+        max_tokens=8, max_rows=8, max_sequences=1, blocks=(1,) * len(plan.groups), kv_dtype="f32"
+    )
+    tables = (np.zeros((1, 1), np.int32),) * len(plan.groups)
+    core, oracle = (
+        load(plan, tensors, sampleable=plan.vocab, limits=limits),
+        torch_backend.load(plan, tensors, sampleable=plan.vocab, limits=limits, device="cpu"),
+    )
+    read = Batch.of(
+        Segment(np.arange(20, 27, dtype=np.int32), [None], 0), block_tables=tables, want_logits=True
+    )
+    made = Batch.of(
+        Segment(np.array([5], np.int32), [None], 7),
+        block_tables=tables,
+        want_logits=True,
+        draft=True,
+    )
+    for batch in (read, made):
+        got, expected = (executor.step(batch).logits for executor in (core, oracle))
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    core.close()
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -56,6 +56,8 @@ class Checker {
             "the output is not a computed value");
     const edge_value& output = value(program_.output);
     require(output.rows == 1 && output.width == program_.vocab, "the output is not [R, vocab]");
+    require(program_.draft != -1 || (program_.draft_output == -1 && program_.draft_hidden == -1),
+            "there is no draft, but what it gives");
     if (program_.hidden == -1) return require(program_.draft == -1, "a draft needs hidden states");
     require(program_.hidden >= kInputCount && program_.hidden < program_.value_count &&
                 defined_[static_cast<size_t>(program_.hidden)],
@@ -268,6 +270,11 @@ void check_sizes(const edge_state& state, int32_t number) {
     fail(EDGE_UNSUPPORTED,
          "plan: state %d has keys of %d and values of %d columns, expected as many", number,
          state.sizes[k_kv_k_dim], state.sizes[k_kv_v_dim]);
+  }
+  if (state.kind == EDGE_STATE_FOLD &&
+      state.sizes[k_fold_heads] % state.sizes[k_fold_key_heads] != 0) {
+    fail(EDGE_INVALID, "plan: state %d has %d heads, expected a multiple of its %d key heads",
+         number, state.sizes[k_fold_heads], state.sizes[k_fold_key_heads]);
   }
 }
 

@@ -14,22 +14,27 @@ namespace edge {
 
 namespace {
 
+// What of an instruction leads to something: nothing, what it writes to its state, or all of it.
+enum class Lead : int32_t { none, written, whole };
+
 // The instructions that lead to `value` (-1: none) or, with `states`, to what states keep.
-std::vector<bool> leading_to(const edge_program& source, const std::vector<Instruction>& list,
+std::vector<Lead> leading_to(const edge_program& source, const std::vector<Instruction>& list,
                              int32_t value, bool states) {
   std::vector<bool> wanted(static_cast<size_t>(source.value_count), false);
-  std::vector<bool> leading(list.size(), false);
+  std::vector<Lead> leading(list.size(), Lead::none);
   if (value >= 0) wanted[static_cast<size_t>(value)] = true;
   for (size_t i = list.size(); i-- > 0;) {
     const edge_instruction& in = list[i].plain;
-    bool leads = states && in.states[0] >= 0 && kRules[in.op].writes;
+    bool made = false;
     for (int32_t o = 0; o < in.output_count; ++o) {
-      leads = leads || wanted[static_cast<size_t>(in.outputs[o])];
+      made = made || wanted[static_cast<size_t>(in.outputs[o])];
     }
-    if (!leads) continue;
-    leading[i] = true;
+    const bool writes = states && in.states[0] >= 0 && kRules[in.op].writes;
+    if (!made && !writes) continue;
     // Of a draft's attention the keys and values alone lead to its state.
-    const bool filled = list[i].draft && static_cast<OpCode>(in.op) == OpCode::attention;
+    const bool filled =
+        !made && list[i].draft && static_cast<OpCode>(in.op) == OpCode::attention;
+    leading[i] = filled ? Lead::written : Lead::whole;
     for (int32_t n = filled ? 1 : 0; n < in.input_count; ++n) {
       wanted[static_cast<size_t>(in.inputs[n])] = true;
     }
@@ -38,13 +43,14 @@ std::vector<bool> leading_to(const edge_program& source, const std::vector<Instr
 }
 
 std::vector<Use> uses_of(const edge_program& source, const std::vector<Instruction>& list) {
-  const std::vector<bool> hidden = leading_to(source, list, source.hidden, false);
-  const std::vector<bool> others = leading_to(source, list, source.output, true);
+  const std::vector<Lead> hidden = leading_to(source, list, source.hidden, false);
+  const std::vector<Lead> others = leading_to(source, list, source.output, true);
+  constexpr Use kOfDraft[] = {Use::draft, Use::write, Use::fill};  // by Lead
   std::vector<Use> uses(list.size(), Use::always);
   for (size_t i = 0; i < uses.size(); ++i) {
     if (list[i].draft) {
-      uses[i] = others[i] ? Use::fill : Use::draft;
-    } else if (hidden[i] && !others[i]) {
+      uses[i] = kOfDraft[static_cast<size_t>(others[i])];
+    } else if (hidden[i] != Lead::none && others[i] == Lead::none) {
       uses[i] = Use::for_hidden;
     }
   }

@@ -52,6 +52,7 @@ enum class Use : int32_t {
   always,      // of steps that make no draft
   for_hidden,  // of those that want hidden states
   fill,        // of all: a draft's states, and what leads to them
+  write,       // of all, where no draft is made its first part alone: attention that fills a state
   draft,       // of those that make a draft
 };
 

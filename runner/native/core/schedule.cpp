@@ -233,8 +233,7 @@ std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, 
     const Op& op = ops[i];
     if (op.rows == Rows::wanted && !wanted_rows) continue;
     if (op.use == Use::draft || (op.use == Use::for_hidden && !hidden)) continue;
-    const bool writes = op.use == Use::fill && op.code == OpCode::attention;  // and reads nothing
-    scheduling.add(op, i, -1, writes ? kWrite : -1);
+    scheduling.add(op, i, -1, op.use == Use::write ? kWrite : -1);
   }
   return scheduling.phases;
 }
@@ -243,7 +242,7 @@ std::vector<Phase> schedule_draft(const std::vector<Op>& ops, const Kernels& ker
   Scheduling scheduling(kernels);
   for (size_t i = 0; i < ops.size(); ++i) {
     const Op& op = ops[i];
-    if (op.use != Use::draft && op.use != Use::fill) continue;
+    if (op.use == Use::always || op.use == Use::for_hidden) continue;
     if (op.code != OpCode::previous) {
       scheduling.add(op, i, -1, -1);
     } else if (op.keeps_draft) {

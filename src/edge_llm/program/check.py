@@ -334,9 +334,7 @@ def _check_values(method: Method, path: str) -> None:
         inputs = count + (method.signature == "draft")
         if method.inputs != tuple(range(inputs)) or method.values[:count] != INPUTS:
             _fail(f"{path}.values", f"the first four must be the inputs {INPUT_NAMES}, int32")
-        if inputs > count and method.values[HIDDEN : HIDDEN + 1] != (
-            matrix("T", method.values[HIDDEN].width),
-        ):
+        if inputs > count and not _is_hidden(method.values[HIDDEN:]):
             _fail(f"{path}.values[{HIDDEN}]", "expected f32[T, width], the hidden states")
     for index, value in enumerate(method.values):
         where = f"{path}.values[{index}]"
@@ -349,6 +347,11 @@ def _check_values(method: Method, path: str) -> None:
         runs = value.dtype == "f32" and len(value.dims) == 2 and value.is_matrix
         if runnable and index >= len(INPUTS) and not runs:
             _fail(where, f"is {_shape(value)}, expected f32[T or R, width]")
+
+
+def _is_hidden(values: tuple[Value, ...]) -> bool:
+    """Tell whether there are values, of which the first is a matrix with a row for each token."""
+    return bool(values) and values[0].is_matrix and values[0] == matrix("T", values[0].width)
 
 
 def _check_weights(weights: tuple[Weight, ...]) -> None:
@@ -392,6 +395,9 @@ def _check_states(states: tuple[State, ...]) -> None:
             _bounded(f"{path}.{size}", state.sizes[size], 1, most)
         if state.kind == "kv":
             _bounded(f"{path}.v_dim", state.sizes["v_dim"], *[state.sizes["k_dim"]] * 2)
+        if state.kind == "fold" and state.sizes["heads"] % state.sizes["key_heads"]:
+            heads, key_heads = state.sizes["heads"], state.sizes["key_heads"]
+            _fail(f"{path}.heads", f"is {heads}, expected a multiple of key_heads {key_heads}")
         _bounded(f"{path}.window", state.window, 0, 2**31 - 1)
 
 

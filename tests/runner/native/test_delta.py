@@ -313,7 +313,7 @@ BAD_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
         lambda p: replace(
             _attributes(p, key_heads=3, k_dim=16), states=(State.fold("a", 3, 4, 16, 16),)
         ),
-        "a size does not divide another",
+        "state 0 has 4 heads, expected a multiple of its 3 key heads",
     ),
     "too large a state": (
         lambda p: replace(p, states=(State.fold("a", 2, 4, 257, 16),)),
