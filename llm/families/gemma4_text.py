@@ -337,8 +337,6 @@ def _gguf_ropes(
     """Return the ropes of either kind of layer. The divisors are those of the layers that see all
     before: 1 of pairs that rotate, and of others so large that they do not."""
     full: dict[str, object] = {"rope_type": "default", "rope_theta": given.pop(_THETA, None)}
-    given.pop(f"{_ROTATED}", None)  # all columns of a head, in either kind
-    given.pop(f"{_ROTATED}_swa", None)
     if divisors is not None:
         still = divisors >= 1e20
         full["rope_type"] = "proportional"
@@ -351,7 +349,7 @@ def _gguf_ropes(
     return {FULL: full, SLIDING: local}
 
 
-_THETA, _ROTATED = "rope.freq_base", "rope.dimension_count"
+_THETA = "rope.freq_base"
 _KEYS_AND_VALUES = re.compile(r"model\.layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm)\.weight")
 # The other parts of the models that see and hear.
 OTHER_PARTS = r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio)\..*"

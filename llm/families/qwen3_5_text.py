@@ -16,7 +16,7 @@ from edge_llm.llm.config import ConfigReader, is_integer, shorten
 from edge_llm.llm.decoder import FULL, AttentionShape, DeltaShape, read_common
 from edge_llm.llm.families.family import GGUF_BLOCK, GGUF_KEYS, Family, Order
 from edge_llm.llm.rope import Rope, read_rope
-from edge_llm.program.ops import MAX_HEAD_DIM, MAX_HEADS, MAX_TAPS
+from edge_llm.program.ops import MAX_FOLD_DIM, MAX_HEADS, MAX_TAPS
 
 LINEAR = "linear_attention"
 DEFAULT_HEAD_DIM = 256
@@ -133,8 +133,8 @@ def read_text(reader: ConfigReader, *, experts: bool) -> Qwen35TextConfig:
         attention_bias=reader.flag("attention_bias", False),
         linear_num_key_heads=key_heads,
         linear_num_value_heads=heads,
-        linear_key_head_dim=reader.integer("linear_key_head_dim", 128, high=MAX_HEAD_DIM),
-        linear_value_head_dim=reader.integer("linear_value_head_dim", 128, high=MAX_HEAD_DIM),
+        linear_key_head_dim=reader.integer("linear_key_head_dim", 128, high=MAX_FOLD_DIM),
+        linear_value_head_dim=reader.integer("linear_value_head_dim", 128, high=MAX_FOLD_DIM),
         linear_conv_kernel_dim=reader.integer("linear_conv_kernel_dim", 4, high=MAX_TAPS),
         linear=linear,
         mtp_weights=_predicts(reader) and not all(linear),

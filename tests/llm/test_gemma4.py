@@ -314,6 +314,20 @@ def test_what_ends_an_answer_in_gguf(
     assert 256 in open_checkpoint(make_gguf(folder)).generation.stop_ids
 
 
+@pytest.mark.parametrize("end", ["", "_swa"])
+def test_gguf_whose_heads_rotate_in_part_is_refused(
+    end: str, tiny_checkpoint: Callable[..., Path], make_gguf: Callable[..., Path]
+) -> None:
+    def narrower(writer: Any) -> None:
+        writer.kv_data[0][f"gemma4.rope.dimension_count{end}"].value //= 2
+
+    path = make_gguf(tiny_checkpoint("gemma4_text"), "F32", edit=narrower)
+    with pytest.raises(
+        ConfigError, match=rf"gemma4\.rope\.dimension_count{end}: got \d+, expected"
+    ):
+        open_checkpoint(path)
+
+
 def test_keys_and_values_that_nothing_reads_are_left_out(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -99,10 +100,14 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     assert family.gguf_architecture is not None
     prefix = f"{family.gguf_architecture}."
     given = _given(model, family.gguf_architecture)
-    # Values are as wide as keys, in layers with a window too.
-    value_lengths = {
-        f"attention.value_length{end}": given.get(f"attention.key_length{end}")
-        for end in ("", "_swa")
+    # Values are as wide as keys, in layers with a window too, and where these have ropes of their
+    # own, so is what rotates.
+    as_wide = ["attention.value_length"]
+    if family.gguf_ropes is not None:
+        as_wide.append("rope.dimension_count")
+    widths = {
+        f"{key}{end}": given.get(f"attention.key_length{end}")
+        for key, end in product(as_wide, ("", "_swa"))
     }
     problems = [
         f"{prefix}{key}: missing"
@@ -140,7 +145,7 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
     else:
         divisors = _table(model, ROPE_FREQS) if ROPE_FREQS in model else None
         values["rope_parameters"] = family.gguf_ropes(given, divisors)
-    for key, value in (neutral | value_lengths).items():
+    for key, value in (neutral | widths).items():
         value = values["head_dim"] if value is None else value
         got = given.pop(key, value)
         if got != value:
