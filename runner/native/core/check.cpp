@@ -99,7 +99,8 @@ class Checker {
               "what a draft gives is not a value that it computes");
     }
     const edge_value &logits = value(program_.draft_output), &hidden = value(program_.draft_hidden);
-    require(logits.rows == 1 && logits.width == program_.vocab, "a draft's logits are not [R, vocab]");
+    require(logits.rows == 1 && logits.width == program_.vocab,
+            "a draft's logits are not [R, vocab]");
     require(hidden.rows == 0 && hidden.width == value(program_.hidden).width,
             "a draft's hidden states are not [T, width]");
   }

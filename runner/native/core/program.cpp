@@ -32,8 +32,7 @@ std::vector<Lead> leading_to(const edge_program& source, const std::vector<Instr
     const bool writes = states && in.states[0] >= 0 && kRules[in.op].writes;
     if (!made && !writes) continue;
     // Of a draft's attention the keys and values alone lead to its state.
-    const bool filled =
-        !made && list[i].draft && static_cast<OpCode>(in.op) == OpCode::attention;
+    const bool filled = !made && list[i].draft && static_cast<OpCode>(in.op) == OpCode::attention;
     leading[i] = filled ? Lead::written : Lead::whole;
     for (int32_t n = filled ? 1 : 0; n < in.input_count; ++n) {
       wanted[static_cast<size_t>(in.inputs[n])] = true;
