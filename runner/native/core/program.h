@@ -69,11 +69,11 @@ struct Op {
   std::array<Place, EDGE_MAX_OUTPUTS> outputs{};
   PackedWeight weight;  // linear, embedding
   std::array<const float*, 2>
-      vectors{};                       // bias; norm weight; cos and sin; of a route bias, factors
-  int32_t table_cols = 0;              // rope
-  ExpertStacks experts;                // experts
-  const float* norm = nullptr;         // linear: rms_norm of whole rows of x comes first
-  float eps = 0.0f;                    // of that norm
+      vectors{};                // bias; norm weight; cos and sin; of a route bias, factors
+  int32_t table_cols = 0;       // rope
+  ExpertStacks experts;         // experts
+  const float* norm = nullptr;  // linear: rms_norm of whole rows of x comes first
+  float eps = 0.0f;             // of that norm
   Use use = Use::always;
   bool keeps_draft = false;            // previous: the write of a draft's own hidden states alone
   Epilogue epilogue = Epilogue::none;  // linear, experts; add: its second input is the residual

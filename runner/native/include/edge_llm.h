@@ -71,8 +71,8 @@ typedef struct edge_program {
   int32_t hidden;      // value number of the hidden states, [T, width]; -1: it gives none
   // The first instruction of the draft, which is made in steps of its own (edge_batch.draft); -1:
   // there is none. Its `previous` reads `hidden`; what else it reads it computes itself. Value
-  // numbers of its logits, and of its own hidden states [T, width], which a further token of a draft
-  // goes on from.
+  // numbers of its logits, and of its own hidden states [T, width], which a further token of a
+  // draft goes on from.
   int32_t draft, draft_output, draft_hidden;
   int32_t value_count, weight_count, state_count, instruction_count;
   const edge_value* values;
@@ -156,7 +156,8 @@ typedef struct edge_batch {
   const int32_t* hidden_rows;  // [hidden_count], indices into the flat batch
   float* hidden;               // [hidden_count, width]
   // 1: the program's draft is computed in place of its language model: the logits after each token,
-  // whose hidden states before it the states have, from a step of either kind. One token a sequence.
+  // whose hidden states before it the states have, from a step of either kind. One token a
+  // sequence.
   int32_t draft;
 } edge_batch;
 

@@ -20,7 +20,7 @@ struct RouteArgs {
   bool normalize = false;
   float eps = 0.0f, scale = 1.0f;
   float threshold = 0.0f;  // of softmax_of_near
-  Matrix shares;  // [rows, experts]; not `logits`
+  Matrix shares;           // [rows, experts]; not `logits`
 };
 
 constexpr int32_t kMostExperts = 1024;
