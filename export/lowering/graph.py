@@ -62,7 +62,7 @@ def plan_model(
     """Return the plan of a model under a recipe, its own integers taken over; reads no weight.
 
     Raises:
-        ConfigError: an override that matches no weight.
+        ConfigError: an override that matches no weight, or a calibration that changes none.
         ExportError: a format that does not fit, or a graph that cannot be expressed.
         MissingDependencyError: the model must be traced, and PyTorch is not installed.
     """

@@ -40,7 +40,7 @@ def assign_formats(
     which is taken where the recipe lets it.
 
     Raises:
-        ConfigError: an override that matches no weight.
+        ConfigError: an override that matches no weight, or a calibration that changes none.
         ExportError: weights that no group divides, or formats the backend does not take.
     """
     formats: dict[str, WeightFormat] = {}
@@ -76,6 +76,7 @@ def assign_formats(
             notes.append(f"{gate} and {up.rpartition('.')[2]}: {wished[0].name}, not as stored")
     if problems:
         raise ExportError("formats: " + "; ".join(problems))
+    _check_calibration(recipe, formats, stored)
     return Assignment(formats, (*_stored_notes(asked, formats, stored), *notes))
 
 
@@ -162,6 +163,21 @@ def _matrices_of(
             elif instruction.outputs[0] in scored:
                 kind = "router"
             yield weight.name, kind, weight.shape[-1]
+
+
+def _check_calibration(
+    recipe: Recipe, formats: Mapping[str, WeightFormat], stored: Mapping[str, WeightFormat]
+) -> None:
+    if recipe.calibration is not None and not any(
+        form.group and form.is_made and form != stored.get(name) for name, form in formats.items()
+    ):
+        raise ConfigError(
+            "calibration would change nothing: no matrix is rounded to groups of int4 or int6 here",
+            hint="integers of the checkpoint are taken over unchanged; requantize=true in the "
+            "recipe rounds them anew"
+            if stored
+            else None,
+        )
 
 
 def _check_overrides(recipe: Recipe, formats: Mapping[str, WeightFormat]) -> None:

@@ -149,6 +149,16 @@ def test_texts_that_will_not_do(
     assert [file.name for file in tmp_path.iterdir()] == ["absent.txt"] * (data is not None)
 
 
+def test_a_calibration_that_changes_nothing_is_refused(
+    tiny_checkpoint: Tiny, make_gguf: Callable[..., Path], text: Path, tmp_path: Path
+) -> None:
+    source = make_gguf(tiny_checkpoint("llama"), "Q4_0")
+    with pytest.raises(ConfigError, match="calibration would change nothing") as caught:
+        made(source, tmp_path / "x.edge", f"calibration={text}")
+    assert "requantize=true" in (caught.value.hint or "")
+    made(source, tmp_path / "x.edge", f"calibration={text}", "requantize=true")
+
+
 @pytest.mark.parametrize("scheme", ["8da8w", "fp16"])
 def test_schemes_without_groups_refuse_it(scheme: str, text: Path) -> None:
     with pytest.raises(ConfigError, match=f"calibration .* scheme {scheme} has no groups"):
