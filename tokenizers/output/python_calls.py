@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ _END = re.compile(r"[\s,]*\)")
 # What may follow the quote that ends a string: templates write strings as they are, so that a quote
 # with anything else behind it is one of the text.
 _BEHIND = re.compile(r"\s*(?:,\s*[\w-]+\s*=|\)\s*(?:,\s*[\w.-]+\s*\(|\]|$))")
+_QUOTE = re.compile(r"[\"']")
 _SIGN = re.compile(r"[\"'\[\]{}(),]")
 _OTHERS = frozenset({"number", "integer", "boolean", "null", "object", "array"})
 _MAX_STRING = 100_000  # characters of one that is looked at as a literal of Python
@@ -103,14 +105,17 @@ class PythonCalls:
 def _calls(text: str) -> Iterator[tuple[str, str]]:
     """Yield name and arguments of each call, as JSON; those of a call that was cut off are not
     closed."""
+    strings = _Strings(text)
     at = len(text) - len(text.lstrip())
     at += text.startswith("[", at)
     while (head := _HEAD.match(text, at)) is not None:
         at = head.end()
         entries = []
         while (key := _KEY.match(text, at)) is not None:
-            at = _value_end(text, key.end())
-            value = text[key.end() : at]
+            begin = key.end()
+            quoted = text[begin : begin + 1] in ("'", '"')
+            at = strings.end(begin) if quoted else _other_end(text, begin)
+            value = text[begin:at]
             if at == len(text):
                 break
             entries.append(f'"{escaped(key[1])}": {_json(value)}')
@@ -121,20 +126,28 @@ def _calls(text: str) -> Iterator[tuple[str, str]]:
         at = end.end()
 
 
-def _value_end(text: str, begin: int) -> int:
-    """Return where the value ends that begins there; the end of the text where it does not."""
-    quote = text[begin : begin + 1]
-    if quote not in ("'", '"'):
-        return _other_end(text, begin)
-    first = None
-    at = text.find(quote, begin + 1)
-    while at >= 0:
-        if _BEHIND.match(text, at + 1):
-            if not _is_escaped(text, at):
-                return at + 1
-            first = first or at + 1
-        at = text.find(quote, at + 1)
-    return first or len(text)
+class _Strings:
+    """Where strings of a text can end: behind a quote that something of a call follows. Each quote
+    is looked at once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        # By quote, and whether it is escaped.
+        self._ends: dict[tuple[str, bool], list[int]] = {}
+        for found in _QUOTE.finditer(text):
+            if _BEHIND.match(text, found.end()):
+                key = found[0], _is_escaped(text, found.start())
+                self._ends.setdefault(key, []).append(found.end())
+
+    def end(self, begin: int) -> int:
+        """Return where the string ends that begins there: at the first quote that is not escaped,
+        else the first that is; the end of the text where there is none."""
+        for is_escaped in (False, True):
+            ends = self._ends.get((self._text[begin], is_escaped), [])
+            place = bisect_right(ends, begin + 1)
+            if place < len(ends):
+                return ends[place]
+        return len(self._text)
 
 
 def _other_end(text: str, begin: int) -> int:
@@ -156,8 +169,10 @@ def _other_end(text: str, begin: int) -> int:
 
 
 def _is_escaped(text: str, at: int) -> bool:
-    before = text[:at]
-    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+    first = at
+    while first > 0 and text[first - 1] == "\\":
+        first -= 1
+    return (at - first) % 2 == 1
 
 
 def _json(value: str) -> str:

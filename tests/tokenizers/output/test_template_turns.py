@@ -202,6 +202,9 @@ def test_lfm2(name: str, chat_template_source: Callable[[str], str]) -> None:
     assert read(syntax, two).values == [("weather", {"city": "Rom"}), (NOW.name, {})]
     cut_off = read(syntax, "<|tool_call_start|>[weather(city='Rom', days=")
     assert cut_off.calls == [("weather", '{"city": "Rom"')]
+    many = ", ".join(["a='\\'"] * 20_000)  # each may be the end of all before
+    ends = read(syntax, f"<|tool_call_start|>[weather({many})]<|tool_call_end|>")
+    assert ends.calls[0][1].count('"a": ') == 20_000
     nothing = "<|tool_call_start|>no call<|tool_call_end|>"
     assert read(syntax, nothing).content == nothing
 
