@@ -90,8 +90,8 @@ def open_executor(
     weights: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> Executor:
     """Load a program. ``weights`` maps tensor names to packed bytes ([bytes] uint8) where they are
-    not to be read from the file. Where memory does not hold the weights, a warning says what that
-    costs, and the pages of experts are asked for ahead.
+    not to be read from the file. Where they are, and memory does not hold them, a warning says what
+    that costs, and the pages of experts are asked for ahead.
 
     Raises:
         ConfigError: a longer context than the program's, an unknown KV type, or as `backend` and
@@ -109,7 +109,7 @@ def open_executor(
         raise ConfigError(
             f"kv_dtype is {limits.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"
         )
-    lacking = shortage(program.plan, program.path)
+    lacking = shortage(program.plan, program.path) if weights is None else None
     if lacking is not None:
         _log.warning("%s: %s", program.path.name, lacking)
         program.use_small_pages()

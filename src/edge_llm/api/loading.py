@@ -143,7 +143,9 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
         config = fitting_steps(config, min(context, plan.context), block_size, groups)
         weights: Weights | None = None
         if config.huge_pages == "copy":
-            weights = in_huge_pages({w.tensor: program.weight_data(w) for w in plan.weights})
+            mapped = {w.tensor: program.weight_data(w) for w in plan.weights}
+            copied = in_huge_pages(mapped)
+            weights = None if copied is mapped else copied
             program.release_pages()
         executor = open_executor(
             program,

@@ -13,6 +13,7 @@ import edge_llm
 from edge_llm.program.cost import expert_bytes, stored_bytes, weight_bytes
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import shortage as module
+from edge_llm.runner.backends import weights as copies
 from edge_llm.runner.backends.shortage import Shortage, file_rate, missing_bytes
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what is free is asked of Linux alone")
@@ -66,6 +67,18 @@ def test_it_is_said_and_changes_no_answer(
     (message,) = caplog.messages
     assert message.startswith(f"{mixture.name}: the weights take 0.0 GB and 0.0 GB of memory")
     assert "GB/s (measured just now)" in message
+
+
+@linux
+def test_a_copy_in_memory_lacks_nothing(
+    mixture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "available_memory", lambda: 10_000)  # once it is copied
+    with caplog.at_level(logging.WARNING), edge_llm.load(mixture, huge_pages="copy"):
+        assert caplog.messages == []
+    monkeypatch.setattr(copies, "available_memory", lambda: 10_000)  # for a copy, too
+    with caplog.at_level(logging.WARNING), edge_llm.load(mixture, huge_pages="copy"):
+        assert len(caplog.messages) == 1
 
 
 def test_the_warning_names_what_was_measured() -> None:
