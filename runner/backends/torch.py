@@ -262,7 +262,7 @@ class TorchExecutor:
             ]
         if OPS[op.op].cost == "attention":
             return [self._attention(op, inputs, batch)]
-        weights = [self._weights[index] if index >= 0 else None for index in op.weights]
+        weights = self._weights_of(op)
         if op.op == "causal_conv":
             return [self._causal_conv(op, inputs[0], weights, batch)]
         if op.op == "previous":
@@ -274,6 +274,11 @@ class TorchExecutor:
             return [self._state_space(op, inputs, weights, batch)]
         return OPERATORS[op.op](self._numbered, op, inputs, weights)
 
+    def _weights_of(self, op: Instruction) -> list[Matrix | None]:
+        """Return the weights of an instruction, None for those that it goes without."""
+        missing = (-1,) * (len(OPS[op.op].weights) - len(op.weights))
+        return [self._weights[i] if i >= 0 else None for i in (*op.weights, *missing)]
+
     def _attention(self, op: Instruction, inputs: list[Tensor], batch: Batch) -> Tensor:
         heads, kv_heads, head_dim = (
             int(op.attributes[name]) for name in ("heads", "kv_heads", "head_dim")
@@ -284,7 +289,8 @@ class TorchExecutor:
         keys, values = self._pages[op.state]
         tables = batch.block_tables[self._groups[op.state]]
         window = self._plan.states[op.state].window
-        sinks = self._weights[op.weights[0]].values if op.weights else None
+        weights = self._weights_of(op)  # none of `attend`
+        sinks = weights[0].values if weights and weights[0] is not None else None
         out = torch.empty_like(q)
         for sequence in np.unique(sequences.cpu().numpy()).tolist():
             mine = (sequences == sequence).nonzero().squeeze(1)

@@ -59,7 +59,7 @@ def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights)
 
 
 def _route(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
-    (logits,), (bias, factors) = inputs, [*weights, None][:2]
+    (logits,), (bias, factors) = inputs, weights
     scoring = SCORINGS[int(op.attributes["scoring"])]
     scores = torch.sigmoid(logits) if scoring == "sigmoid" else torch.softmax(logits, dim=1)
     keys = logits if bias is None else scores + bias.values
@@ -143,7 +143,7 @@ def _rms_norm(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weight
     size = int(op.attributes["size"])
     rows, width = inputs[0].shape  # no rows in a step that ends no prompt
     runs = inputs[0].reshape(rows, width // size, size)
-    weight = weights[0].values if weights and weights[0] is not None else None
+    weight = None if weights[0] is None else weights[0].values
     y = functional.rms_norm(runs, (size,), weight, float(op.attributes["eps"]))
     return [y.reshape(inputs[0].shape)]
 

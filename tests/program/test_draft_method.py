@@ -77,7 +77,7 @@ def floats() -> tuple[Plan, dict[str, Any]]:
         instructions=(
             Instruction("embedding", (0,), (4,), (0,)),
             Instruction("select_rows", (4, 3), (5,)),
-            Instruction("linear", (5,), (6,), (1, -1)),
+            Instruction("linear", (5,), (6,), (1,)),
         ),
         output=6,
     )
@@ -221,7 +221,7 @@ def test_what_a_later_layer_keeps_follows_from_the_layers_before() -> None:
     previous, _, select, head = draft.instructions
 
     def attention(x: int, y: int, state: int) -> Instruction:
-        return Instruction("attention", (x, x, x, 1, 2), (y,), (), state, sizes)
+        return Instruction("attention", (x, x, x, 1, 2), (y,), (-1,), state, sizes)
 
     plan = changed(
         plan,
