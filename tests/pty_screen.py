@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,11 @@ import pexpect
 import pyte
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+
+
+def _as_a_shell_starts_it() -> None:
+    """Let Ctrl-C act, also where the tests run in the background of a script, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class PtyScreen:
@@ -35,6 +41,7 @@ class PtyScreen:
             env={**inherited, "TERM": "xterm-256color", **(environment or {})},
             encoding="utf-8",
             codec_errors="replace",
+            preexec_fn=_as_a_shell_starts_it,
         )
         self.written = ""
 
@@ -95,11 +102,16 @@ class PtyScreen:
             )
         )
 
-    def until_end(self) -> int:
+    def until_end(self, patience: float = 120) -> int:
         """Wait for the end of the program. Return its exit status as shells do: 128 and a signal's
-        number for the end by that signal."""
+        number for the end by that signal.
+
+        Raises:
+            AssertionError: it has not ended in that many seconds.
+        """
+        deadline = time.monotonic() + patience
         while self._take():
-            pass
+            assert time.monotonic() < deadline, "goes on:\n" + "\n".join(self.lines)
         self.child.wait()
         if self.child.exitstatus is not None:
             return int(self.child.exitstatus)
