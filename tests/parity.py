@@ -141,9 +141,10 @@ def check_fp32_program(
 
 
 def check_quantized_program(
-    folder: Path, scheme: str, output: Path, context: int = PROGRAM_CONTEXT
+    folder: Path, scheme: str, output: Path, context: int = PROGRAM_CONTEXT, flips: int = 0
 ) -> None:
-    """Writes the program to ``output``."""
+    """Writes the program to ``output``. At most ``flips`` tokens may go to another expert, by the
+    rounding of an activation."""
     settings = ["verify=false", "kv_dtype=f32", f"context={context}"]
     recipe = load_recipe(scheme, settings, model=str(folder))
     tokens = prompt(PROGRAM_LENGTH, 3)
@@ -159,7 +160,7 @@ def check_quantized_program(
     spread = expected.std()
     error = (got - expected).abs().amax(dim=1) / spread
     assert float(error.median()) < 0.05
-    assert float(error.max()) < 0.3
+    assert float(error.sort(descending=True).values[flips]) < 0.3
     chosen = expected.gather(1, got.argmax(dim=1, keepdim=True))
     assert float((expected.amax(dim=1, keepdim=True) - chosen).max() / spread) < 0.1
 

@@ -76,10 +76,8 @@ def test_fp32_program(folder: Path, tmp_path: Path) -> None:
     check_fp32_program(folder, tmp_path / "x.edge")
 
 
-# Of "unbiased" one token in 90 goes to another expert, by the rounding of an activation.
-@pytest.mark.parametrize("folder", ["plain", "sparse"], indirect=True)
 def test_quantized_program(folder: Path, tmp_path: Path) -> None:
-    check_quantized_program(folder, "8da4w", tmp_path / "x.edge")
+    check_quantized_program(folder, "8da4w", tmp_path / "x.edge", flips=2)
 
 
 def test_tokens_depend_on_those_before_alone(
