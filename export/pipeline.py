@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
+from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents
 from edge_llm.program.partial import check_target
 from edge_llm.program.tensors import TOKENIZER
@@ -125,11 +125,12 @@ class _Export:
         recipe = self._recipe
         with self._meter.phase("export"):
             planned = plan_model(loaded, recipe, self._backend, self._meter, self._progress)
-            self._calibrate(loaded, planned, path.parent)
             # the header's size is known before the digests are
             unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
             contents = documents(loaded, planned, recipe, unknown)
         specs = tensor_specs(loaded, planned, recipe, self._backend)
+        with self._meter.phase("export"):
+            self._calibrate(loaded, planned, path, contents, specs)
         modules = [_VERIFY] if self._compares() else []
         with (
             ProgramWriter(path, planned.lowered.plan, contents, specs) as writer,
@@ -147,19 +148,24 @@ class _Export:
                 written = writer.finish(replace(contents, report=report))
         return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome)
 
-    def _calibrate(self, loaded: Loaded, planned: Planned, folder: Path) -> None:
-        """Make the program without calibration, beside where it will be, and let it read the text
+    def _calibrate(
+        self,
+        loaded: Loaded,
+        planned: Planned,
+        path: Path,
+        contents: Documents,
+        specs: list[TensorSpec],
+    ) -> None:
+        """Write the program without calibration, beside where it will be, and let it read the text
         of the recipe."""
         if loaded.calibration is None:
             return
-        plain = replace(self._recipe, calibration=None, verify=False)
-        with (
-            self._meter.stage("calibrate"),
-            TemporaryDirectory(prefix=".calibration-", dir=folder) as place,
-        ):
-            made = _Export(plain, self._progress, compare=False).run(Path(place) / "plain.edge")
+        plan = planned.lowered.plan
+        with self._meter.stage("calibrate"), ProgramWriter(path, plan, contents, specs) as writer:
+            self._weights(loaded, planned, writer)
+            writer.seal(contents)
             self._columns = column_weights(
-                made.path,
+                writer.temporary_path,
                 planned.lowered.parts,
                 loaded.calibration,
                 backend=self._recipe.backend,

@@ -11,6 +11,7 @@ from edge_llm.program.integers import Integers
 _SMALLEST_F16 = 2.0**-24
 _LARGEST_F16 = 65504.0
 _ROUNDS = 20
+_SEARCH_ROUNDS = 6
 _BLOCK = 2**18  # weights refined at a time: their numbers stay in the cache
 
 
@@ -94,7 +95,7 @@ def weighted_scales(grouped: torch.Tensor, bits: int, columns: torch.Tensor) -> 
         return _group_sums(difference * difference * counts)
 
     def settled(scales: torch.Tensor) -> torch.Tensor:
-        for _ in range(_ROUNDS):
+        for _ in range(_SEARCH_ROUNDS):
             q = _integers(weights, steps, scales)
             squares = _group_sums(q * q * counts)
             better = _group_sums(weights * q * counts) / squares

@@ -22,7 +22,7 @@ leaves less error than the start.
 
 Where columns count differently (calibration), the squares and sums of "hqq" are weighted by them.
 Least squares then ends in places that depend on where it begins, so it begins at both scales, and
-at 0.9, 0.8 and 0.7 of each.
+at 0.9, 0.8 and 0.7 of each, for 6 rounds.
 
 The native core computes them (runner/native/quantize), a group at a time, in an order of operations
 that is the same on every machine.

@@ -11,7 +11,7 @@ namespace {
 constexpr int kVectorLanes = 16, kMostVectors = 8;  // of a group of 128
 constexpr float kToInteger = 12582912.0f;           // 1.5 * 2^23: adding it rounds, halves to even
 constexpr float kSmallestHalf = 0x1p-24f, kLargestHalf = 65504.0f;
-constexpr int kRounds = 20;
+constexpr int kRounds = 20, kSearchRounds = 6;  // of least squares, from one start or from many
 
 // Sum of N vectors, by halves.
 template <int N, class V>
@@ -35,7 +35,7 @@ inline float as_half(float value) {
 }
 
 // N vectors of a group of signed codes of `Bits`, and how much an error in each column counts.
-template <int Bits, int N, class V>
+template <int Bits, int N, class V, bool Counted>
 struct Group {
   static constexpr float kSteps = 1 << (Bits - 1);  // below 0
 
@@ -44,7 +44,7 @@ struct Group {
   Group(const float* from, const float* columns) {
     for (int i = 0; i < N; ++i) {
       w[i] = V::load(from + kVectorLanes * i);
-      column[i] = columns != nullptr ? V::load(columns + kVectorLanes * i) : V::broadcast(1.0f);
+      if constexpr (Counted) column[i] = V::load(columns + kVectorLanes * i);
     }
   }
 
@@ -59,23 +59,15 @@ struct Group {
     return tree_sum<N>(squares);
   }
 
-  // The squared error that a scale leaves, of columns that count the same.
-  float plain_error(float scale) const {
-    float inverse = 1.0f / scale;
-    V squares[N];
-    for (int i = 0; i < N; ++i) {
-      V difference = w[i] - code(i, inverse) * V::broadcast(scale);
-      squares[i] = difference * difference;
-    }
-    return tree_sum<N>(squares);
-  }
-
+  // The squared error that a scale leaves; `counted`: with what each column counts.
+  template <bool counted = Counted>
   float error(float scale) const {
     float inverse = 1.0f / scale;
     V squares[N];
     for (int i = 0; i < N; ++i) {
       V difference = w[i] - code(i, inverse) * V::broadcast(scale);
-      squares[i] = (difference * difference) * column[i];
+      squares[i] = difference * difference;
+      if constexpr (counted) squares[i] = squares[i] * column[i];
     }
     return tree_sum<N>(squares);
   }
@@ -86,17 +78,21 @@ struct Group {
     V squares[N], products[N];
     for (int i = 0; i < N; ++i) {
       V q = code(i, inverse);
-      squares[i] = (q * q) * column[i];
-      products[i] = (w[i] * q) * column[i];
+      squares[i] = q * q;
+      products[i] = w[i] * q;
+      if constexpr (Counted) {
+        squares[i] = squares[i] * column[i];
+        products[i] = products[i] * column[i];
+      }
     }
     float divisor = tree_sum<N>(squares);
     return divisor > 0.0f ? tree_sum<N>(products) / divisor : scale;
   }
 
   // What `start` becomes by least squares, as float16 has it.
-  float settled(float start) const {
+  float settled(float start, int rounds) const {
     float scale = start;
-    for (int round = 0; round < kRounds; ++round) {
+    for (int round = 0; round < rounds; ++round) {
       float better = refit(scale);
       if (better == scale) break;
       scale = better;
@@ -110,7 +106,7 @@ struct Group {
     float error_first = error(first), error_second = error(second);
     float start = error_second < error_first ? second : first;
     float least = error_second < error_first ? error_second : error_first;
-    float scale = settled(start);
+    float scale = settled(start, kRounds);
     return error(scale) < least ? scale : start;
   }
 
@@ -126,14 +122,14 @@ struct Group {
       for (float whole : wholes) {
         float start = as_half(whole * part);
         consider(start);
-        consider(settled(start));
+        consider(settled(start, kSearchRounds));
       }
     }
     return best;
   }
 
   // Returns false where float16 cannot hold the scale.
-  bool scale(int32_t rule, bool search, float* result) const {
+  bool scale(int32_t rule, float* result) const {
     V high = w[0], low = w[0];
     for (int i = 1; i < N; ++i) {
       high = max(high, w[i]);
@@ -149,7 +145,7 @@ struct Group {
       *result = as_half(affine);
     } else if (rule == kSigned) {
       *result = as_half(with_sign);
-    } else if (search) {
+    } else if constexpr (Counted) {
       *result = searched(as_half(with_sign), as_half(affine));
     } else {
       *result = refined(as_half(with_sign), as_half(affine));
@@ -158,19 +154,19 @@ struct Group {
   }
 };
 
-template <int Bits, int N, class V>
+template <int Bits, int N, class V, bool Counted>
 bool group_rows(const float* rows, int64_t n, int32_t k, int32_t rule, const float* columns,
                 int8_t* codes, float* scales, double* signal, double* noise) {
   constexpr int32_t kSize = N * kVectorLanes;
   for (int64_t row = 0; row < n; ++row) {
     double energy = 0.0, lost = 0.0;
     for (int32_t begin = 0; begin < k; begin += kSize) {
-      Group<Bits, N, V> group(rows, columns != nullptr ? columns + begin : nullptr);
-      if (!group.scale(rule, columns != nullptr, scales)) return false;
+      Group<Bits, N, V, Counted> group(rows, Counted ? columns + begin : nullptr);
+      if (!group.scale(rule, scales)) return false;
       float inverse = 1.0f / *scales;
       for (int i = 0; i < N; ++i) group.code(i, inverse).store(codes + kVectorLanes * i);
       energy += double(group.energy());
-      lost += double(group.plain_error(*scales));
+      lost += double(group.template error<false>(*scales));
       rows += kSize;
       codes += kSize;
       ++scales;
@@ -181,13 +177,13 @@ bool group_rows(const float* rows, int64_t n, int32_t k, int32_t rule, const flo
   return true;
 }
 
-template <int Bits, class V>
+template <int Bits, class V, bool Counted>
 bool quantize_bits(const float* rows, int64_t n, int32_t k, int32_t group, int32_t rule,
                    const float* columns, int8_t* codes, float* scales, double* signal,
                    double* noise) {
-  const auto quantize = group == 32   ? group_rows<Bits, 2, V>
-                        : group == 64 ? group_rows<Bits, 4, V>
-                                      : group_rows<Bits, kMostVectors, V>;
+  const auto quantize = group == 32   ? group_rows<Bits, 2, V, Counted>
+                        : group == 64 ? group_rows<Bits, 4, V, Counted>
+                                      : group_rows<Bits, kMostVectors, V, Counted>;
   return quantize(rows, n, k, rule, columns, codes, scales, signal, noise);
 }
 
@@ -195,7 +191,9 @@ template <class V>
 bool quantize_groups(const float* rows, int64_t n, int32_t k, int32_t bits, int32_t group,
                      int32_t rule, const float* columns, int8_t* codes, float* scales,
                      double* signal, double* noise) {
-  const auto quantize = bits == 4 ? quantize_bits<4, V> : quantize_bits<6, V>;
+  const auto quantize = columns == nullptr
+                            ? (bits == 4 ? quantize_bits<4, V, false> : quantize_bits<6, V, false>)
+                            : (bits == 4 ? quantize_bits<4, V, true> : quantize_bits<6, V, true>);
   return quantize(rows, n, k, group, rule, columns, codes, scales, signal, noise);
 }
 
