@@ -202,7 +202,7 @@ class _Runner:
         return np.split(logits, np.cumsum([len(text) for text in texts])[:-1])
 
     def drafts(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """What the draft method predicts behind each text."""
+        """Return the tokens that the draft method predicts behind each text."""
         tables = tuple(table[:1] for table in self._block_tables)
         return drafts_after(self._executor, tables, texts)
 

@@ -109,7 +109,7 @@ def open_executor(
         raise ConfigError(
             f"kv_dtype is {limits.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"
         )
-    lacking = shortage(program.plan, program.path) if weights is None else None
+    lacking = shortage(program) if weights is None else None
     if lacking is not None:
         _log.warning("%s: %s", program.path.name, lacking)
         program.use_small_pages()

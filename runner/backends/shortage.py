@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_llm.program.cost import expert_bytes, stored_bytes, weight_bytes
+from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
 from edge_llm.runner.engine.memory import available_memory
 
@@ -42,13 +43,17 @@ class Shortage:
         )
 
 
-def shortage(plan: Plan, path: Path) -> Shortage | None:
-    """Return what memory lacks for the weights of the program at ``path``; None where they fit, or
-    where the system does not say how much is free. Takes up to half a second where they do not."""
-    stored, available = stored_bytes(plan), available_memory()
-    if available is None or stored <= available:
+def shortage(program: Program) -> Shortage | None:
+    """Return what memory lacks for the weights of ``program``; None where they fit, or where the
+    system does not say how much is free. Takes up to half a second where they do not."""
+    available = available_memory()
+    if available is None or program.file_bytes <= available:
         return None
-    return Shortage(stored, available, missing_bytes(plan, available), file_rate(path))
+    plan = program.plan
+    stored = stored_bytes(plan)
+    if stored <= available:
+        return None
+    return Shortage(stored, available, missing_bytes(plan, available), file_rate(program.path))
 
 
 def missing_bytes(plan: Plan, available: int) -> int:

@@ -1,4 +1,4 @@
-"""What a program's draft method predicts, greedily: the golden record's part of it."""
+"""The greedy predictions of a program's draft method: its part of the golden record."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class WeightFormat:
         symmetric int4 the largest group that does, for int6 ``i8``; None if there is none."""
         if k % self.columns == 0:
             return self
-        if self.name == "i6g32":
+        if self.is_made and self.code == "i6":
             return WEIGHT_FORMATS["i8"]
         if self.code != "i4":
             return None

@@ -174,6 +174,19 @@ def _elementwise(
 
 
 _HEAD_DIM = _int("head_dim", 1, MAX_HEAD_DIM)
+_ATTENTION = (
+    _int("heads", 1, MAX_HEADS),
+    _int("kv_heads", 1, MAX_HEADS),
+    _HEAD_DIM,
+    _positive("scale"),
+    Attribute("softcap", "float", 0.0, _MOST),
+)
+_HEADS_OF_STATE: tuple[tuple[str, Relation, str], ...] = (
+    ("kv_heads", "==", "state.heads"),
+    ("head_dim", "==", "state.k_dim"),
+    ("head_dim", "==", "state.v_dim"),
+    ("kv_heads", "divides", "heads"),
+)
 
 OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
     {
@@ -229,19 +242,8 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             ),
             (_raw("sinks", "heads", optional=True),),
             output=("T", "heads*head_dim"),
-            attributes=(
-                _int("heads", 1, MAX_HEADS),
-                _int("kv_heads", 1, MAX_HEADS),
-                _HEAD_DIM,
-                _positive("scale"),
-                Attribute("softcap", "float", 0.0, _MOST),
-            ),
-            where=(
-                ("kv_heads", "==", "state.heads"),
-                ("head_dim", "==", "state.k_dim"),
-                ("head_dim", "==", "state.v_dim"),
-                ("kv_heads", "divides", "heads"),
-            ),
+            attributes=_ATTENTION,
+            where=_HEADS_OF_STATE,
             state="kv",
             cost="attention",
             in_place=True,
@@ -440,19 +442,8 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
                 _index("sequences"),
             ),
             output=("r", "heads*head_dim"),
-            attributes=(
-                _int("heads", 1, MAX_HEADS),
-                _int("kv_heads", 1, MAX_HEADS),
-                _HEAD_DIM,
-                _positive("scale"),
-                Attribute("softcap", "float", 0.0, _MOST),
-            ),
-            where=(
-                ("kv_heads", "==", "state.heads"),
-                ("head_dim", "==", "state.k_dim"),
-                ("head_dim", "==", "state.v_dim"),
-                ("kv_heads", "divides", "heads"),
-            ),
+            attributes=_ATTENTION,
+            where=_HEADS_OF_STATE,
             state="kv",
             writes=False,
             cost="attention",
