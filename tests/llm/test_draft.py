@@ -312,8 +312,8 @@ def test_speculation_changes_no_token(
 
 
 def test_who_predicts_well_is_believed(make: Make, tmp_path: Path) -> None:
-    """Of a model whose layers add nothing the next token follows from the last one alone, and from
-    a predictor that looks at the embedding alone the one after."""
+    """Where layers add nothing, the next token follows from the last one alone, and a predictor
+    that looks at the embedding alone knows the one after."""
     folder = make()
     tensors = load_file(folder / "model.safetensors")
     for name, values in tensors.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from parity import (
     check_at_once,
     check_bits,
@@ -17,7 +16,7 @@ from parity import (
     check_quantized_program,
     check_token_by_token,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_parameters
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -104,9 +103,7 @@ def test_gguf_is_the_same_model(folder: Path, make_gguf: Callable[..., Path]) ->
         )
         rotates = [one.config.attention(layer).rope is not None for one in (made, source)]  # type: ignore[union-attr]
         assert rotates[0] == rotates[1]
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_parameters(made, source)
 
 
 def config_of(**changes: Any) -> DecoderConfig:

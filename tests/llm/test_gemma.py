@@ -24,7 +24,7 @@ from parity import (
     eager,
     prompt,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model, tensor_of
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -189,10 +189,7 @@ def test_tokens_depend_on_those_before_alone(
 @pytest.mark.parametrize("folder", ["gemma2-usual", "gemma3-usual"], indirect=True)
 def test_gguf_is_the_same_model(folder: Path, make_gguf: Callable[..., Path]) -> None:
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)
 
 
 def config_of(**changes: Any) -> DecoderConfig:

@@ -14,11 +14,12 @@ from fixtures_checkpoints import YARN_ROPE
 from parity import (
     check_at_once,
     check_bits,
+    check_forced_routes,
     check_fp32_program,
     check_interleaved,
     check_token_by_token,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model, assert_same_parameters
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from edge_llm.errors import CheckpointError
@@ -91,10 +92,7 @@ def test_fp32_program(folder: Path, tmp_path: Path) -> None:
 
 
 def test_quantized_program(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("gpt_oss")))
-    made = make_program(recipe, output=tmp_path / "x.edge")
-    assert made.verification["same_numbers"]["kl"] < 1e-3
-    assert made.verification["route_flips"]["same_numbers"] < 0.02
+    made = check_forced_routes(tiny_checkpoint("gpt_oss"), "8da4w", tmp_path / "x.edge")
     formats = {row["name"]: row["format"] for row in made.report["weights"]}
     assert formats["model.layers.0.mlp.experts.down_proj"] == "i4g32"
     assert formats["model.layers.0.mlp.router.weight"] == "f32"
@@ -113,10 +111,7 @@ def test_gguf_is_the_same_model(
     rope = YARN_ROPE | {"truncate": False}
     folder = tiny_checkpoint("gpt_oss", rope_parameters=rope, swiglu_limit=7.0)
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)
     windows = [made.config.attention(layer).window for layer in range(3)]
     assert windows == [source.config.attention(layer).window for layer in range(3)] == [19, 0, 19]
 
@@ -177,9 +172,7 @@ def in_mxfp4(folder: Path, plain: Path) -> tuple[Path, Path]:
 def test_mxfp4_is_taken_over(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     packed, floats = in_mxfp4(tmp_path, tiny_checkpoint("gpt_oss"))
     source, made = open_checkpoint(floats), open_checkpoint(packed)
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_parameters(made, source)
     check_fp32_program(packed, tmp_path / "fp32.edge", reference_folder=floats)
     recipe = load_recipe("8da4w", ["gate=off"], model=str(packed))
     outcome = make_program(recipe, output=tmp_path / "x.edge")

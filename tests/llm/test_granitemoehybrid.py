@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from parity import (
     assert_parity,
     check_at_once,
     check_bits,
+    check_forced_routes,
     check_fp32_program,
     check_interleaved,
+    check_preemption,
     check_quantized_program,
     check_token_by_token,
     eager,
@@ -27,7 +28,7 @@ from parity import (
     reference,
     running,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
 import edge_llm
 from edge_llm.errors import CheckpointError, ConfigError
@@ -37,7 +38,6 @@ from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.families.granitemoehybrid import LONGEST_STEP, GraniteMoeHybridConfig
 from edge_llm.llm.registry import read_config
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.native import groups
 
 FAMILY = "granitemoehybrid"
 DENSE = {"num_local_experts": 0, "num_experts_per_tok": 0}
@@ -164,6 +164,11 @@ def test_quantized_program(folder: Path, tmp_path: Path) -> None:
     check_quantized_program(folder, "8da4w", tmp_path / "x.edge")
 
 
+@pytest.mark.parametrize("folder", ["experts"], indirect=True)
+def test_quantized_experts(folder: Path, tmp_path: Path) -> None:
+    check_forced_routes(folder, "8da4w", tmp_path / "x.edge")
+
+
 @pytest.mark.parametrize("folder", ["experts", "dense"], indirect=True)
 @pytest.mark.parametrize("scheme", ["fp32", "8da4w"])
 def test_tokens_depend_on_those_before_alone(folder: Path, scheme: str, tmp_path: Path) -> None:
@@ -236,22 +241,7 @@ def test_one_token_at_a_time_as_transformers_does_it(
 def test_preemption_changes_no_bit(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint(FAMILY)))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
-    prompts.append((prompts[2] * 4)[:120])  # whose drafts are accepted for a while, then not
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-    with Program.open(path) as program:  # room for the longest, and little beside it
-        blocks = [group.block_bytes for group in groups(program.plan, "f16")]
-    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
-    tight = {"max_sequences": 4, "step_tokens": 64, "kv_budget": 6 * sum(blocks)}
-    with edge_llm.load(path, kv_dtype="f16", **tight) as llm:
-        squeezed = llm.generate(prompts, replace(params, speculation="ngram"))
-        assert llm.engine.stats().preemptions > 0
-    with edge_llm.load(path, kv_dtype="f16") as llm:
-        alone = [llm.generate(ids, params) for ids in prompts]
-    for one, other in zip(squeezed, alone, strict=True):
-        assert (one.token_ids, one.logprobs) == (other.token_ids, other.logprobs)
+    check_preemption(tiny_checkpoint(FAMILY), tmp_path / "x.edge", monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["experts", "dense", "with positions", "groups"])
@@ -260,14 +250,7 @@ def test_gguf_is_the_same_model(
 ) -> None:
     folder = tiny_checkpoint(FAMILY, **CASES[name])
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for parameter in source.shapes:
-        got, expected = tensor_of(made, parameter), tensor_of(source, parameter)
-        if parameter.endswith("A_log"):  # stored as -e^A_log, rounded
-            torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
-        else:
-            assert torch.equal(got, expected), parameter
+    assert_same_model(made, source)
 
 
 def test_integers_of_two_tensors_are_one_parameter_s(

@@ -22,7 +22,7 @@ from parity import (
     reference,
     running,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
 import edge_llm
 from edge_llm.errors import CheckpointError, ConfigError
@@ -201,10 +201,7 @@ def test_convolutions_alone(tiny_checkpoint: Callable[..., Path], tmp_path: Path
 @pytest.mark.parametrize("folder", ["usual"], indirect=True)
 def test_gguf_is_the_same_model(folder: Path, make_gguf: Callable[..., Path]) -> None:
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)
 
 
 def config_of(**changes: Any) -> DecoderConfig:

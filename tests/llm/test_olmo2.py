@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from fixtures_checkpoints import YARN_ROPE
 from parity import (
     check_at_once,
@@ -16,7 +15,7 @@ from parity import (
     check_quantized_program,
     check_token_by_token,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -82,10 +81,7 @@ def test_quantized_program(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", sorted(CASES.keys() - {"biases"}), indirect=True)
 def test_gguf_is_the_same_model(folder: Path, make_gguf: Callable[..., Path]) -> None:
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from fixtures_checkpoints import YARN_ROPE
 from parity import (
     check_at_once,
@@ -17,7 +16,7 @@ from parity import (
     check_quantized_program,
     check_token_by_token,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
 from edge_llm.errors import ConfigError
 from edge_llm.llm.blueprints import shipped
@@ -164,10 +163,7 @@ def test_gguf_is_the_same_model(
 ) -> None:
     folder = tiny_checkpoint("olmo3", rope_parameters=ONE_THETA, **changes)
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)
 
 
 def test_a_gguf_whose_windows_are_no_list_of_layers_is_refused(

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from parity import (
     check_at_once,
     check_bits,
+    check_forced_routes,
     check_fp32_program,
     check_interleaved,
     check_token_by_token,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
 from edge_llm.errors import ConfigError
-from edge_llm.export.pipeline import make_program
-from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import read_config
 from edge_llm.llm.rope import LongRopeScaling
@@ -97,9 +95,7 @@ def test_the_short_regime(tiny_checkpoint: Callable[..., Path], tmp_path: Path) 
 
 
 def test_quantized_program(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("phimoe")))
-    made = make_program(recipe, output=tmp_path / "x.edge")
-    assert made.verification["same_numbers"]["kl"] < 1e-3
+    made = check_forced_routes(tiny_checkpoint("phimoe"), "8da4w", tmp_path / "x.edge")
     formats = {row["name"]: row["format"] for row in made.report["weights"]}
     assert formats["model.layers.0.block_sparse_moe.gate.weight"] == "f32"
     assert formats["model.layers.0.block_sparse_moe.experts.w1"] == "i4g32"
@@ -116,10 +112,7 @@ def test_gguf_is_the_same_model(
 ) -> None:
     folder = tiny_checkpoint("phimoe", router_jitter_noise=0.01)
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)
 
 
 def test_what_the_published_config_says() -> None:

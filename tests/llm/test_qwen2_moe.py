@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from parity import (
     check_at_once,
+    check_forced_routes,
     check_fp32_program,
     check_interleaved,
     check_token_by_token,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
-from edge_llm.export.pipeline import make_program
-from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 
 CASES: dict[str, dict[str, Any]] = {
@@ -79,9 +77,7 @@ def test_fp32_program(folder: Path, tmp_path: Path) -> None:
 
 
 def test_quantized_program(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint("qwen2_moe")))
-    made = make_program(recipe, output=tmp_path / "x.edge")
-    assert made.verification["same_numbers"]["kl"] < 1e-3
+    made = check_forced_routes(tiny_checkpoint("qwen2_moe"), "8da4w", tmp_path / "x.edge")
     formats = {row["name"]: row["format"] for row in made.report["weights"]}
     assert formats["model.layers.0.mlp.shared_expert_gate.weight"] == "f32"
     assert formats["model.layers.0.mlp.shared_expert.up_proj.weight"] == "i4g32"
@@ -92,7 +88,4 @@ def test_gguf_is_the_same_model(
 ) -> None:
     folder = tiny_checkpoint("qwen2_moe", mlp_only_layers=[])
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for name in source.shapes:
-        assert torch.equal(tensor_of(made, name), tensor_of(source, name)), name
+    assert_same_model(made, source)

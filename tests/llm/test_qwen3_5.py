@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from parity import (
     check_bits,
     check_fp32_program,
     check_interleaved,
+    check_preemption,
     check_quantized_program,
     check_token_by_token,
     eager,
@@ -27,7 +27,7 @@ from parity import (
     reference,
     running,
 )
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model
 
 import edge_llm
 from edge_llm.errors import ConfigError
@@ -36,7 +36,6 @@ from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.families.qwen3_5_text import Qwen35TextConfig
 from edge_llm.llm.registry import read_config
 from edge_llm.program.file import Program
-from edge_llm.runner.backends.native import groups
 
 FAMILY = "qwen3_5_text"
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -202,23 +201,7 @@ def test_tokens_depend_on_those_before_alone(
 def test_preemption_changes_no_bit(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe("8da4w", ["gate=off"], model=str(tiny_checkpoint(FAMILY)))
-    path = edge_llm.export(recipe, output=tmp_path / "x.edge")
-    prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
-    # A repeated text, whose drafts are accepted for a while, then not.
-    prompts.append((prompts[2] * 4)[:120])
-    params = edge_llm.SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
-    with Program.open(path) as program:  # room for the longest, and little beside it
-        blocks = [group.block_bytes for group in groups(program.plan, "f16")]
-    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
-    tight = {"max_sequences": 4, "step_tokens": 64, "kv_budget": 6 * sum(blocks)}
-    with edge_llm.load(path, kv_dtype="f16", **tight) as llm:
-        squeezed = llm.generate(prompts, replace(params, speculation="ngram"))
-        assert llm.engine.stats().preemptions > 0
-    with edge_llm.load(path, kv_dtype="f16") as llm:
-        alone = [llm.generate(ids, params) for ids in prompts]
-    for one, other in zip(squeezed, alone, strict=True):
-        assert (one.token_ids, one.logprobs) == (other.token_ids, other.logprobs)
+    check_preemption(tiny_checkpoint(FAMILY), tmp_path / "x.edge", monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["more value heads", "equal heads", "tied"])
@@ -227,14 +210,7 @@ def test_gguf_is_the_same_model(
 ) -> None:
     folder = tiny_checkpoint(FAMILY, **CASES[name])
     source, made = open_checkpoint(folder), open_checkpoint(make_gguf(folder))
-    assert made.config == source.config
-    assert made.shapes == source.shapes
-    for parameter in source.shapes:
-        got, expected = tensor_of(made, parameter), tensor_of(source, parameter)
-        if parameter.endswith("A_log"):  # stored as -e^A_log, rounded
-            torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
-        else:
-            assert torch.equal(got, expected), parameter
+    assert_same_model(made, source)
 
 
 @pytest.mark.parametrize("size", [16, 32])

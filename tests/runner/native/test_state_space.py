@@ -4,13 +4,24 @@ pages are folded, copied and looked at it shares with the delta rule, whose test
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from bits import assert_same_bits, isas
+from fold_checks import (
+    TOKENS,
+    Float32,
+    Start,
+    check_copied_page,
+    check_neighbours,
+    check_oracle,
+    check_recurrence,
+    check_rewinds,
+    check_used_pages,
+)
 from numpy.typing import NDArray
 from plans import replace as replace_plan
 
@@ -19,10 +30,6 @@ from edge_llm.program.check import check_plan
 from edge_llm.program.cost import instruction_cost, page_bytes
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.native import groups
-from edge_llm.runner.executor import Batch, Limits, Segment
-
-Float32 = NDArray[np.float32]
-TOKENS = 210  # more than three pages of 64
 
 
 @dataclass(frozen=True)
@@ -90,17 +97,11 @@ def plan_of(plan_builder: Any, shape: Shape, x: Float32) -> tuple[Any, Plan]:
     return builder, builder.plan(y)
 
 
-def start(run_plan: Any, plan_builder: Any, shape: Shape, x: Float32, **options: Any) -> Any:
-    return run_plan(*plan_of(plan_builder, shape, x), **options)
+def starter(run_plan: Any, plan_builder: Any, shape: Shape) -> Start:
+    def start(x: Float32, **options: Any) -> Any:
+        return run_plan(*plan_of(plan_builder, shape, x), **options)
 
-
-def in_chunks(runner: Any, tokens: Sequence[int], chunks: Iterable[int]) -> Float32:
-    parts, begin = [], 0
-    for chunk in chunks:
-        parts.append(runner.logits(tokens[begin : begin + chunk]))
-        begin += chunk
-    assert begin >= len(tokens)
-    return np.concatenate(parts)
+    return start
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -109,79 +110,32 @@ def test_the_recurrence_in_every_regime(
     run_plan: Any, plan_builder: Any, shape: Shape, steps: str
 ) -> None:
     x = activations(shape, steps)
-    expected = reference(shape, x)
-    got = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
-    assert np.abs(got - expected).max() / expected.std() < 1e-5
-    for isa in isas():
-        for threads, chunks in ((1, [TOKENS]), (3, [7, 100, 1, 1, 3, 50, 64]), (2, [1] * TOKENS)):
-            runner = start(run_plan, plan_builder, shape, x, isa=isa, threads=threads)
-            assert_same_bits(in_chunks(runner, range(TOKENS), chunks), got)
+    start = starter(run_plan, plan_builder, shape)
+    check_recurrence(start, x, reference(shape, x), 1e-5)
 
 
 def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any) -> None:
     shape = Shape(1, 9, 24, 16)
-    x = activations(shape)
-    alone = start(run_plan, plan_builder, shape, x).logits(range(TOKENS))
-    for threads in (1, 2, 5):
-        runner = start(run_plan, plan_builder, shape, x, threads=threads)
-        runner.step({5: range(70), 6: range(50, 51)})
-        first = runner.step({6: range(3), 0: range(40), 5: range(120, 121)}).logits
-        second = runner.step({5: range(9), 7: range(80), 0: range(40, TOKENS)}).logits
-        assert_same_bits(np.concatenate([first[3:43], second[89:]]), alone)
+    check_neighbours(starter(run_plan, plan_builder, shape), activations(shape))
 
 
 @pytest.mark.parametrize("kept", [1, 15, 16, 17, 48, 63, 64, 65, 80, 127, 128, 190])
 def test_rows_that_were_computed_in_vain_leave_nothing(
     run_plan: Any, plan_builder: Any, kept: int
 ) -> None:
-    """Rewinds inside and across blocks of 16 and pages of 64, as drafts make them."""
     shape = Shape(1, 6, 24, 16)
-    x = activations(shape)
-    expected = start(run_plan, plan_builder, shape, x).logits(range(TOKENS))
-    for vain in (1, 16, 30, 66):
-        runner = start(run_plan, plan_builder, shape, x)
-        first = runner.logits(range(kept))
-        for chunk in (vain, 1):  # the rows of other tokens
-            runner.logits(range(TOKENS - chunk, TOKENS))
-            runner.lengths[0] = kept
-        got = np.concatenate([first, runner.logits(range(kept, TOKENS))])
-        assert_same_bits(got, expected)
+    check_rewinds(starter(run_plan, plan_builder, shape), activations(shape), kept)
 
 
 @pytest.mark.parametrize("shared", [1, 16, 40, 63, 64, 65, 100, 128])
 def test_a_copied_page_goes_on_anywhere(run_plan: Any, plan_builder: Any, shared: int) -> None:
-    """The first rows of a page are those of another sequence, which went on otherwise."""
     shape = Shape(1, 6, 24, 16)
-    x = activations(shape)
-    expected = start(run_plan, plan_builder, shape, x).logits(range(TOKENS))
-    runner = start(run_plan, plan_builder, shape, x, blocks=16)
-    runner.logits([*range(shared), *range(TOKENS - 60, TOKENS)])
-    full, part = divmod(shared, 64)
-    table = [-1] * full + list(range(10, 14 - full))
-    if part:
-        runner.executor.copy_block(0, runner.blocks[0][full], 10)
-    else:
-        table[full - 1] = runner.blocks[0][full - 1]
-    runner.blocks[1], runner.lengths[1] = table, shared
-    got = runner.logits(range(shared, TOKENS), sequence=1)
-    assert_same_bits(got, expected[shared:])
+    check_copied_page(starter(run_plan, plan_builder, shape), activations(shape), shared)
 
 
 def test_what_lay_in_a_page_is_never_read(run_plan: Any, plan_builder: Any) -> None:
     shape = Shape(1, 7, 24, 16)
-    x = activations(shape)
-    expected = start(run_plan, plan_builder, shape, x).logits(range(110))
-    x[110:] = np.nan
-    runner = start(run_plan, plan_builder, shape, x)
-    assert np.isnan(runner.logits([TOKENS - 1] * TOKENS)).all()
-    runner.blocks[1] = runner.blocks.pop(0)
-    for chunk in (TOKENS, 33):
-        runner.lengths.clear()
-        parts = [
-            runner.logits(range(begin, min(begin + chunk, TOKENS)), sequence=1)
-            for begin in range(0, TOKENS, chunk)
-        ]
-        assert_same_bits(np.concatenate(parts)[:110], expected)
+    check_used_pages(starter(run_plan, plan_builder, shape), activations(shape))
 
 
 def test_bytes_and_operations(plan_builder: Any) -> None:
@@ -203,27 +157,7 @@ def test_bytes_and_operations(plan_builder: Any) -> None:
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
 def test_the_oracle_agrees(plan_builder: Any, open_oracle: Any, shape: Shape) -> None:
     x = activations(shape)
-    builder, plan = plan_of(plan_builder, shape, x)
-    limits = Limits(max_tokens=256, max_rows=256, max_sequences=1, blocks=(5,), kv_dtype="f16")
-    oracle = open_oracle(plan, builder.tensors, limits)
-    expected = reference(shape, x)
-
-    def step(first: int, end: int, table: list[int]) -> None:
-        result = oracle.step(
-            Batch.of(
-                Segment(range(first, end), [None] * (end - first), first),
-                block_tables=(np.array([table], np.int32),),
-                want_logits=True,
-            )
-        )
-        np.testing.assert_allclose(
-            result.logits, expected[first:end], rtol=0, atol=1e-4 * expected.std()
-        )
-
-    for first, end in ((0, 70), (70, 71), (71, 128), (128, 130), (129, TOKENS)):
-        step(first, end, [2, 0, 3, 1])
-    oracle.copy_block(0, 0, 4)
-    step(100, TOKENS, [-1, 4, 3, 1])
+    check_oracle(open_oracle, *plan_of(plan_builder, shape, x), reference(shape, x))
 
 
 @pytest.mark.parametrize("limits", [(0.0, 2.0**127), (0.01, 2.5)])
