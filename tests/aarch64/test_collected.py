@@ -1,4 +1,4 @@
-"""What the emulated processors run can be read where there is no PyTorch, as there."""
+"""The tests that the emulated processors run are read where there is no PyTorch, as there."""
 
 from __future__ import annotations
 

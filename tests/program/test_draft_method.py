@@ -212,7 +212,7 @@ CORE: dict[str, tuple[dict[str, Callable[[Any], int]], str]] = {
 
 
 def test_what_a_later_layer_keeps_follows_from_the_layers_before() -> None:
-    """What an attention gives is computed in every step where another state follows from it."""
+    """In every step an attention is computed whole where another state follows from it."""
     model, tensors = floats()
     plan = with_draft(model)
     draft, first = plan.methods["draft"], len(plan.states)

@@ -209,8 +209,8 @@ def test_templates_that_are_not_used_are_said(byte_metadata: dict[str, Any]) -> 
 
 
 def test_sentencepiece_with_merges(gemma3_tokenizer_dir: Path) -> None:
-    """What Gemma 4's files hold, of Gemma 3's vocabulary: tokens, types and merges, but no scores
-    that say what is joined."""
+    """Gemma 4's files hold tokens, types and merges, but no scores that say what is joined; the
+    vocabulary here is Gemma 3's."""
     path = gemma3_tokenizer_dir / "tokenizer.json"
     theirs = tokenizers.Tokenizer.from_file(str(path))
     document = json.loads(path.read_text(encoding="utf-8"))
