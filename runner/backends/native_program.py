@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_llm import abi
 from edge_llm.errors import NativeError
-from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES
+from edge_llm.program.formats import ACTIVATIONS, CODES, LAYOUTS, MINIMA, SCALES
 from edge_llm.program.hidden import draft_part, hidden_tail
 from edge_llm.program.ops import KV_DTYPES, MAX_STATES, MAX_WEIGHTS, OPS, STATE_KINDS, STATE_SIZES
 from edge_llm.program.plan import Instruction, Plan, Value
@@ -61,6 +61,7 @@ def native_program(
         entry.scale = SCALES.index(stored.scale)
         entry.minimum = MINIMA.index(stored.minimum)
         entry.layout = LAYOUTS.index(stored.layout)
+        entry.activations = ACTIVATIONS.index(weight.activations)
         entry.n, entry.k = weight.matrix
         entry.data = data.ctypes.data
         entry.bytes = data.size

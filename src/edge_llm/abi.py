@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 17
+ABI_VERSION = 18
 MAX_LOGPROBS = 20
 
 
@@ -46,6 +46,7 @@ class Weight(Structure):
         ("scale", c_int32),
         ("minimum", c_int32),
         ("layout", c_int32),
+        ("activations", c_int32),
         ("n", c_int32),
         ("k", c_int32),
         ("data", c_void_p),

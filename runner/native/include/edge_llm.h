@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 17
+#define EDGE_ABI_VERSION 18
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -51,6 +51,7 @@ typedef struct edge_value {
 typedef struct edge_weight {
   // The fields of a format, program/formats.py: positions among their choices; group in columns.
   int32_t code, group, scale, minimum, layout;
+  int32_t activations;  // how rows that it is multiplied with become integers: 0: token, 1: group
   int32_t n, k;      // logical shape; vectors have k = 1
   const void* data;  // 64-byte aligned
   uint64_t bytes;

@@ -53,11 +53,14 @@ void prepare(const LinearArgs& args, Share mine) {
 
 void multiply(const LinearArgs& args, Worker worker) {
   const Share panels = share(panel_count(args.weight), 1, worker);
-  if (args.weight.format.code == Code::i8 && args.weight.format.group == 0)
-    return multiply_int8(args, panels);
   if (is_quantized(args.weight.format)) {
     return visit_groups(args.weight.format, [&](auto groups) {
-      if constexpr (groups.kGroup > 0) multiply_groups<decltype(groups)>(args, panels);
+      using F = decltype(groups);
+      if constexpr (F::kGroup == 0) {
+        multiply_int8<F::kByGroup>(args, panels);
+      } else {
+        multiply_groups<F>(args, panels);
+      }
     });
   }
   switch (args.weight.format.code) {

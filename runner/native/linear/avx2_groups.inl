@@ -4,7 +4,7 @@
 //   no minimum    float scales
 //   f16           float scales, float minima
 //   zero          float scales, float(kLift - zero point)
-//   byte scales   int32 scales where codes are wide, else both halves of a word; and behind a
+//   byte scales   of rows by group as f16, multiplied with their factors; else int32 scales where codes are wide, else both halves of a word; and behind a
 //                 frame's groups, of q8, the minima of two groups as the halves of words; float
 //                 factors of scales; of q8 those of minima, negated
 
@@ -18,29 +18,28 @@ constexpr bool kStarted = kHalfStarts<F>.span > 0;
 
 // k that are summed before they are widened, or, of wide codes, multiplied by the scale.
 template <class F>
-constexpr int kSpan = is_wide(F::kCode)                              ? F::kGroup
+constexpr int kSpan = is_wide(F::kCode)                              ? F::kSummed
                       : F::kCode == Code::u5 || F::kCode == Code::i6 ? 16
-                      : F::kGroup < 64                               ? F::kGroup
+                      : F::kSummed < 64                              ? F::kSummed
                                                                      : 64;
 template <class F>
-constexpr int kSpans = F::kGroup / kSpan<F>;  // at most 2
+constexpr int kSpans = F::kSummed / kSpan<F>;  // at most 2
 
 // What a zero point is subtracted from: sums that start from -8 * sum(x) are those of q - 8.
 template <class F>
 constexpr float kLift = kStarted<F> ? 8.0f : 0.0f;
 
 template <class F>
-constexpr bool kLifted = F::kMinimum == MinimumType::q8;  // minima of bytes
+constexpr bool kLifted = F::kScaled&& F::kMinimum == MinimumType::q8;  // minima of bytes
 
 template <class F>
 constexpr int32_t kNumberBytes =
-    F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero ? 2 * kVectorBytes
-                                                                        : kVectorBytes;
+    F::kMinimum == MinimumType::none || kLifted<F> ? kVectorBytes : 2 * kVectorBytes;
 template <class F>
 constexpr int32_t kPairs = kLifted<F> ? F::kFrames.together / 2 : 0;  // of groups of a frame
 template <class F>
 constexpr int32_t kFrameBytes = kLifted<F>    ? (kPairs<F> + 2) * kVectorBytes
-                                : F::kFactors ? kVectorBytes
+                                : F::kScaled ? kVectorBytes
                                               : 0;
 
 template <class F>
@@ -65,10 +64,18 @@ inline __m256i join_halves(__m256i low, __m256i high) {
   return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xAA);
 }
 
+inline __m256 negative(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
+
 // The numbers of rows 8 h .. 8 h + 7 of a group, whose tail in the file is `tail`, in the frame at
 // `frame`, of which it is number `g`.
 template <class F>
 inline __m256 packed_scale(const uint8_t* tail, const uint8_t* frame, int g, int h) {
+  if (F::kScale == ScaleType::q8 || F::kScale == ScaleType::s8) {
+    const __m256i bytes = F::kScale == ScaleType::q8
+                              ? widen_bytes(tail + 8 * h)
+                              : widen_signed(frame + (2 + g) * kLanes + 8 * h);
+    return _mm256_mul_ps(load_halves(frame + 16 * h), _mm256_cvtepi32_ps(bytes));
+  }
   if (F::kScale != ScaleType::e8m0) return load_halves(tail + 16 * h);
   const __m256i bits = exponent_bits(widen_bytes(frame + g * kLanes + 8 * h));
   return _mm256_mul_ps(_mm256_set1_ps(0.5f), _mm256_castsi256_ps(bits));
@@ -76,6 +83,10 @@ inline __m256 packed_scale(const uint8_t* tail, const uint8_t* frame, int g, int
 template <class F>
 inline __m256 packed_minimum(const uint8_t* tail, const uint8_t* frame, int g, int h) {
   if (F::kMinimum == MinimumType::f16) return load_halves(tail + 32 + 16 * h);
+  if (F::kMinimum == MinimumType::q8) {
+    const __m256 factor = negative(load_halves(frame + 32 + 16 * h));
+    return _mm256_mul_ps(factor, _mm256_cvtepi32_ps(widen_bytes(tail + kLanes + 8 * h)));
+  }
   const __m256i zeros = widen_bytes(frame + g * kLanes + 8 * h);
   return _mm256_sub_ps(_mm256_set1_ps(kLift<F>), _mm256_cvtepi32_ps(zeros));
 }
@@ -91,8 +102,6 @@ inline __m256i packed_minima(const uint8_t* frame, int pair, int h) {
                         F::kFrames.codes + kLanes + 8 * h;
   return join_halves(widen_bytes(tail), widen_bytes(tail + F::kFrames.group_bytes()));
 }
-inline __m256 negative(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
-
 inline void store_next(uint8_t*& out, __m256i vector) {
   _mm256_store_si256(reinterpret_cast<__m256i*>(out), vector);
   out += 32;
@@ -117,15 +126,15 @@ void unpack_groups(const uint8_t* packed, int64_t groups, uint8_t* out) {
       unpack_codes<F>(packed, out);
       packed += F::kFrames.codes;
       for (int h = 0; h < 2; ++h) {
-        store_next(out, F::kFactors ? packed_byte_scale<F>(packed, frame, g, h)
-                                    : _mm256_castps_si256(packed_scale<F>(packed, frame, g, h)));
+        store_next(out, F::kScaled ? packed_byte_scale<F>(packed, frame, g, h)
+                                   : _mm256_castps_si256(packed_scale<F>(packed, frame, g, h)));
       }
       for (int h = 0; h < 2 && kNumberBytes<F> > kVectorBytes; ++h) {
         store_next(out, _mm256_castps_si256(packed_minimum<F>(packed, frame, g, h)));
       }
       packed += F::kFrames.tail;
     }
-    if constexpr (F::kFactors) {
+    if constexpr (F::kScaled) {
       for (int pair = 0; pair < kPairs<F>; ++pair) {
         for (int h = 0; h < 2; ++h) store_next(out, packed_minima<F>(frame, pair, h));
       }
@@ -139,12 +148,13 @@ void unpack_groups(const uint8_t* packed, int64_t groups, uint8_t* out) {
   }
 }
 
-// Where a tile kernel reads: `x`, `starts` and `sums` of the tile, weights from the same k on.
+// Where a tile kernel reads: weights, and the others of the tile, from the same k on.
 struct GroupOperands {
   const uint8_t* w;
   const int8_t* x;
   const int32_t* starts;
   const float* sums;
+  const float* runs;
   int64_t groups;
 };
 
@@ -178,8 +188,8 @@ inline __m256i in_order(__m256i sums) {
   return sums;
 }
 
-// Adds a group to the totals. `sums` are those of its last span, `before` those of the span before
-// that, widened, if there is one; `numbers` stand behind its codes.
+// Adds what was summed of a group to the totals. `sums` are those of the last span, `before` those
+// of the span before that, widened, if there is one; `numbers` stand behind the group's codes.
 template <class F, int M, bool Packed>
 inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uint8_t* frame, int g,
                       const __m256i (&sums)[M][2], const __m256i (&before)[M][2],
@@ -201,15 +211,18 @@ inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uin
       if (kHalfStarts<F>.lowered) {
         dot = _mm256_add_epi32(dot, _mm256_set1_epi32(2 * kSpanOffset * kSpans<F>));
       }
-      __m256 value = _mm256_cvtepi32_ps(dot), total = totals.get(m, h);
+      __m256 value = _mm256_cvtepi32_ps(dot);
+      const __m256 total = totals.get(m, h);
       if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
         value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
       }
-      total = _mm256_fmadd_ps(scale, value, total);
-      if (F::kMinimum == MinimumType::f16) {
-        total = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), total);
+      __m256 part = F::kByGroup ? _mm256_mul_ps(scale, value)  // of the row's scale
+                                : _mm256_fmadd_ps(scale, value, total);
+      if (is_lifted(F::kFormat)) {
+        part = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), part);
       }
-      totals.set(m, h, total);
+      if (F::kByGroup) part = _mm256_fmadd_ps(_mm256_broadcast_ss(in.runs + m), part, total);
+      totals.set(m, h, part);
     }
   }
 }
@@ -294,6 +307,7 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
   constexpr Frames kFrames = F::kFrames;
   constexpr int kCodes = Packed ? kFrames.codes : F::kGroup * kLanes;
   constexpr int kSteps = kSpan<F> / 4;
+  constexpr int kParts = F::kGroup / F::kSummed;
   RowTotals<M> totals(memory);
   for (int64_t left = in.groups; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
@@ -309,32 +323,37 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
         for (int line = 0; line < kCodes; line += 64) fetch_ahead<M>(in.w + line);
       }
       const uint8_t* const numbers = in.w + kCodes;
-      __m256i sums[M][2], before[M][2];
-      start_sums<F, M>(in, sums);
-      add_steps<F, Packed, 0, kSteps>(in.w, in.x, sums);
-      if constexpr (kSpans<F> > 1) {
-        if constexpr (F::kFactors) {
-          end_span<F, M, Packed>(numbers, frame, g, g == 0, sums, scaled);
-        } else {
-#pragma GCC unroll 8
-          for (int m = 0; m < M; ++m) {
-            before[m][0] = _mm256_madd_epi16(sums[m][0], _mm256_set1_epi16(1));
-            before[m][1] = _mm256_madd_epi16(sums[m][1], _mm256_set1_epi16(1));
-          }
-        }
+#pragma GCC unroll 1
+      for (int part = 0; part < kParts; ++part) {
+        __m256i sums[M][2], before[M][2];
         start_sums<F, M>(in, sums);
-        add_steps<F, Packed, kSteps, 2 * kSteps>(in.w, in.x, sums);
-      }
-      if constexpr (F::kFactors) {
-        end_span<F, M, Packed>(numbers, frame, g, g == 0 && kSpans<F> == 1, sums, scaled);
-      } else {
-        end_group<F, M, Packed>(in, numbers, frame, g, sums, before, totals);
+        add_steps<F, Packed, 0, kSteps>(in.w, in.x, sums);
+        if constexpr (kSpans<F> > 1) {
+          if constexpr (F::kScaled) {
+            end_span<F, M, Packed>(numbers, frame, g, g == 0, sums, scaled);
+          } else {
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) {
+              before[m][0] = _mm256_madd_epi16(sums[m][0], _mm256_set1_epi16(1));
+              before[m][1] = _mm256_madd_epi16(sums[m][1], _mm256_set1_epi16(1));
+            }
+          }
+          start_sums<F, M>(in, sums);
+          add_steps<F, Packed, kSteps, 2 * kSteps>(in.w, in.x, sums);
+        }
+        if constexpr (F::kScaled) {
+          end_span<F, M, Packed>(numbers, frame, g, g == 0 && kSpans<F> == 1, sums, scaled);
+        } else {
+          end_group<F, M, Packed>(in, numbers, frame, g, sums, before, totals);
+        }
+        in.w += kCodes / kParts;
+        in.x += F::kSummed * M;
+        if (F::kMinimum != MinimumType::none && !kLifted<F>) in.sums += M;
+        if (F::kByGroup && (F::kSummed == kRun || g % 2 == 1)) in.runs += M;
       }
       in.w = numbers + (Packed ? kFrames.tail : kNumberBytes<F>);
-      in.x += F::kGroup * M;
-      if (F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero) in.sums += M;
     }
-    if constexpr (F::kFactors) {
+    if constexpr (F::kScaled) {
       end_frame<F, M, Packed>(in, frame, scaled, totals);
       in.sums += kPairs<F> * M;
       if (!Packed) in.w += kFrameBytes<F>;

@@ -37,6 +37,25 @@ inline RowScale measure_row(const float* x, int32_t k) {
                    extreme(_mm256_max_ps(even.high, odd.high), true), finite);
 }
 
+// Of kRun columns, of which `count` are there.
+inline RowScale measure_run(const float* x, int32_t count) {
+  __m256i largest = _mm256_setzero_si256();
+#pragma GCC unroll 4
+  for (int32_t j = 0; j < kRun; j += 8) {
+    const __m256 values = count >= kRun ? _mm256_loadu_ps(x + j)
+                          : count > j   ? _mm256_maskload_ps(x + j, tail_mask(count - j))
+                                        : _mm256_setzero_ps();
+    const __m256i bits =
+        _mm256_and_si256(_mm256_castps_si256(values), _mm256_set1_epi32(0x7FFFFFFF));
+    largest = _mm256_max_epi32(largest, bits);
+  }
+  __m128i most =
+      _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4E));
+  most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0xB1));
+  return run_scale(_mm_cvtss_f32(_mm_castsi128_ps(most)), _mm_cvtsi128_si32(most) < 0x7F800000);
+}
+
 // 32 values to int8; values past `count` are not read and become 0.
 inline __m256i quantize_block(const float* x, int32_t count, __m256 inverse, __m256i zero) {
   __m256i words[4];
@@ -78,20 +97,26 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
   const int64_t height = std::min<int64_t>(tile, x.rows - first);
   int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
   const float* data = x.row(i);
-  const RowScale row = measure_row(data, x.cols);
-  rows.scale[i] = row.scale;
-  rows.minus_zero[i] = static_cast<float>(-row.zero);
+  const bool grouped = by_group(format);
+  RowScale part = grouped ? RowScale{1.0f, 1.0f, 0, true} : measure_row(data, x.cols);
+  rows.scale[i] = part.scale;
+  rows.minus_zero[i] = static_cast<float>(-part.zero);
 
-  const __m256 inverse = _mm256_set1_ps(row.inverse);
-  const __m256i zero = _mm256_set1_epi32(row.zero);
+  const int32_t summed = summed_columns(format);
+  const __m256i zero = _mm256_set1_epi32(part.zero);
   int32_t* words_of_row = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
   __m256i sums = _mm256_setzero_si256();
   int64_t next = span;
   int32_t group_sum = 0;
   for (int64_t k = 0; k < rows.depth; k += kBlock) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBlock, x.cols - k));
+    if (grouped) {
+      part = measure_run(data + k, count);
+      store_run(rows, first, height, i, k, part.scale);
+    }
     const __m256i bytes =
-        row.finite ? quantize_block(data + k, count, inverse, zero) : _mm256_setzero_si256();
+        part.finite ? quantize_block(data + k, count, _mm256_set1_ps(part.inverse), zero)
+                    : _mm256_setzero_si256();
     int8_t* words = q + k * height;
     if (height == 1) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), bytes);
@@ -102,8 +127,8 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
     }
     if (format.minimum != MinimumType::none) {
       group_sum += sum_bytes(bytes);
-      if ((k + kBlock) % format.group == 0) {
-        store_sum(rows, format, first, height, i, k / format.group, group_sum);
+      if ((k + kBlock) % summed == 0) {
+        store_sum(rows, format, first, height, i, k / summed, group_sum);
         group_sum = 0;
       }
     }

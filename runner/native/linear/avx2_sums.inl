@@ -44,7 +44,7 @@ struct HalfStarts {
 // Of span 0 where sums start from 0.
 constexpr HalfStarts starts_of(WeightFormat format) {
   const int32_t most = format.code == Code::i6 ? 16 : 64;
-  const int32_t span = format.group < most ? format.group : most;
+  const int32_t columns = summed_columns(format), span = columns < most ? columns : most;
   const bool as_i4 = format.code == Code::u4 && span > kBlock;
   const int32_t offset = as_i4 ? 8 : code_offset(format.code);
   if (offset == 0 || is_wide(format.code)) return {0, 0, false};

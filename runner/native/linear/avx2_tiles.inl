@@ -38,6 +38,7 @@ void multiply_groups(const LinearArgs& args, Share panels) {
   constexpr int32_t G = F::kGroup;
   const int64_t span = starts_of(args.weight.format).span;
   const int64_t words = sum_words(args.weight.format, rows.depth);
+  const int64_t run_count = run_words(args.weight.format, rows.depth);
   const int64_t parts = packed ? 1 : (rows.depth + kUnpackedDepth - 1) / kUnpackedDepth;
   const int64_t part = round_up((rows.depth + parts - 1) / parts, G * F::kFrames.together);
   alignas(64) uint8_t unpacked[unpacked_bytes<F>(kUnpackedDepth / G)];
@@ -56,6 +57,7 @@ void multiply_groups(const LinearArgs& args, Share panels) {
         const int32_t* starts = rows.starts;
         if (span) starts += first * (rows.depth / span) + begin / span * height;
         const float* sums = rows.sums + first * words + begin * words / rows.depth * height;
+        const float* runs = rows.runs + first * run_count + begin * run_count / rows.depth * height;
         for (int32_t m = 0; m < height; ++m) {
           const float* y = args.y.row(first + m) + panel * kLanes;
           for (int h = 0; h < kLanes; h += 8) {
@@ -68,9 +70,9 @@ void multiply_groups(const LinearArgs& args, Share panels) {
           __builtin_prefetch(args.y.row(first + m) + panel * kLanes, 1);
         }
         if (packed) {
-          add_tile<F, true>(height, {data, x, starts, sums, groups}, totals);
+          add_tile<F, true>(height, {data, x, starts, sums, runs, groups}, totals);
         } else {
-          add_tile<F, false>(height, {unpacked, x, starts, sums, groups}, totals);
+          add_tile<F, false>(height, {unpacked, x, starts, sums, runs, groups}, totals);
         }
         for (int32_t m = 0; m < height; ++m) {
           const __m256 total0 = _mm256_load_ps(totals + m * kLanes);

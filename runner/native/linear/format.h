@@ -10,9 +10,13 @@ enum class Code : int32_t { f32, f16, bf16, i8, i4, u4, e2m1, nl4, i5, u5, i6 };
 enum class ScaleType : int32_t { none, f32, f16, q8, e8m0, s8 };
 enum class MinimumType : int32_t { none, f16, q8, zero };
 enum class Layout : int32_t { panel, raw };
+// What shares a scale where rows of x become integers: a whole row, or kRun columns of it.
+enum class Activations : int32_t { token, group };
 
 // Columns that share the fp16 factors of q8 and s8 scales and of q8 minima.
 constexpr int32_t kSuper = 256;
+// Columns of x that share a scale under Activations::group.
+constexpr int32_t kRun = 32;
 
 struct WeightFormat {
   Code code = Code::f32;
@@ -20,11 +24,12 @@ struct WeightFormat {
   ScaleType scale = ScaleType::none;
   MinimumType minimum = MinimumType::none;
   Layout layout = Layout::panel;
+  Activations activations = Activations::token;  // of what it is multiplied with
 };
 
 static constexpr bool operator==(const WeightFormat& a, const WeightFormat& b) {
   return a.code == b.code && a.group == b.group && a.scale == b.scale && a.minimum == b.minimum &&
-         a.layout == b.layout;
+         a.layout == b.layout && a.activations == b.activations;
 }
 static constexpr bool operator!=(const WeightFormat& a, const WeightFormat& b) { return !(a == b); }
 
@@ -54,6 +59,23 @@ constexpr WeightFormat kFormats[] = {
     {Code::f32, 0, ScaleType::none, MinimumType::none, Layout::raw},
 };
 
+// How the numbers are stored, whatever they are multiplied with.
+static constexpr WeightFormat storage_of(WeightFormat format) {
+  format.activations = Activations::token;
+  return format;
+}
+
+static constexpr bool by_group(WeightFormat format) {
+  return format.activations == Activations::group;
+}
+
+// Columns whose products are added up as integers before a scale multiplies them: where byte scales
+// are integers too, they are multiplied first. 0: a whole row.
+static constexpr int32_t summed_columns(WeightFormat format) {
+  const bool whole = format.group == 0 || format.group > kRun;
+  return by_group(format) && whole ? kRun : format.group;
+}
+
 static constexpr bool is_raw(WeightFormat format) { return format.layout == Layout::raw; }
 
 // Whether rows of x become integers: those of float formats do not.
@@ -62,6 +84,11 @@ static constexpr bool is_quantized(WeightFormat format) { return format.code >= 
 // Whether kSuper columns share a factor of their scales.
 static constexpr bool has_factors(WeightFormat format) {
   return format.scale == ScaleType::q8 || format.scale == ScaleType::s8;
+}
+
+// Whether a minimum is added to its scaled codes.
+static constexpr bool is_lifted(WeightFormat format) {
+  return format.minimum == MinimumType::f16 || format.minimum == MinimumType::q8;
 }
 
 // Columns of which a matrix must have a multiple.

@@ -105,17 +105,23 @@ static constexpr Frames frames_of(WeightFormat format) {
   return {group, codes, 1, 0, format.minimum == MinimumType::f16 ? 64 : 32};
 }
 
-// A format of integers as kernels are made for it: number I of kFormats. kGroup = 0: int8, whose
-// whole row is one group.
-template <size_t I>
+// A format of integers as kernels are made for it: number I of kFormats, for rows of x that are
+// rounded as A says. kGroup = 0: int8, whose whole row is one group.
+template <size_t I, Activations A>
 struct Groups {
-  static constexpr WeightFormat kFormat = kFormats[I];
+  static constexpr WeightFormat kFormat = {kFormats[I].code,    kFormats[I].group,
+                                           kFormats[I].scale,   kFormats[I].minimum,
+                                           kFormats[I].layout, A};
+  static constexpr bool kByGroup = A == Activations::group;
+  static constexpr int32_t kSummed = summed_columns(kFormat);
   static constexpr Code kCode = kFormat.code;
   static constexpr int32_t kGroup = kFormat.group;
   static constexpr ScaleType kScale = kFormat.scale;
   static constexpr MinimumType kMinimum = kFormat.minimum;
   static constexpr Frames kFrames = frames_of(kFormat);
   static constexpr bool kFactors = has_factors(kFormat);
+  // Whether groups of a frame are added up as integers, scales and all.
+  static constexpr bool kScaled = kFactors && !kByGroup;
 };
 
 constexpr size_t kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
@@ -125,7 +131,10 @@ template <size_t I = 0, class Visit>
 static inline void visit_groups(WeightFormat format, Visit visit) {
   if constexpr (I < kFormatCount) {
     if constexpr (is_quantized(kFormats[I])) {
-      if (format == kFormats[I]) return visit(Groups<I>());
+      if (storage_of(format) == kFormats[I]) {
+        if (by_group(format)) return visit(Groups<I, Activations::group>());
+        return visit(Groups<I, Activations::token>());
+      }
     }
     visit_groups<I + 1>(format, visit);
   }
@@ -153,7 +162,7 @@ static inline const float* row_constants(const PackedWeight& weight, int64_t pan
   return reinterpret_cast<const float*>(panel_data(weight, panel + 1) - kVectorBytes);
 }
 
-// How one row of activations becomes int8 (docs/quantization.md).
+// How one row of activations, or kRun columns of it, become int8 (docs/quantization.md).
 struct RowScale {
   float scale;
   float inverse;
@@ -175,6 +184,14 @@ static inline RowScale row_scale(float low, float high, bool finite) {
   return {scale, 1.0f / scale, zero, true};
 }
 
+// `largest` is the magnitude of kRun columns of a row. What is not finite has the same effect there.
+static inline RowScale run_scale(float largest, bool finite) {
+  if (!finite) return {std::numeric_limits<float>::quiet_NaN(), 0.0f, 0, false};
+  float scale = largest / 127.0f;
+  if (scale < std::numeric_limits<float>::min()) scale = std::numeric_limits<float>::min();
+  return {scale, 1.0f / scale, 0, true};
+}
+
 // Quantized rows in scratch. Rows lie in tiles; the last tile may be smaller. A tile of m rows is
 // [depth / 4][m][4] int8, zero from k to depth: four consecutive k of a row are one 32-bit word,
 // which a kernel broadcasts, and the words that a kernel broadcasts together lie together.
@@ -182,11 +199,15 @@ static inline RowScale row_scale(float low, float high, bool finite) {
 // Where weights have minima or zero points, and the instruction set wants them, `sums` are the sums
 // of q over each group, for a tile of m rows: float [groups][m], or for q8 minima int16 of two
 // groups side by side, [groups / 2][m][2]. Groups divide K, so these are sums over real k alone.
+//
+// Of rows by group `runs` are the scales of each kRun columns, [depth / kRun][m], `sums` those
+// over summed_columns, all float, and `scale` and `minus_zero` are 1 and 0.
 struct QuantizedRows {
   float* scale;       // [rows]
   float* minus_zero;  // [rows]
   int32_t* starts;    // room for [rows][start_words] that an instruction set may want
   float* sums;        // as above; a word of int16 pairs is as large as a float
+  float* runs;
   int8_t* q;
   int64_t depth;
 };
@@ -197,19 +218,28 @@ static inline int64_t start_words(WeightFormat format, int64_t depth) {
   return depth / (format.group == 0 || format.group > kBlock ? kBlock : format.group);
 }
 
+static constexpr bool has_paired_sums(WeightFormat format) {
+  return format.minimum == MinimumType::q8 && !by_group(format);
+}
+
 // Words of the sums of a row.
 static inline int64_t sum_words(WeightFormat format, int64_t depth) {
   if (format.minimum == MinimumType::none) return 0;
-  return depth / format.group / (format.minimum == MinimumType::q8 ? 2 : 1);
+  return depth / summed_columns(format) / (has_paired_sums(format) ? 2 : 1);
 }
 
-// Puts the sum over group `g` of row `i` into its tile of `height` rows, which begins at row
-// `first`.
+// Scales of a row by group.
+static inline int64_t run_words(WeightFormat format, int64_t depth) {
+  return by_group(format) ? depth / kRun : 0;
+}
+
+// Puts the sum over the summed columns number `g` of row `i` into its tile of `height` rows, which
+// begins at row `first`.
 static inline void store_sum(const QuantizedRows& rows, WeightFormat format, int64_t first,
                              int64_t height, int64_t i, int64_t g, int32_t sum) {
   float* const tile = rows.sums + first * sum_words(format, rows.depth);
   const int64_t row = i - first;
-  if (format.minimum == MinimumType::q8) {  // at most 32 * 128 in magnitude
+  if (has_paired_sums(format)) {  // at most 32 * 128 in magnitude
     const auto half = static_cast<int16_t>(sum);
     std::memcpy(reinterpret_cast<int16_t*>(tile + g / 2 * height + row) + g % 2, &half, 2);
   } else {
@@ -217,16 +247,24 @@ static inline void store_sum(const QuantizedRows& rows, WeightFormat format, int
   }
 }
 
-// Bytes of the parts of the scratch, in order: scale, minus_zero, starts, sums, q.
+// Puts the scale of columns [k, k + kRun) of row `i` into its tile.
+static inline void store_run(const QuantizedRows& rows, int64_t first, int64_t height, int64_t i,
+                              int64_t k, float scale) {
+  rows.runs[first * (rows.depth / kRun) + k / kRun * height + i - first] = scale;
+}
+
+// Bytes of the parts of the scratch, in order: scale, minus_zero, starts, sums, runs, q.
 struct ScratchSizes {
-  int64_t depth, vector, starts, sums, q;
+  int64_t depth, vector, starts, sums, runs, q;
 };
 
 static inline ScratchSizes scratch_sizes(const PackedWeight& weight, int32_t rows) {
   const int64_t depth = round_up(weight.k, kBlock);
   return {depth, round_up(rows * int64_t{4}, 64),
           round_up(rows * start_words(weight.format, depth) * 4, 64),
-          round_up(rows * sum_words(weight.format, depth) * 4, 64), round_up(rows * depth, 64)};
+          round_up(rows * sum_words(weight.format, depth) * 4, 64),
+          round_up(rows * run_words(weight.format, depth) * 4, 64),
+          round_up(rows * depth, 64)};
 }
 
 static inline QuantizedRows quantized_rows(const PackedWeight& weight, int32_t rows,
@@ -234,18 +272,20 @@ static inline QuantizedRows quantized_rows(const PackedWeight& weight, int32_t r
   const ScratchSizes sizes = scratch_sizes(weight, rows);
   uint8_t* const starts = scratch + 2 * sizes.vector;
   uint8_t* const sums = starts + sizes.starts;
+  uint8_t* const runs = sums + sizes.sums;
   return {reinterpret_cast<float*>(scratch),
           reinterpret_cast<float*>(scratch + sizes.vector),
           reinterpret_cast<int32_t*>(starts),
           reinterpret_cast<float*>(sums),
-          reinterpret_cast<int8_t*>(sums + sizes.sums),
+          reinterpret_cast<float*>(runs),
+          reinterpret_cast<int8_t*>(runs + sizes.runs),
           sizes.depth};
 }
 
 static inline size_t quantized_rows_bytes(const PackedWeight& weight, int32_t rows) {
   if (!is_quantized(weight.format)) return 0;
   const ScratchSizes sizes = scratch_sizes(weight, rows);
-  return static_cast<size_t>(2 * sizes.vector + sizes.starts + sizes.sums + sizes.q);
+  return static_cast<size_t>(2 * sizes.vector + sizes.starts + sizes.sums + sizes.runs + sizes.q);
 }
 
 static inline bool finishes_none(const LinearArgs& args) { return args.epilogue == Epilogue::none; }

@@ -13,8 +13,15 @@ uint64_t packed_bytes(WeightFormat format, int64_t n, int64_t k) {
 
 namespace {
 
-void quantize_row(const float* x, int32_t k, int64_t depth, int8_t* q, float* scale,
-                  float* minus_zero) {
+void round_row(const float* x, int32_t k, const RowScale& row, int8_t* q) {
+  if (!row.finite) return;
+  for (int32_t i = 0; i < k; ++i) {
+    const long value = std::lrint(x[i] * row.inverse) + row.zero;
+    q[i] = static_cast<int8_t>(std::clamp(value, -128L, 127L));
+  }
+}
+
+void quantize_row(const float* x, int32_t k, int8_t* q, float* scale, float* minus_zero) {
   float low = 0.0f, high = 0.0f;
   bool finite = true;
   for (int32_t i = 0; i < k; ++i) {
@@ -25,19 +32,37 @@ void quantize_row(const float* x, int32_t k, int64_t depth, int8_t* q, float* sc
   const RowScale row = row_scale(low, high, finite);
   *scale = row.scale;
   *minus_zero = static_cast<float>(-row.zero);
-  std::fill(q, q + depth, int8_t{0});
-  if (!row.finite) return;
-  for (int32_t i = 0; i < k; ++i) {
-    const long value = std::lrint(x[i] * row.inverse) + row.zero;
-    q[i] = static_cast<int8_t>(std::clamp(value, -128L, 127L));
+  round_row(x, k, row, q);
+}
+
+void quantize_runs(const float* x, int32_t k, int8_t* q, float* scales) {
+  for (int32_t begin = 0; begin < k; begin += kRun) {
+    const int32_t end = std::min(begin + kRun, k);
+    float largest = 0.0f;
+    bool finite = true;
+    for (int32_t i = begin; i < end; ++i) {
+      finite &= std::isfinite(x[i]);
+      largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+    }
+    const RowScale run = run_scale(largest, finite);
+    scales[begin / kRun] = run.scale;
+    round_row(x + begin, end - begin, run, q + begin);
   }
 }
 
 void prepare(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   for (int64_t i = mine.begin; i < mine.end; ++i) {  // tiles of one row
-    quantize_row(args.x.row(i), args.weight.k, rows.depth, rows.q + i * rows.depth, rows.scale + i,
-                 rows.minus_zero + i);
+    const float* x = args.x.row(i);
+    int8_t* q = rows.q + i * rows.depth;
+    std::fill(q, q + rows.depth, int8_t{0});
+    if (by_group(args.weight.format)) {
+      quantize_runs(x, args.weight.k, q, rows.runs + i * (rows.depth / kRun));
+      rows.scale[i] = 1.0f;
+      rows.minus_zero[i] = 0.0f;
+    } else {
+      quantize_row(x, args.weight.k, q, rows.scale + i, rows.minus_zero + i);
+    }
   }
 }
 
@@ -165,6 +190,29 @@ void add_frame(WeightFormat format, const Frame& frame, const int8_t* x, float* 
   }
 }
 
+// The same for a row by group, whose scales are `runs`.
+void add_runs(WeightFormat format, const Frame& frame, const int8_t* x, const float* runs,
+               float* y) {
+  const int32_t columns = summed_columns(format);
+  for (int32_t k = 0; k < frame.groups * format.group; k += columns) {
+    const int32_t g = k / format.group;
+    int32_t sum = 0;
+    for (int32_t i = k; i < k + columns; ++i) sum += x[i];
+    for (int32_t r = 0; r < kLanes; ++r) {
+      int32_t product = dot(frame.codes[r] + k, x + k, columns);
+      float scale = frame.scale[g][r], minimum = frame.minimum[g][r];
+      if (format.minimum == MinimumType::zero) product -= frame.small_minimum[g][r] * sum;
+      if (has_factors(format)) {
+        scale = frame.factor[0][r] * static_cast<float>(frame.small_scale[g][r]);
+        minimum = -frame.factor[1][r] * static_cast<float>(frame.small_minimum[g][r]);
+      }
+      float part = scale * static_cast<float>(product);
+      if (is_lifted(format)) part = std::fma(minimum, static_cast<float>(sum), part);
+      y[r] = std::fma(runs[k / kRun], part, y[r]);
+    }
+  }
+}
+
 void multiply_groups(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
   const WeightFormat format = args.weight.format;
   const Frames frames = frames_of(format);
@@ -179,8 +227,14 @@ void multiply_groups(const LinearArgs& args, const QuantizedRows& rows, int64_t 
     read_frame(format, data, count, frame);
     data += frames.bytes(count);
     for (int32_t i = 0; i < args.x.rows; ++i) {
-      add_frame(format, frame, rows.q + i * rows.depth + g * format.group,
-                args.y.row(i) + panel * kLanes);
+      const int64_t k = g * format.group;
+      const int8_t* x = rows.q + i * rows.depth + k;
+      float* y = args.y.row(i) + panel * kLanes;
+      if (by_group(format)) {
+        add_runs(format, frame, x, rows.runs + (i * rows.depth + k) / kRun, y);
+      } else {
+        add_frame(format, frame, x, y);
+      }
     }
   }
 }
@@ -188,17 +242,24 @@ void multiply_groups(const LinearArgs& args, const QuantizedRows& rows, int64_t 
 void multiply_int8(const LinearArgs& args, const QuantizedRows& rows, int64_t panel) {
   const uint8_t* data = panel_data(args.weight, panel);
   const float* scales = reinterpret_cast<const float*>(data + rows.depth / 4 * kInt8WordBytes);
+  const bool grouped = by_group(args.weight.format);
+  const int64_t columns = grouped ? kRun : rows.depth;
   for (int32_t i = 0; i < args.x.rows; ++i) {
-    int32_t sums[kLanes] = {};
+    float totals[kLanes] = {};
     const int8_t* w = reinterpret_cast<const int8_t*>(data);
-    for (int64_t k = 0; k < rows.depth; k += 4, w += kInt8WordBytes) {
-      const int8_t* x = rows.q + i * rows.depth + k;
-      for (int32_t r = 0; r < kLanes; ++r) sums[r] += dot(w + 4 * r, x, 4);
+    for (int64_t begin = 0; begin < rows.depth; begin += columns) {
+      int32_t sums[kLanes] = {};
+      for (int64_t k = begin; k < begin + columns; k += 4, w += kInt8WordBytes) {
+        const int8_t* x = rows.q + i * rows.depth + k;
+        for (int32_t r = 0; r < kLanes; ++r) sums[r] += dot(w + 4 * r, x, 4);
+      }
+      const float run = grouped ? rows.runs[(i * rows.depth + begin) / kRun] : 1.0f;
+      for (int32_t r = 0; r < kLanes; ++r) {
+        totals[r] = std::fma(run, static_cast<float>(sums[r]), totals[r]);
+      }
     }
     float* y = args.y.row(i) + panel * kLanes;
-    for (int32_t r = 0; r < kLanes; ++r) {
-      y[r] = std::fma(scales[r], static_cast<float>(sums[r]), 0.0f);
-    }
+    for (int32_t r = 0; r < kLanes; ++r) y[r] = std::fma(scales[r], totals[r], 0.0f);
   }
 }
 
@@ -284,10 +345,9 @@ void gather_groups(WeightFormat format, const uint8_t* data, int32_t lane, int32
     } else if (format.minimum == MinimumType::zero) {
       zero = header[inside * kLanes + lane];
     }
-    const bool lifted = format.minimum == MinimumType::f16 || format.minimum == MinimumType::q8;
     for (int32_t j = 0; j < format.group; ++j) {
       const float value = scale * static_cast<float>(code_at(format, codes, j, lane) - zero);
-      y[g * format.group + j] = lifted ? value + minimum : value;
+      y[g * format.group + j] = is_lifted(format) ? value + minimum : value;
     }
   }
 }

@@ -3,23 +3,53 @@
 namespace edge {
 namespace {
 
-// totals[M][P][16] for int8, whose panels end in 16 scales.
-template <class S, int M, int P>
-EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
-  using V = typename S::Lanes;
+// Adds the next `Steps` of int8 weights, four k each.
+template <int Steps, class S, int M, int P>
+__attribute__((always_inline)) inline void add_int8(VnniOperands& in, Sums<S, M, P>& sums) {
   using Words = typename S::Words;
-  Sums<S, M, P> sums;
-  sums.template start<true>(in.starts);
-  for (int64_t k = 0; k < in.depth; k += 16) {
+#pragma GCC unroll 8
+  for (int step = 0; step < Steps; ++step, in.w += kInt8WordBytes, in.x += 4 * M) {
+    Words w[P];
 #pragma GCC unroll 4
-    for (int step = 0; step < 4; ++step, in.w += kInt8WordBytes, in.x += 4 * M) {
-      Words w[P];
+    for (int p = 0; p < P; ++p) {
+      if constexpr (P == 1) fetch_ahead<M>(in.w);
+      w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
+    }
+    sums.add(step, w, in.x);
+  }
+}
+
+// totals[M][P][16] for int8, whose panels end in 16 scales.
+template <class S, class F, int M, int P>
+EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* memory) {
+  using V = typename S::Lanes;
+  Totals<S, M, P> totals;
+  totals.memory = memory;
+  if constexpr (F::kByGroup) {
+    totals.fill(V::broadcast(0.0f));
+    for (int64_t k = 0; k < in.depth; k += kRun) {
+      Sums<S, M, P> sums;
+      sums.template start<true>(in.starts);
+      add_int8<kRun / 4>(in, sums);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const V run = V::broadcast(in.runs[m]);
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        if constexpr (P == 1) fetch_ahead<M>(in.w);
-        w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
+        for (int p = 0; p < P; ++p) {
+          totals.set(m, p, fma(run, sums.lanes(m, p), totals.get(m, p)));
+        }
       }
-      sums.add(step, w, in.x);
+      in.starts += M;
+      in.runs += M;
+    }
+  } else {
+    Sums<S, M, P> sums;
+    sums.template start<true>(in.starts);
+    for (int64_t k = 0; k < in.depth; k += 16) add_int8<4>(in, sums);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) totals.set(m, p, sums.lanes(m, p));
     }
   }
 #pragma GCC unroll 4
@@ -27,16 +57,17 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* totals) {
     const V scales = V::load(reinterpret_cast<const float*>(in.w + p * in.panel_stride));
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
-      fma(scales, sums.lanes(m, p), V::broadcast(0.0f)).store(totals + (m * P + p) * kLanes);
+      totals.set(m, p, fma(scales, totals.get(m, p), V::broadcast(0.0f)));
     }
   }
+  totals.store();
 }
 
 // `F`: the format's Groups.
 template <class S, class F, int M, int P>
 inline void total_tile(const VnniOperands& in, float* totals) {
   if constexpr (F::kGroup == 0) {
-    total_int8<S, M, P>(in, totals);
+    total_int8<S, F, M, P>(in, totals);
   } else {
     total_groups<S, F, M, P>(in, totals);
   }
@@ -169,6 +200,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
   const int64_t start_count = starts.span ? rows.depth / starts.span : 0;
   const int64_t words = sum_words(args.weight.format, rows.depth);
+  const int64_t runs = run_words(args.weight.format, rows.depth);
   const PanelGroup<P> group = panel_group<P, E>(args, panel);
   const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
   const int64_t fetched = group.stride * tile / count;  // with each tile
@@ -178,7 +210,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
     next[p] = {group.data[p] + distance, group.data[p] + distance + group.stride};
   }
   VnniOperands in{group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums,
-                  rows.depth};
+                  rows.runs, rows.depth};
   alignas(64) float totals[kFinished * kMostRows<S> * P * kLanes];
   for (int32_t begin = 0; begin < count;) {
     const int32_t end = std::min(begin + kFinished * tile, count);
@@ -197,6 +229,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
       in.x += height * rows.depth;
       in.starts += height * start_count;
       in.sums += height * words;
+      in.runs += height * runs;
     }
     finish_rows<typename S::Lanes, P, E>(args, rows, group, begin, end, totals, kRowStep,
                                          kPanelStep);

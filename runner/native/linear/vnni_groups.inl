@@ -81,30 +81,58 @@ using Totals = Tile<typename S::Lanes, float, M, P, (M * P <= S::kTotals)>;
 
 inline const Half* halves(const uint8_t* data) { return reinterpret_cast<const Half*>(data); }
 
-// What a format does with the sums of a group and at the end of a frame. `in` stands at the group's
-// tail, or behind the frame's last group; `frame` is its header.
-template <class S, class F, int M, int P, bool kFactors = F::kFactors, MinimumType N = F::kMinimum>
+// The scales of group `g` of a frame of one panel, whose header is `frame`; `tail` is the group's.
+template <class S, class F>
+inline typename S::Lanes group_scales(const uint8_t* tail, const uint8_t* frame, int g) {
+  using V = typename S::Lanes;
+  using Words = typename S::Words;
+  if constexpr (F::kScale == ScaleType::e8m0) {
+    return V::broadcast(0.5f) * Words::widen(frame + g * kLanes).exponents();
+  } else if constexpr (F::kScale == ScaleType::s8) {
+    const uint8_t* bytes = frame + (2 + g) * kLanes;
+    return V::load(halves(frame)) * Words::widen(reinterpret_cast<const int8_t*>(bytes)).lanes();
+  } else if constexpr (F::kScale == ScaleType::q8) {
+    return V::load(halves(frame)) * Words::widen(tail).lanes();
+  } else {
+    return V::load(halves(tail));
+  }
+}
+
+// Its minima, or its zero points, negated.
+template <class S, class F>
+inline typename S::Lanes group_minima(const uint8_t* tail, const uint8_t* frame, int g) {
+  using V = typename S::Lanes;
+  using Words = typename S::Words;
+  if constexpr (F::kMinimum == MinimumType::q8) {
+    return -V::load(halves(frame) + kLanes) * Words::widen(tail + kLanes).lanes();
+  } else if constexpr (F::kMinimum == MinimumType::zero) {
+    return -Words::widen(frame + g * kLanes).lanes();
+  } else {
+    return V::load(halves(tail) + kLanes);
+  }
+}
+
+// What a format does with the sums of a group and at the end of a frame. `tail` is the group's,
+// `frame` its header; at the end `in` stands behind the frame's last group.
+template <class S, class F, int M, int P, bool kByGroup = F::kByGroup, bool kFactors = F::kFactors,
+          MinimumType N = F::kMinimum>
 struct Ends;
 
 template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, false, MinimumType::none> {
+struct Ends<S, F, M, P, false, false, MinimumType::none> {
   Totals<S, M, P> totals;
 
   void open(float* memory, int32_t*) {
     totals.memory = memory;
     totals.fill(S::Lanes::broadcast(0.0f));
   }
-  void group(const VnniOperands& in, const uint8_t* frame, int g, const Sums<S, M, P>& sums) {
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+             const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      V scales;
-      if constexpr (F::kScale == ScaleType::e8m0) {
-        const uint8_t* bytes = frame + p * in.panel_stride + g * kLanes;
-        scales = V::broadcast(0.5f) * S::Words::widen(bytes).exponents();
-      } else {
-        scales = V::load(halves(in.w + p * in.panel_stride));
-      }
+      const int64_t panel = p * in.panel_stride;
+      const V scales = group_scales<S, F>(tail + panel, frame + panel, g);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         totals.set(m, p, fma(scales, sums.lanes(m, p), totals.get(m, p)));
@@ -115,13 +143,16 @@ struct Ends<S, F, M, P, false, MinimumType::none> {
 };
 
 template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, false, MinimumType::f16> : Ends<S, F, M, P, false, MinimumType::none> {
-  void group(VnniOperands& in, const uint8_t*, int, const Sums<S, M, P>& sums) {
+struct Ends<S, F, M, P, false, false, MinimumType::f16>
+    : Ends<S, F, M, P, false, false, MinimumType::none> {
+  void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+             const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const uint8_t* tail = in.w + p * in.panel_stride;
-      const V scales = V::load(halves(tail)), minima = V::load(halves(tail) + kLanes);
+      const int64_t panel = p * in.panel_stride;
+      const V scales = group_scales<S, F>(tail + panel, frame + panel, g);
+      const V minima = group_minima<S, F>(tail + panel, frame + panel, g);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         const V scaled = fma(scales, sums.lanes(m, p), this->totals.get(m, p));
@@ -134,14 +165,16 @@ struct Ends<S, F, M, P, false, MinimumType::f16> : Ends<S, F, M, P, false, Minim
 
 // All but the last operation is on integers below 2^24, which floats hold exactly.
 template <class S, class F, int M, int P>
-struct Ends<S, F, M, P, false, MinimumType::zero> : Ends<S, F, M, P, false, MinimumType::none> {
-  void group(VnniOperands& in, const uint8_t* frame, int g, const Sums<S, M, P>& sums) {
+struct Ends<S, F, M, P, false, false, MinimumType::zero>
+    : Ends<S, F, M, P, false, false, MinimumType::none> {
+  void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+             const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const V scales = V::load(halves(in.w + p * in.panel_stride));
-      const uint8_t* bytes = frame + p * in.panel_stride + g * kLanes;
-      const V zeros = -S::Words::widen(bytes).lanes();
+      const int64_t panel = p * in.panel_stride;
+      const V scales = group_scales<S, F>(tail + panel, frame + panel, g);
+      const V zeros = group_minima<S, F>(tail + panel, frame + panel, g);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         const V value = fma(zeros, V::broadcast(in.sums[m]), sums.lanes(m, p));
@@ -155,7 +188,7 @@ struct Ends<S, F, M, P, false, MinimumType::zero> : Ends<S, F, M, P, false, Mini
 // Byte scales and minima: integers up to the end of a frame (scalar.cpp says why they fit).
 // vpdpwssd adds the sums of x over two groups times their minima, at most 2 * 255 * 2^12.
 template <class S, class F, int M, int P, MinimumType N>
-struct Ends<S, F, M, P, true, N> {
+struct Ends<S, F, M, P, false, true, N> {
   using V = typename S::Lanes;
   using Words = typename S::Words;
   static constexpr bool kLifted = N == MinimumType::q8;
@@ -169,13 +202,14 @@ struct Ends<S, F, M, P, true, N> {
     scaled.memory = integers;
     scaled.fill(Words::broadcast(0));
   }
-  void group(const VnniOperands& in, const uint8_t* frame, int g, const Sums<S, M, P>& sums) {
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+             const Sums<S, M, P>& sums) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const uint8_t* signed_scales = frame + p * in.panel_stride + (2 + g) * kLanes;
       const Words scales = F::kScale == ScaleType::s8
                                ? Words::widen(reinterpret_cast<const int8_t*>(signed_scales))
-                               : Words::widen(in.w + p * in.panel_stride);
+                               : Words::widen(tail + p * in.panel_stride);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         Words total = scaled.get(m, p);
@@ -221,16 +255,45 @@ struct Ends<S, F, M, P, true, N> {
   }
 };
 
+// Rows by group: what the columns of one of their scales give is multiplied with it.
+template <class S, class F, int M, int P, bool kFactors, MinimumType N>
+struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, MinimumType::none> {
+  void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+             const Sums<S, M, P>& sums) {
+    using V = typename S::Lanes;
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const int64_t panel = p * in.panel_stride;
+      const V scales = group_scales<S, F>(tail + panel, frame + panel, g);
+      V minima;
+      if constexpr (N != MinimumType::none) {
+        minima = group_minima<S, F>(tail + panel, frame + panel, g);
+      }
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        V part = sums.lanes(m, p);
+        if constexpr (N == MinimumType::zero) part = fma(minima, V::broadcast(in.sums[m]), part);
+        part = scales * part;
+        if constexpr (is_lifted(F::kFormat)) part = fma(minima, V::broadcast(in.sums[m]), part);
+        this->totals.set(m, p, fma(V::broadcast(in.runs[m]), part, this->totals.get(m, p)));
+      }
+    }
+    if (N != MinimumType::none) in.sums += M;
+    if (F::kSummed == kRun || g % 2 == 1) in.runs += M;
+  }
+};
+
 // totals[M][P][16] of a tile of M rows and P panels.
 template <class S, class F, int M, int P>
 EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
   constexpr int kBytes = F::kFrames.group_bytes();
   constexpr Frames kFrames = F::kFrames;
   constexpr int kSteps = std::min(F::kGroup, kBlock) / 4;  // of a block
-  constexpr int kBlocks = F::kGroup / 4 / kSteps;
+  constexpr int kBlocks = F::kSummed / 4 / kSteps;
+  constexpr int kParts = F::kGroup / F::kSummed;
   constexpr bool kStarts = code_offset(F::kCode) > 0;
   // Beside `ends`: in it, what points to it would keep all of it out of registers.
-  alignas(64) int32_t integers[F::kFactors ? M * P * kLanes : 1];
+  alignas(64) int32_t integers[F::kScaled ? M * P * kLanes : 1];
   Ends<S, F, M, P> ends;
   ends.open(totals, integers);
   for (int64_t left = in.depth / F::kGroup; left > 0; left -= kFrames.together) {
@@ -242,26 +305,29 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
     const int groups = static_cast<int>(std::min<int64_t>(left, kFrames.together));
 #pragma GCC unroll 1
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
-      Sums<S, M, P> sums;
-      sums.template start<kStarts>(in.starts);
+      const uint8_t* const tail = in.w + kFrames.codes;
       if constexpr (P == 1) {
 #pragma GCC unroll 20
         for (int line = 0; line < kBytes; line += 64) fetch_ahead<M>(in.w + line);
       }
 #pragma GCC unroll 1
-      for (int block = 0; block < kBlocks; ++block) {
-        add_steps<F, 0, kSteps>(in.w + block * (kFrames.codes / kBlocks), in.panel_stride,
-                                in.x + block * kSteps * 4 * M, sums);
+      for (int part = 0; part < kParts; ++part) {
+        Sums<S, M, P> sums;
+        sums.template start<kStarts>(in.starts);
+#pragma GCC unroll 1
+        for (int block = 0; block < kBlocks; ++block) {
+          add_steps<F, 0, kSteps>(in.w, in.panel_stride, in.x, sums);
+          in.w += kFrames.codes / (kParts * kBlocks);
+          in.x += kSteps * 4 * M;
+        }
+        ends.group(in, tail, frame, g, sums);
+        in.starts += M;
       }
-      in.w += kFrames.codes;
-      ends.group(in, frame, g, sums);
-      in.w += kFrames.tail;
-      in.x += F::kGroup * M;
-      in.starts += M;
+      in.w = tail + kFrames.tail;
     }
     ends.frame(in, frame);
   }
-  if constexpr (!F::kFactors) ends.totals.store();
+  if constexpr (!F::kScaled) ends.totals.store();
 }
 
 }  // namespace

@@ -23,7 +23,7 @@
 namespace edge {
 namespace {
 
-// Sums start over with each group, and once a row for int8 without groups.
+// Sums start over with what is summed before a scale multiplies.
 struct WordStarts {
   int64_t span;  // 0: they start from 0
   int32_t offset;
@@ -43,16 +43,18 @@ struct WordStarts {
 
 inline WordStarts starts_of(WeightFormat format, int64_t depth) {
   const int32_t offset = code_offset(format.code);
-  return {offset == 0 ? 0 : format.group == 0 ? depth : format.group, offset};
+  const int64_t columns = summed_columns(format);
+  return {offset == 0 ? 0 : columns == 0 ? depth : columns, offset};
 }
 
-// Where a tile kernel reads: weights of its first panel; `x`, `starts` and `sums` of the tile.
+// Where a tile kernel reads: weights of its first panel; the others of the tile.
 struct VnniOperands {
   const uint8_t* w;
   int64_t panel_stride;  // bytes
   const int8_t* x;
   const int32_t* starts;
   const float* sums;
+  const float* runs;
   int64_t depth;
 };
 

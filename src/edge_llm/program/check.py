@@ -369,6 +369,8 @@ def _check_weights(weights: tuple[Weight, ...]) -> None:
             _fail(path, f"shape {list(weight.shape)} does not suit {weight.format.name}")
         for size in weight.shape:
             _bounded(f"{path}.shape", size, 1, MAX_SIZE)
+        if weight.activations == "group" and weight.format.is_float:
+            _fail(path, f"activations of {weight.format.name} are not rounded, got group")
         if weight.format.is_panel:
             try:
                 tensor_bytes(weight)

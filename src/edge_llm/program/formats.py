@@ -38,12 +38,18 @@ Minimum = Literal["none", "f16", "q8", "zero"]
 # panel: 16 rows side by side as `program.pack` lays them out; raw: plain little-endian numbers.
 Layout = Literal["panel", "raw"]
 
+# How rows of x become int8 for a matrix of integers: each with one scale and zero point, or with a
+# scale for every RUN columns.
+Activations = Literal["token", "group"]
+
 # The choices in the order of their numbers in the native ABI.
 CODES: tuple[Code, ...] = get_args(Code)
 SCALES: tuple[Scale, ...] = get_args(Scale)
 MINIMA: tuple[Minimum, ...] = get_args(Minimum)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
+RUN = 32  # columns of x that share a scale where activations are rounded by group
 SUPER = 256  # columns that share the fp16 factors of "q8" and "s8" scales and "q8" minima
 
 _BITS: dict[Code, int] = {

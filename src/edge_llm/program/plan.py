@@ -9,7 +9,7 @@ from math import prod
 from typing import Literal, cast, get_args
 
 from edge_llm.errors import ProgramError
-from edge_llm.program.formats import WeightFormat
+from edge_llm.program.formats import Activations, WeightFormat
 from edge_llm.program.ops import StateKind
 
 Rows = Literal["T", "R"]
@@ -70,12 +70,14 @@ INPUTS = (Value(("T",), "i32"), Value(("T",), "i32"), Value(("T",), "i32"), Valu
 class Weight:
     """A constant: logical ``shape`` ([N, K], [experts, N, K], or [N] for vectors), stored as
     ``format`` in the file's tensor ``tensor``. Two weights may name one tensor (tied embedding and
-    head)."""
+    head). ``activations`` says how rows that it is multiplied with are rounded, if its format is
+    one of integers."""
 
     name: str
     tensor: str
     format: WeightFormat
     shape: tuple[int, ...]
+    activations: Activations = "token"
 
     @property
     def matrix(self) -> tuple[int, int]:

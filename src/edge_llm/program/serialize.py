@@ -23,7 +23,14 @@ from edge_llm.program.documents import (
     RerankFacts,
     TokenizerFacts,
 )
-from edge_llm.program.formats import CODES, LAYOUTS, MINIMA, SCALES, WeightFormat
+from edge_llm.program.formats import (
+    ACTIVATIONS,
+    CODES,
+    LAYOUTS,
+    MINIMA,
+    SCALES,
+    WeightFormat,
+)
 from edge_llm.program.ops import KV_DTYPES, OPS, STATE_KINDS, STATE_SIZES
 from edge_llm.program.plan import (
     DTYPES,
@@ -62,7 +69,7 @@ def plan_to_text(plan: Plan) -> str:
         {
             "context": plan.context,
             "vocab": plan.vocab,
-            "weights": [asdict(weight) for weight in plan.weights],
+            "weights": [_weight_record(weight) for weight in plan.weights],
             "states": [_state_record(state) for state in plan.states],
             "methods": {name: asdict(method) for name, method in plan.methods.items()},
         }
@@ -175,13 +182,23 @@ def _dim(value: Any, path: str) -> Dim:
     return as_int(value, path)
 
 
+def _weight_record(weight: Weight) -> Json:
+    record = asdict(weight)
+    if weight.activations == "token":
+        del record["activations"]
+    return record
+
+
 def _weight(value: Any, path: str) -> Weight:
-    record = fields(value, path, ("name", "tensor", "format", "shape"))
+    # Files of before 2.4 do not have it.
+    chosen = {"activations": "token", **as_object(value, path)}
+    record = fields(chosen, path, ("name", "tensor", "format", "shape", "activations"))
     return Weight(
         name=as_str(record["name"], f"{path}.name"),
         tensor=as_str(record["tensor"], f"{path}.tensor"),
         format=_format(record["format"], f"{path}.format"),
         shape=as_list(record["shape"], f"{path}.shape", as_int, limit=4),
+        activations=as_choice(record["activations"], f"{path}.activations", ACTIVATIONS),
     )
 
 

@@ -18,7 +18,7 @@ from toy_transformer import CONTEXT, Toy
 from toy_transformer import TOKENS as TEXT
 
 from edge_llm.native import library_path
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, Activations
 from edge_llm.program.pack import pack_float
 from edge_llm.program.plan import (
     INPUTS,
@@ -60,13 +60,21 @@ class PlanBuilder:
     states: list[State] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
 
-    def packed(self, data: Bytes, fmt: str, n: int, k: int) -> int:
+    def packed(
+        self, data: Bytes, fmt: str, n: int, k: int, activations: Activations = "token"
+    ) -> int:
         """A matrix [n, k] in panel format ``fmt``, packed already."""
-        return self._weight(data, fmt, (n, k))
+        return self._weight(data, fmt, (n, k), activations)
 
-    def stack(self, data: Bytes, fmt: str, shape: tuple[int, int, int]) -> int:
+    def stack(
+        self,
+        data: Bytes,
+        fmt: str,
+        shape: tuple[int, int, int],
+        activations: Activations = "token",
+    ) -> int:
         """Matrices [experts, n, k] in panel format ``fmt``, packed one after the other."""
-        return self._weight(data, fmt, shape)
+        return self._weight(data, fmt, shape, activations)
 
     def matrix(self, values: Float32, fmt: str = "f32") -> int:
         """A float matrix [n, k], packed as f32, f16 or bf16."""
@@ -234,9 +242,11 @@ class PlanBuilder:
             output=output,
         )
 
-    def _weight(self, data: Bytes, fmt: str, shape: tuple[int, ...]) -> int:
+    def _weight(
+        self, data: Bytes, fmt: str, shape: tuple[int, ...], activations: Activations = "token"
+    ) -> int:
         name = f"weight.{len(self.weights)}"
-        self.weights.append(Weight(name, name, WEIGHT_FORMATS[fmt], shape))
+        self.weights.append(Weight(name, name, WEIGHT_FORMATS[fmt], shape, activations))
         self.tensors[name] = data
         return len(self.weights) - 1
 

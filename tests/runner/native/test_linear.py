@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from random_weights import random_packed
 
 from edge_llm.program import pack
-from edge_llm.program.formats import SUPER, WEIGHT_FORMATS
+from edge_llm.program.formats import ACTIVATIONS, RUN, SUPER, WEIGHT_FORMATS, Activations
 from edge_llm.program.integers import Integers
 
 Float32 = NDArray[np.float32]
@@ -25,6 +25,13 @@ Float32 = NDArray[np.float32]
 FLOATS = ("f32", "f16", "bf16")
 INTEGERS = tuple(name for name, form in WEIGHT_FORMATS.items() if not form.is_float)
 FORMATS = (*FLOATS, *INTEGERS)
+Kind = tuple[str, Activations]  # a format, and how activations are rounded for it
+_OF_INTEGERS: list[Kind] = [(fmt, activations) for fmt in INTEGERS for activations in ACTIVATIONS]
+_ALL: list[Kind] = [*((fmt, ACTIVATIONS[0]) for fmt in FLOATS), *_OF_INTEGERS]
+KINDS, INTEGER_KINDS = (
+    [pytest.param(kind, id=f"{kind[0]} by {kind[1]}") for kind in kinds]
+    for kinds in (_ALL, _OF_INTEGERS)
+)
 
 
 @dataclass
@@ -35,6 +42,7 @@ class Case:
     run_plan: Callable[..., Any]
     data: NDArray[np.uint8]
     fmt: str
+    activations: Activations
     shape: tuple[int, int]
     x: Float32
     bias: Float32 | None
@@ -43,7 +51,7 @@ class Case:
         """``start(isa=..., threads=...)`` returns a function: rows of x -> rows of y."""
         b = self.builder(context=4096)
         x = b.embedding(b.packed(_pack_any_float(self.x), "f32", *self.x.shape))
-        weight = b.packed(self.data, self.fmt, *self.shape)
+        weight = b.packed(self.data, self.fmt, *self.shape, self.activations)
         bias = None if self.bias is None else b.raw(self.bias)
         runner = self.run_plan(b, b.linear(x, weight, bias), blocks=64, **options)
         return lambda rows: np.asarray(runner.logits(rows))
@@ -54,17 +62,18 @@ class Case:
 
 @pytest.fixture
 def case(plan_builder: Any, run_plan: Any) -> Callable[..., Case]:
-    """``case(fmt, n, k, rows, bias=False, weights=None)``: random weights, or all of them at the
+    """``case(kind, n, k, rows, bias=False, weights=None)``: random weights, or all of them at the
     format's "lowest" or "highest" value; varied activations."""
 
     def make(
-        fmt: str, n: int, k: int, rows: int, *, bias: bool = False, weights: str | None = None
+        kind: Kind, n: int, k: int, rows: int, *, bias: bool = False, weights: str | None = None
     ) -> Case:
+        fmt, activations = kind
         rng = np.random.default_rng(n * 1000 + k)
         data = random_packed(fmt, n, k, rng, which=weights)
         offset = rng.standard_normal(n).astype(np.float32) if bias else None
         x = _activations(rng, rows, k)
-        return Case(plan_builder, run_plan, data, fmt, (n, k), x, offset)
+        return Case(plan_builder, run_plan, data, fmt, activations, (n, k), x, offset)
 
     return make
 
@@ -106,6 +115,16 @@ def _quantize(x: Float32) -> tuple[NDArray[np.int64], Float32, Float32]:
     return q.astype(np.int64), scale, zero.astype(np.float32)
 
 
+def _quantize_runs(x: Float32) -> tuple[NDArray[np.int64], Float32]:
+    """q [T, K] and the scale of each RUN columns [T, K / RUN], of rows padded with zeros."""
+    runs = np.pad(x, ((0, 0), (0, -x.shape[1] % RUN))).reshape(len(x), -1, RUN)
+    largest = np.abs(runs).max(axis=2, keepdims=True)
+    scale = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny)
+    q = np.rint(runs * (np.float32(1) / scale)).astype(np.int64)
+    assert np.abs(q).max() <= 127
+    return q.reshape(len(x), -1), scale[:, :, 0]
+
+
 def _reference(case: Case) -> Float32:
     n, k = case.shape
     form = WEIGHT_FORMATS[case.fmt]
@@ -116,8 +135,12 @@ def _reference(case: Case) -> Float32:
             total = _fma(values[:, column], case.x[:, column, None], total)
     else:
         weight = pack.unpack_integers(case.data, form, n, k)
-        q, scale, zero = _quantize(case.x)
-        total = scale * _fma(-zero, weight.constants(), _total(weight, q))
+        if case.activations == "group":
+            total = _total_by_group(weight, *_quantize_runs(case.x))
+            total = _fma(np.float32(0), weight.constants(), total)
+        else:
+            q, scale, zero = _quantize(case.x)
+            total = scale * _fma(-zero, weight.constants(), _total(weight, q))
     return total if case.bias is None else total + case.bias
 
 
@@ -157,6 +180,42 @@ def _total(weight: Integers, q: NDArray[np.int64]) -> Float32:
     return total
 
 
+def _total_by_group(weight: Integers, q: NDArray[np.int64], scales: Float32) -> Float32:
+    """The products [T, N] of rows that have a scale for each RUN columns."""
+    form, (n, k) = weight.format, weight.shape
+    codes = np.zeros((n, q.shape[1]), np.int64)
+    codes[:, :k] = weight.codes
+    step = min(form.group or RUN, RUN)
+    total = np.zeros((len(q), n), np.float32)
+    for begin in range(0, q.shape[1], step):
+        part = q[:, begin : begin + step]
+        dots, sums = part @ codes[:, begin : begin + step].T, part.sum(axis=1, keepdims=True)
+        own = scales[:, begin // RUN, None]
+        if form.group == 0:
+            total = _fma(own, dots.astype(np.float32), total)
+            continue
+        g = begin // form.group
+        scale = weight.scale[:, g].astype(np.float32)
+        minimum = None if weight.minimum is None else weight.minimum[:, g].astype(np.float32)
+        if form.scale == "e8m0":
+            scale = np.exp2(scale - 128)
+        if weight.factor is not None:
+            scale = weight.factor[:, begin // SUPER].astype(np.float32) * scale
+        if form.minimum == "zero":
+            assert minimum is not None
+            dots = dots - minimum.astype(np.int64) * sums
+        product = scale * dots.astype(np.float32)
+        if form.minimum in ("f16", "q8"):
+            assert minimum is not None
+            if weight.minimum_factor is not None:
+                minimum = -weight.minimum_factor[:, begin // SUPER].astype(np.float32) * minimum
+            product = _fma(minimum, sums.astype(np.float32), product)
+        total = _fma(own, product, total)
+    if form.group == 0:
+        total = _fma(weight.scale[:, 0], total, np.zeros_like(total))
+    return total
+
+
 def _shapes(fmt: str) -> list[tuple[int, int]]:
     """Padding in n and k, several groups, an odd number of them, more than one block of k of the
     many-row kernels."""
@@ -168,24 +227,25 @@ def _shapes(fmt: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("isa", isas())
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_is_the_documented_arithmetic(
-    case: Callable[..., Case], fmt: str, isa: str, bias: bool
+    case: Callable[..., Case], kind: Kind, isa: str, bias: bool
 ) -> None:
-    for n, k in _shapes(fmt):
-        layer = case(fmt, n, k, 21, bias=bias)
+    for n, k in _shapes(kind[0]):
+        layer = case(kind, n, k, 21, bias=bias)
         assert_same_bits(layer.start(isa=isa)(layer.rows()), _reference(layer))
 
 
 @pytest.mark.parametrize("isa", isas())
-@pytest.mark.parametrize("fmt", INTEGERS)
+@pytest.mark.parametrize("kind", INTEGER_KINDS)
 @pytest.mark.parametrize("weights", ["lowest", "highest"])
 def test_largest_integer_sums_are_exact(
-    case: Callable[..., Case], fmt: str, isa: str, weights: str
+    case: Callable[..., Case], kind: Kind, isa: str, weights: str
 ) -> None:
-    # Rows 2 and 3 quantize to -128 and 127 throughout, so with all weights alike sums are largest.
-    layer = case(fmt, 33, 1024, 17, weights=weights)
+    # Rows 2 and 3 quantize to -128 (by group -127) and 127 throughout, so with all weights alike
+    # sums are largest.
+    layer = case(kind, 33, 1024, 17, weights=weights)
     expected = _reference(layer)
     multiply = layer.start(isa=isa)
     for height in (1, 4, 8, 17):
@@ -194,13 +254,14 @@ def test_largest_integer_sums_are_exact(
 
 
 @pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("weights", ["lowest", "highest"])
 def test_sums_may_wrap_on_the_way_to_one_that_fits(
-    case: Callable[..., Case], isa: str, weights: str
+    case: Callable[..., Case], isa: str, activations: Activations, weights: str
 ) -> None:
     # The widest layer: 127 * 128 * K fits 31 bits, the offset of unsigned weights, 128 * 128 * K,
     # does not.
-    layer = case("i8", 16, pack.MAX_I8_K, 2, weights=weights)
+    layer = case(("i8", activations), 16, pack.MAX_I8_K, 2, weights=weights)
     layer.x[:] = -3  # quantizes to -128
     multiply = layer.start(isa=isa)
     expected = _reference(layer)
@@ -208,10 +269,10 @@ def test_sums_may_wrap_on_the_way_to_one_that_fits(
     assert_same_bits(multiply([0, 1]), expected)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], fmt: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], kind: Kind) -> None:
     n, k = 55, 768
-    layer = case(fmt, n, k, 70, bias=True)
+    layer = case(kind, n, k, 70, bias=True)
     expected = layer.start(isa="scalar", threads=1)(layer.rows())
     for isa in isas():
         for threads in (1, 2, 3):
@@ -223,14 +284,16 @@ def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], fmt
 
 
 @pytest.mark.parametrize("isa", isas())
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_rows_that_are_not_finite_fail_alone(case: Callable[..., Case], fmt: str, isa: str) -> None:
-    layer = case(fmt, 40, 256, 12)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_not_finite_fail_alone(
+    case: Callable[..., Case], kind: Kind, isa: str
+) -> None:
+    layer = case(kind, 40, 256, 12)
     expected = layer.start(isa=isa)(layer.rows())
     bad = {1: np.nan, 4: np.inf, 9: -np.inf}
     for row, value in bad.items():
         layer.x[row, 17 * row] = value
-    if fmt not in FLOATS:
+    if kind[0] in INTEGERS and kind[1] == "token":
         bad[11] = np.float32(3e38)  # finite, but its range is not
         layer.x[11, :2] = 3e38, -3e38
     got = layer.start(isa=isa)(layer.rows())
@@ -247,7 +310,7 @@ def test_embedding_reads_dequantized_rows(
     case: Callable[..., Case], plan_builder: Any, run_plan: Any, fmt: str, isa: str
 ) -> None:
     for n, k in _shapes(fmt):
-        table = case(fmt, n, k, 1)
+        table = case((fmt, "token"), n, k, 1)
         b = plan_builder()
         runner = run_plan(b, b.embedding(b.packed(table.data, fmt, n, k)), isa=isa, threads=2)
         ids = [n - 1, 0, n // 2, n - 1, 7]

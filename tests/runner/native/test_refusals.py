@@ -260,7 +260,7 @@ def test_formats_that_a_core_does_not_know_are_refused(
     made = builder.linear(x, weight)
     codes = tuple(code for code in CODES if code != "i6")
     monkeypatch.setattr("edge_llm.runner.backends.native_program.CODES", (*codes, "i7", "u7", "i6"))
-    with pytest.raises(NativeError, match=r"a weight has an unknown format \(12 16 5 0 0\)"):
+    with pytest.raises(NativeError, match=r"a weight has an unknown format \(12 16 5 0 0 0\)"):
         run_plan(builder, made)
 
 
