@@ -42,23 +42,29 @@ def smollm2_fp32_made(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFacto
 def tiny_program(
     tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> TinyProgram:
-    """``tiny_program(scheme="fp32", family="llama", kv_dtype=None, **checkpoint) -> path`` of an
-    exported random model, not verified; equal arguments give the same file."""
+    """``tiny_program(scheme="fp32", family="llama", kv_dtype=None, activations=None, **checkpoint)
+    -> path`` of an exported random model, not verified; equal arguments give the same file."""
     made: dict[str, Path] = {}
 
     def make(
         scheme: str = "fp32",
         family: str = "llama",
         kv_dtype: str | None = None,
+        activations: str | None = None,
         **checkpoint: object,
     ) -> Path:
         import edge_llm
 
-        key = repr((scheme, family, kv_dtype, sorted(checkpoint.items())))
+        key = repr((scheme, family, kv_dtype, activations, sorted(checkpoint.items())))
         if key not in made:
             source = tiny_checkpoint(family, **checkpoint)
             recipe = edge_llm.Recipe(
-                model=str(source), scheme=scheme, kv_dtype=kv_dtype, gate=None, verify=False
+                model=str(source),
+                scheme=scheme,
+                kv_dtype=kv_dtype,
+                activations=activations,
+                gate=None,
+                verify=False,
             )
             output = tmp_path_factory.mktemp("tiny") / "tiny.edge"
             made[key] = edge_llm.export(recipe, output=output)

@@ -97,7 +97,7 @@ def plan_config(
         progress("trace", 1, 1)
     with meter.stage("plan"):
         assignment = assign_formats(plan, recipe, backend, stored)
-        lowered = assign(plan, assignment.formats)
+        lowered = assign(plan, assignment.formats, recipe.rounding)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
         lowered = embed(tie(lowered, tied))
     shapes = {

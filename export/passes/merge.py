@@ -8,11 +8,12 @@ bit of the result changes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.ops import MAX_OUTPUTS
-from edge_llm.program.plan import HIDDEN, Method, Plan, Weight
+from edge_llm.program.plan import HIDDEN, Method, Plan
 
 
 def merge(lowered: Lowered, *, row_multiple: int) -> Lowered:
@@ -79,7 +80,8 @@ def _groups(plan: Plan, method: Method, row_multiple: int) -> Mapping[int, Seque
     for index, instruction in enumerate(method.instructions):
         if instruction.op == "linear":
             weight, bias = instruction.weights
-            key = (instruction.inputs, plan.weights[weight].format, bias >= 0)
+            matrix = plan.weights[weight]
+            key = (instruction.inputs, matrix.format, matrix.activations, bias >= 0)
             alike.setdefault(key, []).append(index)
     groups: dict[int, list[int]] = {}
     for members in alike.values():
@@ -109,7 +111,7 @@ def _merged_weight(
     if len(weights) > 1:
         name = joined_name([weight.name for weight in weights])
         shape = (sum(weight.shape[0] for weight in weights), *merged.shape[1:])
-        merged = Weight(name, name, merged.format, shape)
+        merged = replace(merged, name=name, tensor=name, shape=shape)
     parts[merged.tensor] = tuple(
         part for weight in weights for part in lowered.parts[weight.tensor]
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_llm.errors import ConfigError
 from edge_llm.export.recipes.schemes import (
+    DEFAULT_ACTIVATIONS,
     DEFAULT_GROUP_SIZE,
     EXCEPTIONS,
     FORMATS,
@@ -22,7 +23,7 @@ from edge_llm.export.recipes.schemes import (
 )
 from edge_llm.llm.config import shorten
 from edge_llm.program.check import MAX_CONTEXT
-from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.formats import ACTIVATIONS, WEIGHT_FORMATS, Activations, WeightFormat
 from edge_llm.program.ops import KV_DTYPES
 
 SCALE_RULES = ("affine", "signed", "hqq")
@@ -54,6 +55,8 @@ class Recipe:
     ``linear``, ``embedding``, ``head`` replace the scheme's format of that kind, and its
     exceptions (8da4w: v_proj in int8); ``overrides`` maps patterns of parameter names
     (``*layers.0.*``) to formats, the first match wins.
+    ``activations``: what is multiplied with integers is rounded to int8 with one scale and zero
+    point a "token", or with a scale for each "group" of 32 columns. None: "token".
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
     magnitude on -8, "hqq" (the default) refines the better of the two. Integers that the checkpoint
     itself holds are taken over in their own format, unless ``requantize``.
@@ -77,6 +80,7 @@ class Recipe:
     embedding: str | None = None
     head: str | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
+    activations: str | None = None
     scale_rule: str = "hqq"
     requantize: bool = False
     context: int | None = None
@@ -100,6 +104,11 @@ class Recipe:
                 f"group_size is {self.group_size}, but scheme {self.scheme} has no groups: "
                 "leave it out, or use 8da4w"
             )
+        if known and self.activations is not None and not self._has_integers():
+            problems.append(
+                f"activations is {shorten(self.activations)}, but scheme {self.scheme} rounds "
+                "none: leave it out, or use 8da4w or 8da8w"
+            )
         if self.calibration is not None and self.scale_rule != "hqq":
             problems.append(
                 f"calibration acts on scale_rule hqq alone, which is {shorten(self.scale_rule)}"
@@ -114,6 +123,18 @@ class Recipe:
 
     def _has_groups(self) -> bool:
         return "i4" in SCHEMES[self.scheme].values()
+
+    def _has_integers(self) -> bool:
+        named = (self.linear, self.head, *self.overrides.values())
+        formats = (*SCHEMES[self.scheme].values(), *(name for name in named if name is not None))
+        return any(
+            name not in WEIGHT_FORMATS or not WEIGHT_FORMATS[name].is_float for name in formats
+        )
+
+    @property
+    def rounding(self) -> Activations:
+        """How what is multiplied with integers is rounded."""
+        return next((way for way in ACTIVATIONS if way == self.activations), DEFAULT_ACTIVATIONS)
 
     def format_for(self, name: str, kind: Kind, stored: WeightFormat | None = None) -> WeightFormat:
         """Return the format of parameter ``name``.
@@ -216,6 +237,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
             _is_overrides,
             f"name patterns with formats, {_one_of(FORMATS)[1]}",
         ),
+        "activations": _one_of(ACTIVATIONS, or_none=True),
         "scale_rule": _one_of(SCALE_RULES),
         "requantize": (lambda value: isinstance(value, bool), "true or false"),
         "context": (

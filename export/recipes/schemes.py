@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, Activations
 
 # router: what scores experts. It is small, and what it decides is much, or all or nothing.
 Kind = Literal["linear", "embedding", "head", "router"]
@@ -33,3 +33,4 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 GROUP_SIZES = (32, 64, 128)
 DEFAULT_GROUP_SIZE = 32
+DEFAULT_ACTIVATIONS: Activations = "token"

@@ -15,7 +15,7 @@ from edge_llm.export.lowering.graph import Planned
 from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.llm.stacks import stack_of
 from edge_llm.program.file import Program
-from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.formats import WEIGHT_FORMATS, Activations, WeightFormat
 from edge_llm.program.pack import PANEL, dequantize, packed_bytes
 
 Float32 = NDArray[np.float32]
@@ -23,13 +23,14 @@ Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 
 
 class Numbers(Protocol):
-    """One matrix [N, K]. With ``integers`` its products are those of an input rounded to int8."""
+    """One matrix [N, K]. ``activations`` says how what it multiplies becomes int8; None: it stays
+    float32."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
-    def integers(self) -> bool: ...
+    def activations(self) -> Activations | None: ...
 
     def rows(self, rows: Rows) -> Float32:
         """Return some rows in float32, [rows, K]. Consecutive ones begin at a multiple of 16."""
@@ -41,14 +42,15 @@ Opened = Callable[[str], Numbers]  # a parameter's numbers by its name
 @dataclass(frozen=True, slots=True)
 class _Made:
     matrix: Matrix
+    rounding: Activations
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.matrix.shape
 
     @property
-    def integers(self) -> bool:
-        return not self.matrix.format.is_float
+    def activations(self) -> Activations | None:
+        return None if self.matrix.format.is_float else self.rounding
 
     def rows(self, rows: Rows) -> Float32:
         return self.matrix.prepare(rows).weight.dequantize()
@@ -57,7 +59,7 @@ class _Made:
 @dataclass(frozen=True, slots=True)
 class _Floats:
     matrix: Matrix
-    integers = False
+    activations = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,10 +76,11 @@ class _Packed:
     data: NDArray[np.uint8]
     format: WeightFormat
     shape: tuple[int, int]
+    rounding: Activations
 
     @property
-    def integers(self) -> bool:
-        return not self.format.is_float
+    def activations(self) -> Activations | None:
+        return None if self.format.is_float else self.rounding
 
     def rows(self, rows: Rows) -> Float32:
         n, k = self.shape
@@ -93,9 +96,11 @@ class _Packed:
         return taken
 
 
-def made(parameters: Parameters, formats: Mapping[str, WeightFormat]) -> Opened:
+def made(
+    parameters: Parameters, formats: Mapping[str, WeightFormat], rounding: Activations
+) -> Opened:
     """Return numbers that are made of the checkpoint's, in ``formats`` by parameter or stack."""
-    return lambda name: _Made(parameters.matrix(name, formats[stack_of(name)]))
+    return lambda name: _Made(parameters.matrix(name, formats[stack_of(name)]), rounding)
 
 
 def unrounded(parameters: Parameters) -> Opened:
@@ -116,6 +121,6 @@ def packed(program: Program, planned: Planned) -> Opened:
         for part in planned.lowered.parts[weight.tensor]:
             n, k = planned.shapes[part]
             end = begin + packed_bytes(form, n, k)
-            places[part, form] = _Packed(data[begin:end], form, (n, k))
+            places[part, form] = _Packed(data[begin:end], form, (n, k), weight.activations)
             begin = end
     return lambda name: places[tied.get(name, name), formats[stack_of(name)]]

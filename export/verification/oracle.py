@@ -32,7 +32,7 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     parameters = parameters_of(checkpoint, recipe, tied=planned.tied, constants={})
     return streamed_model(
         checkpoint.config,
-        made(parameters, planned.assignment.formats),
+        made(parameters, planned.assignment.formats, recipe.rounding),
         parameters.vector,
         context=context,
         slots=slots,

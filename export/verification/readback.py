@@ -20,6 +20,7 @@ from torch.nn import functional
 from edge_llm.errors import ExportError
 from edge_llm.export.verification.numbers import Numbers, Opened, Rows
 from edge_llm.llm.stacks import stack_of
+from edge_llm.program.formats import Activations
 
 Float32 = NDArray[np.float32]
 Seen = Callable[[str, int, Float32], None]  # a matrix' name, its first row here, the products
@@ -40,8 +41,8 @@ class _Watched:
         return self.numbers.shape
 
     @property
-    def integers(self) -> bool:
-        return self.numbers.integers
+    def activations(self) -> Activations | None:
+        return self.numbers.activations
 
     def rows(self, rows: Rows) -> Float32:
         values = self.numbers.rows(rows)

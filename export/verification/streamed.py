@@ -21,14 +21,17 @@ from edge_llm.llm.models.build import build_model
 from edge_llm.llm.models.experts import Experts, gated
 from edge_llm.llm.registry import constants
 from edge_llm.llm.stacks import member
+from edge_llm.program.formats import RUN
 from edge_llm.program.pack import PANEL
 
 _CHUNK_ELEMENTS = 2**20  # enough chunks for some cores, and little of it is Python
+_SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 
 
 class StreamedLinear(nn.Module):
     """A linear layer that holds no weight. The input of integer formats is rounded as torchao
-    rounds it: int8 with a scale and a zero point a token."""
+    rounds it: int8 with a scale and a zero point a token; or with a scale for each group of
+    columns."""
 
     def __init__(self, opened: Opened, name: str, bias: torch.Tensor | None, each: Each) -> None:
         super().__init__()
@@ -39,8 +42,10 @@ class StreamedLinear(nn.Module):
         """(rows, K) -> (rows, N)."""
         numbers = self._opened(self._name)
         n, k = numbers.shape
-        if numbers.integers:
+        if numbers.activations == "token":
             x = rounded_activations(x)
+        elif numbers.activations == "group":
+            x = rounded_by_group(x)
         out = torch.empty(len(x), n)
 
         def multiply(rows: slice) -> None:
@@ -48,6 +53,15 @@ class StreamedLinear(nn.Module):
 
         self._each(multiply, row_chunks(n, k, multiple=PANEL, elements=_CHUNK_ELEMENTS))
         return out if self._bias is None else out + self._bias
+
+
+def rounded_by_group(x: torch.Tensor) -> torch.Tensor:
+    """Return each row as the integers with a scale for each RUN columns stand for."""
+    columns = x.shape[1]
+    groups = functional.pad(x, (0, -columns % RUN)).reshape(len(x), -(-columns // RUN), RUN)
+    scales = (groups.abs().amax(dim=2, keepdim=True) / 127).clamp(min=_SMALLEST_NORMAL)
+    rounded: torch.Tensor = torch.round(groups * (1 / scales)) * scales
+    return rounded.flatten(1)[:, :columns]
 
 
 class StreamedEmbedding(nn.Module):

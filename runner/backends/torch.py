@@ -234,9 +234,10 @@ class TorchExecutor:
         parts = unpack_integers(data, weight.format, *weight.matrix)
         if parts.minimum is not None or weight.format.scale not in ("f16", "f32"):
             values = torch.from_numpy(parts.dequantize()).to(self._device)
-            return Matrix(values, of_integers=True)
+            return Matrix(values, rounding=weight.activations)
         codes, scales = (torch.from_numpy(np.array(part)) for part in (parts.codes, parts.scale))
-        return Matrix(codes.to(self._device), scales.float().to(self._device), of_integers=True)
+        scales = scales.float().to(self._device)
+        return Matrix(codes.to(self._device), scales, rounding=weight.activations)
 
     def _inputs(self, batch: Batch) -> dict[int, Tensor]:
         arrays = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_llm.program.formats import RUN, Activations
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 from edge_llm.program.plan import Instruction, Plan
 
@@ -28,7 +29,7 @@ class Matrix:
 
     values: Tensor
     scales: Tensor | None = None
-    of_integers: bool = False  # activations are rounded to int8 for it
+    rounding: Activations | None = None  # how activations are rounded to int8 for it, if they are
 
     def rows(self, index: Tensor | slice) -> Tensor:
         """Return some rows, dequantized: (n, K) float32."""
@@ -49,7 +50,7 @@ def _embedding(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weigh
 
 def _linear(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
     matrix, bias = present(weights[0]), weights[1]
-    x = _fake_quantize(inputs[0]) if matrix.of_integers else inputs[0]
+    x = _rounded(inputs[0], matrix)
     blocks = [
         x @ matrix.rows(slice(start, start + _BLOCK_ROWS)).T
         for start in range(0, matrix.values.shape[0], _BLOCK_ROWS)
@@ -124,13 +125,26 @@ def _gated(op: Instruction, gate: Tensor, up: Tensor) -> Tensor:
 def _product_of(stack: Matrix, biases: Matrix | None, expert: int, count: int, x: Tensor) -> Tensor:
     """Return the product of x with one of the ``count`` matrices of a stack, plus its bias."""
     n = stack.values.shape[0] // count
-    x = _fake_quantize(x) if stack.of_integers else x
+    x = _rounded(x, stack)
     y = x @ stack.rows(slice(expert * n, (expert + 1) * n)).T
     return y if biases is None else y + biases.values[expert]
 
 
-def _fake_quantize(x: Tensor) -> Tensor:
+def _rounded(x: Tensor, matrix: Matrix) -> Tensor:
     """Return each row as the int8 that the kernels use stands for: docs/quantization.md."""
+    if matrix.rounding is None:
+        return x
+    return _by_token(x) if matrix.rounding == "token" else _by_group(x)
+
+
+def _by_group(x: Tensor) -> Tensor:
+    columns = x.shape[1]
+    runs = functional.pad(x, (0, -columns % RUN)).reshape(len(x), -(-columns // RUN), RUN)
+    scale = (runs.abs().amax(dim=2, keepdim=True) / 127).clamp(min=_SMALLEST_NORMAL)
+    return (torch.round(runs * (1 / scale)) * scale).flatten(1)[:, :columns]
+
+
+def _by_token(x: Tensor) -> Tensor:
     high = x.amax(dim=1, keepdim=True).clamp(min=0)
     low = x.amin(dim=1, keepdim=True).clamp(max=0)
     scale = ((high - low) / 255).clamp(min=_SMALLEST_NORMAL)

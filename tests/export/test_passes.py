@@ -61,6 +61,17 @@ def test_merge_keeps_formats_apart(
     assert {name for name in lowered.parts if "+" in name and ATTENTION in name} == merged
 
 
+def test_matrices_of_integers_say_how_activations_are_rounded(
+    toy_config: Config, lowered_toy: Lower
+) -> None:
+    recipe = Recipe(activations="group", overrides={"*.k_proj.*": "f16"})
+    lowered = tie(merge(lowered_toy(toy_config(), recipe), row_multiple=16), TIED)
+    check_plan(lowered.plan)
+    ways = {weight.name: weight.activations for weight in lowered.plan.weights}
+    assert ways[f"{ATTENTION}.q_proj.weight"] == ways["lm_head.weight"] == "group"
+    assert ways[f"{ATTENTION}.k_proj.weight"] == ways["model.norm.weight"] == "token"
+
+
 def test_merge_keeps_apart_what_would_split_a_panel(toy_config: Config, lowered_toy: Lower) -> None:
     # k has 2 * 12 = 24 rows: it may end a merged weight, v starts anew
     config = toy_config(head_dim=12, num_attention_heads=8, num_key_value_heads=2)

@@ -90,6 +90,11 @@ def test_to_json_is_plain() -> None:
         (["scheme=int3"], "scheme is 'int3', expected one of 8da4w, 8da8w, fp16, bf16, fp32"),
         (["group_size=48"], "group_size is 48, expected one of 32, 64, 128, or nothing"),
         (["group_size=32.0"], "group_size is 32.0"),
+        (["activations=row"], "activations is 'row', expected one of token, group, or nothing"),
+        (
+            ["scheme=fp16", "activations=group"],
+            "activations is 'group', but scheme fp16 rounds none",
+        ),
         (["head=i5"], "head is 'i5', expected one of f32, f16"),
         (["overrides.*=[i8]"], "overrides is .*expected name patterns"),
         (["scheme=[8da4w]", "group_size=32"], r"scheme is \['8da4w'\], expected one of"),
@@ -118,6 +123,17 @@ def test_refused_settings(settings: list[str], message: str) -> None:
 def test_all_problems_are_listed_together() -> None:
     with pytest.raises(ConfigError, match=r"scale_rule is 'x'.*kv_dtype is 'y'"):
         Recipe(scale_rule="x", kv_dtype="y")
+
+
+def test_activations_are_rounded_for_any_matrix_of_integers() -> None:
+    assert Recipe().rounding == Recipe(scheme="fp16").rounding == "token"
+    for recipe in (
+        Recipe(activations="group"),
+        Recipe(scheme="8da8w", activations="group"),
+        Recipe(scheme="fp16", head="i8", activations="group"),
+        Recipe(scheme="bf16", overrides={"*v_proj*": "i4g32"}, activations="group"),
+    ):
+        assert recipe.rounding == "group"
 
 
 def test_8da8w_has_no_groups() -> None:

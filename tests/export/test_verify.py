@@ -138,10 +138,28 @@ def test_streamed_products_are_torchaos(form: str) -> None:
     weight = quantize(values, WEIGHT_FORMATS[form]).weight
     assert isinstance(weight, Integers)
     parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
-    opened = made(parameters, {"w": WEIGHT_FORMATS[form]})
+    opened = made(parameters, {"w": WEIGHT_FORMATS[form]}, "token")
     x = torch.from_numpy(random.normal(size=(5, 256)).astype(np.float32))
     expected = torch.nn.functional.linear(x, torchao_tensor(weight))
     assert torch.equal(StreamedLinear(opened, "w", None, in_turn)(x), expected)
+
+
+def test_streamed_products_by_group_round_each_32_columns() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(16, 80)).astype(np.float32)
+    weight = quantize(values, WEIGHT_FORMATS["i8"]).weight
+    assert isinstance(weight, Integers)
+    parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
+    opened = made(parameters, {"w": WEIGHT_FORMATS["i8"]}, "group")
+    x = random.normal(size=(5, 80)).astype(np.float32)
+    x[:, :32] *= 1000  # which the others do not feel
+    x[2, 64:] = 0
+    rounded = np.zeros_like(x)
+    for columns in (slice(0, 32), slice(32, 64), slice(64, 80)):
+        scale = np.maximum(np.abs(x[:, columns]).max(axis=1, keepdims=True) / 127, 1e-38)
+        rounded[:, columns] = np.rint(x[:, columns] / scale) * scale
+    got = StreamedLinear(opened, "w", None, in_turn)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, rounded @ weight.dequantize().T, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +168,8 @@ def test_streamed_products_are_torchaos(form: str) -> None:
         ("8da4w", {}),
         ("8da4w", {"head": "i4g32"}),  # tied to an embedding of int8, whose values it shares
         ("8da8w", {}),
+        ("8da8w", {"activations": "group"}),
+        ("8da4w", {"activations": "group"}),
         ("fp16", {}),
     ],
 )
@@ -165,12 +185,15 @@ def test_a_program_gives_back_the_numbers_it_was_made_of(
     loaded = load(recipe)
     planned = plan_model(loaded, recipe, get_backend("native"), Meter(), silent)
     parameters = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants={})
-    again = made(parameters, planned.assignment.formats)
+    again = made(parameters, planned.assignment.formats, recipe.rounding)
     with Program.open(path) as program:
         stored = packed(program, planned)
         for name in planned.assignment.formats:
             n, k = again(name).shape
-            assert (stored(name).shape, stored(name).integers) == ((n, k), again(name).integers)
+            assert (stored(name).shape, stored(name).activations) == (
+                (n, k),
+                again(name).activations,
+            )
             some = np.random.default_rng(0).integers(0, n, size=37)
             for rows in (slice(0, n), slice(16, n - 1), some):
                 assert np.array_equal(stored(name).rows(rows), again(name).rows(rows)), name
@@ -221,7 +244,7 @@ def test_numbers_in_a_wrong_place_are_noticed(
 class _Values:
     """A matrix of numbers that are given."""
 
-    integers = False
+    activations = None
 
     def __init__(self, values: NDArray[np.float32]) -> None:
         self.values, self.shape = values, (values.shape[0], values.shape[1])

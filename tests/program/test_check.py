@@ -193,6 +193,7 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("the output is", value("embedding", matrix("R", 64))),
     ("weight weight is", weight("qkv", shape=(128, 32))),
     ("weight bias is", weight("qkv.bias", shape=(64,))),
+    ("activations of raw_f32 are not rounded", weight("qkv.bias", activations="group")),
     ("expected raw_f32", edit("linear", weights=(2, 0))),
     ("expected f32", rewire("linear", 0, 0)),
     ("weight weight is", edit("rms_norm", a_size=48)),

@@ -24,6 +24,14 @@ def test_plan_survives_the_round_trip(parts: Any) -> None:
     assert plan_from_text(plan_to_text(parts.plan)) == parts.plan
 
 
+def test_a_weight_says_how_what_it_multiplies_is_rounded(parts: Any) -> None:
+    """Where it does not, as in files of before 2.4, a token has one scale."""
+    assert '"activations"' not in plan_to_text(parts.plan)
+    first, *others = parts.plan.weights
+    plan = replace(parts.plan, weights=(replace(first, activations="group"), *others))
+    assert plan_from_text(plan_to_text(plan)) == plan
+
+
 def test_states_of_each_kind_survive_the_round_trip(parts: Any) -> None:
     states = (State.kv("a", 2, 16, 16, 70), State.rows("b", 64, 3))
     assert plan_from_text(plan_to_text(replace(parts.plan, states=states))).states == states
@@ -101,6 +109,7 @@ PLAN_EDITS: list[tuple[str, Edit]] = [
     (r"format.group: expected an", lambda p: p["weights"][0]["format"].update(group="32")),
     (r"format.minimum: got None", lambda p: p["weights"][0]["format"].update(minimum=None)),
     (r"format: unknown key 'bits'", lambda p: p["weights"][0]["format"].update(bits=4)),
+    (r"activations: got 'row'", lambda p: p["weights"][0].update(activations="row")),
     (r"plan.weights\[0\].name: expected a string", lambda p: p["weights"][0].update(name=None)),
     (r"plan.weights\[0\].name: 5000 char", lambda p: p["weights"][0].update(name="x" * 5000)),
     (r"plan.states\[0\]: missing v_dim", lambda p: p["states"][0].pop("v_dim")),

@@ -22,33 +22,51 @@ RowScale measure_row(const float* x, int32_t k) {
   return row_scale(-max(-low), max(high), finite.bits() == 0xffffu);
 }
 
+// Of kRun columns, of which `count` are there.
+RowScale measure_run(const float* x, int32_t count) {
+  Lanes largest = Lanes::broadcast(0.0f);
+  const Lanes infinity = Lanes::broadcast(std::numeric_limits<float>::infinity());
+  auto finite = Lanes::Mask::first(kLanes);
+  for (int32_t i = 0; i < count; i += kLanes) {
+    const Lanes values = abs(Lanes::load_first(x + i, std::min(kLanes, count - i)));
+    largest = max(values, largest);
+    finite = finite & less(values, infinity);
+  }
+  return run_scale(max(largest), finite.bits() == 0xffffu);
+}
+
 // Row `i` of x into its tile, for weights of `format`.
 void quantize_row(const Matrix& x, int64_t i, WeightFormat format, const QuantizedRows& rows) {
   const int64_t first = i / kNeonTile * kNeonTile;
   const int64_t height = std::min<int64_t>(kNeonTile, x.rows - first);
   int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
   const float* data = x.row(i);
-  const RowScale row = measure_row(data, x.cols);
-  rows.scale[i] = row.scale;
-  rows.minus_zero[i] = static_cast<float>(-row.zero);
-  const Lanes inverse = Lanes::broadcast(row.inverse);
-  const Lanes zero = Lanes::broadcast(static_cast<float>(row.zero));
+  const bool grouped = by_group(format);
+  const int32_t summed = summed_columns(format);
+  RowScale part = grouped ? RowScale{1.0f, 1.0f, 0, true} : measure_row(data, x.cols);
+  rows.scale[i] = part.scale;
+  rows.minus_zero[i] = static_cast<float>(-part.zero);
+  const Lanes zero = Lanes::broadcast(static_cast<float>(part.zero));
   const Lanes bias = Lanes::broadcast(kIntegerBias);  // rounds to an integer
   int32_t sum = 0;
   for (int64_t k = 0; k < rows.depth; k += kLanes) {
     const auto count = static_cast<int32_t>(std::clamp<int64_t>(x.cols - k, 0, kLanes));
+    if (grouped && k % kRun == 0) {
+      part = measure_run(data + k, static_cast<int32_t>(std::min<int64_t>(kRun, x.cols - k)));
+      store_run(rows, first, height, i, k, part.scale);
+    }
     int8_t bytes[kLanes] = {};
-    if (row.finite && count > 0) {
+    if (part.finite && count > 0) {
       const Lanes values =
           count == kLanes ? Lanes::load(data + k) : Lanes::load_first(data + k, count);
-      (values * inverse + bias - bias + zero).store(bytes);
+      (values * Lanes::broadcast(part.inverse) + bias - bias + zero).store(bytes);
       std::fill(bytes + count, bytes + kLanes, int8_t{0});
     }
     for (int32_t j = 0; j < 4; ++j) std::memcpy(q + (k + 4 * j) * height, bytes + 4 * j, 4);
     if (format.minimum == MinimumType::none) continue;
     sum += vaddlvq_s8(vld1q_s8(bytes));
-    if ((k + kLanes) % format.group == 0) {
-      store_sum(rows, format, first, height, i, k / format.group, sum);
+    if ((k + kLanes) % summed == 0) {
+      store_sum(rows, format, first, height, i, k / summed, sum);
       sum = 0;
     }
   }

@@ -60,11 +60,11 @@ inline int8x16_t step_codes(const uint8_t* codes, int j) {
   }
 }
 
-// Adds the products of one group's codes, from step `s` on, with M rows of x.
+// Adds the products of codes that are summed together, from step `s` on, with M rows of x.
 template <class F, int s, template <int> class Sums, int M>
 __attribute__((always_inline)) inline void add_codes(const uint8_t* codes, const int8_t* x,
                                                      Sums<M>& sums) {
-  if constexpr (4 * s < F::kGroup) {
+  if constexpr (4 * s < F::kSummed) {
     int8x16_t low[4], high[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
@@ -94,29 +94,47 @@ inline uint16x4_t widen_bytes(const uint8_t* data, int j) {
 
 // Scales of a group, which is number `g` of its frame.
 template <class F>
+inline int32x4_t load_byte_scales(const uint8_t* tail, const uint8_t* frame, int g, int j) {
+  if constexpr (F::kScale == ScaleType::s8) return widen_signed(frame + (2 + g) * kLanes, j);
+  return vreinterpretq_s32_u32(vmovl_u16(widen_bytes(tail, j)));
+}
+template <class F>
 inline float32x4_t load_scales(const uint8_t* tail, const uint8_t* frame, int g, int j) {
   if constexpr (F::kScale == ScaleType::e8m0) {
     const uint32x4_t bits = vshlq_n_u32(vmovl_u16(widen_bytes(frame + g * kLanes, j)), 23);
     return vmulq_n_f32(vreinterpretq_f32_u32(vmaxq_u32(bits, vdupq_n_u32(kSmallestExponent))),
                        0.5f);
+  } else if constexpr (F::kFactors) {
+    return vmulq_f32(load_halves(frame, j),
+                     vcvtq_f32_s32(load_byte_scales<F>(tail, frame, g, j)));
   } else {
     return load_halves(tail, j);
   }
 }
+// Its minima, or its zero points, negated; zeros where there are none.
 template <class F>
-inline int32x4_t load_byte_scales(const uint8_t* tail, const uint8_t* frame, int g, int j) {
-  if constexpr (F::kScale == ScaleType::s8) return widen_signed(frame + (2 + g) * kLanes, j);
-  return vreinterpretq_s32_u32(vmovl_u16(widen_bytes(tail, j)));
+inline float32x4_t load_minima(const uint8_t* tail, const uint8_t* frame, int g, int j) {
+  if constexpr (F::kMinimum == MinimumType::f16) {
+    return load_halves(tail + 2 * kLanes, j);
+  } else if constexpr (F::kMinimum == MinimumType::zero) {
+    return vnegq_f32(vcvtq_f32_u32(vmovl_u16(widen_bytes(frame + g * kLanes, j))));
+  } else if constexpr (F::kMinimum == MinimumType::q8) {
+    return vmulq_f32(vnegq_f32(load_halves(frame + 2 * kLanes, j)),
+                     vcvtq_f32_u32(vmovl_u16(widen_bytes(tail + kLanes, j))));
+  } else {
+    return vdupq_n_f32(0.0f);
+  }
 }
 
-// Adds one group, number `g` of its frame, to totals[M][16], or, of byte scales, to the integers
-// scaled[M][16]. `tail` is the group's, `x` the sums of x over it.
+// Adds what was summed of a group, number `g` of its frame, to totals[M][16], or, of byte scales
+// that are integers, to scaled[M][16]. `tail` is the group's; `x` are the sums of x, `runs` the
+// scales of rows by group.
 template <class F, template <int> class Sums, int M>
 inline void end_group(const uint8_t* tail, const uint8_t* frame, int g, const float* x,
-                      const Sums<M>& sums, int32_t* scaled, float* totals) {
+                      const float* runs, const Sums<M>& sums, int32_t* scaled, float* totals) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    if constexpr (F::kFactors) {
+    if constexpr (F::kScaled) {
       const int32x4_t scales = load_byte_scales<F>(tail, frame, g, j);
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
@@ -125,26 +143,24 @@ inline void end_group(const uint8_t* tail, const uint8_t* frame, int g, const fl
       }
     } else {
       const float32x4_t scales = load_scales<F>(tail, frame, g, j);
-      float32x4_t minima = vdupq_n_f32(0.0f);
-      if (F::kMinimum == MinimumType::f16) minima = load_halves(tail + 2 * kLanes, j);
-      if (F::kMinimum == MinimumType::zero) {
-        minima = vnegq_f32(vcvtq_f32_u32(vmovl_u16(widen_bytes(frame + g * kLanes, j))));
-      }
+      const float32x4_t minima = load_minima<F>(tail, frame, g, j);
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
         float* to = totals + m * kLanes + 4 * j;
-        float32x4_t total = vld1q_f32(to);
-        if (F::kCode == Code::i4) {
-          total = vfmaq_f32(total, scales, vcvtq_n_f32_s32(sums.of(m, j), 4));
+        const float32x4_t total = vld1q_f32(to);
+        float32x4_t value, sum;
+        if constexpr (F::kCode == Code::i4) {
+          value = vcvtq_n_f32_s32(sums.of(m, j), 4);
         } else {
-          float32x4_t value = vcvtq_f32_s32(sums.of(m, j));
-          const float32x4_t sum = vdupq_n_f32(x[m]);
-          // Integers below 2^24, exact in floats.
-          if (F::kMinimum == MinimumType::zero) value = vfmaq_f32(value, minima, sum);
-          total = vfmaq_f32(total, scales, value);
-          if (F::kMinimum == MinimumType::f16) total = vfmaq_f32(total, minima, sum);
+          value = vcvtq_f32_s32(sums.of(m, j));
         }
-        vst1q_f32(to, total);
+        if constexpr (F::kMinimum != MinimumType::none) sum = vdupq_n_f32(x[m]);
+        // Integers below 2^24, exact in floats.
+        if constexpr (F::kMinimum == MinimumType::zero) value = vfmaq_f32(value, minima, sum);
+        value = F::kByGroup ? vmulq_f32(scales, value) : vfmaq_f32(total, scales, value);
+        if constexpr (is_lifted(F::kFormat)) value = vfmaq_f32(value, minima, sum);
+        if constexpr (F::kByGroup) value = vfmaq_n_f32(total, value, runs[m]);
+        vst1q_f32(to, value);
       }
     }
   }
@@ -178,12 +194,13 @@ inline void end_frame(const uint8_t* frame, const float* x, const int32_t* scale
   }
 }
 
-// Codes in groups. `sums` are those of x, of the tile.
+// Codes in groups. `sums` and `runs` are those of x, of the tile.
 template <template <int> class Sums, class F>
 struct Grouped {
   template <int M>
-  static void total(const uint8_t* w, const int8_t* x, const float* sums, int64_t depth,
-                    float* totals) {
+  static void total(const uint8_t* w, const int8_t* x, const float* sums, const float* runs,
+                    int64_t depth, float* totals) {
+    constexpr int kParts = F::kGroup / F::kSummed;
     constexpr Frames kFrames = F::kFrames;
     std::fill(totals, totals + M * kLanes, 0.0f);
     for (int64_t left = depth / F::kGroup; left > 0; left -= kFrames.together) {
@@ -194,15 +211,19 @@ struct Grouped {
       for (int g = 0; g < groups; ++g) {
         constexpr int kBytes = kFrames.group_bytes();
         for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(w + 1024 + line);
-        Sums<M> products;
-        add_codes<F, 0>(w, x, products);
-        w += kFrames.codes;
-        end_group<F, Sums, M>(w, frame, g, sums, products, scaled, totals);
-        w += kFrames.tail;
-        x += F::kGroup * M;
-        if (F::kMinimum == MinimumType::f16 || F::kMinimum == MinimumType::zero) sums += M;
+        const uint8_t* const tail = w + kFrames.codes;
+        for (int part = 0; part < kParts; ++part) {
+          Sums<M> products;
+          add_codes<F, 0>(w, x, products);
+          end_group<F, Sums, M>(tail, frame, g, sums, runs, products, scaled, totals);
+          w += kFrames.codes / kParts;
+          x += F::kSummed * M;
+          if (F::kMinimum != MinimumType::none && !F::kScaled) sums += M;
+          if (F::kByGroup && (F::kSummed == kRun || g % 2 == 1)) runs += M;
+        }
+        w = tail + kFrames.tail;
       }
-      if constexpr (F::kFactors) {
+      if constexpr (F::kScaled) {
         end_frame<F, M>(frame, sums, scaled, totals);
         if (F::kMinimum == MinimumType::q8) sums += kFrames.together / 2 * M;
       }
@@ -210,48 +231,61 @@ struct Grouped {
   }
 };
 
-template <template <int> class Sums>
+template <template <int> class Sums, bool kByGroup>
 struct Int8 {
   template <int M>
-  static void total(const uint8_t* w, const int8_t* x, const float*, int64_t depth, float* totals) {
-    Sums<M> sums;
-    for (int64_t k = 0; k < depth; k += 8, w += 2 * kInt8WordBytes, x += 8 * M) {
-      __builtin_prefetch(w + 1024);
-      __builtin_prefetch(w + 1024 + 64);
-      int8x16_t low[4], high[4];
+  static void total(const uint8_t* w, const int8_t* x, const float*, const float* runs,
+                    int64_t depth, float* totals) {
+    const int64_t columns = kByGroup ? kRun : depth;
+    std::fill(totals, totals + M * kLanes, 0.0f);
+    for (int64_t begin = 0; begin < depth; begin += columns, runs += M) {
+      Sums<M> sums;
+      for (int64_t k = 0; k < columns; k += 8, w += 2 * kInt8WordBytes, x += 8 * M) {
+        __builtin_prefetch(w + 1024);
+        __builtin_prefetch(w + 1024 + 64);
+        int8x16_t low[4], high[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          low[j] = load_signed(w + 16 * j);
+          high[j] = load_signed(w + kInt8WordBytes + 16 * j);
+        }
+        sums.add(low, high, x);
+      }
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        low[j] = load_signed(w + 16 * j);
-        high[j] = load_signed(w + kInt8WordBytes + 16 * j);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; ++m) {
+          float* to = totals + m * kLanes + 4 * j;
+          const float32x4_t sum = vcvtq_f32_s32(sums.of(m, j));
+          vst1q_f32(to, kByGroup ? vfmaq_n_f32(vld1q_f32(to), sum, runs[m]) : sum);
+        }
       }
-      sums.add(low, high, x);
     }
     const float* scales = reinterpret_cast<const float*>(w);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
-        vst1q_f32(
-            totals + m * kLanes + 4 * j,
-            vfmaq_f32(vdupq_n_f32(0.0f), vld1q_f32(scales + 4 * j), vcvtq_f32_s32(sums.of(m, j))));
+        float* to = totals + m * kLanes + 4 * j;
+        vst1q_f32(to, vfmaq_f32(vdupq_n_f32(0.0f), vld1q_f32(scales + 4 * j), vld1q_f32(to)));
       }
     }
   }
 };
 
 template <class Format>
-void total_tile(int32_t height, const uint8_t* w, const int8_t* x, const float* sums, int64_t depth,
-                float* totals) {
+void total_tile(int32_t height, const uint8_t* w, const int8_t* x, const float* sums,
+                const float* runs, int64_t depth, float* totals) {
   static_assert(kNeonTile == 4, "one case per tile height");
   switch (height) {
     case 1:
-      return Format::template total<1>(w, x, sums, depth, totals);
+      return Format::template total<1>(w, x, sums, runs, depth, totals);
     case 2:
-      return Format::template total<2>(w, x, sums, depth, totals);
+      return Format::template total<2>(w, x, sums, runs, depth, totals);
     case 3:
-      return Format::template total<3>(w, x, sums, depth, totals);
+      return Format::template total<3>(w, x, sums, runs, depth, totals);
     default:
-      return Format::template total<4>(w, x, sums, depth, totals);
+      return Format::template total<4>(w, x, sums, runs, depth, totals);
   }
 }
 
@@ -259,13 +293,14 @@ template <class Format>
 void multiply_quantized(const LinearArgs& args, Share panels) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   const int64_t words = sum_words(args.weight.format, rows.depth);
+  const int64_t run_count = run_words(args.weight.format, rows.depth);
   alignas(64) float totals[kNeonTile * kLanes];
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const uint8_t* data = panel_data(args.weight, panel);
     for (int32_t first = 0; first < args.x.rows; first += kNeonTile) {
       const int32_t height = std::min(kNeonTile, args.x.rows - first);
       total_tile<Format>(height, data, rows.q + first * rows.depth, rows.sums + first * words,
-                         rows.depth, totals);
+                         rows.runs + first * run_count, rows.depth, totals);
       for (int32_t m = 0; m < height; ++m) {
         finish_row_neon(args, rows, panel, first + m, totals + m * kLanes);
       }
@@ -279,7 +314,7 @@ void multiply(const LinearArgs& args, Worker worker) {
   if (!is_quantized(args.weight.format)) return multiply_float_neon(args, panels);
   visit_groups(args.weight.format, [&](auto groups) {
     using F = decltype(groups);
-    using Format = std::conditional_t<F::kGroup == 0, Int8<Sums>, Grouped<Sums, F>>;
+    using Format = std::conditional_t<F::kGroup == 0, Int8<Sums, F::kByGroup>, Grouped<Sums, F>>;
     multiply_quantized<Format>(args, panels);
   });
 }

@@ -80,6 +80,7 @@ def _overview(program: Program) -> str:
         ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
         ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
         ("recipe", _recipe(program.documents.recipe)),
+        ("activations", _activations(plan)),
         ("KV cache", _kv_cache(plan, model.kv_dtype)),
         ("states", _states(plan)),
         ("read per token", human_bytes(weight_bytes(plan))),
@@ -95,6 +96,15 @@ def _overview(program: Program) -> str:
     if (judge := program.documents.rerank) is not None:
         rows.append(("reranks", f"by token {judge.yes_id} against {judge.no_id}"))
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
+
+
+def _activations(plan: Plan) -> str:
+    """Return how what matrices are multiplied with is rounded."""
+    from edge_llm.program.formats import RUN
+
+    ways = {weight.activations for weight in plan.weights if not weight.format.is_float}
+    words = {"token": "int8 per token", "group": f"int8 per token and group of {RUN}"}
+    return " or ".join(words[way] for way in sorted(ways)) or "float32"
 
 
 def _kv_cache(plan: Plan, kv_dtype: str) -> str:

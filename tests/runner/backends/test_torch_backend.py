@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,20 +40,22 @@ def test_logits_are_those_of_the_native_core(
 
 
 @pytest.mark.parametrize(
-    ("scheme", "kv_dtype"),
+    ("scheme", "choices"),
     [
-        ("fp32", None),
-        ("fp16", None),
-        ("bf16", None),
-        ("8da8w", None),
-        ("8da4w", None),
-        ("8da4w", "i8"),
+        ("fp32", {}),
+        ("fp16", {}),
+        ("bf16", {}),
+        ("8da8w", {}),
+        ("8da4w", {}),
+        ("8da4w", {"kv_dtype": "i8"}),
+        ("8da4w", {"activations": "group"}),
+        ("8da8w", {"activations": "group", "hidden_size": 80}),  # no multiple of the group
     ],
 )
 def test_every_instruction_is_that_of_the_oracle(
-    tiny_program: Callable[..., Path], scheme: str, kv_dtype: str | None
+    tiny_program: Callable[..., Path], scheme: str, choices: dict[str, Any]
 ) -> None:
-    with Program.open(tiny_program(scheme, kv_dtype=kv_dtype)) as program:
+    with Program.open(tiny_program(scheme, **choices)) as program:
         rows = trace(program, IDS)
     assert [row.index for row in rows] == sorted(row.index for row in rows)
     assert {row.op for row in rows} >= {"embedding", "linear", "attention", "rope", "rms_norm"}

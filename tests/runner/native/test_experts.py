@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from random_weights import random_packed
 
 from edge_llm.errors import NativeError
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, Activations
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 from edge_llm.program.pack import unpack_floats
 
@@ -172,7 +172,15 @@ def test_logits_that_are_not_numbers_give_shares_that_are_not(
 class Case:
     """Random stacks in one format, and rows with random shares in some of their experts."""
 
-    def __init__(self, fmt: str, biased: bool, activation: str, rows: int = ROWS) -> None:
+    def __init__(
+        self,
+        fmt: str,
+        biased: bool,
+        activation: str,
+        rows: int = ROWS,
+        activations: Activations = "token",
+    ) -> None:
+        self.activations = activations
         rng = np.random.default_rng(7)
         k = 256 if WEIGHT_FORMATS[fmt].has_factors else 128
         self.fmt, self.activation = fmt, activation
@@ -204,7 +212,9 @@ class Case:
     def run(self, builder: Any, run_plan: Any, *, chosen: int = 3, **options: Any) -> Any:
         x, shares = self._operands(builder)
         stacks = [
-            builder.stack(np.concatenate(self.matrices[name]), self.fmt, (EXPERTS, *shape))
+            builder.stack(
+                np.concatenate(self.matrices[name]), self.fmt, (EXPERTS, *shape), self.activations
+            )
             for name, shape in self.shapes.items()
         ]
         biases = [
@@ -230,7 +240,8 @@ class Case:
         x, _ = self._operands(builder)
 
         def linear(name: str, value: int) -> int:
-            weight = builder.packed(self.matrices[name][expert], self.fmt, *self.shapes[name])
+            matrix, shape = self.matrices[name][expert], self.shapes[name]
+            weight = builder.packed(matrix, self.fmt, *shape, self.activations)
             biases = self.biases[name]
             bias = -1 if biases is None else builder.raw(biases[expert])
             made: int = builder.op(
@@ -267,13 +278,23 @@ def rounded(value: Fraction) -> np.float32:
 
 
 @pytest.mark.parametrize(
-    ("fmt", "biased", "activation"),
-    [*((fmt, False, "silu") for fmt in FORMATS), ("i4g32", True, "gelu"), ("f16", True, "silu")],
+    ("fmt", "biased", "activation", "activations"),
+    [
+        *((fmt, False, "silu", "token") for fmt in FORMATS),
+        ("i4g32", True, "gelu", "token"),
+        ("f16", True, "silu", "token"),
+        *((fmt, False, "silu", "group") for fmt in ("i4g32", "e2m1g32", "u4g32k", "i6g16k", "i8")),
+    ],
 )
 def test_experts_are_linears_of_their_own(
-    run_plan: Any, plan_builder: Any, fmt: str, biased: bool, activation: str
+    run_plan: Any,
+    plan_builder: Any,
+    fmt: str,
+    biased: bool,
+    activation: str,
+    activations: Activations,
 ) -> None:
-    case = Case(fmt, biased, activation, rows=9)
+    case = Case(fmt, biased, activation, rows=9, activations=activations)
     expected = np.zeros_like(case.x)
     for expert in range(EXPERTS):
         made = case.alone(plan_builder(), run_plan, expert)

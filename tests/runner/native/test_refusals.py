@@ -17,7 +17,8 @@ from toy_transformer import CONTEXT, TOKENS, VOCAB, Toy, toy_sampler
 
 from edge_llm import native
 from edge_llm.errors import CapacityError, NativeError
-from edge_llm.program.formats import CODES
+from edge_llm.program.formats import CODES, WEIGHT_FORMATS
+from edge_llm.program.pack import packed_bytes
 from edge_llm.program.plan import Plan, State
 from edge_llm.runner.backends.native import NativeExecutor, groups
 from edge_llm.runner.executor import Batch, Limits, RowSampler
@@ -261,6 +262,29 @@ def test_formats_that_a_core_does_not_know_are_refused(
     codes = tuple(code for code in CODES if code != "i6")
     monkeypatch.setattr("edge_llm.runner.backends.native_program.CODES", (*codes, "i7", "u7", "i6"))
     with pytest.raises(NativeError, match=r"a weight has an unknown format \(12 16 5 0 0 0\)"):
+        run_plan(builder, made)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "ways", "said"),
+    [("i8", ("token", "x", "y", "group"), "3 0 1 0 0 3"), ("f32", None, "0 0 0 0 0 1")],
+)
+def test_activations_that_a_core_does_not_know_are_refused(
+    plan_builder: Any,
+    run_plan: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    fmt: str,
+    ways: tuple[str, ...] | None,
+    said: str,
+) -> None:
+    """Of floats nothing is rounded."""
+    builder = plan_builder()
+    x = builder.activations(np.ones((2, 32), np.float32))
+    size = packed_bytes(WEIGHT_FORMATS[fmt], 16, 32)
+    made = builder.linear(x, builder.packed(np.zeros(size, np.uint8), fmt, 16, 32, "group"))
+    if ways is not None:
+        monkeypatch.setattr("edge_llm.runner.backends.native_program.ACTIVATIONS", ways)
+    with pytest.raises(NativeError, match=rf"a weight has an unknown format \({said}\)"):
         run_plan(builder, made)
 
 
