@@ -115,6 +115,17 @@ def unavailable(message: str) -> ApiError:
     return ApiError(503, message, kind="server_error", headers={"retry-after": RETRY_SECONDS})
 
 
+def not_loaded(name: str, error: EdgeLLMError) -> ApiError:
+    """Return the error for a model that is on offer, but whose program cannot be loaded."""
+    _log.error("%s cannot be loaded: %s", name, error)
+    return ApiError(
+        500,
+        f"The model '{name}' cannot be loaded: {error}",
+        kind="server_error",
+        code="model_not_loaded",
+    )
+
+
 def overloaded() -> ApiError:
     return ApiError(
         429,

@@ -18,6 +18,7 @@ from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Generation, Item, Job, Submit
 from edge_llm.server.errors import unavailable
+from edge_llm.server.models.model import Model
 from edge_llm.server.service import Service
 from edge_llm.tokenizers.pieces import interruptible
 
@@ -43,15 +44,15 @@ Prepared = TypeVar("Prepared", bound=HasJobs)
 class ServedGeneration:
     """The answers of one HTTP request. `start` it, read `pieces`, and `close` it in any case."""
 
-    def __init__(self, service: Service, choices: int, receive: Receive) -> None:
-        """Take a place for so many ``choices``. From now on ``receive`` is watched for the client's
-        hanging up, in every phase, reply begun or not.
+    def __init__(self, service: Service, model: Model, choices: int, receive: Receive) -> None:
+        """Take a place for so many ``choices`` of a model. From now on ``receive`` is watched for
+        the client's hanging up, in every phase, reply begun or not.
 
         Raises:
             ApiError: 429 if too many choices run or wait, 503 if the server is stopping.
         """
         self._service = service
-        service.enter(self, choices)
+        service.enter(self, choices, model)
         loop = asyncio.get_running_loop()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()

@@ -25,7 +25,7 @@ def health_router(service: Service) -> APIRouter:
         **documented("Whether requests are taken", "server", reply=Health, open_to_all=True),
     )
     async def health() -> dict[str, Any]:
-        service.model()
+        service.check()
         return {"status": "ok"}
 
     return router

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -107,36 +107,50 @@ class _Now(Collector):
         service = self._service
         yield _gauge("requests_active", "Requests that run or wait.", service.requests)
         yield _gauge("choices_active", "Answers that they ask for.", service.choices)
-        stats = service.engine_statistics()
-        if stats is not None:
-            yield from _engine(stats)
+        models = GaugeMetricFamily("edge_llm_model_loaded", "1: in memory.", labels=("model",))
+        for offer in service.shelf.offers:
+            models.add_metric((offer.name,), offer.state == "loaded")
+        yield models
+        yield from _engines(
+            [
+                (offer.name, offer.model.stats())
+                for offer in service.shelf.offers
+                if offer.state == "loaded" and offer.model is not None
+            ]
+        )
 
 
-def _engine(stats: EngineStatistics) -> Iterator[Metric]:
-    yield _gauge("sequences_running", "Sequences that the engine computes.", stats.running)
-    yield _gauge("sequences_waiting", "Sequences that wait for their turn.", stats.waiting)
-    yield SummaryMetricFamily(
-        "edge_llm_step_seconds",
-        "Steps of the engine.",
-        count_value=stats.steps,
-        sum_value=stats.step_seconds,
+def _engines(engines: Sequence[tuple[str, EngineStatistics]]) -> Iterator[Metric]:
+    """Yield the figures of the models that are loaded."""
+    of_model = ("model",)
+    running = GaugeMetricFamily(
+        "edge_llm_sequences_running", "Sequences that the engine computes.", labels=of_model
     )
-    yield CounterMetricFamily(
-        "edge_llm_preemptions", "Sequences that had to make room.", stats.preemptions
+    waiting = GaugeMetricFamily(
+        "edge_llm_sequences_waiting", "Sequences that wait for their turn.", labels=of_model
+    )
+    steps = SummaryMetricFamily("edge_llm_step_seconds", "Steps of the engine.", labels=of_model)
+    preemptions = CounterMetricFamily(
+        "edge_llm_preemptions", "Sequences that had to make room.", labels=of_model
     )
     blocks = GaugeMetricFamily(
         "edge_llm_blocks",
         "Blocks of keys and values: used, free and empty, or free with content that can be found.",
-        labels=("group", "state"),
+        labels=("model", "group", "state"),
     )
-    for number, group in enumerate(stats.groups):
-        for state, count in (
-            ("used", group.blocks - group.free),
-            ("cached", group.cached),
-            ("free", group.free - group.cached),
-        ):
-            blocks.add_metric((str(number), state), count)
-    yield blocks
+    for name, stats in engines:
+        running.add_metric((name,), stats.running)
+        waiting.add_metric((name,), stats.waiting)
+        steps.add_metric((name,), stats.steps, stats.step_seconds)
+        preemptions.add_metric((name,), stats.preemptions)
+        for number, group in enumerate(stats.groups):
+            for state, count in (
+                ("used", group.blocks - group.free),
+                ("cached", group.cached),
+                ("free", group.free - group.cached),
+            ):
+                blocks.add_metric((name, str(number), state), count)
+    yield from (running, waiting, steps, preemptions, blocks)
 
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:

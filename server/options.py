@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from math import inf
 
 from edge_llm.errors import ConfigError
 
@@ -17,7 +18,10 @@ class ServerOptions:
     """``port`` 0 takes a free one. ``allowed_hosts`` are Host headers accepted besides the bound
     address and the names of this machine's loopback; ``allowed_origins`` browser origins
     ("https://host:port"; none by default). ``strict`` refuses unknown request parameters.
-    ``aliases`` are names that the model answers to besides its own. ``max_body`` bounds a request
+    ``aliases`` are names that the first model answers to besides its own. ``memory`` bounds, in
+    bytes, what the loaded models take together (None: nothing does), ``keep_seconds`` how long one
+    stays after its last request, unless its name is among the ``pinned``; a request waits
+    ``load_seconds`` for its model. ``max_body`` bounds a request
     in bytes, ``max_choices`` the answers that run or wait at once, ``max_connections`` those that
     are open. ``header_seconds`` and ``body_seconds`` are what a client may take to send a request,
     ``idle_seconds`` how long a connection is kept without one, ``send_seconds`` how long a client
@@ -32,6 +36,10 @@ class ServerOptions:
     allowed_origins: tuple[str, ...] = ()
     strict: bool = False
     aliases: tuple[str, ...] = ()
+    memory: int | None = None
+    keep_seconds: float = inf
+    pinned: tuple[str, ...] = ()
+    load_seconds: float = 60.0
     max_body: int = 8 * 1024 * 1024
     max_choices: int = 256
     max_connections: int = 512

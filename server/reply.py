@@ -17,7 +17,8 @@ from edge_llm.runner.generation.loop import Job
 from edge_llm.server.errors import ApiError, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE, Exchange, exchange_of
 from edge_llm.server.generation import ClientGoneError, ServedGeneration
-from edge_llm.server.service import Model, Service
+from edge_llm.server.models.model import Model
+from edge_llm.server.service import Service
 from edge_llm.server.tally import Tally
 
 IGNORED_HEADER = "x-edge-llm-ignored"
@@ -81,7 +82,7 @@ class Reply:
         Raises:
             ApiError: it was refused or failed.
         """
-        generation = ServedGeneration(self.service, self.choices, request.receive)
+        generation = ServedGeneration(self.service, self.model, self.choices, request.receive)
         try:
             prepared = await generation.start(self.model.submit, self.prepare)
         except ClientGoneError:

@@ -10,15 +10,15 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from edge_llm.api import LLM
-from edge_llm.api.loading import load_with
 from edge_llm.errors import ConfigError
-from edge_llm.runner.config import RunnerConfig
 from edge_llm.server.app import create_app
 from edge_llm.server.gate.listener import Listener
+from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.pressure import relieve
+from edge_llm.server.models.programs import ServedProgram, offers_of
+from edge_llm.server.models.shelf import Shelf
 from edge_llm.server.options import ServerOptions, check_bind
 from edge_llm.server.service import Service
 
@@ -30,32 +30,36 @@ _TAKEN = "another process has the port, another `edge-llm serve` perhaps; take a
 _log = logging.getLogger(__name__)
 
 
-def serve(path: str | Path, options: ServerOptions, config: RunnerConfig | None = None) -> None:
-    """Serve a program file until SIGTERM or SIGINT: no more requests are taken, those that run
+def serve(programs: Sequence[ServedProgram], options: ServerOptions) -> None:
+    """Serve program files until SIGTERM or SIGINT: no more requests are taken, those that run
     have ``options.drain_seconds`` to end, then their streams end with an error event. A second
     signal ends them at once. With port 0 the chosen address goes to stdout as one line of JSON, as
     soon as requests are taken.
 
+    The first program is loaded at once, as are those that are pinned; the others when they are
+    asked for.
+
     Raises:
         ConfigError: the address cannot be bound, or would be open to others without a key.
-        EdgeLLMError: the program cannot be loaded; see `edge_llm.load`.
+        EdgeLLMError: a program cannot be loaded; see `edge_llm.load`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # the gate says what is to be said
     check_bind(options)
-
-    def load_model() -> LLM:
-        return load_with(path, config or RunnerConfig())
+    offers = offers_of(
+        programs, aliases=options.aliases, pinned=options.pinned, keep=options.keep_seconds
+    )
 
     with bind(options) as listener:
         url = address(options.host, listener)
 
-        def announce(model: LLM) -> None:
-            _log.info("serving %s at %s (in a browser: %s/)", model.name, url, url)
+        def announce(offers: Sequence[Offer]) -> None:
+            names = [offer.name for offer in offers]
+            _log.info("serving %s at %s (in a browser: %s/)", ", ".join(names), url, url)
             if options.port == 0:
-                print(json.dumps({"url": url, "model": model.name}), flush=True)
+                print(json.dumps({"url": url, "model": names[0], "models": names}), flush=True)
 
-        asyncio.run(run(load_model, (Path(path).stem,), options, listener, announce, Stop()))
+        asyncio.run(run(offers, options, listener, announce, Stop()))
 
 
 class Stop:
@@ -70,30 +74,33 @@ class Stop:
 
 
 async def run(
-    load_model: Callable[[], LLM],
-    aliases: tuple[str, ...],
+    offers: Sequence[Offer],
     options: ServerOptions,
     listener: socket.socket,
-    announce: Callable[[LLM], None],
+    announce: Callable[[Sequence[Offer]], None],
     stop: Stop,
 ) -> None:
-    """Serve on ``listener`` until ``stop`` is called; /health answers 503 while the model loads.
+    """Serve on ``listener`` until ``stop`` is called; /health answers 503 while the models that are
+    to be there from the beginning load.
 
     Raises:
-        EdgeLLMError: the model could not be loaded.
+        EdgeLLMError: one of them could not be loaded.
     """
-    service = Service(max_choices=options.max_choices)
+    shelf = Shelf(offers, budget=options.memory, patience=options.load_seconds)
+    service = Service(shelf, max_choices=options.max_choices)
     door = Listener(create_app(service, options), options)
     door.listen(listener)
     with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
+    relieving = asyncio.create_task(relieve(shelf))
     try:
-        model = await asyncio.to_thread(load_model)
         try:
-            service.ready(model, aliases=(*options.aliases, *aliases))
-            announce(model)
-            service.encoders.submit(model.prepare)  # before somebody waits for it
+            for offer in offers:
+                if offer.pinned or offer is offers[0]:
+                    await shelf.load(offer)
+            service.ready()
+            announce(offers)
             await stop.asked.wait()
         finally:
             service.drain()
@@ -102,7 +109,8 @@ async def run(
             service.abort()
             await door.close(FLUSH_SECONDS)
             await asyncio.to_thread(service.encoders.shutdown)
-            await asyncio.to_thread(model.close)
+            relieving.cancel()
+            await shelf.close()
     finally:
         await door.close(0)
 

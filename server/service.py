@@ -1,62 +1,18 @@
-"""The one model that is served, and whether it can take requests now."""
+"""What is served, and whether it can take requests now."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from edge_llm.api.about import ModelAbout
-from edge_llm.api.chat import ChatCall
-from edge_llm.api.embeddings import EmbedCall, EmbedJob
-from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
-from edge_llm.runner.engine.statistics import EngineStatistics, RequestStatistics
-from edge_llm.runner.generation.loop import Inbox, Job, Submit
-from edge_llm.runner.generation.vectors import Vectors
-from edge_llm.runner.guidance.grammar import Grammar
-from edge_llm.runner.sampling import SamplingParams
-from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable, unknown_model
-from edge_llm.tokenizers.tokenizer import Tokenizer
-
-
-class Model(Protocol):
-    """The part of `edge_llm.api.LLM` that the server needs."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def digest(self) -> str: ...
-
-    @property
-    def context(self) -> int: ...
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-
-    @property
-    def about(self) -> ModelAbout: ...
-
-    def default_params(self, **overrides: Any) -> SamplingParams: ...
-
-    def chat_jobs(
-        self, call: ChatCall, params: SamplingParams, n: int | None = None
-    ) -> list[Job]: ...
-
-    def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]: ...
-
-    @property
-    def submit(self) -> Submit: ...
-
-    def embed_job(self, call: EmbedCall) -> EmbedJob: ...
-
-    def rerank_job(self, call: RerankCall) -> RerankJob: ...
-
-    def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors: ...
-
-    def stats(self) -> EngineStatistics: ...
+from edge_llm.runner.engine.statistics import RequestStatistics
+from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable
+from edge_llm.server.models.model import Model
+from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.shelf import Shelf
 
 
 class Abortable(Protocol):
@@ -72,26 +28,24 @@ State = Literal["loading", "ready", "draining"]
 
 
 class Service:
-    """The served model and the requests that run. It begins as "loading"; `ready` and `drain` move
-    it on. Used on the event loop's thread."""
+    """The models on offer and the requests that run. It begins as "loading"; `ready` and `drain`
+    move it on. Used on the event loop's thread."""
 
-    def __init__(self, *, max_choices: int) -> None:
+    def __init__(self, shelf: Shelf, *, max_choices: int) -> None:
+        self.shelf = shelf
         self.state: State = "loading"
         self.created = int(time.time())
         self.encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="edge-llm-encoder")
         self._max_choices = max_choices
-        self._model: Model | None = None
-        self._names: list[str] = []
-        self._active: dict[Abortable, int] = {}
+        self._active: dict[Abortable, tuple[int, Offer]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        shelf.on_load = self._prepare
         # Told of each answer that the engine has ended.
         self.on_answer: Callable[[RequestStatistics], None] = lambda stats: None
 
-    def ready(self, model: Model, *, aliases: Iterable[str] = ()) -> None:
-        """Serve ``model`` under its own name and ``aliases``."""
-        self._model = model
-        self._names = list(dict.fromkeys([model.name, *aliases]))
+    def ready(self) -> None:
+        """Say that the models that are there from the beginning are."""
         if self.state == "loading":
             self.state = "ready"
 
@@ -112,24 +66,60 @@ class Service:
     @property
     def choices(self) -> int:
         """The number of answers that they ask for."""
-        return sum(self._active.values())
+        return sum(choices for choices, _ in self._active.values())
 
-    def model(self, name: str | None = None) -> Model:
-        """Return the model, by one of its names.
+    def check(self) -> None:
+        """Raise unless requests are taken.
 
         Raises:
-            ApiError: 503 while loading or draining, 404 if ``name`` is not served.
+            ApiError: 503 while loading or draining.
         """
-        if self._model is None:
+        if self.state == "loading":
             raise unavailable("The model is loading.")
         if self.state == "draining":
             raise _stopping()
-        if name is not None and name not in self._names:
-            raise unknown_model(name, self._names)
-        return self._model
 
-    def enter(self, request: Abortable, choices: int) -> None:
-        """Count a request of so many ``choices`` in, until `leave`.
+    def offers(self) -> tuple[Offer, ...]:
+        """Return the models on offer.
+
+        Raises:
+            ApiError: 503, the server stops.
+        """
+        if self.state == "draining":
+            raise _stopping()
+        return self.shelf.offers
+
+    async def model(self, name: str | None = None) -> Model:
+        """Return a model by one of its names; None means the first. See `loaded`.
+
+        Raises:
+            ApiError: 404, ``name`` is not served; or as `loaded`.
+        """
+        return await self.loaded(self.shelf.find(name))
+
+    async def loaded(self, offer: Offer, keep: float | None = None) -> Model:
+        """Return a model, loaded first if need be. It stays loaded until the caller awaits
+        something else, for every request that has entered, and for ``keep`` seconds after the last
+        (None: as usual) if memory allows.
+
+        Raises:
+            ApiError: 503, the server stops, or the model is not loaded in time; 500, it cannot be
+                loaded.
+        """
+        if self.state == "draining":
+            raise _stopping()
+        return await self.shelf.model(offer, keep)
+
+    def _prepare(self, offer: Offer) -> None:
+        """Have a model made ready for what a first answer would wait for."""
+        assert offer.model is not None
+        loop = asyncio.get_running_loop()
+        self.shelf.hold(offer)
+        preparing = loop.run_in_executor(self.encoders, offer.model.prepare)
+        preparing.add_done_callback(lambda done: self.shelf.release(offer))
+
+    def enter(self, request: Abortable, choices: int, model: Model) -> None:
+        """Count a request of so many ``choices`` in, until `leave`; ``model`` stays loaded for it.
 
         Raises:
             ApiError: 429 if too many run or wait, 400 if it asks for more than ever may, 503 if the
@@ -146,22 +136,21 @@ class Service:
             )
         if self.choices + choices > self._max_choices:
             raise overloaded()
-        self._active[request] = choices
+        offer = self.shelf.offer_of(model)
+        self.shelf.hold(offer)
+        self._active[request] = choices, offer
         self._empty.clear()
 
     def leave(self, request: Abortable) -> None:
         """Count it out; more than once is fine."""
-        self._active.pop(request, None)
+        if (entry := self._active.pop(request, None)) is not None:
+            self.shelf.release(entry[1])
         if not self._active:
             self._empty.set()
 
     async def emptied(self) -> None:
         """Wait until no request runs or waits."""
         await self._empty.wait()
-
-    def engine_statistics(self) -> EngineStatistics | None:
-        """Return the engine's figures, None where there is no engine now."""
-        return None if self._model is None or self.state != "ready" else self._model.stats()
 
 
 def _stopping() -> ApiError:

@@ -18,12 +18,13 @@ from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
+from edge_llm.server.models.model import Model
 from edge_llm.server.openai.messages import Messages, check_messages, told
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
 from edge_llm.server.requests.sampling import Integer, bounded_variables
 from edge_llm.server.requests.tools import Tools, calling
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
 from edge_llm.server.vectors import Encode, served
 
 MAX_TOKENS = 2**20
@@ -92,13 +93,13 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
     async def tokenize(http: Request) -> Response:
         request, ignored = await read_request(TokenizeRequest, http, options)
         _check(request)
-        model = service.model(request.model)
+        model = await service.model(request.model)
 
         async def work(encode: Encode) -> dict[str, Any]:
             return await encode(lambda: _tokenized(model, request))
 
         field = "messages" if request.prompt is None else "prompt"
-        return await _replied(served(service, work, http.receive), field, ignored)
+        return await _replied(served(service, model, work, http.receive), field, ignored)
 
     @router.post(
         "/detokenize",
@@ -108,7 +109,7 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def detokenize(http: Request) -> Response:
         request, ignored = await read_request(DetokenizeRequest, http, options)
-        model = service.model(request.model)
+        model = await service.model(request.model)
         size = model.tokenizer.facts.size
         for index, token in enumerate(request.tokens):
             if token >= size:
@@ -119,7 +120,7 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
             text = await encode(lambda: model.tokenizer.decode(request.tokens, skip_specials=False))
             return {"prompt": text}
 
-        return await _replied(served(service, work, http.receive), "tokens", ignored)
+        return await _replied(served(service, model, work, http.receive), "tokens", ignored)
 
     return router
 

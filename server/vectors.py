@@ -18,7 +18,8 @@ from edge_llm.runner.generation.loop import AsyncInbox
 from edge_llm.runner.generation.vectors import Float64
 from edge_llm.server.errors import invalid, unavailable
 from edge_llm.server.generation import ClientGoneError
-from edge_llm.server.service import Model, Service
+from edge_llm.server.models.model import Model
+from edge_llm.server.service import Service
 from edge_llm.tokenizers.pieces import interruptible
 
 _T = TypeVar("_T")
@@ -61,7 +62,7 @@ async def embed(service: Service, model: Model, call: EmbedCall, receive: Receiv
         job = await encode(lambda: _supported(lambda: model.embed_job(call)))
         return Embedded(job.finish(await _collect(model, job)), sum(map(len, job.ids)))
 
-    return await served(service, work, receive)
+    return await served(service, model, work, receive)
 
 
 async def rerank(service: Service, model: Model, call: RerankCall, receive: Receive) -> Ranked:
@@ -73,7 +74,7 @@ async def rerank(service: Service, model: Model, call: RerankCall, receive: Rece
         scores = found.finish(await _collect(model, found.job))
         return Ranked(scores, sum(map(len, found.job.ids)))
 
-    return await served(service, work, receive)
+    return await served(service, model, work, receive)
 
 
 async def _collect(model: Model, job: EmbedJob | JudgeJob) -> list[Float64]:
@@ -85,9 +86,13 @@ async def _collect(model: Model, job: EmbedJob | JudgeJob) -> list[Float64]:
 
 
 async def served(
-    service: Service, work: Callable[[Encode], Coroutine[Any, Any, _T]], receive: Receive
+    service: Service,
+    model: Model,
+    work: Callable[[Encode], Coroutine[Any, Any, _T]],
+    receive: Receive,
 ) -> _T:
-    """Return what ``work`` gives. It is cancelled when the client hangs up or the server stops.
+    """Return what ``work`` gives, for which ``model`` stays loaded. It is cancelled when the client
+    hangs up or the server stops.
 
     Raises:
         ApiError: 429 if too many choices run or wait, 503 if the server stops.
@@ -95,7 +100,7 @@ async def served(
         Exception: what ``work`` raises.
     """
     entry = _Entry(service)
-    service.enter(entry, 1)
+    service.enter(entry, 1, model)
     loop = asyncio.get_running_loop()
     watcher = loop.create_task(entry.watch(receive))
     entry.task = task = loop.create_task(work(entry.encode))

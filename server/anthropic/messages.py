@@ -18,9 +18,10 @@ from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid, request_id_of, translate
 from edge_llm.server.gate.exchange import CLIENT_GONE
 from edge_llm.server.generation import ClientGoneError
+from edge_llm.server.models.model import Model
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply, ignored_header
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
 from edge_llm.server.vectors import Encode, served
 
 
@@ -41,7 +42,7 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
     async def messages(http: Request) -> Response:
         request, ignored = await read_request(MessagesRequest, http, options)
         _check(request)
-        model = service.model(request.model)
+        model = await service.model(request.model)
 
         def prepare() -> Prepared:
             jobs = model.chat_jobs(chat_call(request, model.about), _params(model, request), 1)
@@ -72,7 +73,7 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def count_tokens(http: Request) -> Response:
         request, ignored = await read_request(CountRequest, http, options)
-        model = service.model(request.model)
+        model = await service.model(request.model)
 
         async def count(encode: Encode) -> int:
             params = model.default_params()
@@ -82,7 +83,7 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
             return len(job.prompt_ids)
 
         try:
-            tokens = await served(service, count, http.receive)
+            tokens = await served(service, model, count, http.receive)
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         except Exception as exc:

@@ -11,9 +11,9 @@ from edge_llm.parsed import Tool
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import invalid
+from edge_llm.server.models.model import Model
 from edge_llm.server.ollama.schemas import Asking, ChatRequest, GenerateRequest, Message, Options
 from edge_llm.server.requests.values import schema_grammar
-from edge_llm.server.service import Model
 
 
 def chat_of(request: ChatRequest) -> ChatCall:

@@ -34,7 +34,7 @@ def embedding_router(service: Service, options: ServerOptions) -> APIRouter:
     async def embed(http: Request) -> Response:
         started = time.perf_counter_ns()
         request, ignored = await read_request(EmbedRequest, http, options)
-        model = model_of(service, request.model)
+        model = await model_of(service, request.model, request.keep_alive)
         vectors, tokens = [], 0
         if request.input and request.input != [""]:  # else the model is to be loaded
             call = EmbedCall(texts=request.input, dimensions=request.dimensions)
@@ -60,7 +60,7 @@ def embedding_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def embeddings(http: Request) -> Response:
         request, ignored = await read_request(EmbeddingsRequest, http, options)
-        model = model_of(service, request.model)
+        model = await model_of(service, request.model, request.keep_alive)
         vector: list[float] = []
         if request.prompt:
             call = EmbedCall(texts=request.prompt, normalize=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -13,14 +14,16 @@ from edge_llm.runner.generation.loop import Job
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import LINES, documented
 from edge_llm.server.errors import invalid
+from edge_llm.server.models.duration import keep_seconds
+from edge_llm.server.models.model import Model
 from edge_llm.server.ollama.conversation import chat_of, chat_of_prompt, grammar_of, params_of
-from edge_llm.server.ollama.lines import LineShape
-from edge_llm.server.ollama.names import model_of
+from edge_llm.server.ollama.lines import Kind, LineShape, nothing
+from edge_llm.server.ollama.names import model_of, offer_of
 from edge_llm.server.ollama.replies import ChatLine, GenerateLine
 from edge_llm.server.ollama.schemas import Asking, ChatRequest, GenerateRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import Prepared, Reply, ignored_header
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
 
 
 def generating_router(service: Service, options: ServerOptions) -> APIRouter:
@@ -40,11 +43,13 @@ def generating_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def chat(http: Request) -> Response:
         request, ignored = await read_request(ChatRequest, http, options)
-        model = model_of(service, request.model)
+        if not request.messages and _unloads(request):
+            return await _unload(service, "chat", request, ignored)
+        model = await model_of(service, request.model, request.keep_alive)
         ignored = _checked(request, model, ignored, strict=options.strict)
-        shape = _shape("chat", model, request)
         if not request.messages:
-            return JSONResponse(shape.loaded(), headers=ignored_header(ignored))
+            return _nothing("chat", model.name, "load", ignored)
+        shape = _shape("chat", model, request)
 
         def prepare() -> Prepared:
             return Prepared(model.chat_jobs(chat_of(request), params_of(model, request), 1), shape)
@@ -73,11 +78,13 @@ def generating_router(service: Service, options: ServerOptions) -> APIRouter:
     async def generate(http: Request) -> Response:
         request, ignored = await read_request(GenerateRequest, http, options)
         _check_raw(request)
-        model = model_of(service, request.model)
+        if not request.prompt and _unloads(request):
+            return await _unload(service, "generate", request, ignored)
+        model = await model_of(service, request.model, request.keep_alive)
         ignored = _checked(request, model, ignored, strict=options.strict)
-        shape = _shape("generate", model, request)
         if not request.prompt:
-            return JSONResponse(shape.loaded(), headers=ignored_header(ignored))
+            return _nothing("generate", model.name, "load", ignored)
+        shape = _shape("generate", model, request)
 
         def prepare() -> Prepared:
             return Prepared(_jobs(model, request), shape)
@@ -105,7 +112,25 @@ def _jobs(model: Model, request: GenerateRequest) -> list[Job]:
     return jobs if grammar is None else model.guided(jobs, grammar, "format")
 
 
-def _shape(kind: Literal["chat", "generate"], model: Model, request: Asking) -> LineShape:
+def _unloads(request: Asking) -> bool:
+    return request.keep_alive is not None and keep_seconds(request.keep_alive) == 0
+
+
+async def _unload(
+    service: Service, kind: Kind, request: Asking, ignored: Sequence[str]
+) -> JSONResponse:
+    offer = offer_of(service, request.model)
+    await service.shelf.unload(offer)
+    return _nothing(kind, offer.name, "unload", ignored)
+
+
+def _nothing(
+    kind: Kind, name: str, done: Literal["load", "unload"], ignored: Sequence[str]
+) -> JSONResponse:
+    return JSONResponse(nothing(kind, name, done), headers=ignored_header(ignored))
+
+
+def _shape(kind: Kind, model: Model, request: Asking) -> LineShape:
     return LineShape(
         kind, model=model.name, tokenizer=model.tokenizer, logprobs=bool(request.logprobs)
     )

@@ -18,6 +18,7 @@ from edge_llm.server.tally import Tally
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 Line = dict[str, Any]
+Kind = Literal["chat", "generate"]
 
 
 class LineShape:
@@ -25,9 +26,7 @@ class LineShape:
 
     media_type = "application/x-ndjson"
 
-    def __init__(
-        self, kind: Literal["chat", "generate"], *, model: str, tokenizer: Tokenizer, logprobs: bool
-    ) -> None:
+    def __init__(self, kind: Kind, *, model: str, tokenizer: Tokenizer, logprobs: bool) -> None:
         self._chat = kind == "chat"
         self._model = model
         self._tokenizer = tokenizer
@@ -35,10 +34,6 @@ class LineShape:
         self._calls: list[ToolCallDelta] = []  # of the call that is being written
         self._told = 0  # calls
         self._last: Piece | None = None
-
-    def loaded(self) -> Line:
-        """Return the reply to a request that asks for nothing."""
-        return {**self._head(), **self._said(), "done": True, "done_reason": "load"}
 
     def begin(self) -> Iterable[bytes]:
         return ()
@@ -74,7 +69,7 @@ class LineShape:
         return {**self._head(), **said, **self._ending(tally), **self._scores(pieces)}
 
     def _head(self) -> Line:
-        return {"model": self._model, "created_at": now()}
+        return _head(self._model)
 
     def _said(
         self, text: str = "", reasoning: str = "", calls: Sequence[ToolCallDelta] = ()
@@ -84,9 +79,7 @@ class LineShape:
         tool_calls = {}
         if calls:
             tool_calls = {"tool_calls": [self._call(*call) for call in _named(calls)]}
-        if self._chat:
-            return {"message": {"role": "assistant", "content": text, **thinking, **tool_calls}}
-        return {"response": text, **thinking, **tool_calls}
+        return _said(self._chat, text, **thinking, **tool_calls)
 
     def _call(self, name: str, arguments: str) -> Line:
         self._told += 1
@@ -133,6 +126,21 @@ class LineShape:
     def _token(self, token: int, logprob: float) -> Line:
         text, data = token_name(self._tokenizer, token)
         return {"token": text, "logprob": logprob, "bytes": list(data)}
+
+
+def nothing(kind: Kind, model: str, reason: Literal["load", "unload"]) -> Line:
+    """Return the reply to a request that asks for no answer, and what was done instead."""
+    return {**_head(model), **_said(kind == "chat"), "done": True, "done_reason": reason}
+
+
+def _head(model: str) -> Line:
+    return {"model": model, "created_at": now()}
+
+
+def _said(chat: bool, text: str = "", **beside: Any) -> Line:
+    if chat:
+        return {"message": {"role": "assistant", "content": text, **beside}}
+    return {"response": text, **beside}
 
 
 def now() -> str:

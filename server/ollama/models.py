@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,21 +11,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edge_llm import __version__
-from edge_llm.api.about import ModelAbout
+from edge_llm.api.about import ModelAbout, ModelFacts
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
+from edge_llm.server.models.offer import Offer
 from edge_llm.server.ollama.lines import timestamp
-from edge_llm.server.ollama.names import model_of, tagged
+from edge_llm.server.ollama.names import offer_of, tagged
 from edge_llm.server.ollama.replies import Processes, Shown, Tags, Version
 from edge_llm.server.ollama.schemas import ShowRequest
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.reply import ignored_header
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
 
 # The version of Ollama's API whose routes and fields these are: clients look whether it is new
 # enough for what they want to use.
 API_VERSION = "0.12.11"
-# The model goes with the server, not before.
+# Of a model that stays as long as memory allows, or that has requests.
 NEVER = "9999-12-31T23:59:59Z"
 
 
@@ -36,17 +38,21 @@ def models_router(service: Service, options: ServerOptions) -> APIRouter:
     async def version() -> dict[str, Any]:
         return {"version": API_VERSION, "edge_llm": __version__}
 
-    @router.get("/api/tags", **documented("The served model", "ollama", reply=Tags))
+    @router.get("/api/tags", **documented("The served models", "ollama", reply=Tags))
     async def tags() -> dict[str, Any]:
-        model = service.model()
-        entry = _entry(model) | {"modified_at": _modified(model.about)}
-        return {"models": [entry]}
+        known = await service.shelf.known(service.offers())
+        return {
+            "models": [
+                _entry(offer, facts) | {"modified_at": _modified(facts.about)}
+                for offer, facts in known
+            ]
+        }
 
-    @router.get("/api/ps", **documented("The loaded model", "ollama", reply=Processes))
+    @router.get("/api/ps", **documented("The loaded models", "ollama", reply=Processes))
     async def ps() -> dict[str, Any]:
-        model = service.model()
-        held = {"expires_at": NEVER, "size_vram": 0, "context_length": model.context}
-        return {"models": [_entry(model) | held]}
+        there = [offer for offer in service.offers() if offer.state != "unloaded"]
+        known = await service.shelf.known(there)
+        return {"models": [_entry(*model) | _held(*model) for model in known]}
 
     @router.post(
         "/api/show",
@@ -54,19 +60,19 @@ def models_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def show(http: Request) -> Response:
         request, ignored = await read_request(ShowRequest, http, options)
-        model = model_of(service, request.model or request.name)
-        return JSONResponse(_shown(model), headers=ignored_header(ignored))
+        facts = await service.shelf.facts(offer_of(service, request.model or request.name))
+        return JSONResponse(_shown(facts), headers=ignored_header(ignored))
 
     return router
 
 
-def _entry(model: Model) -> dict[str, Any]:
-    about = model.about
+def _entry(offer: Offer, facts: ModelFacts) -> dict[str, Any]:
+    about = facts.about
     return {
-        "name": tagged(model.name),
-        "model": tagged(model.name),
+        "name": tagged(offer.name),
+        "model": tagged(offer.name),
         "size": about.file_bytes,
-        "digest": model.digest,
+        "digest": facts.digest,
         "details": _details(about),
     }
 
@@ -82,9 +88,26 @@ def _details(about: ModelAbout) -> dict[str, Any]:
     }
 
 
-def _shown(model: Model) -> dict[str, Any]:
-    about = model.about
-    parameters = {**about.recommended, "num_ctx": model.context}
+def _held(offer: Offer, facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "size": offer.bytes,
+        "expires_at": _expiry(offer),
+        "state": offer.state,
+        "size_vram": 0,
+        "context_length": facts.context,
+    }
+
+
+def _expiry(offer: Offer) -> str:
+    if offer.expires is None:
+        return NEVER
+    left = offer.expires.when() - asyncio.get_running_loop().time()
+    return timestamp(datetime.now(UTC) + timedelta(seconds=left))
+
+
+def _shown(facts: ModelFacts) -> dict[str, Any]:
+    about = facts.about
+    parameters = {**about.recommended, "num_ctx": facts.context}
     can = {
         "completion": True,
         "tools": about.tools,
@@ -99,7 +122,7 @@ def _shown(model: Model) -> dict[str, Any]:
             "general.architecture": about.family,
             "general.parameter_count": about.parameters,
             f"{about.family}.block_count": about.layers,
-            f"{about.family}.context_length": model.context,
+            f"{about.family}.context_length": facts.context,
             f"{about.family}.embedding_length": about.width,
             f"{about.family}.vocab_size": about.vocab,
         },

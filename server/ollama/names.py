@@ -1,9 +1,12 @@
-"""Names of models as Ollama has them, with a tag behind a colon."""
+"""Names of models as Ollama has them, with a tag behind a colon; and how long the models stay."""
 
 from __future__ import annotations
 
 from edge_llm.server.errors import ApiError
-from edge_llm.server.service import Model, Service
+from edge_llm.server.models.duration import keep_seconds
+from edge_llm.server.models.model import Model
+from edge_llm.server.models.offer import Offer
+from edge_llm.server.service import Service
 
 LATEST = ":latest"
 
@@ -14,15 +17,27 @@ def tagged(name: str) -> str:
     return name if ":" in name else name + LATEST
 
 
-def model_of(service: Service, name: str | None) -> Model:
-    """Return the model by one of its names, with or without the usual tag.
+def offer_of(service: Service, name: str | None) -> Offer:
+    """Return what is on offer by one of its names, with or without the usual tag.
 
     Raises:
-        ApiError: as `Service.model`.
+        ApiError: 404, nothing is.
     """
     try:
-        return service.model(name or None)
-    except ApiError as error:
-        if error.status != 404 or name is None or not name.endswith(LATEST):
+        return service.shelf.find(name or None)
+    except ApiError:
+        if name is None or not name.endswith(LATEST):
             raise
-        return service.model(name.removesuffix(LATEST))
+        return service.shelf.find(name.removesuffix(LATEST))
+
+
+async def model_of(
+    service: Service, name: str | None, keep_alive: float | str | None = None
+) -> Model:
+    """Return the model by one of its names, loaded, and kept for as long as ``keep_alive`` says.
+
+    Raises:
+        ApiError: 404, there is none; or as `Service.loaded`.
+    """
+    keep = None if keep_alive is None else keep_seconds(keep_alive)
+    return await service.loaded(offer_of(service, name), keep)

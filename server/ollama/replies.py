@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from edge_llm.server.models.offer import State
+
 
 class ReplyFunction(BaseModel):
     """A function that the model calls. Arguments that are no JSON object are under the key
@@ -112,6 +114,7 @@ class Running(BaseModel):
     digest: str
     details: Details
     expires_at: str
+    state: State
     size_vram: int
     context_length: int
 

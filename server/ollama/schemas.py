@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from edge_llm.runner.sampling import INT32_MAX, MAX_TOP_LOGPROBS
+from edge_llm.server.models.duration import keep_seconds
 from edge_llm.server.requests.sampling import MAX_TEXT, Integer, Sampling
 from edge_llm.server.requests.tools import Function
 from edge_llm.server.requests.values import JsonObject, Part, refused
@@ -59,6 +60,20 @@ class Options(Sampling):
     vocab_only: Any = None
 
 
+def _duration(value: float | str) -> float | str:
+    keep_seconds(value)
+    return value
+
+
+KeepAlive = Annotated[
+    Annotated[float, Field(strict=False)] | Annotated[str, Field(max_length=32)],
+    AfterValidator(_duration),
+    Field(
+        description="for how long the model stays after its requests: seconds, or a text like "
+        "5m; 0: not at all, negative: as long as memory allows"
+    ),
+]
+
 Format = Annotated[
     Annotated[Literal["", "json"], Tag("<name>")] | Annotated[JsonObject, Tag("<schema>")],
     Discriminator(lambda value: "<schema>" if isinstance(value, dict) else "<name>"),
@@ -81,9 +96,7 @@ class Asking(Part):
     think: Think | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    keep_alive: Annotated[
-        Any, Field(description="accepted; the model is there as long as the server")
-    ] = None
+    keep_alive: KeepAlive | None = None
 
 
 class ToolParam(Part):
@@ -161,7 +174,7 @@ class EmbedRequest(Part):
         Any, Field(description="accepted; texts longer than the context are refused")
     ] = None
     options: JsonObject | None = None
-    keep_alive: Any = None
+    keep_alive: KeepAlive | None = None
 
 
 class EmbeddingsRequest(Part):
@@ -170,4 +183,4 @@ class EmbeddingsRequest(Part):
     model: str | None = None  # the served one
     prompt: str | None = None
     options: JsonObject | None = None
-    keep_alive: Any = None
+    keep_alive: KeepAlive | None = None

@@ -39,7 +39,7 @@ def chat_router(service: Service, options: ServerOptions) -> APIRouter:
     async def chat_completions(http: Request) -> Response:
         request, ignored = await read_request(ChatRequest, http, options)
         _check(request)
-        model = service.model(request.model)
+        model = await service.model(request.model)
         n = request.n or 1
 
         def prepare() -> Prepared:

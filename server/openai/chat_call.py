@@ -11,6 +11,7 @@ from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.errors import invalid
+from edge_llm.server.models.model import Model
 from edge_llm.server.openai.messages import told
 from edge_llm.server.openai.schemas import ChatRequest
 from edge_llm.server.requests.structured import form_of, refused_form
@@ -20,7 +21,6 @@ from edge_llm.server.requests.tools import (
     calling,
     calling_functions,
 )
-from edge_llm.server.service import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.server.errors import ApiError, error_body
+from edge_llm.server.models.model import Model
 from edge_llm.server.reply import encoded, event
 from edge_llm.server.requests.sampling import Generating
-from edge_llm.server.service import Model
 from edge_llm.server.tally import Tally
 from edge_llm.tokenizers.tokenizer import Tokenizer
 

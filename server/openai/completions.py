@@ -17,6 +17,7 @@ from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid
+from edge_llm.server.models.model import Model
 from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
 from edge_llm.server.openai.replies import Completion, CompletionChunk
 from edge_llm.server.openai.schemas import CompletionRequest
@@ -25,7 +26,7 @@ from edge_llm.server.reply import Prepared, Reply
 from edge_llm.server.requests.params import sampling_params
 from edge_llm.server.requests.structured import form_of, guided
 from edge_llm.server.requests.validation import check_sampling
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
 from edge_llm.tokenizers.stream import TextDecoder
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
@@ -48,7 +49,7 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
     async def completions(http: Request) -> Response:
         request, ignored = await read_request(CompletionRequest, http, options)
         _check(request)
-        model = service.model(request.model)
+        model = await service.model(request.model)
         n = request.n or 1
         choices = len(request.prompt) * n
 

@@ -61,7 +61,7 @@ def embeddings_router(service: Service, options: ServerOptions) -> APIRouter:
                 "input",
                 "array_above_max_length",
             )
-        model = service.model(request.model)
+        model = await service.model(request.model)
         single = len(request.input) == 1
         call = EmbedCall(
             texts=request.input[0] if single else request.input,

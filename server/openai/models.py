@@ -6,22 +6,25 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from edge_llm.api.about import ModelFacts
 from edge_llm.server.documentation.operation import documented
+from edge_llm.server.models.offer import Offer
 from edge_llm.server.openai.replies import ModelList, ModelObject
-from edge_llm.server.service import Model, Service
+from edge_llm.server.service import Service
 
 
 def models_router(service: Service) -> APIRouter:
     router = APIRouter()
 
-    def describe(model: Model) -> dict[str, Any]:
-        about = model.about
+    def describe(offer: Offer, facts: ModelFacts) -> dict[str, Any]:
+        about = facts.about
         return {
-            "id": model.name,
+            "id": offer.name,
             "object": "model",
             "created": service.created,
             "owned_by": "edge-llm",
-            "context_length": model.context,
+            "state": offer.state,
+            "context_length": facts.context,
             "capabilities": {
                 "chat": about.chat_template is not None,
                 "tools": about.tools,
@@ -33,9 +36,10 @@ def models_router(service: Service) -> APIRouter:
             "recommended": dict(about.recommended),
         }
 
-    @router.get("/models", **documented("The served model", "models", reply=ModelList))
+    @router.get("/models", **documented("The served models", "models", reply=ModelList))
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [describe(service.model())]}
+        known = await service.shelf.known(service.offers())
+        return {"object": "list", "data": [describe(*model) for model in known]}
 
     @router.get(
         "/models/{name:path}",
@@ -43,10 +47,11 @@ def models_router(service: Service) -> APIRouter:
             "A model by one of its names",
             "models",
             reply=ModelObject,
-            parameters={"name": "a name of the served model"},
+            parameters={"name": "a name of a served model"},
         ),
     )
     async def get_model(name: str) -> dict[str, Any]:
-        return describe(service.model(name))
+        offer = service.shelf.find(name)
+        return describe(offer, await service.shelf.facts(offer))
 
     return router

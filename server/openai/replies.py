@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from edge_llm.server.models.offer import State
+
 FinishReason = Literal["stop", "length", "tool_calls"]
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
@@ -24,13 +26,14 @@ class Capabilities(BaseModel):
 
 
 class ModelObject(BaseModel):
-    """A served model; ``recommended`` are the sampling parameters of its authors, which hold where
-    a request says nothing."""
+    """A served model, loaded or not (``state``); ``recommended`` are the sampling parameters of its
+    authors, which hold where a request says nothing."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    state: State
     context_length: int
     capabilities: Capabilities
     recommended: dict[str, Any]

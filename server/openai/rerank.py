@@ -65,7 +65,7 @@ def rerank_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def rerank_documents(http: Request) -> Response:
         request, ignored = await read_request(RerankRequest, http, options)
-        model = service.model(request.model)
+        model = await service.model(request.model)
         call = RerankCall(
             query=request.query,
             documents=[document.text for document in request.documents],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edge_llm.runner.sampling import SamplingParams
+from edge_llm.server.models.model import Model
 from edge_llm.server.requests.sampling import Generating
-from edge_llm.server.service import Model
 
 
 def sampling_params(model: Model, request: Generating, **overrides: Any) -> SamplingParams:

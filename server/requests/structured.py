@@ -14,8 +14,8 @@ from edge_llm.errors import RequestError
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.server.errors import ApiError, invalid
+from edge_llm.server.models.model import Model
 from edge_llm.server.requests.kinds import Kinds
-from edge_llm.server.service import Model
 
 MAX_CHOICES = 10_000
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from edge_llm.server.app import create_app
+from edge_llm.server.models.shelf import Shelf
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.service import Service
 
@@ -15,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(enco
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    app = create_app(Service(max_choices=1), ServerOptions())
+    app = create_app(Service(Shelf([]), max_choices=1), ServerOptions())
     client = TestClient(app, base_url="http://127.0.0.1:8017")
     paths = client.get("/openapi.json").json()["paths"]
     documented = {re.sub(r"\{\w+(:path)?\}", "{id}", path) for path in paths}

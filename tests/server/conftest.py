@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from fixtures_contract import Contract
+from fixtures_server import offered, serving
 from starlette.testclient import TestClient
 
 from edge_llm.api.about import ModelAbout
@@ -37,6 +38,8 @@ from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.sampling import SamplingParams
 from edge_llm.server.app import create_app
+from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.shelf import Shelf
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.run import Stop, address, bind, run
 from edge_llm.server.service import Service
@@ -246,9 +249,7 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def service(model: FakeModel) -> Service:
-    service = Service(max_choices=128)
-    service.ready(model, aliases=("fake-file",))  # type: ignore[arg-type]
-    return service
+    return serving(model, aliases=("fake-file",))
 
 
 ClientFactory = Callable[..., TestClient]
@@ -258,7 +259,8 @@ ClientFactory = Callable[..., TestClient]
 def contract() -> Contract:
     """The OpenAPI document, to hold replies to."""
     with TestClient(
-        create_app(Service(max_choices=1), ServerOptions()), base_url="http://127.0.0.1:8017"
+        create_app(Service(Shelf([]), max_choices=1), ServerOptions()),
+        base_url="http://127.0.0.1:8017",
     ) as client:
         return Contract(client.get("/openapi.json").json())
 
@@ -295,8 +297,14 @@ def serve_live(model: FakeModel) -> Callable[..., AbstractContextManager[LiveSer
 
     @contextmanager
     def live(
-        load: Callable[[], Any] = lambda: model, *, wait: bool = True, **changes: Any
+        load: Callable[[], Any] | None = None,
+        *,
+        of: Any = model,
+        wait: bool = True,
+        others: Sequence[Offer] = (),
+        **changes: Any,
     ) -> Iterator[LiveServer]:
+        offers = [offered(of, load=load, aliases=("fake-file",)), *others]
         options = replace(ServerOptions(port=0, drain_seconds=0.2), **changes)
         ready, failures = threading.Event(), []
         with bind(options) as listener:
@@ -304,14 +312,12 @@ def serve_live(model: FakeModel) -> Callable[..., AbstractContextManager[LiveSer
             loop = asyncio.new_event_loop()
             stop = Stop()
 
-            def announce(model: Any) -> None:
+            def announce(offers: Any) -> None:
                 ready.set()
 
             def target() -> None:
                 try:
-                    loop.run_until_complete(
-                        run(load, ("fake-file",), options, listener, announce, stop)
-                    )
+                    loop.run_until_complete(run(offers, options, listener, announce, stop))
                     loop.run_until_complete(loop.shutdown_default_executor())
                 except Exception as exc:
                     failures.append(exc)

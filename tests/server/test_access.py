@@ -9,6 +9,7 @@ import pytest
 from edge_llm.errors import ConfigError
 from edge_llm.server.app import create_app
 from edge_llm.server.gate.access import host_name
+from edge_llm.server.models.shelf import Shelf
 from edge_llm.server.options import ServerOptions, check_bind
 from edge_llm.server.service import Service
 
@@ -40,7 +41,7 @@ def test_health(client: Any, service: Any) -> None:
 def test_health_while_loading() -> None:
     from starlette.testclient import TestClient
 
-    app = create_app(Service(max_choices=1), ServerOptions())
+    app = create_app(Service(Shelf([]), max_choices=1), ServerOptions())
     response = TestClient(app, base_url="http://localhost").get("/health")
     assert response.status_code == 503
     assert response.json()["error"]["type"] == "server_error"

@@ -562,7 +562,7 @@ def test_a_queue_that_is_full(client: Any, service: Any) -> None:
     class Running:
         def abort(self) -> None: ...
 
-    service.enter(Running(), 128)
+    service.enter(Running(), 128, service.shelf.offers[0].model)
     for path in (PATH, COUNT):
         response = client.post(path, json=BODY)
         check(response, 429, "rate_limit_error")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from fixtures_server import serving
 from starlette.testclient import TestClient
 
 import edge_llm
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.service import Service
 
 USER = [{"role": "user", "content": "hello"}]
 MESSAGE = {"messages": USER, "max_tokens": 8, "temperature": 0}
@@ -30,8 +30,7 @@ def llm(tiny_program: Any) -> Iterator[edge_llm.LLM]:
 
 @pytest.fixture
 def client(llm: edge_llm.LLM) -> TestClient:
-    service = Service(max_choices=4)
-    service.ready(llm)
+    service = serving(llm, max_choices=4)
     return TestClient(create_app(service, ServerOptions()), base_url="http://127.0.0.1:8017")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bits import assert_same_bits
+from fixtures_server import serving
 from starlette.testclient import TestClient
 
 import edge_llm
@@ -18,7 +19,6 @@ from edge_llm.server.app import create_app
 from edge_llm.server.errors import ApiError
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.service import Service
 from edge_llm.server.vectors import Encode, served
 
 PATH = "/v1/embeddings"
@@ -32,8 +32,7 @@ def llm(tiny_program: Any) -> Iterator[edge_llm.LLM]:
 
 @pytest.fixture
 def client(llm: edge_llm.LLM) -> TestClient:
-    service = Service(max_choices=4)
-    service.ready(llm)
+    service = serving(llm, max_choices=4)
     return TestClient(create_app(service, ServerOptions()), base_url="http://127.0.0.1:8017")
 
 
@@ -129,8 +128,8 @@ def test_a_program_without_vectors_is_no_fault_of_the_server(
     assert (error["param"], error["code"]) == ("model", "unsupported_value")
 
 
-def test_the_client_hangs_up() -> None:
-    service = Service(max_choices=1)
+def test_the_client_hangs_up(llm: edge_llm.LLM) -> None:
+    service = serving(llm, max_choices=1)
     cancelled: list[bool] = []
 
     async def work(encode: Encode) -> None:
@@ -150,12 +149,12 @@ def test_the_client_hangs_up() -> None:
 
     async def scene() -> None:
         with pytest.raises(ClientGoneError):
-            await served(service, work, gone)
+            await served(service, llm, work, gone)
         assert service.requests == 0
-        running = asyncio.create_task(served(service, work, never))
+        running = asyncio.create_task(served(service, llm, work, never))
         await asyncio.sleep(0)
         with pytest.raises(ApiError) as refused:
-            await served(service, work, never)
+            await served(service, llm, work, never)
         assert refused.value.status == 429
         await asyncio.sleep(0)
         service.abort()

@@ -453,7 +453,7 @@ def test_queue_full(client: Any, service: Any) -> None:
 
     running = [Running() for _ in range(4)]
     for request in running:
-        service.enter(request, 32)
+        service.enter(request, 32, service.shelf.offers[0].model)
     response = post(client, "/v1/chat/completions", CHAT)
     check(response, 429, "rate_limit_error", None, "rate_limit_exceeded")
     assert int(response.headers["retry-after"]) >= 1
@@ -476,7 +476,7 @@ def test_our_own_bug(client: Any, caplog: Any) -> None:
 
 
 def test_a_bug_in_a_route(client: Any, service: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(service, "model", None)
+    monkeypatch.setattr(service, "check", None)
     check(client.get("/health"), 500, "server_error")
 
 

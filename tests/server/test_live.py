@@ -312,7 +312,7 @@ def test_a_hang_up_leaves_the_others_alone(url: str, model: Any) -> None:
 # --- starting and stopping -----------------------------------------------------------------------
 
 
-def test_loading_answers_503(serve_live: Any, model: Any) -> None:
+def test_health_is_503_while_the_model_loads(serve_live: Any, model: Any) -> None:
     loaded = threading.Event()
 
     def load() -> Any:
@@ -322,13 +322,14 @@ def test_loading_answers_503(serve_live: Any, model: Any) -> None:
     with serve_live(load, wait=False) as server:
         response = httpx.get(f"{server.url}/health")
         assert response.status_code == 503
-        assert httpx.get(f"{server.url}/v1/models").status_code == 503
+        [listed] = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert listed["state"] == "loading"
         loaded.set()
         wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200)
 
 
 def test_what_first_requests_need_is_made_before_they_come(serve_live: Any, model: Any) -> None:
-    with serve_live(lambda: model):
+    with serve_live():
         assert model.prepared.wait(10)
 
 

@@ -46,13 +46,22 @@ def test_what_is_counted(client: Any) -> None:
     assert told["edge_llm_time_to_first_token_seconds_count"] == 2
     assert told["edge_llm_inter_token_seconds_sum"] == pytest.approx(2 * 0.1 / 11)
     assert told["edge_llm_requests_active"] == told["edge_llm_choices_active"] == 0
-    assert (told["edge_llm_sequences_running"], told["edge_llm_sequences_waiting"]) == (1, 2)
-    assert (told["edge_llm_step_seconds_count"], told["edge_llm_step_seconds_sum"]) == (7, 0.5)
+    of = '{model="fake-model"}'
+    assert told[f"edge_llm_model_loaded{of}"] == 1
+    assert (told[f"edge_llm_sequences_running{of}"], told[f"edge_llm_sequences_waiting{of}"]) == (
+        1,
+        2,
+    )
+    assert (told[f"edge_llm_step_seconds_count{of}"], told[f"edge_llm_step_seconds_sum{of}"]) == (
+        7,
+        0.5,
+    )
     blocks = {
-        s: told[f'edge_llm_blocks{{group="0",state="{s}"}}'] for s in ("used", "cached", "free")
+        s: told[f'edge_llm_blocks{{group="0",model="fake-model",state="{s}"}}']
+        for s in ("used", "cached", "free")
     }
     assert blocks == {"used": 10, "cached": 5, "free": 15}
-    assert told["edge_llm_preemptions_total"] == 0
+    assert told[f"edge_llm_preemptions_total{of}"] == 0
 
 
 def test_they_are_behind_the_key(make_client: Any) -> None:

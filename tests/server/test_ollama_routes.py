@@ -202,7 +202,7 @@ def test_log_probabilities(client: Any, path: str) -> None:
 def test_nothing_to_answer_is_a_wish_to_load(client: Any, path: str, streamed: bool | None) -> None:
     field = "messages" if path == CHAT else "prompt"
     for empty in ({}, {field: None}, {field: [] if path == CHAT else ""}):
-        body = {"model": "fake-model", "keep_alive": 0, "stream": streamed, **empty}
+        body = {"model": "fake-model", "keep_alive": "5m", "stream": streamed, **empty}
         loaded = client.post(path, json=body).json()
         assert (loaded["done"], loaded["done_reason"]) == (True, "load")
         assert said(loaded) == {"content": ""}
@@ -435,7 +435,7 @@ def test_a_queue_that_is_full(client: Any, service: Any, path: str) -> None:
     class Running:
         def abort(self) -> None: ...
 
-    service.enter(Running(), 128)
+    service.enter(Running(), 128, service.shelf.offers[0].model)
     check(client.post(path, json=BODIES[path]), 429)
 
 

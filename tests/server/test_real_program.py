@@ -36,7 +36,7 @@ def llm(program: Path) -> Iterator[edge_llm.LLM]:
 
 @pytest.fixture
 def http(llm: edge_llm.LLM, serve_live: Any) -> Iterator[httpx.Client]:
-    with serve_live(lambda: llm) as server, httpx.Client(base_url=server.url) as client:
+    with serve_live(of=llm) as server, httpx.Client(base_url=server.url) as client:
         yield client
 
 
@@ -168,10 +168,12 @@ def test_a_hang_up_frees_the_engine(http: Any, llm: Any) -> None:
 def test_the_process(program: Path) -> None:
     """`serve` as a process: one line of JSON once it answers, and a clean end on SIGTERM."""
     code = (
-        "import sys; from edge_llm.server.options import ServerOptions; "
+        "import sys; from pathlib import Path; from edge_llm.server.options import ServerOptions; "
         "from edge_llm.server.run import serve; "
         "from edge_llm.runner.config import RunnerConfig; "
-        "serve(sys.argv[1], ServerOptions(port=0), RunnerConfig(threads=1, context=64)); "
+        "from edge_llm.server.models.programs import ServedProgram; "
+        "config = RunnerConfig(threads=1, context=64); "
+        "serve([ServedProgram(Path(sys.argv[1]), config)], ServerOptions(port=0)); "
         "assert 'torch' not in sys.modules; print('ended')"
     )
     with subprocess.Popen(
@@ -231,7 +233,7 @@ def test_calls_are_made_where_they_must_be(tiny_program: Any, serve_live: Any) -
     """The tools are told in text by a template of bytes, which takes room."""
     with (
         edge_llm.load(tiny_program(max_position_embeddings=1024), threads=1) as llm,
-        serve_live(lambda: llm) as server,
+        serve_live(of=llm) as server,
         httpx.Client(base_url=server.url) as http,
     ):
         _calls(http, llm)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fixtures_server import serving
 from starlette.testclient import TestClient
 
 import edge_llm
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.service import Service
 
 PATH = "/v1/rerank"
 DOCUMENTS = ["the hat", "a cat and another cat", "nothing at all"]
@@ -25,8 +25,7 @@ def llm(tiny_program: Any) -> Iterator[edge_llm.LLM]:
 
 @pytest.fixture
 def client(llm: edge_llm.LLM) -> TestClient:
-    service = Service(max_choices=4)
-    service.ready(llm)
+    service = serving(llm, max_choices=4)
     return TestClient(create_app(service, ServerOptions()), base_url="http://127.0.0.1:8017")
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fixtures_server import serving
 from starlette.testclient import TestClient
 
 import edge_llm
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.service import Service
 
 PATH = "/v1/responses"
 MOOD = {
@@ -33,8 +33,7 @@ def llm(tiny_program: Any) -> Iterator[edge_llm.LLM]:
 
 @pytest.fixture(scope="module")
 def client(llm: edge_llm.LLM) -> TestClient:
-    service = Service(max_choices=4)
-    service.ready(llm)  # type: ignore[arg-type]
+    service = serving(llm, max_choices=4)
     return TestClient(create_app(service, ServerOptions()), base_url="http://127.0.0.1:8017")
 
 

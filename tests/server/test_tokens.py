@@ -95,5 +95,5 @@ def test_a_place_is_needed(client: Any, service: Any) -> None:
     class Running:
         def abort(self) -> None: ...
 
-    service.enter(Running(), 128)
+    service.enter(Running(), 128, service.shelf.offers[0].model)
     assert client.post("/tokenize", json={"prompt": "a"}).status_code == 429

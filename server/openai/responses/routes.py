@@ -59,7 +59,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
     async def create_response(http: Request) -> Response:
         request, ignored = await read_request(ResponsesRequest, http, options, unsupported=REFUSED)
         check(request)
-        model = service.model(request.model)
+        model = await service.model(request.model)
 
         def prepare() -> Prepared:
             conversation = conversation_of(request, store)

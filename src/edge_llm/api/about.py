@@ -51,6 +51,17 @@ class ModelAbout:
     vectors: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model by its ``name``, the ``digest`` of its program (SHA-256, hex), its ``context`` in
+    tokens, and the rest."""
+
+    name: str
+    digest: str
+    context: int
+    about: ModelAbout
+
+
 def about_of(program: Program, syntax: OutputSyntax | None) -> ModelAbout:
     """Return the facts of a program; ``syntax`` is how the answers of its chats are read, None if
     it has no chat template."""

@@ -32,6 +32,18 @@ Maker = Callable[[], Guided]
 _TAIL = 64  # ids at the end of a prompt in which the head of a thinking block is looked for
 
 
+def syntax_of(template: ChatTemplate, tokenizer: Tokenizer) -> OutputSyntax:
+    """Return how the answers to chats are to be read. Calls that the template does not know are
+    written as `plain_tools` tells the model to."""
+    from edge_llm.tokenizers.chat.plain_tools import SYNTAX
+    from edge_llm.tokenizers.output.table import TOOL_SYNTAXES, output_syntax_of
+
+    syntax = output_syntax_of(template.source, tokenizer.added_texts)
+    if syntax.tools is None and not template.takes_tools:
+        return replace(syntax, tools=TOOL_SYNTAXES[SYNTAX])
+    return syntax
+
+
 class Answers:
     """What the chats of one model share."""
 
@@ -45,15 +57,8 @@ class Answers:
 
     @cached_property
     def syntax(self) -> OutputSyntax:
-        """How answers are to be read. Calls that the template does not know are written as
-        `plain_tools` tells the model to."""
-        from edge_llm.tokenizers.chat.plain_tools import SYNTAX
-        from edge_llm.tokenizers.output.table import TOOL_SYNTAXES, output_syntax_of
-
-        syntax = output_syntax_of(self._template.source, self._tokenizer.added_texts)
-        if syntax.tools is None and not self._template.takes_tools:
-            return replace(syntax, tools=TOOL_SYNTAXES[SYNTAX])
-        return syntax
+        """How answers are to be read."""
+        return syntax_of(self._template, self._tokenizer)
 
     def jobs(self, call: ChatCall, params: SamplingParams, n: int | None) -> list[Job]:
         """Return the jobs of ``n`` answers (None: one) to a chat.

@@ -52,8 +52,11 @@ class LLM:
     """A loaded program; see `load`. Close it, or use it as a context manager: requests that still
     run then end with a GenerationError."""
 
-    def __init__(self, program: Program, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, program: Program, engine: Engine, tokenizer: Tokenizer, *, name: str | None = None
+    ) -> None:
         """Take over program and engine, and start the engine."""
+        self._name = name or program.documents.model.name
         self.program = program
         self.engine = engine
         self.tokenizer = tokenizer
@@ -80,8 +83,8 @@ class LLM:
 
     @property
     def name(self) -> str:
-        """The model's name, from the program."""
-        return self.program.documents.model.name
+        """The model's name: from the program, unless it was given another."""
+        return self._name
 
     @property
     def digest(self) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from edge_llm.api.about import ModelFacts, about_of
+from edge_llm.api.answers import syntax_of
 from edge_llm.api.llm import LLM
+from edge_llm.api.preparing import chat_template_of
 from edge_llm.errors import ConfigError
-from edge_llm.program.cost import kv_reader, weight_bytes
+from edge_llm.program.cost import kv_reader, stored_bytes, weight_bytes
 from edge_llm.program.file import Program
+from edge_llm.program.plan import Plan
+from edge_llm.runner.backends.registry import Backend, open_executor
 from edge_llm.runner.backends.registry import backend as find_backend
-from edge_llm.runner.backends.registry import open_executor
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine.constraints import mask_of
@@ -119,13 +124,69 @@ def _found(path: str | PathLike[str]) -> Path:
     return program_of(path)
 
 
-def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native") -> LLM:
-    """Open a program file and start an engine on it, with options that were read before. Raises as
-    `load`."""
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What the states of a program get: ``blocks`` of each group, which take ``bytes``, in a cache
+    of ``kv_dtype``, for ``context`` tokens and steps of ``step_tokens``."""
+
+    kv_dtype: str
+    context: int
+    step_tokens: int
+    blocks: tuple[int, ...]
+    bytes: int
+
+
+def _room(plan: Plan, own_kv_dtype: str, config: RunnerConfig, module: Backend) -> _Room:
+    kv_dtype = config.kv_dtype or own_kv_dtype
+    context = config.context or plan.context
+    block_size, groups = module.block_size(), module.groups(plan, kv_dtype)
+    config = fitting_steps(config, min(context, plan.context), block_size, groups)
+    blocks = block_counts(config, min(context, plan.context), block_size, groups)
+    size = sum(count * group.block_bytes for count, group in zip(blocks, groups, strict=True))
+    return _Room(kv_dtype, context, config.step_tokens, blocks, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """A program that is not loaded: the name of its model, and the bytes of memory that it takes
+    once it is, for weights and states."""
+
+    name: str
+    bytes: int
+
+
+def needs_of(path: Path, config: RunnerConfig, *, backend: str = "native") -> Needs:
+    """Return what loading a program with these options would take.
+
+    Raises:
+        ProgramError, ConfigError, CapacityError, NativeError: as `load`.
+    """
     module = find_backend(backend)
-    if not isinstance(path, str | PathLike):
-        raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
-    program = Program.open(_found(path), huge_pages=config.huge_pages == "auto", draft=config.draft)
+    with _opened(path, config) as program:
+        documents = program.documents.model
+        room = _room(program.plan, documents.kv_dtype, config, module)
+        return Needs(documents.name, stored_bytes(program.plan) + room.bytes)
+
+
+def facts_of(path: Path, config: RunnerConfig) -> ModelFacts:
+    """Return what is known of a program without loading it.
+
+    Raises:
+        ProgramError, TokenizerError, TemplateError, ConfigError: as `load`.
+    """
+    with _opened(path, config) as program:
+        tokenizer = _tokenizer(program)
+        template = chat_template_of(program, tokenizer)
+        return ModelFacts(
+            program.documents.model.name,
+            program.digest,
+            config.context or program.plan.context,
+            about_of(program, None if template is None else syntax_of(template, tokenizer)),
+        )
+
+
+def _opened(path: Path, config: RunnerConfig) -> Program:
+    program = Program.open(path, huge_pages=config.huge_pages == "auto", draft=config.draft)
     if config.draft and program.plan.draft is None:
         program.close()
         raise ConfigError(
@@ -133,14 +194,22 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
             hint="a program has one if its checkpoint has layers that predict further tokens "
             "(mtp.*); speculation ngram needs none",
         )
+    return program
+
+
+def load_with(
+    path: str | Path, config: RunnerConfig, *, backend: str = "native", name: str | None = None
+) -> LLM:
+    """Open a program file and start an engine on it, with options that were read before; ``name``
+    is another name for its model. Raises as `load`."""
+    module = find_backend(backend)
+    if not isinstance(path, str | PathLike):
+        raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
+    program = _opened(_found(path), config)
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
-        block_size = module.block_size()
-        kv_dtype = config.kv_dtype or program.documents.model.kv_dtype
-        context = config.context or plan.context
-        groups = module.groups(plan, kv_dtype)
-        config = fitting_steps(config, min(context, plan.context), block_size, groups)
+        room = _room(plan, program.documents.model.kv_dtype, config, module)
         weights: Weights | None = None
         if config.huge_pages == "copy":
             mapped = {w.tensor: program.weight_data(w) for w in plan.weights}
@@ -150,36 +219,36 @@ def load_with(path: str | Path, config: RunnerConfig, *, backend: str = "native"
         executor = open_executor(
             program,
             Limits(
-                max_tokens=config.step_tokens,
+                max_tokens=room.step_tokens,
                 max_rows=min(
-                    config.step_tokens,
+                    room.step_tokens,
                     max(config.max_sequences, _LOGITS_BYTES // (4 * plan.vocab)),
                 ),
                 max_sequences=config.max_sequences,
-                blocks=block_counts(config, min(context, plan.context), block_size, groups),
-                kv_dtype=kv_dtype,
-                context=context,
+                blocks=room.blocks,
+                kv_dtype=room.kv_dtype,
+                context=room.context,
                 threads=config.threads,
             ),
             name=backend,
             weights=weights,
         )
-        read, kv = weight_bytes(plan), kv_reader(plan, kv_dtype)
+        read, kv = weight_bytes(plan), kv_reader(plan, room.kv_dtype)
         facts = EngineFacts(
-            context=context,
+            context=room.context,
             vocab=plan.vocab,
-            block_size=block_size,
+            block_size=module.block_size(),
             stop_ids=frozenset(program.documents.generation.stop_ids),
             read_bytes=lambda depths: read + sum(map(kv, depths)),
             sampleable=program.documents.tokenizer.size,
-            windows=tuple(group.window for group in groups),
+            windows=tuple(group.window for group in module.groups(plan, room.kv_dtype)),
             hidden_states=plan.embed is not None,
             drafts=plan.draft is not None,
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         engine = Engine(executor, facts)
         try:
-            return LLM(program, engine, tokenizer())
+            return LLM(program, engine, tokenizer(), name=name)
         except BaseException:
             engine.stop()
             raise

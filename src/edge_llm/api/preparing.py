@@ -28,6 +28,25 @@ if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
+def chat_template_of(program: Program, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return a program's chat template, None if it has none.
+
+    Raises:
+        TemplateError: it does not compile.
+    """
+    from edge_llm.tokenizers.chat.template import ChatTemplate
+
+    def text(token: int | None) -> str | None:
+        if token is None:
+            return None
+        return tokenizer.decode([token], skip_specials=False, continues=True)
+
+    source, facts = program.documents.chat_template, program.documents.tokenizer
+    if source is None:
+        return None
+    return ChatTemplate(source, bos=text(facts.bos_id), eos=text(facts.eos_id))
+
+
 class Preparation:
     """What the calls of `LLM` have in common before anything runs."""
 
@@ -45,14 +64,8 @@ class Preparation:
         Raises:
             TemplateError: it does not compile.
         """
-        from edge_llm.tokenizers.chat.template import ChatTemplate
-
-        source = self._program.documents.chat_template
-        if self._template is None and source is not None:
-            facts = self._program.documents.tokenizer
-            self._template = ChatTemplate(
-                source, bos=self._token_text(facts.bos_id), eos=self._token_text(facts.eos_id)
-            )
+        if self._template is None:
+            self._template = chat_template_of(self._program, self._tokenizer)
         return self._template
 
     def require_chat_template(self) -> ChatTemplate:
@@ -154,13 +167,6 @@ class Preparation:
         rest, processors = _without_processors(options)
         call, sampling = chat_call(messages, rest)
         return _processed(self.answers.jobs(call, self.params(params, sampling), n), processors)
-
-    def _token_text(self, token: int | None) -> str | None:
-        return (
-            None
-            if token is None
-            else self._tokenizer.decode([token], skip_specials=False, continues=True)
-        )
 
 
 def _without_processors(

@@ -34,6 +34,8 @@ VERBS = {
     "config": "config",
     "completion": "completion",
     "pack": "pack",
+    "ps": "served",
+    "stop": "served",
     "ls": "store",
     "pull": "store",
     "rm": "store",

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from edge_llm.cli.console import say
 from edge_llm.cli.loading import add_loading_arguments, chosen, loading_options
-from edge_llm.cli.programs import add_model_argument, model_of, resolve_program
+from edge_llm.cli.programs import completed, resolve_program
+
+if TYPE_CHECKING:
+    from edge_llm.server.models.programs import ServedProgram
 
 KEY_VARIABLE = "EDGE_LLM_API_KEY"
 HOST, PORT = "127.0.0.1", 8017
@@ -17,10 +23,30 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "serve",
         help="a local HTTP server: the APIs of OpenAI, Anthropic and Ollama",
-        description="Serve one program over HTTP; a browser finds a chat at the address. Listens "
-        "on this machine only, unless told otherwise; another address needs an API key.",
+        description="Serve programs over HTTP; a browser finds a chat at the address. The first is "
+        "loaded at once, others when a request names them. Listens on this machine only, unless "
+        "told otherwise; another address needs an API key.",
     )
-    add_model_argument(parser)
+    completed(
+        parser.add_argument(
+            "names",
+            nargs="*",
+            metavar="MODEL",
+            help="programs (files or names), a folder of them, or what becomes one now: a GGUF "
+            "file, a checkpoint's folder, hf:ORG/NAME, a model of the catalogue (default: "
+            "`edge-llm default`, else the only program here; with none, a small model is made)",
+        )
+    )
+    completed(
+        parser.add_argument(
+            "--model",
+            "-m",
+            action="append",
+            default=[],
+            metavar="MODEL",
+            help="the same by name; may be repeated",
+        )
+    )
     parser.add_argument("--host", help=f"address to bind (default: {HOST})")
     parser.add_argument(
         "--port",
@@ -59,8 +85,8 @@ def add_parser(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="another name that the model answers to, for clients that insist on one; may be "
-        "repeated",
+        help="another name that the (first) model answers to, for clients that insist on one; may "
+        "be repeated",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse unknown request parameters with 400"
@@ -76,15 +102,37 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--kv-budget",
-        type=int,
+        type=_bytes,
         metavar="BYTES",
-        help="memory for keys and values (default: automatic)",
+        help="memory for keys and values of a model, like 512MB (default: automatic)",
+    )
+    parser.add_argument(
+        "--memory",
+        type=_bytes,
+        metavar="BYTES",
+        help="memory for all loaded models together, like 8GB: the one that was idle for longest "
+        "makes room for another (default: three quarters of the machine's)",
+    )
+    parser.add_argument(
+        "--keep-alive",
+        type=_duration,
+        default=inf,
+        metavar="TIME",
+        help="how long a model stays loaded after its last request, like 5m; requests of Ollama's "
+        "API may say otherwise (default: as long as memory allows)",
+    )
+    parser.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="load this model at once, and never unload it; may be repeated",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
+    from edge_llm.runner.engine.memory import machine_memory
     from edge_llm.server.options import ServerOptions, check_bind
     from edge_llm.server.run import serve
 
@@ -97,12 +145,21 @@ def run(arguments: argparse.Namespace) -> int:
         allowed_origins=tuple(arguments.allowed_origin),
         strict=arguments.strict,
         aliases=tuple(arguments.alias),
+        memory=machine_memory() * 3 // 4 if arguments.memory is None else arguments.memory,
+        keep_seconds=arguments.keep_alive,
+        pinned=tuple(arguments.pin),
     )
     check_bind(options)  # before a model is fetched or loaded
-    path = resolve_program(model_of(arguments))
-    serve(
+    serve([_program(arguments, path) for path in _paths(arguments)], options)
+    return 0
+
+
+def _program(arguments: argparse.Namespace, path: Path) -> ServedProgram:
+    from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
+    from edge_llm.server.models.programs import ServedProgram
+
+    return ServedProgram(
         path,
-        options,
         RunnerConfig(
             max_sequences=arguments.max_sequences,
             step_tokens=max(DEFAULT_STEP_TOKENS, arguments.max_sequences),  # a token for each
@@ -110,7 +167,52 @@ def run(arguments: argparse.Namespace) -> int:
             **loading_options(arguments, path),
         ),
     )
-    return 0
+
+
+def _paths(arguments: argparse.Namespace) -> list[Path]:
+    """Return the programs to serve, each once."""
+    named: list[str] = [*arguments.names, *arguments.model]
+    if not named:
+        return [resolve_program(None)]
+    paths = [path for name in named for path in programs_in(name) or [resolve_program(name)]]
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def programs_in(name: str) -> list[Path]:
+    """Return the whole programs in the folder ``name``, by name; none if it is no folder of
+    programs. Damaged ones are said and passed over."""
+    from edge_llm.program.summary import fault_of
+
+    folder = Path(name)
+    if not folder.is_dir() or (folder / "config.json").exists():  # a checkpoint's
+        return []
+    whole = []
+    for path in sorted(folder.glob("*.edge")):
+        if (fault := fault_of(path)) is None:
+            whole.append(path)
+        else:
+            say(f"passing over {path.stem}, which is damaged: {fault}")
+    return whole
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
+
+
+def _bytes(text: str) -> int:
+    if (match := _SIZE.fullmatch(text.strip())) is None:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected bytes, like 8GB or 8000000000")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _duration(text: str) -> float:
+    from edge_llm.server.models.duration import keep_seconds
+
+    try:
+        return keep_seconds(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a time like 5m, 1h30m or 300 (seconds), or -1: for ever"
+        ) from None
 
 
 def _set_key() -> str | None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from executor import ScriptedExecutor
@@ -17,9 +18,12 @@ from script import answer
 
 from edge_llm.api import LLM
 from edge_llm.program.file import Program
+from edge_llm.runner.config import RunnerConfig
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Limits
+from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.programs import ServedProgram, offers_of
 from edge_llm.server.options import ServerOptions
 from edge_llm.server.run import Stop, address, bind, run
 from edge_llm.tokenizers.tokenizer import tokenizer_of
@@ -60,11 +64,13 @@ def main() -> None:
     with bind(options) as listener:
         url = address(options.host, listener)
 
-        def announce(model: LLM) -> None:
-            print(json.dumps({"url": url, "model": model.name}), flush=True)
+        def announce(offers: Sequence[Offer]) -> None:
+            print(json.dumps({"url": url, "model": offers[0].name}), flush=True)
 
         async def serve() -> None:
-            await run(lambda: load(path), (path.stem,), options, listener, announce, Stop())
+            [own] = offers_of([ServedProgram(path, RunnerConfig())])
+            own.load = lambda: load(path)
+            await run([own], options, listener, announce, Stop())
 
         asyncio.run(serve())
 

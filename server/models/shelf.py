@@ -1,0 +1,231 @@
+"""The models on offer: loaded when they are asked for, unloaded to make room for others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+from edge_llm.api.about import ModelFacts
+from edge_llm.errors import EdgeLLMError
+from edge_llm.server.errors import ApiError, not_loaded, unavailable, unknown_model
+from edge_llm.server.models.model import Model
+from edge_llm.server.models.offer import Offer
+
+# How long a request waits for its model to be loaded before it is told to come again.
+PATIENCE_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """Models under one budget of memory. The one that was idle for longest makes room first; one
+    alone may take more than the budget. Used on the event loop's thread."""
+
+    def __init__(
+        self,
+        offers: Sequence[Offer],
+        *,
+        budget: int | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Offer these, the first to requests that name none. ``budget`` is in bytes (None: without
+        bound), ``patience`` the seconds that a request waits for its model."""
+        self.offers = tuple(offers)
+        self._names = {name: offer for offer in reversed(self.offers) for name in offer.names}
+        self._budget = budget
+        self._patience = patience
+        self._turn = asyncio.Lock()  # one change at a time
+        self._freed = asyncio.Event()  # a request has ended
+        self._closed = False
+        # Told of each model that has been loaded.
+        self.on_load: Callable[[Offer], None] = lambda offer: None
+
+    @property
+    def loaded(self) -> list[Offer]:
+        """The models that are in memory now."""
+        return [offer for offer in self.offers if offer.model is not None]
+
+    def find(self, name: str | None) -> Offer:
+        """Return a model by one of its names; None means the first.
+
+        Raises:
+            ApiError: 404, there is none of that name.
+        """
+        if name is None:
+            return self.offers[0]
+        if (offer := self._names.get(name)) is None:
+            raise unknown_model(name, [name for offer in self.offers for name in offer.names])
+        return offer
+
+    def offer_of(self, model: Model) -> Offer:
+        """Return what a loaded model is on offer as."""
+        return next(offer for offer in self.offers if offer.model is model)
+
+    async def model(self, offer: Offer, keep: float | None = None) -> Model:
+        """Return the loaded model, loading it first if need be. It stays loaded until the caller
+        awaits something else, while it is held (`hold`), and for ``keep`` seconds after that
+        (None: as usual for it) if memory allows.
+
+        Raises:
+            ApiError: 503, it was not loaded within the patience of a request, or the server is
+                stopping; 500, it cannot be loaded.
+        """
+        offer.keep = offer.usual if keep is None else keep
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self.load(offer)
+        except TimeoutError:
+            raise unavailable("The model is loading, or waits for room in memory.") from None
+        except EdgeLLMError as exc:
+            raise not_loaded(offer.name, exc) from exc
+
+    async def load(self, offer: Offer) -> Model:
+        """Return the loaded model as `model` does, however long that takes.
+
+        Raises:
+            ApiError: 503, the server is stopping.
+            EdgeLLMError: it cannot be loaded.
+        """
+        self.hold(offer)
+        try:
+            while offer.state != "loaded":
+                if self._closed:
+                    raise unavailable("The server is stopping.")
+                change = offer.change or self._begin(offer, self._load(offer))
+                await asyncio.shield(change)
+        finally:
+            self.release(offer)
+        assert offer.model is not None
+        return offer.model
+
+    def hold(self, offer: Offer) -> None:
+        """Keep a model from being unloaded, until `release`."""
+        offer.requests += 1
+        if offer.expires is not None:
+            offer.expires.cancel()
+            offer.expires = None
+
+    def release(self, offer: Offer) -> None:
+        """Let go of a model that was held; once nobody holds it, its time begins to run out."""
+        offer.requests -= 1
+        if offer.requests:
+            return
+        loop = asyncio.get_running_loop()
+        offer.used = loop.time()
+        self._freed.set()
+        if offer.idle and offer.keep < inf:
+            offer.expires = loop.call_later(offer.keep, self._expire, offer)
+
+    async def unload(self, offer: Offer) -> None:
+        """Unload a model if it is idle, else as soon as its requests have ended."""
+        offer.keep = 0.0
+        if offer.idle:
+            await asyncio.shield(self._begin(offer, self._unload(offer)))
+
+    async def unload_idlest(self) -> bool:
+        """Unload the model that was idle for longest; return False where none is idle."""
+        idle = [offer for offer in self.offers if offer.idle]
+        if idle:
+            await self.unload(min(idle, key=lambda offer: offer.used))
+        return bool(idle)
+
+    async def facts(self, offer: Offer) -> ModelFacts:
+        """Return what is known of a model, loaded or not.
+
+        Raises:
+            ApiError: 500, its file cannot be read.
+        """
+        if (model := offer.model) is not None:
+            return ModelFacts(model.name, model.digest, model.context, model.about)
+        if offer.facts is None:
+            try:
+                offer.facts = await asyncio.to_thread(offer.describe)
+            except EdgeLLMError as exc:
+                raise not_loaded(offer.name, exc) from exc
+        return offer.facts
+
+    async def known(self, offers: Iterable[Offer]) -> list[tuple[Offer, ModelFacts]]:
+        """Return some models with what is known of them, but for those whose files cannot be
+        read."""
+        found = []
+        for offer in offers:
+            with suppress(ApiError):
+                found.append((offer, await self.facts(offer)))
+        return found
+
+    async def close(self) -> None:
+        """Unload everything, held or not."""
+        self._closed = True
+        self._freed.set()
+        changes = [offer.change for offer in self.offers if offer.change is not None]
+        await asyncio.gather(*changes, return_exceptions=True)
+        for offer in self.loaded:
+            await self._close(offer)
+
+    def _begin(self, offer: Offer, change: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        async def run() -> None:
+            try:
+                async with self._turn:
+                    await change
+            finally:
+                change.close()  # where it was never begun
+                if offer.change is task:
+                    offer.change = None
+
+        offer.change = task = asyncio.create_task(run())
+        # Whoever waited may be gone by then: its error is nobody's.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
+
+    async def _load(self, offer: Offer) -> None:
+        if offer.state == "loaded" or not await self._room(offer):
+            return
+        offer.state = "loading"
+        started = time.monotonic()
+        try:
+            offer.model = await asyncio.to_thread(offer.load)
+        finally:
+            offer.state = "unloaded" if offer.model is None else "loaded"
+        offer.facts = None  # the file may have been another when they were read
+        _log.info("loaded %s in %.1f s", offer.name, time.monotonic() - started)
+        self.on_load(offer)
+
+    async def _room(self, offer: Offer) -> bool:
+        """Make room for a model; return False where nobody waits for it any longer."""
+        while (
+            self._budget is not None
+            and self.loaded
+            and sum(other.bytes for other in self.loaded) + offer.bytes > self._budget
+        ):
+            if self._closed or not offer.requests:
+                return False
+            idle = [other for other in self.loaded if other.idle]
+            if idle:
+                await self._close(min(idle, key=lambda other: other.used))
+            else:
+                self._freed.clear()
+                await self._freed.wait()
+        return not self._closed
+
+    async def _unload(self, offer: Offer) -> None:
+        if offer.idle:
+            await self._close(offer)
+
+    async def _close(self, offer: Offer) -> None:
+        assert offer.model is not None
+        offer.state = "unloading"
+        try:
+            await asyncio.to_thread(offer.model.close)
+        finally:
+            offer.model, offer.state = None, "unloaded"
+        _log.info("unloaded %s", offer.name)
+
+    def _expire(self, offer: Offer) -> None:
+        offer.expires = None
+        if offer.idle:
+            self._begin(offer, self._unload(offer))

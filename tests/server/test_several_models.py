@@ -1,0 +1,126 @@
+"""A server with several models on offer, over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fixtures_server import offered
+
+from edge_llm.errors import ConfigError
+from edge_llm.runner.config import RunnerConfig
+from edge_llm.server.models.programs import ServedProgram, offers_of
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture
+def second(model: Any) -> Any:
+    other = type(model)()
+    other.name, other.answer = "other-model", "From the other"
+    return other
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def listed(url: str) -> dict[str, str]:
+    return {entry["id"]: entry["state"] for entry in httpx.get(f"{url}/v1/models").json()["data"]}
+
+
+def test_each_answers_under_its_name(serve_live: Any, second: Any) -> None:
+    with serve_live(others=[offered(second, aliases=("gpt",))]) as server:
+        url = server.url
+        assert listed(url) == {"fake-model": "loaded", "other-model": "unloaded"}
+        for name, text in (("fake-model", "Hello, world"), ("gpt", "From the other")):
+            reply = httpx.post(f"{url}/v1/chat/completions", json={"model": name, **CHAT}).json()
+            assert reply["choices"][0]["message"]["content"] == text
+        assert listed(url) == {"fake-model": "loaded", "other-model": "loaded"}
+        tags = httpx.get(f"{url}/api/tags").json()["models"]
+        assert [entry["name"] for entry in tags] == ["fake-model:latest", "other-model:latest"]
+        none = httpx.post(f"{url}/v1/chat/completions", json={"model": "third", **CHAT})
+        assert none.status_code == 404
+        unnamed = httpx.post(f"{url}/api/chat", json={"stream": False, **CHAT}).json()
+        assert unnamed["model"] == "fake-model"  # the first
+    assert second.closed
+
+
+def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None:
+    def running() -> dict[str, dict[str, Any]]:
+        return {m["name"]: m for m in httpx.get(f"{server.url}/api/ps").json()["models"]}
+
+    def ask(**body: Any) -> Any:
+        return httpx.post(f"{server.url}/api/generate", json={"stream": False, **body}).json()
+
+    with serve_live(others=[offered(second, bytes=77)]) as server:
+        assert list(running()) == ["fake-model:latest"]
+        told = ask(model="other-model:latest", keep_alive="10m")
+        assert told["done_reason"] == "load"
+        other = running()["other-model:latest"]
+        assert (other["size"], other["state"]) == (77, "loaded")
+        assert not other["expires_at"].startswith("9999")
+        ask(model="other-model", prompt="x", keep_alive=-1)
+        assert running()["other-model:latest"]["expires_at"].startswith("9999")
+        told = ask(model="other-model", keep_alive=0)
+        assert (told["model"], told["done_reason"]) == ("other-model", "unload")
+        wait_until(lambda: "other-model:latest" not in running())
+        ask(model="other-model", prompt="x", keep_alive=0)  # answers, and goes
+        wait_until(lambda: "other-model:latest" not in running())
+        refused = httpx.post(f"{server.url}/api/generate", json={"keep_alive": "soon"})
+        assert refused.status_code == 400
+        assert "keep_alive" in refused.json()["error"]
+
+
+def test_a_request_waits_while_its_model_loads(serve_live: Any, second: Any) -> None:
+    loading = threading.Event()
+
+    def load() -> Any:
+        assert loading.wait(10)
+        return second
+
+    others = [offered(second, load=load)]
+    with serve_live(others=others, load_seconds=0.2) as server:
+        ask = {"model": "other-model", **CHAT}
+        early = httpx.post(f"{server.url}/v1/chat/completions", json=ask)
+        assert early.status_code == 503
+        assert early.headers["retry-after"]
+        assert listed(server.url)["other-model"] == "loading"
+        quick = httpx.post(f"{server.url}/v1/chat/completions", json=CHAT)
+        assert quick.status_code == 200  # others do not wait for it
+        loading.set()
+        late = httpx.post(f"{server.url}/v1/chat/completions", json=ask)
+        assert late.json()["choices"][0]["message"]["content"] == "From the other"
+
+
+def test_programs_on_offer(tiny_program: Any, tmp_path: Path) -> None:
+    own: Path = tiny_program()
+    twin = tmp_path / "twin.edge"
+    twin.write_bytes(own.read_bytes())
+    config = RunnerConfig(threads=1, context=32, max_sequences=2)
+    programs = [ServedProgram(path, config) for path in (own, twin)]
+    first, second = offers_of(programs, aliases=["mine"], pinned=["twin"], keep=60.0)
+    # Both have the model's name in them: each goes by its file's.
+    assert (first.name, second.name) == (own.stem, "twin")
+    assert first.names == (own.stem, "mine")
+    assert (first.pinned, second.pinned, second.usual) == (False, True, 60.0)
+    assert first.bytes == second.bytes > 0
+    model = second.load()
+    try:
+        assert model.name == "twin"
+        facts = second.describe()
+        assert (facts.digest, facts.context, facts.about) == (model.digest, 32, model.about)
+    finally:
+        model.close()
+    with pytest.raises(ConfigError, match="nobody is to be pinned"):
+        offers_of(programs, pinned=["nobody"])
+    with pytest.raises(ConfigError, match="two of the models have the name"):
+        offers_of([programs[0], programs[0]])
