@@ -55,7 +55,10 @@ ROWS: dict[str, str] = {
         "http_errors::queue_full admission::the_limit_counts_choices "
         "connections::more_connections_than_there_may_be"
     ),
-    "loading, draining": "http_errors::loading_and_draining live::loading_answers_503",
+    "loading, draining": (
+        "http_errors::loading_and_draining live::health_is_503_while_the_model_loads "
+        "several_models::a_request_waits_while_its_model_loads"
+    ),
     "our own bug": "http_errors::our_own_bug http_errors::a_bug_in_a_route",
     "failure after the stream began": (
         "chat_route::a_failure_after_the_stream_began anthropic_messages::a_failure_in_a_stream "
