@@ -8,14 +8,13 @@ import logging
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from waiting import wait_until
 
 from edge_llm.api.prompts import encode_prompt
 from edge_llm.errors import ContextLengthError
@@ -28,13 +27,6 @@ from edge_llm.tokenizers.tokenizer import Tokenizer
 PATH = "/v1/chat/completions"
 CHAT: dict[str, Any] = {"model": "fake-model", "messages": [{"role": "user", "content": "hi"}]}
 FULL_TEXT = 8_000_000
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited for nothing"
-        time.sleep(0.002)
 
 
 class SlowEncoder:

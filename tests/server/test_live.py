@@ -7,8 +7,7 @@ import json
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +16,7 @@ import openai
 import pytest
 from fixtures_marked import Marked
 from pydantic import BaseModel
+from waiting import wait_until
 
 from edge_llm.errors import ConfigError, ProgramError
 from edge_llm.server.options import ServerOptions
@@ -39,14 +39,6 @@ def official(url: str, **options: Any) -> Iterator[openai.OpenAI]:
         base_url=f"{url}/v1", **({"api_key": "unused", "max_retries": 0} | options)
     ) as client:
         yield client
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Fails only if the condition never comes true."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited for nothing"
-        time.sleep(0.002)
 
 
 # --- the official client -------------------------------------------------------------------------

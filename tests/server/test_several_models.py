@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fixtures_server import offered
+from waiting import wait_until
 
 from edge_llm.errors import ConfigError
 from edge_llm.runner.config import RunnerConfig
@@ -24,13 +23,6 @@ def second(model: Any) -> Any:
     other = type(model)()
     other.name, other.answer = "other-model", "From the other"
     return other
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def listed(url: str) -> dict[str, str]:
