@@ -57,7 +57,8 @@ class Batch:
     ``tokens`` ([T]); ``samplers`` has R entries, None where only logits are wanted. ``hidden_rows``
     ([H]) are the tokens whose hidden states are wanted, apart from ``rows``. A ``draft`` is
     computed by the program's draft method alone: one token of a sequence, and the logits after it
-    as that method predicts them."""
+    as that method predicts them. ``workers`` are the threads that compute it, 0: all; they change
+    no bit."""
 
     tokens: Int32
     positions: Int32
@@ -68,6 +69,7 @@ class Batch:
     want_logits: bool = False
     hidden_rows: Int32 = field(default_factory=lambda: _NO_IDS)
     draft: bool = False
+    workers: int = 0
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Batch:
         block_tables: tuple[Int32, ...],
         want_logits: bool = False,
         draft: bool = False,
+        workers: int = 0,
     ) -> Batch:
         """Put segments one after another; ``block_tables`` may have rows of other sequences too."""
         owners: list[int] = []
@@ -98,6 +101,7 @@ class Batch:
             want_logits=want_logits,
             hidden_rows=np.array(hidden, np.int32),
             draft=draft,
+            workers=workers,
         )
 
     @property

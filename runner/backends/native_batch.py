@@ -85,7 +85,7 @@ class StepBuffers:
         self._fill_tables(batch.block_tables, sequences)
         hidden = self._fill_hidden(batch)
         target = self._batch
-        target.draft = batch.draft
+        target.draft, target.workers = batch.draft, batch.workers
         target.tokens_count, target.rows_count, target.sequence_count = tokens, rows, sequences
         self._borrowed.clear()
         sampling = False

@@ -13,10 +13,10 @@ from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Batch, Int32, RowSampler, Segment
 
 
-def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
+def build_batch(slices: Mapping[Sequence, Slice], workers: int = 0) -> Batch:
     """Put the slices one after another. A row is wanted where a sequence's known tokens end (to
     sample the next), for every token of its draft, for every token of an evaluation, and for every
-    token of a prompt that is scored."""
+    token of a prompt that is scored. ``workers`` of the executor's threads compute it, 0: all."""
     groups = len(next(iter(slices)).tables)
     width = max(len(sequence.tables[0]) for sequence in slices)
     block_tables = np.full((groups, len(slices), width), -1, np.int32)
@@ -35,10 +35,11 @@ def build_batch(slices: Mapping[Sequence, Slice]) -> Batch:
         *segments,
         block_tables=tuple(block_tables),
         want_logits=any(sequence.want_logits or sequence.processors for sequence in slices),
+        workers=workers,
     )
 
 
-def build_draft(drafts: Mapping[Sequence, list[int]]) -> Batch:
+def build_draft(drafts: Mapping[Sequence, list[int]], workers: int = 0) -> Batch:
     """Return the step of the draft method that gives the next token of each of ``drafts``, behind
     what these have so far; their sequences' other tokens are computed but for the last. A row has
     the random number of the row that will check it."""
@@ -53,7 +54,7 @@ def build_draft(drafts: Mapping[Sequence, list[int]]) -> Batch:
         part = Slice("verify", 1, draft)
         sampler = _samplers(sequence, path, part)[-1]
         segments.append(Segment(path[-1:], [sampler], len(path) - 1, index))
-    return Batch.of(*segments, block_tables=tuple(block_tables), draft=True)
+    return Batch.of(*segments, block_tables=tuple(block_tables), draft=True, workers=workers)
 
 
 def row_samplers(sequence: Sequence, part: Slice) -> list[RowSampler]:

@@ -20,6 +20,7 @@ from edge_llm.errors import EdgeLLMError, GenerationError, NativeError, RequestE
 from edge_llm.program.documents import PoolingKind
 from edge_llm.runner.engine.batch import build_batch, build_draft
 from edge_llm.runner.engine.constraints import Constraint, check_masks
+from edge_llm.runner.engine.crew import Crew
 from edge_llm.runner.engine.drafters import (
     MOST_TOKENS,
     UNKNOWN,
@@ -76,6 +77,7 @@ class Engine:
             max_rows=limits.max_rows,
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
+        self._crew = Crew(max(1, limits.threads))
         self._steps = 0
         self._step_seconds = 0.0
         self._queue = RequestQueue()
@@ -287,7 +289,7 @@ class Engine:
         drafts: dict[Sequence, list[int]] = {sequence: [] for sequence in unknown}
         growing = dict(drafts)
         while growing:
-            result = self._executor.step(build_draft(growing))
+            result = self._executor.step(build_draft(growing, self._crew.workers(len(growing))))
             for sequence, token in zip(list(growing), result.ids.tolist(), strict=True):
                 usable = self._usable(sequence, [token])
                 drafts[sequence] += usable
@@ -338,7 +340,10 @@ class Engine:
         for sequence in step.slices:
             if sequence.clock.started is None:
                 sequence.clock.started = now
-        result = self._executor.step(build_batch(step.slices))
+        batch = build_batch(step.slices, self._crew.workers(step.tokens))
+        begun = time.perf_counter()
+        result = self._executor.step(batch)
+        self._crew.record(step.tokens, time.perf_counter() - begun)
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable
         self._processing = True

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 18
+ABI_VERSION = 19
 MAX_LOGPROBS = 20
 
 
@@ -160,6 +160,7 @@ class Batch(Structure):
         ("hidden_rows", c_void_p),
         ("hidden", c_void_p),
         ("draft", c_int32),
+        ("workers", c_int32),
     ]
 
 

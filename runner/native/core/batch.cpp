@@ -43,6 +43,7 @@ void require_ids(const char* name, const int32_t* ids, int32_t count, int32_t li
 void Executor::check_batch(const edge_batch& batch) {
   require_count("tokens_count", batch.tokens_count, 1, limits_.max_tokens);
   require_count("rows_count", batch.rows_count, 0, limits_.max_rows);
+  require_count("workers", batch.workers, 0, limits_.threads);
   require_count("sequence_count", batch.sequence_count, 1, limits_.max_sequences);
   require_pointer("tokens", batch.tokens);
   require_pointer("positions", batch.positions);

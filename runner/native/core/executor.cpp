@@ -137,10 +137,12 @@ void Executor::step(const edge_batch& batch) {
            : limits_.threads > 1 && batch.tokens_count / limits_.threads >= kRowsEach
                ? Split::rows
                : Split::columns;
+  // Each worker's part of the scratch memory is as large as its share of all threads.
+  const bool all = batch.workers == 0 || split_ == Split::rows || profile_ != nullptr;
   FloatEnvironment environment;
   if (profile_ != nullptr) profile_->begin(batch, phases().size() + finishes());
   Pool::instance().run(
-      limits_.threads,
+      all ? limits_.threads : batch.workers,
       [](void* self, Worker worker) { static_cast<const Executor*>(self)->work(worker); }, this);
   if (profile_ != nullptr) profile_->end();
   batch_ = nullptr;

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 18
+#define EDGE_ABI_VERSION 19
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -52,8 +52,8 @@ typedef struct edge_weight {
   // The fields of a format, program/formats.py: positions among their choices; group in columns.
   int32_t code, group, scale, minimum, layout;
   int32_t activations;  // how rows that it is multiplied with become integers: 0: token, 1: group
-  int32_t n, k;      // logical shape; vectors have k = 1
-  const void* data;  // 64-byte aligned
+  int32_t n, k;         // logical shape; vectors have k = 1
+  const void* data;     // 64-byte aligned
   uint64_t bytes;
 } edge_weight;
 
@@ -160,6 +160,9 @@ typedef struct edge_batch {
   // whose hidden states before it the states have, from a step of either kind. One token a
   // sequence.
   int32_t draft;
+  // Workers that compute it, at most the threads of the limits; 0: all of them. Changes no bit.
+  // Long prompts have all of them at any rate.
+  int32_t workers;
 } edge_batch;
 
 #define EDGE_MAX_PHASE_INSTRUCTIONS 8

@@ -134,3 +134,14 @@ def test_block_sizes(toy: Toy, plan_builder: Any) -> None:
     builder = plan_builder()
     stateless = builder.plan(builder.activations(np.ones((2, 16), np.float32)))
     assert groups(stateless, "f32") == ()
+
+
+def test_the_number_of_workers_changes_no_bit(start: Any, expected: Float32) -> None:
+    runner = start(threads=3)
+    parts = []
+    for number, first in enumerate(range(0, len(TOKENS), 15)):
+        batch = runner.batch({0: TOKENS[first : first + 15]})
+        result = runner.executor.step(dataclasses.replace(batch, workers=number % 4))
+        runner.lengths[0] = first + len(batch.tokens)
+        parts.append(result.logits)
+    assert_same_bits(np.concatenate(parts), expected)

@@ -38,6 +38,11 @@ BAD_BATCHES: dict[str, tuple[Callable[[Batch], dict[str, Any]], str]] = {
         lambda b: {"tokens": _set(b.tokens, 5, VOCAB)},
         "token 5 has id 75, expected 0 to 74",
     ),
+    "more workers than threads": (
+        lambda b: {"workers": 99},
+        "workers is 99, expected 0 to",
+    ),
+    "negative workers": (lambda b: {"workers": -1}, "workers is -1"),
     "negative token": (lambda b: {"tokens": _set(b.tokens, 5, -1)}, "token 5 has id -1"),
     "position": (
         lambda b: {"positions": b.positions + np.int32(CONTEXT - 149)},

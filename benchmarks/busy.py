@@ -1,0 +1,113 @@
+"""Decode and prefill while other processes want the same cores, one thread and two, beside
+llama.cpp.
+
+    python benchmarks/busy.py [--model smollm2-135m] [--busy 0,1,2] [--rounds 5] [--no-peer]
+
+Ours goes through the engine, which chooses the number of workers step by step. Every process that
+competes is a loop in Python that never waits. All take turns within a round, and the medians of the
+rounds count. Writes a section of docs/performance.md, unless --quick is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+
+from document import replace_section, table, where
+from process import EngineProcess
+from programs import program
+from registry import CONTEXT, HERE, PEERS
+
+PEER = "llama-cpp"
+DECODED, PROMPT = 96, 512
+
+
+@contextmanager
+def competing(count: int) -> Iterator[None]:
+    """Run so many processes that take all the time they get."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        time.sleep(0.5)  # the system spreads them over the cores
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--busy", default="0,1,2", help="numbers of competing processes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-peer", action="store_true", help="ours alone")
+    parser.add_argument("--quick", action="store_true", help="print, and write no document")
+    options = parser.parse_args()
+    counts = [int(count) for count in options.busy.split(",")]
+    files = {"edge-llm": (sys.executable, "time_engine.py", program(options.model))}
+    if not options.no_peer:
+        peer = PEERS[PEER]
+        peer.install()
+        peer.make(options.model)
+        [variant] = [name for name, title in peer.variants.items() if "Q4_0" in title]
+        files["llama.cpp Q4_0"] = (
+            str(peer.python),
+            peer.script,
+            peer.folder(options.model) / variant,
+        )
+    rows = []
+    with ExitStack() as stack:
+        engines = {}
+        for name, (python, script, file) in files.items():
+            for threads in (1, 2):
+                command = [python, str(HERE / script), str(file), "--threads", str(threads)]
+                engine = stack.enter_context(EngineProcess([*command, "--context", str(CONTEXT)]))
+                engine.ask("prefill", depth=0, tokens=64)
+                engine.ask("decode", depth=0, tokens=4)
+                engines[name, threads] = engine
+        for busy in counts:
+            speeds = measured(engines, busy, options.rounds)
+            for name in files:
+                for kind in ("decode", "prefill"):
+                    one, two = speeds[name, 1, kind], speeds[name, 2, kind]
+                    rows.append(
+                        [str(busy), kind, name, f"{one:.0f}", f"{two:.0f}", f"{two / one:.2f}"]
+                    )
+        versions = ", ".join(f"{name} {engine.version}" for (name, _), engine in engines.items())
+    head = ["competing", "", "", "one thread, tokens/s", "two threads, tokens/s", "ratio"]
+    text = f"{options.model}. {where(versions)}\n\n{table(head, rows)}"
+    print(text)
+    if not options.quick:
+        replace_section("busy", text)
+
+
+def measured(
+    engines: dict[tuple[str, int], EngineProcess], busy: int, rounds: int
+) -> dict[tuple[str, int, str], float]:
+    """Return tokens a second by engine, threads and kind."""
+    seconds: dict[tuple[str, int, str], list[float]] = {}
+    with competing(busy):
+        for engine in engines.values():  # a second to find out
+            engine.ask("decode", depth=0, tokens=DECODED)
+        for number in range(rounds):
+            for (name, threads), engine in engines.items():
+                for kind, tokens in (("decode", DECODED), ("prefill", PROMPT)):
+                    depth = number * PROMPT if kind == "prefill" and name == "edge-llm" else 0
+                    answer = engine.ask(kind, depth=depth, tokens=tokens)
+                    seconds.setdefault((name, threads, kind), []).append(answer["seconds"])
+    tokens_of = {"decode": DECODED, "prefill": PROMPT}
+    return {key: tokens_of[key[2]] / statistics.median(times) for key, times in seconds.items()}
+
+
+if __name__ == "__main__":
+    main()
