@@ -111,6 +111,7 @@ class Builder:
             head_dim=head_dim,
             scale=head_dim**-0.5,
             softcap=0.0,
+            bidirectional=0,
         )[0]
 
     def select(self, x: int) -> int:

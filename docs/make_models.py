@@ -35,7 +35,8 @@ def row(entry: catalogue.Entry) -> tuple[str, ...]:
     wanted = Wanted(entry.name, quant=None, group_size=None, kv_dtype=None, context=None)
     predicted = predict(wanted, DEVICES, 0)
     model = predicted["model"]
-    speeds = (rounded(device["decode"]["0"]) for device in predicted["devices"])
+    decode = (device["decode"].get("0") for device in predicted["devices"])
+    speeds = ("none" if speed is None else rounded(speed) for speed in decode)
     gate = ", gated" if entry.gated else ""
     return (
         f"`{entry.name}`",

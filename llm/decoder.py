@@ -18,7 +18,8 @@ class AttentionShape:
     its own included (0: all before); ``scale`` multiplies the products of queries and keys (None:
     head_dim ** -0.5), which ``softcap`` then keeps below it (0: as they are); without ``rope``
     there is no rotation. ``query_rope`` is that of the queries, where it is not that of the keys.
-    ``source`` is the layer before whose keys and values it reads, None where it has its own.
+    ``source`` is the layer before whose keys and values it reads, None where it has its own. What
+    is ``bidirectional`` sees as much of what follows, too.
     """
 
     heads: int
@@ -30,6 +31,7 @@ class AttentionShape:
     softcap: float = 0.0
     query_rope: Rope | None = None
     source: int | None = None
+    bidirectional: bool = False
 
 
 class DecoderConfig(Protocol):

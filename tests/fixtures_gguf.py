@@ -75,6 +75,8 @@ def make_gguf(tmp_path: Path) -> GGUFFactory:
 
 def architecture(config: dict[str, Any]) -> str:
     name: str = config["model_type"]
+    if config.get("use_bidirectional_attention"):
+        return "gemma-embedding"
     others = {
         "gemma3_text": "gemma3",
         "gemma4_text": "gemma4",

@@ -3,7 +3,7 @@ of the file that follow from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
 from edge_llm.export.passes.assign import assign
-from edge_llm.export.passes.embed import embed
+from edge_llm.export.passes.embed import embed, project
 from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipes.formats import Assignment, assign_formats
@@ -68,7 +68,11 @@ def plan_model(
     """
     config = loaded.checkpoint.config
     stored = stored_formats(loaded.checkpoint, recipe, shared_parameters(config))
-    return plan_config(config, loaded.context, recipe, backend, stored, meter, progress)
+    retrieval = loaded.checkpoint.retrieval
+    projection = retrieval.projection if retrieval else ()
+    return plan_config(
+        config, loaded.context, recipe, backend, stored, meter, progress, projection=projection
+    )
 
 
 def plan_config(
@@ -79,9 +83,11 @@ def plan_config(
     stored: Mapping[str, WeightFormat],
     meter: Meter,
     progress: Progress,
+    *,
+    projection: Sequence[tuple[int, int]] = (),
 ) -> Planned:
     """Return the plan of any model with these facts, for ``context`` tokens; ``stored`` as in
-    `assign_formats`. Raises as `plan_model`."""
+    `assign_formats`, ``projection`` as in `Retrieval`. Raises as `plan_model`."""
     tied = shared_parameters(config)
     blueprint = blueprint_of(config)
     if blueprint is not None:
@@ -96,6 +102,8 @@ def plan_config(
             plan = traced_plan(config, context, backend.operators)
         progress("trace", 1, 1)
     with meter.stage("plan"):
+        if projection:
+            plan = project(plan, projection)
         assignment = assign_formats(plan, recipe, backend, stored)
         lowered = assign(plan, assignment.formats, recipe.rounding)
         lowered = merge(lowered, row_multiple=backend.row_multiple)

@@ -145,7 +145,8 @@ class _Lowering:
         )
 
     def attention(self, node: Node) -> None:
-        q, k, v, k_cache, _, positions, sequences, sinks, scale, window, softcap = _arguments(node)
+        q, k, v, k_cache, _, positions, sequences, sinks, *settings = _arguments(node)
+        scale, window, softcap, bidirectional = settings
         _, heads, head_dim = q.meta["val"].shape
         kv_heads = k.meta["val"].shape[1]
         layer = self._constants[k_cache.name].rpartition(".")[0]
@@ -162,6 +163,7 @@ class _Lowering:
                 "head_dim": head_dim,
                 "scale": float(scale),
                 "softcap": float(softcap),
+                "bidirectional": int(bidirectional),
             },
         )
 

@@ -16,6 +16,7 @@ from edge_llm.program.formats import WeightFormat
 from edge_llm.program.plan import Instruction, Plan
 
 HEAD = "lm_head.weight"
+PROJECTION = "projection."  # of hidden states to vectors: small, and all that follows from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _matrices_of(
             kind: Kind = "linear"
             if instruction.op == "embedding":
                 kind = "embedding"
-            elif weight.name == HEAD:
+            elif weight.name == HEAD or weight.name.startswith(PROJECTION):
                 kind = "head"
             elif instruction.outputs[0] in scored:
                 kind = "router"

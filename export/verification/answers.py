@@ -38,7 +38,8 @@ _PAD = -1
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The ``prompts`` in tokens; ``texts``, each a prompt and what the program said next; and the
+    """The ``prompts`` in tokens; ``texts``, each a prompt and what the program said next (nothing,
+    if it is bidirectional); and the
     ``logits`` of every position of ``compared``, the beginnings of the texts that are compared with
     other models (no shorter than the prompts), [n, vocab] float32. ``drafts`` are what the draft
     method predicts behind each prompt and the first token after it; None: there is none.
@@ -118,7 +119,9 @@ def answers_of(program: Program, backend: str) -> Answers:
     tokenizer, context = tokenizer_of(program), program.plan.context
     prompts = [tokenizer.encode(text)[: _compared(context)] or [0] for text in PROMPTS]
     with _runner(program, backend) as runner:
-        texts = runner.continue_greedily(prompts, _positions(context))
+        texts: Sequence[Sequence[int]] = prompts
+        if not program.plan.bidirectional:
+            texts = runner.continue_greedily(prompts, _positions(context))
         compared = [text[: _compared(context)] for text in texts]
         logits = runner.logits(compared)
         drafts = None

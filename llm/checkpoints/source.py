@@ -46,6 +46,8 @@ class Retrieval:
         query, document: what comes in front of a text that asks, and of one that is searched.
         judges: it is a language model that was trained to tell whether a document answers a query.
         yes_no: the two tokens with which it does, where it says so.
+        projection: rows and columns of the matrices that hidden states are multiplied with, one
+            after the other; they are parameters, called as `projection_name` says.
     """
 
     pooling: PoolingKind | None
@@ -53,6 +55,12 @@ class Retrieval:
     document: str = ""
     judges: bool = False
     yes_no: tuple[int, int] | None = None
+    projection: tuple[tuple[int, int], ...] = ()
+
+
+def projection_name(number: int) -> str:
+    """Return the name of a matrix of a projection, counted from 0."""
+    return f"projection.{number}.weight"
 
 
 def _no_integers(name: str) -> Integers:
@@ -111,17 +119,29 @@ PREDICTING = "the layers that predict further tokens"
 
 
 def check_parameters(
-    config: DecoderConfig, got: Mapping[str, Shape], where: str, problems: list[str]
+    config: DecoderConfig,
+    got: Mapping[str, Shape],
+    where: str,
+    problems: list[str],
+    retrieval: Retrieval | None = None,
 ) -> dict[str, Shape]:
-    """Return the parameters that ``config`` asks for; ``got`` must hold exactly those.
+    """Return the parameters that ``config`` and ``retrieval`` ask for; ``got`` must hold exactly
+    those.
 
     ``problems`` are lines found before, which go into the same error.
 
     Raises:
         CheckpointError: lists the missing, left-over and misshapen tensors.
     """
-    expected = parameter_shapes(config)
+    projection = retrieval.projection if retrieval else ()
+    named = {projection_name(number): shape for number, shape in enumerate(projection)}
+    expected = {**parameter_shapes(config), **named}
     lines = list(problems)
+    width = config.hidden_size
+    for name, (rows, columns) in named.items():
+        if columns != width:
+            lines.append(f"{name}: takes {columns} columns, gets {width}")
+        width = rows
     for name, shape in expected.items():
         if name not in got:
             lines.append(f"missing: {name}, expected {list(shape)}")

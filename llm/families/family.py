@@ -110,6 +110,7 @@ class Family(Generic[Config]):
         gguf_architecture: ``general.architecture`` in GGUF files; None where they have no name for
             this family. Of two families with the same name, a file is of the first that knows all
             its keys.
+        gguf_variants: other names there -> the values of config keys that they stand for.
         gguf_keys: config key -> GGUF key behind "ARCHITECTURE.".
         gguf_harmless: GGUF keys behind "ARCHITECTURE." that may have any value.
         squeezed: names of parameters [n, k] that Hugging Face checkpoints hold as [n, 1, k]
@@ -141,6 +142,7 @@ class Family(Generic[Config]):
     config: type[Config]
     read: Callable[[ConfigReader], Config]
     gguf_architecture: str | None = None
+    gguf_variants: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     gguf_keys: Mapping[str, str] = field(default_factory=lambda: GGUF_KEYS)
     gguf_harmless: frozenset[str] = frozenset()
     gguf_names: Mapping[str, str] = field(default_factory=dict)
@@ -168,6 +170,11 @@ class Family(Generic[Config]):
     squeezed: re.Pattern[str] | None = None
     stacked: Mapping[str, Stacked] = field(default_factory=dict)
     gguf_implied: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda values: {}
+
+    @property
+    def gguf_architectures(self) -> tuple[str, ...]:
+        """All names that GGUF files have for this family."""
+        return (*filter(None, (self.gguf_architecture,)), *self.gguf_variants)
 
     @property
     def name(self) -> str:

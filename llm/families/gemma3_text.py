@@ -1,5 +1,6 @@
 """Gemma 3, its text models: Gemma 2's blocks with norms of queries and keys in the place of soft
-caps, five layers with a window to each that sees all before, and another rope for either kind."""
+caps, five layers with a window to each that sees all before, and another rope for either kind. In
+EmbeddingGemma, which makes vectors, tokens see those behind them too."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Gemma3TextConfig:
     """Facts of a Gemma3TextConfig; ``sliding_window`` has one of each layer, 0 for none.
     ``rope_parameters`` is the rope of the layers without a window, ``rope_local`` that of the
     others; ``sliding`` says which these are, also where the window is no shorter than the
-    context."""
+    context. With ``use_bidirectional_attention`` a window is that of one direction, while the keys
+    of configs and files are about that of both."""
 
     model_type: ClassVar[str] = "gemma3_text"
 
@@ -67,6 +69,7 @@ class Gemma3TextConfig:
     rope_local: Rope
     tie_word_embeddings: bool
     attention_bias: bool
+    use_bidirectional_attention: bool
     query_pre_attn_scalar: float
     final_logit_softcapping: float | None
     sliding_window: tuple[int, ...]
@@ -81,6 +84,7 @@ class Gemma3TextConfig:
             rope=self.rope_local if self.sliding[layer] else self.rope_parameters,
             window=self.sliding_window[layer],
             scale=self.query_pre_attn_scalar**-0.5,
+            bidirectional=self.use_bidirectional_attention,
         )
 
 
@@ -97,14 +101,17 @@ def read(reader: ConfigReader) -> Gemma3TextConfig:
         biases=("attention_bias",),
     )
     reader.neutral("hidden_activation", ACTIVATION)
-    reader.neutral("use_bidirectional_attention", False)
     reader.neutral("attn_logit_softcapping", None)
     pattern = reader.integer("sliding_window_pattern", DEFAULT_PATTERN)
     window = read_window(reader, DEFAULT_WINDOW)
+    bidirectional = reader.flag("use_bidirectional_attention", False)
+    if bidirectional and window:
+        window = window // 2 + 1
     return Gemma3TextConfig(
         **common,
         rope_local=ropes[SLIDING],
         attention_bias=reader.flag("attention_bias", False),
+        use_bidirectional_attention=bidirectional,
         query_pre_attn_scalar=reader.positive("query_pre_attn_scalar", 256.0),
         final_logit_softcapping=read_cap(reader, "final_logit_softcapping", None),
         sliding_window=read_windows(
@@ -141,6 +148,8 @@ GEMMA3_TEXT = Family(
     leftovers=re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\..*"),
     less_one=NORMS,
     gguf_architecture="gemma3",
+    gguf_variants={"gemma-embedding": {"use_bidirectional_attention": True}},
+    gguf_harmless=frozenset(f"dense_{n}_feat_{way}" for n in (2, 3) for way in ("in", "out")),
     gguf_keys=GGUF_KEYS
     | GGUF_WINDOW
     | {

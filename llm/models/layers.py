@@ -70,6 +70,7 @@ class CachedAttention(nn.Module):
         super().__init__()
         self.scale = shape.head_dim**-0.5 if shape.scale is None else shape.scale
         self.window, self.softcap = shape.window, shape.softcap
+        self.bidirectional = shape.bidirectional
         self.query_tables = None
         width = ops.cache_width(shape.head_dim, cache.dtype)
         sizes = (cache.slots, cache.context, shape.kv_heads, width)
@@ -103,6 +104,7 @@ class CachedAttention(nn.Module):
             scale=self.scale,
             window=self.window,
             softcap=self.softcap,
+            bidirectional=self.bidirectional,
         )
         return out.view(-1, q.shape[1] * q.shape[2])
 

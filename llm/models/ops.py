@@ -174,12 +174,14 @@ def attention(
     scale: float,
     window: int,
     softcap: float,
+    bidirectional: bool,
 ) -> torch.Tensor:
-    """Writes k and v at (sequence, position), then attends causally within each sequence.
+    """Writes k and v at (sequence, position), then attends within each sequence.
 
     Keys and values are read back from the cache, those of this step included, so that a cache of
     lower precision acts on every token alike. The token at position i sees positions j <= i, and
-    with a window only those with i - j < window.
+    with a window only those with i - j < window. Bidirectional, it sees those behind it too, with
+    j - i < window: all of them are to be of this step.
 
     Args:
         q: (T, Hq, D).
@@ -195,13 +197,16 @@ def attention(
         scale: factor of the dot products.
         window: 0 for none.
         softcap: 0 for none; else scores become softcap * tanh(scores / softcap).
+        bidirectional: whether a token sees those behind it.
 
     Returns:
         (T, Hq, D) in the dtype of q.
     """
     k_cache[sequences, positions] = to_cache(k, k_cache.dtype)
     v_cache[sequences, positions] = to_cache(v, v_cache.dtype)
-    return _attended(q, k_cache, v_cache, positions, sequences, sinks, scale, window, softcap)
+    return _attended(
+        q, k_cache, v_cache, positions, sequences, sinks, scale, window, softcap, bidirectional
+    )
 
 
 def _attended(
@@ -214,6 +219,7 @@ def _attended(
     scale: float,
     window: int,
     softcap: float,
+    bidirectional: bool,
 ) -> torch.Tensor:
     """The second half of `attention`: what each token makes of the keys and values it sees."""
     group = q.shape[1] // k_cache.shape[2]
@@ -228,9 +234,9 @@ def _attended(
         if softcap > 0.0:
             scores = softcap * torch.tanh(scores / softcap)
         j = torch.arange(n, device=q.device).unsqueeze(0)  # (1, n)
-        visible = j <= i
+        visible = (j <= i) | bidirectional
         if window > 0:
-            visible &= i - j < window
+            visible &= (i - j).abs() < window
         scores = scores.masked_fill(~visible, float("-inf"))
         if sinks is not None:
             extra = sinks[:, None, None].to(scores.dtype).expand(-1, len(tokens), 1)
@@ -253,6 +259,7 @@ def _(
     scale: float,
     window: int,
     softcap: float,
+    bidirectional: bool,
 ) -> torch.Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
@@ -284,7 +291,7 @@ def attend(
     Returns:
         (R, Hq, D) in the dtype of q.
     """
-    return _attended(q, k_cache, v_cache, positions, sequences, None, scale, window, softcap)
+    return _attended(q, k_cache, v_cache, positions, sequences, None, scale, window, softcap, False)
 
 
 @attend.register_fake

@@ -482,7 +482,8 @@ def _attend(
     v: Tensor,
     positions: Tensor,
 ) -> Tensor:
-    """Causal attention of q (T, H, D) at ``positions`` over keys and values (S, Hkv, D)."""
+    """Attention of q (T, H, D) at ``positions`` over keys and values (S, Hkv, D): causal, unless it
+    is bidirectional."""
     cap = float(op.attributes["softcap"])
     group = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(group, dim=1).transpose(0, 1) for x in (k, v))  # (H, S, D)
@@ -490,6 +491,8 @@ def _attend(
     if cap:
         scores = cap * torch.tanh(scores / cap)
     distance = positions[:, None] - torch.arange(k.shape[1], device=q.device)
+    if op.attributes.get("bidirectional"):
+        distance = distance.abs()
     hidden = distance < 0
     if window:
         hidden |= distance >= window

@@ -27,7 +27,8 @@ class EngineFacts:
     ``read_bytes(depths)``: the bytes that a step of one token at each of ``depths`` reads, and from
     which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
     ``windows``: of each group of states (0: none; empty: no group has one). ``hidden_states``:
-    the program gives them, for embeddings; ``drafts``: its draft method is loaded.
+    the program gives them, for embeddings; ``drafts``: its draft method is loaded;
+    ``bidirectional``: tokens see those behind them.
     ``breakers(texts)``: the mask of the ids that have one of the texts, None: none has."""
 
     context: int
@@ -39,6 +40,7 @@ class EngineFacts:
     windows: tuple[int, ...] = ()
     hidden_states: bool = False
     drafts: bool = False
+    bidirectional: bool = False
     breakers: Callable[[tuple[str, ...]], Mask | None] = lambda texts: None
 
 
@@ -70,6 +72,7 @@ def generation(
     """Return a sequence that samples after ``prompt``, in a pool that holds so many ``positions``
     of one sequence (None: any number). The answer has ``params.max_tokens`` at most, and what there
     is room for. Raises as Engine.submit."""
+    _check_causal(facts)
     tokens = _checked(prompt, facts.vocab)
     for name in ("logit_bias", "stop_token_ids"):
         if any(not 0 <= token < facts.vocab for token in getattr(params, name)):
@@ -122,6 +125,7 @@ def evaluation(
 ) -> Sequence:
     """Return a sequence whose result is the logits of every token, or of the last one, in a pool as
     for `generation`. Raises as Engine.submit_logits."""
+    _check_causal(facts)
     tokens = _checked(token_ids, facts.vocab)
     if len(tokens) > facts.context:
         raise ContextLengthError(facts.context, len(tokens), param="token_ids")
@@ -172,7 +176,18 @@ def embedding(
         on_event=on_event,
         clock=RequestClock(time.perf_counter()),
         pooling=Pooling(pooling),
+        at_once=facts.bidirectional,
     )
+
+
+def _check_causal(facts: EngineFacts) -> None:
+    if facts.bidirectional:
+        raise RequestError(
+            "the model is for vectors alone: its tokens see those behind them, so that it predicts "
+            "none",
+            param="model",
+            hint="LLM.embed and /v1/embeddings give vectors",
+        )
 
 
 def _shown(number: int) -> str:

@@ -2,7 +2,8 @@
 
 A step holds one token of each sequence that decodes, then drafts behind them, then chunks of
 prompts, oldest first, until its budget of tokens is reached: that bounds the wait between two
-tokens of a running sequence. While prompts wait, drafts take at most half of what is left.
+tokens of a running sequence. While prompts wait, drafts take at most half of what is left. A
+sequence that is computed at once may take a whole step.
 
 A waiting sequence is admitted, in order of arrival, when the blocks for its tokens and for the next
 ``RESERVE_TOKENS`` (or fewer, if it may not write that many) are there beyond what running sequences
@@ -131,7 +132,10 @@ class Scheduler:
     def commit(self, sequence: Sequence, end: int) -> None:
         """Note that the tokens of ``sequence`` before position ``end`` are computed and accepted:
         from now on other sequences may find them."""
-        self._pool.record(sequence.tables, sequence.chain, sequence.tokens, sequence.computed, end)
+        if not sequence.at_once:
+            self._pool.record(
+                sequence.tables, sequence.chain, sequence.tokens, sequence.computed, end
+            )
         sequence.computed = end
 
     def rewind(self, sequence: Sequence) -> None:
@@ -141,10 +145,12 @@ class Scheduler:
 
     def _room(self, step: Step, sequence: Sequence) -> tuple[int, int] | None:
         """Return the tokens and rows that the step can still take of ``sequence``, None if it is
-        full."""
-        budget = self._budget if sequence.chunk is None else self._step_tokens
-        tokens, rows = budget - step.tokens, self._max_rows - step.rows
-        return (tokens, rows) if tokens > 0 and rows > 0 else None
+        full, or has no room for what must be computed at once."""
+        alone = sequence.at_once and not step.tokens
+        whole = alone or sequence.chunk is not None
+        tokens = (self._step_tokens if whole else self._budget) - step.tokens
+        rows, least = self._max_rows - step.rows, sequence.remaining if sequence.at_once else 1
+        return (tokens, rows) if tokens >= least and rows > 0 else None
 
     def _add_slice(self, step: Step, sequence: Sequence) -> None:
         room = self._room(step, sequence)

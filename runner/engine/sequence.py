@@ -30,9 +30,10 @@ class Sequence:
     (of the last one, with ``last_only``) are the result, and ``chunk`` bounds the tokens of a step.
     With ``scorer`` the prompt's own tokens are scored, as it says: ``scores`` are those of the
     tokens from the second on. With ``pooling`` nothing is sampled either: the result is a vector of
-    the hidden states. ``unended`` is the mask of the ids that do not end the answer, where it has
-    to go on for some tokens; ``breakers`` that of the ids across which no repetition counts.
-    ``processors`` change the logits before the next token is sampled."""
+    the hidden states; ``at_once``: of all tokens in one step, since they see those behind them, and
+    what is kept of them is no other sequence's. ``unended`` is the mask of the ids that do not end
+    the answer, where it has to go on for some tokens; ``breakers`` that of the ids across which no
+    repetition counts. ``processors`` change the logits before the next token is sampled."""
 
     tokens: array[int]
     prompt_length: int
@@ -47,6 +48,7 @@ class Sequence:
     chunk: int | None = None
     scorer: SamplingParams | None = None
     pooling: Pooling | None = None
+    at_once: bool = False
     unended: Mask | None = None
     breakers: Mask | None = None
     constraint: Constraint | None = None
@@ -106,7 +108,11 @@ class Sequence:
     @property
     def whole(self) -> bool:
         """True if every token must be computed: none may come from the prefix cache."""
-        return self.every_row or (self.pooling is not None and self.pooling.kind == "mean")
+        return (
+            self.at_once
+            or self.every_row
+            or (self.pooling is not None and self.pooling.kind == "mean")
+        )
 
     def hidden_rows(self, count: int) -> int:
         """Return of how many of the next ``count`` known tokens, the last so many, the hidden

@@ -43,7 +43,8 @@ def check_golden(program: Program, *, threads: int = 0) -> None:
 
 def _check_prompt(engine: Engine, golden: Golden, index: int, name: str) -> None:
     prompt, following = _unpadded(golden.tokens[index]), _unpadded(golden.next[index])
-    last = collect_logits(engine, prompt)[-1]
+    # In one chunk, as they were recorded: where tokens see those behind them, it matters.
+    last = collect_logits(engine, prompt, chunk=len(prompt) or None)[-1]
     ranked = np.argsort(-last, kind="stable")[: golden.top_ids.shape[1]]
     if not np.array_equal(ranked, golden.top_ids[index]):
         raise ProgramError(f"{name}: the likeliest ids are not those recorded")

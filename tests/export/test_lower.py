@@ -29,7 +29,7 @@ LLAMA = """
 %9[T,64] = rope(%6 %1; cos:raw_f32[48,8], sin:raw_f32[48,8]) head_dim=16 heads=4
 %10[T,32] = rope(%7 %1; cos:raw_f32[48,8], sin:raw_f32[48,8]) head_dim=16 heads=2
 %11[T,64] = attention(%9 %10 %8 %1 %2; ) state=0 \
-head_dim=16 heads=4 kv_heads=2 scale=0.25 softcap=0.0
+bidirectional=0 head_dim=16 heads=4 kv_heads=2 scale=0.25 softcap=0.0
 %12[T,64] = linear(%11; model.layers.0.self_attn.o_proj.weight:i4g32[64,64], -)
 %13[T,64] = add(%4 %12; )
 %14[T,64] = rms_norm(%13; model.layers.0.post_attention_layernorm.weight:raw_f32[64]) \

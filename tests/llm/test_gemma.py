@@ -328,7 +328,6 @@ def test_a_wrapper_without_a_text_model() -> None:
     [
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: got 50.0, expected None"),
         ({"hidden_activation": "gelu"}, "hidden_activation: got 'gelu', expected"),
-        ({"use_bidirectional_attention": True}, "use_bidirectional_attention: got True"),
         ({"rope_parameters": ROPES | {"other": {}}}, "rope_parameters.other: got {}, a key not"),
         ({"rope_parameters": {"full_attention": 3}}, "rope_parameters.full_attention: got 3"),
         ({"layer_types": ["full_attention"]}, "layer_types: got"),

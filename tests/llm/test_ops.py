@@ -40,6 +40,7 @@ def attend(
     window: int = 0,
     softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
+    bidirectional: bool = False,
 ) -> torch.Tensor:
     """One sequence from position 0, by the textbook, in float64."""
     out = torch.zeros_like(q, dtype=torch.float64)
@@ -48,12 +49,13 @@ def attend(
             kv = head // (HEADS // KV_HEADS)
             first = max(0, i - window + 1) if window else 0
             scores = []
-            for j in range(first, i + 1):
+            last = min(len(q), i + window if window else len(q)) if bidirectional else i + 1
+            for j in range(first, last):
                 score = float(q[i, head].double() @ k[j, kv].double()) * 0.3
                 scores.append(softcap * math.tanh(score / softcap) if softcap else score)
             scores += [] if sinks is None else [float(sinks[head])]
-            weights = torch.tensor(scores, dtype=torch.float64).softmax(0)[: i + 1 - first]
-            out[i, head] = weights @ v[first : i + 1, kv].double()
+            weights = torch.tensor(scores, dtype=torch.float64).softmax(0)[: last - first]
+            out[i, head] = weights @ v[first:last, kv].double()
     return out
 
 
@@ -68,9 +70,10 @@ def run(
     window: int = 0,
     softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
+    bidirectional: bool = False,
 ) -> torch.Tensor:
     at, of = torch.tensor(positions), torch.tensor(sequences)
-    return ops.attention(q, k, v, *cache, at, of, sinks, 0.3, window, softcap)
+    return ops.attention(q, k, v, *cache, at, of, sinks, 0.3, window, softcap, bidirectional)
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -96,11 +99,15 @@ def test_causal_conv_is_the_textbook_over_steps_and_sequences(biased: bool) -> N
     torch.testing.assert_close(torch.cat((first[4:], second[:8])), expected)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("sink", [False, True])
 @pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (3, 0.0), (0, 0.5), (1, 2.0)])
-def test_attention_is_the_textbook(window: int, softcap: float, sink: bool) -> None:
+def test_attention_is_the_textbook(
+    window: int, softcap: float, sink: bool, bidirectional: bool
+) -> None:
     q, k, v = qkv(9)
     options: dict[str, Any] = {"window": window, "softcap": softcap}
+    options["bidirectional"] = bidirectional
     options["sinks"] = random(HEADS, seed=9) if sink else None
     got = run(q, k, v, caches(), [*range(9)], [1] * 9, **options)
     expected = attend(q, k, v, **options)
@@ -204,7 +211,8 @@ def test_schemas_and_fakes() -> None:
     positions = torch.arange(4)
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(ops.rope, (q, positions, tables, tables), test_utils=checks)
-    args = (q, k, v, *caches(), positions, torch.zeros_like(positions), None, 0.3, 0, 0.0)
+    sequences = torch.zeros_like(positions)
+    args = (q, k, v, *caches(), positions, sequences, None, 0.3, 0, 0.0, False)
     torch.library.opcheck(ops.attention, args, test_utils=checks)
     transposed = q.transpose(0, 1).contiguous().transpose(0, 1)  # same values, other strides
     args = (transposed, *args[1:])

@@ -78,6 +78,7 @@ def make_plan() -> Plan:
         head_dim=HEAD_DIM,
         scale=0.25,
         softcap=0.0,
+        bidirectional=0,
     )
     x = b.op("add", (x, a), hidden)
     up = b.op("linear", (x,), matrix("T", FFN), weights=(b.weight("up", "f16", FFN, DIM), -1))

@@ -72,7 +72,9 @@ def rewire(op: str, index: int, number: int) -> Callable[[Plan], Plan]:
 def reading_first(plan: Plan) -> Plan:
     """Makes the attention one that writes nothing."""
     op = find(plan, "attention")[1]
-    return edit("attention", op="attend", inputs=(op.inputs[0], *op.inputs[3:]))(plan)
+    attributes = {name: op.attributes[name] for name in op.attributes if name != "bidirectional"}
+    inputs = (op.inputs[0], *op.inputs[3:])
+    return edit("attention", op="attend", inputs=inputs, attributes=attributes)(plan)
 
 
 def swap(first: str, second: str) -> Callable[[Plan], Plan]:
@@ -222,6 +224,7 @@ HOSTILE: list[tuple[str, Callable[[Plan], Plan]]] = [
     ("input v is", rewire("attention", 2, 4)),
     ("scale", edit("attention", a_scale=0.0)),
     ("softcap", edit("attention", a_softcap=-1.0)),
+    ("bidirectional", edit("attention", a_bidirectional=2)),
     ("input y is", rewire("add", 1, 6)),
     ("an output is", value("split", matrix("R", 64))),
     ("do not add up", value("split", matrix("T", 48))),

@@ -58,6 +58,17 @@ def test_attention_reads_once_what_any_token_of_the_step_sees(parts: Any) -> Non
         assert cost.bytes == (seen + 5) * position
 
 
+@pytest.mark.parametrize(("window", "causal", "both"), [(0, 15, 25), (3, 12, 19)])
+def test_what_a_text_sees_in_one_step(parts: Any, window: int, causal: int, both: int) -> None:
+    plan = replace(parts.plan, states=(replace(parts.plan.states[0], window=window),))
+    (attention,) = (i for i in plan.instructions if i.op == "attention")
+    for bidirectional, seen in ((0, causal), (1, both)):
+        attributes = {**attention.attributes, "bidirectional": bidirectional}
+        step = replace(attention, attributes=attributes)
+        each = 4 * int(attributes["heads"]) * int(attributes["head_dim"])
+        assert instruction_cost(plan, step, tokens=5, kv_dtype="f16").operations == each * seen
+
+
 def test_what_a_context_holds(parts: Any) -> None:
     """A window and a step, in whole blocks that may begin anywhere; rows are float32, whatever the
     type of keys and values."""

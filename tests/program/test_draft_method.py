@@ -218,6 +218,7 @@ def test_what_a_later_layer_keeps_follows_from_the_layers_before() -> None:
     draft, first = plan.methods["draft"], len(plan.states)
     before, one, two, chosen, logits = range(HIDDEN + 1, HIDDEN + 6)
     sizes = {"heads": 4, "kv_heads": 4, "head_dim": 16, "scale": 0.25, "softcap": 0.0}
+    sizes["bidirectional"] = 0
     previous, _, select, head = draft.instructions
 
     def attention(x: int, y: int, state: int) -> Instruction:

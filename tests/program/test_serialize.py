@@ -42,6 +42,13 @@ def test_documents_survive_the_round_trip(parts: Any) -> None:
         assert documents_from_metadata(documents_to_metadata(documents)) == documents
 
 
+def test_attributes_that_older_files_lack(parts: Any) -> None:
+    text = plan_to_text(parts.plan)
+    assert text.count('"bidirectional":0') == 1
+    for older in (text.replace(',"bidirectional":0', ""), text.replace('"bidirectional":0,', "")):
+        assert plan_from_text(older) == parts.plan or older == text
+
+
 def test_integers_stand_for_floats(parts: Any) -> None:
     text = plan_to_text(parts.plan).replace('"factor":0.5', '"factor":2')
     plan = plan_from_text(text)

@@ -65,6 +65,25 @@ def test_the_policy_needs_neither_torch_nor_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_what_is_computed_at_once_gets_a_step_that_holds_it() -> None:
+    pool, policy = scheduler(step_tokens=20)
+    texts = [sequence(number, distinct(0, count)) for number, count in enumerate((5, 12, 4, 20))]
+    for text in texts:
+        text.at_once, text.limit = True, text.prompt_length
+        policy.add(text)
+    steps = []
+    while policy.waiting or policy.running:
+        step = policy.schedule(10)
+        steps.append(counts(step))
+        for item, part in step.slices.items():
+            policy.commit(item, part.count)
+            policy.remove(item)
+    # the budget bounds what comes together, not what cannot come in parts
+    assert steps == [{texts[0]: 5}, {texts[1]: 12}, {texts[2]: 4}, {texts[3]: 20}]
+    assert all(text.cached_tokens == 0 for text in texts)  # although all begin alike
+    assert pool.cached == 0
+
+
 def test_a_step_is_every_decoding_sequence_and_then_chunks_of_prompts() -> None:
     _, policy = scheduler()
     first, second = sequence(0, distinct(0, 3)), sequence(1, distinct(100, 20))

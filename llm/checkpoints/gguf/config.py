@@ -33,12 +33,13 @@ REQUIRED_KEYS = (
 POOLING = "pooling_type"
 RANKING_LABELS = "classifier.output_labels"
 ATTENTION_FACTOR = "rope.scaling.attn_factor"
+CAUSAL, BIDIRECTIONAL = "attention.causal", "use_bidirectional_attention"
 LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
 # Keys that have one supported value, where a rule or a family has no use for them: LongRoPE alone
 # takes another attention factor, YaRN another logarithm's, Ministral 3 a temperature.
 NEUTRAL_KEYS = {
     ATTENTION_FACTOR: 1.0,
-    "attention.causal": True,
+    CAUSAL: True,
     "attention.sliding_window": 0,
     "expert_count": 0,
     "expert_used_count": 0,
@@ -76,10 +77,10 @@ def gguf_family(model: GGUFModel) -> Family[Any]:
         ConfigError: none of that name.
     """
     name = model.metadata.get("general.architecture")
-    families = [family for family in FAMILIES.values() if family.gguf_architecture == name]
+    families = [family for family in FAMILIES.values() if name in family.gguf_architectures]
     if not isinstance(name, str) or not families:
         known = dict.fromkeys(
-            family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture
+            known for family in FAMILIES.values() for known in family.gguf_architectures
         )
         raise ConfigError(
             f"{model.path}: general.architecture: got {shorten(name)}, "
@@ -97,9 +98,9 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         CheckpointError: a rope table at fault.
         ConfigError: metadata that cannot be honoured, listing every key.
     """
-    assert family.gguf_architecture is not None
-    prefix = f"{family.gguf_architecture}."
-    given = _given(model, family.gguf_architecture)
+    architecture = model.architecture
+    prefix = f"{architecture}."
+    given = _given(model, architecture)
     # Values are as wide as keys, in layers with a window too, and where these have ropes of their
     # own, so is what rotates.
     as_wide = ["attention.value_length"]
@@ -114,13 +115,16 @@ def gguf_config(model: GGUFModel, family: Family[Any]) -> DecoderConfig:
         for key in map(family.gguf_keys.__getitem__, REQUIRED_KEYS)
         if given.get(key) is None
     ]
+    variant = family.gguf_variants.get(architecture, {})
     neutral = {**NEUTRAL_KEYS}
+    if variant.get(BIDIRECTIONAL):
+        neutral[CAUSAL] = False
     values: dict[str, object] = {}
     for name, key in family.gguf_keys.items():
         value = given.pop(key, None)
         values[name] = None if key in neutral and value == neutral[key] else value
     values["layer_types"] = _layer_types(values.get("layer_types"), values["num_hidden_layers"])
-    values["model_type"] = family.name
+    values |= {"model_type": family.name, **variant}
     values["tie_word_embeddings"] = "output.weight" not in model
     if values["vocab_size"] is None and "token_embd.weight" in model:
         values["vocab_size"] = model.shape("token_embd.weight")[0]
@@ -174,8 +178,7 @@ def _layer_types(sliding: object, layers: object) -> object:
 def predicting_layers(model: GGUFModel, config: DecoderConfig) -> range:
     """Return the numbers of the layers that follow those of ``config``: they predict further
     tokens, and nothing runs them."""
-    architecture = model.metadata["general.architecture"]
-    layers = _single(model.metadata.get(f"{architecture}.block_count"))
+    layers = _single(model.metadata.get(f"{model.architecture}.block_count"))
     assert is_integer(layers)  # as `gguf_config` has found
     return range(config.num_hidden_layers, layers)
 

@@ -53,6 +53,12 @@ class GGUFModel:
         part = PART_NAME.fullmatch(self.path.name) if len(self.parts) > 1 else None
         return part[1] if part else self.path.stem
 
+    @property
+    def architecture(self) -> str:
+        """What ``general.architecture`` says; empty where it is no text."""
+        said = self.metadata.get("general.architecture")
+        return said if isinstance(said, str) else ""
+
     def __contains__(self, name: str) -> bool:
         return name in self.owners
 

@@ -30,6 +30,7 @@ from edge_llm.llm.checkpoints.source import (
     Retrieval,
     TokenizerMetadata,
     check_parameters,
+    projection_name,
 )
 from edge_llm.llm.config import shorten
 from edge_llm.llm.families.family import Family, Order
@@ -44,6 +45,9 @@ TENSOR_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+# What hidden states are multiplied with, in the order in which it is done.
+DENSE_NAMES = ("dense_2.weight", "dense_3.weight")
+TENSOR_NAMES |= {name: projection_name(number) for number, name in enumerate(DENSE_NAMES)}
 
 STOP_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 # The keys above hold one id each, while some families end a turn with either of two tokens. Their
@@ -62,6 +66,9 @@ STOP_TOKENS = (
 # Of those that llama.cpp numbers; others are 0 (none), 2 (the first token) and 4 (a ranking head).
 POOLING_KINDS: dict[int, PoolingKind] = {1: "mean", 3: "last"}
 RANKING = 4
+# What the authors' own files put in front of a text that asks, and of one that is searched, and
+# GGUF files do not say.
+TASKS = {"gemma-embedding": ("task: search result | query: ", "title: none | text: ")}
 # Of a reranker: the rows of the head that its two answers have.
 RANKING_HEAD, ANSWERS = "cls.output.weight", ["yes", "no"]
 _ALIKE = 0.9  # the cosine of two roundings of one row, at least
@@ -168,6 +175,12 @@ def open_gguf(path: Path) -> Checkpoint:
         f"{path.name}: {key} {shorten(metadata[key])} is left out, which nothing here follows"
         for key in unknown
     )
+    retrieval = judge or _retrieval(model, shapes)
+    if model.architecture in TASKS and (retrieval is None or not retrieval.projection):
+        notes += (
+            f"{path.name}: without {' and '.join(DENSE_NAMES)}, so its vectors are not those of "
+            "the model that it was made of",
+        )
     license_ = metadata.get("general.license")
     return Checkpoint(
         name=model.name,
@@ -177,6 +190,7 @@ def open_gguf(path: Path) -> Checkpoint:
             shapes,
             str(path),
             problems,
+            retrieval,
         ),
         read=read,
         generation=generation,
@@ -198,7 +212,7 @@ def open_gguf(path: Path) -> Checkpoint:
             for name, place in places.items()
             if model.problem(place.stored) is None
         },
-        retrieval=judge or _retrieval(metadata.get(f"{family.gguf_architecture}.{POOLING}")),
+        retrieval=retrieval,
     )
 
 
@@ -285,10 +299,21 @@ def _joined(model: GGUFModel, family: Family[Any], names: Collection[str]) -> di
     return places
 
 
-def _retrieval(pooling: object) -> Retrieval | None:
-    """Return what llama.cpp's number for a pooling says of vectors."""
+def _retrieval(model: GGUFModel, shapes: Mapping[str, tuple[int, ...]]) -> Retrieval | None:
+    """Return what llama.cpp's number for a pooling, and ``shapes`` of parameters say of vectors."""
+    pooling = model.metadata.get(f"{model.architecture}.{POOLING}")
     kind = POOLING_KINDS.get(pooling) if isinstance(pooling, int) else None
-    return None if kind is None else Retrieval(pooling=kind)
+    if kind is None:
+        return None
+    names = map(projection_name, range(len(DENSE_NAMES)))
+    matrices = [shapes[name] for name in names if name in shapes]
+    query, document = TASKS.get(model.architecture, ("", ""))
+    return Retrieval(
+        pooling=kind,
+        query=query,
+        document=document,
+        projection=tuple((shape[0], shape[1]) for shape in matrices if len(shape) == 2),
+    )
 
 
 def _judge(model: GGUFModel, family: Family[Any]) -> Retrieval | None:
@@ -300,7 +325,7 @@ def _judge(model: GGUFModel, family: Family[Any]) -> Retrieval | None:
     Raises:
         CheckpointError: it is not.
     """
-    metadata, prefix = model.metadata, f"{family.gguf_architecture}."
+    metadata, prefix = model.metadata, f"{model.architecture}."
     tokens = metadata.get("tokenizer.ggml.tokens")
     ranks = metadata.get(prefix + POOLING) == RANKING and RANKING_HEAD in model
     if (

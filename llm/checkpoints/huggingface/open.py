@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,14 @@ from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, same_values
 from edge_llm.llm.checkpoints.files import read_json_object, read_text
 from edge_llm.llm.checkpoints.generation import generation_defaults, token_ids
-from edge_llm.llm.checkpoints.huggingface.retrieval import read_retrieval
+from edge_llm.llm.checkpoints.huggingface.retrieval import DENSE_WEIGHT, read_retrieval
 from edge_llm.llm.checkpoints.huggingface.stacks import pieces_of
-from edge_llm.llm.checkpoints.huggingface.tensors import INDEX, Tensors, open_tensors
+from edge_llm.llm.checkpoints.huggingface.tensors import (
+    INDEX,
+    Tensors,
+    open_tensor_file,
+    open_tensors,
+)
 from edge_llm.llm.checkpoints.prequantized.open import NONE, read_quantized
 from edge_llm.llm.checkpoints.source import (
     HEAD,
@@ -25,6 +30,7 @@ from edge_llm.llm.checkpoints.source import (
     Shape,
     TokenizerDirectory,
     check_parameters,
+    projection_name,
 )
 from edge_llm.llm.config import shorten
 from edge_llm.llm.registry import (
@@ -71,13 +77,13 @@ def open_huggingface(path: Path) -> Checkpoint:
     settings = values.pop("quantization_config", None)
     config, unread = read_config(values, str(config_path))
 
-    tensors = _whole_names(open_tensors(path))
+    retrieval = read_retrieval(path)
+    tensors = _with_projection(_whole_names(open_tensors(path)), retrieval.matrices)
     inner = values.get("text_config")
     text = inner if isinstance(inner, dict) else values
     if tensors.entries.keys() >= PREDICTOR:
         text[PREDICTS] = True
         config, unread = read_config(values, str(config_path))
-    retrieval = read_retrieval(path)
     problems = list(tensors.problems)
     quantized = NONE
     if settings is not None:
@@ -156,7 +162,7 @@ def open_huggingface(path: Path) -> Checkpoint:
     return Checkpoint(
         name=path.resolve().name,
         config=config,
-        shapes=check_parameters(config, shapes, str(path), problems),
+        shapes=check_parameters(config, shapes, str(path), problems, said),
         read=read,
         generation=generation,
         tokenizer=TokenizerDirectory(path),
@@ -195,6 +201,17 @@ def _whole_names(tensors: Tensors) -> Tensors:
     entries = {
         name if name == HEAD else f"model.{name}": entry for name, entry in tensors.entries.items()
     }
+    return replace(tensors, entries=entries)
+
+
+def _with_projection(tensors: Tensors, files: Sequence[Path]) -> Tensors:
+    """Return tensors with the matrices of a projection beside them, one of each file."""
+    entries = dict(tensors.entries)
+    for number, file in enumerate(files):
+        entries |= {
+            projection_name(number) if name == DENSE_WEIGHT else f"{file.parent.name}.{name}": entry
+            for name, entry in open_tensor_file(file).entries.items()
+        }
     return replace(tensors, entries=entries)
 
 

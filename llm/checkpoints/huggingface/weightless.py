@@ -7,7 +7,8 @@ from pathlib import Path
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.files import read_json_object
-from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory
+from edge_llm.llm.checkpoints.huggingface.retrieval import read_retrieval
+from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, projection_name
 from edge_llm.llm.registry import parameter_shapes, read_config
 from edge_llm.program.documents import GenerationDefaults
 
@@ -35,15 +36,19 @@ def open_weightless(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} has no weights, so {name} cannot be read")
 
     config, unread = read_config(read_json_object(path / "config.json"), str(path / "config.json"))
+    retrieval = read_retrieval(path).retrieval
+    projection = retrieval.projection if retrieval else ()
     return Checkpoint(
         name=path.resolve().name,
         config=config,
-        shapes=parameter_shapes(config),
+        shapes=parameter_shapes(config)
+        | {projection_name(number): shape for number, shape in enumerate(projection)},
         read=read,
         generation=GenerationDefaults(stop_ids=()),
         tokenizer=TokenizerDirectory(path),
         sources=(),
         unread_config_keys=unread,
         license=None,
+        retrieval=retrieval,
         notes=("without weights: shapes are those of config.json",),
     )

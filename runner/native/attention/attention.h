@@ -1,4 +1,5 @@
-// Paged, grouped-query, causal attention.
+// Paged, grouped-query attention: causal, or to the rows behind it too, as far as a step has
+// written them. Then a text has the bits of being computed whole, so that it must be one step's.
 //
 // A block holds kBlockTokens positions of one sequence for all states of a group; a state's part
 // is
@@ -42,6 +43,7 @@ struct AttentionArgs : Pages {
   KvState state;
   int32_t heads = 0;
   int32_t window = 0;  // 0: none
+  bool bidirectional = false;
   float scale = 1.0f;
   float softcap = 0.0f;  // 0: none
   Matrix q;              // [rows, heads * head_dim], of tokens in any order

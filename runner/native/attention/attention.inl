@@ -5,6 +5,7 @@
 // values. The online softmax (arXiv 1805.02867) of a row goes through its blocks in ascending
 // order; all it computes depends on that row and its visible tokens alone, so a row's bits are the
 // same in every tile.
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <type_traits>
@@ -168,6 +169,7 @@ struct Tile {
   int32_t first, tokens;  // rows of the flat batch, all of one sequence
   int32_t head, heads;    // query heads [head, head + heads) of one kv head
   int32_t kv_head;
+  int32_t written;        // positions of the sequence that this step and earlier ones have written
   int64_t stride;  // floats between rows of q and out: head_dim padded to 16
   float* q;        // [rows][stride], scaled
   float* out;      // [rows][stride]
@@ -187,9 +189,24 @@ inline int32_t first_visible(const AttentionArgs& args, int32_t token) {
   return first > 0 ? first : 0;
 }
 
-inline Visible visible(const AttentionArgs& args, int32_t token, int32_t block) {
+// How many positions of a token's sequence are written; causal attention has no use for it.
+inline int32_t written_of(const AttentionArgs& args, int32_t token) {
+  if (!args.bidirectional) return 0;
+  const int32_t *begin = args.sequences + token, *end = args.sequences + args.q.rows;
+  const auto* next = std::partition_point(begin, end, [&](int32_t s) { return s == *begin; });
+  return args.positions[next - args.sequences - 1] + 1;
+}
+
+// The position behind the last one that a token sees.
+inline int32_t end_visible(const AttentionArgs& args, int32_t token, int32_t written) {
+  const int32_t position = args.positions[token];
+  if (!args.bidirectional) return position + 1;
+  return args.window > 0 && args.window < written - position ? position + args.window : written;
+}
+
+inline Visible visible(const AttentionArgs& args, int32_t token, int32_t written, int32_t block) {
   int32_t begin = first_visible(args, token) - block * kBlockTokens;
-  int32_t end = args.positions[token] + 1 - block * kBlockTokens;
+  int32_t end = end_visible(args, token, written) - block * kBlockTokens;
   return {begin > 0 ? begin : 0, end < kBlockTokens ? end : kBlockTokens};
 }
 
@@ -346,7 +363,7 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
   start<V>(args, tile);
   int32_t last = tile.first + tile.tokens - 1, sequence = args.sequences[tile.first];
   int32_t begin = first_visible(args, tile.first) / kBlockTokens;
-  int32_t end = args.positions[last] / kBlockTokens + 1;
+  int32_t end = (end_visible(args, last, tile.written) - 1) / kBlockTokens + 1;
   for (int32_t block = begin; block < end; ++block) {
     const Element* part = state_part<Element>(args, sequence, block);
     const Element* following =
@@ -359,10 +376,10 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
       memory.value_scales = scales_behind(memory.values, padded_dim(args.state));
     }
     for (int32_t token = tile.first; token <= last;) {
-      Visible seen = visible(args, token, block);
+      Visible seen = visible(args, token, tile.written, block);
       int32_t next = token + 1;
       for (; next <= last; ++next) {
-        Visible other = visible(args, next, block);
+        Visible other = visible(args, next, tile.written, block);
         if (other.begin != seen.begin || other.end != seen.end) break;
       }
       if (seen.begin < seen.end) {
@@ -392,6 +409,7 @@ void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int3
   Tile tile;
   tile.first = first;
   tile.tokens = tokens;
+  tile.written = written_of(args, first);
   tile.stride = padded_dim(args.state);
   tile.q = worker_scratch<V>(args, worker);
   tile.out = tile.q + kQueryRows * tile.stride;
@@ -418,12 +436,13 @@ inline void each_run(const AttentionArgs& args, Body body) {
   for (int32_t first = 0; first < rows;) {
     int32_t next = first;
     int64_t cost = 0;
+    const int32_t written = written_of(args, first);
     const auto joins = [&](int32_t row) {  // wanted rows come in any order
       return row == first || (args.sequences[row] == args.sequences[first] &&
                               args.positions[row] >= args.positions[row - 1]);
     };
     for (; next < rows && next - first < most && joins(next); ++next) {
-      cost += args.positions[next] - first_visible(args, next) + kFixedCost;
+      cost += end_visible(args, next, written) - 1 - first_visible(args, next) + kFixedCost;
     }
     body(first, next - first, cost);
     first = next;

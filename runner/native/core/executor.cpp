@@ -199,6 +199,7 @@ AttentionArgs Executor::attention_args(const Op& op) const {
   if (op.code == OpCode::attention) {
     args.k = matrix(op.inputs[1]);
     args.v = matrix(op.inputs[2]);
+    args.bidirectional = op.ints[k_attention_bidirectional] != 0;
   }
   args.rotate_q = op.rotate_q;
   args.rotate_k = op.rotate_k;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from os import PathLike
 from pathlib import Path
@@ -140,7 +140,11 @@ def _room(plan: Plan, own_kv_dtype: str, config: RunnerConfig, module: Backend) 
     kv_dtype = config.kv_dtype or own_kv_dtype
     context = config.context or plan.context
     block_size, groups = module.block_size(), module.groups(plan, kv_dtype)
-    config = fitting_steps(config, min(context, plan.context), block_size, groups)
+    length = min(context, plan.context)
+    if plan.bidirectional:  # a text is one step
+        config = replace(config, step_tokens=max(config.step_tokens, length))
+    else:
+        config = fitting_steps(config, length, block_size, groups)
     blocks = block_counts(config, min(context, plan.context), block_size, groups)
     size = sum(count * group.block_bytes for count, group in zip(blocks, groups, strict=True))
     return _Room(kv_dtype, context, config.step_tokens, blocks, size)
@@ -244,6 +248,7 @@ def load_with(
             windows=tuple(group.window for group in module.groups(plan, room.kv_dtype)),
             hidden_states=plan.embed is not None,
             drafts=plan.draft is not None,
+            bidirectional=plan.bidirectional,
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         engine = Engine(executor, facts)

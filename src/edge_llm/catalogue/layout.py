@@ -15,7 +15,7 @@ _GGUF_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
 _BESIDE = ("*.json", "*.jinja", *_TOKENIZERS, "tokenizer*", "merges.txt", "README.md", "LICENSE*")
 # Of the sentence-transformers library: what is made of hidden states.
-_MODULE = re.compile(r"\d+_[A-Za-z]+/config\.json")
+_MODULE = re.compile(r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
 # They come last, so that a download that was interrupted lacks them.
 _LAST = ("config.json", "params.json")
 

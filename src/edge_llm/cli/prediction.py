@@ -202,10 +202,9 @@ def _machines(names: Sequence[str], threads: int) -> list[tuple[str, Rates, Devi
 
 def _model_document(planned: Planned) -> dict[str, Any]:
     from edge_llm.program.cost import context_bytes, stored_bytes, token_bytes, weight_bytes
-    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 
     plan = planned.plan
-    kv = context_bytes(plan, planned.kv_dtype, DEFAULT_STEP_TOKENS)
+    kv = context_bytes(plan, planned.kv_dtype, _step_tokens(plan))
     return {
         "name": planned.name,
         "recipe": planned.recipe,
@@ -220,16 +219,24 @@ def _model_document(planned: Planned) -> dict[str, Any]:
     }
 
 
+def _step_tokens(plan: Plan) -> int:
+    """Return the tokens of a step: a whole text's where tokens see those behind them."""
+    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
+
+    return plan.context if plan.bidirectional else DEFAULT_STEP_TOKENS
+
+
 def _document(
     planned: Planned, name: str, rates: Rates, device: Device | None, threads: int
 ) -> dict[str, Any]:
     from edge_llm.program.predict import decode_seconds, prefill_seconds
-    from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 
     plan = planned.plan
     prompt = min(PROMPT, plan.context)
-    seconds = prefill_seconds(plan, rates, prompt, step_tokens=DEFAULT_STEP_TOKENS)
+    seconds = prefill_seconds(plan, rates, prompt, step_tokens=_step_tokens(plan))
     depths = sorted({0, *(d for d in (DEPTH, plan.context - 1) if d < plan.context)})
+    if plan.bidirectional:  # which generates nothing
+        depths = []
     document: dict[str, Any] = {
         "name": name,
         "title": "this machine, measured" if device is None else device.title,

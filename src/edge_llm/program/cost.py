@@ -216,10 +216,14 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
         heads = int(instruction.attributes["heads"])
         head_dim = int(instruction.attributes["head_dim"])
         window = plan.states[instruction.state].window
+        end = depth + tokens
         seen = sum(
             min(position + 1, window) if window else position + 1
-            for position in range(depth + tokens - count, depth + tokens)
+            for position in range(end - count, end)
         )
+        if instruction.attributes.get("bidirectional"):
+            behind = (end - 1 - position for position in range(end - count, end))
+            seen += sum(min(left, window - 1) if window else left for left in behind)
         return 4 * heads * head_dim * seen
     if cost == "convolution":
         taps = int(instruction.attributes["taps"])

@@ -88,7 +88,8 @@ class Operand:
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """A number of an instruction, from ``low`` to ``high``; not ``low`` itself where ``above``. A
-    ``choice`` is no size, but stands for one of a few ways, and a ``place`` counts layers."""
+    ``choice`` is no size, but stands for one of a few ways, and a ``place`` counts layers. Plans
+    that do not say it have the ``default``, if it has one: they are older than it."""
 
     name: str
     kind: AttributeKind
@@ -97,6 +98,7 @@ class Attribute:
     above: bool = False
     choice: bool = False
     place: bool = False
+    default: int | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ _ATTENTION = (
     _positive("scale"),
     Attribute("softcap", "float", 0.0, _MOST),
 )
+_BIDIRECTIONAL = Attribute("bidirectional", "int", 0, 1, choice=True, default=0)
 _HEADS_OF_STATE: tuple[tuple[str, Relation, str], ...] = (
     ("kv_heads", "==", "state.heads"),
     ("head_dim", "==", "state.k_dim"),
@@ -231,7 +234,8 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
         "attention": OpSpec(
             4,
             "writes k, v at (sequence, position), then causal attention within the sequence over "
-            "the last `window` positions of the state; softcap 0: none, else scores are "
+            "the last `window` positions of the state, or, bidirectional, over as many behind it "
+            "too, all in one step; softcap 0: none, else scores are "
             "`cap * tanh(score / cap)`; a sink is a score more of its head, whose value is nothing",
             (
                 _value("q", "T", "heads*head_dim"),
@@ -242,7 +246,7 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             ),
             (_raw("sinks", "heads", optional=True),),
             output=("T", "heads*head_dim"),
-            attributes=_ATTENTION,
+            attributes=(*_ATTENTION, _BIDIRECTIONAL),
             where=_HEADS_OF_STATE,
             state="kv",
             cost="attention",

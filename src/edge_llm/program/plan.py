@@ -215,6 +215,12 @@ class Plan:
         return self._method("draft")
 
     @property
+    def bidirectional(self) -> bool:
+        """Tell whether tokens see those behind them. Then a text is computed in one step, and
+        nothing can be generated: the logits are no predictions."""
+        return any(op.attributes.get("bidirectional") for op in self.instructions)
+
+    @property
     def without_draft(self) -> Plan:
         """The plan without its draft method, and what that alone needs: weights and states, which
         are the last."""

@@ -249,6 +249,9 @@ def _instruction(value: Any, path: str) -> Instruction:
 
 def _attributes(op: str, value: Any, path: str) -> dict[str, Attribute]:
     kinds = {attribute.name: attribute.kind for attribute in OPS[op].attributes}
+    defaults = {a.name: a.default for a in OPS[op].attributes if a.default is not None}
+    if isinstance(value, dict):
+        value = defaults | value
     record = fields(value, path, tuple(kinds))
     return {
         name: as_int(record[name], f"{path}.{name}")

@@ -12,7 +12,7 @@ from edge_llm.program.container import PREFIX
 
 FORMAT_KEY = PREFIX + "format"
 FORMAT_MAJOR = 2
-FORMAT = f"{FORMAT_MAJOR}.4"
+FORMAT = f"{FORMAT_MAJOR}.5"
 _RECIPE_KEY = PREFIX + "recipe"
 _SHOWN = 200  # characters of what a file says
 

@@ -203,6 +203,7 @@ class PlanBuilder:
         scale: float = 1.0,
         softcap: float = 0.0,
         sinks: Float32 | None = None,
+        bidirectional: bool = False,
     ) -> int:
         """Attention over the step's tokens and what ``state`` holds."""
         shape = self.states[state] = replace(self.states[state], window=window)
@@ -220,6 +221,7 @@ class PlanBuilder:
             head_dim=shape.sizes["k_dim"],
             scale=scale,
             softcap=softcap,
+            bidirectional=int(bidirectional),
         )
 
     def rope(self, x: int, cos: int, sin: int, *, heads: int, head_dim: int) -> int:

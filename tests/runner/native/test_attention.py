@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bits import assert_same_bits
+from bits import assert_same_bits, isas
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
@@ -25,6 +25,7 @@ class Shape:
     softcap: float = 0.0
     sharpness: float = 1.0
     sunk: bool = False  # its heads have sinks
+    both: bool = False  # a token sees those behind it, too
 
     @property
     def sinks(self) -> Float32 | None:
@@ -67,6 +68,18 @@ SHAPES = [
 ]
 
 
+# A window that no row reaches the ends of, others inside a block, across one, and of one token.
+BIDIRECTIONAL = [
+    Shape(4, 4, 16, "f32", both=True),
+    Shape(3, 1, 256, window=40, both=True),
+    Shape(6, 2, 40, "i8", window=100, softcap=3.0, both=True),
+    Shape(2, 1, 17, "f32", window=1, both=True),
+    Shape(60, 1, 8, window=65, sunk=True, both=True),
+    Shape(3, 3, 7, "i8", window=149, both=True),
+    Shape(3, 3, 24, "f32", window=1000, both=True),
+]
+
+
 def activations(shape: Shape, tokens: int = TOKENS) -> Float32:
     """Rows [q | k | v]; token i of the plan is row i."""
     rng = np.random.default_rng(shape.head_dim)
@@ -87,6 +100,7 @@ def start(run_plan: Any, plan_builder: Any, shape: Shape, x: Float32, **options:
         scale=shape.scale,
         softcap=shape.softcap,
         sinks=shape.sinks,
+        bidirectional=shape.both,
     )
     return run_plan(builder, out, **options)
 
@@ -119,6 +133,7 @@ def reference(shape: Shape, x: Float32) -> NDArray[np.float64]:
     if shape.softcap:
         scores = shape.softcap * np.tanh(scores / shape.softcap)
     distance = np.arange(len(x))[:, None] - np.arange(len(x))
+    distance = np.abs(distance) if shape.both else distance
     seen = (distance >= 0) & (distance < (shape.window or len(x)))
     scores = np.where(seen, scores, -np.inf)
     most = scores.max(-1, keepdims=True)
@@ -141,6 +156,24 @@ def test_against_float64_and_in_bits(run_plan: Any, plan_builder: Any, shape: Sh
         for threads in (1, 2):
             runner = start(run_plan, plan_builder, shape, x, threads=threads)
             assert_same_bits(in_chunks(runner, tokens, chunk), expected)
+
+
+@pytest.mark.parametrize("shape", BIDIRECTIONAL, ids=str)
+def test_rows_that_see_what_follows(run_plan: Any, plan_builder: Any, shape: Shape) -> None:
+    """In every instruction set, by any number of workers, and beside another text in the step."""
+    x = activations(shape)
+    tokens = range(TOKENS)
+    expected = start(run_plan, plan_builder, shape, x, isa="scalar").logits(tokens)
+    np.testing.assert_allclose(expected, reference(shape, x), rtol=0, atol=5e-6)
+    for isa in isas():
+        for threads in (1, 3):
+            runner = start(run_plan, plan_builder, shape, x, isa=isa, threads=threads)
+            assert_same_bits(runner.logits(tokens), expected)
+    short = start(run_plan, plan_builder, shape, x).logits(tokens[:70])
+    runner = start(run_plan, plan_builder, shape, x, threads=2)
+    both = runner.step({1: tokens[:70], 0: tokens, 2: tokens[:1]}).logits
+    assert_same_bits(both[:70], short)
+    assert_same_bits(both[70 : 70 + TOKENS], expected)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ TABLE = {
     "linear u5g32k": "923fe0899f7c8c6b",
     "linear i6g32": "06616c0655a68537",
     "linear i6g16k": "b68b0042a02a34d0",
+    "attention f16, bidirectional": "a878eb7f4785ec08",
     "embedding f16": "e89546e2a5dcd598",
     "embedding i8": "9d9abfcb3512b4bc",
     "embedding i4g32": "ba725d0dafe2dfa0",
@@ -205,6 +206,15 @@ def attention(dtype: str, **options: Any) -> Callable[[Any, Any], Outputs]:
     return run
 
 
+def bidirectional(builder: Any, start: Any) -> Outputs:
+    """Two texts in one step, one of three blocks, with a window of each direction."""
+    widths = [6 * 24, 2 * 24, 2 * 24]
+    q = builder.op("split", builder.activations(numbers(150, sum(widths))), width=widths)
+    options = {"heads": 6, "scale": 0.2, "window": 40, "bidirectional": True}
+    y = builder.attention(q, q + 1, q + 2, builder.state(2, 24, "f16"), **options)
+    yield start(builder, y).step({1: range(30, 60), 0: range(150)}).logits
+
+
 def causal_conv(builder: Any, start: Any) -> Outputs:
     """Three blocks in chunks, four taps and a bias, padding in the width."""
     x = builder.activations(numbers(150, 37))
@@ -330,6 +340,7 @@ CASES: dict[str, Case] = {
     **{f"attention {dtype}": attention(dtype) for dtype in ("f32", "f16", "i8")},
     "attention f16, window": attention("f16", window=40),
     "attention i8, softcap": attention("i8", softcap=5.0),
+    "attention f16, bidirectional": bidirectional,
     "causal_conv": causal_conv,
     "gated_delta": gated_delta,
     "state_space": state_space,

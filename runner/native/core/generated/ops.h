@@ -63,6 +63,7 @@ constexpr size_t k_rope_head_dim = 1;
 constexpr size_t k_attention_heads = 0;
 constexpr size_t k_attention_kv_heads = 1;
 constexpr size_t k_attention_head_dim = 2;
+constexpr size_t k_attention_bidirectional = 3;
 constexpr size_t k_attention_scale = 0;
 constexpr size_t k_attention_softcap = 1;
 constexpr size_t k_scale_factor = 0;
@@ -141,7 +142,7 @@ constexpr OpRules kRules[kOpCount] = {
      5, {{OperandKind::value, false, 0, {}, {1, 0, 2}}, {OperandKind::value, false, 0, {}, {1, 1, 2}}, {OperandKind::value, false, 0, {}, {1, 1, 2}}, {OperandKind::index, false, 1, {}, {}}, {OperandKind::index, false, 2, {}, {}}},
      1, {{OperandKind::raw, true, 0, {1, 0, -1}, {1, -1, -1}}},
      {OperandKind::value, false, 0, {}, {1, 0, 2}},
-     3, {{1, 1024}, {1, 1024}, {1, 512}},
+     4, {{1, 1024}, {1, 1024}, {1, 512}, {0, 1}},
      4, {{{1, 1, -1}, Relation::equal, {1, 8, -1}}, {{1, 2, -1}, Relation::equal, {1, 9, -1}}, {{1, 2, -1}, Relation::equal, {1, 10, -1}}, {{1, 1, -1}, Relation::divides, {1, 0, -1}}}},
     {"silu", false, true, true, -1, true,
      1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
