@@ -121,7 +121,8 @@ class Engine:
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
             CapacityError: the KV blocks can never hold the prompt and a token more.
-            RequestError: the prompt is empty, or something in it is not an id of the vocabulary;
+            RequestError: the program is for vectors alone; the prompt is empty, or something in it
+                is not an id of the vocabulary;
                 processors together with speculation, which would compute ahead of them; or a
                 processor of this engine asks, for which it would wait for ever.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
@@ -154,8 +155,8 @@ class Engine:
         Raises:
             ContextLengthError: more tokens than the context.
             CapacityError: the KV blocks can never hold them.
-            RequestError: no tokens, one that is no id of the vocabulary, or a chunk that no step
-                can take.
+            RequestError: the program is for vectors alone; no tokens, one that is no id of the
+                vocabulary, or a chunk that no step can take.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         return self._enqueue(

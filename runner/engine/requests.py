@@ -72,7 +72,7 @@ def generation(
     """Return a sequence that samples after ``prompt``, in a pool that holds so many ``positions``
     of one sequence (None: any number). The answer has ``params.max_tokens`` at most, and what there
     is room for. Raises as Engine.submit."""
-    _check_causal(facts)
+    check_predicts(bidirectional=facts.bidirectional)
     tokens = _checked(prompt, facts.vocab)
     for name in ("logit_bias", "stop_token_ids"):
         if any(not 0 <= token < facts.vocab for token in getattr(params, name)):
@@ -125,7 +125,7 @@ def evaluation(
 ) -> Sequence:
     """Return a sequence whose result is the logits of every token, or of the last one, in a pool as
     for `generation`. Raises as Engine.submit_logits."""
-    _check_causal(facts)
+    check_predicts(bidirectional=facts.bidirectional)
     tokens = _checked(token_ids, facts.vocab)
     if len(tokens) > facts.context:
         raise ContextLengthError(facts.context, len(tokens), param="token_ids")
@@ -180,13 +180,20 @@ def embedding(
     )
 
 
-def _check_causal(facts: EngineFacts) -> None:
-    if facts.bidirectional:
+def check_predicts(
+    *, bidirectional: bool, hint: str = "LLM.embed and /v1/embeddings give vectors"
+) -> None:
+    """Check that a program's logits are predictions.
+
+    Raises:
+        RequestError: its tokens see those behind them.
+    """
+    if bidirectional:
         raise RequestError(
             "the model is for vectors alone: its tokens see those behind them, so that it predicts "
             "none",
             param="model",
-            hint="LLM.embed and /v1/embeddings give vectors",
+            hint=hint,
         )
 
 

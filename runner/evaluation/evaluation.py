@@ -12,6 +12,7 @@ from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
+from edge_llm.runner.engine.requests import check_predicts
 from edge_llm.runner.evaluation.quality import (
     Comparison,
     Float64,
@@ -107,12 +108,14 @@ def open_reader(
     """Start an executor with room for one text of ``window`` tokens, and free it at the end.
 
     Raises:
-        RequestError: the window is shorter than two tokens, or longer than the program's context.
+        RequestError: the window is shorter than two tokens, or longer than the program's context;
+            the program is for vectors alone.
         ConfigError: there is no such backend.
         MissingDependencyError: the backend needs a package that is not installed.
         NativeError: the native core is missing, or refused the program.
     """
     plan = program.plan
+    check_predicts(bidirectional=plan.bidirectional)
     if not 2 <= window <= plan.context:
         raise RequestError(f"the window is {window}, expected 2 to {plan.context} tokens")
     executor = open_executor(

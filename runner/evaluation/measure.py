@@ -35,7 +35,7 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
         executor = registry.open_executor(
             program,
             Limits(
-                max_tokens=DEFAULT_STEP_TOKENS,
+                max_tokens=longest if plan.bidirectional else DEFAULT_STEP_TOKENS,
                 max_rows=1,
                 max_sequences=1,
                 blocks=registry.blocks_of(plan, longest),

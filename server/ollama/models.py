@@ -109,7 +109,7 @@ def _shown(facts: ModelFacts) -> dict[str, Any]:
     about = facts.about
     parameters = {**about.recommended, "num_ctx": facts.context}
     can = {
-        "completion": True,
+        "completion": about.answers,
         "tools": about.tools,
         "thinking": about.thinking,
         "embedding": about.vectors,

@@ -26,7 +26,7 @@ def models_router(service: Service) -> APIRouter:
             "state": offer.state,
             "context_length": facts.context,
             "capabilities": {
-                "chat": about.chat_template is not None,
+                "chat": about.answers and about.chat_template is not None,
                 "tools": about.tools,
                 "thinking": about.thinking,
                 "thinking_switch": about.thinking_switch,

@@ -26,9 +26,11 @@ from parity import (
     running,
 )
 from safetensors.numpy import load_file, save_file
+from starlette.testclient import TestClient
 from stored_tensors import assert_same_model
 
 import edge_llm
+from edge_llm.cli.main import main
 from edge_llm.errors import CheckpointError, ContextLengthError, RequestError
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
@@ -36,6 +38,9 @@ from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.registry import read_config
 from edge_llm.program.file import Program
 from edge_llm.runner.evaluation.golden import check_golden
+from edge_llm.server.app import create_app
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.service import Service
 
 Float32 = NDArray[np.float32]
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -239,9 +244,57 @@ def test_it_makes_vectors_alone(folder: Path, tmp_path: Path) -> None:
             with pytest.raises(RequestError, match="for vectors alone") as caught:
                 ask()
             assert "LLM.embed" in str(caught.value.hint)
+        assert not llm.about.answers
+        assert llm.about.vectors
         with pytest.raises(ContextLengthError):
             llm.embed("x" * 65)
         assert llm.embed("x" * 64).shape == (1, 64)
+
+
+def test_commands_that_need_predictions(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(made(folder, tmp_path / "x.edge", "8da4w", "gate=off", "context=128"))
+    text = tmp_path / "text"
+    text.write_text("the cat and the hat " * 30, encoding="utf-8")
+    for command in (
+        ["eval", path, "--text", str(text), "--window", "64"],
+        ["bench", path, "--prompt-tokens", "32", "--decode-tokens", "2"],
+        ["run", path, "hello"],
+    ):
+        assert main(command) == 1
+        assert "the model is for vectors alone" in capsys.readouterr().err
+    assert main(["bench", path, "--prompt-tokens", "32", "--decode-tokens", "0"]) == 0
+    assert main(["verify", path]) == 0
+
+
+def test_over_http(folder: Path, tmp_path: Path) -> None:
+    path = made(folder, tmp_path / "x.edge", "8da4w", "gate=off", "context=128")
+    with edge_llm.load(path, threads=1) as llm:
+        service = Service(max_choices=4)
+        service.ready(llm)
+        app = create_app(service, ServerOptions())
+        client = TestClient(app, base_url="http://127.0.0.1:8017")
+        body = {"input": TEXTS[:3], "input_type": "query", "dimensions": 16}
+        reply = client.post("/v1/embeddings", json=body).json()
+        got = np.array([entry["embedding"] for entry in reply["data"]], np.float32)
+        assert_same_bits(got, llm.embed(TEXTS[:3], input_type="query", dimensions=16))
+        reply = client.post("/api/embed", json={"model": llm.name, "input": TEXTS[0]}).json()
+        assert_same_bits(np.array(reply["embeddings"], np.float32), llm.embed(TEXTS[0]))
+        message = {"role": "user", "content": "hello"}
+        for route, asked in (
+            ("/v1/chat/completions", {"messages": [message]}),
+            ("/v1/completions", {"prompt": "hello"}),
+            ("/api/chat", {"model": llm.name, "messages": [message], "stream": False}),
+            ("/v1/messages", {"model": "x", "max_tokens": 4, "messages": [message]}),
+        ):
+            response = client.post(route, json=asked)
+            assert response.status_code == 400, response.text
+            assert "for vectors alone" in response.text
+        shown = client.post("/api/show", json={"model": llm.name}).json()
+        assert shown["capabilities"] == ["embedding"]
+        long = client.post("/v1/embeddings", json={"input": "x" * 129})
+        assert long.json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_the_same_model_in_gguf(

@@ -31,6 +31,7 @@ class ModelAbout:
         thinking_switch: thinking can be turned off.
         efforts: the names of the efforts that its template knows.
         vectors: it gives embeddings.
+        answers: it generates text.
     """
 
     family: str
@@ -49,6 +50,7 @@ class ModelAbout:
     thinking_switch: bool = False
     efforts: tuple[str, ...] = ()
     vectors: bool = False
+    answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +94,5 @@ def about_of(program: Program, syntax: OutputSyntax | None) -> ModelAbout:
         and (reasoning.variable is not None or "none" in reasoning.efforts),
         efforts=reasoning.efforts if reasoning is not None else (),
         vectors=program.plan.embed is not None,
+        answers=not program.plan.bidirectional,
     )

@@ -183,12 +183,16 @@ def bench(
     Raises:
         RequestError: a depth and a length do not fit the program's context.
     """
+    from edge_llm.runner.engine.requests import check_predicts
     from edge_llm.runner.evaluation.measure import loaded
 
     start = time.perf_counter()
     longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)
     with loaded(path, longest, threads) as measure:
         load_seconds = time.perf_counter() - start
+        if any(decode_tokens):
+            hint = "--decode-tokens 0 measures prompts alone"
+            check_predicts(bidirectional=measure.plan.bidirectional, hint=hint)
         executor = measure.executor
         run = {"prefill": measure.prefill, "decode": measure.decode}
         jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
