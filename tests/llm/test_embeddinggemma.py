@@ -252,7 +252,7 @@ def test_it_makes_vectors_alone(folder: Path, tmp_path: Path) -> None:
 
 
 def test_commands_that_need_predictions(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = str(made(folder, tmp_path / "x.edge", "8da4w", "gate=off", "context=128"))
     text = tmp_path / "text"
@@ -263,7 +263,7 @@ def test_commands_that_need_predictions(
         ["run", path, "hello"],
     ):
         assert main(command) == 1
-        assert "the model is for vectors alone" in capsys.readouterr().err
+        assert "the model is for vectors alone" in capfd.readouterr().err
     assert main(["bench", path, "--prompt-tokens", "32", "--decode-tokens", "0"]) == 0
     assert main(["verify", path]) == 0
 
@@ -286,7 +286,7 @@ def test_over_http(folder: Path, tmp_path: Path) -> None:
             ("/v1/chat/completions", {"messages": [message]}),
             ("/v1/completions", {"prompt": "hello"}),
             ("/api/chat", {"model": llm.name, "messages": [message], "stream": False}),
-            ("/v1/messages", {"model": "x", "max_tokens": 4, "messages": [message]}),
+            ("/v1/messages", {"model": llm.name, "max_tokens": 4, "messages": [message]}),
         ):
             response = client.post(route, json=asked)
             assert response.status_code == 400, response.text

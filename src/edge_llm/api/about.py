@@ -69,6 +69,8 @@ def about_of(program: Program, syntax: OutputSyntax | None) -> ModelAbout:
     it has no chat template."""
     documents = program.documents
     facts = documents.model
+    if program.plan.bidirectional:
+        syntax = None  # it writes nothing
     recommended = asdict(documents.generation)
     del recommended["stop_ids"]
     reasoning = syntax.reasoning if syntax is not None else None
