@@ -260,7 +260,6 @@ def test_commands_that_need_predictions(
     for command in (
         ["eval", path, "--text", str(text), "--window", "64"],
         ["bench", path, "--prompt-tokens", "32", "--decode-tokens", "2"],
-        ["run", path, "hello"],
     ):
         assert main(command) == 1
         assert "the model is for vectors alone" in capfd.readouterr().err
