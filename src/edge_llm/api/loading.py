@@ -145,7 +145,7 @@ def _room(plan: Plan, own_kv_dtype: str, config: RunnerConfig, module: Backend) 
         config = replace(config, step_tokens=max(config.step_tokens, length))
     else:
         config = fitting_steps(config, length, block_size, groups)
-    blocks = block_counts(config, min(context, plan.context), block_size, groups)
+    blocks = block_counts(config, length, block_size, groups)
     size = sum(count * group.block_bytes for count, group in zip(blocks, groups, strict=True))
     return _Room(kv_dtype, context, config.step_tokens, blocks, size)
 
