@@ -15,6 +15,7 @@ import pytest
 import torch
 from bits import assert_same_bits, isas
 from fixtures_checkpoints import reference_model
+from fixtures_server import serving
 from numpy.typing import NDArray
 from parity import (
     assert_parity,
@@ -40,7 +41,6 @@ from edge_llm.program.file import Program
 from edge_llm.runner.evaluation.golden import check_golden
 from edge_llm.server.app import create_app
 from edge_llm.server.options import ServerOptions
-from edge_llm.server.service import Service
 
 Float32 = NDArray[np.float32]
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -270,9 +270,7 @@ def test_commands_that_need_predictions(
 def test_over_http(folder: Path, tmp_path: Path) -> None:
     path = made(folder, tmp_path / "x.edge", "8da4w", "gate=off", "context=128")
     with edge_llm.load(path, threads=1) as llm:
-        service = Service(max_choices=4)
-        service.ready(llm)
-        app = create_app(service, ServerOptions())
+        app = create_app(serving(llm, max_choices=4), ServerOptions())
         client = TestClient(app, base_url="http://127.0.0.1:8017")
         body = {"input": TEXTS[:3], "input_type": "query", "dimensions": 16}
         reply = client.post("/v1/embeddings", json=body).json()
