@@ -163,6 +163,7 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
     shapes = planned.shapes
     stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
     sources = shared(loaded.checkpoint.stored_as, planned.tied)
+    inexact = shared(dict.fromkeys(loaded.checkpoint.inexact), planned.tied)
     rows: list[WeightRow] = []
     for weight in {weight.tensor: weight for weight in planned.lowered.plan.weights}.values():
         parts: list[WeightRow] = []
@@ -173,7 +174,7 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
                 if weight.format == RAW_F32
                 else backend.packed_bytes(weight.format, *shape)
             )
-            taken = weight.format == stored.get(part)
+            unchanged = weight.format == stored.get(part) and part not in inexact
             parts.append(
                 WeightRow(
                     part,
@@ -182,7 +183,7 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
                     shape,
                     size,
                     source=sources.get(part),
-                    outcome="unchanged" if taken else None,
+                    outcome="unchanged" if unchanged else None,
                 )
             )
         rows += [stack_row(weight, parts, None)] if len(weight.shape) == 3 else parts

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 from edge_llm.program.plan import Weight
 
-# unchanged: the checkpoint's own integers; exact: other numbers for the same values.
-Outcome = Literal["unchanged", "exact", "rounded"]
+# unchanged: the checkpoint's own integers; exact: other numbers for the same values; adjusted: its
+# own integers, but for scales rounded to those of the format, or codes moved into its range.
+Outcome = Literal["unchanged", "exact", "adjusted", "rounded"]
 _WORSE: tuple[Outcome | None, ...] = (None, *get_args(Outcome))  # each than the one before
 
 
@@ -24,7 +25,7 @@ class WeightRow:
         format: the name of its format.
         shape: its own.
         bytes: as packed.
-        sqnr_db: signal to quantization noise of what was rounded, in dB; else None.
+        sqnr_db: signal to quantization noise of what was rounded or adjusted, in dB; else None.
         source: how the checkpoint stores it, in the checkpoint's own words; None where it does not.
         outcome: what the values lost; None where that was not measured.
     """
@@ -87,10 +88,22 @@ def build_report(
         "bits_per_weight": 8.0 * parameter_bytes / total,
         "formats": formats,
         "tied": dict(tied),
-        "notes": list(notes),
+        "notes": [*notes, *_adjusted(rows)],
         "unread_config_keys": list(unread_config_keys),
         "weights": [row.to_json() for row in rows],
     }
+
+
+def _adjusted(rows: Sequence[WeightRow]) -> list[str]:
+    """Return a line about the weights that are nearly the checkpoint's own, if there are any."""
+    found = [row for row in rows if row.outcome == "adjusted"]
+    if not found:
+        return []
+    lowest = min(row.sqnr_db for row in found if row.sqnr_db is not None)
+    return [
+        f"{len(found)} weights keep the checkpoint's integers, but for scales rounded to fp16 or "
+        f"codes of -128 that become -127: SQNR {lowest:.1f} dB at least"
+    ]
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -100,7 +113,11 @@ def summary(report: Mapping[str, Any]) -> str:
         f"{report['bits_per_weight']:.2f} bits per weight"
     ]
     lines += formats_lines(report)
-    measured = [row for row in report["weights"] if row["sqnr_db"] is not None]
+    measured = [
+        row
+        for row in report["weights"]
+        if row["sqnr_db"] is not None and row.get("outcome") != "adjusted"
+    ]
     if measured:
         worst = min(measured, key=lambda row: float(row["sqnr_db"]))
         lines.append(f"lowest SQNR: {worst['sqnr_db']:.1f} dB, {worst['name']} ({worst['format']})")

@@ -33,6 +33,7 @@ from edge_llm.llm.families.olmo3 import OLMO3
 from edge_llm.llm.families.olmoe import OLMOE
 from edge_llm.llm.families.phi3 import PHI3
 from edge_llm.llm.families.phimoe import PHIMOE
+from edge_llm.llm.families.quantized_llama import QUANTIZED_LLAMA
 from edge_llm.llm.families.qwen2 import QWEN2
 from edge_llm.llm.families.qwen2_moe import QWEN2_MOE
 from edge_llm.llm.families.qwen3 import QWEN3
@@ -64,6 +65,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
         OLMOE,
         PHI3,
         PHIMOE,
+        QUANTIZED_LLAMA,
         QWEN2,
         QWEN2_MOE,
         QWEN3,

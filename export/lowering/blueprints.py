@@ -112,6 +112,10 @@ _NEEDED: Mapping[str, Callable[[int], Mapping[str, object]]] = {
         "swiglu_alpha": 1.3 + layers,
         "swiglu_limit": 2.7 + layers,
     },
+    "quantized_llama": lambda layers: {
+        "intermediate_size": 2 ** (layers + 2),  # which a Hadamard transform has
+        "adapter_rank": 23 + layers,
+    },
     "qwen2_moe": lambda layers: {
         "moe_intermediate_size": 331 + layers,
         "shared_expert_intermediate_size": 501 + layers,

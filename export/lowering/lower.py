@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from edge_llm.errors import UnsupportedOperatorError
 from edge_llm.export.lowering.source import model_source
-from edge_llm.llm.models import delta, experts, ops, state_space
+from edge_llm.llm.models import delta, experts, ops, quantized_llama, state_space
 from edge_llm.program.builder import PlanBuilder
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
@@ -34,7 +34,13 @@ from edge_llm.program.plan import (
 )
 
 _ATEN = torch.ops.aten
-_REGISTERED = (ops, experts, delta, state_space)  # whose imports define torch.ops.edge
+_REGISTERED = (
+    ops,
+    experts,
+    delta,
+    state_space,
+    quantized_llama,
+)  # whose imports define torch.ops.edge
 
 
 def lower(
@@ -263,6 +269,9 @@ class _Lowering:
         x, cap = self._only(node, "x", "cap")
         self._emit(node, "softcap", [x], attributes={"cap": float(cap)})
 
+    def hadamard(self, node: Node) -> None:
+        self._emit(node, "hadamard", self._only(node, "x"))
+
     def route(self, node: Node) -> None:
         given = _arguments(node)
         defaults: list[Any] = [None, 0.0]
@@ -480,6 +489,7 @@ _RULES: Mapping[Any, Callable[[_Lowering, Node], None]] = MappingProxyType(
         torch.ops.edge.grouped_norm.default: _Lowering.grouped_norm,
         torch.ops.edge.state_space.default: _Lowering.state_space,
         torch.ops.edge.softcap.default: _Lowering.softcap,
+        torch.ops.edge.hadamard.default: _Lowering.hadamard,
         torch.ops.edge.route.default: _Lowering.route,
         torch.ops.edge.experts.default: _Lowering.experts,
         _ATEN.silu.default: _Lowering.silu,

@@ -18,7 +18,7 @@ from edge_llm import native
 from edge_llm.errors import ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.lowered import Lowered
-from edge_llm.export.report import WeightRow, stack_row
+from edge_llm.export.report import Outcome, WeightRow, stack_row
 from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.program.formats import RAW_F32
@@ -123,12 +123,18 @@ def _panels(
                 size,
                 _sqnr(signal, noise),
                 parameters.sources.get(part),
-                "unchanged" if matrix.taken_over else "rounded" if noise > 0.0 else "exact",
+                _outcome(matrix, noise),
             )
         )
     if len(weight.shape) == 2:
         return packed, rows
     return packed, [stack_row(weight, rows, _sqnr(*map(fsum, zip(*sums, strict=True))))]
+
+
+def _outcome(matrix: Matrix, noise: float) -> Outcome:
+    if matrix.taken_over:
+        return "adjusted" if noise > 0.0 else "unchanged"
+    return "rounded" if noise > 0.0 else "exact"
 
 
 def _chunk(matrix: Matrix, backend: Backend, place: Bytes, rows: slice) -> tuple[float, float]:

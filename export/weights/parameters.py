@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.weights.quantize import Quantized, quantize
+from edge_llm.export.weights.quantize import Quantized, energy, quantize
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint
@@ -31,7 +31,7 @@ Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """One opened parameter [N, K] in one format. ``stored`` are the checkpoint's own integers where
-    those are taken over, and then ``values`` is None. ``columns`` float32 [K]: how much a squared
+    those are taken over, and then ``values`` is None, unless they give it nearly. ``columns`` float32 [K]: how much a squared
     error in each counts, all the same if None."""
 
     name: str
@@ -44,11 +44,12 @@ class Matrix:
 
     @property
     def taken_over(self) -> bool:
-        """Tell whether the numbers are the checkpoint's, so that nothing is lost."""
+        """Tell whether the integers are the checkpoint's."""
         return self.stored is not None
 
     def floats(self, rows: Rows) -> Float32 | None:
-        """Return what is to be approximated, float32 [rows, K]; None where it is taken over.
+        """Return what is to be approximated, float32 [rows, K]; None where what is taken over is
+        that.
 
         Raises:
             CheckpointError: its file was cut short.
@@ -58,16 +59,18 @@ class Matrix:
         return to_float32(detached_rows(self.values, rows))
 
     def prepare(self, rows: Rows) -> Quantized:
-        """Return the numbers of these rows as the program stores them, and what rounding lost:
-        nothing where they are taken over.
+        """Return the numbers of these rows as the program stores them, and what was lost.
 
         Raises:
             CheckpointError: its file was cut short.
             ExportError: values that are not finite, or that the format cannot hold.
         """
-        if self.stored is not None:
-            return Quantized(self.stored.rows(rows), 0.0, 0.0)
         values = self.floats(rows)
+        if self.stored is not None:
+            kept = self.stored.rows(rows)
+            if values is None:
+                return Quantized(kept, 0.0, 0.0)
+            return Quantized(kept, energy(values), energy(values - kept.dequantize()))
         assert values is not None
         return quantize(
             values,
@@ -89,6 +92,7 @@ class Parameters:
         integers: reads those.
         sources: parameters -> how the checkpoint stores them, in its own words.
         columns: parameters that were calibrated -> float32 [K], how much each column counts.
+        inexact: those of ``stored`` whose integers give the checkpoint's values nearly.
     """
 
     read: Callable[[str], Array]
@@ -97,6 +101,7 @@ class Parameters:
     integers: Callable[[str], Integers]
     sources: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Float32] = field(default_factory=dict)
+    inexact: frozenset[str] = frozenset()
 
     def vector(self, name: str) -> Float32:
         """Return a copy of a parameter or constant that is stored as it is, float32.
@@ -117,7 +122,8 @@ class Parameters:
             stored = self.integers(name)
             if stored.format != form:
                 raise ExportError(f"{name}: got {stored.format.name}, expected {form.name}")
-            return Matrix(name, form, self.scale_rule, stored.shape, None, stored)
+            values = self.read(name) if name in self.inexact else None
+            return Matrix(name, form, self.scale_rule, stored.shape, values, stored)
         values = self.read(name)
         n, k = values.shape
         return Matrix(name, form, self.scale_rule, (n, k), values, None, self.columns.get(name))
@@ -147,6 +153,7 @@ def parameters_of(
         lambda name: checkpoint.integers(tied.get(name, name)),
         shared(checkpoint.stored_as, tied),
         columns,
+        frozenset(shared(dict.fromkeys(checkpoint.inexact), tied)),
     )
 
 

@@ -82,7 +82,7 @@ def quantize(
         rounded = _rounded(rows, form.code)
         if np.isinf(rounded).any():
             raise ExportError(f"{name} holds values that overflow {form.name}")
-        return Quantized(FloatWeight(form, rounded), _energy(rows), _energy(rows - rounded))
+        return Quantized(FloatWeight(form, rounded), energy(rows), energy(rows - rounded))
     if not form.is_made:
         raise ExportError(
             f"{name}: {form.name} is taken over from checkpoints, never made of floats"
@@ -119,5 +119,6 @@ def _rounded(values: Float32, code: str) -> Float32:
     return values
 
 
-def _energy(values: Float32) -> float:
+def energy(values: Float32) -> float:
+    """Return the sum of squares."""
     return float(np.square(values, dtype=np.float64).sum())

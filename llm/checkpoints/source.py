@@ -82,6 +82,8 @@ class Checkpoint:
         integer_formats: parameters that are stored as integers which a program can hold
             too -> the format of those; ``integers`` reads one, while ``tensor`` gives the same
             values as floats.
+        inexact: those of ``integer_formats`` whose integers give nearly these values: with scales
+            rounded to the format's, or codes moved into its range.
         stored_as: parameters -> how they are stored, in the words of the checkpoint's own format.
         retrieval: what it says about vectors and reranking, if anything.
         notes: lines for the export report.
@@ -98,6 +100,7 @@ class Checkpoint:
     license: str | None
     integer_formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     integers: Callable[[str], Integers] = _no_integers
+    inexact: frozenset[str] = frozenset()
     stored_as: Mapping[str, str] = field(default_factory=dict)
     retrieval: Retrieval | None = None
     notes: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_llm.program.formats import RUN, Activations
+from edge_llm.program.hadamard import order_of, paley_matrix
 from edge_llm.program.ops import ACTIVATIONS, SCORINGS
 from edge_llm.program.plan import Instruction, Plan
 
@@ -231,6 +232,20 @@ def _softcap(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights
     return [cap * torch.tanh(inputs[0] / cap)]
 
 
+def _hadamard(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weights) -> list[Tensor]:
+    rows, size = inputs[0].shape
+    order = order_of(size)
+    y = inputs[0].reshape(rows, order, size // order)
+    if order > 1:
+        y = torch.from_numpy(paley_matrix()) @ y
+    apart = 1
+    while apart < size // order:
+        a, b = y.reshape(rows, size // (2 * apart), 2, apart).unbind(dim=2)
+        y = torch.stack((a + b, a - b), dim=2)
+        apart *= 2
+    return [y.reshape(rows, size) * size**-0.5]
+
+
 _Operator = Callable[[Plan, Instruction, list[Tensor], Weights], list[Tensor]]
 
 OPERATORS: Mapping[str, _Operator] = {
@@ -239,6 +254,7 @@ OPERATORS: Mapping[str, _Operator] = {
     "rms_norm": _rms_norm,
     "grouped_norm": _grouped_norm,
     "layer_norm": _layer_norm,
+    "hadamard": _hadamard,
     "rope": _rope,
     "silu": lambda plan, op, inputs, weights: [functional.silu(inputs[0])],
     "sigmoid": lambda plan, op, inputs, weights: [torch.sigmoid(inputs[0])],

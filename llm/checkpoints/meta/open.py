@@ -10,12 +10,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.llm.checkpoints.arrays import Array
+from edge_llm.llm.checkpoints.arrays import FLOATS, Array, name_of
 from edge_llm.llm.checkpoints.files import read_json_object
+from edge_llm.llm.checkpoints.meta.quantized import (
+    QuantizedMatrices,
+    Settings,
+    read_quantized,
+    read_settings,
+    shares_table,
+    squeezed,
+)
 from edge_llm.llm.checkpoints.meta.shards import (
     EMBEDDING,
     HEAD,
     INTERLEAVED,
+    INTERLEAVED_ADAPTORS,
     SHARDS,
     Shards,
     open_shards,
@@ -29,7 +38,7 @@ from edge_llm.llm.checkpoints.source import (
 )
 from edge_llm.llm.config import ConfigReader, shorten
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import read_config
+from edge_llm.llm.registry import parameter_shapes, read_config
 from edge_llm.program.documents import GenerationDefaults
 
 PARAMS = "params.json"
@@ -64,20 +73,37 @@ def open_meta(path: Path) -> Checkpoint:
     """
     values = read_json_object(path / PARAMS)
     tensors = open_shards(path)
-    config, notes = _config(values, tensors, path / PARAMS)
+    config, settings, notes = _config(values, tensors, path / PARAMS)
+    shape = config.attention(0)
+    assert shape is not None  # Llama's, as all of this format are
+    problems = list(tensors.problems)
+    quantized = QuantizedMatrices({}, frozenset())
+    if settings is not None:
+        tied = config.tie_word_embeddings
+        quantized = read_quantized(tensors, settings, shape.head_dim, problems, tied=tied)
+        notes += quantized.notes(settings)
     stored = {
         parameter_name(name): name
         for name in tensors.names()
-        if name != HEAD or not config.tie_word_embeddings
+        if name not in quantized.pieces and (name != HEAD or not config.tie_word_embeddings)
     }
+    problems += [
+        f"dtype: {name}: got {name_of(tensors.dtype(name))}, expected floats"
+        for name in stored.values()
+        if tensors.dtype(name) not in FLOATS
+    ]
     shapes = {name: tensors.shape(old) for name, old in stored.items()}
-
-    shape = config.attention(0)
-    assert shape is not None  # Llama's, as all of this format are
+    shapes |= {name: matrix.shape for name, matrix in quantized.matrices.items()}
+    if settings is not None:
+        for name, expected in parameter_shapes(config).items():
+            if name in shapes and squeezed(shapes[name]) == squeezed(expected):
+                shapes[name] = expected
 
     def read(name: str) -> Array:
-        tensor = tensors.read(stored[name])
-        if stored[name].endswith(INTERLEAVED):
+        if name in quantized.matrices:
+            return quantized.matrices[name].values()
+        tensor = tensors.read(stored[name]).reshape(shapes[name])
+        if stored[name].endswith((*INTERLEAVED, *INTERLEAVED_ADAPTORS)):
             return half_split(tensor, shape.head_dim)
         return tensor
 
@@ -86,7 +112,7 @@ def open_meta(path: Path) -> Checkpoint:
     return Checkpoint(
         name=path.resolve().name,
         config=config,
-        shapes=check_parameters(config, shapes, str(path), tensors.problems),
+        shapes=check_parameters(config, shapes, str(path), problems),
         read=read,
         generation=GenerationDefaults(stop_ids=stops),
         tokenizer=TokenizerDirectory(path),
@@ -96,14 +122,26 @@ def open_meta(path: Path) -> Checkpoint:
         ),
         unread_config_keys=(),  # an unknown key is an error
         license=None,
+        integer_formats={
+            name: matrix.format
+            for name, matrix in quantized.matrices.items()
+            if matrix.format is not None
+        },
+        integers=lambda name: quantized.matrices[name].integers(),
+        inexact=frozenset(name for name, matrix in quantized.matrices.items() if not matrix.exact),
+        stored_as={
+            **{name: name_of(tensors.dtype(old)) for name, old in stored.items()},
+            **(quantized.stored_as(settings) if settings is not None else {}),
+        },
         notes=(*notes, stop_note),
     )
 
 
 def _config(
     values: Mapping[str, object], tensors: Shards, where: Path
-) -> tuple[DecoderConfig, list[str]]:
-    """Return the facts of params.json, of the shapes of tensors, and of the published models."""
+) -> tuple[DecoderConfig, Settings | None, list[str]]:
+    """Return the facts of params.json, of the shapes of tensors, and of the published models; what
+    it says of quantization; and notes."""
     for name in (EMBEDDING, "layers.0.feed_forward.w1.weight"):
         if name not in tensors or len(tensors.shape(name)) != 2:
             raise CheckpointError(f"{where.parent} has no matrix {name}")
@@ -122,7 +160,8 @@ def _config(
     context = reader.get("max_seq_len")
     if context is None:
         context = _context(rows, theta, scaled, notes)
-    config = {
+    settings = read_settings(reader)
+    config: dict[str, object] = {
         "model_type": "llama",
         "hidden_size": dim,
         "intermediate_size": ffn,
@@ -133,14 +172,21 @@ def _config(
         "rms_norm_eps": reader.positive("norm_eps", 1e-5),
         "vocab_size": rows,
         "rope_parameters": {"rope_theta": theta, **scaling},
-        "tie_word_embeddings": HEAD not in tensors or tensors.equal(EMBEDDING, HEAD),
+        "tie_word_embeddings": HEAD not in tensors or shares_table(tensors),
     }
+    if settings is not None and (settings.hadamard or settings.scale is not None):
+        config |= {
+            "model_type": "quantized_llama",
+            "hadamard": settings.hadamard,
+            "adapter_scale": settings.scale,
+            "adapter_rank": settings.rank,
+        }
     reader.get("max_batch_size")
     unknown = reader.finish()
     if unknown:
         listing = "".join(f"\n  {key}: a key not supported" for key in unknown)
         raise ConfigError(f"{where} cannot be honoured:{listing}")
-    return read_config(config, str(where))[0], notes
+    return read_config(config, str(where))[0], settings, notes
 
 
 def _scaled_rope(

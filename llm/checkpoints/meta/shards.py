@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,10 @@ LAYER_NAMES = {
     "attention_norm.weight": ("input_layernorm.weight", None),
     "ffn_norm.weight": ("post_attention_layernorm.weight", None),
 }
+# Those of adaptors in quantized checkpoints, behind the name of their linear, as in the module.
+ADAPTOR = (".adaptor.A.weight", ".adaptor.B.weight")
 INTERLEAVED = (".attention.wq.weight", ".attention.wk.weight")
+INTERLEAVED_ADAPTORS = (".attention.wq.adaptor.B.weight", ".attention.wk.adaptor.B.weight")
 LEFTOVERS = ("rope.freqs",)  # a table that Llama 2 stores
 
 COMPARED = 2**24  # bytes at a time
@@ -63,9 +67,12 @@ def parameter_name(stored: str) -> str:
     if stored in OUTER_NAMES:
         return OUTER_NAMES[stored][0]
     inner = _within_layer(stored)
-    if inner not in LAYER_NAMES:
+    end = next((end for end in ADAPTOR if inner.endswith(end)), ".weight")
+    linear = f"{inner.removesuffix(end)}.weight"
+    if linear not in LAYER_NAMES:
         return stored
-    return f"model.{stored.removesuffix(inner)}{LAYER_NAMES[inner][0]}"
+    module = LAYER_NAMES[linear][0].removesuffix(".weight")
+    return f"model.{stored.removesuffix(inner)}{module}{end}"
 
 
 class Shards:
@@ -132,6 +139,10 @@ class Shards:
         return tuple(
             size * (len(self._files) if index == axis else 1) for index, size in enumerate(part)
         )
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a tensor."""
+        return self._files[0].tensors[name].dtype
 
     def read(self, name: str) -> Array:
         """Return a copy of the whole tensor."""

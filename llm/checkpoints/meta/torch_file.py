@@ -35,6 +35,9 @@ STORAGES: Mapping[str, np.dtype[Any]] = {
     "torch FloatStorage": np.dtype(np.float32),
     "torch HalfStorage": np.dtype(np.float16),
     "torch BFloat16Storage": BFLOAT16,
+    "torch CharStorage": np.dtype(np.int8),  # of quantized checkpoints, like those below
+    "torch IntStorage": np.dtype(np.int32),
+    "torch LongStorage": np.dtype(np.int64),
 }
 TENSOR, PARAMETER, ORDERED_DICT = (
     "torch._utils _rebuild_tensor_v2",
@@ -74,12 +77,13 @@ class TorchFile:
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Read the descriptions of a file's tensors and checks each against the file's size; the
+    """Read the descriptions of a file's tensors and check each against the file's size; the
     tensors' bytes are not touched.
 
     Raises:
         CheckpointError: unreadable, damaged, in PyTorch's older format, or holding anything but
-            contiguous float32, float16 and bfloat16 tensors by name.
+            contiguous tensors of floats (float32, float16, bfloat16) and integers (int8, int32, int64)
+            by name, or a dictionary of those called "model".
     """
     try:
         data = np.memmap(path, dtype=np.uint8, mode="r")
@@ -117,6 +121,8 @@ def read_torch_file(path: Path) -> TorchFile:
         raise CheckpointError(f"{path}: {exc}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary")
+    inner = content.get("model")
+    content = inner if isinstance(inner, dict) else content
     for name, value in content.items():
         if not isinstance(value, TensorEntry):
             raise CheckpointError(
@@ -228,7 +234,7 @@ class _Machine:
                 if argument not in (*STORAGES, TENSOR, PARAMETER, ORDERED_DICT):
                     raise CheckpointError(
                         f"data.pkl asks for {shorten(argument)}, which is not looked up: "
-                        f"expected a dictionary of float32, float16 or bfloat16 tensors"
+                        "expected a dictionary of tensors of floats or of signed integers"
                     )
                 stack.append(_Global(str(argument)))
             case "BINPERSID":

@@ -46,6 +46,8 @@ class StoredMatrix:
         read: reads and unpacks it, on a grid or in ``format`` already.
         format: that in which a program can hold its integers, if there is one.
         reason: why there is none, in words.
+        exact: it holds ``values``; else nearly: its scales are rounded to float16, or its codes
+            of -128 become -127.
     """
 
     shape: tuple[int, int]
@@ -53,6 +55,7 @@ class StoredMatrix:
     read: Callable[[], Grid | Integers]
     format: WeightFormat | None
     reason: str = ""
+    exact: bool = True
 
     def values(self) -> NDArray[np.float32]:
         """Return the matrix in float32 [N, K].
@@ -77,7 +80,7 @@ class StoredMatrix:
         return values
 
     def integers(self) -> Integers:
-        """Return the matrix in ``format``, which it has; exactly ``values``.
+        """Return the matrix in ``format``, which it has: ``values``, if ``exact``.
 
         Raises:
             CheckpointError: scales that are not finite, or it can no longer be read.
@@ -88,8 +91,10 @@ class StoredMatrix:
             return grid
         k = grid.q.shape[1]
         columns = k // grid.scales.shape[1]
-        copies = columns // form.group
+        copies = columns // (form.group or k)
         q, scales = grid.q, grid.scales
+        if form.code == "i8":
+            return Integers(form, np.maximum(q, np.int8(-127)), scales)
         zeros = np.zeros(scales.shape, np.int16) if grid.zeros is None else grid.zeros
         try:
             if form.minimum == "zero":
@@ -114,27 +119,32 @@ Reader = Callable[[Mapping[str, object], Tensors, list[str]], dict[str, StoredMa
 
 def integer_format(
     columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
-) -> tuple[WeightFormat | None, str]:
+) -> tuple[WeightFormat | None, str, bool]:
     """Return the format in which a program can hold a four-bit matrix, or None and why there is
-    none.
+    none; and whether it is exact.
 
     ``columns`` share a scale; ``zeros`` relative to a range of [-8, 7] (None: all 0); ``scales``
-    None where they are float16 already. A scale of more than 128 columns, or of any number that
-    32 divides, is repeated."""
+    None where they are float16 already: others may be rounded to it by 2^-11 of their size. A scale
+    of more than 128 columns, or of any number that 32 divides, is repeated."""
     group = next((size for size in GROUPS if columns % size == 0), None)
     if group is None:
-        return None, f"groups of {columns} columns"
-    if scales is not None and not _is_float16(to_float32(scales)):
-        return None, "scales beyond float16"
+        return None, f"groups of {columns} columns", True
+    off = 0.0 if scales is None else _rounding(to_float32(scales))
+    if not off <= 2.0**-11:
+        return None, "scales beyond float16", True
     if zeros is None or ((zeros == 0) | (zeros == -1)).all():
-        return WEIGHT_FORMATS[f"i4g{group}"], ""
+        return WEIGHT_FORMATS[f"i4g{group}"], "", off == 0.0
     if zeros.min() < -MIDDLE or zeros.max() > MIDDLE:
-        return None, "zero points beyond the range of the weights"
-    return WEIGHT_FORMATS[f"u4g{group}z"], ""
+        return None, "zero points beyond the range of the weights", True
+    return WEIGHT_FORMATS[f"u4g{group}z"], "", off == 0.0
 
 
-def _is_float16(values: NDArray[np.float32]) -> bool:
-    return np.array_equal(_half(values).astype(np.float32), values)
+def _rounding(values: NDArray[np.float32]) -> float:
+    """Return the most that float16 changes a value by, relative to it; NaN where one is not
+    finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(_half(values).astype(np.float32) - values) / np.abs(values)
+    return float(np.where(values == 0.0, 0.0, off).max())
 
 
 def _half(values: NDArray[np.float32]) -> NDArray[np.float16]:

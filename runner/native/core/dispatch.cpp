@@ -15,26 +15,27 @@ namespace edge {
 
 namespace {
 
-const Kernels scalar{"scalar",           linear_scalar,  attention_scalar, conv_scalar,
-                     fold_scalar,        norm_scalar,    rope_scalar,      route_scalar,
-                     elementwise_scalar, sampler_scalar, ceiling_scalar,   quantize_scalar};
+const Kernels scalar{"scalar",       linear_scalar,      attention_scalar, conv_scalar,
+                     fold_scalar,    hadamard_scalar,    norm_scalar,      rope_scalar,
+                     route_scalar,   elementwise_scalar, sampler_scalar,   ceiling_scalar,
+                     quantize_scalar};
 
 bool always() { return true; }
 
 #if defined(EDGE_HAVE_AVX2)
 
-const Kernels avx2{"avx2",           linear_avx2,  attention_avx2, conv_avx2,
-                   fold_avx2,        norm_avx2,    rope_avx2,      route_avx2,
-                   elementwise_avx2, sampler_avx2, ceiling_avx2,   quantize_avx2};
+const Kernels avx2{"avx2",        linear_avx2,  attention_avx2, conv_avx2,  fold_avx2,
+                   hadamard_avx2, norm_avx2,    rope_avx2,      route_avx2, elementwise_avx2,
+                   sampler_avx2,  ceiling_avx2, quantize_avx2};
 
-const Kernels avxvnni{"avxvnni",        linear_avxvnni, attention_avx2,  conv_avx2,
-                      fold_avx2,        norm_avx2,      rope_avx2,       route_avx2,
-                      elementwise_avx2, sampler_avx2,   ceiling_avxvnni, quantize_avx2};
+const Kernels avxvnni{"avxvnni",     linear_avxvnni,  attention_avx2, conv_avx2,  fold_avx2,
+                      hadamard_avx2, norm_avx2,       rope_avx2,      route_avx2, elementwise_avx2,
+                      sampler_avx2,  ceiling_avxvnni, quantize_avx2};
 
-const Kernels avx512vnni{"avx512vnni",   linear_avx512vnni,  attention_avx512,
-                         conv_avx512,    fold_avx512,        norm_avx512,
-                         rope_avx512,    route_avx512,       elementwise_avx512,
-                         sampler_avx512, ceiling_avx512vnni, quantize_avx512};
+const Kernels avx512vnni{"avx512vnni",   linear_avx512vnni,  attention_avx512, conv_avx512,
+                         fold_avx512,    hadamard_avx512,    norm_avx512,      rope_avx512,
+                         route_avx512,   elementwise_avx512, sampler_avx512,   ceiling_avx512vnni,
+                         quantize_avx512};
 
 // Whether the operating system keeps all these parts of the registers.
 bool keeps_state(unsigned parts) {
@@ -75,8 +76,9 @@ bool has_avx512vnni() {
 
 constexpr Kernels neon_with(const char* isa, const LinearKernels& linear,
                             const CeilingKernels& ceiling) {
-  return {isa,       linear,     attention_neon,   conv_neon,    fold_neon, norm_neon,
-          rope_neon, route_neon, elementwise_neon, sampler_neon, ceiling,   quantize_neon};
+  return {isa,           linear,    attention_neon, conv_neon,  fold_neon,
+          hadamard_neon, norm_neon, rope_neon,      route_neon, elementwise_neon,
+          sampler_neon,  ceiling,   quantize_neon};
 }
 
 const Kernels neon = neon_with("neon", linear_neon, ceiling_neon);

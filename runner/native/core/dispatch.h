@@ -6,6 +6,7 @@
 #include "conv/conv.h"
 #include "elementwise/elementwise.h"
 #include "fold/fold.h"
+#include "hadamard/hadamard.h"
 #include "linear/linear.h"
 #include "norm/norm.h"
 #include "quantize/quantize.h"
@@ -21,6 +22,7 @@ struct Kernels {
   const AttentionKernels& attention;
   const ConvKernels& conv;
   const FoldKernels& fold;
+  const HadamardKernels& hadamard;
   const NormKernels& norm;
   const RopeKernels& rope;
   const RouteKernels& route;

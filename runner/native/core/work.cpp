@@ -87,6 +87,8 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
     case OpCode::layer_norm:
       return kernels_.norm.layer_norm(input(), op.vectors[0], op.vectors[1],
                                       op.floats[k_layer_norm_eps], output(), team);
+    case OpCode::hadamard:
+      return kernels_.hadamard.hadamard(input(), output(), team);
     case OpCode::rope:
       return kernels_.rope.rope(input(), positions(op.rows) + rows.begin, op.vectors[0],
                                 op.vectors[1], op.table_cols, op.ints[k_rope_heads],

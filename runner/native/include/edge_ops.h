@@ -47,4 +47,5 @@ typedef enum edge_op {
   EDGE_OP_GROUPED_NORM = 27,
   EDGE_OP_CONCAT = 28,
   EDGE_OP_PREVIOUS = 29,
+  EDGE_OP_HADAMARD = 30,
 } edge_op;

@@ -505,6 +505,16 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             where=(("w", "==", "state.width"), ("2", "==", "state.window")),
             state="rows",
         ),
+        "hadamard": OpSpec(
+            30,
+            "of each row of 2^k or 28 * 2^k columns: `H @ x / sqrt(w)`; H is Sylvester's matrix of "
+            "2^k, or the Kronecker product of Paley's of order 28 (his second construction, for "
+            "the field of 13) with that",
+            (_value("x", "r", "w"),),
+            # which leaves 64 to 2^24 and 28 * 16 to 28 * 2^22
+            where=(("64", "divides", "w"), ("w", "divides", "28*4194304")),
+            in_place=True,
+        ),
     }
 )
 

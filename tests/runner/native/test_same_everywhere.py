@@ -82,6 +82,7 @@ TABLE = {
     "gated_delta": "12691c9cfe658439",
     "state_space": "51249365bea8eb64",
     "layer_norm": "9b9bfcf74a195905",
+    "hadamard": "6a30faa9eebb43a4",
     "route": "26a553d7dd73c8be",
     "sampler": "9bcaf06ac76244cf",
     "sampler, rare steps": "fd918b997e06a7cb",
@@ -287,6 +288,14 @@ def layer_norm(builder: Any, start: Any) -> Outputs:
     yield start(builder, y).logits(range(9))
 
 
+def hadamard(builder: Any, start: Any) -> Outputs:
+    """Of 2^k columns and of 28 * 2^k."""
+    for size in (256, 896):
+        value = builder.op("hadamard", builder.activations(numbers(9, size)))
+        yield start(builder, value).logits(range(9))
+        builder = type(builder)()
+
+
 def route(builder: Any, start: Any) -> Outputs:
     """Each way of scoring, the last with experts that are near and some that are not."""
     logits = builder.activations(numbers(9, 37))
@@ -345,6 +354,7 @@ CASES: dict[str, Case] = {
     "gated_delta": gated_delta,
     "state_space": state_space,
     "layer_norm": layer_norm,
+    "hadamard": hadamard,
     "route": route,
     "sampler": sampler(SAMPLERS),
     "sampler, rare steps": sampler(RARE_STEPS, ids=3),

@@ -36,11 +36,12 @@ enum class OpCode : int32_t {
   grouped_norm,
   concat,
   previous,
+  hadamard,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 30;  // of a program file
+constexpr int32_t kOpCount = 31;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -294,6 +295,12 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 0, {}, {1, 14, -1}},
      0, {},
      2, {{{1, 14, -1}, Relation::equal, {1, 8, -1}}, {{2, -1, -1}, Relation::equal, {1, 12, -1}}}},
+    {"hadamard", false, false, true, -1, true,
+     1, {{OperandKind::value, false, 2, {}, {1, 14, -1}}},
+     0, {},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     0, {},
+     2, {{{64, -1, -1}, Relation::divides, {1, 14, -1}}, {{1, 14, -1}, Relation::divides, {117440512, -1, -1}}}},
 };
 // clang-format on
 
