@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from fixtures_gguf import interleave
 
 MetaFactory = Callable[..., Path]
+QuantizedFactory = Callable[..., "Written"]
 
 # Hugging Face name within a layer -> (Meta's name, the dimension along which shards are parts).
 META_LAYER_NAMES = {
@@ -58,6 +61,95 @@ def make_meta(tmp_path: Path) -> MetaFactory:
         return target
 
     return make
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a quantized checkpoint was given: its folder, and its tensors by Meta's names."""
+
+    folder: Path
+    tensors: dict[str, Any]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values of params.json."""
+        values: dict[str, Any] = json.loads((self.folder / "params.json").read_text())
+        return values
+
+
+@pytest.fixture
+def make_quantized_meta(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> QuantizedFactory:
+    """``make_quantized_meta(lora=None, spinquant=False, group=32, halves=True, edit=None,
+    name="meta", sizes={}, **params) -> Written``: Meta's int4 layout of a small random Llama, with
+    the tokenizer of that. ``lora`` are its ``lora_args``; with ``halves`` scales are numbers that
+    float16 holds, and no code is -128; ``edit(tensors)`` may change what is stored."""
+
+    def make(
+        *,
+        lora: dict[str, Any] | None = None,
+        spinquant: bool = False,
+        group: int = 32,
+        halves: bool = True,
+        edit: Callable[[dict[str, Any]], None] | None = None,
+        name: str = "meta",
+        sizes: dict[str, Any] | None = None,
+        **params: Any,
+    ) -> Written:
+        import torch
+
+        plain = {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+            "intermediate_size": 128,
+        }
+        source = tiny_checkpoint("llama", **{**plain, **(sizes or {})})
+        config = json.loads((source / "config.json").read_text())
+        tensors: dict[str, Any] = {}
+        generator = torch.Generator().manual_seed(1)
+        for key, (tensor, _) in meta_tensors(source, config, 0).items():
+            module = key.removesuffix(".weight")
+            if tensor.dim() == 1:
+                tensors[key] = tensor.bfloat16()
+                continue
+            whole = module in ("tok_embeddings", "output")
+            q, scales = quantized(tensor, 0 if whole else group, halves)
+            tensors |= {key: q, f"{module}.scales": scales}
+            if lora is not None and not whole:
+                n, k = tensor.shape
+                for part, shape in (("A", (lora["rank"], k)), ("B", (n, lora["rank"]))):
+                    values = torch.randn(shape, generator=generator) * 0.05
+                    tensors[f"{module}.adaptor.{part}.weight"] = values.bfloat16()
+        if edit is not None:
+            edit(tensors)
+        folder = tmp_path / name
+        folder.mkdir()
+        torch.save(tensors, folder / "consolidated.00.pth")
+        arguments = {
+            "scheme": "int4_weight_int8_dynamic_activation",
+            "group_size": group,
+            **({"spinquant": True} if spinquant else {}),
+        }
+        values = meta_params(config) | {"quantization_args": arguments}
+        values |= ({} if lora is None else {"lora_args": lora}) | params
+        (folder / "params.json").write_text(json.dumps(values))
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(source / file, folder)
+        return Written(folder, tensors)
+
+    return make
+
+
+def quantized(weight: Any, group: int, halves: bool) -> tuple[Any, Any]:
+    """int4 with a scale for ``group`` columns, or int8 with one a row (0), as torchao rounds."""
+    import torch
+
+    n, k = weight.shape
+    low, high = (-8, 7) if group else (-128, 127)
+    parts = weight.reshape(n, k // (group or k), -1)
+    scales = parts.abs().amax(dim=2) / ((high - low) / 2)
+    if halves and group:
+        scales = scales.half().float()
+    q = (parts / scales[:, :, None]).round().clamp(low + (halves and not group), high)
+    return q.reshape(n, k).to(torch.int8), scales
 
 
 def meta_params(config: dict[str, Any]) -> dict[str, Any]:

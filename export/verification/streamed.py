@@ -19,6 +19,7 @@ from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.models.build import build_model
 from edge_llm.llm.models.experts import Experts, gated
+from edge_llm.llm.models.quantized_llama import AdaptedLinear
 from edge_llm.llm.registry import constants
 from edge_llm.llm.stacks import member
 from edge_llm.program.formats import RUN
@@ -29,12 +30,20 @@ _SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 
 
 class StreamedLinear(nn.Module):
-    """A linear layer that holds no weight. The input of integer formats is rounded as torchao
-    rounds it: int8 with a scale and a zero point a token; or with a scale for each group of
-    columns."""
+    """A linear layer that holds no weight; an ``adaptor``, a module, adds its term. The input of
+    integer formats is rounded as torchao rounds it: int8 with a scale and a zero point a token; or
+    with a scale for each group of columns."""
 
-    def __init__(self, opened: Opened, name: str, bias: torch.Tensor | None, each: Each) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        name: str,
+        bias: torch.Tensor | None,
+        each: Each,
+        adaptor: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.adaptor = adaptor
         self._opened, self._name = opened, name
         self._bias, self._each = bias, each
 
@@ -42,6 +51,7 @@ class StreamedLinear(nn.Module):
         """(rows, K) -> (rows, N)."""
         numbers = self._opened(self._name)
         n, k = numbers.shape
+        beside = None if self.adaptor is None else self.adaptor(x)
         if numbers.activations == "token":
             x = rounded_activations(x)
         elif numbers.activations == "group":
@@ -52,7 +62,8 @@ class StreamedLinear(nn.Module):
             out[:, rows] = functional.linear(x, torch.from_numpy(numbers.rows(rows)))
 
         self._each(multiply, row_chunks(n, k, multiple=PANEL, elements=_CHUNK_ELEMENTS))
-        return out if self._bias is None else out + self._bias
+        out = out if self._bias is None else out + self._bias
+        return out if beside is None else out + beside
 
 
 def rounded_by_group(x: torch.Tensor) -> torch.Tensor:
@@ -137,7 +148,8 @@ def streamed_model(
             bias = None
             if module.bias is not None:
                 bias = torch.from_numpy(vector(f"{path}.bias"))
-            streamed: nn.Module = StreamedLinear(opened, weight, bias, each)
+            adaptor = module.adaptor if isinstance(module, AdaptedLinear) else None
+            streamed: nn.Module = StreamedLinear(opened, weight, bias, each, adaptor)
         elif isinstance(module, nn.Embedding):
             streamed = StreamedEmbedding(opened, weight)
         elif isinstance(module, Experts):

@@ -31,8 +31,8 @@ Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """One opened parameter [N, K] in one format. ``stored`` are the checkpoint's own integers where
-    those are taken over, and then ``values`` is None, unless they give it nearly. ``columns`` float32 [K]: how much a squared
-    error in each counts, all the same if None."""
+    those are taken over, and then ``values`` is None, unless they give it nearly. ``columns``
+    float32 [K]: how much a squared error in each counts, all the same if None."""
 
     name: str
     format: WeightFormat

@@ -35,7 +35,8 @@ def hadamard(x: torch.Tensor) -> torch.Tensor:
     parts = parts.reshape(rows, order, size // order)
     if order > 1:
         parts = torch.from_numpy(paley_matrix()).to(x) @ parts
-    return (parts / size**0.5).reshape(rows, size)
+    y: torch.Tensor = parts * size**-0.5
+    return y.reshape(rows, size)
 
 
 @hadamard.register_fake

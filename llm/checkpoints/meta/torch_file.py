@@ -82,8 +82,8 @@ def read_torch_file(path: Path) -> TorchFile:
 
     Raises:
         CheckpointError: unreadable, damaged, in PyTorch's older format, or holding anything but
-            contiguous tensors of floats (float32, float16, bfloat16) and integers (int8, int32, int64)
-            by name, or a dictionary of those called "model".
+            contiguous tensors by name, of floats (float32, float16, bfloat16) or signed integers,
+            or a dictionary of those called "model".
     """
     try:
         data = np.memmap(path, dtype=np.uint8, mode="r")
