@@ -146,6 +146,11 @@ def _config(
         if name not in tensors or len(tensors.shape(name)) != 2:
             raise CheckpointError(f"{where.parent} has no matrix {name}")
     reader = ConfigReader(values, str(where))
+    settings = read_settings(reader)
+    if settings is not None and len(tensors.paths) > 1:
+        raise CheckpointError(
+            f"{where.parent} is quantized and has {len(tensors.paths)} shards, expected one"
+        )
     dim, layers = reader.integer("dim"), reader.integer("n_layers")
     heads = reader.integer("n_heads")
     rows, ffn = tensors.shape(EMBEDDING)[0], tensors.shape("layers.0.feed_forward.w1.weight")[0]
@@ -160,7 +165,6 @@ def _config(
     context = reader.get("max_seq_len")
     if context is None:
         context = _context(rows, theta, scaled, notes)
-    settings = read_settings(reader)
     config: dict[str, object] = {
         "model_type": "llama",
         "hidden_size": dim,

@@ -122,13 +122,8 @@ def read_quantized(
     ``tied``, the head's are the embedding's, and left out.
 
     Raises:
-        CheckpointError: several shards, zero points, or integers and scales out of range.
+        CheckpointError: zero points, or scales that are not finite.
     """
-    if len(tensors.paths) > 1:
-        raise CheckpointError(
-            f"{tensors.paths[0].parent} is quantized and has {len(tensors.paths)} shards, "
-            "expected one"
-        )
     matrices: dict[str, StoredMatrix] = {}
     pieces: set[str] = set()
     for name in tensors.names():

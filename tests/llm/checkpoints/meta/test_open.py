@@ -174,12 +174,6 @@ def test_early_tables_carry_nothing(tiny_checkpoint: Factory, make_meta: Factory
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "experts": ({"moe_args": {"num_experts": 8}}, ConfigError, "moe_args: a key not supported"),
-    "quantized": (
-        {"quantization_args": {"scheme": "int4"}},
-        ConfigError,
-        "quantization_args: a key not supported",
-    ),
-    "adapters": ({"lora_args": {"rank": 16}}, ConfigError, "lora_args: a key not supported"),
     "vision": (
         {"vision_chunk_size": 448},
         ConfigError,

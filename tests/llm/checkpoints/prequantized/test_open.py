@@ -226,7 +226,16 @@ def test_scales_that_float16_cannot_hold(make: Make) -> None:
     folder, chosen = gptq_folder(make, 32)
     tensors = load_file(folder / "model.safetensors")
     name = DOWN.replace("weight", "scales")
-    tensors[name] = tensors[name].float() * 1.0001
+    exact = tensors[name]
+    tensors[name] = exact.float() * 1.0001  # which float16 rounds
+    save_file(tensors, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    assert set(checkpoint.integer_formats) == set(chosen)
+    assert checkpoint.inexact == {DOWN}
+    values, kept = checkpoint.tensor(DOWN), checkpoint.integers(DOWN).dequantize()
+    assert 0 < np.abs(kept - values).max() <= np.abs(values).max() * 2.0**-11
+
+    tensors[name] = exact.float() * 1e-5  # of which it has fewer bits
     save_file(tensors, folder / "model.safetensors")
     checkpoint = open_checkpoint(folder)
     assert set(chosen) - set(checkpoint.integer_formats) == {DOWN}
