@@ -69,6 +69,10 @@ def configs(draw: st.DrawFn) -> tuple[dict[str, object], int]:
             values["num_local_experts"] = 0
     if family in ("llama", "olmo2", "qwen3", "smollm3", "granite"):
         values["attention_bias"] = draw(st.booleans())
+    if family == "quantized_llama":
+        values["intermediate_size"] = draw(st.sampled_from([64, 128, 448]))
+        values["hadamard"] = draw(st.booleans())
+        values["adapter_scale"] = draw(st.sampled_from([None, 2.0]))
     if family == "phi3":
         values["partial_rotary_factor"] = draw(st.sampled_from([0.5, 1.0]))
     if family in ("mistral", "phi3"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_checkpoints import FAMILY_SIZES, write_tiny_checkpoint
+from fixtures_meta import QuantizedFactory
 
 import edge_llm
 from edge_llm.catalogue.entries import Entry, list_models
@@ -49,9 +50,12 @@ def export_without(tasks: Sequence[tuple[str, str, str, list[str]]]) -> list[obj
 def test_the_same_bytes_with_and_without(
     tiny_checkpoint: Tiny,
     make_gguf: Callable[..., Path],
+    make_quantized_meta: QuantizedFactory,
     tmp_path: Path,
 ) -> None:
-    sources = {family: tiny_checkpoint(family) for family in FAMILIES}
+    quantized = make_quantized_meta(lora={"rank": 16}, spinquant=True)  # which transformers has not
+    sources = {"quantized_llama": quantized.folder}
+    sources |= {family: tiny_checkpoint(family) for family in FAMILIES if family not in sources}
     tasks = [(source, "8da4w") for source in sources.values()]
     tasks += [(make_gguf(sources["llama"]), "8da4w"), (make_gguf(sources["qwen3"]), "8da4w")]
     tasks += [(sources["qwen2"], scheme) for scheme in ("8da8w", "fp16", "bf16", "fp32")]
