@@ -228,5 +228,5 @@ def test_a_file_cut_short(make_quantized_meta: QuantizedFactory) -> None:
     written = make_quantized_meta()
     path = written.folder / "consolidated.00.pth"
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(CheckpointError, match="is not a zip archive as torch.save writes it"):
+    with pytest.raises(CheckpointError, match=r"is not a zip archive as torch.save writes it"):
         open_checkpoint(written.folder)
