@@ -203,6 +203,8 @@ inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uin
       minimum = Packed ? packed_minimum<F>(numbers, frame, g, h)
                        : load_floats(numbers + kVectorBytes + 32 * h);
     }
+    // NaN where the scale is infinite, as fma(scale, base + dot, -scale * base) is, of vnni_groups.inl
+    const __m256 nothing = _mm256_fmadd_ps(scale, _mm256_setzero_ps(), _mm256_setzero_ps());
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
       __m256i dot = in_order(sums[m][h]);
@@ -216,8 +218,7 @@ inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uin
       if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
         value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
       }
-      __m256 part = F::kByGroup ? _mm256_mul_ps(scale, value)  // of the row's scale
-                                : _mm256_fmadd_ps(scale, value, total);
+      __m256 part = _mm256_fmadd_ps(scale, value, F::kByGroup ? nothing : total);
       if (is_lifted(F::kFormat)) {
         part = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), part);
       }

@@ -59,6 +59,7 @@ struct Avx512Vnni {
       const __m512i smallest = _mm512_set1_epi32(kSmallestExponent);
       return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_slli_epi32(v, 23), smallest))};
     }
+    Lanes floats() const { return {_mm512_castsi512_ps(v)}; }
     Lanes lanes() const { return {_mm512_cvtepi32_ps(v)}; }
   };
 };

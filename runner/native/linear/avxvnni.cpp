@@ -91,6 +91,7 @@ struct AvxVnni {
     Lanes exponents() const {
       return {_mm256_castsi256_ps(exponent_bits(lo)), _mm256_castsi256_ps(exponent_bits(hi))};
     }
+    Lanes floats() const { return {_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi)}; }
     Lanes lanes() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
   };
 };

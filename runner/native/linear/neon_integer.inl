@@ -144,6 +144,8 @@ inline void end_group(const uint8_t* tail, const uint8_t* frame, int g, const fl
     } else {
       const float32x4_t scales = load_scales<F>(tail, frame, g, j);
       const float32x4_t minima = load_minima<F>(tail, frame, g, j);
+      const float32x4_t zeros = vdupq_n_f32(0.0f);
+      const float32x4_t nothing = vfmaq_f32(zeros, scales, zeros);  // NaN beside an infinity
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
         float* to = totals + m * kLanes + 4 * j;
@@ -157,7 +159,7 @@ inline void end_group(const uint8_t* tail, const uint8_t* frame, int g, const fl
         if constexpr (F::kMinimum != MinimumType::none) sum = vdupq_n_f32(x[m]);
         // Integers below 2^24, exact in floats.
         if constexpr (F::kMinimum == MinimumType::zero) value = vfmaq_f32(value, minima, sum);
-        value = F::kByGroup ? vmulq_f32(scales, value) : vfmaq_f32(total, scales, value);
+        value = vfmaq_f32(F::kByGroup ? nothing : total, scales, value);
         if constexpr (is_lifted(F::kFormat)) value = vfmaq_f32(value, minima, sum);
         if constexpr (F::kByGroup) value = vfmaq_n_f32(total, value, runs[m]);
         vst1q_f32(to, value);

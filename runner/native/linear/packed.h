@@ -75,6 +75,11 @@ static constexpr LevelTable unsigned_levels(Code code) {
   return table;
 }
 
+// What turns an integer below 2^22 into a float without a conversion, and its bits: their sum with
+// the integer is the sum of both.
+constexpr float kFloatBase = 0x1.8p23f;
+constexpr int32_t kFloatBaseBits = 0x4B400000;
+
 // How the groups of a panel lie: frames of `together` groups behind one header; a group is its
 // codes and a tail. Fields are vectors of 16 rows, by scale and minimum:
 //   f16, none   tail: fp16 scales

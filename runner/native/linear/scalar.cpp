@@ -206,7 +206,8 @@ void add_runs(WeightFormat format, const Frame& frame, const int8_t* x, const fl
         scale = frame.factor[0][r] * static_cast<float>(frame.small_scale[g][r]);
         minimum = -frame.factor[1][r] * static_cast<float>(frame.small_minimum[g][r]);
       }
-      float part = scale * static_cast<float>(product);
+      const float nothing = std::fma(scale, 0.0f, 0.0f);  // NaN beside an infinity
+      float part = std::fma(scale, static_cast<float>(product), nothing);
       if (is_lifted(format)) part = std::fma(minimum, static_cast<float>(sum), part);
       y[r] = std::fma(runs[k / kRun], part, y[r]);
     }

@@ -255,7 +255,8 @@ struct Ends<S, F, M, P, false, true, N> {
   }
 };
 
-// Rows by group: what the columns of one of their scales give is multiplied with it.
+// Rows by group: what the columns of one of their scales give is multiplied with it. Sums that begin
+// at kFloatBase are floats already, and fma(scale, base + dot, -scale * base) rounds scale * dot.
 template <class S, class F, int M, int P, bool kFactors, MinimumType N>
 struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, MinimumType::none> {
   void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
@@ -269,11 +270,18 @@ struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, Mini
       if constexpr (N != MinimumType::none) {
         minima = group_minima<S, F>(tail + panel, frame + panel, g);
       }
+      constexpr bool kBased = has_float_base(F::kFormat);
+      const V base = scales * V::broadcast(kBased ? -kFloatBase : 0.0f);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
-        V part = sums.lanes(m, p);
+        V part;
+        if constexpr (kBased) {
+          part = sums.of(m, p).floats();
+        } else {
+          part = sums.lanes(m, p);
+        }
         if constexpr (N == MinimumType::zero) part = fma(minima, V::broadcast(in.sums[m]), part);
-        part = scales * part;
+        part = fma(scales, part, base);
         if constexpr (is_lifted(F::kFormat)) part = fma(minima, V::broadcast(in.sums[m]), part);
         this->totals.set(m, p, fma(V::broadcast(in.runs[m]), part, this->totals.get(m, p)));
       }
@@ -313,7 +321,7 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
 #pragma GCC unroll 1
       for (int part = 0; part < kParts; ++part) {
         Sums<S, M, P> sums;
-        sums.template start<kStarts>(in.starts);
+        sums.template start<kStarts, base_of(F::kFormat)>(in.starts);
 #pragma GCC unroll 1
         for (int block = 0; block < kBlocks; ++block) {
           add_steps<F, 0, kSteps>(in.w, in.panel_stride, in.x, sums);

@@ -11,7 +11,8 @@
 //                 levels(table of 16); field<Left, Mask>(): bits of each byte, moved up by Left (or
 //                 down, if it is negative); upper(): the lower half of each word moved up;
 //                 add_scaled(a, b), which adds the products of int32, add_pairs(a, b), of int16,
-//                 two a word, and add(weights, x), of unsigned weights with the four k at x
+//                 two a word, and add(weights, x), of unsigned weights with the four k at x;
+//                 floats(): the floats whose bits they are
 //   kFewRows      that many rows, or fewer, are one tile, one panel wide: panels are read from
 //                 memory as one stream
 //   kTileRows, kTilePanels   a tile when there are more rows
@@ -25,8 +26,8 @@ namespace {
 
 // Sums start over with what is summed before a scale multiplies.
 struct WordStarts {
-  int64_t span;  // 0: they start from 0
-  int32_t offset;
+  int64_t span;  // 0: they start from `base`
+  int32_t offset, base;
 
   static __m256i add(__m256i sums, __m256i bytes) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
@@ -36,15 +37,25 @@ struct WordStarts {
     __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
     sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
     sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1));
-    return static_cast<int32_t>(static_cast<uint32_t>(-offset) *
-                                static_cast<uint32_t>(_mm_cvtsi128_si32(sums)));
+    return static_cast<int32_t>(
+        static_cast<uint32_t>(base) +
+        static_cast<uint32_t>(-offset) * static_cast<uint32_t>(_mm_cvtsi128_si32(sums)));
   }
 };
+
+// Of rows by group sums become floats by where they start from; scales of e8m0 are too large for
+// what that wants.
+constexpr bool has_float_base(WeightFormat format) {
+  return by_group(format) && format.group > 0 && format.scale != ScaleType::e8m0;
+}
+constexpr int32_t base_of(WeightFormat format) {
+  return has_float_base(format) ? kFloatBaseBits : 0;
+}
 
 inline WordStarts starts_of(WeightFormat format, int64_t depth) {
   const int32_t offset = code_offset(format.code);
   const int64_t columns = summed_columns(format);
-  return {offset == 0 ? 0 : columns == 0 ? depth : columns, offset};
+  return {offset == 0 ? 0 : columns == 0 ? depth : columns, offset, base_of(format)};
 }
 
 // Where a tile kernel reads: weights of its first panel; the others of the tile.
@@ -67,14 +78,14 @@ struct Sums {
   static constexpr int kChains = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
   Words sums[kChains][M][P];
 
-  // From words for each row, or from 0.
-  template <bool FromWords>
+  // From words for each row, or from `Base`.
+  template <bool FromWords, int32_t Base = 0>
   void start(const int32_t* starts) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        sums[0][m][p] = Words::broadcast(FromWords ? starts[m] : 0);
+        sums[0][m][p] = Words::broadcast(FromWords ? starts[m] : Base);
 #pragma GCC unroll 4
         for (int c = 1; c < kChains; ++c) sums[c][m][p] = Words::broadcast(0);
       }
