@@ -37,8 +37,13 @@ inline RowScale measure_row(const float* x, int32_t k) {
                    extreme(_mm256_max_ps(even.high, odd.high), true), finite);
 }
 
-// Of kRun columns, of which `count` are there.
-inline RowScale measure_run(const float* x, int32_t count) {
+// How the next 8 kRun columns of a row become int8; what is not finite has the inverse 0.
+struct Runs {
+  alignas(32) float scale[8], inverse[8];
+};
+
+// The bits of magnitudes of kRun columns, of which `count` are there: one lane has the largest.
+inline __m256i magnitudes(const float* x, int32_t count) {
   __m256i largest = _mm256_setzero_si256();
 #pragma GCC unroll 4
   for (int32_t j = 0; j < kRun; j += 8) {
@@ -49,11 +54,38 @@ inline RowScale measure_run(const float* x, int32_t count) {
         _mm256_and_si256(_mm256_castps_si256(values), _mm256_set1_epi32(0x7FFFFFFF));
     largest = _mm256_max_epi32(largest, bits);
   }
-  __m128i most =
-      _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
-  most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4E));
-  most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0xB1));
-  return run_scale(_mm_cvtss_f32(_mm_castsi128_ps(most)), _mm_cvtsi128_si32(most) < 0x7F800000);
+  return largest;
+}
+
+// Of the next `count` columns.
+inline Runs measure_runs(const float* x, int32_t count) {
+  __m256i all[8];
+#pragma GCC unroll 8
+  for (int32_t j = 0; j < 8; ++j) {
+    all[j] = count > j * kRun ? magnitudes(x + j * kRun, count - j * kRun) : _mm256_setzero_si256();
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 8; j += 2) {  // lanes of pairs of runs side by side, then of four, then of all
+    all[j] = _mm256_max_epi32(_mm256_unpacklo_epi32(all[j], all[j + 1]),
+                              _mm256_unpackhi_epi32(all[j], all[j + 1]));
+  }
+#pragma GCC unroll 2
+  for (int j = 0; j < 8; j += 4) {
+    all[j] = _mm256_max_epi32(_mm256_unpacklo_epi64(all[j], all[j + 2]),
+                              _mm256_unpackhi_epi64(all[j], all[j + 2]));
+  }
+  const __m256i bits = _mm256_max_epi32(_mm256_permute2x128_si256(all[0], all[4], 0x20),
+                                        _mm256_permute2x128_si256(all[0], all[4], 0x31));
+  const __m256 finite = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(0x7F800000), bits));
+  const __m256 smallest = _mm256_set1_ps(std::numeric_limits<float>::min());
+  const __m256 scale =
+      _mm256_max_ps(_mm256_div_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(127.0f)), smallest);
+  const __m256 nan = _mm256_set1_ps(std::numeric_limits<float>::quiet_NaN());
+  Runs runs;
+  _mm256_store_ps(runs.scale, _mm256_blendv_ps(nan, scale, finite));
+  _mm256_store_ps(runs.inverse,
+                  _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(1.0f), scale), finite));
+  return runs;
 }
 
 // 32 values to int8; values past `count` are not read and become 0.
@@ -98,12 +130,14 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
   int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
   const float* data = x.row(i);
   const bool grouped = by_group(format);
-  RowScale part = grouped ? RowScale{1.0f, 1.0f, 0, true} : measure_row(data, x.cols);
-  rows.scale[i] = part.scale;
-  rows.minus_zero[i] = static_cast<float>(-part.zero);
+  const RowScale row = grouped ? RowScale{1.0f, 1.0f, 0, true} : measure_row(data, x.cols);
+  rows.scale[i] = row.scale;
+  rows.minus_zero[i] = static_cast<float>(-row.zero);
 
   const int32_t summed = summed_columns(format);
-  const __m256i zero = _mm256_set1_epi32(part.zero);
+  const __m256i zero = _mm256_set1_epi32(row.zero);
+  float inverse = row.inverse;
+  Runs runs;
   int32_t* words_of_row = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
   __m256i sums = _mm256_setzero_si256();
   int64_t next = span;
@@ -111,12 +145,16 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
   for (int64_t k = 0; k < rows.depth; k += kBlock) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBlock, x.cols - k));
     if (grouped) {
-      part = measure_run(data + k, count);
-      store_run(rows, first, height, i, k, part.scale);
+      const int64_t run = k / kRun % 8;
+      if (run == 0) {
+        runs = measure_runs(data + k, static_cast<int32_t>(std::min<int64_t>(8 * kRun, x.cols - k)));
+      }
+      inverse = runs.inverse[run];
+      store_run(rows, first, height, i, k, runs.scale[run]);
     }
-    const __m256i bytes =
-        part.finite ? quantize_block(data + k, count, _mm256_set1_ps(part.inverse), zero)
-                    : _mm256_setzero_si256();
+    const __m256i bytes = inverse != 0.0f
+                              ? quantize_block(data + k, count, _mm256_set1_ps(inverse), zero)
+                              : _mm256_setzero_si256();
     int8_t* words = q + k * height;
     if (height == 1) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), bytes);
