@@ -59,6 +59,7 @@ LFM2_MOE: dict[str, Any] = {
     "use_expert_bias": True,
     "vocab_size": 65536,
 }
+PUBLISHED: dict[str, dict[str, Any]] = {"lfm2-8b-a1b": LFM2_MOE}
 
 
 @pytest.fixture(params=CASES)

@@ -74,6 +74,7 @@ MOE: dict[str, Any] = {
     "use_cache": True,
     "vocab_size": 32064,
 }
+PUBLISHED: dict[str, dict[str, Any]] = {"phi-3.5-moe": MOE}
 
 
 @pytest.fixture(params=CASES)
