@@ -79,63 +79,68 @@ class Written:
 
 @pytest.fixture
 def make_quantized_meta(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> QuantizedFactory:
-    """``make_quantized_meta(lora=None, spinquant=False, group=32, halves=True, edit=None,
-    name="meta", sizes={}, **params) -> Written``: Meta's int4 layout of a small random Llama, with
-    the tokenizer of that. ``lora`` are its ``lora_args``; with ``halves`` scales are numbers that
-    float16 holds, and no code is -128; ``edit(tensors)`` may change what is stored."""
+    """``make_quantized_meta(name="meta", sizes={}, **options) -> Written``: a folder of that name,
+    with a small random Llama that `write_quantized_meta` writes, and its tokenizer."""
 
-    def make(
-        *,
-        lora: dict[str, Any] | None = None,
-        spinquant: bool = False,
-        group: int = 32,
-        halves: bool = True,
-        edit: Callable[[dict[str, Any]], None] | None = None,
-        name: str = "meta",
-        sizes: dict[str, Any] | None = None,
-        **params: Any,
-    ) -> Written:
-        import torch
-
+    def make(*, name: str = "meta", sizes: dict[str, Any] | None = None, **options: Any) -> Written:
         plain = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
             "intermediate_size": 128,
         }
         source = tiny_checkpoint("llama", **{**plain, **(sizes or {})})
-        config = json.loads((source / "config.json").read_text())
-        tensors: dict[str, Any] = {}
-        generator = torch.Generator().manual_seed(1)
-        for key, (tensor, _) in meta_tensors(source, config, 0).items():
-            module = key.removesuffix(".weight")
-            if tensor.dim() == 1:
-                tensors[key] = tensor.bfloat16()
-                continue
-            whole = module in ("tok_embeddings", "output")
-            q, scales = quantized(tensor, 0 if whole else group, halves)
-            tensors |= {key: q, f"{module}.scales": scales}
-            if lora is not None and not whole:
-                n, k = tensor.shape
-                for part, shape in (("A", (lora["rank"], k)), ("B", (n, lora["rank"]))):
-                    values = torch.randn(shape, generator=generator) * 0.05
-                    tensors[f"{module}.adaptor.{part}.weight"] = values.bfloat16()
-        if edit is not None:
-            edit(tensors)
         folder = tmp_path / name
         folder.mkdir()
-        torch.save(tensors, folder / "consolidated.00.pth")
-        arguments = {
-            "scheme": "int4_weight_int8_dynamic_activation",
-            "group_size": group,
-            **({"spinquant": True} if spinquant else {}),
-        }
-        values = meta_params(config) | {"quantization_args": arguments}
-        values |= ({} if lora is None else {"lora_args": lora}) | params
-        (folder / "params.json").write_text(json.dumps(values))
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(source / file, folder)
-        return Written(folder, tensors)
+        return write_quantized_meta(source, folder, **options)
 
     return make
+
+
+def write_quantized_meta(
+    source: Path,
+    folder: Path,
+    *,
+    lora: dict[str, Any] | None = None,
+    spinquant: bool = False,
+    group: int = 32,
+    halves: bool = True,
+    edit: Callable[[dict[str, Any]], None] | None = None,
+    **params: Any,
+) -> Written:
+    """Write a Hugging Face checkpoint in Meta's int4 layout. ``lora`` are its ``lora_args``; with
+    ``halves`` scales are numbers that float16 holds, and no code is -128; ``edit(tensors)`` may
+    change what is stored, ``params`` what params.json says."""
+    import torch
+
+    config = json.loads((source / "config.json").read_text())
+    tensors: dict[str, Any] = {}
+    generator = torch.Generator().manual_seed(1)
+    for key, (tensor, _) in meta_tensors(source, config, 0).items():
+        module = key.removesuffix(".weight")
+        if tensor.dim() == 1:
+            tensors[key] = tensor.bfloat16()
+            continue
+        whole = module in ("tok_embeddings", "output")
+        q, scales = quantized(tensor, 0 if whole else group, halves)
+        tensors |= {key: q, f"{module}.scales": scales}
+        if lora is not None and not whole:
+            n, k = tensor.shape
+            for part, shape in (("A", (lora["rank"], k)), ("B", (n, lora["rank"]))):
+                values = torch.randn(shape, generator=generator) * 0.05
+                tensors[f"{module}.adaptor.{part}.weight"] = values.bfloat16()
+    if edit is not None:
+        edit(tensors)
+    torch.save(tensors, folder / "consolidated.00.pth")
+    arguments = {
+        "scheme": "int4_weight_int8_dynamic_activation",
+        "group_size": group,
+        **({"spinquant": True} if spinquant else {}),
+    }
+    values = meta_params(config) | {"quantization_args": arguments}
+    values |= ({} if lora is None else {"lora_args": lora}) | params
+    (folder / "params.json").write_text(json.dumps(values))
+    return Written(folder, tensors)
 
 
 def quantized(weight: Any, group: int, halves: bool) -> tuple[Any, Any]:

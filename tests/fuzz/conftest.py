@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 from fixtures_gguf import add_metadata, add_tensor, add_tokenizer, architecture, gguf_tensors
-from fixtures_meta import meta_params, meta_tensors
+from fixtures_meta import meta_params, meta_tensors, write_quantized_meta
 from fixtures_quantized import Array, Quantized, awq, choose, compressed, gptq, requantized_folder
 from fuzz_texts import CHAT, COMPLETION, PIECES, RECIPE, TEMPLATES, write_tokenizers
 
@@ -80,6 +80,9 @@ def seeds(
     _make_quantized(checkpoints["llama"], new)
     _make_meta(checkpoints["llama"], new("meta", "one"), 1)
     _make_meta(checkpoints["llama"], new("meta", "two"), 2)
+    quantized = new("meta", "quantized")
+    write_quantized_meta(checkpoints["llama"], quantized, lora={"rank": 4, "scale": 2.0})
+    shutil.copyfile(checkpoints["llama"] / "tokenizer.json", quantized / "tokenizer.json")
     _make_adapter(checkpoints["qwen2"], new("adapter", "linear"))
     write_tokenizers(new)
     for name, text in TEMPLATES.items():

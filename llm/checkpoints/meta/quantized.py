@@ -33,6 +33,7 @@ ARGUMENTS, ADAPTERS = "quantization_args", "lora_args"
 SCHEME = "int4_weight_int8_dynamic_activation"
 DEFAULT_SCALE = 2.0  # of adaptors
 INT8, INT4_RANGE = np.dtype(np.int8), (-8, 7)
+LARGEST_SCALE = float(np.finfo(np.float32).max) / 128  # whose products with all codes are finite
 OUTER = (EMBEDDING, HEAD)
 
 
@@ -188,10 +189,8 @@ def _matrix(tensors: Shards, module: str, group: int, head_dim: int) -> StoredMa
     name = f"{module}.weight"
     n, k = tensors.shape(name)
     scales = to_float32(tensors.read(f"{module}.scales")).reshape(n, k // group)
-    if not np.isfinite(scales).all():
-        raise CheckpointError(f"{module}.scales has values that are not finite")
-    if head_dim:
-        scales = half_split(scales, head_dim)
+    if not (np.abs(scales) <= LARGEST_SCALE).all():
+        raise CheckpointError(f"{module}.scales has values that are not finite, or too large")
     whole = name in OUTER
 
     def read() -> Grid:
@@ -199,7 +198,9 @@ def _matrix(tensors: Shards, module: str, group: int, head_dim: int) -> StoredMa
         low, high = INT4_RANGE
         if not whole and ((q < low) | (q > high)).any():
             raise CheckpointError(f"{name}: got integers beyond [{low}, {high}], expected int4")
-        return Grid(half_split(q, head_dim) if head_dim else q, scales)
+        if head_dim:
+            return Grid(half_split(q, head_dim), half_split(scales, head_dim))
+        return Grid(q, scales)
 
     names = (name, f"{module}.scales")
     if whole:

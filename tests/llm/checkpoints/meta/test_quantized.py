@@ -169,6 +169,14 @@ DAMAGED: dict[str, tuple[Any, str]] = {
         change(f"{UP}.scales", lambda scales: scales * torch.inf),
         "layers.0.feed_forward.w3.scales has values that are not finite",
     ),
+    "scales whose products are not finite": (
+        change(f"{UP}.scales", lambda scales: scales * 0 + 1e37),
+        "layers.0.feed_forward.w3.scales has values that are not finite, or too large",
+    ),
+    "rows that are no heads": (
+        change("layers.0.attention.wq.weight", lambda q: q[:3].clone()),
+        "shape: layers.0.attention.wq.scales: got [64, 2], expected [3, 2]",
+    ),
     "zero points": (
         change(f"{UP}.zeros", lambda _: torch.ones(128, 2)),
         "layers.0.feed_forward.w3.zeros: got zero points other than 0",
@@ -198,6 +206,18 @@ def test_tensors_that_are_refused(case: str, make_quantized_meta: QuantizedFacto
     written = make_quantized_meta(lora=LORA, edit=edit)
     with pytest.raises(CheckpointError, match=re.escape(message)):
         open_checkpoint(written.folder)
+
+
+def test_queries_of_other_heads(make_quantized_meta: QuantizedFactory) -> None:
+    """Rows that no head size divides are told as a wrong shape, like any others."""
+
+    def edit(tensors: dict[str, Any]) -> None:
+        for part in ("weight", "scales"):
+            name = f"layers.0.attention.wq.{part}"
+            tensors[name] = tensors[name][:3].clone()
+
+    with pytest.raises(CheckpointError, match=r"q_proj.weight: got \[3, 64\], expected \[64, 64\]"):
+        open_checkpoint(make_quantized_meta(edit=edit).folder)
 
 
 def test_codes_beyond_four_bits(make_quantized_meta: QuantizedFactory) -> None:
