@@ -27,7 +27,6 @@ from edge_llm.llm.checkpoints.prequantized.matrix import Grid, StoredMatrix, int
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import Shape
 from edge_llm.llm.config import ConfigReader, shorten
-from edge_llm.program.formats import WEIGHT_FORMATS
 
 ARGUMENTS, ADAPTERS = "quantization_args", "lora_args"
 SCHEME = "int4_weight_int8_dynamic_activation"
@@ -203,7 +202,5 @@ def _matrix(tensors: Shards, module: str, group: int, head_dim: int) -> StoredMa
         return Grid(q, scales)
 
     names = (name, f"{module}.scales")
-    if whole:
-        # Codes of -128 have no place in a program's.
-        return StoredMatrix((n, k), names, read, WEIGHT_FORMATS["i8"], exact=False)
-    return StoredMatrix((n, k), names, read, *integer_format(group, None, scales))
+    held = integer_format(8 if whole else 4, k, group, None, scales)
+    return StoredMatrix((n, k), names, read, *held)

@@ -114,7 +114,5 @@ def _matrix(
         q = unpack_words(tensors.read(names[0]), bits, 1)
         return Grid(q, to_float32(tensors.read(names[1])), zeros)
 
-    if bits != 4:
-        return StoredMatrix(shape, names, read, None, f"{bits} bits")
-    scales = tensors.read(names[1])
-    return StoredMatrix(shape, names, read, *integer_format(columns, zeros, scales))
+    held = integer_format(bits, shape[1], columns, zeros, tensors.read(names[1]))
+    return StoredMatrix(shape, names, read, *held)

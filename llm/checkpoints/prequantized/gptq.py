@@ -121,12 +121,10 @@ def _gptq_matrix(
         q = np.ascontiguousarray(unpack_words(tensors.read(qweight), bits, 0).T)
         return Grid(q, np.ascontiguousarray(to_float32(tensors.read(scales)).T), zeros, groups)
 
-    if bits != 4:
-        return StoredMatrix(shape, names, read, None, f"{bits} bits")
     if groups is not None:
         return StoredMatrix(shape, names, read, None, "columns in another order")
     stored = None if tensors.entries[scales].dtype == "F16" else tensors.read(scales)
-    return StoredMatrix(shape, names, read, *integer_format(size, zeros, stored))
+    return StoredMatrix(shape, names, read, *integer_format(bits, k, size, zeros, stored))
 
 
 def _gptq_zeros(words: NDArray[np.int32], bits: int, *, one_less: bool) -> NDArray[np.int16]:
@@ -186,7 +184,7 @@ def _awq_matrix(
         return Grid(q, np.ascontiguousarray(to_float32(tensors.read(scales)).T), zeros)
 
     stored = None if tensors.entries[scales].dtype == "F16" else tensors.read(scales)
-    return StoredMatrix(shape, names, read, *integer_format(columns, zeros, stored))
+    return StoredMatrix(shape, names, read, *integer_format(4, shape[1], columns, zeros, stored))
 
 
 def _awq_unpack(words: NDArray[np.int32]) -> NDArray[np.int8]:

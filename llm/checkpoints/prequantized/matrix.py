@@ -1,7 +1,7 @@
 """Matrices that a checkpoint stores as integers on a grid, whatever the layout of its tensors.
 
 The readers beside this file find them among a checkpoint's tensors; here is what they have in
-common: when such a matrix has four bits that an export can take over, and what it is as floats.
+common: when such a matrix has integers that an export can take over, and what it is as floats.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edge_llm.program.integers import Integers
 FLOATS = ("F32", "F16", "BF16")
 GROUPS = (128, 64, 32)
 MIDDLE = 8  # of the codes 0 to 15
+MOST_OFF = 2.0**-11  # of a normal number that is rounded to float16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class StoredMatrix:
         copies = columns // (form.group or k)
         q, scales = grid.q, grid.scales
         if form.code == "i8":
-            return Integers(form, np.maximum(q, np.int8(-127)), scales)
+            kept = scales if form.scale == "f32" else _half(scales).repeat(copies, axis=1)
+            return Integers(form, np.maximum(q, np.int8(-127)), kept)
         zeros = np.zeros(scales.shape, np.int16) if grid.zeros is None else grid.zeros
         try:
             if form.minimum == "zero":
@@ -117,26 +119,49 @@ Pieces = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 Reader = Callable[[Mapping[str, object], Tensors, list[str]], dict[str, StoredMatrix]]
 
 
-def integer_format(
-    columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
-) -> tuple[WeightFormat | None, str, bool]:
-    """Return the format in which a program can hold a four-bit matrix, or None and why there is
-    none; and whether it is exact.
+Held = tuple[WeightFormat | None, str, bool]  # the last of `StoredMatrix`
 
-    ``columns`` share a scale; ``zeros`` relative to a range of [-8, 7] (None: all 0); ``scales``
-    None where they are float16 already: others may be rounded to it by 2^-11 of their size. A scale
-    of more than 128 columns, or of any number that 32 divides, is repeated."""
+
+def integer_format(
+    bits: int, k: int, columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
+) -> Held:
+    """Return the format in which a program can hold a matrix of ``k`` columns, or None and why
+    there is none; and whether it is exact.
+
+    ``columns`` share a scale; ``zeros`` relative to the middle of the range (None: all 0);
+    ``scales`` None where they are float16 already: others may be rounded to it by 2^-11 of their
+    size. A scale of more than 128 columns, or of any number that 32 divides, is repeated."""
+    if bits == 8:
+        return _byte_format(k, columns, zeros, scales)
+    if bits != 4:
+        return None, f"{bits} bits", True
     group = next((size for size in GROUPS if columns % size == 0), None)
     if group is None:
         return None, f"groups of {columns} columns", True
     off = 0.0 if scales is None else _rounding(to_float32(scales))
-    if not off <= 2.0**-11:
+    if not off <= MOST_OFF:
         return None, "scales beyond float16", True
     if zeros is None or ((zeros == 0) | (zeros == -1)).all():
         return WEIGHT_FORMATS[f"i4g{group}"], "", off == 0.0
     if zeros.min() < -MIDDLE or zeros.max() > MIDDLE:
         return None, "zero points beyond the range of the weights", True
     return WEIGHT_FORMATS[f"u4g{group}z"], "", off == 0.0
+
+
+def _byte_format(
+    k: int, columns: int, zeros: NDArray[np.int16] | None, scales: Array | None
+) -> Held:
+    """Return the same of eight bits, whose codes of -128 have no place in a program: float32 scales
+    of rows stay, others are repeated for each 32 columns."""
+    if zeros is not None and zeros.any():
+        return None, "8 bits with zero points", True
+    if columns == k:
+        return WEIGHT_FORMATS["i8"], "", False
+    if columns % 32:
+        return None, f"groups of {columns} columns", True
+    if scales is not None and not _rounding(to_float32(scales)) <= MOST_OFF:
+        return None, "scales beyond float16", True
+    return WEIGHT_FORMATS["i8g32"], "", False
 
 
 def _rounding(values: NDArray[np.float32]) -> float:

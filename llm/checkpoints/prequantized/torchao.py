@@ -120,6 +120,5 @@ def _matrix(
             raise CheckpointError(f"{qdata}: got integers beyond [-8, 7], expected int4")
         return Grid(q, to_float32(tensors.read(scale)), zeros)
 
-    if bits != 4:
-        return StoredMatrix(shape, names, read, None, f"{bits} bits")
-    return StoredMatrix(shape, names, read, *integer_format(columns, zeros, tensors.read(scale)))
+    held = integer_format(bits, shape[1], columns, zeros, tensors.read(scale))
+    return StoredMatrix(shape, names, read, *held)

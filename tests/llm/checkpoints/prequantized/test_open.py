@@ -146,7 +146,7 @@ def test_gptq_with_zero_points(make: Make, group: int, taken: int, version: int)
     assert_taken_over(open_checkpoint(folder), chosen, f"u4g{taken}z")
 
 
-@pytest.mark.parametrize(("bits", "reason"), [(8, "8 bits"), (2, "2 bits")])
+@pytest.mark.parametrize(("bits", "reason"), [(8, "8 bits with zero points"), (2, "2 bits")])
 def test_gptq_that_is_read_as_floats(make: Make, bits: int, reason: str) -> None:
     folder, chosen = gptq_folder(make, 32, bits=bits, symmetric=False)
     checkpoint = open_checkpoint(folder)
@@ -213,9 +213,23 @@ def test_scales_that_are_not_finite(make: Make) -> None:
         checkpoint.integers(DOWN)
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_compressed_tensors_in_8_bits(make: Make, symmetric: bool) -> None:
-    folder, chosen = compressed_folder(make, -1, bits=8, symmetric=symmetric)
+@pytest.mark.parametrize(("group", "form"), [(-1, "i8"), (64, "i8g32"), (32, "i8g32")])
+@pytest.mark.parametrize("method", [gptq_folder, compressed_folder])
+def test_eight_bits(make: Make, method: Callable[..., Made], group: int, form: str) -> None:
+    folder, chosen = method(make, group, bits=8)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.integer_formats == dict.fromkeys(chosen, WEIGHT_FORMATS[form])
+    assert checkpoint.inexact == set(chosen)  # there may be codes of -128
+    for name, made in chosen.items():
+        assert_values(checkpoint, name, made)
+        integers = checkpoint.integers(name)
+        assert np.array_equal(integers.codes, np.maximum(made.q - 128, -127))
+        scales = integers.scale.repeat(integers.shape[1] // integers.scale.shape[1], axis=1)
+        assert np.array_equal(scales, made.scales[:, made.groups])
+
+
+def test_eight_bits_with_zero_points(make: Make) -> None:
+    folder, chosen = compressed_folder(make, -1, bits=8, symmetric=False)
     checkpoint = open_checkpoint(folder)
     assert not checkpoint.integer_formats
     for name, made in chosen.items():
@@ -284,9 +298,9 @@ def write_torchao(folder: Path, target: Path, kind: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "group"), [("8da4w", 32), ("int4", 64), ("int8", None), ("int8 rows", None)]
+    ("kind", "form"), [("8da4w", "i4g32"), ("int4", "i4g64"), ("int8", "i8"), ("int8 rows", "i8")]
 )
-def test_torchao(kind: str, group: int | None, tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+def test_torchao(kind: str, form: str, tiny_checkpoint: Tiny, tmp_path: Path) -> None:
     model = write_torchao(tiny_checkpoint("llama", **SIZES), tmp_path / "ao", kind)
     checkpoint = open_checkpoint(tmp_path / "ao")
     weight = model.get_parameter(DOWN)
@@ -294,14 +308,11 @@ def test_torchao(kind: str, group: int | None, tiny_checkpoint: Tiny, tmp_path: 
         256 // weight.scale.shape[1], dim=1
     )
     assert torch.equal(tensor_of(checkpoint, DOWN), expected)
-    if group is None:
-        assert not checkpoint.integer_formats
-    else:
-        assert set(checkpoint.integer_formats.values()) == {WEIGHT_FORMATS[f"i4g{group}"]}
-        assert len(checkpoint.integer_formats) == 7
-        integers = checkpoint.integers(DOWN)
-        assert np.array_equal(integers.codes, weight.qdata)
-        assert np.array_equal(integers.scale.astype(np.float32), weight.scale.float())
+    assert set(checkpoint.integer_formats.values()) == {WEIGHT_FORMATS[form]}
+    assert len(checkpoint.integer_formats) == 7
+    integers = checkpoint.integers(DOWN)
+    assert np.array_equal(integers.codes, weight.qdata.clamp(min=-127 if form == "i8" else -8))
+    assert np.array_equal(integers.scale.astype(np.float32), weight.scale.float())
 
 
 def test_torchao_of_another_class(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
