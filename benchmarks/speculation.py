@@ -1,14 +1,17 @@
-"""Decode with and without n-gram speculation: a text that quotes its prompt, and one that does not.
+"""Decode with speculation as it is by default beside none: texts that repeat what was said, and
+one that does not, alone and beside three others.
 
-    python benchmarks/speculation.py [--model smollm2-135m] [--tokens 192] [--rounds 5]
+    python benchmarks/speculation.py [--model FILE|NAME] [--tokens 192] [--rounds 5] [--threads 0]
 
-Both ways take turns on one loaded program; the best round of each counts. The tokens are the same
-both ways, or the script fails.
+Both ways take turns on one loaded program; the median of the rounds' ratios counts, and of the
+tokens a second of all answers together. The tokens are the same both ways, or the script fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 
 import edge_llm
 from edge_llm.catalogue import find_program
@@ -20,49 +23,93 @@ PASSAGE = (
     "that the fog had come in early, that the bell had been rung two hundred and six times, and "
     "that a small boat with a red sail had turned back towards the harbour before dark. "
 )
+PROGRAM = """def read_table(path):
+    rows = []
+    with open(path) as file:
+        for line in file:
+            cells = line.rstrip("\\n").split(",")
+            rows.append([cell.strip() for cell in cells])
+    return rows
+
+
+def write_table(path, rows):
+    with open(path, "w") as file:
+        for row in rows:
+            file.write(",".join(row) + "\\n")
+"""
+EDITED = PROGRAM.replace("rows", "lines").replace("row ", "line ")
 PROMPTS = {
-    "quotes its prompt": f"Text:\n{PASSAGE}\n\nThe same text again:\n{PASSAGE}\n\n"
-    "The same text again:\n",
-    "does not": "Write a short story about a lighthouse keeper who loses his notebook.\n\n",
+    "quotation": f"Text:\n{PASSAGE}\n\nThe same text again:\n{PASSAGE}\n\nThe same text again:\n",
+    "code edit": f"```python\n{PROGRAM}```\n\nWith `lines` in place of `rows`:\n\n```python\n"
+    f"{EDITED}```\n\nThe first program again:\n\n```python\n{PROGRAM}```\n\n"
+    "With `lines` in place of `rows` again:\n\n```python\n",
+    "free text": "Write a short story about a lighthouse keeper who loses his notebook.\n\n",
 }
+FREE = (1.0, 0.0)  # temperatures: a small model repeats itself when it is greedy
+OTHERS = (
+    "A list of animals that live in cold water, and what they eat:\n",
+    "Dear Sir or Madam, I am writing to you because",
+    "The history of bicycles begins",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="smollm2-135m", metavar="FILE|NAME")
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     with edge_llm.load(
-        find_program(arguments.model), threads=arguments.threads, max_sequences=1
+        find_program(options.model), threads=options.threads, max_sequences=4
     ) as llm:
-        for temperature in (0.0, 0.5):
-            for name, prompt in PROMPTS.items():
-                best: dict[str, float] = {}
-                texts = set()
-                for _ in range(arguments.rounds):
-                    for speculation in ("off", "ngram"):
-                        params = SamplingParams(
-                            temperature=temperature,
-                            seed=1,
-                            max_tokens=arguments.tokens,
-                            ignore_eos=True,
-                            speculation=speculation,
-                        )
-                        answer = llm.generate(prompt, params)
-                        texts.add(answer.token_ids)
-                        rate = answer.stats.decode_tokens_per_second
-                        best[speculation] = max(best.get(speculation, 0.0), rate)
-                if len(texts) != 1:
-                    raise SystemExit("speculation changed a token")
-                stats = answer.stats
-                print(
-                    f"temperature {temperature}, a text that {name}: "
-                    f"{best['off']:.0f} tokens/s without, {best['ngram']:.0f} with "
-                    f"({best['ngram'] / best['off']:.2f} times); "
-                    f"{stats.accepted_tokens} of {stats.drafted_tokens} drafted tokens accepted"
-                )
+        print("| text | temperature | others | off, tokens/s | auto, tokens/s | ratio | right |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for name, prompt in PROMPTS.items():
+            for temperature in FREE if name == "free text" else (0.0,):
+                for others in ((), OTHERS):
+                    print(measured(llm, name, [prompt, *others], temperature, options))
+
+
+def measured(
+    llm: edge_llm.LLM,
+    name: str,
+    prompts: list[str],
+    temperature: float,
+    options: argparse.Namespace,
+) -> str:
+    """Return the row of a table."""
+    speeds: dict[str, list[float]] = {"off": [], "auto": []}
+    texts = set()
+    for _ in range(options.rounds):
+        for speculation, found in speeds.items():
+            params = SamplingParams(
+                temperature=temperature,
+                seed=1,
+                max_tokens=options.tokens,
+                ignore_eos=True,
+                speculation=speculation,
+            )
+            if len(prompts) == 1:
+                [answer] = llm.generate(prompts, params)
+                found.append(answer.stats.decode_tokens_per_second)
+                texts.add(answer.token_ids)
+            else:
+                started = time.perf_counter()
+                answers = llm.generate(prompts, params)
+                seconds = time.perf_counter() - started
+                found.append(len(prompts) * options.tokens / seconds)
+                texts.add(tuple(answer.token_ids for answer in answers))
+                answer = answers[0]
+    if len(texts) != 1:
+        raise SystemExit("speculation changed a token")
+    off, auto = (statistics.median(found) for found in speeds.values())
+    ratio = statistics.median(b / a for a, b in zip(*speeds.values(), strict=True))
+    right = f"{answer.stats.accepted_tokens} of {answer.stats.drafted_tokens}"
+    cells = (name, f"{temperature:g}", len(prompts) - 1, f"{off:.0f}", f"{auto:.0f}")
+    return "| " + " | ".join([*map(str, cells), f"{ratio:.2f}", right]) + " |"
 
 
 if __name__ == "__main__":

@@ -377,11 +377,12 @@ class SamplingParams:
         False, "boolean", "go on past the ids that end an answer of their own accord", part="engine"
     )
     speculation: str = _declare(
-        "off",
+        "auto",
         "name",
         "propose tokens that may follow and check several at once, which changes no token; ngram: "
-        "what followed the last tokens before; draft: what the program's draft method predicts",
-        choices=("off", "ngram", "draft"),
+        "what followed the last tokens before; auto: as much of that as pays; draft: what the "
+        "program's draft method predicts",
+        choices=("auto", "off", "ngram", "draft"),
         part="engine",
     )
     top_logprobs: int | None = _declare(

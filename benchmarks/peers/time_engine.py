@@ -28,7 +28,7 @@ class Engine:
 
     def decode(self, tokens: int) -> float:
         ids = array("i", token_ids(0, max(PROMPT, self._depth), self.vocab))
-        options = {"temperature": 0, "ignore_eos": True}
+        options = {"temperature": 0, "ignore_eos": True, "speculation": "off"}
         answer = self._llm.generate(ids, max_tokens=tokens + 1, **options)  # type: ignore[arg-type]
         return answer.stats.decode_seconds * tokens / (answer.stats.completion_tokens - 1)
 

@@ -6,17 +6,18 @@ what the sampler has drawn, with the same random number that it would have drawn
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
 from edge_llm.runner.engine.constraints import Constraint
+from edge_llm.runner.engine.lookup import Lookup, following
+from edge_llm.runner.engine.payoff import Payoff
 
 MOST_TOKENS = 16  # of a draft
 MOST_PREDICTED = 3  # likewise, where each costs a step of the draft method
 UNKNOWN = -1  # a token of a draft that the program's draft method is yet to give
-_LOOKED_AT = 16  # earlier places with the same last two tokens
-_LONGEST_MATCH = 32  # tokens that are compared
+_CHANCES = {2: 0.2, 3: 0.35, 4: 0.5, 6: 0.65, 12: 0.85}  # that what followed a match follows again
+_LEARNED = 1 / 12  # weight of one token in such a chance
 
 
 class Drafter(Protocol):
@@ -60,67 +61,69 @@ class DraftLength:
 
 
 class NgramDrafter:
-    """Proposes what followed the longest recent match of the last tokens, in prompt and answer.
-
-    Places with equal last two tokens are chained, newest first, so that a new token costs the same
-    after a long text as after a short one."""
+    """Proposes what followed the longest recent match of the last tokens, in prompt and answer."""
 
     def __init__(self, most: int = MOST_TOKENS) -> None:
         self._length = DraftLength(most)
-        self._newest: dict[tuple[int, int], int] = {}  # pair -> the position after it
-        self._older = array("i")  # position -> the one before it with the same pair, or -1
+        self._lookup = Lookup()
 
     def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
         """See `Drafter.propose`."""
-        self._index(tokens)
+        match = self._lookup.best(tokens)
         count = min(most, self._length.next())
-        if count <= 0 or len(tokens) < 2:
+        if count <= 0 or match is None:
             return ()
-        place = self._best_match(tokens)
-        if place < 0:
-            return ()
-        period = len(tokens) - place  # what has no end yet is taken to go on as it began
-        if period >= count:
-            return tokens[place : place + count]
-        return [tokens[place + i % period] for i in range(count)]
+        return following(tokens, match.place, count)
 
     def accept(self, drafted: int, accepted: int) -> None:
         """See `Drafter.accept`."""
         self._length.learn(drafted, accepted)
 
-    def _index(self, tokens: Sequence[int]) -> None:
-        """Chain the places up to the last token, after which nothing is known yet."""
-        for place in range(len(self._older), len(tokens)):
-            if place < 2:
-                self._older.append(-1)
-                continue
-            pair = (tokens[place - 2], tokens[place - 1])
-            self._older.append(self._newest.get(pair, -1))
-            self._newest[pair] = place
 
-    def _best_match(self, tokens: Sequence[int]) -> int:
-        """Return the position after the earlier text that most of the last tokens repeat; -1 if
-        there is none."""
-        end = len(tokens)
-        best, longest = -1, 1
-        place = self._newest.get((tokens[end - 2], tokens[end - 1]), -1)
-        for _ in range(_LOOKED_AT):
-            if place < 0:
-                break
-            # Only a match longer than the best one is of interest.
-            size = 2
-            while (
-                size < _LONGEST_MATCH
-                and size < place
-                and (tokens[place - 1 - size] == tokens[end - 1 - size])
-            ):
-                size += 1
-            if size > longest:
-                best, longest = place, size
-            if size == _LONGEST_MATCH:
-                break
-            place = self._older[place]
-        return best
+class AutoDrafter:
+    """Proposes what `NgramDrafter` does, as much of it as pays: how often a match is right is
+    learned from what comes, checked or not, and what checking costs is measured. Where it proposes
+    nothing, it asks another drafter, if there is one."""
+
+    def __init__(self, payoff: Payoff, other: Drafter | None = None) -> None:
+        self._payoff = payoff
+        self._other = other
+        self._asked: Drafter | None = None  # the other, if the draft under way is its
+        self._lookup = Lookup()
+        self._chances = dict(_CHANCES)  # by the size of the match, at least
+        self._size = 0  # of the last match, as a key of the chances
+        self._guess: tuple[int, int] | None = None  # a position, and its token as looked up
+
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """See `Drafter.propose`."""
+        if self._guess is not None:
+            position, token = self._guess
+            self._learn(tokens[position] == token)
+            self._guess = None
+        self._asked = None
+        match = self._lookup.best(tokens)
+        if match is not None:
+            self._size = max(size for size in self._chances if size <= match.size)
+            count = self._payoff.length(self._chances[self._size], min(most, MOST_TOKENS))
+            if count:
+                return following(tokens, match.place, count)
+            self._guess = len(tokens), tokens[match.place]
+        self._asked = self._other
+        return () if self._other is None else self._other.propose(tokens, most)
+
+    def accept(self, drafted: int, accepted: int) -> None:
+        """See `Drafter.accept`."""
+        if self._asked is not None:
+            self._asked.accept(drafted, accepted)
+            return
+        for _ in range(accepted):
+            self._learn(right=True)
+        if accepted < drafted:
+            self._learn(right=False)
+
+    def _learn(self, right: bool) -> None:
+        chance = self._chances[self._size]
+        self._chances[self._size] = chance + (right - chance) * _LEARNED
 
 
 class MethodDrafter:

@@ -24,6 +24,7 @@ from edge_llm.runner.engine.crew import Crew
 from edge_llm.runner.engine.drafters import (
     MOST_TOKENS,
     UNKNOWN,
+    AutoDrafter,
     Drafter,
     ForcedDrafter,
     MethodDrafter,
@@ -41,6 +42,7 @@ from edge_llm.runner.engine.events import (
     TokenEvent,
 )
 from edge_llm.runner.engine.pace import Pace
+from edge_llm.runner.engine.payoff import Payoff
 from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.processors import LogitsProcessor, sampled_here
@@ -78,6 +80,7 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._crew = Crew(max(1, limits.threads))
+        self._payoff = Payoff()
         self._steps = 0
         self._step_seconds = 0.0
         self._queue = RequestQueue()
@@ -131,6 +134,8 @@ class Engine:
         if drafter is None:
             drafter = self._asked_drafter(params)
         sequence.processors = tuple(processors)
+        if sequence.processors and params.speculation == "auto":
+            drafter = None
         if sequence.processors and drafter is not None:
             raise RequestError(
                 "logits_processors cannot be had together with speculation",
@@ -248,6 +253,8 @@ class Engine:
                     param="speculation",
                 )
             return MethodDrafter()
+        if params.speculation == "auto":
+            return AutoDrafter(self._payoff, MethodDrafter() if self.facts.drafts else None)
         return NgramDrafter() if params.speculation == "ngram" else None
 
     def _enqueue(self, sequence: Sequence) -> Request:
@@ -272,6 +279,7 @@ class Engine:
                     self._finish(sequence, "cancelled")
 
     def _propose(self) -> None:
+        self._payoff.begin(sum(sequence.decoding for sequence in self._scheduler.running))
         for sequence in list(self._scheduler.running):
             drafter = sequence.drafter
             if drafter is None or not sequence.decoding:
@@ -358,6 +366,8 @@ class Engine:
         self._step_seconds += now - started
         self._pace.record(step.tokens, now - started)
         decoding = [s for s, part in step.slices.items() if part.kind != "prefill"]
+        if len(decoding) == len(step.slices):
+            self._payoff.record(step.tokens, now - started)
         if decoding:
             read = self.facts.read_bytes([s.computed for s in step.slices])
             for sequence in decoding:

@@ -357,6 +357,12 @@ def test_what_followed_the_longest_match_is_proposed() -> None:
     assert proposed([1, 2, 3, 1, 2, 3], 4) == [1, 2, 3, 1]
 
 
+def test_a_long_text_is_looked_at_in_parts() -> None:
+    tokens = [*range(20_000), 5, 6, 7]
+    drafter = NgramDrafter()
+    assert [len(drafter.propose(tokens, 4)) for _ in range(3)] == [0, 0, 4]
+
+
 def test_one_token_at_a_time_is_as_at_once() -> None:
     source = random.Random(3)
     tokens = source.choices(range(5), k=300)
