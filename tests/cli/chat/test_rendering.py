@@ -147,6 +147,12 @@ def test_the_pieces_do_not_matter(name: str) -> None:
     assert shown(text) == shown([text])
 
 
+def test_what_stands_before_a_mark_is_one_word_with_it() -> None:
+    text = "many words, a state ([some more](#more)), and the rest\n"
+    for width in range(10, 40):
+        assert shown(text, width) == shown([text], width)
+
+
 def test_a_long_line_is_put_away_as_it_goes() -> None:
     words = " ".join(f"word{n} **bold{n}** `c{n}`" for n in range(300))
     assert shown(words) == shown([words])

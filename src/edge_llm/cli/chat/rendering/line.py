@@ -31,7 +31,7 @@ class GrowingLine:
             self._source = literal(self._source, place)
             whole = self._source[: _last_break(self._source)]
             place = opened(whole)
-        settled = whole if place is None else whole[:place]
+        settled = whole if place is None else _whole_words(whole[:place])
         self._show(settled)
         if len(settled) > _ENOUGH and _is_seam(self._source, len(settled)):
             self._source, self._shown = self._source[len(settled) :], ""
@@ -78,6 +78,12 @@ def _common(one: str, other: str) -> int:
 def _is_seam(text: str, place: int) -> bool:
     """Tell whether what begins at ``place`` is read without what is before it."""
     return text[place - 1].isspace() or text[place : place + 1] not in tuple("*_~`[!")
+
+
+def _whole_words(text: str) -> str:
+    """Return a settled text without what stands at its end of a word, unless marks end there."""
+    words = text[: _last_break(text)]
+    return words if opened(words) is None else text
 
 
 def _last_break(text: str) -> int:
