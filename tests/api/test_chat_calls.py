@@ -16,7 +16,7 @@ import edge_llm
 from edge_llm.api.answers import Answers
 from edge_llm.api.chat import ChatCall, ThinkingOptions
 from edge_llm.api.tools import tools_of
-from edge_llm.errors import RequestError
+from edge_llm.errors import RequestError, TemplateError
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 from edge_llm.tokenizers.chat.template import ChatTemplate
@@ -340,3 +340,41 @@ def test_content_stands_behind_thinking_as_in_the_template(llm: edge_llm.LLM) ->
     Sky.model_validate_json(answer.text)
     written = llm.tokenizer.decode(answer.token_ids, skip_specials=False)
     assert written.partition("</think>")[2].startswith('\n\n{"color"')
+
+
+FORMER = [
+    {"role": "user", "content": "How warm?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "a",
+                "type": "function",
+                "function": {"name": "weather", "arguments": '{"city": "Rom"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": "21"},
+]
+SILENT = (
+    "{% if tools %}<|im_start|>system\n{{ offer }}{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+
+
+def test_calls_of_former_turns_that_the_template_leaves_out(llm: edge_llm.LLM) -> None:
+    known = SILENT.replace("{{ offer }}", "List of tools: ")
+    for template, written in ((known, '[weather(city="Rom")]'), (SILENT, None)):
+        answers = Answers(
+            llm.tokenizer, ChatTemplate(template, bos=None, eos=None), llm.context, llm.guide
+        )
+        options = {"tools": None, "add_generation_prompt": False}
+        assert answers.encode(FORMER[:1], **options)
+        if written is None:
+            with pytest.raises(TemplateError, match="leaves out the calls of former turns"):
+                answers.encode(FORMER, **options)
+            continue
+        ids = answers.encode(FORMER, **options)
+        text = llm.tokenizer.decode(ids, skip_specials=False)
+        assert f"<|tool_call_start|>{written}<|tool_call_end|><|im_end|>" in text

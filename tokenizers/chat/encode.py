@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -14,6 +14,7 @@ from edge_llm.tokenizers.chat.continuation import (
 from edge_llm.tokenizers.chat.conversation import plain, plain_list, with_reasoning
 from edge_llm.tokenizers.chat.mask import Finder, Mask
 from edge_llm.tokenizers.chat.template import ChatTemplate, Message
+from edge_llm.tokenizers.output.syntax import WritingSyntax
 from edge_llm.tokenizers.tokenizer import Tokenizer
 
 
@@ -22,6 +23,7 @@ class _Controls(NamedTuple):
     template's control tokens, and what is hidden of theirs in the conversation."""
 
     owner: Tokenizer
+    marks: tuple[str, ...]
     tokenizer: Tokenizer
     finder: Finder
     answers: Finder
@@ -40,6 +42,7 @@ def encode_chat(
     tools: Sequence[Message] | None = None,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
+    calls: WritingSyntax | None = None,
     **kwargs: Any,
 ) -> list[int]:
     """Return the token ids of a rendered conversation.
@@ -54,13 +57,15 @@ def encode_chat(
     Args:
         token_limit: refuse, while it is written, a prompt that has more tokens in any case; one
             that is not refused may still have more.
+        calls: writes the calls of former turns behind what their messages say, where the template
+            does not; its marks are control tokens.
 
     Raises:
         ContextLengthError: the prompt cannot be encoded in ``token_limit`` tokens.
         TemplateError: see `ChatTemplate.render`.
         TokenizerError: text that is not Unicode or too long.
     """
-    controls = _controls_of(tokenizer, template)
+    controls = _controls_of(tokenizer, template, calls.marks if calls else ())
     plain_messages = [with_reasoning(message) for message in plain_list("messages", messages)]
     plain_tools = None if tools is None else plain_list("tools", tools)
     variables = {name: plain(value) for name, value in kwargs.items()}
@@ -73,6 +78,8 @@ def encode_chat(
     )
     view = controls.tokenizer
     hidden = mask.hide_messages(plain_messages)
+    if calls is not None:
+        hidden = [_with_calls(message, calls) for message in hidden]
     if continue_final_message:
         check_continued(plain_messages)
         hidden = with_end_marked(hidden, mask.end)
@@ -106,16 +113,32 @@ def encode_chat(
     return result
 
 
-def _controls_of(tokenizer: Tokenizer, template: ChatTemplate) -> _Controls:
-    """Return what is prepared once for a tokenizer and a template."""
+def _with_calls(message: Mapping[Any, Any], syntax: WritingSyntax) -> dict[Any, Any]:
+    """Return a message with its calls in its content."""
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    given = message.get("tool_calls")
+    if not given:
+        return rest
+    calls = []
+    for call in given:
+        function = call.get("function", call)
+        arguments = function.get("arguments") or {}
+        known = arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
+        calls.append((str(function.get("name")), known))
+    return {**rest, "content": f"{rest.get('content') or ''}{syntax.written(calls)}"}
+
+
+def _controls_of(tokenizer: Tokenizer, template: ChatTemplate, marks: tuple[str, ...]) -> _Controls:
+    """Return what is prepared once for a tokenizer and a template, and for marks that are written
+    with it."""
     known = _prepared.get(template)
-    if known is not None and known.owner is tokenizer:
+    if known is not None and known.owner is tokenizer and known.marks == marks:
         return known
     written = frozenset(
         text
         for text in tokenizer.added_texts
         # White space is nobody's mark: Gemma adds tokens for lines and runs of spaces.
-        if text in template.source and text.replace("▁", " ").strip()
+        if (text in template.source or text in marks) and text.replace("▁", " ").strip()
     )
     specials = tokenizer.special_texts.keys()
     others = written - specials
@@ -124,5 +147,5 @@ def _controls_of(tokenizer: Tokenizer, template: ChatTemplate) -> _Controls:
     sought = {text for text in others if any(text in constant for constant in template.sought)}
     finder = Finder(view.special_texts)
     answers = Finder(view.special_texts.keys() - sought) if sought else finder
-    known = _prepared[template] = _Controls(tokenizer, view, finder, answers)
+    known = _prepared[template] = _Controls(tokenizer, marks, view, finder, answers)
     return known

@@ -33,6 +33,7 @@ class History:
         both: content and thinking beside a call.
         developer: the role "developer"; it is "system" elsewhere.
         system: a system message.
+        calls: calls at all, of a template that takes tools.
     """
 
     objects: bool = True
@@ -41,6 +42,7 @@ class History:
     both: bool = True
     developer: bool = False
     system: bool = True
+    calls: bool = True
 
     def prepared(self, messages: Sequence[Any]) -> list[Any]:
         """Return the messages as the template takes them.
@@ -124,15 +126,15 @@ def history_of(template_source: str) -> History:
 
     user = {"role": "user", "content": _SAID}
 
-    def rendered(*messages: dict[str, Any]) -> str:
+    def rendered(*messages: dict[str, Any], tools: Sequence[dict[str, Any]] = ()) -> str:
         try:
-            return template.render(messages, add_generation_prompt=False)
+            return template.render(messages, list(tools) or None, add_generation_prompt=False)
         except TemplateError:
             return ""
 
-    def written(*calls: dict[str, Any], **more: Any) -> str:
+    def written(*calls: dict[str, Any], tools: Sequence[dict[str, Any]] = (), **more: Any) -> str:
         message = {"role": "assistant", "content": "", **more, "tool_calls": list(calls)}
-        return rendered(user, message)
+        return rendered(user, message, tools=tools)
 
     short = "abcdefgh1"
     one = _FIRST in written(_probe(short, {"a": _FIRST}))
@@ -141,7 +143,9 @@ def history_of(template_source: str) -> History:
     call = _probe(short, {"a": _FIRST})
     thought = written(call, reasoning_content=_THOUGHT)
     said = written(call, content=_SAID)
+    offer = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
     return History(
+        calls=one or as_text or _FIRST in written(call, tools=[offer]),
         objects=one or not as_text,
         several=not one or _SECOND in two,
         short_ids=one and _FIRST not in written(_probe("call_abc-1", {"a": _FIRST})),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
@@ -61,6 +63,17 @@ class JsonCalls:
     def marks(self) -> tuple[str, ...]:
         """The texts that are written around calls."""
         return (*self.opens, self.close) if self.close else self.opens
+
+    def written(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+        """Return calls as the model writes them."""
+        objects = [
+            json.dumps({self.name: name, self.arguments: arguments}, ensure_ascii=False)
+            for name, arguments in calls
+        ]
+        begin, end = self.opens[0] + self.before, self.after + (self.close or "")
+        if self.repeat:
+            return self.between.join(f"{begin}{item}{end}" for item in objects)
+        return f"{begin}{self.between.join(objects)}{end}"
 
     def read(self, source: Source, out: Gathered, tools: Sequence[Tool]) -> Steps[None]:
         """Read content and calls to the end of the answer.

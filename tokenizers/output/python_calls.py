@@ -6,8 +6,9 @@ import ast
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edge_llm.parsed import Tool
 from edge_llm.tokenizers.output.gathered import Gathered
@@ -58,6 +59,14 @@ class PythonCalls:
         """The texts that are written around calls."""
         return (self.open, self.close)
 
+    def written(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+        """Return calls as the model writes them."""
+        texts = [
+            f"{name}({', '.join(f'{key}={_python(value)}' for key, value in arguments.items())})"
+            for name, arguments in calls
+        ]
+        return f"{self.open}[{', '.join(texts)}]{self.close}"
+
     def read(self, source: Source, out: Gathered, tools: Sequence[Tool]) -> Steps[None]:
         """Read content and calls to the end of the answer.
 
@@ -100,6 +109,16 @@ class PythonCalls:
             rules(after, named),
             (self.open,),
         )
+
+
+def _python(value: Any) -> str:
+    """Return a JSON value as Python writes it, with JSON's quotes."""
+    if isinstance(value, Mapping):
+        entries = (f"{_python(str(key))}: {_python(item)}" for key, item in value.items())
+        return f"{{{', '.join(entries)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_python, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _calls(text: str) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge_llm.errors import RequestError
 from edge_llm.parsed import Parsed, Parser, Tool
@@ -51,6 +51,18 @@ class ToolSyntax(Protocol):
         Raises:
             RequestError: a schema that this syntax cannot enforce.
         """
+
+
+@runtime_checkable
+class WritingSyntax(Protocol):
+    """A syntax that can write calls as its model does."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The texts that are written around calls."""
+
+    def written(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+        """Return calls, each a name and its arguments, as they are read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from edge_llm.api.chat import ChatCall, NamedTool, ThinkingOptions
 from edge_llm.api.messages import Message, checked_messages
 from edge_llm.api.prompts import jobs_of
 from edge_llm.api.tools import template_form
-from edge_llm.errors import RequestError
+from edge_llm.errors import RequestError, TemplateError
 from edge_llm.parsed import Tool
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.generation.loop import Job
@@ -24,7 +24,7 @@ from edge_llm.runner.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from edge_llm.tokenizers.chat.template import ChatTemplate
-    from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax
+    from edge_llm.tokenizers.output.syntax import OutputSyntax, ReasoningSyntax, WritingSyntax
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
 Maker = Callable[[], Guided]
@@ -106,12 +106,40 @@ class Answers:
 
         history = history_of(self._template.source)
         messages = history.prepared(checked_messages(messages))
+        writer = None
         if not self._template.takes_tools:
             messages = told_in_text(messages, tools or (), system=history.system)
             tools = None
+        elif not history.calls:
+            writer = self._call_writer(messages)
         return encode_chat(
-            self._tokenizer, self._template, messages, self._context, tools=tools, **options
+            self._tokenizer,
+            self._template,
+            messages,
+            self._context,
+            tools=tools,
+            calls=writer,
+            **options,
         )
+
+    def _call_writer(self, messages: Sequence[Message]) -> WritingSyntax | None:
+        """Return what writes the calls of former turns, where the template does not; None where
+        there are none, and nothing could.
+
+        Raises:
+            TemplateError: nothing can, and there are some.
+        """
+        from edge_llm.tokenizers.output.syntax import WritingSyntax
+
+        syntax = self.syntax.tools
+        if isinstance(syntax, WritingSyntax):
+            return syntax
+        if any(message.get("tool_calls") for message in messages):
+            raise TemplateError(
+                "the chat template leaves out the calls of former turns, and how its model writes "
+                "them is not known"
+            )
+        return None
 
     def _begun(self, messages: Sequence[Message]) -> tuple[bool, str]:
         """Return whether the last message, which is to be continued, has not come to its content
