@@ -9,13 +9,10 @@ so that whoever makes it again gets the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.ahead import imported
@@ -35,12 +32,11 @@ from edge_llm.export.outcome import Outcome
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.verification.answers import golden_of
-from edge_llm.export.weights.calibration import column_weights
+from edge_llm.export.weights.calibration import calibrate, evened, measuring, notes_of
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
-from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents
 from edge_llm.program.partial import check_target
 from edge_llm.program.tensors import TOKENIZER
@@ -110,7 +106,6 @@ class _Export:
         self._backend: Backend = get_backend(recipe.backend)
         self._progress = progress
         self._meter = Meter()
-        self._columns: Mapping[str, NDArray[np.float32]] = {}
 
     def run(self, output: str | os.PathLike[str] | None) -> Outcome:
         recipe = self._recipe
@@ -130,7 +125,7 @@ class _Export:
             contents = documents(loaded, planned, recipe, unknown)
         specs = tensor_specs(loaded, planned, recipe, self._backend)
         with self._meter.phase("export"):
-            self._calibrate(loaded, planned, path, contents, specs)
+            parameters = self._parameters(loaded, planned, path)
         modules = [_VERIFY] if self._compares() else []
         with (
             ProgramWriter(path, planned.lowered.plan, contents, specs) as writer,
@@ -138,38 +133,41 @@ class _Export:
             hashed(loaded.sources.paths) as digest,
         ):
             with self._meter.phase("export"):
-                rows = self._weights(loaded, planned, writer)
+                rows = self._weights(loaded, planned, parameters, writer)
                 origin = self._provenance(loaded, planned, digest, self._progress)
                 contents = documents(loaded, planned, recipe, origin)
-            outcome = self._verify(loaded, planned, writer, contents, rows)
-            report = self._report(loaded, planned, rows)
+            outcome = self._verify(loaded, planned, parameters, writer, contents, rows)
+            report = self._report(loaded, planned, parameters, rows)
             loaded.sources.check()  # what was hashed in the beginning is what was read
             with self._meter.stage("write"):
                 written = writer.finish(replace(contents, report=report))
         return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome)
 
-    def _calibrate(
-        self,
-        loaded: Loaded,
-        planned: Planned,
-        path: Path,
-        contents: Documents,
-        specs: list[TensorSpec],
-    ) -> None:
-        """Write the program without calibration, beside where it will be, and let it read the text
-        of the recipe."""
+    def _parameters(self, loaded: Loaded, planned: Planned, path: Path) -> Parameters:
+        """Return the parameters with all that tells how to round them: what they say themselves, or
+        what they are multiplied with in a text that they read in a program beside ``path``."""
+        recipe = self._recipe
+        tables = constants(loaded.checkpoint.config, loaded.context)
+        own = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants=tables)
         if loaded.calibration is None:
-            return
-        plan = planned.lowered.plan
+            with self._meter.stage("plan"):
+                return evened(planned, recipe, own)
+        measured = measuring(recipe)
+        reader = plan_model(loaded, measured, self._backend, self._meter, self._progress)
+        contents = documents(loaded, reader, measured, {})
+        specs = tensor_specs(loaded, reader, measured, self._backend)
+        plan = reader.lowered.plan
         with self._meter.stage("calibrate"), ProgramWriter(path, plan, contents, specs) as writer:
-            self._weights(loaded, planned, writer)
+            self._weights(loaded, reader, own, writer)
             writer.seal(contents)
-            self._columns = column_weights(
+            return calibrate(
                 writer.temporary_path,
-                planned.lowered.parts,
+                reader.lowered.parts,
                 loaded.calibration,
-                backend=self._recipe.backend,
-                progress=lambda done, total: self._progress("calibrate", done, total),
+                planned,
+                own,
+                backend=recipe.backend,
+                progress=self._progress,
             )
 
     def _provenance(
@@ -188,7 +186,9 @@ class _Export:
                 traced=planned.traced,
             )
 
-    def _weights(self, loaded: Loaded, planned: Planned, writer: ProgramWriter) -> list[WeightRow]:
+    def _weights(
+        self, loaded: Loaded, planned: Planned, parameters: Parameters, writer: ProgramWriter
+    ) -> list[WeightRow]:
         """Stages pack and write."""
         with self._meter.stage("pack"):
             writer.write(TOKENIZER, loaded.tokenizer.json)
@@ -196,21 +196,11 @@ class _Export:
                 writer.write(name, table)
             return pack(
                 planned.lowered,
-                self._parameters(loaded, planned),
+                parameters,
                 writer.write,
                 backend=self._backend,
                 progress=lambda done, total: self._progress("pack", done, total),
             )
-
-    def _parameters(self, loaded: Loaded, planned: Planned) -> Parameters:
-        tables = constants(loaded.checkpoint.config, loaded.context)
-        return parameters_of(
-            loaded.checkpoint,
-            self._recipe,
-            tied=planned.tied,
-            constants=tables,
-            columns=self._columns,
-        )
 
     def _compares(self) -> bool:
         return self._recipe.verify and self._compare and has_extra("export")
@@ -219,6 +209,7 @@ class _Export:
         self,
         loaded: Loaded,
         planned: Planned,
+        parameters: Parameters,
         writer: ProgramWriter,
         documents: Documents,
         rows: list[WeightRow],
@@ -238,7 +229,7 @@ class _Export:
                 verification = verify(
                     writer.temporary_path,
                     loaded.checkpoint.config,
-                    self._parameters(loaded, planned),
+                    parameters,
                     planned,
                     rows,
                     kv_dtype=self._recipe.kv_format(),
@@ -254,11 +245,13 @@ class _Export:
         self._progress("verify", 1, 1)
         return compared
 
-    def _report(self, loaded: Loaded, planned: Planned, rows: list[WeightRow]) -> dict[str, Any]:
+    def _report(
+        self, loaded: Loaded, planned: Planned, parameters: Parameters, rows: list[WeightRow]
+    ) -> dict[str, Any]:
         return build_report(
             rows,
             tied=planned.tied_away,
             constants=frozenset(constants(loaded.checkpoint.config, 1)),
-            notes=[*loaded.notes, *planned.assignment.notes],
+            notes=[*loaded.notes, *planned.assignment.notes, *notes_of(planned, parameters)],
             unread_config_keys=loaded.checkpoint.unread_config_keys,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from edge_llm.catalogue.store import make_programs_dir
 from edge_llm.export.backends.registry import Backend
+from edge_llm.export.lowering.folds import Fold, find_folds
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
@@ -40,6 +41,7 @@ class Planned:
     """A model as a plan. ``tied`` maps a parameter to the one whose values it shares;
     ``parameters`` counts each value once; ``shapes`` are those of a checkpoint's parameters and of
     constants;
+    ``folds`` are the places where factors can move from a matrix into what makes its input;
     ``traced``: PyTorch has traced the model now, since no blueprint has its plan."""
 
     lowered: Lowered
@@ -47,6 +49,7 @@ class Planned:
     tied: Mapping[str, str]
     parameters: int
     shapes: Mapping[str, tuple[int, ...]]
+    folds: tuple[Fold, ...]
     traced: bool
 
     @property
@@ -105,6 +108,10 @@ def plan_config(
         if projection:
             plan = project(plan, projection)
         assignment = assign_formats(plan, recipe, backend, stored)
+        formats, tables = assignment.formats, constants(config, 1)
+        kept = {name for name, form in stored.items() if formats.get(name) == form}
+        kept |= {*tied, *tied.values(), *tables}
+        folds = find_folds(plan, lambda name: name not in kept)
         lowered = assign(plan, assignment.formats, recipe.rounding)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
         lowered = embed(tie(lowered, tied))
@@ -113,7 +120,6 @@ def plan_config(
         for weight in plan.weights
         for part, shape in members(weight.name, weight.shape).items()
     }
-    tables = constants(config, 1)
     return Planned(
         lowered,
         assignment,
@@ -122,6 +128,7 @@ def plan_config(
             prod(shape) for name, shape in shapes.items() if name not in tied and name not in tables
         ),
         shapes=shapes,
+        folds=folds,
         traced=blueprint is None,
     )
 

@@ -12,15 +12,16 @@ from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.verification.numbers import made
 from edge_llm.export.verification.streamed import streamed_model
 from edge_llm.export.verification.threads import in_turn
+from edge_llm.export.weights.calibration import evened
 from edge_llm.export.weights.parameters import parameters_of
 from edge_llm.llm.models.ops import CACHE_DTYPES
 
 
 def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
-    """The model with the integers, formats and KV dtype that the recipe's program has, with room
-    for ``slots`` sequences of ``tokens`` positions. It reads and quantizes its weights as it runs,
-    so it takes little memory and is slow. Signature: the graph contract, ``model(tokens, positions,
-    sequences, rows) -> logits``.
+    """The model with the integers, formats and KV dtype that the recipe's program has, without
+    calibration, and with room for ``slots`` sequences of ``tokens`` positions. It reads and
+    quantizes its weights as it runs, so it takes little memory and is slow. Signature: the graph
+    contract, ``model(tokens, positions, sequences, rows) -> logits``.
 
     Raises:
         ConfigError, SourceError, CheckpointError, TokenizerError, ExportError: as the export does.
@@ -30,6 +31,7 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     kv_dtype = CACHE_DTYPES[recipe.kv_format()]
     planned = plan_model(loaded, recipe, get_backend(recipe.backend), Meter(), silent)
     parameters = parameters_of(checkpoint, recipe, tied=planned.tied, constants={})
+    parameters = evened(planned, recipe, parameters)
     return streamed_model(
         checkpoint.config,
         made(parameters, planned.assignment.formats, recipe.rounding),

@@ -1,115 +1,123 @@
-"""How much each column of a linear counts: what it is multiplied with, measured while the program,
-rounded without that knowledge, reads a text.
+"""What rounding is to spare, by what linears are multiplied with while the model reads a text.
 
 The error that rounding a row w by d makes in its product with x is d . x, whose square has the mean
-of d[i] d[j] x[i] x[j] over all pairs of columns. What is measured here is the diagonal of that, the
-mean of each x[i] squared: it costs one pass over a few thousand tokens, and nothing of it needs
-PyTorch.
+of d[i] d[j] x[i] x[j] over all pairs of columns. Factors are moved between linears first
+(balance.py). Then the diagonal counts, the mean of each x[i] squared: it costs one pass over a few
+thousand tokens, and nothing of it needs PyTorch.
+
+What is measured is measured while the model reads the text with int8 weights, which are as good as
+floats here, and faster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import ConfigError, ExportError
-from edge_llm.program.file import Program
-from edge_llm.program.plan import Plan
-from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
-from edge_llm.runner.executor import Batch, Executor, Limits, Segment
-from edge_llm.tokenizers.tokenizer import tokenizer_of
+from edge_llm.export.lowering.graph import Planned, Progress
+from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.weights.balance import balance, even, rounded_folds
+from edge_llm.export.weights.inputs import Inputs, measure
+from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.scaling import Scaling
 
 Float32 = NDArray[np.float32]
 
-TOKENS = 4096  # more change nothing that could be measured (docs/quantization.md)
-LEAST_TOKENS = 256
-_WINDOW = 1024
-_STEP = 64  # all values of a step are kept
 _FLOOR = 1e-3  # of the mean: no column counts for nothing
 
 
-def column_weights(
+def measuring(recipe: Recipe) -> Recipe:
+    """Return the recipe of the program that reads the text."""
+    return replace(
+        recipe,
+        scheme="8da8w",
+        group_size=None,
+        linear=None,
+        embedding=None,
+        head=None,
+        overrides={},
+        calibration=None,
+        verify=False,
+    )
+
+
+def evened(planned: Planned, recipe: Recipe, parameters: Parameters) -> Parameters:
+    """Return the parameters with the factors that are moved where there is no text. The rules of
+    others (``scale_rule``) round a checkpoint's own numbers.
+
+    Raises:
+        CheckpointError: a parameter cannot be read.
+    """
+    if recipe.scale_rule != "hqq":
+        return parameters
+    folds = rounded_folds(planned.folds, planned.assignment.formats)
+    return replace(parameters, scalings=even(folds, parameters))
+
+
+def calibrate(
     path: Path,
     parts: Mapping[str, tuple[str, ...]],
     text: str,
+    planned: Planned,
+    parameters: Parameters,
     *,
     backend: str,
-    progress: Callable[[int, int], None],
-) -> dict[str, Float32]:
-    """Return how much each column of a parameter counts, by the parameter's name: the mean square
-    of what it is multiplied with, over the first `TOKENS` tokens of ``text``, relative to that of
-    all columns; float32 [K]. What experts multiply inside, after their gate, is not measured.
+    progress: Progress,
+) -> Parameters:
+    """Return the parameters as the program ``planned`` is made of them, with what tells how to
+    round them.
 
-    ``path`` is the program, ``parts`` maps its tensors to their parameters; ``progress(done,
-    total)`` counts tokens.
+    ``path`` is the program that reads ``text``, ``parts`` maps its tensors to their parameters.
 
     Raises:
-        ConfigError: the text has less than `LEAST_TOKENS` tokens.
+        ConfigError: the text is too short.
+        CheckpointError: a matrix cannot be read.
         ExportError: the model computes values that are not finite.
         NativeError, CapacityError: the program cannot be run.
     """
-    with Program.open(path) as program:
-        plan = program.plan
-        ids = np.array(tokenizer_of(program).encode(text)[:TOKENS], np.int32)
-        if len(ids) < LEAST_TOKENS:
-            raise ConfigError(
-                f"calibration: the text has {len(ids)} tokens, expected at least {LEAST_TOKENS}"
-            )
-        window = min(_WINDOW, plan.context)
-        step = min(_STEP, window)
-        limits = Limits(
-            max_tokens=step,
-            max_rows=step,
-            max_sequences=1,
-            blocks=blocks_of(plan, window, name=backend),
-            kv_dtype=program.documents.model.kv_dtype,
-            context=window,
-            trace=True,
-        )
-        executor = open_executor(program, limits, name=backend)
-        try:
-            squares = _squares(executor, plan, ids, window, progress)
-        finally:
-            executor.close()
-    columns: dict[str, Float32] = {}
-    for tensor, total in squares.items():
-        if not np.isfinite(total).all():
-            raise ExportError(f"calibration: what {tensor} is multiplied with is not finite")
-        mean = total.mean()
-        counts = (total / mean if mean > 0.0 else np.ones_like(total)) + _FLOOR
-        columns |= dict.fromkeys(parts[tensor], counts.astype(np.float32))
-    return columns
+    inputs = measure(path, parts, text, backend=backend, progress=_stage(progress, "calibrate"))
+    formats = planned.assignment.formats
+    folds = rounded_folds(planned.folds, formats)
+    scalings = balance(folds, parameters, formats, inputs, _stage(progress, "balance"))
+    columns = {name: _counts(name, found, scalings) for name, found in inputs.items()}
+    return replace(parameters, scalings=scalings, columns=columns)
 
 
-def _squares(
-    executor: Executor,
-    plan: Plan,
-    ids: NDArray[np.int32],
-    window: int,
-    progress: Callable[[int, int], None],
-) -> dict[str, NDArray[np.float64]]:
-    """Return the sums of squares of what each tensor is multiplied with, [K] by its name."""
-    readers: dict[int, list[str]] = {}  # value -> tensors
-    for instruction in plan.language_model.instructions:
-        if instruction.op in ("linear", "experts"):
-            read = instruction.weights[: 1 if instruction.op == "linear" else 2]  # gate and up
-            names = [plan.weights[index].tensor for index in read]
-            readers.setdefault(instruction.inputs[0], []).extend(names)
-    sums: dict[int, NDArray[np.float64]] = {}
-    tables = block_tables(executor.limits.blocks)
-    for begin in range(0, len(ids), window):
-        part = ids[begin : begin + window]
-        for first in range(0, len(part), executor.limits.max_tokens):
-            tokens = part[first : first + executor.limits.max_tokens]
-            executor.step(
-                Batch.of(Segment(tokens, [None] * len(tokens), first), block_tables=tables)
-            )
-            for value in readers:
-                rows = executor.read_value(value)
-                total = np.einsum("tk,tk->k", rows, rows, dtype=np.float64)
-                sums[value] = sums[value] + total if value in sums else total
-            progress(begin + first + len(tokens), len(ids))
-    return {tensor: sums[value] for value, tensors in readers.items() for tensor in tensors}
+def notes_of(planned: Planned, parameters: Parameters) -> list[str]:
+    """Return lines for the report: what was moved, and what a text did not help to round."""
+    notes = []
+    moved = sum(scaling.columns is not None for scaling in parameters.scalings.values())
+    if moved:
+        notes.append(f"factors moved from {moved} matrices into what makes their inputs")
+    if parameters.columns:
+        missed = [
+            name
+            for name, form in planned.assignment.formats.items()
+            if form.is_made
+            and form.group
+            and form != parameters.stored.get(name)
+            and not any(part in parameters.columns for part in members(name, planned.stacks[name]))
+        ]
+        if missed:
+            listed = ", ".join(missed[:3]) + (f" and {len(missed) - 3} more" if missed[3:] else "")
+            notes.append(f"not calibrated, since what they multiply was not measured: {listed}")
+    return notes
+
+
+def _stage(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)
+
+
+def _counts(name: str, inputs: Inputs, scalings: Mapping[str, Scaling]) -> Float32:
+    """Return how much each column counts, relative to the mean of all."""
+    squares = inputs.square
+    columns = scalings[name].columns if name in scalings else None
+    if columns is not None:
+        squares = squares / np.square(columns, dtype=np.float64)
+    mean = squares.mean()
+    relative = squares / mean if mean > 0.0 else np.ones_like(squares)
+    return (relative + _FLOOR).astype(np.float32)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edge_llm.errors import ExportError
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.quantize import Quantized, energy, quantize
+from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint
@@ -32,7 +33,8 @@ Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 class Matrix:
     """One opened parameter [N, K] in one format. ``stored`` are the checkpoint's own integers where
     those are taken over, and then ``values`` is None, unless they give it nearly. ``columns``
-    float32 [K]: how much a squared error in each counts, all the same if None."""
+    float32 [K]: how much a squared error in each counts, all the same if None; ``scaling`` is what
+    ``values`` are multiplied with."""
 
     name: str
     format: WeightFormat
@@ -41,6 +43,7 @@ class Matrix:
     values: Array | None
     stored: Integers | None
     columns: Float32 | None = None
+    scaling: Scaling = field(default_factory=Scaling)
 
     @property
     def taken_over(self) -> bool:
@@ -56,7 +59,7 @@ class Matrix:
         """
         if self.values is None:
             return None
-        return to_float32(detached_rows(self.values, rows))
+        return self.scaling.apply(to_float32(detached_rows(self.values, rows)), rows)
 
     def prepare(self, rows: Rows) -> Quantized:
         """Return the numbers of these rows as the program stores them, and what was lost.
@@ -93,6 +96,7 @@ class Parameters:
         sources: parameters -> how the checkpoint stores them, in its own words.
         columns: parameters that were calibrated -> float32 [K], how much each column counts.
         inexact: those of ``stored`` whose integers give the checkpoint's values nearly.
+        scalings: parameters -> what they are multiplied with when they are read.
     """
 
     read: Callable[[str], Array]
@@ -102,6 +106,7 @@ class Parameters:
     sources: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Float32] = field(default_factory=dict)
     inexact: frozenset[str] = frozenset()
+    scalings: Mapping[str, Scaling] = field(default_factory=dict)
 
     def vector(self, name: str) -> Float32:
         """Return a copy of a parameter or constant that is stored as it is, float32.
@@ -109,7 +114,10 @@ class Parameters:
         Raises:
             CheckpointError: it cannot be read.
         """
-        return to_float32(detached(self.read(name)))
+        return self._scaling(name).apply(to_float32(detached(self.read(name))))
+
+    def _scaling(self, name: str) -> Scaling:
+        return self.scalings.get(name, Scaling())
 
     def matrix(self, name: str, form: WeightFormat) -> Matrix:
         """Read a parameter [N, K] for use in ``form``.
@@ -126,7 +134,8 @@ class Parameters:
             return Matrix(name, form, self.scale_rule, stored.shape, values, stored)
         values = self.read(name)
         n, k = values.shape
-        return Matrix(name, form, self.scale_rule, (n, k), values, None, self.columns.get(name))
+        columns, scaling = self.columns.get(name), self._scaling(name)
+        return Matrix(name, form, self.scale_rule, (n, k), values, None, columns, scaling)
 
 
 def parameters_of(
@@ -136,10 +145,11 @@ def parameters_of(
     tied: Mapping[str, str],
     constants: Mapping[str, Array],
     columns: Mapping[str, Float32] = MappingProxyType({}),
+    scalings: Mapping[str, Scaling] = MappingProxyType({}),
 ) -> Parameters:
     """Return the parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
-    shares, ``constants`` holds what is no parameter, by name; ``columns`` is as `Parameters` has
-    it."""
+    shares, ``constants`` holds what is no parameter, by name; ``columns`` and ``scalings`` are as
+    `Parameters` has them."""
 
     def read(name: str) -> Array:
         if name in constants:
@@ -154,6 +164,7 @@ def parameters_of(
         shared(checkpoint.stored_as, tied),
         columns,
         frozenset(shared(dict.fromkeys(checkpoint.inexact), tied)),
+        scalings,
     )
 
 

@@ -17,7 +17,7 @@ from edge_llm.export.origin.calibration import read_calibration
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.weights.calibration import TOKENS, column_weights
+from edge_llm.export.weights.inputs import TOKENS, measure
 from edge_llm.program.file import Program
 from edge_llm.program.pack import unpack_integers
 from edge_llm.tokenizers.tokenizer import tokenizer_of
@@ -40,7 +40,7 @@ def made(source: Path, output: Path, *settings: str, scheme: str = "8da4w") -> P
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
-def test_columns_count_as_much_as_what_they_are_multiplied_with(
+def test_what_linears_are_multiplied_with_is_measured(
     family: str, tiny_checkpoint: Tiny, tmp_path: Path
 ) -> None:
     source = tiny_checkpoint(family, max_position_embeddings=1024)
@@ -49,7 +49,7 @@ def test_columns_count_as_much_as_what_they_are_multiplied_with(
         ids = tokenizer_of(program).encode(TEXT)
         names = {weight.tensor: (weight.name,) for weight in program.plan.weights}
     assert 256 < len(ids) <= 1024  # one window
-    got = column_weights(path, names, TEXT, backend="native", progress=lambda done, total: None)
+    got = measure(path, names, TEXT, backend="native", progress=lambda done, total: None)
 
     model = reference_model(source, 1024)
     expected: dict[str, torch.Tensor] = {}
@@ -66,7 +66,10 @@ def test_columns_count_as_much_as_what_they_are_multiplied_with(
         if tensor is None:
             continue
         squares = inputs.reshape(len(ids), -1).double().square().mean(0)
-        np.testing.assert_allclose(got[tensor], squares / squares.mean() + 1e-3, rtol=1e-3)
+        np.testing.assert_allclose(got[tensor].square, squares, rtol=1e-3)
+        sizes = inputs.reshape(len(ids), -1).double().abs()
+        np.testing.assert_allclose(got[tensor].magnitude, sizes.mean(0), rtol=1e-3)
+        np.testing.assert_allclose(got[tensor].largest, sizes.amax(0), rtol=1e-3)
         seen += 1
     assert seen >= 4
     if family == "qwen3_moe":  # gates and what they let through read what the router reads
@@ -74,7 +77,7 @@ def test_columns_count_as_much_as_what_they_are_multiplied_with(
         assert gates
         for name in gates:
             router = name.replace("experts.gate_proj", "gate.weight")
-            np.testing.assert_array_equal(got[name], got[router])
+            assert got[name] is got[router]
 
 
 def _is_part(name: str, tensor: str) -> bool:

@@ -26,6 +26,7 @@ from edge_llm.export.verification.readback import ReadBack
 from edge_llm.export.verification.streamed import StreamedLinear, streamed_model
 from edge_llm.export.verification.threads import in_turn, on_all_cores
 from edge_llm.export.verification.verify import Verification, check_gate, eager_logits
+from edge_llm.export.weights.calibration import evened
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -185,6 +186,7 @@ def test_a_program_gives_back_the_numbers_it_was_made_of(
     loaded = load(recipe)
     planned = plan_model(loaded, recipe, get_backend("native"), Meter(), silent)
     parameters = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants={})
+    parameters = evened(planned, recipe, parameters)
     again = made(parameters, planned.assignment.formats, recipe.rounding)
     with Program.open(path) as program:
         stored = packed(program, planned)
