@@ -24,6 +24,7 @@ from edge_llm.export.weights.balance import balance, even, rounded_folds
 from edge_llm.export.weights.inputs import Inputs, measure
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.scaling import Scaling
+from edge_llm.llm.stacks import stack_of
 
 Float32 = NDArray[np.float32]
 
@@ -94,18 +95,26 @@ def notes_of(planned: Planned, parameters: Parameters) -> list[str]:
     if moved:
         notes.append(f"factors moved from {moved} matrices into what makes their inputs")
     if parameters.columns:
-        missed = [
-            name
-            for name, form in planned.assignment.formats.items()
-            if form.is_made
-            and form.group
-            and form != parameters.stored.get(name)
-            and not any(part in parameters.columns for part in members(name, planned.stacks[name]))
-        ]
+        missed = [name for name in _multiplied(planned) if name not in parameters.columns]
+        missed = list(dict.fromkeys(stack_of(name) for name in missed))
         if missed:
             listed = ", ".join(missed[:3]) + (f" and {len(missed) - 3} more" if missed[3:] else "")
-            notes.append(f"not calibrated, since what they multiply was not measured: {listed}")
+            notes.append(f"not calibrated, since what they multiply is not measured: {listed}")
     return notes
+
+
+def _multiplied(planned: Planned) -> list[str]:
+    """Return the parameters that are rounded to groups and are multiplied with something."""
+    plan, parts = planned.lowered.plan, planned.lowered.parts
+    return [
+        part
+        for method in plan.methods.values()
+        for instruction in method.instructions
+        if instruction.op in ("linear", "experts")
+        for weight in (plan.weights[index] for index in instruction.weights if index >= 0)
+        if weight.format.group and weight.format.is_made
+        for part in parts[weight.tensor]
+    ]
 
 
 def _stage(progress: Progress, name: str) -> Callable[[int, int], None]:

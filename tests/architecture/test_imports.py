@@ -51,7 +51,7 @@ EXTRA: dict[str, tuple[set[str], set[str]]] = {
     "runner/backends/torch.py": (set(), {"torch"}),
     "runner/backends/torch_operators.py": (set(), {"torch"}),
     "export/verification/answers.py": ({"runner"}, set()),
-    "export/weights/calibration.py": ({"runner"}, set()),
+    "export/weights/inputs.py": ({"runner"}, set()),
     # Imported by the chat alone, once it is at a terminal.
     "cli/chat/completion.py": (set(), {"prompt_toolkit"}),
     "cli/chat/editor.py": (set(), {"prompt_toolkit"}),
