@@ -166,6 +166,7 @@ class _Export:
                 loaded.calibration,
                 planned,
                 own,
+                rounding=recipe.rounding,
                 backend=recipe.backend,
                 progress=self._progress,
             )

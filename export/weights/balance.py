@@ -31,7 +31,7 @@ from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.export.weights.scaling import Scaling
-from edge_llm.program.formats import WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.formats import RUN, WEIGHT_FORMATS, Activations, WeightFormat
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -94,10 +94,12 @@ def balance(
     parameters: Parameters,
     formats: Mapping[str, WeightFormat],
     inputs: Mapping[str, Inputs],
+    rounding: Activations,
     progress: Callable[[int, int], None],
 ) -> dict[str, Scaling]:
     """Return what the parameters of ``folds`` are to be multiplied with, by the ``inputs`` of their
-    consumers; ``progress(done, total)`` counts elements of matrices.
+    consumers, which are rounded as ``rounding`` says; ``progress(done, total)`` counts elements of
+    matrices.
 
     Raises:
         CheckpointError: a matrix cannot be read.
@@ -115,7 +117,7 @@ def balance(
                 values = parameters.matrix(name, _F32).floats(slice(None))
                 assert values is not None
                 matrices.append((found.get(name, Scaling()).apply(values), formats[name]))
-            made = _searched(fold, inputs[fold.consumers[0]], matrices, workers)
+            made = _searched(fold, inputs[fold.consumers[0]], matrices, rounding, workers)
             _add(found, fold, made, parameters)
             progress(sum(sizes[:index]), sum(sizes))
     return found
@@ -125,6 +127,7 @@ def _searched(
     fold: Fold,
     inputs: Inputs,
     matrices: Sequence[tuple[Float32, WeightFormat]],
+    rounding: Activations,
     workers: ThreadPoolExecutor,
 ) -> Float32:
     """Return the factor of each channel."""
@@ -141,7 +144,7 @@ def _searched(
 
     def error(factors: Float32) -> float:
         scale = factors[fold.channels]
-        rows = _rounded(inputs.rows / scale)
+        rows = _rounded(inputs.rows / scale, rounding)
         return sum(
             float(np.square(rows @ _stored(matrix * scale, form).T - exact).sum(dtype=np.float64))
             for (matrix, form), exact in zip(matrices, wanted, strict=True)
@@ -194,8 +197,15 @@ def _factors(size: Float64, a: float, weights: Float64, b: float) -> Float32:
     return factors
 
 
-def _rounded(rows: Float32) -> Float32:
+def _rounded(rows: Float32, rounding: Activations) -> Float32:
     """Return rows as integer linears read them (docs/quantization.md, Activations)."""
+    if rounding == "group":
+        padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % RUN)))
+        groups = padded.reshape(len(rows), -1, RUN)
+        scale = np.abs(groups).max(axis=2, keepdims=True) / np.float32(127.0)
+        scale = np.maximum(scale, np.finfo(np.float32).tiny)
+        whole: Float32 = (np.round(groups / scale) * scale).reshape(padded.shape)
+        return whole[:, : rows.shape[1]]
     low = np.minimum(rows.min(axis=1, keepdims=True), 0.0)
     high = np.maximum(rows.max(axis=1, keepdims=True), 0.0)
     scale = np.maximum((high - low) / np.float32(255.0), np.finfo(np.float32).tiny)
