@@ -255,7 +255,7 @@ TRL_TEMPLATES = Asset(
     },
 )
 _AXOLOTL = "axolotl/utils/chat_templates/templates/"
-MISTRAL_TEMPLATES = Asset(
+AXOLOTL_TEMPLATES = Asset(
     "wheel",
     "axolotl",
     "0.19.0",
@@ -265,6 +265,7 @@ MISTRAL_TEMPLATES = Asset(
             "mistral_v1": "6757558eb58d2df189712a697cd28d8f77ba53142c2c51136632736ff5e0e40a",
             "mistral_v2v3": "a2a37622b263c675745fdfac04fccc35f2e187bd0dee26abdfa0c2bf03841adb",
             "mistral_v3_tekken": "5d73b7eebd0d38168b7a59fec462efa5aebb0dd3ddb4e9e8ffa5b53c51dff719",
+            "exaone4": "f1e2872a09ecafa482b57f805c4e47fcb1d95a90b46169b2c448847da7a8058e",
         }.items()
     },
 )
@@ -411,6 +412,9 @@ LLAMA_CPP_TEMPLATES = Asset(
         f"{_TEMPLATES}meetkai-functionary-medium-v3.1.jinja": (
             "2fc9dbfaea552f864b4b8cdf9d17401e9a49cbda199498531f137eb0ec5ae1d8"
         ),
+        f"{_TEMPLATES}google-gemma-4-31B-it.jinja": (
+            "85a08664d16d8f3be4416c92427b3ac10df1024ac566cc0b4bc3bab409393f98"
+        ),
         f"{_TEMPLATES}mistralai-Ministral-3-14B-Reasoning-2512.jinja": (
             "39f03c383413f531fd302c06c7e982ad98c83f0657a8339ae25478ccb81fdcda"
         ),
@@ -541,7 +545,7 @@ def unigram_model() -> Path:
 @pytest.fixture(scope="session")
 def chat_template_source() -> Callable[[str], str]:
     """``chat_template_source(name)``: the chat template of a family, or a skip. Names: those of the
-    files of ``TRL_TEMPLATES``, ``MISTRAL_TEMPLATES`` and ``LLAMA_CPP_TEMPLATES``, and "phi4-mini".
+    files of ``TRL_TEMPLATES``, ``AXOLOTL_TEMPLATES`` and ``LLAMA_CPP_TEMPLATES``, and "phi4-mini".
     """
 
     def read(name: str) -> str:
@@ -549,7 +553,7 @@ def chat_template_source() -> Callable[[str], str]:
             code = (asset_folder(PHI4_HANDLER) / "phi_fc.py").read_text(encoding="utf-8")
             folded = code.partition('"chat_template":')[2].partition('"""')[0]
             return "".join(line.strip() for line in folded.splitlines())
-        for asset in (TRL_TEMPLATES, MISTRAL_TEMPLATES, LLAMA_CPP_TEMPLATES):
+        for asset in (TRL_TEMPLATES, AXOLOTL_TEMPLATES, LLAMA_CPP_TEMPLATES):
             if any(path.endswith(f"/{name}.jinja") for path in asset.files):
                 return (asset_folder(asset) / f"{name}.jinja").read_text(encoding="utf-8")
         raise KeyError(name)

@@ -150,6 +150,9 @@ VARIABLES: dict[str, list[dict[str, Any]]] = {
     "LFM2-8B-A1B": [{"tools": TOOLS}],
     "LFM2.5-8B-A1B": [{"tools": TOOLS}, {"preserve_thinking": True}],
     "LFM2.5-Instruct": [{"tools": TOOLS}, {"keep_past_thinking": True}],
+    "google-gemma-4-31B-it": [{"tools": TOOLS}, {"enable_thinking": True}],
+    "gemma4_v5": [{"tools": TOOLS}, {"enable_thinking": True}],
+    "exaone4": [{"tools": TOOLS}, {"enable_thinking": True}, {"enable_thinking": False}],
     "llama2": [],
     "smollm3-tools": [
         {"xml_tools": TOOLS},

@@ -76,6 +76,8 @@ KINDS: dict[str, type] = {
     "MiniMax-M2": XmlCalls,
     "openbmb-MiniCPM5-1B": XmlCalls,
     "gemma4_v5": GemmaCalls,
+    "google-gemma-4-31B-it": GemmaCalls,
+    "exaone4": JsonCalls,
     "function-gemma": GemmaCalls,
     "LFM2.5-8B-A1B": PythonCalls,
     "gptoss": Harmony,
