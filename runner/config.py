@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_llm.errors import ConfigError
 from edge_llm.program.ops import KV_DTYPES
 
 DEFAULT_STEP_TOKENS = 256
+DEFAULT_SESSIONS_BYTES = 4 * 10**9
 MAX_STEP_TOKENS = 2**16  # a step's memory grows with it
 HUGE_PAGES = ("auto", "copy", "off")
 
@@ -29,6 +31,8 @@ class RunnerConfig:
     step_tokens: int = DEFAULT_STEP_TOKENS
     huge_pages: str = "auto"
     draft: bool = False
+    sessions: Path | None = None
+    sessions_bytes: int = DEFAULT_SESSIONS_BYTES
 
     def __post_init__(self) -> None:
         for name in ("threads", "context", "kv_budget", "max_sequences", "step_tokens"):
@@ -37,6 +41,10 @@ class RunnerConfig:
                 raise ConfigError(f"{name} is {value!r}, expected a whole number")
         if type(self.draft) is not bool:
             raise ConfigError(f"draft is {self.draft!r}, expected True or False")
+        if type(self.sessions_bytes) is not int or self.sessions_bytes <= 0:
+            raise ConfigError(
+                f"sessions_bytes is {self.sessions_bytes!r}, expected more than 0 bytes"
+            )
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, expected 0 (automatic) or more")
         if self.context is not None and self.context < 1:

@@ -177,6 +177,19 @@ class Executor(Protocol):
     def copy_block(self, group: int, source: int, target: int) -> None:
         """Copy a whole block of a group of states."""
 
+    def block_bytes(self, group: int) -> int:
+        """Return the size of a block of a group of states."""
+
+    def read_block(self, group: int, block: int) -> bytes:
+        """Return what a block holds, as this program alone understands it."""
+
+    def write_block(self, group: int, block: int, data: bytes) -> None:
+        """Let a block hold what `read_block` has returned, of this program in any process.
+
+        Raises:
+            NativeError: it has another size.
+        """
+
     def read_value(self, value: int) -> Float32:
         """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""
 

@@ -107,6 +107,7 @@ class NativeExecutor:
             )
         )
         self._model = model
+        self._block_bytes = [g.block_bytes for g in groups(plan, self._limits.kv_dtype)]
         self._step = self._library.edge_step
         tail = hidden_tail(plan)
         self._steps = StepBuffers(
@@ -136,6 +137,20 @@ class NativeExecutor:
     def copy_block(self, group: int, source: int, target: int) -> None:
         """Copy a whole block of a group of states."""
         native.check(self._library.edge_copy_block(self._open(), group, source, target))
+
+    def block_bytes(self, group: int) -> int:
+        """Return the size of a block of a group of states."""
+        return self._block_bytes[group]
+
+    def read_block(self, group: int, block: int) -> bytes:
+        """Return what a block holds; see `Executor`."""
+        data = ctypes.create_string_buffer(self.block_bytes(group))
+        native.check(self._library.edge_read_block(self._open(), group, block, data, len(data)))
+        return data.raw
+
+    def write_block(self, group: int, block: int, data: bytes) -> None:
+        """Let a block hold ``data``; see `Executor`."""
+        native.check(self._library.edge_write_block(self._open(), group, block, data, len(data)))
 
     def read_value(self, value: int) -> Float32:
         """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""

@@ -37,6 +37,7 @@ from edge_llm.runner.backends.torch_operators import OPERATORS, Matrix, present
 from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult
 
 BLOCK_SIZE = 64
+_NO_BYTES = "blocks of the backend torch cannot be kept: they are tensors"
 _CACHES = {"f32": torch.float32, "f16": torch.float16, "i8": torch.int8}
 _STORED = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
@@ -211,6 +212,18 @@ class TorchExecutor:
         for state in self._plan.groups[group].states:
             for pages in self._pages[state]:
                 pages[target] = pages[source]
+
+    def block_bytes(self, group: int) -> int:
+        """Refuse; see `read_block`."""
+        raise NativeError(_NO_BYTES)
+
+    def read_block(self, group: int, block: int) -> bytes:
+        """Refuse: blocks are tensors here, which no other process could go on from."""
+        raise NativeError(_NO_BYTES)
+
+    def write_block(self, group: int, block: int, data: bytes) -> None:
+        """Refuse; see `read_block`."""
+        raise NativeError(_NO_BYTES)
 
     def read_value(self, value: int) -> Float32:
         """Return value number ``value`` of the last step, [rows, width]; needs ``limits.trace``."""

@@ -26,7 +26,11 @@ def extend_chain(chain: list[bytes], tokens: Tokens, block_size: int) -> None:
     for block in range(len(chain), len(tokens) // block_size):
         parent = chain[-1] if chain else ROOT
         part = tokens[block * block_size : (block + 1) * block_size]
-        chain.append(blake2b(parent + part.tobytes(), digest_size=32).digest())
+        chain.append(_digest(parent, part))
+
+
+def _digest(parent: bytes, tokens: Tokens) -> bytes:
+    return blake2b(parent + tokens.tobytes(), digest_size=32).digest()
 
 
 def window_blocks(window: int, step_tokens: int, block_size: int) -> int:
@@ -41,6 +45,22 @@ class _Block:
     parent: bytes = ROOT
     tokens: Tokens = field(default_factory=lambda: array("i"))  # what was computed so far
     digest: bytes | None = None  # set on the one full block that answers for these tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a block holds: ``tokens`` behind the blocks that end with ``parent``, and its own
+    ``digest`` if it is full."""
+
+    parent: bytes
+    tokens: Tokens
+    digest: bytes | None
+
+    @classmethod
+    def of(cls, parent: bytes, tokens: Tokens, block_size: int) -> Content:
+        """Return the content of a block of so many positions."""
+        full = len(tokens) == block_size
+        return cls(parent, tokens, _digest(parent, tokens) if full else None)
 
 
 class GroupBlocks:
@@ -148,6 +168,23 @@ class GroupBlocks:
         if digest is not None and digest not in self._by_digest:
             entry.digest = digest
             self._by_digest[digest] = block
+
+    def contents(self) -> list[tuple[int, Content]]:
+        """Return the cached blocks that nobody holds, those that would be evicted first first."""
+        entries = ((block, self._blocks[block]) for block in self._unused)
+        return [(block, Content(e.parent, e.tokens, e.digest)) for block, e in entries]
+
+    def restore(self, content: Content) -> int | None:
+        """Return a block that is taken to hold ``content`` from now on, cached and held by nobody;
+        None if there is no empty one, or another has the same."""
+        known = content.digest is not None and content.digest in self._by_digest
+        if known or not self._free:
+            return None
+        block = self._free.pop()
+        self._blocks[block].references = 1
+        self.record(block, content.parent, content.tokens, content.digest)
+        self.release([block])
+        return block
 
     def _evict(self, block: int) -> None:
         digest = self._blocks[block].digest

@@ -10,7 +10,7 @@ import logging
 import operator
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 
@@ -48,6 +48,7 @@ from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.processors import LogitsProcessor, sampled_here
 from edge_llm.runner.engine.request_queue import RequestQueue
 from edge_llm.runner.engine.requests import EngineFacts, Request, embedding, evaluation, generation
+from edge_llm.runner.engine.saved import SavedBlocks
 from edge_llm.runner.engine.scheduler import Scheduler, Slice, Step
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.engine.statistics import EngineStatistics
@@ -55,6 +56,7 @@ from edge_llm.runner.executor import Executor, StepResult
 from edge_llm.runner.sampling import SamplingParams
 
 STOPPED = "the engine was stopped"
+_LAST_SECONDS = 3.0  # for saving what an engine that stops has not saved yet
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,11 @@ class Engine:
 
     Nothing runs until :meth:`start`; a test may call :meth:`step` itself instead."""
 
-    def __init__(self, executor: Executor, facts: EngineFacts) -> None:
+    def __init__(
+        self, executor: Executor, facts: EngineFacts, saved: SavedBlocks | None = None
+    ) -> None:
+        """``saved`` keeps the blocks of prompts and answers across restarts; None: nothing
+        does."""
         limits = executor.limits
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
@@ -83,6 +89,7 @@ class Engine:
         self._payoff = Payoff()
         self._steps = 0
         self._step_seconds = 0.0
+        self._saved = saved
         self._queue = RequestQueue()
         self._live: dict[Sequence, None] = {}  # taken in, and not told their end yet
         self._thread: threading.Thread | None = None
@@ -534,8 +541,12 @@ class Engine:
 
     def _run(self) -> None:
         try:
+            if self._saved is not None:
+                count = self._saved.restore(self._pool, self._executor)
+                _log.info("%d blocks of earlier sessions are there", count)
             while not self._queue.closed:
                 if not self.step():
+                    self._save(lambda: self._queue.filled)
                     self._queue.wait()
             error: BaseException = GenerationError(self._queue.why)
         except BaseException as fault:
@@ -549,7 +560,13 @@ class Engine:
         arrived, _ = self._queue.take()
         self._live.update(dict.fromkeys(arrived))
         self._fail_all(error)
+        end = time.monotonic() + _LAST_SECONDS
+        self._save(lambda: time.monotonic() > end)
         self._executor.close()
+
+    def _save(self, interrupted: Callable[[], bool]) -> None:
+        if self._saved is not None:
+            self._saved.save(self._pool, self._executor, interrupted)
 
 
 def _failure(error: str | GenerationError) -> GenerationError:

@@ -76,7 +76,12 @@ class RequestQueue:
             cancelled, self._cancelled = self._cancelled, False
         return arrived, cancelled
 
+    @property
+    def filled(self) -> bool:
+        """`wait` would not wait."""
+        return bool(self._arrived) or self._cancelled or self.closed
+
     def wait(self) -> None:
         """Wait until there is something to take, or the queue is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._arrived or self._cancelled or self.closed)
+            self._changed.wait_for(lambda: self.filled)

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 19
+ABI_VERSION = 20
 MAX_LOGPROBS = 20
 
 
@@ -214,6 +214,8 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "edge_load": (c_uint32, (c_void_p, c_void_p, c_void_p)),
     "edge_step": (c_uint32, (c_void_p, c_void_p)),
     "edge_copy_block": (c_uint32, (c_void_p, c_int32, c_int32, c_int32)),
+    "edge_read_block": (c_uint32, (c_void_p, c_int32, c_int32, c_void_p, c_uint64)),
+    "edge_write_block": (c_uint32, (c_void_p, c_int32, c_int32, c_void_p, c_uint64)),
     "edge_read_value": (c_uint32, (c_void_p, c_int32, c_void_p, c_uint64)),
     "edge_profile_start": (c_uint32, (c_void_p, c_int32)),
     "edge_profile_phases": (c_uint32, (c_void_p, c_int32, c_void_p, c_int32, c_void_p)),

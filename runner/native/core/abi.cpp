@@ -1,4 +1,5 @@
 // The C ABI: exceptions end here, and become a status and a message of this thread.
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -110,6 +111,22 @@ edge_status edge_copy_block(edge_model* model, int32_t group, int32_t source, in
   return guarded([&] {
     require(model);
     model->executor.copy_block(group, source, target);
+  });
+}
+
+edge_status edge_read_block(edge_model* model, int32_t group, int32_t block, uint8_t* bytes,
+                            uint64_t count) {
+  return guarded([&] {
+    require(model, bytes);
+    std::memcpy(bytes, model->executor.block(group, block, count), count);
+  });
+}
+
+edge_status edge_write_block(edge_model* model, int32_t group, int32_t block, const uint8_t* bytes,
+                             uint64_t count) {
+  return guarded([&] {
+    require(model, bytes);
+    std::memcpy(model->executor.block(group, block, count), bytes, count);
   });
 }
 

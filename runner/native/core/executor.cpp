@@ -264,21 +264,31 @@ ExpertsArgs Executor::experts_args(const Op& op, Worker worker) const {
 }
 
 void Executor::copy_block(int32_t group, int32_t source, int32_t target) {
+  const uint64_t bytes = block_bytes(group);
+  uint8_t* from = block(group, source, bytes);
+  uint8_t* to = block(group, target, bytes);
+  if (source != target) std::memcpy(to, from, bytes);
+}
+
+uint64_t Executor::block_bytes(int32_t group) const {
   if (group < 0 || group >= static_cast<int32_t>(blocks_.size())) {
     fail(EDGE_INVALID, "group %d does not exist, there are %d", group,
          static_cast<int32_t>(blocks_.size()));
   }
-  const int32_t count = block_counts_[static_cast<size_t>(group)];
-  for (int32_t block : {source, target}) {
-    if (block < 0 || block >= count) {
-      fail(EDGE_INVALID, "block %d does not exist, there are %d", block, count);
-    }
+  return program_.groups[static_cast<size_t>(group)].block_bytes;
+}
+
+uint8_t* Executor::block(int32_t group, int32_t number, uint64_t count) {
+  const uint64_t bytes = block_bytes(group);
+  if (number < 0 || number >= block_counts_[static_cast<size_t>(group)]) {
+    fail(EDGE_INVALID, "block %d does not exist, there are %d", number,
+         block_counts_[static_cast<size_t>(group)]);
   }
-  if (source == target) return;
-  const uint64_t bytes = program_.groups[static_cast<size_t>(group)].block_bytes;
-  uint8_t* blocks = blocks_[static_cast<size_t>(group)].data();
-  std::memcpy(blocks + bytes * static_cast<uint64_t>(target),
-              blocks + bytes * static_cast<uint64_t>(source), bytes);
+  if (count != bytes) {
+    fail(EDGE_INVALID, "a block of group %d has %llu bytes, not %llu", group,
+         static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(count));
+  }
+  return blocks_[static_cast<size_t>(group)].data() + bytes * static_cast<uint64_t>(number);
 }
 
 void Executor::read_value(int32_t value, float* out, uint64_t count) const {

@@ -22,6 +22,8 @@ class Executor {
 
   void step(const edge_batch& batch);
   void copy_block(int32_t group, int32_t source, int32_t target);
+  // The bytes of a block, of which there must be `count`.
+  uint8_t* block(int32_t group, int32_t number, uint64_t count);
   void read_value(int32_t value, float* out, uint64_t count) const;
 
   // Records the next `steps` steps in place of what was recorded before; 0: records none.
@@ -33,6 +35,7 @@ class Executor {
                     uint64_t count) const;
 
  private:
+  uint64_t block_bytes(int32_t group) const;
   void check_batch(const edge_batch& batch);
   void check_hidden(const edge_batch& batch) const;
   void check_positions(const edge_batch& batch);

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 19
+#define EDGE_ABI_VERSION 20
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -219,6 +219,12 @@ EDGE_API edge_status edge_load(const edge_program* program, const edge_limits* l
 EDGE_API edge_status edge_step(edge_model* model, const edge_batch* batch);
 EDGE_API edge_status edge_copy_block(edge_model* model, int32_t group, int32_t source,
                                      int32_t target);
+// Copies a whole block of a group out of the model, or into it; `count` are its bytes, as
+// edge_block_bytes says. What is written must have been read of a model of the same program.
+EDGE_API edge_status edge_read_block(edge_model* model, int32_t group, int32_t block,
+                                     uint8_t* bytes, uint64_t count);
+EDGE_API edge_status edge_write_block(edge_model* model, int32_t group, int32_t block,
+                                      const uint8_t* bytes, uint64_t count);
 // Copies value `value` of the last step, [rows, width] without padding; needs limits.trace.
 EDGE_API edge_status edge_read_value(edge_model* model, int32_t value, float* out, uint64_t count);
 // Profiling: the next `steps` steps are recorded, in memory that is taken now; those after them are

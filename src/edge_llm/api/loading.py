@@ -6,11 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from edge_llm import abi
 from edge_llm.api.about import ModelFacts, about_of
 from edge_llm.api.answers import syntax_of
 from edge_llm.api.llm import LLM
@@ -22,11 +24,12 @@ from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.registry import Backend, open_executor
 from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
-from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
+from edge_llm.runner.config import DEFAULT_SESSIONS_BYTES, DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine.constraints import mask_of
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.memory import block_counts, fitting_steps
 from edge_llm.runner.engine.requests import EngineFacts
+from edge_llm.runner.engine.saved import SavedBlocks
 from edge_llm.runner.executor import Limits
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ def load(
     step_tokens: int = DEFAULT_STEP_TOKENS,
     huge_pages: str = "auto",
     draft: bool = False,
+    sessions: str | Path | None = None,
+    sessions_bytes: int = DEFAULT_SESSIONS_BYTES,
 ) -> LLM:
     """Open a program file and start an engine on it.
 
@@ -72,6 +77,9 @@ def load(
             into such pages if memory allows, "off" does neither.
         draft: load the program's draft method too, which ``speculation="draft"`` needs. Every step
             then computes some more, and keys and values take more memory.
+        sessions: a folder that keeps what prompts and answers have computed, for the next time
+            that this program is loaded: their tokens are in it. None keeps nothing.
+        sessions_bytes: what all programs may keep there; what was not used for longest goes.
 
     Raises:
         SourceError: no such name, or it cannot be fetched (AmbiguousNameError: several programs
@@ -94,6 +102,8 @@ def load(
         step_tokens=step_tokens,
         huge_pages=huge_pages,
         draft=draft,
+        sessions=None if sessions is None else Path(sessions),
+        sessions_bytes=sessions_bytes,
     )
     return load_with(path, config, backend=backend)
 
@@ -251,7 +261,11 @@ def load_with(
             bidirectional=plan.bidirectional,
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
-        engine = Engine(executor, facts)
+        try:
+            engine = Engine(executor, facts, _saved(program, config, room, backend))
+        except BaseException:
+            executor.close()
+            raise
         try:
             return LLM(program, engine, tokenizer(), name=name)
         except BaseException:
@@ -260,6 +274,18 @@ def load_with(
     except BaseException:
         program.close()
         raise
+
+
+def _saved(program: Program, config: RunnerConfig, room: _Room, backend: str) -> SavedBlocks | None:
+    """Return where the blocks of sessions are kept. What they hold depends on the program, on how
+    keys and values are stored, and on the states that are there."""
+    if config.sessions is None:
+        return None
+    if backend != "native":
+        raise ConfigError(f"sessions cannot be kept by the backend {backend}, but by native")
+    parts = (program.digest, room.kv_dtype, str(config.draft), str(abi.ABI_VERSION))
+    key = sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return SavedBlocks(config.sessions, key, config.sessions_bytes)
 
 
 def _tokenizer(program: Program) -> Tokenizer:

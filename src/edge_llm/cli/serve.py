@@ -107,6 +107,20 @@ def add_parser(verbs: Any) -> None:
         help="memory for keys and values of a model, like 512MB (default: automatic)",
     )
     parser.add_argument(
+        "--sessions",
+        type=Path,
+        metavar="DIR",
+        help="keep what conversations have computed in this folder, so that they go on at once "
+        "after a restart; their texts are in it (default: kept in memory alone)",
+    )
+    parser.add_argument(
+        "--sessions-size",
+        type=_bytes,
+        metavar="BYTES",
+        help="the most that the folder may take, like 2GB; what was not used for longest goes "
+        "(default: 4GB)",
+    )
+    parser.add_argument(
         "--memory",
         type=_bytes,
         metavar="BYTES",
@@ -155,7 +169,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _program(arguments: argparse.Namespace, path: Path) -> ServedProgram:
-    from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
+    from edge_llm.runner.config import (
+        DEFAULT_SESSIONS_BYTES,
+        DEFAULT_STEP_TOKENS,
+        RunnerConfig,
+    )
     from edge_llm.server.models.programs import ServedProgram
 
     return ServedProgram(
@@ -164,6 +182,8 @@ def _program(arguments: argparse.Namespace, path: Path) -> ServedProgram:
             max_sequences=arguments.max_sequences,
             step_tokens=max(DEFAULT_STEP_TOKENS, arguments.max_sequences),  # a token for each
             kv_budget=arguments.kv_budget,
+            sessions=arguments.sessions,
+            sessions_bytes=arguments.sessions_size or DEFAULT_SESSIONS_BYTES,
             **loading_options(arguments, path),
         ),
     )

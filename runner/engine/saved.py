@@ -1,0 +1,226 @@
+"""Blocks kept in a folder, so that conversations go on where they were after a restart.
+
+What is in a block follows from the program and the tokens up to its end, to the bit, on every
+machine. So a block that was written once stands for what would be computed again, and files can be
+missing, or be dropped if they are damaged: what they held is computed again.
+
+A file is named by the hash of what its block holds. It has `MAGIC`, a BLAKE2b digest (32 bytes) of
+all that follows, the number of the parent's bytes and the parent, the number of tokens and the
+tokens (all int32, as this machine has them), and the block's bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from edge_llm.errors import ConfigError
+from edge_llm.runner.engine.blocks import ROOT, Content
+from edge_llm.runner.engine.pool import BlockPool
+from edge_llm.runner.executor import Executor
+
+MAGIC = b"EDGEKV1\n"
+_SUFFIX = ".block"
+_DIGEST = 32
+_WORD = 4
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """A file of the folder: when it was used last (in nanoseconds since 1970), and its size."""
+
+    used: int
+    size: int
+    path: Path
+
+
+class SavedBlocks:
+    """The blocks of one program in a folder that several may share, of at most ``most`` bytes in
+    all. Used on the engine's thread."""
+
+    def __init__(self, folder: Path, key: str, most: int) -> None:
+        """``key`` names all that the bytes of a block depend on beside its tokens.
+
+        Raises:
+            ConfigError: the folder cannot be made or written to.
+        """
+        self._root, self._folder, self._most = folder, folder / key, most
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._bytes = sum(file.size for file in self._files(self._root))
+            for left in self._folder.glob("*.part"):
+                left.unlink(missing_ok=True)
+        except OSError as exc:
+            raise ConfigError(f"sessions: {folder} cannot be used: {exc.strerror}") from exc
+        self._there = {path.name for path in self._folder.glob(f"*{_SUFFIX}")}
+        self._working = True
+
+    def restore(self, pool: BlockPool, executor: Executor) -> int:
+        """Put the blocks that were used last into the pool, as far as there is room; return how
+        many. Files that are damaged are dropped."""
+        room = [group.available for group in pool.groups]
+        wanted: list[SavedFile] = []
+        for file in sorted(self._files(self._folder), key=lambda file: file.used, reverse=True):
+            number = _group_of(file.path)
+            if 0 <= number < len(room) and room[number] > 0:
+                wanted.append(file)
+                room[number] -= 1
+        count = 0
+        for file in reversed(wanted):  # the one used last comes last
+            number = _group_of(file.path)
+            if (read := self._read(file, number, pool, executor)) is None:
+                continue
+            content, data = read
+            if (block := pool.groups[number].restore(content)) is not None:
+                executor.write_block(number, block, data)
+                count += 1
+        return count
+
+    def save(self, pool: BlockPool, executor: Executor, interrupted: Callable[[], bool]) -> None:
+        """Write the blocks that nobody holds and that have no file, until all are written or
+        ``interrupted``; then note which were used last."""
+        if not self._working:
+            return
+        names: list[str] = []
+        try:
+            for number, group in enumerate(pool.groups):
+                for block, content in group.contents():
+                    name = _name(content, number)
+                    names.append(name)
+                    if name in self._there:
+                        continue
+                    if interrupted():
+                        return
+                    self._write(name, content, executor.read_block(number, block))
+            self._touch(names)
+        except OSError as exc:
+            _log.warning("sessions are not saved any longer: %s", exc)
+            self._working = False
+
+    def _write(self, name: str, content: Content, data: bytes) -> None:
+        parent, tokens = content.parent, content.tokens.tobytes()
+        body = b"".join(
+            (
+                len(parent).to_bytes(_WORD, sys.byteorder),
+                parent,
+                len(content.tokens).to_bytes(_WORD, sys.byteorder),
+                tokens,
+                data,
+            )
+        )
+        whole = MAGIC + blake2b(body, digest_size=_DIGEST).digest() + body
+        if len(whole) > self._most:
+            return
+        self._make_room(len(whole))
+        part = self._folder / f"{secrets.token_hex(8)}.part"
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(whole)
+            part.replace(self._folder / name)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        self._there.add(name)
+        self._bytes += len(whole)
+
+    def _make_room(self, size: int) -> None:
+        """Drop the files that were not used for longest, of whatever program, a tenth at once."""
+        if self._bytes + size <= self._most:
+            return
+        files = sorted(self._files(self._root), key=lambda file: file.used)
+        self._bytes = sum(file.size for file in files)
+        for file in files:
+            if self._bytes + size <= self._most * 9 // 10:
+                break
+            self._drop(file)
+
+    def _drop(self, file: SavedFile) -> None:
+        file.path.unlink(missing_ok=True)
+        self._bytes -= file.size
+        if file.path.parent == self._folder:
+            self._there.discard(file.path.name)
+
+    def _touch(self, names: list[str]) -> None:
+        """Give files the order in which their blocks would be evicted, as times."""
+        newest = time.time_ns()
+        for index, name in enumerate(names):
+            moment = newest - len(names) + index
+            if name in self._there:
+                try:
+                    os.utime(self._folder / name, ns=(moment, moment))
+                except FileNotFoundError:  # somebody has cleaned up
+                    self._there.discard(name)
+
+    def _read(
+        self, file: SavedFile, number: int, pool: BlockPool, executor: Executor
+    ) -> tuple[Content, bytes] | None:
+        """Return what a file holds; None, with the file dropped, if it is damaged."""
+        try:
+            content, data = _parsed(file.path.read_bytes(), pool.block_size)
+        except (OSError, ValueError) as exc:
+            _log.warning("a saved block is dropped: %s", exc)
+            self._drop(file)
+            return None
+        wrong = len(data) != executor.block_bytes(number) or file.path.name != _name(
+            content, number
+        )
+        if wrong:
+            _log.warning("a saved block is dropped: it is another one than its name says")
+            self._drop(file)
+            return None
+        return content, data
+
+    @staticmethod
+    def _files(folder: Path) -> Iterator[SavedFile]:
+        for path in folder.rglob(f"*{_SUFFIX}"):
+            try:
+                facts = path.stat()
+            except FileNotFoundError:
+                continue
+            yield SavedFile(facts.st_mtime_ns, facts.st_size, path)
+
+
+def _parsed(data: bytes, block_size: int) -> tuple[Content, bytes]:
+    """Return what a file says.
+
+    Raises:
+        ValueError: it is damaged, or no such file.
+    """
+    body = data[len(MAGIC) + _DIGEST :]
+    digest = data[len(MAGIC) : len(MAGIC) + _DIGEST]
+    if not data.startswith(MAGIC) or blake2b(body, digest_size=_DIGEST).digest() != digest:
+        raise ValueError("its digest is not that of its bytes")
+    size = int.from_bytes(body[:_WORD], sys.byteorder)
+    parent, rest = body[_WORD : _WORD + size], body[_WORD + size :]
+    count = int.from_bytes(rest[:_WORD], sys.byteorder)
+    end = _WORD * (1 + count)
+    if size not in (len(ROOT), _DIGEST) or not 0 < count <= block_size or len(rest) < end:
+        raise ValueError("its sizes are out of range")
+    tokens = array("i")
+    tokens.frombytes(rest[_WORD:end])
+    return Content.of(parent, tokens, block_size), rest[end:]
+
+
+def _name(content: Content, group: int) -> str:
+    if content.digest is not None:
+        name = content.digest
+    else:
+        text = content.parent + content.tokens.tobytes()
+        name = blake2b(text, digest_size=_DIGEST, person=b"part").digest()
+    return f"{name.hex()}-{group}{_SUFFIX}"
+
+
+def _group_of(path: Path) -> int:
+    text = path.stem.rpartition("-")[2]
+    return int(text) if text.isdecimal() and len(text) < 4 else -1

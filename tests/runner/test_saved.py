@@ -1,0 +1,177 @@
+"""Sessions in a folder: conversations go on where they were, and nothing that is damaged counts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import wait_until
+
+import edge_llm
+from edge_llm.errors import ConfigError, NativeError
+from edge_llm.runner.engine.saved import MAGIC
+
+OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "ignore_eos": True}
+PROMPT = [3 + i % 60 for i in range(200)]
+OTHER = [5 + i * 7 % 50 for i in range(150)]
+
+
+@pytest.fixture(scope="module")
+def program(tiny_program: Any) -> Path:
+    path: Path = tiny_program()
+    return path
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.block"))
+
+
+def ask(llm: edge_llm.LLM, prompt: list[int]) -> tuple[tuple[int, ...], int]:
+    answer = llm.generate(prompt, **OPTIONS)
+    return answer.token_ids, answer.stats.cached_tokens
+
+
+def start(program: Path, folder: Path, **options: Any) -> edge_llm.LLM:
+    return edge_llm.load(program, threads=1, sessions=folder, **options)
+
+
+def test_a_restart_goes_on_where_it_was(program: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "sessions"
+    with start(program, folder) as llm:
+        first, cached = ask(llm, PROMPT)
+        assert cached == 0
+        follow = [*PROMPT, *first, 9, 8, 7]
+    with edge_llm.load(program, threads=1) as llm:
+        alone, _ = ask(llm, follow)
+    with start(program, folder) as llm:
+        again, cached = ask(llm, PROMPT)
+        assert (again, cached) == (first, len(PROMPT) - 1)
+        second, cached = ask(llm, follow)
+        assert cached >= len(PROMPT) + len(first) - 1
+        assert second == alone
+    assert {path.stat().st_mode & 0o777 for path in files(folder)} == {0o600}
+
+
+def test_what_was_said_is_there_after_a_kill(program: Path, tmp_path: Path) -> None:
+    folder, copy = tmp_path / "sessions", tmp_path / "as-it-was"
+    with start(program, folder) as llm:
+        first, _ = ask(llm, PROMPT)
+        wait_until(lambda: len(files(folder)) >= len(PROMPT + list(first)) // 64)
+        shutil.copytree(folder, copy)  # nothing was closed
+    for part in copy.rglob("*"):
+        if part.is_dir():
+            (part / "left.part").write_bytes(b"half a block")
+    with start(program, copy) as llm:
+        again, cached = ask(llm, PROMPT)
+        assert again == first
+        assert cached >= len(PROMPT) // 64 * 64
+    assert not list(copy.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: b"",
+        lambda data: data[:200],
+        lambda data: MAGIC + bytes(len(data)),
+        lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+        lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],
+    ],
+)
+def test_damaged_files_are_dropped_and_computed_again(
+    program: Path, tmp_path: Path, damage: Any, caplog: Any
+) -> None:
+    with start(program, tmp_path) as llm:
+        first, _ = ask(llm, PROMPT)
+    saved = files(tmp_path)
+    for path in saved:
+        path.write_bytes(damage(path.read_bytes()))
+    with start(program, tmp_path) as llm:
+        again, cached = ask(llm, PROMPT)
+        assert (again, cached) == (first, 0)
+    assert "a saved block is dropped" in caplog.text
+    with start(program, tmp_path) as llm:  # they were written again
+        assert ask(llm, PROMPT) == (first, len(PROMPT) - 1)
+
+
+def test_a_file_under_another_name_is_dropped(program: Path, tmp_path: Path) -> None:
+    with start(program, tmp_path) as llm:
+        first, _ = ask(llm, PROMPT)
+        other, _ = ask(llm, OTHER)
+    one, two, *_ = files(tmp_path)
+    one.write_bytes(two.read_bytes())
+    for name in ("x-0.block", "-9.block", "ff-99.block", "ff-1000000000000.block"):
+        (one.parent / name).write_bytes(two.read_bytes())
+    with start(program, tmp_path) as llm:
+        assert ask(llm, PROMPT)[0] == first
+        assert ask(llm, OTHER)[0] == other
+
+
+def test_programs_and_kinds_of_keys_do_not_mix(
+    program: Path, tiny_program: Any, tmp_path: Path
+) -> None:
+    with start(program, tmp_path) as llm:
+        ask(llm, PROMPT)
+    with start(program, tmp_path, kv_dtype="i8") as llm:
+        assert ask(llm, PROMPT)[1] == 0
+    with start(tiny_program("fp16"), tmp_path) as llm:
+        assert ask(llm, PROMPT)[1] == 0
+    with start(program, tmp_path) as llm:
+        assert ask(llm, PROMPT)[1] == len(PROMPT) - 1
+
+
+def test_the_folder_is_bounded(program: Path, tmp_path: Path) -> None:
+    with start(program, tmp_path) as llm:
+        ask(llm, PROMPT)
+    size = sum(path.stat().st_size for path in files(tmp_path))
+    bound = size * 2
+    with start(program, tmp_path, sessions_bytes=bound) as llm:
+        for shift in range(8):
+            ask(llm, [token + shift for token in OTHER])
+        last = [token + 7 for token in OTHER]
+    assert 0 < sum(path.stat().st_size for path in files(tmp_path)) <= bound
+    with start(program, tmp_path, sessions_bytes=bound) as llm:
+        assert ask(llm, last)[1] == len(last) - 1  # the one used last is there
+        assert ask(llm, PROMPT)[1] == 0
+    with start(program, tmp_path, sessions_bytes=1) as llm:  # not even one block
+        ask(llm, PROMPT)
+
+
+def test_a_full_disk_does_not_stop_answers(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    with edge_llm.load(program, threads=1) as llm:
+        alone, _ = ask(llm, PROMPT)
+
+    def full(*about: object, **options: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with start(program, tmp_path) as llm:
+        monkeypatch.setattr("edge_llm.runner.engine.saved.os.open", full)
+        assert ask(llm, PROMPT)[0] == alone
+        wait_until(lambda: "sessions are not saved any longer" in caplog.text)
+        assert ask(llm, PROMPT)[0] == alone
+
+
+def test_where_sessions_cannot_be_kept(program: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"sessions: .* cannot be used"):
+        start(program, tmp_path / "file")
+    with pytest.raises(ConfigError, match="sessions_bytes is 0"):
+        start(program, tmp_path, sessions_bytes=0)
+    with pytest.raises(ConfigError, match="sessions cannot be kept by the backend torch"):
+        start(program, tmp_path, backend="torch")
+
+
+def test_blocks_of_another_size_are_refused(program: Path) -> None:
+    with edge_llm.load(program, threads=1) as llm:
+        executor: Any = llm.engine._executor
+        data = executor.read_block(0, 0)
+        executor.write_block(0, 0, data)
+        for group, block, wrong in ((0, 0, data[:-1]), (0, 10**6, data), (7, 0, data)):
+            with pytest.raises(NativeError, match=r"bytes|exist"):
+                executor.write_block(group, block, wrong)
