@@ -2,6 +2,7 @@
 a few and many; attention of every cache type; sampling over 128k tokens.
 
     python benchmarks/kernels.py [--threads 2,1] [--isas avx512vnni,avx2] [--only linear]
+                                 [--activations group --dry]
 
 Small plans of one operator, repeated over more weights than caches hold, run on the executor and
 timed by its profiler: the fastest tenth of the steps. Writes its section of docs/performance.md and
@@ -24,7 +25,14 @@ from numpy.typing import NDArray
 from programs import FOLDER, run
 
 from edge_llm import native
-from edge_llm.program.formats import LEVELS, SUPER, WEIGHT_FORMATS, WeightFormat
+from edge_llm.program.formats import (
+    ACTIVATIONS,
+    LEVELS,
+    SUPER,
+    WEIGHT_FORMATS,
+    Activations,
+    WeightFormat,
+)
 from edge_llm.program.integers import CODE_RANGES, Integers
 from edge_llm.program.pack import pack_float, pack_integers
 from edge_llm.program.plan import (
@@ -79,7 +87,8 @@ SECONDS = 0.4  # of steps for each measurement, at least three steps
 class Builder:
     """A plan with its weights, an operator at a time; every method returns a value's number."""
 
-    def __init__(self) -> None:
+    def __init__(self, activations: Activations = "token") -> None:
+        self._activations: Activations = activations
         self._values = [*INPUTS]
         self._weights: list[Weight] = []
         self._states: list[State] = []
@@ -136,7 +145,8 @@ class Builder:
 
     def _weight(self, data: Bytes, form: WeightFormat, shape: tuple[int, int]) -> int:
         name = f"weight.{len(self._weights)}"
-        self._weights.append(Weight(name, name, form, shape))
+        way: Activations = "token" if form.is_float else self._activations
+        self._weights.append(Weight(name, name, form, shape, way))
         self.tensors[name] = data
         return len(self._weights) - 1
 
@@ -217,17 +227,19 @@ def main() -> None:
     parser.add_argument("--isas", default=",".join(ISAS), help="those that run here are measured")
     parser.add_argument("--only", choices=("linear", "attention", "sampling"))
     parser.add_argument("--formats", default=",".join(FORMATS), help="of linears")
+    parser.add_argument("--activations", choices=ACTIVATIONS, default="token", help="of linears")
     parser.add_argument("--dry", action="store_true", help="print, and write no document")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     threads = [int(count) for count in options.threads.split(",")]
     if options.child:  # of one instruction set, which the environment names
-        print(json.dumps(measure(threads, options.only, options.formats.split(","))))
+        formats = options.formats.split(",")
+        print(json.dumps(measure(threads, options.only, formats, options.activations)))
         return
     results: dict[str, Any] = {"where": where(), "isas": []}
     for isa in options.isas.split(","):
         command = [sys.executable, __file__, "--child", "--threads", options.threads]
-        command += ["--formats", options.formats]
+        command += ["--formats", options.formats, "--activations", options.activations]
         command += ["--only", options.only] if options.only else []
         try:
             measured = run(command, {"EDGE_LLM_ISA": isa})
@@ -245,9 +257,12 @@ def main() -> None:
     print(text)
 
 
-def measure(threads: list[int], only: str | None, formats: list[str]) -> dict[str, Any]:
+def measure(
+    threads: list[int], only: str | None, formats: list[str], activations: Activations
+) -> dict[str, Any]:
     native.isa()  # an instruction set that does not run here fails before anything is measured
-    parts = {"linear": partial(linears, formats), "attention": attentions, "sampling": samplings}
+    parts = {"linear": partial(linears, formats, activations), "attention": attentions}
+    parts |= {"sampling": samplings}
     rows: list[dict[str, Any]] = []
     for name, part in parts.items():
         if only in (None, name):
@@ -263,12 +278,12 @@ def measure(threads: list[int], only: str | None, formats: list[str]) -> dict[st
     }
 
 
-def linears(formats: list[str], threads: int) -> Iterator[dict[str, Any]]:
+def linears(formats: list[str], activations: Activations, threads: int) -> Iterator[dict[str, Any]]:
     """Seconds of multiplying alone, and with the quantization of the rows."""
     for form in (FORMATS[name] for name in formats):
         up, down = packed(form, WIDE, DEEP), packed(form, DEEP, WIDE)
         for counts, pairs in ((FEW, STREAMED // (up.size + down.size)), (MANY, 1)):
-            builder = Builder()
+            builder = Builder(activations)
             x = builder.embedding(DEEP)
             for _ in range(pairs):
                 x = builder.linear(x, up.copy(), form, (WIDE, DEEP))
