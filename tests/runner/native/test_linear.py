@@ -283,6 +283,24 @@ def test_rows_threads_and_isa_do_not_change_a_bit(case: Callable[..., Case], kin
                 assert_same_bits(np.concatenate(parts), expected)
 
 
+@pytest.mark.parametrize("fmt", ["i4g32", "u4g32m", "u4g64z", "e2m1g32"])
+def test_scales_that_are_not_finite_give_the_same_bits(case: Callable[..., Case], fmt: str) -> None:
+    """No export writes them, but a file may come from anywhere."""
+    layer = case((fmt, "group"), 40, 512, 9)
+    if fmt == "e2m1g32":
+        layer.data[:2] = 255  # exponents of the first two rows
+    else:
+        tail = WEIGHT_FORMATS[fmt].group * 8 + 32 * (fmt == "u4g64z")
+        layer.data[tail : tail + 4].view(np.uint16)[:] = 0x7C00
+    expected = layer.start(isa="scalar")(layer.rows())
+    assert np.isnan(expected[:, :2]).all()
+    assert np.isfinite(expected[:, 2:]).all()
+    for isa in isas():
+        got = layer.start(isa=isa)(layer.rows())
+        assert np.isnan(got[:, :2]).all()  # of any payload
+        assert_same_bits(got[:, 2:], expected[:, 2:])
+
+
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_that_are_not_finite_fail_alone(
