@@ -7,6 +7,7 @@ model whose linears hold torchao tensors made of the integers in the file.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -178,8 +179,8 @@ def check_forced_routes(folder: Path, scheme: str, output: Path, flips: float = 
 
 def check_bits(folder: Path, scheme: str, output: Path) -> None:
     """Write the program to ``output``, whose tokens must depend on those before them and on nothing
-    else: not on steps, hits, neighbours, threads, instruction sets nor drafts that are taken
-    back."""
+    else: not on steps, hits, neighbours, threads, instruction sets, restarts nor drafts that are
+    taken back."""
     recipe = load_recipe(scheme, ["gate=off"], model=str(folder))
     path = export(recipe, output=output)
     prompts = [prompt(length, length).tolist() for length in (200, 70, 33)]
@@ -207,6 +208,13 @@ def check_bits(folder: Path, scheme: str, output: Path) -> None:
         assert [(answer.token_ids, answer.logprobs) for answer in together] == alone
     with load(path, threads=2) as llm:
         assert llm.generate(longer, params).logprobs == turn.logprobs
+    with tempfile.TemporaryDirectory() as sessions:
+        with load(path, threads=2, sessions=sessions) as llm:
+            assert answers(llm) == alone
+        with load(path, threads=1, sessions=sessions) as llm:
+            again = llm.generate(longer, params)
+            assert again.logprobs == turn.logprobs
+            assert again.stats.cached_tokens == turn.stats.cached_tokens
 
 
 @contextmanager
