@@ -163,7 +163,7 @@ def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) ->
     shapes = planned.shapes
     stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
     sources = shared(loaded.checkpoint.stored_as, planned.tied)
-    inexact = shared(dict.fromkeys(loaded.checkpoint.inexact), planned.tied)
+    inexact = shared(loaded.checkpoint.inexact, planned.tied)
     rows: list[WeightRow] = []
     for weight in {weight.tensor: weight for weight in planned.lowered.plan.weights}.values():
         parts: list[WeightRow] = []

@@ -102,10 +102,11 @@ def _stored_notes(
     if not stored:
         return []
     taken = [name for name in formats if formats[name] == stored.get(name)]
-    rest = [name for name in formats if name not in taken]
+    floats = {name for name in formats if formats[name].is_float and name not in stored}
+    rest = [name for name in formats if name not in taken and name not in floats]
     notes = [
-        f"{len(taken)} of {len(formats)} matrices taken over as the checkpoint's own integers"
-        + (f"; quantized here: {_listed(rest)}" if taken and rest else "")
+        f"{len(taken)} of {len(taken) + len(rest)} matrices taken over as the checkpoint's own "
+        "integers" + (f"; quantized here: {_listed(rest)}" if taken and rest else "")
     ]
     changes = Counter(
         (asked[name], formats[name]) for name in taken if asked[name] != formats[name]

@@ -20,7 +20,7 @@ from edge_llm.export.weights.quantize import Quantized, energy, quantize
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
-from edge_llm.llm.checkpoints.source import Checkpoint
+from edge_llm.llm.checkpoints.source import Checkpoint, Rowwise
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 
@@ -32,7 +32,7 @@ Rows = slice | NDArray[np.int64]  # consecutive rows, or indices
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """One opened parameter [N, K] in one format. ``stored`` are the checkpoint's own integers where
-    those are taken over, and then ``values`` is None, unless they give it nearly. ``columns``
+    those are taken over, and then ``values`` is None, or reads what they nearly give. ``columns``
     float32 [K]: how much a squared error in each counts, all the same if None; ``scaling`` is what
     ``values`` are multiplied with."""
 
@@ -40,7 +40,7 @@ class Matrix:
     format: WeightFormat
     scale_rule: str
     shape: tuple[int, int]
-    values: Array | None
+    values: Array | Rowwise | None
     stored: Integers | None
     columns: Float32 | None = None
     scaling: Scaling = field(default_factory=Scaling)
@@ -59,6 +59,8 @@ class Matrix:
         """
         if self.values is None:
             return None
+        if not isinstance(self.values, np.ndarray):
+            return self.values.rows(rows)
         return self.scaling.apply(to_float32(detached_rows(self.values, rows)), rows)
 
     def prepare(self, rows: Rows) -> Quantized:
@@ -95,7 +97,8 @@ class Parameters:
         integers: reads those.
         sources: parameters -> how the checkpoint stores them, in its own words.
         columns: parameters that were calibrated -> float32 [K], how much each column counts.
-        inexact: those of ``stored`` whose integers give the checkpoint's values nearly.
+        inexact: those of ``stored`` whose integers give the checkpoint's values nearly -> what
+            reads these.
         scalings: parameters -> what they are multiplied with when they are read.
     """
 
@@ -105,7 +108,7 @@ class Parameters:
     integers: Callable[[str], Integers]
     sources: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Float32] = field(default_factory=dict)
-    inexact: frozenset[str] = frozenset()
+    inexact: Mapping[str, Callable[[], Rowwise]] = field(default_factory=dict)
     scalings: Mapping[str, Scaling] = field(default_factory=dict)
 
     def vector(self, name: str) -> Float32:
@@ -130,8 +133,8 @@ class Parameters:
             stored = self.integers(name)
             if stored.format != form:
                 raise ExportError(f"{name}: got {stored.format.name}, expected {form.name}")
-            values = self.read(name) if name in self.inexact else None
-            return Matrix(name, form, self.scale_rule, stored.shape, values, stored)
+            original = self.inexact[name]() if name in self.inexact else None
+            return Matrix(name, form, self.scale_rule, stored.shape, original, stored)
         values = self.read(name)
         n, k = values.shape
         columns, scaling = self.columns.get(name), self._scaling(name)
@@ -163,7 +166,7 @@ def parameters_of(
         lambda name: checkpoint.integers(tied.get(name, name)),
         shared(checkpoint.stored_as, tied),
         columns,
-        frozenset(shared(dict.fromkeys(checkpoint.inexact), tied)),
+        shared(checkpoint.inexact, tied),
         scalings,
     )
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import Array
@@ -63,6 +67,14 @@ def projection_name(number: int) -> str:
     return f"projection.{number}.weight"
 
 
+class Rowwise(Protocol):
+    """A matrix [N, K] that is stored in another form."""
+
+    def rows(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some rows in float32."""
+        ...
+
+
 def _no_integers(name: str) -> Integers:
     raise CheckpointError(f"{name} is not stored as integers")
 
@@ -82,8 +94,8 @@ class Checkpoint:
         integer_formats: parameters that are stored as integers which a program can hold
             too -> the format of those; ``integers`` reads one, while ``tensor`` gives the same
             values as floats.
-        inexact: those of ``integer_formats`` whose integers give nearly these values: with scales
-            rounded to the format's, or codes moved into its range.
+        inexact: those of ``integer_formats`` whose integers give nearly these values, with scales
+            rounded to the format's or codes moved into its range -> what reads the values.
         stored_as: parameters -> how they are stored, in the words of the checkpoint's own format.
         retrieval: what it says about vectors and reranking, if anything.
         notes: lines for the export report.
@@ -100,7 +112,7 @@ class Checkpoint:
     license: str | None
     integer_formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     integers: Callable[[str], Integers] = _no_integers
-    inexact: frozenset[str] = frozenset()
+    inexact: Mapping[str, Callable[[], Rowwise]] = field(default_factory=dict)
     stored_as: Mapping[str, str] = field(default_factory=dict)
     retrieval: Retrieval | None = None
     notes: tuple[str, ...] = ()

@@ -200,6 +200,8 @@ def test_low_rank_terms_stay_apart(make_quantized_meta: QuantizedFactory, tmp_pa
     assert notes[0] == (
         "checkpoint quantized by Meta with QLoRA: 2 matrices hold i8, 14 matrices hold i4g32"
     )
+    # The adaptors, which stay as they are, are none of those that are quantized.
+    assert "16 of 16 matrices taken over as the checkpoint's own integers" in notes
     assert notes[1] == "adaptors of rank 16, times 2, stay beside the linears of every layer"
 
 

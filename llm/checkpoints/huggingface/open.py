@@ -180,11 +180,11 @@ def open_huggingface(path: Path) -> Checkpoint:
             if matrix.format is not None
         },
         integers=lambda name: quantized.matrices[name].integers(),
-        inexact=frozenset(
-            name
+        inexact={
+            name: matrix.grid
             for name, matrix in quantized.matrices.items()
             if matrix.format and not matrix.exact
-        ),
+        },
         stored_as={
             **{name: entry.dtype for name, entry in tensors.entries.items() if name in shapes},
             **{name: tensors.entries[piece.stored].dtype for name, piece in pieces.items()},

@@ -128,7 +128,11 @@ def open_meta(path: Path) -> Checkpoint:
             if matrix.format is not None
         },
         integers=lambda name: quantized.matrices[name].integers(),
-        inexact=frozenset(name for name, matrix in quantized.matrices.items() if not matrix.exact),
+        inexact={
+            name: matrix.grid
+            for name, matrix in quantized.matrices.items()
+            if matrix.format and not matrix.exact
+        },
         stored_as={
             **{name: name_of(tensors.dtype(old)) for name, old in stored.items()},
             **(quantized.stored_as(settings) if settings is not None else {}),

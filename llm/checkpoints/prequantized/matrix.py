@@ -37,6 +37,23 @@ class Grid:
     zeros: NDArray[np.int16] | None = None
     groups: NDArray[np.int64] | None = None
 
+    def rows(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some rows in float32, [rows, K]."""
+        q, scales = self.q[index], self.scales[index]
+        zeros = None if self.zeros is None else self.zeros[index]
+        n, k = q.shape
+        if self.groups is None:
+            values = q.reshape(n, scales.shape[1], -1).astype(np.float32)
+            if zeros is not None:
+                values -= zeros[:, :, None]
+            values *= scales[:, :, None]
+            return values.reshape(n, k)
+        values = q.astype(np.float32)
+        if zeros is not None:
+            values -= zeros[:, self.groups]
+        values *= scales[:, self.groups]
+        return values
+
 
 @dataclass(frozen=True, slots=True)
 class StoredMatrix:
@@ -65,20 +82,17 @@ class StoredMatrix:
             CheckpointError: it can no longer be read.
         """
         grid = self.read()
-        if isinstance(grid, Integers):
-            return grid.dequantize()
-        n, k = grid.q.shape
-        if grid.groups is None:
-            values = grid.q.reshape(n, grid.scales.shape[1], -1).astype(np.float32)
-            if grid.zeros is not None:
-                values -= grid.zeros[:, :, None]
-            values *= grid.scales[:, :, None]
-            return values.reshape(n, k)
-        values = grid.q.astype(np.float32)
-        if grid.zeros is not None:
-            values -= grid.zeros[:, grid.groups]
-        values *= grid.scales[:, grid.groups]
-        return values
+        return grid.dequantize() if isinstance(grid, Integers) else grid.rows(slice(None))
+
+    def grid(self) -> Grid:
+        """Return what is stored, which is on a grid.
+
+        Raises:
+            CheckpointError: it can no longer be read.
+        """
+        grid = self.read()
+        assert isinstance(grid, Grid)  # what is in a format already is exact
+        return grid
 
     def integers(self) -> Integers:
         """Return the matrix in ``format``, which it has: ``values``, if ``exact``.
