@@ -76,12 +76,13 @@ def build_report(
     formats: dict[str, dict[str, int]] = {}
     for row in rows:
         entry = formats.setdefault(
-            row.format, {"weights": 0, "elements": 0, "bytes": 0, "unchanged": 0}
+            row.format, {"weights": 0, "elements": 0, "bytes": 0, "unchanged": 0, "adjusted": 0}
         )
         entry["weights"] += 1
         entry["elements"] += prod(row.shape)
         entry["bytes"] += row.bytes
-        entry["unchanged"] += row.outcome == "unchanged"
+        for outcome in ("unchanged", "adjusted"):
+            entry[outcome] += row.outcome == outcome
     return {
         "parameters": total,
         "weight_bytes": sum(row.bytes for row in rows),
@@ -126,11 +127,15 @@ def summary(report: Mapping[str, Any]) -> str:
 
 def formats_lines(report: Mapping[str, Any]) -> list[str]:
     """Return a line for each format: weights, bytes, bits a weight, and how many of the weights
-    are the checkpoint's own numbers."""
+    are the checkpoint's own numbers, or nearly."""
     return [
         f"  {name:<8}{entry['weights']:>5} weights {megabytes(entry['bytes']):>12}"
         f"{8.0 * entry['bytes'] / entry['elements']:>8.3f} bits"
-        + (f", {entry['unchanged']} of them unchanged" if entry["unchanged"] else "")
+        + "".join(
+            f", {entry[outcome]} of them {outcome}"
+            for outcome in ("unchanged", "adjusted")
+            if entry.get(outcome)  # older programs say nothing of the second
+        )
         for name, entry in report["formats"].items()
     ]
 

@@ -224,3 +224,18 @@ def test_from_the_command_line(make_quantized_meta: QuantizedFactory, tmp_path: 
     assert main(["export", str(written.folder), "-o", str(path)]) == 0
     assert main(["verify", str(path)]) == 0
     assert main(["export", str(written.folder), "--dry-run"]) == 0
+
+
+def test_with_the_files_that_meta_publishes(
+    make_quantized_meta: QuantizedFactory, llama3_tiktoken: Path, tmp_path: Path
+) -> None:
+    """Three files: what the tokenizer leaves out is known by its size."""
+    sizes = {"vocab_size": 128_256, "num_hidden_layers": 1}
+    written = make_quantized_meta(lora=LORA, spinquant=True, halves=False, sizes=sizes)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (written.folder / name).unlink()
+    (written.folder / "tokenizer.model").write_bytes(llama3_tiktoken.read_bytes())
+    report = exported(written, tmp_path / "x.edge")
+    assert report["formats"]["i8"]["adjusted"] == 2
+    with edge_llm.load(tmp_path / "x.edge") as llm:
+        assert len(llm.generate("Hello", max_tokens=4, ignore_eos=True).token_ids) == 4

@@ -38,9 +38,9 @@ def test_totals_count_parameters_and_not_constants() -> None:
     assert got["weight_bytes"] == 640 + 2 * 352 + 2 * 128
     assert got["bits_per_weight"] == 8 * (640 + 2 * 352 + 128) / (3 * 512 + 32)
     assert got["formats"] == {
-        "i8": {"weights": 1, "elements": 512, "bytes": 640, "unchanged": 0},
-        "i4g32": {"weights": 2, "elements": 1024, "bytes": 704, "unchanged": 1},
-        "raw_f32": {"weights": 2, "elements": 64, "bytes": 256, "unchanged": 0},
+        "i8": {"weights": 1, "elements": 512, "bytes": 640, "unchanged": 0, "adjusted": 0},
+        "i4g32": {"weights": 2, "elements": 1024, "bytes": 704, "unchanged": 1, "adjusted": 0},
+        "raw_f32": {"weights": 2, "elements": 64, "bytes": 256, "unchanged": 0, "adjusted": 0},
     }
 
 
