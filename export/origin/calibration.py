@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from pathlib import Path
 
 from edge_llm.errors import ConfigError
 
+BUILTIN = "builtin"
 _BYTES = 2**18  # more than enough tokens
 
 
-def read_calibration(path: str) -> str:
+def calibration_file(name: str) -> Path:
+    """Return the file that a recipe means: `BUILTIN` is the text that ships with the package."""
+    if name == BUILTIN:
+        return Path(str(importlib.resources.files("edge_llm") / "configs" / "calibration.txt"))
+    return Path(name).expanduser()
+
+
+def read_calibration(path: Path) -> str:
     """Return the beginning of a text for calibration.
 
     Raises:
         ConfigError: it cannot be read, or is not UTF-8.
     """
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with path.open("rb") as file:
             data = file.read(_BYTES)
             cut = bool(file.read(1))
     except OSError as exc:

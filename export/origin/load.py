@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_llm import catalogue
 from edge_llm.errors import CheckpointError, ConfigError
-from edge_llm.export.origin.calibration import read_calibration
+from edge_llm.export.origin.calibration import calibration_file, read_calibration
 from edge_llm.export.origin.retrieval import embedding_facts, rerank_facts
 from edge_llm.export.origin.sources import Sources
 from edge_llm.export.origin.stops import more_stop_ids
@@ -91,8 +91,9 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         sources.add([file])
     calibration = None
     if recipe.calibration is not None:
-        calibration = read_calibration(recipe.calibration)
-        sources.add([Path(recipe.calibration).expanduser()])
+        file = calibration_file(recipe.calibration)
+        calibration = read_calibration(file)
+        sources.add([file])
     trained = checkpoint.config.max_position_embeddings
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"context is {recipe.context}, the model's own is {trained}")

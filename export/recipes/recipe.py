@@ -63,8 +63,9 @@ class Recipe:
     ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
     fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
-    ``calibration`` is a text in UTF-8: the model reads its beginning, and errors in columns of int4
-    and int6 groups then count as much as what they are multiplied with (quantization.md).
+    ``calibration`` is a text in UTF-8, or "builtin": the model reads its beginning, factors move
+    between linears, and errors in columns of int4 and int6 groups then count as much as what they
+    are multiplied with (quantization.md).
     ``chat_template`` is a Jinja file to use in place of the source's, or where that has none.
     ``gate`` None accepts any result; without ``verify`` nothing is compared and the file holds no
     golden record.

@@ -13,7 +13,7 @@ import torch
 from fixtures_checkpoints import reference_model
 
 from edge_llm.errors import ConfigError, ExportError
-from edge_llm.export.origin.calibration import read_calibration
+from edge_llm.export.origin.calibration import calibration_file, read_calibration
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
@@ -118,6 +118,18 @@ def test_it_changes_numbers_and_no_format(
     }
 
 
+def test_a_text_comes_with_the_package(tiny_checkpoint: Tiny, tmp_path: Path) -> None:
+    path = made(tiny_checkpoint("llama"), tmp_path / "x.edge", "calibration=builtin")
+    with Program.open(path) as program:
+        documents = program.documents
+    assert documents.recipe["calibration"] == "builtin"
+    digests = {entry["file"]: entry["sha256"] for entry in documents.provenance["sources"]}
+    own = calibration_file("builtin")
+    assert digests["calibration.txt"] == hashlib.sha256(own.read_bytes()).hexdigest()
+    assert len(read_calibration(own)) > 12_000
+    assert any("factors moved" in note for note in documents.report["notes"])
+
+
 def test_a_calibrated_program_is_what_verify_compares(
     tiny_checkpoint: Tiny, text: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +141,7 @@ def test_a_calibrated_program_is_what_verify_compares(
 def test_the_beginning_of_a_long_text_is_read(tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("x" + "é" * 2**18, encoding="utf-8")  # cut inside a character
-    assert len(read_calibration(str(path))) == 2**17
+    assert len(read_calibration(path)) == 2**17
     assert TOKENS < 2**17
 
 

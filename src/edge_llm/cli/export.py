@@ -75,9 +75,12 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--calibrate",
         metavar="FILE",
+        nargs="?",
+        const="builtin",
         dest="calibration",
-        help="a text that the model reads first, so that rounding to 8da4w spares what counts: "
-        "about half the loss at the same size and speed (some pages are enough)",
+        help="the model reads a text first (some pages are enough; builtin, or no FILE: prose, "
+        "dialogues and code that come with edge-llm), so that rounding to 8da4w spares what "
+        "counts: about half the loss at the same size and speed, in some minutes",
     )
     parser.add_argument(
         "--chat-template",
