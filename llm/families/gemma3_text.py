@@ -149,7 +149,9 @@ GEMMA3_TEXT = Family(
     less_one=NORMS,
     gguf_architecture="gemma3",
     gguf_variants={"gemma-embedding": {"use_bidirectional_attention": True}},
-    gguf_harmless=frozenset(f"dense_{n}_feat_{way}" for n in (2, 3) for way in ("in", "out")),
+    # The sizes of EmbeddingGemma's matrices, which have them themselves.
+    gguf_harmless=frozenset(f"dense_{n}_feat_{way}" for n in (2, 3) for way in ("in", "out"))
+    | {"embedding_length_out"},
     gguf_keys=GGUF_KEYS
     | GGUF_WINDOW
     | {

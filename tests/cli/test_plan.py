@@ -121,3 +121,15 @@ def test_catalogue_names_need_no_torch(tmp_path: Path) -> None:
         "sys.exit(main(['plan', '-m', 'smollm2-135m', '--device', 'apple-m1']))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_model_for_vectors_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """A text is one step, whose activations count, and nothing is generated."""
+    assert main(["plan", "embeddinggemma", "--device", "raspberry-pi-5", "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["devices"][0]["decode"] == {}
+    assert document["model"]["rest_bytes"] > 60_000_000 + 2048 * 4 * 768
+    assert main(["plan", "embeddinggemma", "--device", "raspberry-pi-5"]) == 0
+    shown = capfd.readouterr().out
+    assert "DECODE" not in shown
+    assert "each token" not in shown

@@ -299,6 +299,7 @@ def test_the_same_model_in_gguf(
 ) -> None:
     def add(writer: gguf.GGUFWriter) -> None:
         writer.add_pooling_type(gguf.PoolingType.MEAN)
+        writer.add_embedding_length_out(64)
         for number, place in ((2, "2_Dense"), (3, "3_Dense")):
             matrix = load_file(folder / place / "model.safetensors")["linear.weight"]
             writer.add_dense_features_dims(f"dense_{number}", matrix.shape[1], matrix.shape[0])

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from edge_llm.cli.console import fitted, human_bytes, print_json, table
-from edge_llm.cli.prediction import HERE, OVERHEAD_BYTES, Wanted, predict
+from edge_llm.cli.prediction import HERE, Wanted, predict
 from edge_llm.cli.programs import model_of
 from edge_llm.errors import RequestError
 
@@ -77,12 +77,15 @@ def describe(document: dict[str, Any]) -> str:
         f"{human_bytes(model['weight_bytes'])}",
         f"memory       at most {human_bytes(model['memory_bytes'])}: the file, "
         f"{human_bytes(model['kv_bytes'])} of keys and values for a whole context, "
-        f"{human_bytes(OVERHEAD_BYTES)} beside",
-        f"each token   reads {human_bytes(model['read_per_token'])} of weights, and "
-        f"{human_bytes(model['kv_bytes_per_token'])} for every token before it",
-        "",
+        f"{human_bytes(model['rest_bytes'])} beside",
     ]
     devices = document["devices"]
+    if devices[0]["decode"]:
+        lines.append(
+            f"each token   reads {human_bytes(model['read_per_token'])} of weights, and "
+            f"{human_bytes(model['kv_bytes_per_token'])} for every token before it"
+        )
+    lines.append("")
     beside = any("published" in device for device in devices)
     head = [
         *("DEVICE", "THREADS", "GB/S", "GOP/S", f"PREFILL {devices[0]['prefill']['tokens']}"),

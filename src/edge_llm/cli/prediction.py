@@ -201,10 +201,14 @@ def _machines(names: Sequence[str], threads: int) -> list[tuple[str, Rates, Devi
 
 
 def _model_document(planned: Planned) -> dict[str, Any]:
+    from edge_llm.export.outline import activation_bytes
     from edge_llm.program.cost import context_bytes, stored_bytes, token_bytes, weight_bytes
 
     plan = planned.plan
     kv = context_bytes(plan, planned.kv_dtype, _step_tokens(plan))
+    rest = OVERHEAD_BYTES  # with the activations of a step of the usual size
+    if plan.bidirectional:
+        rest += activation_bytes(plan, tokens=_step_tokens(plan), rows=0)
     return {
         "name": planned.name,
         "recipe": planned.recipe,
@@ -215,7 +219,8 @@ def _model_document(planned: Planned) -> dict[str, Any]:
         "read_per_token": weight_bytes(plan),
         "kv_bytes_per_token": token_bytes(plan, planned.kv_dtype),
         "kv_bytes": kv,
-        "memory_bytes": planned.file_bytes + kv + OVERHEAD_BYTES,
+        "rest_bytes": rest,
+        "memory_bytes": planned.file_bytes + kv + rest,
     }
 
 
