@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bits import isas
@@ -27,6 +28,7 @@ from edge_llm.export.pipeline import export, make_program
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.llm.checkpoints.open import open_checkpoint
 from edge_llm.llm.models.build import load_model
+from edge_llm.llm.registry import FAMILIES
 from edge_llm.program.file import Program
 from edge_llm.program.integers import Integers
 from edge_llm.program.pack import unpack_floats, unpack_integers
@@ -255,15 +257,23 @@ def running(program: Program) -> Iterator[Step]:
 
 def replace_weights(model: nn.Module, program: Program) -> None:
     """Puts the file's weights into ``model``: torchao tensors in linears of integers, floats in
-    others and in the table."""
+    others, in the table and in norms."""
     weights = {weight.tensor: weight for weight in program.plan.weights}
+    less_one = FAMILIES[program.documents.model.family].less_one
+    own = dict(model.named_parameters())
     begin: dict[str, int] = {}
     parts: dict[str, Integers | torch.Tensor] = {}
     for row in program.documents.report["weights"]:
         weight = weights[row["tensor"]]
-        if weight.format.name == "raw_f32":
-            continue
         data = program.weight_data(weight)
+        if weight.format.name == "raw_f32":
+            vector = torch.from_numpy(data.view(np.float32).reshape(weight.shape).copy())
+            if less_one is not None and less_one.fullmatch(row["name"]):
+                vector -= 1.0
+            given = own.get(row["name"])
+            if given is not None and given.shape == vector.shape:  # a norm may have taken factors
+                given.data.copy_(vector)
+            continue
         if len(weight.shape) == 3:
             parts[row["name"]] = unpack_integers(data, weight.format, *weight.matrix)
             continue
