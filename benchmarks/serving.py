@@ -1,76 +1,135 @@
-"""One stream through HTTP beside the bare executor, on one program.
+"""Many clients at once: throughput and waiting, with a shared beginning of prompts and without,
+beside another server.
 
-    python benchmarks/serving.py --model FILE|NAME [--threads 2] [--tokens 256] [--rounds 5]
+    python benchmarks/serving.py --model FILE|NAME [--peer URL] [--clients 1,2,4,8,16]
+                                 [--seconds 60] [--slots 8] [--context 4096] [--output FILE]
 
-A server and `edge-llm bench` take turns. The client is a bare socket that only notes when bytes
-come. Speed is that between the first and the last token; gaps are those between two reads.
+Our server is started here; the peer runs already, with as many slots and as much context, and is
+asked in turn with ours, each idle while the other works. Clients are closed loops: each asks for
+`TOKENS` tokens, reads them as a stream, and asks again. The clients are one process of raw
+connections, so that they take little of the machine. Prompts have some `WORDS` words; "shared" ones
+begin with the same, but for a question at their end, "different" ones have nothing in common.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
-import itertools
 import json
 import os
-import socket
-import statistics
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PROMPT = "Write a long story about a lighthouse keeper who loses his notebook."
-SCHEMA = {"type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 1000}
-WAYS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "with a schema": {
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "list", "strict": True, "schema": SCHEMA},
-        }
-    },
-}
+from document import table, where
+
+WORDS = 380  # about 500 tokens
+TOKENS = 64
+SYLLABLES = ("ka", "lo", "mi", "ren", "tor", "vas", "el", "nu", "pri", "sha", "den", "or", "quen")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+@dataclass(slots=True)
+class Cell:
+    """What one number of clients saw of a server; times in seconds."""
+
+    first: list[float] = field(default_factory=list)
+    between: list[float] = field(default_factory=list)
+    tokens: int = 0
+    prompt: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+
+
+def text_of(source: random.Random, words: int) -> str:
+    """Return that many words of a language of nowhere."""
+    return " ".join(
+        "".join(source.choices(SYLLABLES, k=source.randint(1, 3))) for _ in range(words)
     )
-    parser.add_argument("--model", required=True, metavar="FILE|NAME")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    rates: dict[str, list[float]] = {name: [] for name in ("bench", *WAYS)}
-    gaps: dict[str, list[float]] = {name: [] for name in WAYS}
-    with server(options.model, options.threads) as url:
-        stream(url, 8, {})  # warms up
-        for _ in range(options.rounds):
-            rates["bench"].append(bench(options.model, options.threads, options.tokens))
-            for name, way in WAYS.items():
-                times = stream(url, options.tokens, way)
-                rates[name].append((options.tokens - 1) / (times[-1] - times[0]))
-                gaps[name] += [b - a for a, b in itertools.pairwise(times)]
-    bare = statistics.median(rates["bench"])
-    print(f"bench: {bare:.1f} tokens/s, a step {1000 / bare:.2f} ms")
-    for name in WAYS:
-        rate = statistics.median(rates[name])
-        ordered = sorted(gaps[name])
-        print(
-            f"{name}: {rate:.1f} tokens/s, {rate / bare:.3f} of it; gaps: median "
-            f"{1000 * statistics.median(ordered):.2f} ms, 99th percentile "
-            f"{1000 * ordered[int(0.99 * len(ordered))]:.2f} ms"
+
+
+def prompt_of(kind: str, client: int, turn: int) -> str:
+    """Return a prompt; no two of them are equal."""
+    own = random.Random(f"{kind} {client} {turn}")
+    body = text_of(random.Random(1) if kind == "shared" else own, WORDS)
+    return f"{body}\n\nWhat is {text_of(own, 6)}?"
+
+
+async def ask(address: Any, prompt: str, cell: Cell) -> None:
+    """Read one streamed answer, and note when its parts came."""
+    body = json.dumps(
+        {
+            "messages": [{"role": "user", "content": prompt}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": True,
+        }
+    ).encode()
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=2**22)
+    try:
+        began = last = time.perf_counter()
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
+        first, usage = True, None
+        async for line in reader:
+            if not line.startswith(b"data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            usage = chunk.get("usage") or usage
+            choices = chunk.get("choices")
+            if not choices or not choices[0]["delta"].get("content"):
+                continue
+            now = time.perf_counter()
+            (cell.first if first else cell.between).append(now - (began if first else last))
+            first, last = False, now
+    finally:
+        writer.close()
+    if usage is None or first:
+        raise SystemExit("a server ended a stream without an answer or its usage")
+    cell.tokens += usage["completion_tokens"]
+    cell.prompt += usage["prompt_tokens"]
+    cell.cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+
+
+async def clients(url: str, kind: str, count: int, seconds: float, salt: int) -> Cell:
+    """Return what so many clients saw for so long; answers that have begun are waited for."""
+    cell, address = Cell(), urlsplit(url)
+    began = time.perf_counter()
+
+    async def loop(client: int) -> None:
+        turn = 0
+        while time.perf_counter() - began < seconds:
+            await ask(address, prompt_of(kind, 1000 * salt + client, turn), cell)
+            turn += 1
+
+    await asyncio.gather(*(loop(client) for client in range(count)))
+    cell.seconds = time.perf_counter() - began
+    return cell
+
+
+def quantile(times: list[float], share: float) -> float:
+    """Return a quantile in milliseconds."""
+    ordered = sorted(times) or [0.0]
+    return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @contextlib.contextmanager
-def server(model: str, threads: int) -> Iterator[str]:
+def server(options: argparse.Namespace) -> Iterator[str]:
     """Run ``edge-llm serve`` on a free port; give its address."""
-    command = [sys.executable, "-m", "edge_llm.cli.main", "serve", "--model", model]
-    command += ["--port", "0", "--threads", str(threads)]
+    command = [sys.executable, "-m", "edge_llm.cli.main", "serve", "--model", options.model]
+    command += ["--port", "0", "--threads", str(options.threads)]
+    command += ["--max-sequences", str(options.slots), "--context", str(options.context)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -82,43 +141,45 @@ def server(model: str, threads: int) -> Iterator[str]:
         process.wait()
 
 
-def bench(model: str, threads: int, tokens: int) -> float:
-    """Return the tokens a second that the executor alone decodes."""
-    command = [sys.executable, "-m", "edge_llm.cli.main", "bench", "--model", model, "--json"]
-    command += ["--threads", str(threads), "--prompt-tokens", "16", "--depth", "64"]
-    command += ["--decode-tokens", str(tokens), "--repeat", "1"]
-    rows = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    [row] = [row for row in rows["rows"] if row["kind"] == "decode"]
-    return float(row["tokens_per_second"])
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, metavar="FILE|NAME")
+    parser.add_argument("--peer", metavar="URL", help="another server, with as many slots")
+    parser.add_argument("--clients", default="1,2,4,8,16")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--output", type=Path, help="write the table there too")
+    options = parser.parse_args()
+    head = ["prompts", "clients", "server", "tokens/s", "first token p50 / p95 / p99, ms"]
+    head += ["between p50 / p95 / p99, ms", "cached"]
+    rows = []
+    with server(options) as url:
+        servers = {"edge-llm": url, **({"peer": options.peer} if options.peer else {})}
+        for address in servers.values():  # warm
+            asyncio.run(clients(address, "different", 1, 0.1, 99))
+        for kind in ("shared", "different"):
+            for number, count in enumerate(map(int, options.clients.split(","))):
+                for name, address in servers.items():
+                    cell = asyncio.run(clients(address, kind, count, options.seconds, number))
+                    rows.append(row_of(kind, count, name, cell))
+                    print("  ".join(rows[-1]), file=sys.stderr)
+    text = f"{where('')}\n\n{table(head, rows)}"
+    print(text)
+    if options.output is not None:
+        options.output.write_text(text, encoding="utf-8")
 
 
-def stream(url: str, tokens: int, way: dict[str, Any]) -> list[float]:
-    """Return when the parts of a streamed answer of ``tokens`` tokens came."""
-    body = json.dumps(
-        {
-            "messages": [{"role": "user", "content": PROMPT}],
-            "stream": True,
-            "max_tokens": tokens,
-            "ignore_eos": True,
-            "seed": 1,
-            **way,
-        }
-    ).encode()
-    address = urlsplit(url)
-    times: list[float] = []
-    data = bytearray()
-    with socket.create_connection((str(address.hostname), int(address.port or 80))) as connection:
-        connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        )
-        while part := connection.recv(1 << 16):
-            data += part
-            if data.count(b"data: ") > 1 and b"data: [DONE]" not in part:
-                times.append(time.perf_counter())  # behind the headers and the role
-    if b"data: [DONE]" not in data or len(times) < 2:
-        raise SystemExit(bytes(data).decode(errors="replace"))
-    return times
+def row_of(kind: str, count: int, name: str, cell: Cell) -> list[str]:
+    times = [
+        " / ".join(f"{quantile(found, share):.0f}" for share in (0.5, 0.95, 0.99))
+        for found in (cell.first, cell.between)
+    ]
+    rate = f"{cell.tokens / cell.seconds:.0f}"
+    return [kind, str(count), name, rate, *times, f"{cell.cached / max(cell.prompt, 1):.0%}"]
 
 
 if __name__ == "__main__":
