@@ -18,11 +18,13 @@ from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import load
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.verification.numbers import unrounded
-from edge_llm.export.verification.streamed import streamed_model
+from edge_llm.export.verification.streamed import rounded_by_group, streamed_model
 from edge_llm.export.verification.threads import in_turn
+from edge_llm.export.verification.torchao import rounded_activations
 from edge_llm.export.verification.verify import eager_logits
-from edge_llm.export.weights.balance import even, moved, rounded_folds
+from edge_llm.export.weights.balance import balance, even, moved, rounded_folds
 from edge_llm.export.weights.calibration import evened
+from edge_llm.export.weights.inputs import Inputs
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.export.weights.scaling import Scaling
@@ -173,3 +175,34 @@ def test_channels_without_size_keep_their_numbers(tiny_checkpoint: Tiny) -> None
     assert columns is not None
     assert np.isfinite(columns).all()
     assert (columns[:3] == 1.0).all()
+
+
+@pytest.mark.parametrize("activations", ["token", "group"])
+def test_searched_factors_lose_less_of_the_outputs(activations: str, tiny_checkpoint: Tiny) -> None:
+    """Channels of the input are of very different sizes, as those of trained models are."""
+    _, planned, own = planned_model(tiny_checkpoint("llama"), activations=activations)
+    formats = planned.assignment.formats
+    fold = next(fold for fold in planned.folds if "down_proj" in fold.consumers[0])
+    (name,) = fold.consumers
+    random = np.random.default_rng(0)
+    sizes = np.exp2(random.uniform(-4.0, 4.0, fold.count))
+    rows = (random.normal(size=(64, fold.count)) * sizes).astype(np.float32)
+    squares = np.square(rows, dtype=np.float64).mean(axis=0)
+    magnitude = np.abs(rows).mean(axis=0, dtype=np.float64)
+    inputs = {name: Inputs(squares, magnitude, np.abs(rows).max(axis=0).astype(np.float64), rows)}
+    rounding = Recipe(activations=activations).rounding
+    found = balance([fold], own, formats, inputs, rounding, lambda done, total: None)
+    assert set(found) == {name, *(producer.parameter for producer in fold.producers)}
+
+    floats = own.matrix(name, WEIGHT_FORMATS["f32"]).floats(slice(None))
+    assert floats is not None
+    columns = found[name].columns
+    assert columns is not None
+
+    def loss(factors: np.ndarray) -> float:
+        made = quantize(floats * factors, formats[name]).weight.dequantize()
+        x = torch.from_numpy(rows / factors)
+        x = rounded_activations(x) if activations == "token" else rounded_by_group(x)
+        return float(np.square(x.numpy() @ made.T - rows @ floats.T).mean())
+
+    assert loss(columns) < 0.7 * loss(np.ones_like(columns))
