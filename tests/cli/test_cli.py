@@ -440,3 +440,10 @@ def test_a_slip_is_told_with_what_was_meant(
     assert error in first
     assert second.startswith("hint: ")
     assert hint in second
+
+
+def test_a_model_that_was_taken_as_the_text_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--calibrate", "some-model"]) != 0
+    error = capsys.readouterr().err
+    assert "no model is named" in error
+    assert "some-model was taken as the text of --calibrate" in error

@@ -115,7 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     model_name = model_of(arguments)
     if model_name is None:
-        raise RequestError("no model is named, expected `edge-llm export MODEL`")
+        text = arguments.calibration
+        raise RequestError(
+            "no model is named, expected `edge-llm export MODEL`",
+            hint=None
+            if text in (None, "builtin")
+            else f"{text} was taken as the text of --calibrate: name the model before it",
+        )
     terminate_as_interrupt()  # so that a killed export leaves no temporary file either
     asked = {
         "model": model_name,
