@@ -96,12 +96,10 @@ async def run(
     relieving = asyncio.create_task(relieve(shelf))
     try:
         try:
-            for offer in offers:
-                if offer.pinned or offer is offers[0]:
-                    await shelf.load(offer)
-            service.ready()
-            announce(offers)
-            await stop.asked.wait()
+            if await _begun(shelf, stop):
+                service.ready()
+                announce(offers)
+                await stop.asked.wait()
         finally:
             service.drain()
             door.stop(listener)
@@ -113,6 +111,27 @@ async def run(
             await shelf.close()
     finally:
         await door.close(0)
+
+
+async def _begun(shelf: Shelf, stop: Stop) -> bool:
+    """Load what is to be there from the beginning; return False if ``stop`` was called first.
+
+    Raises:
+        EdgeLLMError: a model cannot be loaded.
+    """
+    stopping = asyncio.create_task(stop.asked.wait())
+    try:
+        for offer in shelf.offers:
+            if offer.pinned or offer is shelf.offers[0]:
+                loading = asyncio.create_task(shelf.load(offer))
+                await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    loading.cancel()
+                    return False
+                await loading
+        return True
+    finally:
+        stopping.cancel()
 
 
 async def _drained(service: Service, seconds: float, stop: Stop) -> None:

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
+import stat
 import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -31,6 +34,9 @@ MAGIC = b"EDGEKV1\n"
 _SUFFIX = ".block"
 _DIGEST = 32
 _WORD = 4
+_NAME = re.compile(rf"[0-9a-f]{{{2 * _DIGEST}}}-\d{{1,3}}{re.escape(_SUFFIX)}", re.ASCII)
+_HEAD = len(MAGIC) + _DIGEST + _WORD + _DIGEST + _WORD  # the most before the tokens
+_LEFT_SECONDS = 60.0  # a file that is half written for longer was left
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +63,11 @@ class SavedBlocks:
         self._root, self._folder, self._most = folder, folder / key, most
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._bytes = sum(file.size for file in self._files(self._root))
-            for left in self._folder.glob("*.part"):
-                left.unlink(missing_ok=True)
+            self._bytes = sum(file.size for file in self._files(self._root, "*/*"))
+            for left in self._root.glob("*/*.part"):
+                with suppress(FileNotFoundError):
+                    if time.time() - left.lstat().st_mtime > _LEFT_SECONDS:
+                        left.unlink()
         except OSError as exc:
             raise ConfigError(f"sessions: {folder} cannot be used: {exc.strerror}") from exc
         self._there = {path.name for path in self._folder.glob(f"*{_SUFFIX}")}
@@ -70,7 +78,9 @@ class SavedBlocks:
         many. Files that are damaged are dropped."""
         room = [group.available for group in pool.groups]
         wanted: list[SavedFile] = []
-        for file in sorted(self._files(self._folder), key=lambda file: file.used, reverse=True):
+        for file in sorted(
+            self._files(self._folder, "*"), key=lambda file: file.used, reverse=True
+        ):
             number = _group_of(file.path)
             if 0 <= number < len(room) and room[number] > 0:
                 wanted.append(file)
@@ -138,7 +148,7 @@ class SavedBlocks:
         """Drop the files that were not used for longest, of whatever program, a tenth at once."""
         if self._bytes + size <= self._most:
             return
-        files = sorted(self._files(self._root), key=lambda file: file.used)
+        files = sorted(self._files(self._root, "*/*"), key=lambda file: file.used)
         self._bytes = sum(file.size for file in files)
         for file in files:
             if self._bytes + size <= self._most * 9 // 10:
@@ -150,6 +160,10 @@ class SavedBlocks:
         self._bytes -= file.size
         if file.path.parent == self._folder:
             self._there.discard(file.path.name)
+
+    def _drop_damaged(self, file: SavedFile) -> None:
+        with suppress(OSError):  # it stays, and counts no more than now
+            self._drop(file)
 
     def _touch(self, names: list[str]) -> None:
         """Give files the order in which their blocks would be evicted, as times."""
@@ -167,26 +181,34 @@ class SavedBlocks:
     ) -> tuple[Content, bytes] | None:
         """Return what a file holds; None, with the file dropped, if it is damaged."""
         try:
+            most = _HEAD + _WORD * pool.block_size + executor.block_bytes(number)
+            if file.size > most:
+                raise ValueError("it is too large")
             content, data = _parsed(file.path.read_bytes(), pool.block_size)
         except (OSError, ValueError) as exc:
             _log.warning("a saved block is dropped: %s", exc)
-            self._drop(file)
+            self._drop_damaged(file)
             return None
         wrong = len(data) != executor.block_bytes(number) or file.path.name != _name(
             content, number
         )
         if wrong:
             _log.warning("a saved block is dropped: it is another one than its name says")
-            self._drop(file)
+            self._drop_damaged(file)
             return None
         return content, data
 
     @staticmethod
-    def _files(folder: Path) -> Iterator[SavedFile]:
-        for path in folder.rglob(f"*{_SUFFIX}"):
+    def _files(folder: Path, pattern: str) -> Iterator[SavedFile]:
+        """Yield the files of ours, and nothing else that lies there."""
+        for path in folder.glob(pattern):
+            if not _NAME.fullmatch(path.name):
+                continue
             try:
-                facts = path.stat()
+                facts = path.lstat()
             except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(facts.st_mode):
                 continue
             yield SavedFile(facts.st_mtime_ns, facts.st_size, path)
 

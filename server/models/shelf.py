@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from edge_llm.api.about import ModelFacts
-from edge_llm.errors import EdgeLLMError
+from edge_llm.errors import CapacityError, EdgeLLMError
 from edge_llm.server.errors import ApiError, not_loaded, unavailable, unknown_model
 from edge_llm.server.models.model import Model
 from edge_llm.server.models.offer import Offer
@@ -162,10 +162,9 @@ class Shelf:
         """Unload everything, held or not."""
         self._closed = True
         self._freed.set()
-        changes = [offer.change for offer in self.offers if offer.change is not None]
-        await asyncio.gather(*changes, return_exceptions=True)
-        for offer in self.loaded:
-            await self._close(offer)
+        async with self._turn:  # after the change that goes on; no other does anything then
+            for offer in self.loaded:
+                await self._close(offer)
 
     def _begin(self, offer: Offer, change: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def run() -> None:
@@ -196,7 +195,18 @@ class Shelf:
         self.on_load(offer)
 
     async def _room(self, offer: Offer) -> bool:
-        """Make room for a model; return False where nobody waits for it any longer."""
+        """Make room for a model; return False where nobody waits for it any longer.
+
+        Raises:
+            CapacityError: there is none beside the models that are pinned.
+        """
+        pinned = sum(other.bytes for other in self.loaded if other.pinned)
+        if self._budget is not None and pinned and pinned + offer.bytes > self._budget:
+            raise CapacityError(
+                f"{offer.name} takes {offer.bytes} bytes, of {self._budget} for all models the "
+                f"pinned ones take {pinned}",
+                hint="give more --memory, or pin less",
+            )
         while (
             self._budget is not None
             and self.loaded
@@ -213,7 +223,7 @@ class Shelf:
         return not self._closed
 
     async def _unload(self, offer: Offer) -> None:
-        if offer.idle:
+        if offer.idle and not self._closed:
             await self._close(offer)
 
     async def _close(self, offer: Offer) -> None:

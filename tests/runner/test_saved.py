@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def test_what_was_said_is_there_after_a_kill(program: Path, tmp_path: Path) -> N
         shutil.copytree(folder, copy)  # nothing was closed
     for part in copy.rglob("*"):
         if part.is_dir():
-            (part / "left.part").write_bytes(b"half a block")
+            left = part / "left.part"
+            left.write_bytes(b"half a block")
+            os.utime(left, (0, 0))
     with start(program, copy) as llm:
         again, cached = ask(llm, PROMPT)
         assert again == first
@@ -175,3 +178,31 @@ def test_blocks_of_another_size_are_refused(program: Path) -> None:
         for group, block, wrong in ((0, 0, data[:-1]), (0, 10**6, data), (7, 0, data)):
             with pytest.raises(NativeError, match=r"bytes|exist"):
                 executor.write_block(group, block, wrong)
+
+
+def test_what_lies_beside_the_blocks_is_left_alone_and_does_no_harm(
+    program: Path, tmp_path: Path
+) -> None:
+    with start(program, tmp_path) as llm:
+        first, _ = ask(llm, PROMPT)
+    saved = files(tmp_path)
+    folder = saved[0].parent
+    foreign = tmp_path / "deep" / "er" / "mine.block"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"x")
+    written = folder / "of-another-server.part"  # now
+    written.write_bytes(b"x")
+    (folder / f"{'0' * 64}-0.block").mkdir()
+    os.mkfifo(folder / f"{'1' * 64}-0.block")
+    (folder / f"{'2' * 64}-0.block").symlink_to(folder / "nowhere")
+    (folder / "notes-0.block").write_bytes(b"x")
+    huge = folder / f"{'3' * 64}-0.block"
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    with start(program, tmp_path, sessions_bytes=1 << 50) as llm:
+        again, cached = ask(llm, PROMPT)
+    assert (again, cached) == (first, len(PROMPT) - 1)
+    assert not huge.exists()
+    assert foreign.exists()
+    assert written.exists()
+    assert (folder / "notes-0.block").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fixtures_server import offered
 
-from edge_llm.errors import ProgramError
+from edge_llm.errors import CapacityError, ProgramError
 from edge_llm.server.errors import ApiError
 from edge_llm.server.models.duration import keep_seconds
 from edge_llm.server.models.offer import Offer
@@ -236,6 +236,39 @@ def test_it_is_asked_for_while_it_is_unloaded(shop: Shop) -> None:
         assert shop.closed == ["a", "a"]
         with pytest.raises(ApiError, match="stopping"):
             await shelf.model(offer)
+
+    scene(play)
+
+
+def test_what_has_no_room_beside_pinned_models_is_refused_at_once(shop: Shop) -> None:
+    async def play() -> None:
+        offers = [shop.offer(name, bytes=8, pinned=name == "p") for name in "pqa"]
+        offers[2].bytes = 2
+        shelf = Shelf(offers, budget=10)
+        for name in "pa":
+            await shelf.model(shelf.find(name))
+        with pytest.raises(CapacityError, match="the pinned ones take 8"):
+            await shelf.load(shelf.find("q"))
+        with pytest.raises(ApiError, match="'q' cannot be loaded") as got:
+            await shelf.model(shelf.find("q"))
+        assert got.value.status == 500
+        assert states(shelf) == {"p": "loaded", "q": "unloaded", "a": "loaded"}
+
+    scene(play)
+
+
+def test_a_model_whose_time_runs_out_while_the_shelf_closes_is_closed_once(shop: Shop) -> None:
+    async def play() -> None:
+        shelf = Shelf([shop.offer("a"), shop.offer("b", usual=0.01)])
+        for offer in shelf.offers:
+            await shelf.model(offer)
+        shop.gate.clear()
+        closing = asyncio.create_task(shelf.close())
+        await asyncio.sleep(0.05)  # the time of b has run out; a is being closed
+        shop.gate.set()
+        await closing
+        await asyncio.sleep(0.02)
+        assert shop.closed == ["a", "b"]
 
     scene(play)
 
