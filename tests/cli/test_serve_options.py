@@ -62,3 +62,9 @@ def test_a_folder_of_programs(
     assert programs_in(str(tmp_path / "a.edge")) == []
     (tmp_path / "config.json").write_text("{}")  # a checkpoint
     assert programs_in(str(tmp_path)) == []
+
+
+def test_a_bound_of_no_folder_is_refused() -> None:
+    arguments = build_parser().parse_args(["serve", "any.edge", "--sessions-size", "1GB"])
+    with pytest.raises(ConfigError, match="--sessions-size bounds a folder"):
+        arguments.run(arguments)

@@ -17,6 +17,8 @@ from edge_llm.server.models.duration import keep_seconds
 from edge_llm.server.models.offer import Offer
 from edge_llm.server.models.pressure import relieve
 from edge_llm.server.models.shelf import Shelf
+from edge_llm.server.options import ServerOptions
+from edge_llm.server.run import Stop, bind, run
 
 
 class Model:
@@ -28,6 +30,9 @@ class Model:
         self.name = name
         self.closed = False
         self._shop = shop
+
+    def prepare(self) -> None:
+        pass
 
     def close(self) -> None:
         assert self._shop.gate.wait(10)
@@ -269,6 +274,26 @@ def test_a_model_whose_time_runs_out_while_the_shelf_closes_is_closed_once(shop:
         await closing
         await asyncio.sleep(0.02)
         assert shop.closed == ["a", "b"]
+
+    scene(play)
+
+
+def test_a_stop_while_the_first_models_load_is_heeded(shop: Shop) -> None:
+    async def play() -> None:
+        options, stop = ServerOptions(port=0), Stop()
+        announced: list[Any] = []
+        shop.gate.clear()
+        with bind(options) as listener:
+            offers = [shop.offer("a"), shop.offer("p", pinned=True)]
+            running = asyncio.create_task(run(offers, options, listener, announced.append, stop))
+            while offers[0].state != "loading":
+                await asyncio.sleep(0.005)
+            stop()
+            await asyncio.sleep(0.05)
+            shop.gate.set()
+            await running
+        assert not announced
+        assert shop.loads == shop.closed == ["a"]
 
     scene(play)
 

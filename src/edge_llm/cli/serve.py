@@ -146,6 +146,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from edge_llm.errors import ConfigError
     from edge_llm.runner.engine.memory import machine_memory
     from edge_llm.server.options import ServerOptions, check_bind
     from edge_llm.server.run import serve
@@ -163,6 +164,8 @@ def run(arguments: argparse.Namespace) -> int:
         keep_seconds=arguments.keep_alive,
         pinned=tuple(arguments.pin),
     )
+    if arguments.sessions_size is not None and arguments.sessions is None:
+        raise ConfigError("--sessions-size bounds a folder that --sessions DIR names, and none is")
     check_bind(options)  # before a model is fetched or loaded
     serve([_program(arguments, path) for path in _paths(arguments)], options)
     return 0
@@ -183,7 +186,11 @@ def _program(arguments: argparse.Namespace, path: Path) -> ServedProgram:
             step_tokens=max(DEFAULT_STEP_TOKENS, arguments.max_sequences),  # a token for each
             kv_budget=arguments.kv_budget,
             sessions=arguments.sessions,
-            sessions_bytes=arguments.sessions_size or DEFAULT_SESSIONS_BYTES,
+            sessions_bytes=(
+                DEFAULT_SESSIONS_BYTES
+                if arguments.sessions_size is None
+                else arguments.sessions_size
+            ),
             **loading_options(arguments, path),
         ),
     )
