@@ -169,14 +169,14 @@ struct Tile {
   int32_t first, tokens;  // rows of the flat batch, all of one sequence
   int32_t head, heads;    // query heads [head, head + heads) of one kv head
   int32_t kv_head;
-  int32_t written;        // positions of the sequence that this step and earlier ones have written
-  int64_t stride;  // floats between rows of q and out: head_dim padded to 16
-  float* q;        // [rows][stride], scaled
-  float* out;      // [rows][stride]
-  float* weights;  // [rows][kBlockTokens]: scores, then e^(score - maximum)
-  float* totals;   // [rows][16]: sum of weights, in lanes
-  float* maxima;   // [rows]
-  float* factors;  // [rows]: the block's own maximum, then what the new maximum makes of the old
+  int32_t written;  // positions of the sequence that this step and earlier ones have written
+  int64_t stride;   // floats between rows of q and out: head_dim padded to 16
+  float* q;         // [rows][stride], scaled
+  float* out;       // [rows][stride]
+  float* weights;   // [rows][kBlockTokens]: scores, then e^(score - maximum)
+  float* totals;    // [rows][16]: sum of weights, in lanes
+  float* maxima;    // [rows]
+  float* factors;   // [rows]: the block's own maximum, then what the new maximum makes of the old
 };
 
 // The visible part of a block, as slots [begin, end).

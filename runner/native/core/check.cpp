@@ -283,12 +283,11 @@ void check_sizes(const edge_state& state, int32_t number) {
 
 WeightFormat stored_format(const edge_weight& weight) {
   const WeightFormat stored = {
-      static_cast<Code>(weight.code), weight.group, static_cast<ScaleType>(weight.scale),
-      static_cast<MinimumType>(weight.minimum), static_cast<Layout>(weight.layout),
-      static_cast<Activations>(weight.activations)};
-  const bool known = std::any_of(std::begin(kFormats), std::end(kFormats), [&](const auto& format) {
-    return format == storage_of(stored);
-  });
+      static_cast<Code>(weight.code),       weight.group,
+      static_cast<ScaleType>(weight.scale), static_cast<MinimumType>(weight.minimum),
+      static_cast<Layout>(weight.layout),   static_cast<Activations>(weight.activations)};
+  const bool known = std::any_of(std::begin(kFormats), std::end(kFormats),
+                                 [&](const auto& format) { return format == storage_of(stored); });
   if (known && (weight.activations == 0 || (weight.activations == 1 && is_quantized(stored)))) {
     return stored;
   }

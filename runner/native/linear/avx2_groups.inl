@@ -4,7 +4,8 @@
 //   no minimum    float scales
 //   f16           float scales, float minima
 //   zero          float scales, float(kLift - zero point)
-//   byte scales   of rows by group as f16, multiplied with their factors; else int32 scales where codes are wide, else both halves of a word; and behind a
+//   byte scales   of rows by group as f16, multiplied with their factors; else int32 scales where
+//   codes are wide, else both halves of a word; and behind a
 //                 frame's groups, of q8, the minima of two groups as the halves of words; float
 //                 factors of scales; of q8 those of minima, negated
 
@@ -30,7 +31,7 @@ template <class F>
 constexpr float kLift = kStarted<F> ? 8.0f : 0.0f;
 
 template <class F>
-constexpr bool kLifted = F::kScaled&& F::kMinimum == MinimumType::q8;  // minima of bytes
+constexpr bool kLifted = F::kScaled && F::kMinimum == MinimumType::q8;  // minima of bytes
 
 template <class F>
 constexpr int32_t kNumberBytes =
@@ -38,9 +39,9 @@ constexpr int32_t kNumberBytes =
 template <class F>
 constexpr int32_t kPairs = kLifted<F> ? F::kFrames.together / 2 : 0;  // of groups of a frame
 template <class F>
-constexpr int32_t kFrameBytes = kLifted<F>    ? (kPairs<F> + 2) * kVectorBytes
+constexpr int32_t kFrameBytes = kLifted<F>   ? (kPairs<F> + 2) * kVectorBytes
                                 : F::kScaled ? kVectorBytes
-                                              : 0;
+                                             : 0;
 
 template <class F>
 constexpr int64_t unpacked_bytes(int64_t groups) {
@@ -203,7 +204,8 @@ inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uin
       minimum = Packed ? packed_minimum<F>(numbers, frame, g, h)
                        : load_floats(numbers + kVectorBytes + 32 * h);
     }
-    // NaN where the scale is infinite, as fma(scale, base + dot, -scale * base) is, of vnni_groups.inl
+    // NaN where the scale is infinite, as fma(scale, base + dot, -scale * base) is, of
+    // vnni_groups.inl
     const __m256 nothing = _mm256_fmadd_ps(scale, _mm256_setzero_ps(), _mm256_setzero_ps());
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {

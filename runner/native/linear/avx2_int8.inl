@@ -75,9 +75,9 @@ void multiply_int8(const LinearArgs& args, Share panels) {
       for (int32_t m = 0; m < height; ++m) {
         __m256 totals[2];
         for (int h = 0; h < 2; ++h) {
-          totals[h] = _mm256_fmadd_ps(_mm256_load_ps(scales + 8 * h),
-                                      _mm256_load_ps(sums + m * kLanes + 8 * h),
-                                      _mm256_setzero_ps());
+          totals[h] =
+              _mm256_fmadd_ps(_mm256_load_ps(scales + 8 * h),
+                              _mm256_load_ps(sums + m * kLanes + 8 * h), _mm256_setzero_ps());
         }
         finish_row(args, rows, panel, constants, first + m, totals[0], totals[1]);
       }

@@ -65,7 +65,8 @@ inline Runs measure_runs(const float* x, int32_t count) {
     all[j] = count > j * kRun ? magnitudes(x + j * kRun, count - j * kRun) : _mm256_setzero_si256();
   }
 #pragma GCC unroll 4
-  for (int j = 0; j < 8; j += 2) {  // lanes of pairs of runs side by side, then of four, then of all
+  for (int j = 0; j < 8;
+       j += 2) {  // lanes of pairs of runs side by side, then of four, then of all
     all[j] = _mm256_max_epi32(_mm256_unpacklo_epi32(all[j], all[j + 1]),
                               _mm256_unpackhi_epi32(all[j], all[j + 1]));
   }
@@ -76,15 +77,15 @@ inline Runs measure_runs(const float* x, int32_t count) {
   }
   const __m256i bits = _mm256_max_epi32(_mm256_permute2x128_si256(all[0], all[4], 0x20),
                                         _mm256_permute2x128_si256(all[0], all[4], 0x31));
-  const __m256 finite = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(0x7F800000), bits));
+  const __m256 finite =
+      _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(0x7F800000), bits));
   const __m256 smallest = _mm256_set1_ps(std::numeric_limits<float>::min());
   const __m256 scale =
       _mm256_max_ps(_mm256_div_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(127.0f)), smallest);
   const __m256 nan = _mm256_set1_ps(std::numeric_limits<float>::quiet_NaN());
   Runs runs;
   _mm256_store_ps(runs.scale, _mm256_blendv_ps(nan, scale, finite));
-  _mm256_store_ps(runs.inverse,
-                  _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(1.0f), scale), finite));
+  _mm256_store_ps(runs.inverse, _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(1.0f), scale), finite));
   return runs;
 }
 
@@ -147,7 +148,8 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
     if (grouped) {
       const int64_t run = k / kRun % 8;
       if (run == 0) {
-        runs = measure_runs(data + k, static_cast<int32_t>(std::min<int64_t>(8 * kRun, x.cols - k)));
+        runs =
+            measure_runs(data + k, static_cast<int32_t>(std::min<int64_t>(8 * kRun, x.cols - k)));
       }
       inverse = runs.inverse[run];
       store_run(rows, first, height, i, k, runs.scale[run]);

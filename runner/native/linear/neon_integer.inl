@@ -105,8 +105,7 @@ inline float32x4_t load_scales(const uint8_t* tail, const uint8_t* frame, int g,
     return vmulq_n_f32(vreinterpretq_f32_u32(vmaxq_u32(bits, vdupq_n_u32(kSmallestExponent))),
                        0.5f);
   } else if constexpr (F::kFactors) {
-    return vmulq_f32(load_halves(frame, j),
-                     vcvtq_f32_s32(load_byte_scales<F>(tail, frame, g, j)));
+    return vmulq_f32(load_halves(frame, j), vcvtq_f32_s32(load_byte_scales<F>(tail, frame, g, j)));
   } else {
     return load_halves(tail, j);
   }

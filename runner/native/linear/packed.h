@@ -114,8 +114,8 @@ static constexpr Frames frames_of(WeightFormat format) {
 // rounded as A says. kGroup = 0: int8, whose whole row is one group.
 template <size_t I, Activations A>
 struct Groups {
-  static constexpr WeightFormat kFormat = {kFormats[I].code,    kFormats[I].group,
-                                           kFormats[I].scale,   kFormats[I].minimum,
+  static constexpr WeightFormat kFormat = {kFormats[I].code,   kFormats[I].group,
+                                           kFormats[I].scale,  kFormats[I].minimum,
                                            kFormats[I].layout, A};
   static constexpr bool kByGroup = A == Activations::group;
   static constexpr int32_t kSummed = summed_columns(kFormat);
@@ -189,7 +189,8 @@ static inline RowScale row_scale(float low, float high, bool finite) {
   return {scale, 1.0f / scale, zero, true};
 }
 
-// `largest` is the magnitude of kRun columns of a row. What is not finite has the same effect there.
+// `largest` is the magnitude of kRun columns of a row. What is not finite has the same effect
+// there.
 static inline RowScale run_scale(float largest, bool finite) {
   if (!finite) return {std::numeric_limits<float>::quiet_NaN(), 0.0f, 0, false};
   float scale = largest / 127.0f;
@@ -254,7 +255,7 @@ static inline void store_sum(const QuantizedRows& rows, WeightFormat format, int
 
 // Puts the scale of columns [k, k + kRun) of row `i` into its tile.
 static inline void store_run(const QuantizedRows& rows, int64_t first, int64_t height, int64_t i,
-                              int64_t k, float scale) {
+                             int64_t k, float scale) {
   rows.runs[first * (rows.depth / kRun) + k / kRun * height + i - first] = scale;
 }
 
@@ -265,7 +266,8 @@ struct ScratchSizes {
 
 static inline ScratchSizes scratch_sizes(const PackedWeight& weight, int32_t rows) {
   const int64_t depth = round_up(weight.k, kBlock);
-  return {depth, round_up(rows * int64_t{4}, 64),
+  return {depth,
+          round_up(rows * int64_t{4}, 64),
           round_up(rows * start_words(weight.format, depth) * 4, 64),
           round_up(rows * sum_words(weight.format, depth) * 4, 64),
           round_up(rows * run_words(weight.format, depth) * 4, 64),

@@ -192,7 +192,7 @@ void add_frame(WeightFormat format, const Frame& frame, const int8_t* x, float* 
 
 // The same for a row by group, whose scales are `runs`.
 void add_runs(WeightFormat format, const Frame& frame, const int8_t* x, const float* runs,
-               float* y) {
+              float* y) {
   const int32_t columns = summed_columns(format);
   for (int32_t k = 0; k < frame.groups * format.group; k += columns) {
     const int32_t g = k / format.group;

@@ -209,8 +209,9 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   for (int p = 0; p < P; ++p) {
     next[p] = {group.data[p] + distance, group.data[p] + distance + group.stride};
   }
-  VnniOperands in{group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums,
-                  rows.runs, rows.depth};
+  VnniOperands in{
+      group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums, rows.runs,
+      rows.depth};
   alignas(64) float totals[kFinished * kMostRows<S> * P * kLanes];
   for (int32_t begin = 0; begin < count;) {
     const int32_t end = std::min(begin + kFinished * tile, count);

@@ -255,8 +255,9 @@ struct Ends<S, F, M, P, false, true, N> {
   }
 };
 
-// Rows by group: what the columns of one of their scales give is multiplied with it. Sums that begin
-// at kFloatBase are floats already, and fma(scale, base + dot, -scale * base) rounds scale * dot.
+// Rows by group: what the columns of one of their scales give is multiplied with it. Sums that
+// begin at kFloatBase are floats already, and fma(scale, base + dot, -scale * base) rounds scale *
+// dot.
 template <class S, class F, int M, int P, bool kFactors, MinimumType N>
 struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, MinimumType::none> {
   void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,

@@ -37,9 +37,9 @@ struct WordStarts {
     __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
     sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
     sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1));
-    return static_cast<int32_t>(
-        static_cast<uint32_t>(base) +
-        static_cast<uint32_t>(-offset) * static_cast<uint32_t>(_mm_cvtsi128_si32(sums)));
+    return static_cast<int32_t>(static_cast<uint32_t>(base) +
+                                static_cast<uint32_t>(-offset) *
+                                    static_cast<uint32_t>(_mm_cvtsi128_si32(sums)));
   }
 };
 
