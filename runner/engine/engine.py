@@ -561,8 +561,10 @@ class Engine:
         self._live.update(dict.fromkeys(arrived))
         self._fail_all(error)
         end = time.monotonic() + _LAST_SECONDS
-        self._save(lambda: time.monotonic() > end)
-        self._executor.close()
+        try:
+            self._save(lambda: time.monotonic() > end)
+        finally:
+            self._executor.close()
 
     def _save(self, interrupted: Callable[[], bool]) -> None:
         if self._saved is not None:

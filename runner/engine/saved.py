@@ -34,6 +34,7 @@ MAGIC = b"EDGEKV1\n"
 _SUFFIX = ".block"
 _DIGEST = 32
 _WORD = 4
+_LOOK_AGAIN = 16  # after this part of what a folder may take: others write there too
 _NAME = re.compile(rf"[0-9a-f]{{{2 * _DIGEST}}}-\d{{1,3}}{re.escape(_SUFFIX)}", re.ASCII)
 _HEAD = len(MAGIC) + _DIGEST + _WORD + _DIGEST + _WORD  # the most before the tokens
 _LEFT_SECONDS = 60.0  # a file that is half written for longer was left
@@ -71,6 +72,7 @@ class SavedBlocks:
         except OSError as exc:
             raise ConfigError(f"sessions: {folder} cannot be used: {exc.strerror}") from exc
         self._there = {path.name for path in self._folder.glob(f"*{_SUFFIX}")}
+        self._written = 0  # bytes, since the last look at the folder
         self._working = True
 
     def restore(self, pool: BlockPool, executor: Executor) -> int:
@@ -112,7 +114,7 @@ class SavedBlocks:
                     if interrupted():
                         return
                     self._write(name, content, executor.read_block(number, block))
-            self._touch(names)
+            self._touch(names, interrupted)
         except OSError as exc:
             _log.warning("sessions are not saved any longer: %s", exc)
             self._working = False
@@ -143,13 +145,17 @@ class SavedBlocks:
             raise
         self._there.add(name)
         self._bytes += len(whole)
+        self._written += len(whole)
 
     def _make_room(self, size: int) -> None:
         """Drop the files that were not used for longest, of whatever program, a tenth at once."""
-        if self._bytes + size <= self._most:
+        known = self._written <= self._most // _LOOK_AGAIN
+        if known and self._bytes + size <= self._most:
             return
         files = sorted(self._files(self._root, "*/*"), key=lambda file: file.used)
-        self._bytes = sum(file.size for file in files)
+        self._bytes, self._written = sum(file.size for file in files), 0
+        if self._bytes + size <= self._most:
+            return
         for file in files:
             if self._bytes + size <= self._most * 9 // 10:
                 break
@@ -165,10 +171,12 @@ class SavedBlocks:
         with suppress(OSError):  # it stays, and counts no more than now
             self._drop(file)
 
-    def _touch(self, names: list[str]) -> None:
+    def _touch(self, names: list[str], interrupted: Callable[[], bool]) -> None:
         """Give files the order in which their blocks would be evicted, as times."""
         newest = time.time_ns()
         for index, name in enumerate(names):
+            if interrupted():
+                return
             moment = newest - len(names) + index
             if name in self._there:
                 try:

@@ -120,6 +120,8 @@ async def _unload(
     service: Service, kind: Kind, request: Asking, ignored: Sequence[str]
 ) -> JSONResponse:
     offer = offer_of(service, request.model)
+    if offer.pinned:
+        raise invalid(f"The model '{offer.name}' is pinned: it is never unloaded.", "keep_alive")
     await service.shelf.unload(offer)
     return _nothing(kind, offer.name, "unload", ignored)
 

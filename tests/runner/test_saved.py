@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,20 @@ def test_what_lies_beside_the_blocks_is_left_alone_and_does_no_harm(
     assert foreign.exists()
     assert written.exists()
     assert (folder / "notes-0.block").exists()
+
+
+def test_several_programs_keep_the_bound_together(tiny_program: Any, tmp_path: Path) -> None:
+    program: Path = tiny_program()
+    with start(program, tmp_path / "measure", kv_dtype="f32") as llm:
+        ask(llm, PROMPT)
+    most = 16 * max(path.stat().st_size for path in files(tmp_path / "measure"))
+    folder = tmp_path / "shared"
+    with ExitStack() as stack:
+        llms = [
+            stack.enter_context(start(program, folder, sessions_bytes=most, kv_dtype=kind))
+            for kind in ("f32", "f16", "i8")
+        ]
+        for turn in range(3):
+            for llm in llms:
+                ask(llm, [3 + (i * (turn + 2)) % 60 for i in range(200)])
+    assert sum(path.stat().st_size for path in files(folder)) <= most * 9 // 8

@@ -72,6 +72,14 @@ def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None
         assert "keep_alive" in refused.json()["error"]
 
 
+def test_a_pinned_model_is_not_said_to_be_unloaded(serve_live: Any, second: Any) -> None:
+    with serve_live(others=[offered(second, pinned=True)]) as server:
+        body = {"model": "other-model", "keep_alive": 0}
+        refused = httpx.post(f"{server.url}/api/generate", json=body)
+        assert refused.status_code == 400
+        assert "'other-model' is pinned" in refused.json()["error"]
+
+
 def test_a_request_waits_while_its_model_loads(serve_live: Any, second: Any) -> None:
     loading = threading.Event()
 
