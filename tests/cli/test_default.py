@@ -145,5 +145,5 @@ def test_config(store: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 
 
 def test_two_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "one", "-m", "two"]) == 1
+    assert main(["verify", "one", "-m", "two"]) == 1
     assert "two models are named: one and --model two" in capsys.readouterr().err
