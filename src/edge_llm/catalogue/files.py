@@ -8,12 +8,14 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 POLL_SECONDS = 0.2
 _LOCK = ".lock"
+_YOUNG_SECONDS = 10.0
 
 
 def bytes_under(folder: Path) -> int:
@@ -67,10 +69,10 @@ def try_lock(file: IO[bytes]) -> bool:
 @contextlib.contextmanager
 def scratch_folder(folder: Path, prefix: str) -> Iterator[Path]:
     """Yield a new folder in ``folder``, removed at the end, and remove first what killed processes
-    left of theirs."""
+    left of theirs. One that is a few seconds old may not have been locked yet by who made it."""
     for left in folder.glob(f"{prefix}*"):
         with contextlib.suppress(OSError), (left / _LOCK).open("r+b") as lock:
-            if try_lock(lock):
+            if time.time() - left.stat().st_mtime > _YOUNG_SECONDS and try_lock(lock):
                 shutil.rmtree(left, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as name,
