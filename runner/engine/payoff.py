@@ -7,6 +7,7 @@ _LEARNED = 1 / 8  # weight of a step in what is known of its size
 _FORGOTTEN = 1 / 1000  # by which what is known of others goes back to that rise, a step of one
 _OUTLIER = 3.0  # times what is known: the rest is somebody else's doing
 _GAIN = 1.05  # what is expected must be better than without by so much
+_BEYOND = 2  # lengths that are looked at behind the best: costs rise in stairs
 _MOST_ROWS = 64  # of steps that are looked at
 
 
@@ -36,6 +37,8 @@ class Payoff:
             rate = (self._expected + gain) / self.cost(self._tokens + length)
             if rate > best:
                 best, count, extra = rate, length, gain
+            elif length - count > _BEYOND:
+                break
         self._tokens += count
         self._expected += extra
         return count
