@@ -17,7 +17,9 @@ _HOPELESS = 2.0  # times what is usual: a trial ends early
 _SLOWED = 1.25  # times the fastest that was seen: somebody else is here
 _LEAST_WAIT, _MOST_WAIT = 0.2, 3.0  # seconds of steps between two trials
 _MEMORY = 1 / 16  # weight of a step in what is usual
-_FORGET = 1.0001  # by which the fastest grows a step: contexts grow too
+# Weights of a step in what the fastest ones take, where it was faster, and slower: contexts grow.
+_FASTER, _SLOWER = 1 / 8, 1 / 1000
+_ALARM = 0.06  # seconds of slow steps in a row before the first trial
 
 
 @dataclass(slots=True)
@@ -73,7 +75,8 @@ class Crew:
             return
         else:
             self._usual[tokens] = usual + (seconds - usual) * _MEMORY
-        block, fastest = self._block, min(self._fastest[tokens] * _FORGET, seconds)
+        block, fastest = self._block, self._fastest[tokens]
+        fastest += (seconds - fastest) * (_FASTER if seconds < fastest else _SLOWER)
         self._fastest[tokens] = fastest
         block.steps += 1
         block.seconds += seconds
@@ -90,7 +93,7 @@ class Crew:
         """Begin a trial, if it is time for one."""
         self._waited += block.seconds
         if self._count == self.most and block.seconds < _SLOWED * block.fastest:
-            self._wait = self._waited = _LEAST_WAIT  # as fast as ever: nothing to win
+            self._wait, self._waited = _LEAST_WAIT, _LEAST_WAIT - _ALARM  # as fast as ever
         elif self._waited >= self._wait:
             self._begin()
 
