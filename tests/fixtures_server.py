@@ -17,7 +17,8 @@ def offered(model: Any, *, load: Callable[[], Any] | None = None, **facts: Any) 
         name=model.name,
         load=load or (lambda: model),
         describe=lambda: ModelFacts(model.name, model.digest, model.context, model.about),
-        **{"bytes": 1000, **facts},
+        needs=lambda: model.memory,
+        **facts,
     )
 
 

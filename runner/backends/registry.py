@@ -82,6 +82,19 @@ def backend(name: str) -> Backend:
         ) from exc
 
 
+def check_context(program: Program, context: int) -> None:
+    """Refuse a longer context than the program's; 0 means that.
+
+    Raises:
+        ConfigError: it is longer.
+    """
+    if not 0 <= context <= program.plan.context:
+        raise ConfigError(
+            f"context is {context}, the program allows at most {program.plan.context}",
+            hint=_longer(context, program.documents.model.trained_context),
+        )
+
+
 def open_executor(
     program: Program,
     limits: Limits,
@@ -100,11 +113,7 @@ def open_executor(
         NativeError: the backend refuses the program.
         CapacityError: the memory for ``limits`` cannot be had.
     """
-    if not 0 <= limits.context <= program.plan.context:
-        raise ConfigError(
-            f"context is {limits.context}, the program allows at most {program.plan.context}",
-            hint=_longer(limits.context, program.documents.model.trained_context),
-        )
+    check_context(program, limits.context)
     if limits.kv_dtype not in KV_DTYPES:
         raise ConfigError(
             f"kv_dtype is {limits.kv_dtype!r}, expected one of: {', '.join(KV_DTYPES)}"

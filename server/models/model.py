@@ -30,6 +30,9 @@ class Model(Protocol):
     def context(self) -> int: ...
 
     @property
+    def memory(self) -> int: ...
+
+    @property
     def tokenizer(self) -> Tokenizer: ...
 
     @property

@@ -22,12 +22,14 @@ class Offer:
         name: the name that it is listed by; ``aliases`` are others that it answers to.
         load: loads it. Blocks; raises EdgeLLMError.
         describe: looks into its file without loading it. Blocks; raises EdgeLLMError.
-        bytes: what it takes in memory: weights, and the most for keys and values.
+        needs: tells what it takes in memory once it is loaded: weights, and the most for keys and
+            values. Blocks; raises EdgeLLMError.
         pinned: it is never unloaded for others, nor for having been idle.
         usual: the seconds for which it stays after a request that does not say for how long;
             infinity: as long as memory allows.
         state: whether it is loaded.
         model: the loaded model, in the states "loaded" and "unloading".
+        bytes: what it takes now, or would take when that was last asked.
         requests: those that run on it or wait for it.
         keep: as ``usual``, of the last request.
         used: when the last one ended, in seconds of the event loop's clock.
@@ -39,12 +41,13 @@ class Offer:
     name: str
     load: Callable[[], Model]
     describe: Callable[[], ModelFacts]
-    bytes: int
+    needs: Callable[[], int]
     aliases: tuple[str, ...] = ()
     pinned: bool = False
     usual: float = inf
     state: State = "unloaded"
     model: Model | None = None
+    bytes: int = 0
     requests: int = 0
     keep: float = inf
     used: float = 0.0

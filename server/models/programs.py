@@ -9,8 +9,8 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
-from edge_llm.api.loading import facts_of, load_with, needs_of
-from edge_llm.errors import ConfigError
+from edge_llm.api.loading import facts_of, load_with, memory_needed, name_of
+from edge_llm.errors import ConfigError, EdgeLLMError
 from edge_llm.runner.config import RunnerConfig
 from edge_llm.server.models.offer import Offer
 
@@ -35,16 +35,17 @@ def offers_of(
     models that are never unloaded; the others are, ``keep`` seconds after their last request.
 
     Raises:
-        ConfigError: two programs have the same names, or nothing has a name of ``pinned``.
-        ProgramError, CapacityError, NativeError: a program cannot be loaded, as far as its header
-            tells.
+        ConfigError: two programs have the same names, nothing has a name of ``pinned``, or one of
+            several cannot be loaded with its options, as far as its header tells.
     """
-    needs = [needs_of(program.path, program.config) for program in programs]
-    count = Counter(need.name for need in needs)
+    if len(programs) > 1:  # one alone is loaded at once, and says it itself
+        _check(programs)
+    titles = [name_of(program.path) for program in programs]
+    count = Counter(titles)
     offers: list[Offer] = []
-    for program, need in zip(programs, needs, strict=True):
+    for program, title in zip(programs, titles, strict=True):
         stem = program.path.stem
-        name = need.name if count[need.name] == 1 else stem
+        name = title if count[title] == 1 else stem
         own = aliases if not offers else ()
         offers.append(
             Offer(
@@ -52,7 +53,7 @@ def offers_of(
                 aliases=(*own, stem),
                 load=partial(load_with, program.path, program.config, name=name),
                 describe=partial(facts_of, program.path, program.config),
-                bytes=need.bytes,
+                needs=partial(memory_needed, program.path, program.config),
                 pinned=not set(pinned).isdisjoint((name, *own, stem)),
                 usual=keep,
             )
@@ -65,3 +66,13 @@ def offers_of(
             f"{min(unknown)} is to be pinned, and is none of the models: {', '.join(names)}"
         )
     return offers
+
+
+def _check(programs: Sequence[ServedProgram]) -> None:
+    for program in programs:
+        try:
+            memory_needed(program.path, program.config)
+        except EdgeLLMError as exc:
+            raise ConfigError(
+                f"{program.path.stem} cannot be served: {exc}", hint=exc.hint
+            ) from exc

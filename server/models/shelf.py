@@ -182,12 +182,18 @@ class Shelf:
         return task
 
     async def _load(self, offer: Offer) -> None:
-        if offer.state == "loaded" or not await self._room(offer):
+        if offer.state == "loaded" or self._closed:
             return
+        if self.loaded:
+            # Before others are unloaded for it: its file may be gone, or another one.
+            offer.bytes = await asyncio.to_thread(offer.needs)
+            if not await self._room(offer):
+                return
         offer.state = "loading"
         started = time.monotonic()
         try:
             offer.model = await asyncio.to_thread(offer.load)
+            offer.bytes = offer.model.memory
         finally:
             offer.state = "unloaded" if offer.model is None else "loaded"
         offer.facts = None  # the file may have been another when they were read

@@ -110,6 +110,7 @@ class FakeModel:
     name = "fake-model"
     digest = "ab" * 32
     context = 512
+    memory = 77
 
     def __init__(self) -> None:
         self.tokenizer = ByteTokenizer()

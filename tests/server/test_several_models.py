@@ -53,7 +53,7 @@ def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None
     def ask(**body: Any) -> Any:
         return httpx.post(f"{server.url}/api/generate", json={"stream": False, **body}).json()
 
-    with serve_live(others=[offered(second, bytes=77)]) as server:
+    with serve_live(others=[offered(second)]) as server:
         assert list(running()) == ["fake-model:latest"]
         told = ask(model="other-model:latest", keep_alive="10m")
         assert told["done_reason"] == "load"
@@ -112,15 +112,19 @@ def test_programs_on_offer(tiny_program: Any, tmp_path: Path) -> None:
     assert (first.name, second.name) == (own.stem, "twin")
     assert first.names == (own.stem, "mine")
     assert (first.pinned, second.pinned, second.usual) == (False, True, 60.0)
-    assert first.bytes == second.bytes > 0
+    assert first.needs() == second.needs() > 0
     model = second.load()
     try:
         assert model.name == "twin"
+        assert model.memory == second.needs()
         facts = second.describe()
         assert (facts.digest, facts.context, facts.about) == (model.digest, 32, model.about)
     finally:
         model.close()
     with pytest.raises(ConfigError, match="nobody is to be pinned"):
         offers_of(programs, pinned=["nobody"])
+    tight = ServedProgram(twin, RunnerConfig(context=10**6))
+    with pytest.raises(ConfigError, match=r"twin cannot be served: context is 1000000"):
+        offers_of([programs[0], tight])
     with pytest.raises(ConfigError, match="two of the models have the name"):
         offers_of([programs[0], programs[0]])

@@ -26,8 +26,9 @@ class Model:
 
     digest, context, about = "d", 16, None
 
-    def __init__(self, name: str, shop: Shop) -> None:
+    def __init__(self, name: str, shop: Shop, memory: int = 0) -> None:
         self.name = name
+        self.memory = memory
         self.closed = False
         self._shop = shop
 
@@ -49,13 +50,13 @@ class Shop:
         self.gate = threading.Event()
         self.gate.set()
 
-    def offer(self, name: str, **facts: Any) -> Offer:
+    def offer(self, name: str, size: int = 0, **facts: Any) -> Offer:
         def load() -> Model:
             assert self.gate.wait(10)
             self.loads.append(name)
-            return Model(name, self)
+            return Model(name, self, size)
 
-        return offered(Model(name, self), load=load, **facts)
+        return offered(Model(name, self, size), load=load, **facts)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_names(shop: Shop) -> None:
 
 def test_the_one_idle_for_longest_makes_room(shop: Shop) -> None:
     async def play() -> None:
-        shelf = Shelf([shop.offer(name, bytes=4) for name in "abc"], budget=10)
+        shelf = Shelf([shop.offer(name, size=4) for name in "abc"], budget=10)
         first = await shelf.model(shelf.find("a"))
         await shelf.model(shelf.find("b"))
         await shelf.model(shelf.find("a"))  # used again: b is older
@@ -108,7 +109,7 @@ def test_the_one_idle_for_longest_makes_room(shop: Shop) -> None:
 
 def test_one_alone_may_take_more_than_the_budget(shop: Shop) -> None:
     async def play() -> None:
-        shelf = Shelf([shop.offer("a", bytes=40), shop.offer("b", bytes=4)], budget=10)
+        shelf = Shelf([shop.offer("a", size=40), shop.offer("b", size=4)], budget=10)
         await shelf.model(shelf.find("b"))
         await shelf.model(shelf.find("a"))
         assert states(shelf) == {"a": "loaded", "b": "unloaded"}
@@ -118,8 +119,8 @@ def test_one_alone_may_take_more_than_the_budget(shop: Shop) -> None:
 
 def test_what_runs_and_what_is_pinned_stays(shop: Shop) -> None:
     async def play() -> None:
-        pinned = shop.offer("p", bytes=4, pinned=True)
-        shelf = Shelf([pinned, *(shop.offer(name, bytes=4) for name in "ab")], budget=10)
+        pinned = shop.offer("p", size=4, pinned=True)
+        shelf = Shelf([pinned, *(shop.offer(name, size=4) for name in "ab")], budget=10)
         await shelf.model(pinned)
         running = shelf.find("a")
         model: Any = await shelf.model(running)
@@ -140,7 +141,7 @@ def test_what_runs_and_what_is_pinned_stays(shop: Shop) -> None:
 
 def test_a_request_does_not_wait_for_ever(shop: Shop) -> None:
     async def play() -> None:
-        shelf = Shelf([shop.offer("a", bytes=8), shop.offer("b", bytes=8)], budget=10, patience=0.1)
+        shelf = Shelf([shop.offer("a", size=8), shop.offer("b", size=8)], budget=10, patience=0.1)
         running = shelf.find("a")
         await shelf.model(running)
         shelf.hold(running)
@@ -247,8 +248,8 @@ def test_it_is_asked_for_while_it_is_unloaded(shop: Shop) -> None:
 
 def test_what_has_no_room_beside_pinned_models_is_refused_at_once(shop: Shop) -> None:
     async def play() -> None:
-        offers = [shop.offer(name, bytes=8, pinned=name == "p") for name in "pqa"]
-        offers[2].bytes = 2
+        sizes = {"p": 8, "q": 8, "a": 2}
+        offers = [shop.offer(n, size=size, pinned=n == "p") for n, size in sizes.items()]
         shelf = Shelf(offers, budget=10)
         for name in "pa":
             await shelf.model(shelf.find(name))
@@ -258,6 +259,21 @@ def test_what_has_no_room_beside_pinned_models_is_refused_at_once(shop: Shop) ->
             await shelf.model(shelf.find("q"))
         assert got.value.status == 500
         assert states(shelf) == {"p": "loaded", "q": "unloaded", "a": "loaded"}
+
+    scene(play)
+
+
+def test_nothing_makes_room_for_a_file_that_is_gone(shop: Shop) -> None:
+    async def play() -> None:
+        def gone() -> int:
+            raise ProgramError("there is no such file")
+
+        shelf = Shelf([shop.offer("a", size=8), shop.offer("b", size=8)], budget=10)
+        await shelf.model(shelf.find("a"))
+        shelf.find("b").needs = gone
+        with pytest.raises(ApiError, match="there is no such file"):
+            await shelf.model(shelf.find("b"))
+        assert states(shelf) == {"a": "loaded", "b": "unloaded"}
 
     scene(play)
 

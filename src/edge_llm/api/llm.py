@@ -50,12 +50,20 @@ Count = int | None
 
 class LLM:
     """A loaded program; see `load`. Close it, or use it as a context manager: requests that still
-    run then end with a GenerationError."""
+    run then end with a GenerationError. ``memory`` are the bytes that its weights and states take,
+    at most: states are touched as they are used."""
 
     def __init__(
-        self, program: Program, engine: Engine, tokenizer: Tokenizer, *, name: str | None = None
+        self,
+        program: Program,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        *,
+        name: str | None = None,
+        memory: int = 0,
     ) -> None:
         """Take over program and engine, and start the engine."""
+        self.memory = memory
         self._name = name or program.documents.model.name
         self.program = program
         self.engine = engine

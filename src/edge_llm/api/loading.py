@@ -21,7 +21,8 @@ from edge_llm.errors import ConfigError
 from edge_llm.program.cost import kv_reader, stored_bytes, weight_bytes
 from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
-from edge_llm.runner.backends.registry import Backend, open_executor
+from edge_llm.program.summary import summary_of
+from edge_llm.runner.backends.registry import Backend, check_context, open_executor
 from edge_llm.runner.backends.registry import backend as find_backend
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_SESSIONS_BYTES, DEFAULT_STEP_TOKENS, RunnerConfig
@@ -136,8 +137,8 @@ def _found(path: str | PathLike[str]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """What the states of a program get: ``blocks`` of each group, which take ``bytes``, in a cache
-    of ``kv_dtype``, for ``context`` tokens and steps of ``step_tokens``."""
+    """The room that the states of a program get: ``blocks`` of each group, which take ``bytes``, in
+    a cache of ``kv_dtype``, for ``context`` tokens and steps of ``step_tokens``."""
 
     kv_dtype: str
     context: int
@@ -160,26 +161,23 @@ def _room(plan: Plan, own_kv_dtype: str, config: RunnerConfig, module: Backend) 
     return _Room(kv_dtype, context, config.step_tokens, blocks, size)
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """A program that is not loaded: the name of its model, and the bytes of memory that it takes
-    once it is, for weights and states."""
-
-    name: str
-    bytes: int
+def name_of(path: Path) -> str:
+    """Return the name of the model in a program, as its header has it; of what has none, the name
+    of the file."""
+    return summary_of(path).name or path.stem
 
 
-def needs_of(path: Path, config: RunnerConfig, *, backend: str = "native") -> Needs:
-    """Return what loading a program with these options would take.
+def memory_needed(path: Path, config: RunnerConfig, *, backend: str = "native") -> int:
+    """Return the bytes of memory that weights and states of a program take, at most, once it is
+    loaded with these options.
 
     Raises:
         ProgramError, ConfigError, CapacityError, NativeError: as `load`.
     """
     module = find_backend(backend)
     with _opened(path, config) as program:
-        documents = program.documents.model
-        room = _room(program.plan, documents.kv_dtype, config, module)
-        return Needs(documents.name, stored_bytes(program.plan) + room.bytes)
+        room = _room(program.plan, program.documents.model.kv_dtype, config, module)
+        return stored_bytes(program.plan) + room.bytes
 
 
 def facts_of(path: Path, config: RunnerConfig) -> ModelFacts:
@@ -201,13 +199,17 @@ def facts_of(path: Path, config: RunnerConfig) -> ModelFacts:
 
 def _opened(path: Path, config: RunnerConfig) -> Program:
     program = Program.open(path, huge_pages=config.huge_pages == "auto", draft=config.draft)
-    if config.draft and program.plan.draft is None:
+    try:
+        check_context(program, config.context or 0)
+        if config.draft and program.plan.draft is None:
+            raise ConfigError(
+                f"{program.path.name} has no draft method, which speculation draft needs",
+                hint="a program has one if its checkpoint has layers that predict further tokens "
+                "(mtp.*); speculation ngram needs none",
+            )
+    except BaseException:
         program.close()
-        raise ConfigError(
-            f"{program.path.name} has no draft method, which speculation draft needs",
-            hint="a program has one if its checkpoint has layers that predict further tokens "
-            "(mtp.*); speculation ngram needs none",
-        )
+        raise
     return program
 
 
@@ -267,7 +269,8 @@ def load_with(
             executor.close()
             raise
         try:
-            return LLM(program, engine, tokenizer(), name=name)
+            memory = stored_bytes(plan) + room.bytes
+            return LLM(program, engine, tokenizer(), name=name, memory=memory)
         except BaseException:
             engine.stop()
             raise
