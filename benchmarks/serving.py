@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import random
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from document import table, where
+from served import served
 
 WORDS = 380  # about 500 tokens
 TOKENS = 64
@@ -37,7 +35,7 @@ SYLLABLES = ("ka", "lo", "mi", "ren", "tor", "vas", "el", "nu", "pri", "sha", "d
 
 @dataclass(slots=True)
 class Cell:
-    """What one number of clients saw of a server; times in seconds."""
+    """The figures that a number of clients saw of a server; times in seconds."""
 
     first: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
@@ -124,23 +122,6 @@ def quantile(times: list[float], share: float) -> float:
     return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-@contextlib.contextmanager
-def server(options: argparse.Namespace) -> Iterator[str]:
-    """Run ``edge-llm serve`` on a free port; give its address."""
-    command = [sys.executable, "-m", "edge_llm.cli.main", "serve", "--model", options.model]
-    command += ["--port", "0", "--threads", str(options.threads)]
-    command += ["--max-sequences", str(options.slots), "--context", str(options.context)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -157,7 +138,8 @@ def main() -> None:
     head = ["prompts", "clients", "server", "tokens/s", "first token p50 / p95 / p99, ms"]
     head += ["between p50 / p95 / p99, ms", "cached"]
     rows = []
-    with server(options) as url:
+    slots = ("--max-sequences", str(options.slots), "--context", str(options.context))
+    with served(options.model, options.threads, *slots) as url:
         servers = {"edge-llm": url, **({"peer": options.peer} if options.peer else {})}
         for address in servers.values():  # warm
             asyncio.run(clients(address, "different", 1, 0.1, 99))

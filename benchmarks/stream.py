@@ -9,7 +9,6 @@ come. Speed is that between the first and the last token; gaps are those between
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
@@ -18,9 +17,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
+
+from served import served
 
 PROMPT = "Write a long story about a lighthouse keeper who loses his notebook."
 SCHEMA = {"type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 1000}
@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     rates: dict[str, list[float]] = {name: [] for name in ("bench", *WAYS)}
     gaps: dict[str, list[float]] = {name: [] for name in WAYS}
-    with server(options.model, options.threads) as url:
+    with served(options.model, options.threads) as url:
         stream(url, 8, {})  # warms up
         for _ in range(options.rounds):
             rates["bench"].append(bench(options.model, options.threads, options.tokens))
@@ -64,22 +64,6 @@ def main() -> None:
             f"{1000 * statistics.median(ordered):.2f} ms, 99th percentile "
             f"{1000 * ordered[int(0.99 * len(ordered))]:.2f} ms"
         )
-
-
-@contextlib.contextmanager
-def server(model: str, threads: int) -> Iterator[str]:
-    """Run ``edge-llm serve`` on a free port; give its address."""
-    command = [sys.executable, "-m", "edge_llm.cli.main", "serve", "--model", model]
-    command += ["--port", "0", "--threads", str(threads)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def bench(model: str, threads: int, tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""What is served, and whether it can take requests now."""
+"""The models on offer and the requests that run: who may enter now."""
 
 from __future__ import annotations
 

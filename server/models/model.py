@@ -1,4 +1,4 @@
-"""What the server needs of a loaded model."""
+"""The part of a loaded model that the server needs."""
 
 from __future__ import annotations
 
