@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 from document import replace_section, table, where
 from process import EngineProcess
 from programs import program
-from registry import CONTEXT, HERE, PEERS
+from registry import CONTEXT, HERE, JUDGE, PEERS
 
 PEER = "llama-cpp"
 DECODED, PROMPT = 96, 512
@@ -59,8 +59,8 @@ def main() -> None:
         peer = PEERS[PEER]
         peer.install()
         peer.make(options.model)
-        [variant] = [name for name, title in peer.variants.items() if "Q4_0" in title]
-        files["llama.cpp Q4_0"] = (
+        [variant] = [name for name, title in peer.variants.items() if title == JUDGE]
+        files[JUDGE] = (
             str(peer.python),
             peer.script,
             peer.folder(options.model) / variant,
