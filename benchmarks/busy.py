@@ -102,7 +102,9 @@ def measured(
         for number in range(rounds):
             for (name, threads), engine in engines.items():
                 for kind, tokens in (("decode", DECODED), ("prefill", PROMPT)):
-                    depth = number * PROMPT if kind == "prefill" and name == "edge-llm" else 0
+                    # no prompt that the prefix cache has
+                    fresh = kind == "prefill" and name == "edge-llm"
+                    depth = (1 + busy * rounds + number) * PROMPT if fresh else 0
                     answer = engine.ask(kind, depth=depth, tokens=tokens)
                     seconds.setdefault((name, threads, kind), []).append(answer["seconds"])
     tokens_of = {"decode": DECODED, "prefill": PROMPT}
