@@ -148,9 +148,8 @@ def check_fp32_program(
 def check_quantized_program(
     folder: Path, scheme: str, output: Path, context: int = PROGRAM_CONTEXT
 ) -> None:
-    """Writes the program to ``output``. Its scale rule moves no factors between linears and norms,
-    of which the latter are transformers' own here."""
-    settings = ["verify=false", "kv_dtype=f32", f"context={context}", "scale_rule=signed"]
+    """Writes the program to ``output``."""
+    settings = ["verify=false", "kv_dtype=f32", f"context={context}"]
     recipe = load_recipe(scheme, settings, model=str(folder))
     tokens = prompt(PROGRAM_LENGTH, 3)
     with Program.open(export(recipe, output=output)) as program:
