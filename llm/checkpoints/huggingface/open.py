@@ -174,17 +174,9 @@ def open_huggingface(path: Path) -> Checkpoint:
         ),
         unread_config_keys=unread,
         license=_license(path / "README.md"),
-        integer_formats={
-            name: matrix.format
-            for name, matrix in quantized.matrices.items()
-            if matrix.format is not None
-        },
-        integers=lambda name: quantized.matrices[name].integers(),
-        inexact={
-            name: matrix.grid
-            for name, matrix in quantized.matrices.items()
-            if matrix.format and not matrix.exact
-        },
+        integer_formats=quantized.formats,
+        integers=quantized.integers,
+        inexact=quantized.inexact,
         stored_as={
             **{name: entry.dtype for name, entry in tensors.entries.items() if name in shapes},
             **{name: tensors.entries[piece.stored].dtype for name, piece in pieces.items()},

@@ -122,17 +122,9 @@ def open_meta(path: Path) -> Checkpoint:
         ),
         unread_config_keys=(),  # an unknown key is an error
         license=None,
-        integer_formats={
-            name: matrix.format
-            for name, matrix in quantized.matrices.items()
-            if matrix.format is not None
-        },
-        integers=lambda name: quantized.matrices[name].integers(),
-        inexact={
-            name: matrix.grid
-            for name, matrix in quantized.matrices.items()
-            if matrix.format and not matrix.exact
-        },
+        integer_formats=quantized.formats,
+        integers=quantized.integers,
+        inexact=quantized.inexact,
         stored_as={
             **{name: name_of(tensors.dtype(old)) for name, old in stored.items()},
             **(quantized.stored_as(settings) if settings is not None else {}),

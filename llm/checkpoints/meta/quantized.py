@@ -23,7 +23,12 @@ from edge_llm.llm.checkpoints.meta.shards import (
     Shards,
     parameter_name,
 )
-from edge_llm.llm.checkpoints.prequantized.matrix import Grid, StoredMatrix, integer_format
+from edge_llm.llm.checkpoints.prequantized.matrix import (
+    Grid,
+    StoredMatrices,
+    StoredMatrix,
+    integer_format,
+)
 from edge_llm.llm.checkpoints.rows import half_split
 from edge_llm.llm.checkpoints.source import Shape
 from edge_llm.llm.config import ConfigReader, shorten
@@ -38,7 +43,7 @@ OUTER = (EMBEDDING, HEAD)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What params.json says: columns that share a scale, the rank and scale of adaptors (0 and
+    """The facts of params.json: columns that share a scale, the rank and scale of adaptors (0 and
     None without), and whether w2 takes what a Hadamard transform makes of its input."""
 
     group: int
@@ -48,7 +53,7 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """The method, for people."""
+        """Return the method's name, for people."""
         parts = ["QLoRA"] if self.scale is not None else []
         return " and ".join([*parts, *(["SpinQuant"] if self.hadamard else [])]) or "int4"
 
@@ -84,11 +89,8 @@ def _object(reader: ConfigReader, key: str) -> Mapping[str, object] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizedMatrices:
-    """Parameter name -> matrix, and the tensors that these consume."""
-
-    matrices: Mapping[str, StoredMatrix]
-    pieces: frozenset[str]
+class QuantizedMatrices(StoredMatrices):
+    """Those of a folder of Meta's."""
 
     def notes(self, settings: Settings) -> list[str]:
         """Return lines that say what was found."""

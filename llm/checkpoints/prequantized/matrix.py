@@ -128,6 +128,36 @@ class StoredMatrix:
 
 
 # suffix of a tensor -> allowed dtypes, shape
+@dataclass(frozen=True, slots=True)
+class StoredMatrices:
+    """Those of a checkpoint: parameter name -> matrix, and the tensors that these consume."""
+
+    matrices: Mapping[str, StoredMatrix]
+    pieces: frozenset[str]
+
+    @property
+    def formats(self) -> dict[str, WeightFormat]:
+        """Return the formats of those that a program can hold, as `Checkpoint` has them."""
+        return {name: matrix.format for name, matrix in self.matrices.items() if matrix.format}
+
+    @property
+    def inexact(self) -> dict[str, Callable[[], Grid]]:
+        """Return what reads those of `formats` that are held nearly."""
+        return {
+            name: matrix.grid
+            for name, matrix in self.matrices.items()
+            if matrix.format and not matrix.exact
+        }
+
+    def integers(self, name: str) -> Integers:
+        """Return a matrix of `formats`.
+
+        Raises:
+            CheckpointError: scales that are not finite, or it can no longer be read.
+        """
+        return self.matrices[name].integers()
+
+
 Pieces = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 # settings of the config, the tensors, lines for what does not fit -> parameter name -> matrix
 Reader = Callable[[Mapping[str, object], Tensors, list[str]], dict[str, StoredMatrix]]

@@ -12,7 +12,7 @@ from edge_llm.llm.checkpoints.huggingface.tensors import Tensors
 from edge_llm.llm.checkpoints.prequantized.compressed import read_compressed
 from edge_llm.llm.checkpoints.prequantized.fp8 import read_fp8
 from edge_llm.llm.checkpoints.prequantized.gptq import read_awq, read_gptq
-from edge_llm.llm.checkpoints.prequantized.matrix import Reader, StoredMatrix
+from edge_llm.llm.checkpoints.prequantized.matrix import Reader, StoredMatrices
 from edge_llm.llm.checkpoints.prequantized.mxfp4 import read_mxfp4
 from edge_llm.llm.checkpoints.prequantized.torchao import read_torchao
 from edge_llm.llm.config import shorten
@@ -28,12 +28,10 @@ READERS: Mapping[str, Reader] = {
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizedMatrices:
-    """Parameter name -> matrix; ``pieces`` are the tensors that they consume, ``method`` is the
-    config's name of the method, None where it names none."""
+class QuantizedMatrices(StoredMatrices):
+    """Those of a folder; ``method`` is the config's name of the method, None where it names
+    none."""
 
-    matrices: Mapping[str, StoredMatrix]
-    pieces: frozenset[str]
     method: str | None
 
     def stored_as(self) -> dict[str, str]:
