@@ -71,6 +71,7 @@ def find_folds(plan: Plan, movable: Callable[[str], bool]) -> tuple[Fold, ...]:
     states = Counter(
         instruction.state for method in plan.methods.values() for instruction in method.instructions
     )
+    alone = {weight.name for index, weight in enumerate(plan.weights) if uses[index] == 1}
     search = _Search(plan, plan.language_model, states)
     found = []
     for value, readers in search.readers.items():
@@ -84,7 +85,6 @@ def find_folds(plan: Plan, movable: Callable[[str], bool]) -> tuple[Fold, ...]:
         matrices = tuple(plan.weights[reader.weights[0]].name for reader in readers if reader)
         fold = Fold(matrices, source.producers, source.channels, source.norm)
         names = {*matrices, *(producer.parameter for producer in source.producers)}
-        alone = {weight.name for index, weight in enumerate(plan.weights) if uses[index] == 1}
         if names <= alone and all(map(movable, names)):
             found.append(fold)
     return tuple(found)

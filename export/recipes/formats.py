@@ -11,12 +11,10 @@ from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import GROUP_SIZES, Kind
+from edge_llm.llm.checkpoints.source import HEAD, PROJECTION
 from edge_llm.llm.stacks import members
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.plan import Instruction, Plan
-
-HEAD = "lm_head.weight"
-PROJECTION = "projection."  # of hidden states to vectors: small, and all that follows from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ def _matrices_of(
             kind: Kind = "linear"
             if instruction.op == "embedding":
                 kind = "embedding"
-            elif weight.name == HEAD or weight.name.startswith(PROJECTION):
+            elif weight.name == HEAD or weight.name.startswith(PROJECTION):  # small, and last
                 kind = "head"
             elif instruction.outputs[0] in scored:
                 kind = "router"

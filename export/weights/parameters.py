@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -147,12 +146,9 @@ def parameters_of(
     *,
     tied: Mapping[str, str],
     constants: Mapping[str, Array],
-    columns: Mapping[str, Float32] = MappingProxyType({}),
-    scalings: Mapping[str, Scaling] = MappingProxyType({}),
 ) -> Parameters:
     """Return the parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
-    shares, ``constants`` holds what is no parameter, by name; ``columns`` and ``scalings`` are as
-    `Parameters` has them."""
+    shares, ``constants`` holds what is no parameter, by name."""
 
     def read(name: str) -> Array:
         if name in constants:
@@ -165,9 +161,7 @@ def parameters_of(
         stored_formats(checkpoint, recipe, tied),
         lambda name: checkpoint.integers(tied.get(name, name)),
         shared(checkpoint.stored_as, tied),
-        columns,
-        shared(checkpoint.inexact, tied),
-        scalings,
+        inexact=shared(checkpoint.inexact, tied),
     )
 
 

@@ -22,6 +22,7 @@ from edge_llm.program.integers import Integers
 Shape = tuple[int, ...]
 MAX_LINES = 100  # of an error
 HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
+PROJECTION = "projection."  # of hidden states to vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Retrieval:
 
 def projection_name(number: int) -> str:
     """Return the name of a matrix of a projection, counted from 0."""
-    return f"projection.{number}.weight"
+    return f"{PROJECTION}{number}.weight"
 
 
 class Rowwise(Protocol):
@@ -133,6 +134,13 @@ class Checkpoint:
 PREDICTING = "the layers that predict further tokens"
 
 
+def expected_shapes(config: DecoderConfig, retrieval: Retrieval | None) -> dict[str, Shape]:
+    """Return the parameters that ``config`` and ``retrieval`` ask for."""
+    projection = retrieval.projection if retrieval else ()
+    named = {projection_name(number): shape for number, shape in enumerate(projection)}
+    return parameter_shapes(config) | named
+
+
 def check_parameters(
     config: DecoderConfig,
     got: Mapping[str, Shape],
@@ -140,22 +148,19 @@ def check_parameters(
     problems: list[str],
     retrieval: Retrieval | None = None,
 ) -> dict[str, Shape]:
-    """Return the parameters that ``config`` and ``retrieval`` ask for; ``got`` must hold exactly
-    those.
+    """Return `expected_shapes`; ``got`` must hold exactly those.
 
     ``problems`` are lines found before, which go into the same error.
 
     Raises:
         CheckpointError: lists the missing, left-over and misshapen tensors.
     """
-    projection = retrieval.projection if retrieval else ()
-    named = {projection_name(number): shape for number, shape in enumerate(projection)}
-    expected = {**parameter_shapes(config), **named}
+    expected = expected_shapes(config, retrieval)
     lines = list(problems)
     width = config.hidden_size
-    for name, (rows, columns) in named.items():
+    for number, (rows, columns) in enumerate(retrieval.projection if retrieval else ()):
         if columns != width:
-            lines.append(f"{name}: takes {columns} columns, gets {width}")
+            lines.append(f"{projection_name(number)}: takes {columns} columns, gets {width}")
         width = rows
     for name, shape in expected.items():
         if name not in got:

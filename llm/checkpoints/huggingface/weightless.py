@@ -8,8 +8,8 @@ from edge_llm.errors import CheckpointError
 from edge_llm.llm.checkpoints.arrays import Array
 from edge_llm.llm.checkpoints.files import read_json_object
 from edge_llm.llm.checkpoints.huggingface.retrieval import read_retrieval
-from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, projection_name
-from edge_llm.llm.registry import parameter_shapes, read_config
+from edge_llm.llm.checkpoints.source import Checkpoint, TokenizerDirectory, expected_shapes
+from edge_llm.llm.registry import read_config
 from edge_llm.program.documents import GenerationDefaults
 
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".gguf")
@@ -37,12 +37,10 @@ def open_weightless(path: Path) -> Checkpoint:
 
     config, unread = read_config(read_json_object(path / "config.json"), str(path / "config.json"))
     retrieval = read_retrieval(path).retrieval
-    projection = retrieval.projection if retrieval else ()
     return Checkpoint(
         name=path.resolve().name,
         config=config,
-        shapes=parameter_shapes(config)
-        | {projection_name(number): shape for number, shape in enumerate(projection)},
+        shapes=expected_shapes(config, retrieval),
         read=read,
         generation=GenerationDefaults(stop_ids=()),
         tokenizer=TokenizerDirectory(path),
