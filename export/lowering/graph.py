@@ -21,7 +21,7 @@ from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
+from edge_llm.export.recipes.schemes import DEFAULT_ACTIVATIONS, DEFAULT_GROUP_SIZE
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.blueprints.shipped import blueprint_of
@@ -183,11 +183,13 @@ def documents(
 
 
 def default_path(loaded: Loaded, recipe: Recipe) -> Path:
-    """Return a path in the store, whose folder is made, named after the model and the scheme.
+    """Return a path in the store, whose folder is made, named after the model, the scheme and, if
+    they are not the usual ones, the group size and the activations.
 
     Raises:
         SourceError: the folder cannot be made.
     """
     chosen = recipe.group_size
     group = f"-g{chosen}" if chosen not in (None, DEFAULT_GROUP_SIZE) else ""
-    return make_programs_dir() / f"{loaded.name}-{recipe.scheme}{group}.edge"
+    rounding = f"-by-{recipe.rounding}" if recipe.rounding != DEFAULT_ACTIVATIONS else ""
+    return make_programs_dir() / f"{loaded.name}-{recipe.scheme}{group}{rounding}.edge"

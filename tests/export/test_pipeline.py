@@ -140,9 +140,10 @@ def test_the_default_path_is_in_the_store(
     monkeypatch.setenv("EDGE_LLM_HOME", str(tmp_path))
     source = tiny_checkpoint("llama")
     settings = ["verify=false", "group_size=64"]
-    path = export(load_recipe("8da4w", settings, model=str(source)))
-    assert path == tmp_path / "programs" / f"{source.name}-8da4w-g64.edge"
-    assert path.is_file()
+    for more, name in (([], "8da4w-g64"), (["activations=group"], "8da4w-g64-by-group")):
+        path = export(load_recipe("8da4w", [*settings, *more], model=str(source)))
+        assert path == tmp_path / "programs" / f"{source.name}-{name}.edge"
+        assert path.is_file()
 
 
 @pytest.mark.parametrize("stage", ["pack", "verify"])
