@@ -35,8 +35,8 @@ def test_the_matrix_of_order_28_is_that_of_the_checkpoints() -> None:
     made = paley_matrix()
     np.testing.assert_array_equal(made @ made.T, 28 * np.eye(28))
     np.testing.assert_array_equal(made, made.T)
-    # Rows 1 and 15 of get_had28 in facebookresearch/SpinQuant, utils/hadamard_utils.py.
-    for row, signs in ((1, "+++-++----++-++-+-++----++-+"), (15, "+-+-++----++-+---+--++++--+-")):
+    # Rows 2 and 15 of get_had28 in facebookresearch/SpinQuant, utils/hadamard_utils.py, b963793.
+    for row, signs in ((2, "++++-++----++-++-+-++----++-"), (15, "+-+-++----++-+---+--++++--+-")):
         assert "".join("+" if value > 0 else "-" for value in made[row]) == signs
 
 
