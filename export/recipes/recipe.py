@@ -134,7 +134,7 @@ class Recipe:
 
     @property
     def rounding(self) -> Activations:
-        """How what is multiplied with integers is rounded."""
+        """Return how what is multiplied with integers is rounded."""
         return next((way for way in ACTIVATIONS if way == self.activations), DEFAULT_ACTIVATIONS)
 
     def format_for(self, name: str, kind: Kind, stored: WeightFormat | None = None) -> WeightFormat:

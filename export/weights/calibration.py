@@ -1,4 +1,5 @@
-"""What rounding is to spare, by what linears are multiplied with while the model reads a text.
+"""Find what rounding is to spare, by what linears are multiplied with while the model reads a
+text.
 
 The error that rounding a row w by d makes in its product with x is d . x, whose square has the mean
 of d[i] d[j] x[i] x[j] over all pairs of columns. Factors are moved between linears first

@@ -1,4 +1,4 @@
-"""What the linears of a program are multiplied with, measured while it reads a text."""
+"""Measure what the linears of a program are multiplied with while it reads a text."""
 
 from __future__ import annotations
 

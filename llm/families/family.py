@@ -173,7 +173,7 @@ class Family(Generic[Config]):
 
     @property
     def gguf_architectures(self) -> tuple[str, ...]:
-        """All names that GGUF files have for this family."""
+        """Return all names that GGUF files have for this family."""
         return (*filter(None, (self.gguf_architecture,)), *self.gguf_variants)
 
     @property

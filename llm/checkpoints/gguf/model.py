@@ -55,7 +55,7 @@ class GGUFModel:
 
     @property
     def architecture(self) -> str:
-        """What ``general.architecture`` says; empty where it is no text."""
+        """Return ``general.architecture``; it is empty where the file has no text there."""
         said = self.metadata.get("general.architecture")
         return said if isinstance(said, str) else ""
 

@@ -23,8 +23,8 @@ _POOLING: dict[str, PoolingKind] = {"lasttoken": "last", "mean": "mean", "mean_t
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found, the files that say it, and lines for the export report. ``matrices`` are the
-    files of the matrices that hidden states are multiplied with, one of each."""
+    """A folder's facts, the files that state them, and lines for the export report. ``matrices``
+    are the files of the matrices that hidden states are multiplied with, one of each."""
 
     retrieval: Retrieval | None
     sources: tuple[Path, ...]
