@@ -73,6 +73,7 @@ class SavedBlocks:
             raise ConfigError(f"sessions: {folder} cannot be used: {exc.strerror}") from exc
         self._there = {path.name for path in self._folder.glob(f"*{_SUFFIX}")}
         self._written = 0  # bytes, since the last look at the folder
+        self._cleaning: Iterator[None] | None = None  # a look at it that is not over
         self._working = True
 
     def restore(self, pool: BlockPool, executor: Executor) -> int:
@@ -80,9 +81,12 @@ class SavedBlocks:
         many. Files that are damaged are dropped."""
         room = [group.available for group in pool.groups]
         wanted: list[SavedFile] = []
-        for file in sorted(
-            self._files(self._folder, "*"), key=lambda file: file.used, reverse=True
-        ):
+        try:
+            files = sorted(self._files(self._folder, "*"), key=lambda file: file.used, reverse=True)
+        except OSError as exc:
+            _log.warning("earlier sessions cannot be read: %s", exc)
+            return 0
+        for file in files:
             number = _group_of(file.path)
             if 0 <= number < len(room) and room[number] > 0:
                 wanted.append(file)
@@ -100,7 +104,7 @@ class SavedBlocks:
 
     def save(self, pool: BlockPool, executor: Executor, interrupted: Callable[[], bool]) -> None:
         """Write the blocks that nobody holds and that have no file, until all are written or
-        ``interrupted``; then note which were used last."""
+        ``interrupted``; then note which were used last. Whatever fails ends the saving alone."""
         if not self._working:
             return
         names: list[str] = []
@@ -113,27 +117,18 @@ class SavedBlocks:
                         continue
                     if interrupted():
                         return
-                    self._write(name, content, executor.read_block(number, block))
+                    whole = _file_of(content, executor.read_block(number, block))
+                    if len(whole) > self._most:
+                        continue
+                    if not self._room_made(len(whole), interrupted):
+                        return
+                    self._write(name, whole)
             self._touch(names, interrupted)
-        except OSError as exc:
+        except Exception as exc:  # of the system, the executor, or memory: answers go on
             _log.warning("sessions are not saved any longer: %s", exc)
             self._working = False
 
-    def _write(self, name: str, content: Content, data: bytes) -> None:
-        parent, tokens = content.parent, content.tokens.tobytes()
-        body = b"".join(
-            (
-                len(parent).to_bytes(_WORD, sys.byteorder),
-                parent,
-                len(content.tokens).to_bytes(_WORD, sys.byteorder),
-                tokens,
-                data,
-            )
-        )
-        whole = MAGIC + blake2b(body, digest_size=_DIGEST).digest() + body
-        if len(whole) > self._most:
-            return
-        self._make_room(len(whole))
+    def _write(self, name: str, whole: bytes) -> None:
         part = self._folder / f"{secrets.token_hex(8)}.part"
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -147,12 +142,28 @@ class SavedBlocks:
         self._bytes += len(whole)
         self._written += len(whole)
 
-    def _make_room(self, size: int) -> None:
-        """Drop the files that were not used for longest, of whatever program, a tenth at once."""
-        known = self._written <= self._most // _LOOK_AGAIN
-        if known and self._bytes + size <= self._most:
-            return
-        files = sorted(self._files(self._root, "*/*"), key=lambda file: file.used)
+    def _room_made(self, size: int, interrupted: Callable[[], bool]) -> bool:
+        """Return True once there is room for ``size`` bytes; False if ``interrupted`` before: the
+        next call goes on from there."""
+        if self._cleaning is None:
+            known = self._written <= self._most // _LOOK_AGAIN
+            if known and self._bytes + size <= self._most:
+                return True
+            self._cleaning = self._clean(size)
+        for _ in self._cleaning:
+            if interrupted():
+                return False
+        self._cleaning = None
+        return True
+
+    def _clean(self, size: int) -> Iterator[None]:
+        """Look at the folder, and drop the files that were not used for longest, of whatever
+        program, a tenth at once; yield after each file: there may be very many."""
+        files: list[SavedFile] = []
+        for file in self._files(self._root, "*/*"):
+            files.append(file)
+            yield
+        files.sort(key=lambda file: file.used)
         self._bytes, self._written = sum(file.size for file in files), 0
         if self._bytes + size <= self._most:
             return
@@ -160,6 +171,7 @@ class SavedBlocks:
             if self._bytes + size <= self._most * 9 // 10:
                 break
             self._drop(file)
+            yield
 
     def _drop(self, file: SavedFile) -> None:
         file.path.unlink(missing_ok=True)
@@ -187,13 +199,19 @@ class SavedBlocks:
     def _read(
         self, file: SavedFile, number: int, pool: BlockPool, executor: Executor
     ) -> tuple[Content, bytes] | None:
-        """Return what a file holds; None, with the file dropped, if it is damaged."""
+        """Return what a file holds; None if it cannot be read, or, with the file dropped, if it is
+        damaged."""
         try:
             most = _HEAD + _WORD * pool.block_size + executor.block_bytes(number)
             if file.size > most:
                 raise ValueError("it is too large")
             content, data = _parsed(file.path.read_bytes(), pool.block_size)
-        except (OSError, ValueError) as exc:
+        except FileNotFoundError:  # another server has made room
+            return None
+        except OSError as exc:
+            _log.warning("a saved block cannot be read: %s", exc)
+            return None
+        except ValueError as exc:
             _log.warning("a saved block is dropped: %s", exc)
             self._drop_damaged(file)
             return None
@@ -219,6 +237,20 @@ class SavedBlocks:
             if not stat.S_ISREG(facts.st_mode):
                 continue
             yield SavedFile(facts.st_mtime_ns, facts.st_size, path)
+
+
+def _file_of(content: Content, data: bytes) -> bytes:
+    """Return the file of a block that holds ``data``."""
+    body = b"".join(
+        (
+            len(content.parent).to_bytes(_WORD, sys.byteorder),
+            content.parent,
+            len(content.tokens).to_bytes(_WORD, sys.byteorder),
+            content.tokens.tobytes(),
+            data,
+        )
+    )
+    return MAGIC + blake2b(body, digest_size=_DIGEST).digest() + body
 
 
 def _parsed(data: bytes, block_size: int) -> tuple[Content, bytes]:

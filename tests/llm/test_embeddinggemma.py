@@ -219,6 +219,15 @@ def test_bits_of_a_vector_follow_from_its_text(folder: Path, tmp_path: Path) -> 
             assert llm.engine.stats().blocks_cached == 0
 
 
+def test_sessions_keep_nothing_of_it(folder: Path, tmp_path: Path) -> None:
+    path = made(folder, tmp_path / "x.edge", "fp32", "verify=false", "context=64")
+    with edge_llm.load(path, sessions=tmp_path / "sessions") as llm:
+        first = llm.embed(["x" * 64, "and y"])
+    assert not list((tmp_path / "sessions").rglob("*.block"))
+    with edge_llm.load(path, sessions=tmp_path / "sessions") as llm:
+        assert_same_bits(llm.embed(["x" * 64, "and y"]), first)
+
+
 def test_whole_export_and_its_golden_record(folder: Path, tmp_path: Path) -> None:
     path = made(folder, tmp_path / "x.edge", "8da4w", "gate=off", "context=128")
     with Program.open(path) as program:

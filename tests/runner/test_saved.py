@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from waiting import wait_until
 
 import edge_llm
 from edge_llm.errors import ConfigError, NativeError
-from edge_llm.runner.engine.saved import MAGIC
+from edge_llm.runner.engine.saved import MAGIC, SavedBlocks
 
 OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "ignore_eos": True}
 PROMPT = [3 + i % 60 for i in range(200)]
@@ -159,6 +160,83 @@ def test_a_full_disk_does_not_stop_answers(
         assert ask(llm, PROMPT)[0] == alone
         wait_until(lambda: "sessions are not saved any longer" in caplog.text)
         assert ask(llm, PROMPT)[0] == alone
+
+
+@pytest.mark.parametrize("error", [NativeError("no such block"), MemoryError("of the host")])
+def test_a_block_that_cannot_be_read_does_not_stop_answers(
+    program: Path, tmp_path: Path, caplog: Any, error: Exception
+) -> None:
+    def failing(*about: object) -> bytes:
+        raise error
+
+    with start(program, tmp_path) as llm:
+        executor: Any = llm.engine._executor
+        executor.read_block = failing
+        first, _ = ask(llm, PROMPT)
+        wait_until(lambda: "sessions are not saved any longer" in caplog.text)
+        assert ask(llm, PROMPT)[0] == first
+    assert files(tmp_path) == []
+
+
+def test_a_request_does_not_wait_for_a_look_at_a_large_folder(tmp_path: Path) -> None:
+    size = 1000
+    other = tmp_path / "of-another-program"
+    other.mkdir()
+    for number in range(50):
+        (other / f"{number:064x}-0.block").write_bytes(bytes(size))
+        os.utime(other / f"{number:064x}-0.block", (0, 0))
+    saved = SavedBlocks(tmp_path, "key", 40 * size)
+    asked = 0
+
+    def interrupted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 5 == 0
+
+    calls = 1
+    while not saved._room_made(size, interrupted):
+        assert asked == 5 * calls  # it has stopped at once
+        calls += 1
+    assert 5 < calls < 20  # and goes on where it was
+    left = sum(path.stat().st_size for path in files(tmp_path))
+    assert 30 * size < left <= 35 * size
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_text", "gemma3_text", "lfm2"])
+def test_states_and_windows_go_on_after_a_restart(
+    tiny_program: Any, tmp_path: Path, family: str
+) -> None:
+    path: Path = tiny_program("8da4w", family=family)
+    with start(path, tmp_path) as llm:
+        first, _ = ask(llm, PROMPT)
+    follow = [*PROMPT, *first, 9, 8, 7]
+    with edge_llm.load(path, threads=1) as llm:
+        alone, _ = ask(llm, follow)
+    with start(path, tmp_path) as llm:
+        second, cached = ask(llm, follow)
+    assert second == alone
+    assert cached >= len(PROMPT)
+
+
+def test_two_servers_share_a_folder(program: Path, tmp_path: Path, caplog: Any) -> None:
+    with edge_llm.load(program, threads=1) as llm:
+        alone = [ask(llm, prompt)[0] for prompt in (PROMPT, OTHER)]
+    with start(program, tmp_path) as one, start(program, tmp_path) as two:
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(5):
+                both = [pool.submit(ask, llm, p) for llm, p in ((one, PROMPT), (two, OTHER))]
+                assert [future.result()[0] for future in both] == alone
+                both = [pool.submit(ask, llm, p) for llm, p in ((two, PROMPT), (one, OTHER))]
+                assert [future.result()[0] for future in both] == alone
+        wait_until(lambda: files(tmp_path))
+        for path in files(tmp_path):  # a third one makes room
+            path.unlink()
+        assert [ask(one, prompt)[0] for prompt in (PROMPT, OTHER)] == alone
+    with start(program, tmp_path) as llm:
+        assert [ask(llm, p) for p in (PROMPT, OTHER)] == [
+            (answer, len(prompt) - 1) for answer, prompt in zip(alone, (PROMPT, OTHER), strict=True)
+        ]
+    assert "saved" not in caplog.text
 
 
 def test_where_sessions_cannot_be_kept(program: Path, tmp_path: Path) -> None:
