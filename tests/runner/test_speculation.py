@@ -16,10 +16,12 @@ import pytest
 from edge_llm.errors import GenerationError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.native import block_size, load
+from edge_llm.runner.backends.native import groups as groups_of
 from edge_llm.runner.engine.constraints import AllowedSequences, Constraint, Mask, mask_of
 from edge_llm.runner.engine.drafters import MOST_TOKENS, Drafter, DraftLength, NgramDrafter
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
+from edge_llm.runner.engine.payoff import Payoff
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.executor import Limits
 from edge_llm.runner.sampling import SamplingParams
@@ -52,15 +54,15 @@ class Asked:
     wild: bool = False
     events: list[Event] = field(default_factory=list)
 
-    def submit(self, engine: Engine, *, speculate: bool) -> None:
+    def submit(self, engine: Engine, *, speculation: str) -> None:
         self.events = []
         constraint: Constraint | None = None
         drafter: Drafter | None = None
         if self.choices:
             constraint = AllowedSequences(self.choices, end_ids=[STOP], vocab=VOCAB)
-        if speculate and self.wild:
+        if speculation == "ngram" and self.wild:
             drafter = WildDrafter(len(self.prompt))
-        params = replace(self.params, speculation="ngram" if speculate else "off")
+        params = replace(self.params, speculation=speculation)
         engine.submit(
             self.prompt, params, self.events.append, constraint=constraint, drafter=drafter
         )
@@ -119,6 +121,8 @@ def asked(seed: int) -> Asked:
 @contextmanager
 def engine_on(path: Path, *, blocks: int, step_tokens: int = 64) -> Iterator[Engine]:
     with Program.open(path) as program:
+        kv_dtype = program.documents.model.kv_dtype
+        states = groups_of(program.plan, kv_dtype)
         executor = load(
             program.plan,
             {weight.tensor: program.weight_data(weight) for weight in program.plan.weights},
@@ -127,8 +131,8 @@ def engine_on(path: Path, *, blocks: int, step_tokens: int = 64) -> Iterator[Eng
                 max_tokens=step_tokens,
                 max_rows=40,
                 max_sequences=6,
-                blocks=(blocks,),
-                kv_dtype=program.documents.model.kv_dtype,
+                blocks=(blocks,) * len(states),
+                kv_dtype=kv_dtype,
                 threads=1,
             ),
         )
@@ -137,6 +141,7 @@ def engine_on(path: Path, *, blocks: int, step_tokens: int = 64) -> Iterator[Eng
             vocab=VOCAB,
             block_size=block_size(),
             stop_ids=frozenset([STOP]),
+            windows=tuple(group.window for group in states),
             breakers=lambda texts: mask_of([5, 60], VOCAB),
         )
         engine = Engine(executor, facts)
@@ -146,9 +151,9 @@ def engine_on(path: Path, *, blocks: int, step_tokens: int = 64) -> Iterator[Eng
             engine.stop()
 
 
-def run(engine: Engine, requests: list[Asked], *, speculate: bool) -> None:
+def run(engine: Engine, requests: list[Asked], *, speculation: str) -> None:
     for number, request in enumerate(requests):
-        request.submit(engine, speculate=speculate)
+        request.submit(engine, speculation=speculation)
         if number % 5 == 0:  # they arrive one after another, some while others run
             engine.step()
     while engine.step():
@@ -165,15 +170,41 @@ def test_a_thousand_requests_give_the_same_with_and_without(
     requests = [asked(seed) for seed in range(1000)]
     path = tiny_program("8da8w")
     with engine_on(path, blocks=40) as engine:
-        run(engine, requests, speculate=False)
+        run(engine, requests, speculation="off")
         expected = [request.outcome() for request in requests]
     with engine_on(path, blocks=9) as engine:
-        run(engine, requests, speculate=True)
+        run(engine, requests, speculation="ngram")
         assert engine.stats().preemptions > 0
     stats = [event.stats for r in requests for event in r.events if isinstance(event, FinishEvent)]
     assert sum(item.accepted_tokens for item in stats) > 2000
     assert sum(item.drafted_tokens > item.accepted_tokens for item in stats) > 100
     assert sum(item.cached_tokens > 0 for item in stats) > 100
+    for request, outcome in zip(requests, expected, strict=True):
+        assert request.outcome() == outcome
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3_5_text", "gemma3_text", "lfm2", "granitemoehybrid"]
+)
+def test_auto_gives_the_same_where_it_drafts_whatever_it_can(
+    tiny_program: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    source = random.Random(family)
+    monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
+    monkeypatch.setattr(
+        Payoff, "length", lambda self, chance, most: most and source.randrange(most + 1)
+    )
+    requests = [asked(seed) for seed in range(1000, 2000)]
+    path = tiny_program("8da8w", family=family)
+    with engine_on(path, blocks=40) as engine:
+        run(engine, requests, speculation="off")
+        expected = [request.outcome() for request in requests]
+    with engine_on(path, blocks=7) as engine:
+        run(engine, requests, speculation="auto")
+        assert engine.stats().preemptions > 0
+    stats = [event.stats for r in requests for event in r.events if isinstance(event, FinishEvent)]
+    assert sum(item.accepted_tokens for item in stats) > 500
+    assert sum(item.drafted_tokens > item.accepted_tokens for item in stats) > 30
     for request, outcome in zip(requests, expected, strict=True):
         assert request.outcome() == outcome
 
