@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures_meta import QuantizedFactory, Written
+from hadamard_matrix import hadamard_matrix
 
 import edge_llm
 from edge_llm.cli.main import main
@@ -16,7 +17,6 @@ from edge_llm.export.pipeline import make_program
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.checkpoints.meta.shards import parameter_name
 from edge_llm.program.file import Program
-from edge_llm.program.hadamard import paley_matrix
 
 TABLE = "model.embed_tokens.weight"
 OUTER = ("tok_embeddings", "output")
@@ -87,7 +87,7 @@ class Rendition:
             gate, up = (self.linear(f"{name}.feed_forward.{part}", y) for part in ("w1", "w3"))
             inner = torch.nn.functional.silu(gate) * up
             if self.params["quantization_args"].get("spinquant"):
-                inner = inner @ hadamard_matrix(inner.shape[1]).T
+                inner = inner @ torch.from_numpy(hadamard_matrix(inner.shape[1])).T
             x = x + self.linear(f"{name}.feed_forward.w2", inner)
         return self.linear("output", self.norm("norm", x))
 
@@ -108,15 +108,6 @@ def rounded(x: torch.Tensor) -> torch.Tensor:
     scale = (high - low) / 255
     zero = (-128 - (low / scale).round()).clamp(-128, 127)
     return (((x / scale).round() + zero).clamp(-128, 127) - zero) * scale
-
-
-def hadamard_matrix(size: int) -> torch.Tensor:
-    made, rest = torch.ones(1, 1).double(), size
-    if size & (size - 1):
-        made, rest = torch.from_numpy(paley_matrix()).double(), size // 28
-    while rest > 1:
-        made, rest = torch.kron(made, torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double()), rest // 2
-    return made / size**0.5
 
 
 def exported(written: Written, target: Path, **choices: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bits import assert_same_bits, isas
+from hadamard_matrix import hadamard_matrix
 from numpy.typing import NDArray
 
 from edge_llm.errors import NativeError
@@ -19,16 +20,6 @@ def transform(run_plan: Any, plan_builder: Any, x: Float32, **options: Any) -> F
     builder = plan_builder()
     y = builder.op("hadamard", builder.activations(x))
     return np.asarray(run_plan(builder, y, **options).logits(range(len(x))))
-
-
-def matrix(size: int) -> NDArray[np.float64]:
-    """The orthogonal matrix, of Kronecker products."""
-    made, rest = np.ones((1, 1)), size
-    if size & (size - 1):
-        made, rest = paley_matrix().astype(np.float64), size // 28
-    while rest > 1:
-        made, rest = np.kron(made, np.array([[1.0, 1.0], [1.0, -1.0]])), rest // 2
-    return made / np.sqrt(size)
 
 
 def test_the_matrix_of_order_28_is_that_of_the_checkpoints() -> None:
@@ -51,7 +42,7 @@ def test_against_the_matrix_and_in_bits(run_plan: Any, plan_builder: Any, size: 
     rng = np.random.default_rng(size)
     x = (rng.standard_normal((5, size)) * 10.0 ** rng.integers(-3, 4, (5, 1))).astype("f4")
     expected = transform(run_plan, plan_builder, x, isa="scalar")
-    wanted = x.astype(np.float64) @ matrix(size).T
+    wanted = x.astype(np.float64) @ hadamard_matrix(size).T
     off = np.abs(expected - wanted).max(axis=1) / np.abs(wanted).max(axis=1)
     assert off.max() < 2e-6
     for isa in isas():

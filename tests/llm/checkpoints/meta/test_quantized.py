@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures_meta import QuantizedFactory
-from stored_tensors import tensor_of
+from stored_tensors import assert_same_model, tensor_of
 
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.llm.checkpoints.open import open_checkpoint
@@ -42,13 +42,6 @@ def test_matrices_and_their_order(make_quantized_meta: QuantizedFactory) -> None
     assert made.stored_as[f"{QUERY}.adaptor.B.weight"] == "bfloat16"
 
 
-def same(one: Any, other: Any) -> None:
-    assert one.config == other.config
-    assert one.shapes == other.shapes
-    for name in one.shapes:
-        assert torch.equal(tensor_of(one, name), tensor_of(other, name)), name
-
-
 def test_what_else_files_may_hold(make_quantized_meta: QuantizedFactory) -> None:
     """Dimensions of 1, zero points that are all 0, tensors inside of "model"."""
     plain = open_checkpoint(make_quantized_meta(lora={"rank": 1, "scale": 2.0}).folder)
@@ -68,7 +61,7 @@ def test_what_else_files_may_hold(make_quantized_meta: QuantizedFactory) -> None
             del tensors[name]
 
     written = make_quantized_meta(lora={"rank": 1}, edit=edit, name="other")  # 2.0 is the default
-    same(open_checkpoint(written.folder), plain)
+    assert_same_model(open_checkpoint(written.folder), plain)
 
 
 def test_a_head_that_is_the_embedding(make_quantized_meta: QuantizedFactory) -> None:
