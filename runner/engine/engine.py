@@ -7,12 +7,10 @@ gives their blocks back; the thread itself goes on until :meth:`Engine.stop`.
 from __future__ import annotations
 
 import logging
-import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import takewhile
 
 import numpy as np
 
@@ -21,15 +19,8 @@ from edge_llm.program.documents import PoolingKind
 from edge_llm.runner.engine.batch import build_batch, build_draft
 from edge_llm.runner.engine.constraints import Constraint, check_masks
 from edge_llm.runner.engine.crew import Crew
-from edge_llm.runner.engine.drafters import (
-    MOST_TOKENS,
-    UNKNOWN,
-    AutoDrafter,
-    Drafter,
-    ForcedDrafter,
-    MethodDrafter,
-    NgramDrafter,
-)
+from edge_llm.runner.engine.drafters import Drafter
+from edge_llm.runner.engine.drafts import Drafts
 from edge_llm.runner.engine.events import (
     EmbeddingEvent,
     ErrorEvent,
@@ -42,7 +33,6 @@ from edge_llm.runner.engine.events import (
     TokenEvent,
 )
 from edge_llm.runner.engine.pace import Pace
-from edge_llm.runner.engine.payoff import Payoff
 from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.processors import LogitsProcessor, sampled_here
@@ -86,7 +76,7 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._crew = Crew(max(1, limits.threads))
-        self._payoff = Payoff()
+        self._drafts = Drafts(facts)
         self._steps = 0
         self._step_seconds = 0.0
         self._saved = saved
@@ -138,19 +128,8 @@ class Engine:
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
-        if drafter is None:
-            drafter = self._asked_drafter(params)
-        sequence.processors = tuple(processors)
-        if sequence.processors and params.speculation == "auto":
-            drafter = None
-        if sequence.processors and drafter is not None:
-            raise RequestError(
-                "logits_processors cannot be had together with speculation",
-                param="logits_processors",
-            )
-        if constraint is not None and not sequence.processors:
-            drafter = ForcedDrafter(constraint, drafter)
-        sequence.constraint, sequence.drafter = constraint, drafter
+        sequence.processors, sequence.constraint = tuple(processors), constraint
+        sequence.drafter = self._drafts.drafter(sequence, params.speculation, drafter)
         return self._enqueue(sequence)
 
     def submit_logits(
@@ -224,14 +203,14 @@ class Engine:
             self._take_in()
             if not (self._scheduler.running or self._scheduler.waiting):
                 return False
-            self._propose()
+            self._drafts.propose(self._scheduler.running, self._ending)
             step = self._scheduler.schedule(self._pace.tokens)
             if not step.slices:
                 raise AssertionError("sequences wait, but none can run")
             started = time.perf_counter()
             for group, source, target in step.copies:
                 self._executor.copy_block(group, source, target)
-            self._predict(step)
+            self._drafts.predict(step, self._predicted)
             self._constrain(step)
             if not step.slices:
                 return True  # a constraint failed, and its request was the only one
@@ -244,25 +223,6 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         return True
-
-    def _asked_drafter(self, params: SamplingParams) -> Drafter | None:
-        """Return what ``params.speculation`` asks for.
-
-        Raises:
-            RequestError: it is the draft method, which is not loaded.
-        """
-        if params.speculation == "draft":
-            if not self.facts.drafts:
-                raise RequestError(
-                    "speculation is draft, but no draft method is loaded",
-                    hint="edge_llm.load(…, draft=True), or serve --draft, loads that of a program "
-                    "which has one",
-                    param="speculation",
-                )
-            return MethodDrafter()
-        if params.speculation == "auto":
-            return AutoDrafter(self._payoff, MethodDrafter() if self.facts.drafts else None)
-        return NgramDrafter() if params.speculation == "ngram" else None
 
     def _enqueue(self, sequence: Sequence) -> Request:
         if self._processing and self._thread is threading.current_thread():
@@ -284,42 +244,6 @@ class Engine:
             for sequence in list(self._live):
                 if sequence.cancelled:
                     self._finish(sequence, "cancelled")
-
-    def _propose(self) -> None:
-        self._payoff.begin(sum(sequence.decoding for sequence in self._scheduler.running))
-        for sequence in list(self._scheduler.running):
-            drafter = sequence.drafter
-            if drafter is None or not sequence.decoding:
-                continue
-            most = min(MOST_TOKENS, sequence.limit - len(sequence.tokens) - 1)
-            with self._ending(sequence, "drafter"):
-                draft = drafter.propose(sequence.tokens, most) if most > 0 else ()
-                draft = draft[:most]
-                unknown = self.facts.drafts and all(token == UNKNOWN for token in draft)
-                sequence.draft = draft if unknown else self._usable(sequence, draft)
-
-    def _predict(self, step: Step) -> None:
-        """Replace the unknown tokens of the drafts in ``step`` by what the draft method predicts,
-        one of each at a time; a draft ends before what nothing follows."""
-        unknown = {s: part for s, part in step.slices.items() if UNKNOWN in part.draft}
-        drafts: dict[Sequence, list[int]] = {sequence: [] for sequence in unknown}
-        growing = dict(drafts)
-        while growing:
-            result = self._executor.step(build_draft(growing, self._crew.workers(len(growing))))
-            for sequence, token in zip(list(growing), result.ids.tolist(), strict=True):
-                usable = self._usable(sequence, [token])
-                drafts[sequence] += usable
-                if not usable or len(drafts[sequence]) == len(unknown[sequence].draft):
-                    del growing[sequence]
-        for sequence, part in unknown.items():
-            step.draft(part, drafts[sequence])
-
-    def _usable(self, sequence: Sequence, draft: Iterable[int]) -> list[int]:
-        """Return the beginning of ``draft`` that can be computed: nothing follows a stop id."""
-        tokens = map(operator.index, draft)
-        return list(
-            takewhile(lambda t: t not in sequence.stop_ids and 0 <= t < self.facts.vocab, tokens)
-        )
 
     def _constrain(self, step: Step) -> None:
         """Get the masks of the rows that sample, and cut drafts where they are not allowed."""
@@ -352,6 +276,10 @@ class Engine:
 
     # ---- one step ----
 
+    def _predicted(self, growing: Mapping[Sequence, list[int]]) -> StepResult:
+        """Return what the draft method says of a token more behind each of these drafts."""
+        return self._executor.step(build_draft(growing, self._crew.workers(len(growing))))
+
     def _execute(self, step: Step, now: float) -> StepResult:
         for sequence in step.slices:
             if sequence.clock.started is None:
@@ -374,7 +302,7 @@ class Engine:
         self._pace.record(step.tokens, now - started)
         decoding = [s for s, part in step.slices.items() if part.kind != "prefill"]
         if len(decoding) == len(step.slices):
-            self._payoff.record(step.tokens, now - started)
+            self._drafts.record(step.tokens, now - started)
         if decoding:
             read = self.facts.read_bytes([s.computed for s in step.slices])
             for sequence in decoding:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_llm.errors import GenerationError
+from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends.native import block_size, load
 from edge_llm.runner.backends.native import groups as groups_of
@@ -207,6 +207,17 @@ def test_auto_gives_the_same_where_it_drafts_whatever_it_can(
     assert sum(item.drafted_tokens > item.accepted_tokens for item in stats) > 30
     for request, outcome in zip(requests, expected, strict=True):
         assert request.outcome() == outcome
+
+
+def test_a_drafter_of_its_own_beside_processors_is_refused(bench) -> None:
+    with pytest.raises(RequestError, match="cannot be had together with speculation"):
+        bench().engine.submit(
+            [1, 2],
+            SamplingParams(),
+            print,
+            drafter=NgramDrafter(),
+            processors=[lambda tokens, logits: logits],
+        )
 
 
 # ---- what goes wrong ends one request ----
