@@ -186,7 +186,9 @@ def check_bits(folder: Path, scheme: str, output: Path) -> None:
     recipe = load_recipe(scheme, ["gate=off"], model=str(folder))
     path = export(recipe, output=output)
     prompts = [prompt(length, length).tolist() for length in (200, 70, 33)]
-    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+    params = SamplingParams(
+        max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1, speculation="off"
+    )
 
     def answers(llm: LLM, **changes: Any) -> list[Any]:
         given = [llm.generate(ids, replace(params, **changes)) for ids in prompts]
@@ -196,6 +198,7 @@ def check_bits(folder: Path, scheme: str, output: Path) -> None:
         alone = answers(llm)
         assert answers(llm) == alone  # from the cache
         assert answers(llm, speculation="ngram") == alone
+        assert answers(llm, speculation="auto") == alone
         longer = [*prompts[1], *alone[1][0], *prompts[2]]
         turn = llm.generate(longer, params)
         # all but the token that was drawn last, which nobody has computed
@@ -341,7 +344,9 @@ def check_preemption(folder: Path, output: Path, patch: pytest.MonkeyPatch) -> N
     path = export(load_recipe("8da4w", ["gate=off"], model=str(folder)), output=output)
     prompts = [prompt(length, length).tolist() for length in (150, 70, 33)]
     prompts.append((prompts[2] * 4)[:120])  # whose drafts are accepted for a while, then not
-    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1)
+    params = SamplingParams(
+        max_tokens=40, temperature=0, ignore_eos=True, top_logprobs=1, speculation="off"
+    )
     with Program.open(path) as program:  # room for the longest, and little beside it
         blocks = [group.block_bytes for group in groups(program.plan, "f16")]
     patch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)

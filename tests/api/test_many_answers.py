@@ -296,8 +296,9 @@ def test_a_generation_that_failed_has_ended(llm: edge_llm.LLM) -> None:
 
 def test_speculation_changes_no_piece(llm: edge_llm.LLM) -> None:
     prompt = "one two three one two three one two"
-    plain = list(llm.stream(prompt, n=2, **OPTIONS))
-    drafted = list(llm.stream(prompt, n=2, speculation="ngram", **OPTIONS))
-    for choice in (0, 1):
-        pieces = [(p.text, p.token_ids) for p in plain if p.choice == choice]
-        assert [(p.text, p.token_ids) for p in drafted if p.choice == choice] == pieces
+    plain = list(llm.stream(prompt, n=2, speculation="off", **OPTIONS))
+    for speculation in ("ngram", "auto"):
+        drafted = list(llm.stream(prompt, n=2, speculation=speculation, **OPTIONS))
+        for choice in (0, 1):
+            pieces = [(p.text, p.token_ids) for p in plain if p.choice == choice]
+            assert [(p.text, p.token_ids) for p in drafted if p.choice == choice] == pieces

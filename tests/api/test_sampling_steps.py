@@ -18,7 +18,7 @@ def test_dry_ends_a_loop_and_breakers_let_it_be(llm: edge_llm.LLM) -> None:
     loose = llm.generate(prompt, **options)
     assert max(trigrams(loose.token_ids).values()) > 1
     strong = {"dry_multiplier": 100.0, "dry_base": 1.0, "dry_sequence_breakers": []}
-    held = llm.generate(prompt, **options, **strong)
+    held = llm.generate(prompt, **options, **strong, speculation="off")
     assert max(trigrams(held.token_ids).values()) == 1
     assert not trigrams(held.token_ids).keys() & trigrams(tuple(prompt)).keys()
     again = llm.generate(prompt, **options, **strong, speculation="ngram")
@@ -43,7 +43,7 @@ def test_an_answer_ends_by_more_ids_and_not_before_min_tokens(llm: edge_llm.LLM)
 def test_steps_that_draw_are_the_same_for_the_same_seed(llm: edge_llm.LLM) -> None:
     options = {"seed": 5, "max_tokens": 30, "ignore_eos": True, "temperature": 1.5}
     steps = {"xtc_probability": 0.5, "xtc_threshold": 0.004, "typical_p": 0.9}
-    first = llm.generate("Once", **options, **steps)
+    first = llm.generate("Once", **options, **steps, speculation="off")
     assert llm.generate("Once", **options, **steps).token_ids == first.token_ids
     together = llm.generate(["x", "Once", "y"], **options, **steps, speculation="ngram")
     assert together[1].token_ids == first.token_ids

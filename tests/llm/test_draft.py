@@ -281,19 +281,24 @@ def _texts() -> list[list[int]]:
     return prompts
 
 
+@pytest.mark.parametrize("speculation", ["draft", "auto"])
 @pytest.mark.parametrize(
     "sampling", [{"temperature": 0.0}, {"temperature": 0.8, "seed": 5, "repetition_penalty": 1.2}]
 )
 def test_speculation_changes_no_token(
-    sampling: dict[str, Any], make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampling: dict[str, Any],
+    speculation: str,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = _exported(make(), tmp_path / "x.edge", scheme="8da4w")
     params = {"max_tokens": 40, "ignore_eos": True, "top_logprobs": 1, **sampling}
     with edge_llm.load(path) as llm:
-        alone = [llm.generate(ids, **params) for ids in _texts()]
+        alone = [llm.generate(ids, speculation="off", **params) for ids in _texts()]
     with edge_llm.load(path, draft=True, max_sequences=5) as llm:
         for _ in range(2):  # the second time over prefix hits
-            together = llm.generate(_texts(), speculation="draft", **params)
+            together = llm.generate(_texts(), speculation=speculation, **params)
             assert [a.token_ids for a in together] == [a.token_ids for a in alone]
             assert [a.logprobs for a in together] == [a.logprobs for a in alone]
             assert sum(answer.stats.drafted_tokens for answer in together) > 0
@@ -304,9 +309,9 @@ def test_speculation_changes_no_token(
         room = 6 * sum(group.block_bytes for group in groups(program.plan, "f16"))
     tight = {"max_sequences": 4, "step_tokens": 64, "kv_budget": room, "kv_dtype": "f16"}
     with edge_llm.load(path, kv_dtype="f16") as llm:
-        alone = [llm.generate(ids, **params) for ids in _texts()]
+        alone = [llm.generate(ids, speculation="off", **params) for ids in _texts()]
     with edge_llm.load(path, draft=True, **tight) as llm:
-        squeezed = llm.generate(_texts(), speculation="draft", **params)
+        squeezed = llm.generate(_texts(), speculation=speculation, **params)
         assert llm.engine.stats().preemptions > 0
     assert [a.token_ids for a in squeezed] == [a.token_ids for a in alone]
 
@@ -328,7 +333,7 @@ def test_who_predicts_well_is_believed(make: Make, tmp_path: Path) -> None:
     params = {"max_tokens": 60, "ignore_eos": True, "temperature": 0.7, "seed": 3}
     with edge_llm.load(path, draft=True) as llm:
         answer = llm.generate(prompt(20, 1).tolist(), speculation="draft", **params)
-        plain = llm.generate(prompt(20, 1).tolist(), **params)
+        plain = llm.generate(prompt(20, 1).tolist(), speculation="off", **params)
     assert answer.token_ids == plain.token_ids
     assert answer.stats.drafted_tokens >= 40
     assert answer.stats.accepted_tokens >= 0.95 * answer.stats.drafted_tokens
@@ -401,7 +406,7 @@ def test_drafts_of_constrained_answers(make: Make, tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 12}}}
     params = {"max_tokens": 40, "temperature": 1.0, "seed": 4, "json_schema": schema}
     with edge_llm.load(path, draft=True) as llm:
-        plain = llm.generate("x", **params)
+        plain = llm.generate("x", speculation="off", **params)
         drafted = llm.generate("x", speculation="draft", **params)
     assert plain.token_ids == drafted.token_ids
 
@@ -412,7 +417,7 @@ def test_many_experts_and_another_backend(make: Make, tmp_path: Path) -> None:
     prompts = [prompt(70, 1).tolist(), prompt(9, 2).tolist()]
     for backend in ("native", "torch"):
         with edge_llm.load(path, draft=True, backend=backend, kv_dtype="f32") as llm:
-            plain = llm.generate(prompts, **params)
+            plain = llm.generate(prompts, speculation="off", **params)
             drafted = llm.generate(prompts, speculation="draft", **params)
             assert [a.token_ids for a in plain] == [a.token_ids for a in drafted]
             assert sum(a.stats.drafted_tokens for a in drafted) > 0

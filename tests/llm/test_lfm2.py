@@ -157,7 +157,7 @@ def test_tokens_depend_on_those_before_alone(
     check_bits(tiny_checkpoint("lfm2"), scheme, tmp_path / "x.edge")
 
 
-@pytest.mark.parametrize("speculation", ["off", "ngram"])
+@pytest.mark.parametrize("speculation", ["off", "ngram", "auto"])
 def test_rows_are_computed_again_to_the_same_bits(
     speculation: str,
     tiny_checkpoint: Callable[..., Path],
@@ -170,7 +170,12 @@ def test_rows_are_computed_again_to_the_same_bits(
     path = edge_llm.export(recipe, output=tmp_path / "x.edge")
     tokens = prompt(200, 7).tolist()
     params = edge_llm.SamplingParams(
-        temperature=0.3, seed=5, max_tokens=60, ignore_eos=True, top_logprobs=2
+        temperature=0.3,
+        seed=5,
+        max_tokens=60,
+        ignore_eos=True,
+        top_logprobs=2,
+        speculation="off",
     )
     prompts = [tokens[:90], tokens[:140], [*tokens[:90], *tokens[:40]], tokens[20:160]]
     with edge_llm.load(path, threads=1, max_sequences=1) as llm:

@@ -248,9 +248,10 @@ class Bench:
         raise AssertionError(f"not done after {steps} steps")
 
     def solo(self, prompt: list[int], max_tokens: int, **params: object) -> list[int]:
-        """Return what a request gives when it runs alone on a fresh engine with plenty of pages."""
+        """Return what a request gives when it runs alone on a fresh engine with plenty of pages,
+        without drafts."""
         bench = Bench(block_size=self.executor.block_size, context=self.engine.facts.context)
-        listener, _ = bench.submit(prompt, max_tokens, **params)
+        listener, _ = bench.submit(prompt, max_tokens, speculation="off", **params)
         bench.run()
         return listener.ids
 

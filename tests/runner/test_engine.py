@@ -174,9 +174,9 @@ def test_more_stop_ids_join_the_programs(bench) -> None:
             bench().submit([1], 8, stop_token_ids=(token,))
 
 
-@pytest.mark.parametrize("drafting", [False, True])
-def test_nothing_ends_an_answer_before_min_tokens(bench, drafting: bool) -> None:
-    options = {"speculation": "ngram"} if drafting else {}
+@pytest.mark.parametrize("speculation", ["off", "ngram", "auto"])
+def test_nothing_ends_an_answer_before_min_tokens(bench, speculation: str) -> None:
+    options = {"speculation": speculation}
     plain = bench().solo([1, 2, 3], 12)
     ends = tuple(plain[2:4])
     for least in range(13):

@@ -141,7 +141,7 @@ def test_a_path_ends_before_what_is_not_allowed(guide: Guide) -> None:
     assert len(held.masks([a, END])) == 2
 
 
-@pytest.mark.parametrize("speculation", ["off", "ngram"])
+@pytest.mark.parametrize("speculation", ["off", "ngram", "auto"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_drafts_change_nothing(
     bench, guide: Guide, speculation: str, temperature: float, monkeypatch: pytest.MonkeyPatch

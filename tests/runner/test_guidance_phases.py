@@ -261,7 +261,7 @@ def test_masks_along_a_path_are_those_of_its_steps(
 
 
 @pytest.mark.parametrize("which", range(5))
-@pytest.mark.parametrize("speculation", ["off", "ngram"])
+@pytest.mark.parametrize("speculation", ["off", "ngram", "auto"])
 def test_drafts_change_nothing(
     bench: Callable[..., Any],
     guide: Guide,

@@ -36,7 +36,7 @@ def test_a_long_answer_holds_no_more_than_its_window(bench) -> None:
     assert listener.ids == bench(context=200).solo(prompt(1, 20), 150)
 
 
-@pytest.mark.parametrize("speculation", ["off", "ngram"])
+@pytest.mark.parametrize("speculation", ["off", "ngram", "auto"])
 def test_many_random_requests_in_few_blocks(
     bench, monkeypatch: pytest.MonkeyPatch, speculation: str
 ) -> None:
@@ -114,12 +114,19 @@ def test_the_bits_do_not_depend_on_what_is_given_back(mixed: Mixed, threads: int
             assert_same_bits(llm.logits(TOKENS, chunk=chunk), mixed.expected)
 
 
-@pytest.mark.parametrize("speculation", ["off", "ngram"])
+@pytest.mark.parametrize("speculation", ["off", "ngram", "auto"])
 def test_text_with_cache_hits_preemption_and_speculation(
     mixed: Mixed, speculation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge_llm.runner.engine.scheduler.RESERVE_TOKENS", 0)
-    params = SamplingParams(temperature=0.3, seed=5, max_tokens=60, ignore_eos=True, top_logprobs=2)
+    params = SamplingParams(
+        temperature=0.3,
+        seed=5,
+        max_tokens=60,
+        ignore_eos=True,
+        top_logprobs=2,
+        speculation="off",
+    )
     prompts = [TOKENS[:90], TOKENS[:140], [*TOKENS[:90], *TOKENS[:40]], TOKENS[20:160]]
     with edge_llm.load(mixed.path, threads=1, max_sequences=1) as llm:
         expected = [llm.generate(ids, params) for ids in prompts]
