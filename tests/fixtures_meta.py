@@ -65,7 +65,7 @@ def make_meta(tmp_path: Path) -> MetaFactory:
 
 @dataclass(frozen=True)
 class Written:
-    """What a quantized checkpoint was given: its folder, and its tensors by Meta's names."""
+    """A quantized checkpoint as it was written: its folder, and its tensors by Meta's names."""
 
     folder: Path
     tensors: dict[str, Any]

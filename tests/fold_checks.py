@@ -1,4 +1,4 @@
-"""What every recurrence over a fold must keep: the bits of a token depend on its prefix alone,
+"""Every recurrence over a fold must keep this: the bits of a token depend on its prefix alone,
 whatever was computed at once, before, or in vain.
 
 ``start(x, **options)`` gives a runner of a plan that looks its tokens up in ``x``, float32
@@ -87,7 +87,7 @@ def check_copied_page(start: Start, x: Float32, shared: int) -> None:
 
 
 def check_used_pages(start: Start, x: Float32) -> None:
-    """What lay in a page before is never read."""
+    """The former content of a page is never read."""
     expected = start(x).logits(range(110))
     x = x.copy()
     x[110:] = np.nan

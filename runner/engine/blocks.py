@@ -49,7 +49,7 @@ class _Block:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a block holds: ``tokens`` behind the blocks that end with ``parent``, and its own
+    """The content of a block: ``tokens`` behind the blocks that end with ``parent``, and its own
     ``digest`` if it is full."""
 
     parent: bytes

@@ -1,4 +1,4 @@
-"""Whether it pays to check a draft: a step with more rows takes longer, for all who are in it."""
+"""Drafts are checked where it pays: a step with more rows takes longer, for all who are in it."""
 
 from __future__ import annotations
 

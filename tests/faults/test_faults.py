@@ -1,4 +1,4 @@
-"""What goes wrong around a server stays there: whoever is not affected gets the very bits that a
+"""Faults around a server stay there: whoever is not affected gets the very bits that a
 quiet server gives, everybody else a well-formed error, and nothing is lost."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def prompt(number: int, length: int = 60) -> list[int]:
 
 @pytest.fixture(scope="module")
 def expected(program: Path) -> dict[int, Any]:
-    """What a quiet model answers to some prompts."""
+    """Return the answers of a quiet model to some prompts."""
     import edge_llm
 
     answers = {}
@@ -180,7 +180,7 @@ def _fails(server: Any, number: int) -> None:
 def test_the_file_is_replaced_underneath(
     start: Start, program: Path, tiny_program: Any, expected: dict[int, Any], tmp_path: Path
 ) -> None:
-    """What is loaded goes on with what it was loaded from; what is loaded later is the new one, or
+    """A loaded model goes on with what it was loaded from; one loaded later is the new one, or
     an error where that is none."""
     served = tmp_path / "served.edge"
     served.write_bytes(program.read_bytes())

@@ -11,7 +11,7 @@ from edge_llm.runner.engine.payoff import Payoff
 
 
 def measured(rise: float, sizes: range = range(1, 25), rounds: int = 40) -> Payoff:
-    """What steps teach whose rows each take ``rise`` of the first row's time."""
+    """Return what is learned from steps whose rows each take ``rise`` of the first row's time."""
     payoff = Payoff()
     for _ in range(rounds):
         for tokens in sizes:

@@ -282,7 +282,7 @@ def test_activations_that_a_core_does_not_know_are_refused(
     ways: tuple[str, ...] | None,
     said: str,
 ) -> None:
-    """Of floats nothing is rounded."""
+    """Floats are not rounded."""
     builder = plan_builder()
     x = builder.activations(np.ones((2, 32), np.float32))
     size = packed_bytes(WEIGHT_FORMATS[fmt], 16, 32)

@@ -289,7 +289,7 @@ def layer_norm(builder: Any, start: Any) -> Outputs:
 
 
 def hadamard(builder: Any, start: Any) -> Outputs:
-    """Of 2^k columns and of 28 * 2^k."""
+    """Rows of 2^k columns and of 28 * 2^k are transformed."""
     for size in (256, 896):
         value = builder.op("hadamard", builder.activations(numbers(9, size)))
         yield start(builder, value).logits(range(9))
