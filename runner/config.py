@@ -41,6 +41,8 @@ class RunnerConfig:
                 raise ConfigError(f"{name} is {value!r}, expected a whole number")
         if type(self.draft) is not bool:
             raise ConfigError(f"draft is {self.draft!r}, expected True or False")
+        if self.sessions is not None and not isinstance(self.sessions, Path):
+            raise ConfigError(f"sessions is {self.sessions!r}, expected a folder")
         if type(self.sessions_bytes) is not int or self.sessions_bytes <= 0:
             raise ConfigError(
                 f"sessions_bytes is {self.sessions_bytes!r}, expected more than 0 bytes"

@@ -117,7 +117,7 @@ def test_a_file_under_another_name_is_dropped(program: Path, tmp_path: Path) -> 
 
 
 def test_programs_and_kinds_of_keys_do_not_mix(
-    program: Path, tiny_program: Any, tmp_path: Path
+    program: Path, tiny_program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with start(program, tmp_path) as llm:
         ask(llm, PROMPT)
@@ -127,6 +127,9 @@ def test_programs_and_kinds_of_keys_do_not_mix(
         assert ask(llm, PROMPT)[1] == 0
     with start(program, tmp_path) as llm:
         assert ask(llm, PROMPT)[1] == len(PROMPT) - 1
+    monkeypatch.setattr("edge_llm.__version__", "0.2.0")  # whose kernels may round otherwise
+    with start(program, tmp_path) as llm:
+        assert ask(llm, PROMPT)[1] == 0
 
 
 def test_the_folder_is_bounded(program: Path, tmp_path: Path) -> None:
@@ -160,6 +163,28 @@ def test_a_full_disk_does_not_stop_answers(
         assert ask(llm, PROMPT)[0] == alone
         wait_until(lambda: "sessions are not saved any longer" in caplog.text)
         assert ask(llm, PROMPT)[0] == alone
+
+
+@pytest.mark.parametrize("call", ["read_bytes", "lstat"])
+def test_files_that_cannot_be_read_now_stay(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, call: str
+) -> None:
+    with start(program, tmp_path) as llm:
+        first, _ = ask(llm, PROMPT)
+    saved = files(tmp_path)
+
+    def failing(path: Path) -> object:
+        raise OSError(24, "Too many open files")
+
+    with edge_llm.load(program, threads=1) as llm:
+        folder = SavedBlocks(tmp_path, saved[0].parent.name, 10**9)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, failing)
+            assert folder.restore(llm.engine._pool, llm.engine._executor) == 0
+    assert "cannot be read" in caplog.text
+    assert files(tmp_path) == saved
+    with start(program, tmp_path) as llm:
+        assert ask(llm, PROMPT) == (first, len(PROMPT) - 1)
 
 
 @pytest.mark.parametrize("error", [NativeError("no such block"), MemoryError("of the host")])
@@ -245,6 +270,8 @@ def test_where_sessions_cannot_be_kept(program: Path, tmp_path: Path) -> None:
         start(program, tmp_path / "file")
     with pytest.raises(ConfigError, match="sessions_bytes is 0"):
         start(program, tmp_path, sessions_bytes=0)
+    with pytest.raises(ConfigError, match="sessions is 7, expected a folder"):
+        edge_llm.load(program, sessions=7)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="sessions cannot be kept by the backend torch"):
         start(program, tmp_path, backend="torch")
 

@@ -103,7 +103,7 @@ def load(
         step_tokens=step_tokens,
         huge_pages=huge_pages,
         draft=draft,
-        sessions=None if sessions is None else Path(sessions),
+        sessions=Path(sessions) if isinstance(sessions, str | PathLike) else sessions,
         sessions_bytes=sessions_bytes,
     )
     return load_with(path, config, backend=backend)
@@ -281,12 +281,20 @@ def load_with(
 
 def _saved(program: Program, config: RunnerConfig, room: _Room, backend: str) -> SavedBlocks | None:
     """Return where the blocks of sessions are kept. What they hold depends on the program, on how
-    keys and values are stored, and on the states that are there."""
+    keys and values are stored, on the states that are there, and on who computes them."""
+    from edge_llm import __version__
+
     if config.sessions is None:
         return None
     if backend != "native":
         raise ConfigError(f"sessions cannot be kept by the backend {backend}, but by native")
-    parts = (program.digest, room.kv_dtype, str(config.draft), str(abi.ABI_VERSION))
+    parts = (
+        program.digest,
+        room.kv_dtype,
+        str(config.draft),
+        str(abi.ABI_VERSION),
+        __version__,
+    )
     key = sha256("\n".join(parts).encode()).hexdigest()[:32]
     return SavedBlocks(config.sessions, key, config.sessions_bytes)
 
