@@ -470,7 +470,7 @@ class Engine:
     def _run(self) -> None:
         try:
             if self._saved is not None:
-                count = self._saved.restore(self._pool, self._executor)
+                count = self._saved.restore(self._pool, self._executor, lambda: self._queue.closed)
                 _log.info("%d blocks of earlier sessions are there", count)
             while not self._queue.closed:
                 if not self.step():

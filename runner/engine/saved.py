@@ -76,9 +76,9 @@ class SavedBlocks:
         self._cleaning: Iterator[None] | None = None  # a look at it that is not over
         self._working = True
 
-    def restore(self, pool: BlockPool, executor: Executor) -> int:
-        """Put the blocks that were used last into the pool, as far as there is room; return how
-        many. Files that are damaged are dropped."""
+    def restore(self, pool: BlockPool, executor: Executor, interrupted: Callable[[], bool]) -> int:
+        """Put the blocks that were used last into the pool, as far as there is room, until
+        ``interrupted``; return how many. Files that are damaged are dropped."""
         room = [group.available for group in pool.groups]
         wanted: list[SavedFile] = []
         try:
@@ -93,6 +93,8 @@ class SavedBlocks:
                 room[number] -= 1
         count = 0
         for file in reversed(wanted):  # the one used last comes last
+            if interrupted():
+                break
             number = _group_of(file.path)
             if (read := self._read(file, number, pool, executor)) is None:
                 continue

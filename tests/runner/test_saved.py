@@ -180,7 +180,7 @@ def test_files_that_cannot_be_read_now_stay(
         folder = SavedBlocks(tmp_path, saved[0].parent.name, 10**9)
         with monkeypatch.context() as patch:
             patch.setattr(Path, call, failing)
-            assert folder.restore(llm.engine._pool, llm.engine._executor) == 0
+            assert folder.restore(llm.engine._pool, llm.engine._executor, lambda: False) == 0
     assert "cannot be read" in caplog.text
     assert files(tmp_path) == saved
     with start(program, tmp_path) as llm:
@@ -201,6 +201,18 @@ def test_a_block_that_cannot_be_read_does_not_stop_answers(
         wait_until(lambda: "sessions are not saved any longer" in caplog.text)
         assert ask(llm, PROMPT)[0] == first
     assert files(tmp_path) == []
+
+
+def test_an_engine_that_is_stopped_reads_no_more(program: Path, tmp_path: Path) -> None:
+    with start(program, tmp_path) as llm:
+        ask(llm, PROMPT)
+        wait_until(lambda: len(files(tmp_path)) > 2)
+    answers = iter([False, True])
+    with edge_llm.load(program, threads=1) as llm:
+        folder = SavedBlocks(tmp_path, files(tmp_path)[0].parent.name, 10**9)
+        pool, executor = llm.engine._pool, llm.engine._executor
+        assert folder.restore(pool, executor, lambda: next(answers)) == 1
+    assert len(files(tmp_path)) > 2
 
 
 def test_a_request_does_not_wait_for_a_look_at_a_large_folder(tmp_path: Path) -> None:
