@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_llm.errors import ConfigError
 from edge_llm.program.ops import KV_DTYPES
+from edge_llm.runner.context import CONTEXT_POLICIES, ContextPolicy
 
 DEFAULT_STEP_TOKENS = 256
 DEFAULT_SESSIONS_BYTES = 4 * 10**9
@@ -33,6 +34,7 @@ class RunnerConfig:
     draft: bool = False
     sessions: Path | None = None
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES
+    context_policy: ContextPolicy = "error"
 
     def __post_init__(self) -> None:
         for name in ("threads", "context", "kv_budget", "max_sequences", "step_tokens"):
@@ -73,4 +75,9 @@ class RunnerConfig:
         if self.huge_pages not in HUGE_PAGES:
             raise ConfigError(
                 f"huge_pages is {self.huge_pages!r}, expected one of: {', '.join(HUGE_PAGES)}"
+            )
+        if self.context_policy not in CONTEXT_POLICIES:
+            raise ConfigError(
+                f"context_policy is {self.context_policy!r}, expected one of: "
+                f"{', '.join(CONTEXT_POLICIES)}"
             )

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -22,6 +24,7 @@ from edge_llm.server.service import Service
 from edge_llm.server.tally import Tally
 
 IGNORED_HEADER = "x-edge-llm-ignored"
+CONTEXT_HEADER = "x-edge-llm-context"
 
 
 class Shape(Protocol):
@@ -93,14 +96,14 @@ class Reply:
             if isinstance(exc, Exception):
                 raise translate(exc, self.prompt_field) from exc
             raise
-        ignored = ignored_header(self.ignored)
+        told = ignored_header(self.ignored) | _context_header(prepared)
         if self.stream:
-            headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **ignored}
+            headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **told}
             parts = self._events(generation, prepared, exchange_of(request.scope))
             media_type = prepared.shape.media_type
             return Stream(parts, generation.close, media_type=media_type, headers=headers)
         try:
-            return JSONResponse(await _collect(generation, prepared), headers=ignored)
+            return JSONResponse(await _collect(generation, prepared), headers=told)
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         except Exception as exc:
@@ -136,6 +139,18 @@ class Reply:
 def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
     """Return the header that names the fields of a request which have no meaning here."""
     return {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+
+
+def _context_header(prepared: Prepared) -> dict[str, str]:
+    """Return the header that says what was left out of the prompts, if anything was."""
+    reports = [job.report for job in prepared.jobs[:: prepared.n] if job.report is not None]
+    if not reports:
+        return {}
+    report = reduce(add, reports)
+    told = f"dropped_prompt_tokens={report.dropped_prompt_tokens}"
+    if report.dropped_messages:
+        told += f"; dropped_messages={report.dropped_messages}"
+    return {CONTEXT_HEADER: f"{report.policy}; {told}"}
 
 
 async def _collect(generation: ServedGeneration, prepared: Prepared) -> dict[str, Any]:

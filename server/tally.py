@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
+from edge_llm.runner.context import ContextReport
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Job
+
+# The member of every reply that says what did not fit the context.
+CONTEXT_MEMBER = "context_policy"
 
 
 class Tally:
@@ -16,6 +23,7 @@ class Tally:
 
     def __init__(self, jobs: Sequence[Job], n: int) -> None:
         self._prompt_tokens = sum(len(job.prompt_ids) for job in jobs[::n])
+        self._cuts = [job.report for job in jobs[::n] if job.report is not None]
         self._n = n
         self._choices = len(jobs)
         self._finished: dict[int, RequestStatistics] = {}
@@ -40,6 +48,16 @@ class Tally:
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
             "completion_tokens_details": {"reasoning_tokens": reasoning},
         }
+
+    def context(self) -> dict[str, Any]:
+        """Return the member of a reply that tells what was left out of prompts, and behind which
+        tokens windows moved on; nothing if nothing was."""
+        moved = [
+            replace(stats.context, dropped_prompt_tokens=0, dropped_messages=0)
+            for stats in self._finished.values()
+            if stats.context is not None and stats.context.window_moves
+        ]
+        return told([*self._cuts, *moved])
 
     def timings(self) -> dict[str, Any]:
         """Return milliseconds, tokens per second and GB/s (1e9). Several choices give the time of
@@ -73,6 +91,11 @@ class Tally:
     def _prompts(self) -> list[RequestStatistics]:
         # The first choice of each prompt: the others find in the cache what it computed.
         return [stats for choice, stats in sorted(self._finished.items()) if choice % self._n == 0]
+
+
+def told(reports: Sequence[ContextReport]) -> dict[str, Any]:
+    """Return what was left out, as the member of a reply that says so; nothing if nothing was."""
+    return {CONTEXT_MEMBER: asdict(reduce(add, reports))} if reports else {}
 
 
 def _ms(seconds: float) -> float:

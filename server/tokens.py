@@ -167,6 +167,7 @@ def _ids(model: Model, request: TokenizeRequest) -> list[int]:
         add_generation_prompt=request.add_generation_prompt is not False,
         continue_final_message=bool(request.continue_final_message),
         template_variables=request.chat_template_kwargs or {},
+        cut=False,
     )
     [job] = model.chat_jobs(call, model.default_params())
     return list(job.prompt_ids)

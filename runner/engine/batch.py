@@ -85,7 +85,7 @@ def _samplers(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler |
             seed=sequence.seed,
             counter=counter + ahead,
             history=path[: known + ahead],
-            prompt_length=sequence.prompt_length,
+            prompt_length=sequence.prompt_held,
             allowed=_allowed(sequence, part, ahead),
             breakers=sequence.breakers,
         )

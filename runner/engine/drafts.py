@@ -77,7 +77,7 @@ class Drafts:
             drafter = sequence.drafter
             if drafter is None:
                 continue
-            most = min(MOST_TOKENS, sequence.limit - len(sequence.tokens) - 1)
+            most = min(MOST_TOKENS, sequence.room - 1)
             with ending(sequence, "drafter"):
                 draft = drafter.propose(sequence.tokens, most) if most > 0 else ()
                 draft = draft[:most]

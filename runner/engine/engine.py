@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_llm.errors import EdgeLLMError, GenerationError, NativeError, RequestError
 from edge_llm.program.documents import PoolingKind
+from edge_llm.runner.context import Context
 from edge_llm.runner.engine.batch import build_batch, build_draft
 from edge_llm.runner.engine.constraints import Constraint, check_masks
 from edge_llm.runner.engine.crew import Crew
@@ -85,6 +86,14 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._processing = False  # a request's processors are running, on the thread
 
+    @property
+    def prompt_context(self) -> Context:
+        """The context that prompts have to fit with their answers. Those that are cut have to fit
+        the KV blocks too; others are told that they do not."""
+        if self.facts.context_policy == "error":
+            return Context(self.facts.context)
+        return self.facts.room(self._pool.capacity)
+
     def start(self) -> None:
         """Start the engine's thread."""
         self._thread = threading.Thread(target=self._run, name="edge-llm-engine", daemon=True)
@@ -115,8 +124,8 @@ class Engine:
         """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
         time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled,
         and ends the answer with "stop" once it has finished; ``drafter`` proposes what may come
-        next (None: what ``params.speculation`` asks for); ``processors`` change the logits, on the
-        engine's thread, one after the other.
+        next (None, and once a window has moved on: what ``params.speculation`` asks for);
+        ``processors`` change the logits, on the engine's thread, one after the other.
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
@@ -401,7 +410,7 @@ class Engine:
             sequence.accept(token)
             tokens.append(token)
             self._emit(sequence, TokenEvent(token, result.logprobs[row + ahead]))
-            if len(sequence.tokens) >= sequence.limit:
+            if sequence.length >= sequence.limit:
                 ending = "length"
                 break
             if sequence.cancelled or ahead == len(part.draft) or token != part.draft[ahead]:
@@ -420,6 +429,15 @@ class Engine:
             self._tell(sequence, part, tokens, right)
             if ending == "length" and sequence in self._live:
                 self._finish(sequence, ending)
+            elif sequence.filled and sequence in self._live:
+                self._move_window(sequence)
+
+    def _move_window(self, sequence: Sequence) -> None:
+        """Go on without a part of the context: what is kept is read again, at the positions that it
+        has now, so that what follows depends on nothing else."""
+        sequence.move_window()
+        self._scheduler.restart(sequence)
+        sequence.drafter = self._drafts.drafter(sequence, sequence.params.speculation, None)
 
     def _tell(self, sequence: Sequence, part: Slice, tokens: list[int], right: int) -> None:
         if sequence.constraint is not None:
@@ -439,6 +457,7 @@ class Engine:
             sequence.cached_tokens or 0,
             sequence.cache,
             sequence.completion_length,
+            sequence.report,
         )
         self._end(sequence, FinishEvent(reason, stats))
 

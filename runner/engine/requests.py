@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edge_llm.errors import CapacityError, ContextLengthError, ProgramError, RequestError
 from edge_llm.program.documents import POOLING_KINDS, PoolingKind
+from edge_llm.runner.context import MOST_CONTEXTS, Context, ContextPolicy
 from edge_llm.runner.engine.constraints import Mask, mask_of
 from edge_llm.runner.engine.events import EventCallback
 from edge_llm.runner.engine.pooling import Pooling
@@ -28,7 +29,8 @@ class EngineFacts:
     which id on the vocabulary is padding that is never sampled (``sampleable``; None: none is).
     ``windows``: of each group of states (0: none; empty: no group has one). ``hidden_states``:
     the program gives them, for embeddings; ``drafts``: its draft method is loaded;
-    ``bidirectional``: tokens see those behind them.
+    ``bidirectional``: tokens see those behind them; ``context_policy``: what becomes of an answer
+    that comes to the end of the context.
     ``breakers(texts)``: the mask of the ids that have one of the texts, None: none has."""
 
     context: int
@@ -41,7 +43,15 @@ class EngineFacts:
     hidden_states: bool = False
     drafts: bool = False
     bidirectional: bool = False
+    context_policy: ContextPolicy = "error"
     breakers: Callable[[tuple[str, ...]], Mask | None] = lambda texts: None
+
+    def room(self, positions: int | None) -> Context:
+        """Return the context of a sequence in a pool that holds so many ``positions`` of one (None:
+        any number)."""
+        # The last token is never computed.
+        most = self.context if positions is None else min(self.context, positions + 1)
+        return Context(most, self.context_policy)
 
 
 class Request:
@@ -71,7 +81,8 @@ def generation(
 ) -> Sequence:
     """Return a sequence that samples after ``prompt``, in a pool that holds so many ``positions``
     of one sequence (None: any number). The answer has ``params.max_tokens`` at most, and what there
-    is room for. Raises as Engine.submit."""
+    is room for: in a window that slides `MOST_CONTEXTS`, or one where it asks for no number. Raises
+    as Engine.submit."""
     check_predicts(bidirectional=facts.bidirectional)
     tokens = _checked(prompt, facts.vocab)
     for name in ("logit_bias", "stop_token_ids"):
@@ -85,9 +96,12 @@ def generation(
     needed = length + (params.max_tokens != 0)
     if needed > facts.context:
         raise ContextLengthError(facts.context, length, param="prompt")
-    capacity = facts.context if positions is None else positions + 1  # the last is never computed
-    _check_capacity(needed, capacity)
-    room = min(facts.context, capacity) - length
+    context = facts.room(positions)
+    _check_capacity(needed, context.tokens)
+    room = context.tokens - length
+    window = context if context.policy == "sliding-window" and params.max_tokens != 0 else None
+    if window is not None:
+        room = context.tokens * (1 if params.max_tokens is None else MOST_CONTEXTS)
     most = room if params.max_tokens is None else min(room, params.max_tokens)
     stop_ids = facts.stop_ids if params.stop_ids is None else frozenset(params.stop_ids)
     stop_ids = (frozenset() if params.ignore_eos else stop_ids) | set(params.stop_token_ids)
@@ -107,6 +121,7 @@ def generation(
             time.perf_counter(),
             max_tokens_clipped=most if most < (params.max_tokens or 0) else None,
         ),
+        window=window,
         scorer=None
         if params.prompt_logprobs is None
         else SamplingParams(temperature=0.0, top_logprobs=params.prompt_logprobs),

@@ -138,6 +138,15 @@ class Scheduler:
             )
         sequence.computed = end
 
+    def restart(self, sequence: Sequence) -> None:
+        """Compute the tokens of a running sequence, which are others now, from the beginning, as
+        soon as it is its turn. The cache may have some."""
+        self.running.remove(sequence)
+        self._give_back(sequence)
+        sequence.chain.clear()
+        extend_chain(sequence.chain, sequence.tokens, self._pool.block_size)
+        insort(self.waiting, sequence, key=lambda other: other.arrival)
+
     def rewind(self, sequence: Sequence) -> None:
         """Forget the positions of ``sequence`` that were computed but not accepted."""
         self._pool.cut(sequence.tables, sequence.computed)

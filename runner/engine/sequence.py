@@ -7,6 +7,7 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_llm.runner.context import Context, ContextReport
 from edge_llm.runner.engine.statistics import CacheUse, RequestClock
 from edge_llm.runner.sampling import SamplingParams
 
@@ -25,7 +26,7 @@ class Sequence:
 
     ``tokens`` are the prompt, then what was sampled and accepted; the states of the first
     ``computed`` of them are in the blocks of ``tables``, one table a state group. ``limit`` bounds
-    ``len(tokens)``. ``chain``: digests of the full blocks. ``draft`` are tokens that may follow,
+    ``length``. ``chain``: digests of the full blocks. ``draft`` are tokens that may follow,
     proposed for the next step. With ``want_logits`` nothing is sampled: the logits of every token
     (of the last one, with ``last_only``) are the result, and ``chunk`` bounds the tokens of a step.
     With ``scorer`` the prompt's own tokens are scored, as it says: ``scores`` are those of the
@@ -33,7 +34,9 @@ class Sequence:
     the hidden states; ``at_once``: of all tokens in one step, since they see those behind them, and
     what is kept of them is no other sequence's. ``unended`` is the mask of the ids that do not end
     the answer, where it has to go on for some tokens; ``breakers`` that of the ids across which no
-    repetition counts. ``processors`` change the logits before the next token is sampled."""
+    repetition counts. ``processors`` change the logits before the next token is sampled. With
+    ``window`` no more than its tokens are held: of those behind the first that it keeps a stride is
+    left out, whenever it is full; ``report`` tells how many."""
 
     tokens: array[int]
     prompt_length: int
@@ -54,6 +57,9 @@ class Sequence:
     constraint: Constraint | None = None
     drafter: Drafter | None = None
     processors: tuple[LogitsProcessor, ...] = ()
+    window: Context | None = None
+    report: ContextReport | None = None
+    prompt_dropped: int = 0  # tokens of the prompt that the window has moved past
     arrival: int = -1  # the engine numbers requests
     tables: list[list[int]] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
@@ -69,6 +75,16 @@ class Sequence:
         """Append a sampled token."""
         self.tokens.append(token)
         self.decoding = True
+
+    def move_window(self) -> None:
+        """Leave out a stride of the tokens; the next ones are sampled after what is left."""
+        assert self.window is not None
+        kept = self.window.kept
+        dropped = min(self.window.stride, len(self.tokens) - kept - 1)
+        self.prompt_dropped += min(max(0, self.prompt_held - kept), dropped)
+        del self.tokens[kept : kept + dropped]
+        moved = ContextReport(self.window.policy, window_moves=1, window_dropped_tokens=dropped)
+        self.report = moved if self.report is None else self.report + moved
 
     def forget(self) -> None:
         """Begin again: nothing is computed."""
@@ -86,12 +102,38 @@ class Sequence:
     @property
     def completion_length(self) -> int:
         """Tokens that were sampled."""
-        return len(self.tokens) - self.prompt_length
+        return self.length - self.prompt_length
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and those that were sampled, held or not."""
+        return len(self.tokens) + self._dropped
+
+    @property
+    def prompt_held(self) -> int:
+        """Tokens of the prompt that are held: the first of ``tokens``."""
+        return self.prompt_length - self.prompt_dropped
+
+    @property
+    def room(self) -> int:
+        """Tokens that may follow before the end, or before the window moves on."""
+        room = self.limit - self.length
+        return room if self.window is None else min(room, self.window.tokens - len(self.tokens))
+
+    @property
+    def filled(self) -> bool:
+        """True if the window has to move on before anything follows."""
+        return self.window is not None and len(self.tokens) >= self.window.tokens
+
+    @property
+    def _dropped(self) -> int:
+        return 0 if self.report is None else self.report.window_dropped_tokens
 
     @property
     def positions(self) -> int:
-        """Positions that will ever be computed: the last sampled token needs none."""
-        return self.limit - 1 if self.samples else self.limit
+        """Positions that are computed before the end, or before the window moves on: the last
+        sampled token needs none."""
+        return len(self.tokens) + self.room - self.samples
 
     @property
     def samples(self) -> bool:

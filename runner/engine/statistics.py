@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from edge_llm.runner.context import ContextReport
 
 # What the cached blocks gave of a prompt, and why not more:
 # - hit: all but its last token, which is always computed
@@ -28,7 +30,8 @@ class RequestStatistics:
     included, over the time of those steps. ``drafted_tokens`` were proposed and computed ahead, and
     ``accepted_tokens`` of them were what the model then sampled. ``reasoning_tokens`` of the answer
     were thinking, where a parser tells that apart. ``max_tokens_clipped``: how many tokens the
-    answer could have, where it asked for more than there was room for."""
+    answer could have, where it asked for more than there was room for. ``context``: what was left
+    out of prompt and window (None: nothing)."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -45,8 +48,9 @@ class RequestStatistics:
     accepted_tokens: int = 0
     reasoning_tokens: int = 0
     max_tokens_clipped: int | None = None
+    context: ContextReport | None = None
 
-    def as_dict(self) -> dict[str, int | float | str | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, for JSON."""
         return asdict(self)
 
@@ -63,6 +67,7 @@ class RequestStatistics:
             f"first token after {self.time_to_first_token:.2f} s; "
             f"{self.completion_tokens} tokens at {self.decode_tokens_per_second:.1f} tokens/s, "
             f"{self.decode_gb_per_second:.1f} GB/s{drafts}"
+            + (f"; {self.context.summary()}" if self.context else "")
         )
 
 
@@ -86,7 +91,12 @@ class RequestClock:
         self.last_token = now
 
     def statistics(
-        self, prompt_tokens: int, cached_tokens: int, cache: CacheUse, completion_tokens: int
+        self,
+        prompt_tokens: int,
+        cached_tokens: int,
+        cache: CacheUse,
+        completion_tokens: int,
+        context: ContextReport | None = None,
     ) -> RequestStatistics:
         started = self.submitted if self.started is None else self.started
         first = started if self.first_token is None else self.first_token
@@ -106,6 +116,7 @@ class RequestClock:
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,
             max_tokens_clipped=self.max_tokens_clipped,
+            context=context,
         )
 
 

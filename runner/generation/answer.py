@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Protocol
 
 from edge_llm.parsed import Parsed, Parser, ToolCall, ToolCallDelta, whole_calls
+from edge_llm.runner.context import ContextReport
 from edge_llm.runner.engine.events import Event, FinishEvent, FinishReason, PromptEvent, TokenEvent
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.executor import TokenLogprobs
@@ -152,13 +153,16 @@ class Answer:
         parser: Parser | None,
         scanner: StopScanner,
         min_tokens: int = 0,
+        report: ContextReport | None = None,
     ) -> None:
-        """Begin an answer in whose first ``min_tokens`` tokens nothing is a stop string."""
+        """Begin an answer in whose first ``min_tokens`` tokens nothing is a stop string; ``report``
+        says what was left out of its prompt."""
         self._choice = choice
         self._decoder = decoder
         self._parser = parser
         self._scanner = scanner
         self._min_tokens = min_tokens
+        self._report = report
         self._sampled = 0
         self._reasoned = 0  # tokens of thinking blocks, with the marks that end them
         self._called = False
@@ -225,7 +229,12 @@ class Answer:
             parsed,
             last=not self.stopped,
             finish_reason=why,
-            stats=replace(stats, completion_tokens=self._sampled, reasoning_tokens=self._reasoned),
+            stats=replace(
+                stats,
+                completion_tokens=self._sampled,
+                reasoning_tokens=self._reasoned,
+                context=_sum(self._report, stats.context),
+            ),
         )
 
     def _scanned_part(self, parsed: Parsed) -> Parsed:
@@ -273,6 +282,12 @@ class Answer:
             stop=self._scanner.stop if finish_reason else None,
             asides=tuple(asides) if any(asides) else (),
         )
+
+
+def _sum(one: ContextReport | None, other: ContextReport | None) -> ContextReport | None:
+    if one is None or other is None:
+        return one or other
+    return one + other
 
 
 def _parse(parser: Parser, text: str) -> Parsed:

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from edge_llm.errors import GenerationError, RequestError
 from edge_llm.parsed import Parser
+from edge_llm.runner.context import ContextReport
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback
 from edge_llm.runner.engine.processors import LogitsProcessor
@@ -40,7 +41,7 @@ class Job:
     """One answer to generate: what it continues, and how. ``processors`` change the logits;
     ``decoder``, ``parser`` and ``constraint`` have a state and serve one job; without a parser,
     control tokens are hidden unless ``params`` says otherwise, and without a constraint anything
-    may be sampled."""
+    may be sampled. ``report`` says what was left out of the prompt."""
 
     prompt_ids: Sequence[int]
     params: SamplingParams
@@ -48,6 +49,7 @@ class Job:
     parser: Parser | None = None
     constraint: Constraint | None = None
     processors: tuple[LogitsProcessor, ...] = ()
+    report: ContextReport | None = None
 
 
 class Handle(Protocol):
@@ -139,7 +141,7 @@ class Generation:
                 )
                 parser = job.parser or (None if params.skip_special_tokens else ShowSpecials())
                 self._answers.append(
-                    Answer(choice, job.decoder, parser, scanner, params.min_tokens)
+                    Answer(choice, job.decoder, parser, scanner, params.min_tokens, job.report)
                 )
                 on_event = partial(tell, inbox, choice)
                 more = {"processors": job.processors} if job.processors else {}

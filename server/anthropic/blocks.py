@@ -56,7 +56,8 @@ class MessageShape:
     def end(self, tally: Tally) -> Iterable[bytes]:
         yield from map(_event, self._blocks.close())
         delta, usage = self._ending(tally)
-        yield _event({"type": "message_delta", "delta": delta, "usage": usage})
+        told = tally.context()
+        yield _event({"type": "message_delta", "delta": delta, "usage": usage, **told})
         yield _event({"type": "message_stop"})
 
     def failed(self, error: ApiError) -> bytes:
@@ -68,7 +69,7 @@ class MessageShape:
         events = [event for piece in pieces for event in self._blocks.grown(piece)]
         content = _joined([*events, *self._blocks.close()])
         ending, usage = self._ending(tally)
-        return {**self._message, "content": content, **ending, "usage": usage}
+        return {**self._message, "content": content, **ending, "usage": usage, **tally.context()}
 
     def _ending(self, tally: Tally) -> tuple[Event, Event]:
         """Return why the answer ended, and its cost."""

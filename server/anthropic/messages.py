@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -78,7 +79,9 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
         async def count(encode: Encode) -> int:
             params = model.default_params()
             (job,) = await encode(
-                lambda: model.chat_jobs(chat_call(request, model.about), params, 1)
+                lambda: model.chat_jobs(
+                    replace(chat_call(request, model.about), cut=False), params, 1
+                )
             )
             return len(job.prompt_ids)
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from edge_llm.server.replies import LeftOut
+
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
@@ -58,6 +60,7 @@ class MessageReply(BaseModel):
     stop_reason: StopReason | None
     stop_sequence: str | None
     usage: MessageUsage
+    context_policy: LeftOut | None = None
 
 
 class Delta(BaseModel):
@@ -94,6 +97,7 @@ class MessageEvent(BaseModel):
     content_block: TextReply | ThinkingReply | ToolUseReply | None = None
     delta: Delta | None = None
     usage: MessageUsage | None = None
+    context_policy: LeftOut | None = None
 
 
 class TokenCount(BaseModel):

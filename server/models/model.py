@@ -9,6 +9,7 @@ from edge_llm.api.about import ModelAbout
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob
 from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
+from edge_llm.runner.context import ContextPolicy
 from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.generation.loop import Inbox, Job, Submit
 from edge_llm.runner.generation.vectors import Vectors
@@ -30,6 +31,9 @@ class Model(Protocol):
     def context(self) -> int: ...
 
     @property
+    def context_policy(self) -> ContextPolicy: ...
+
+    @property
     def memory(self) -> int: ...
 
     @property
@@ -42,6 +46,10 @@ class Model(Protocol):
 
     def chat_jobs(
         self, call: ChatCall, params: SamplingParams, n: int | None = None
+    ) -> list[Job]: ...
+
+    def prompt_jobs(
+        self, prompts: Iterable[Any], params: SamplingParams, n: int | None = None
     ) -> list[Job]: ...
 
     def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]: ...

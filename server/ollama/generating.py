@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from edge_llm.api.prompts import encode_prompt, jobs_of
 from edge_llm.runner.generation.loop import Job
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import LINES, documented
@@ -106,8 +105,7 @@ def _jobs(model: Model, request: GenerateRequest) -> list[Job]:
     params = params_of(model, request)
     if not request.raw:
         return model.chat_jobs(chat_of_prompt(request), params, 1)
-    ids = encode_prompt(model.tokenizer, request.prompt, model.context)
-    jobs = jobs_of(model.tokenizer, [ids], params)
+    jobs = model.prompt_jobs([request.prompt], params)
     grammar = grammar_of(request)
     return jobs if grammar is None else model.guided(jobs, grammar, "format")
 

@@ -108,6 +108,7 @@ class LineShape:
             "prompt_eval_duration": nanoseconds(stats.prefill_seconds),
             "eval_count": usage["completion_tokens"],
             "eval_duration": nanoseconds(stats.decode_seconds),
+            **tally.context(),
         }
 
     def _scores(self, pieces: Iterable[Piece]) -> Line:

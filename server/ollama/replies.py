@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from edge_llm.server.models.offer import State
+from edge_llm.server.replies import LeftOut
 
 
 class ReplyFunction(BaseModel):
@@ -60,6 +61,7 @@ class Line(BaseModel):
     prompt_eval_duration: int | None = None
     eval_count: int | None = None
     eval_duration: int | None = None
+    context_policy: LeftOut | None = None
     logprobs: list[Scored] | None = None
 
 

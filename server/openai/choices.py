@@ -67,7 +67,10 @@ class Choices:
         parts = list(self._writer.grown(piece))
         for index, part in enumerate(parts):
             last = tally.complete and index == len(parts) - 1
-            more = b',"timings":' + encoded(tally.timings()) if last else b""
+            more = b""
+            if last:
+                told = {"timings": tally.timings(), **tally.context()}
+                more = b"," + encoded(told).removeprefix(b"{").removesuffix(b"}")
             yield self._before + encoded([part]) + more + self._after
 
     def end(self, tally: Tally) -> Iterable[bytes]:
@@ -84,6 +87,7 @@ class Choices:
             "choices": [self._writer.collected(i, pieces) for i, pieces in enumerate(choices)],
             "usage": tally.usage(),
             "timings": tally.timings(),
+            **tally.context(),
         }
 
 

@@ -10,14 +10,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_llm.api.prompts import encode_prompt, jobs_of
 from edge_llm.runner.executor import TokenLogprobs
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.sampling import MAX_CHOICES
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import invalid
-from edge_llm.server.models.model import Model
 from edge_llm.server.openai.choices import Choices, finite, token_name, top_of
 from edge_llm.server.openai.replies import Completion, CompletionChunk
 from edge_llm.server.openai.schemas import CompletionRequest
@@ -55,7 +53,6 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
 
         def prepare() -> Prepared:
             form = form_of(request)
-            prompts = _encode(model, request.prompt)
             params = sampling_params(
                 model,
                 request,
@@ -63,13 +60,16 @@ def completions_router(service: Service, options: ServerOptions) -> APIRouter:
                 top_logprobs=request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
-            jobs = jobs_of(model.tokenizer, prompts, params, n)
+            jobs = model.prompt_jobs(request.prompt, params, n)
             if form is not None:
                 jobs = guided(model, jobs, form)
             echoes = [
-                Echo(ids, prompt, shown=bool(request.echo))
-                for ids, prompt in zip(prompts, request.prompt, strict=True)
-                for _ in range(n)
+                Echo(
+                    job.prompt_ids,
+                    request.prompt[i // n] if job.report is None else list(job.prompt_ids),
+                    shown=bool(request.echo),
+                )
+                for i, job in enumerate(jobs)
             ]
             writer = CompletionWriter(
                 model.tokenizer,
@@ -114,7 +114,7 @@ class Echo:
         offset = _Offset(tokenizer, 0, (), specials=written)
         ids = iter(self.ids)
         bos = tokenizer.facts.bos_id
-        if isinstance(self.prompt, str) and bos is not None and self.ids[:1] == [bos]:
+        if isinstance(self.prompt, str) and bos is not None and next(iter(self.ids), None) == bos:
             added = not self.prompt.startswith(tokenizer.token_bytes(bos).decode())
             if added and next(ids, None) is not None:
                 yield 0
@@ -241,7 +241,3 @@ def _check(request: CompletionRequest) -> None:
             "n",
             "integer_above_max_value",
         )
-
-
-def _encode(model: Model, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-    return [encode_prompt(model.tokenizer, prompt, model.context) for prompt in prompts]

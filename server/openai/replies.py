@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from edge_llm.server.models.offer import State
+from edge_llm.server.replies import LeftOut
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
@@ -152,6 +153,7 @@ class ChatCompletion(BaseModel):
     choices: list[ChatChoice]
     usage: Usage
     timings: Timings
+    context_policy: LeftOut | None = None
 
 
 class FunctionDelta(BaseModel):
@@ -202,6 +204,7 @@ class ChatCompletionChunk(BaseModel):
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
     timings: Timings | None = None
+    context_policy: LeftOut | None = None
 
 
 class CompletionLogprobs(BaseModel):
@@ -233,6 +236,7 @@ class Completion(BaseModel):
     choices: list[CompletionChoice]
     usage: Usage
     timings: Timings
+    context_policy: LeftOut | None = None
 
 
 class CompletionChunk(BaseModel):
@@ -247,6 +251,7 @@ class CompletionChunk(BaseModel):
     choices: list[CompletionChoice]
     usage: Usage | None = None
     timings: Timings | None = None
+    context_policy: LeftOut | None = None
 
 
 class Embedding(BaseModel):

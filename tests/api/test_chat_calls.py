@@ -17,6 +17,7 @@ from edge_llm.api.answers import Answers
 from edge_llm.api.chat import ChatCall, ThinkingOptions
 from edge_llm.api.tools import tools_of
 from edge_llm.errors import RequestError, TemplateError
+from edge_llm.runner.context import Context
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 from edge_llm.tokenizers.chat.template import ChatTemplate
@@ -236,7 +237,7 @@ def answered(
     llm: edge_llm.LLM, template: str, call: ChatCall, **params: Any
 ) -> edge_llm.Completion:
     answers = Answers(
-        llm.tokenizer, ChatTemplate(template, bos=None, eos=None), llm.context, llm.guide
+        llm.tokenizer, ChatTemplate(template, bos=None, eos=None), Context(llm.context), llm.guide
     )
     jobs = answers.jobs(call, llm.default_params(**sampled(**params)), None)
     with edge_llm.Stream(llm.submit, jobs) as stream:
@@ -367,7 +368,10 @@ def test_calls_of_former_turns_that_the_template_leaves_out(llm: edge_llm.LLM) -
     known = SILENT.replace("{{ offer }}", "List of tools: ")
     for template, written in ((known, '[weather(city="Rom")]'), (SILENT, None)):
         answers = Answers(
-            llm.tokenizer, ChatTemplate(template, bos=None, eos=None), llm.context, llm.guide
+            llm.tokenizer,
+            ChatTemplate(template, bos=None, eos=None),
+            Context(llm.context),
+            llm.guide,
         )
         options = {"tools": None, "add_generation_prompt": False}
         assert answers.encode(FORMER[:1], **options)

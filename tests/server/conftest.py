@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from edge_llm.api.about import ModelAbout
 from edge_llm.api.chat import ChatCall
-from edge_llm.api.prompts import jobs_of
+from edge_llm.api.prompts import jobs_of, prompt_jobs
 from edge_llm.errors import (
     ContextLengthError,
     EdgeLLMError,
@@ -26,6 +26,7 @@ from edge_llm.errors import (
 )
 from edge_llm.parsed import Parser
 from edge_llm.program.documents import TokenizerFacts
+from edge_llm.runner.context import Context, ContextPolicy
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent, PromptEvent, TokenEvent
 from edge_llm.runner.engine.statistics import (
@@ -111,6 +112,7 @@ class FakeModel:
     digest = "ab" * 32
     context = 512
     memory = 77
+    context_policy: ContextPolicy = "error"
 
     def __init__(self) -> None:
         self.tokenizer = ByteTokenizer()
@@ -152,6 +154,12 @@ class FakeModel:
         text = "".join(f"{m['role']}:{m['content']}\n" for m in call.messages)
         jobs = jobs_of(self.tokenizer, [self.tokenizer.encode(text)], params, n, answers=True)  # type: ignore[arg-type]
         return [replace(job, parser=self.parser() if self.parser else None) for job in jobs]
+
+    def prompt_jobs(
+        self, prompts: Iterable[Any], params: SamplingParams, n: int | None = None
+    ) -> list[Job]:
+        context = Context(self.context, self.context_policy)
+        return prompt_jobs(self.tokenizer, prompts, context, params, n)  # type: ignore[arg-type]
 
     def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
         self.grammars.append(grammar)

@@ -12,6 +12,7 @@ from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.parsed import Tool
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.server.errors import ApiError, invalid, translate
+from edge_llm.server.models.model import Model
 from edge_llm.server.openai.responses.conversation import (
     Item,
     item_of,
@@ -53,8 +54,6 @@ def check(request: ResponsesRequest) -> None:
         raise _unsupported("n", "a response is one answer")
     if request.background:
         raise _unsupported("background", "responses are made while the client waits")
-    if request.truncation not in (None, "disabled"):
-        raise _unsupported("truncation", "'disabled' is the one choice")
     for index, name in enumerate(request.include or ()):
         if name not in (LOGPROBS, ENCRYPTED_REASONING):
             raise _unsupported(
@@ -66,6 +65,21 @@ def check(request: ResponsesRequest) -> None:
             "max_output_tokens",
             "invalid_value",
         )
+
+
+def cuts(request: ResponsesRequest, model: Model) -> bool:
+    """Return whether a conversation that is too long loses a part.
+
+    Raises:
+        ApiError: 400: the request asks for what the server was not started with.
+    """
+    wanted = request.truncation
+    if wanted not in (None, "auto", "disabled"):
+        raise _unsupported("truncation", "'auto' and 'disabled' are the choices")
+    served = model.context_policy != "error"
+    if wanted == "auto" and not served:
+        raise _unsupported("truncation", "'disabled' is the one choice")
+    return served and wanted != "disabled"
 
 
 def conversation_of(request: ResponsesRequest, store: ResponseStore) -> tuple[Item, ...]:
@@ -104,8 +118,8 @@ def conversation_of(request: ResponsesRequest, store: ResponseStore) -> tuple[It
     return (*before, *items)
 
 
-def call_of(request: ResponsesRequest, conversation: Sequence[Item]) -> ChatCall:
-    """Return the chat that a request means.
+def call_of(request: ResponsesRequest, conversation: Sequence[Item], *, cut: bool) -> ChatCall:
+    """Return the chat that a request means, which may be ``cut`` or not.
 
     Raises:
         ApiError: 400: a choice of tools that are not there, or a form of text that cannot be
@@ -130,6 +144,7 @@ def call_of(request: ResponsesRequest, conversation: Sequence[Item]) -> ChatCall
         continue_final_message=bool(request.continue_final_message),
         add_generation_prompt=request.add_generation_prompt is not False,
         template_variables=request.chat_template_kwargs or {},
+        cut=cut,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edge_llm.server.openai.replies import Timings
+from edge_llm.server.replies import LeftOut
 
 
 class InputTokensDetails(BaseModel):
@@ -78,9 +79,10 @@ class ResponseObject(BaseModel):
     tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
-    truncation: Literal["disabled"]
+    truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     timings: Timings | None = None
+    context_policy: LeftOut | None = None
 
 
 class ResponseEvent(BaseModel):

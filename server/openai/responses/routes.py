@@ -17,7 +17,7 @@ from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
 from edge_llm.server.errors import ApiError, invalid
 from edge_llm.server.openai.choices import finite, token_name, top_of
-from edge_llm.server.openai.responses.call import call_of, check, conversation_of, refusal
+from edge_llm.server.openai.responses.call import call_of, check, conversation_of, cuts, refusal
 from edge_llm.server.openai.responses.conversation import Item
 from edge_llm.server.openai.responses.output import Output
 from edge_llm.server.openai.responses.replies import (
@@ -60,6 +60,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
         request, ignored = await read_request(ResponsesRequest, http, options, unsupported=REFUSED)
         check(request)
         model = await service.model(request.model)
+        cut = cuts(request, model)
 
         def prepare() -> Prepared:
             conversation = conversation_of(request, store)
@@ -72,9 +73,9 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
                 max_tokens=request.max_output_tokens,
                 top_logprobs=(request.top_logprobs or 0) if scored else None,
             )
-            head = head_of(request, params, model.name)
+            head = head_of(request, params, model.name, cuts=cut)
             _sizes(head)
-            call = call_of(request, conversation)
+            call = call_of(request, conversation, cut=cut)
             try:
                 jobs = model.chat_jobs(call, params, 1)
             except RequestError as exc:

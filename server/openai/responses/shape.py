@@ -88,6 +88,7 @@ class ResponseShape:
             "incomplete_details": incomplete,
             "usage": usage_of(tally),
             "timings": tally.timings(),
+            **tally.context(),
         }
         self._keep(response)
         return response
@@ -114,8 +115,11 @@ def usage_of(tally: Tally) -> dict[str, Any]:
     }
 
 
-def head_of(request: ResponsesRequest, params: SamplingParams, model: str) -> dict[str, Any]:
-    """Return what a response says whatever its answer is: most of the request."""
+def head_of(
+    request: ResponsesRequest, params: SamplingParams, model: str, *, cuts: bool
+) -> dict[str, Any]:
+    """Return what a response says whatever its answer is: most of the request; ``cuts``: a
+    conversation that is too long loses a part."""
     given = request.model_dump(
         include={"text", "tools", "tool_choice"}, by_alias=True, exclude_none=True
     )
@@ -151,7 +155,7 @@ def head_of(request: ResponsesRequest, params: SamplingParams, model: str) -> di
         "tools": given.get("tools", []),
         "top_logprobs": request.top_logprobs or 0,
         "top_p": params.top_p,
-        "truncation": "disabled",
+        "truncation": "auto" if cuts else "disabled",
         "usage": None,
         "user": request.user,
     }

@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.api.chat import ChatCall, NamedTool, ThinkingOptions
+from edge_llm.api.fitting import fitted
 from edge_llm.api.messages import Message, checked_messages
 from edge_llm.api.prompts import jobs_of
 from edge_llm.api.tools import template_form
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.parsed import Tool
+from edge_llm.runner.context import Context
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.guidance.combined import Either, Headed
@@ -48,7 +50,7 @@ class Answers:
     """What the chats of one model share."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, context: int, guide: Guide
+        self, tokenizer: Tokenizer, template: ChatTemplate, context: Context, guide: Guide
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
@@ -73,13 +75,19 @@ class Answers:
             not call.add_generation_prompt and _is_begun(call.messages)
         )
         thinking = self._thinking_variables(call.thinking)
-        ids = self.encode(
-            call.messages,
-            tools=template_form(tools) or None,
-            add_generation_prompt=call.add_generation_prompt,
-            continue_final_message=continues,
-            **{**thinking, **call.template_variables},
-        )
+
+        def written(messages: Sequence[Message], token_limit: int | None) -> list[int]:
+            return self._encode(
+                messages,
+                token_limit,
+                tools=template_form(tools) or None,
+                add_generation_prompt=call.add_generation_prompt,
+                continue_final_message=continues,
+                **{**thinking, **call.template_variables},
+            )
+
+        context = self._context if call.cut else replace(self._context, policy="error")
+        ids, report = fitted(call.messages, written, context, params.max_tokens)
         thought, begun = self._begun(call.messages) if continues else (False, "")
         opened = thought or self._thinking_is_open(ids)
         constraint = self._constraint_maker(call, tools, opened=opened, begun=begun)
@@ -93,13 +101,26 @@ class Answers:
                 else None,
                 constraint=constraint() if constraint is not None else None,
             )
-            for job in jobs_of(self._tokenizer, [ids], params, n, answers=not continues)
+            for job in jobs_of(
+                self._tokenizer, [ids], params, n, answers=not continues, report=report
+            )
         ]
 
     def encode(
         self, messages: Sequence[Message], /, *, tools: Sequence[Message] | None, **options: Any
     ) -> list[int]:
         """Return the token ids of a conversation; see `edge_llm.tokenizers.chat.encode`."""
+        return self._encode(messages, self._context.tokens, tools=tools, **options)
+
+    def _encode(
+        self,
+        messages: Sequence[Message],
+        token_limit: int | None,
+        /,
+        *,
+        tools: Sequence[Message] | None,
+        **options: Any,
+    ) -> list[int]:
         from edge_llm.tokenizers.chat.encode import encode_chat
         from edge_llm.tokenizers.chat.history import history_of
         from edge_llm.tokenizers.chat.plain_tools import told_in_text
@@ -116,7 +137,7 @@ class Answers:
             self._tokenizer,
             self._template,
             messages,
-            self._context,
+            token_limit,
             tools=tools,
             calls=writer,
             **options,

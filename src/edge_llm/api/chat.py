@@ -69,6 +69,7 @@ class ChatCall:
             begun.
         add_generation_prompt: False continues a last message of the assistant too.
         template_variables: further variables of the chat template.
+        cut: a chat that is too long may be cut, where the context policy is to.
     """
 
     messages: Sequence[Message]
@@ -81,6 +82,7 @@ class ChatCall:
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     template_variables: Mapping[str, Any] = field(default_factory=dict)
+    cut: bool = True
 
 
 def chat_call(

@@ -25,6 +25,7 @@ from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
 from edge_llm.api.retrieval import Retrieval
 from edge_llm.program.documents import PoolingKind
 from edge_llm.program.file import Program
+from edge_llm.runner.context import ContextPolicy
 from edge_llm.runner.engine.constraints import Constraint
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.events import EventCallback
@@ -68,7 +69,7 @@ class LLM:
         self.program = program
         self.engine = engine
         self.tokenizer = tokenizer
-        self._preparation = Preparation(program, engine.facts, tokenizer)
+        self._preparation = Preparation(program, engine.facts, tokenizer, engine.prompt_context)
         self._retrieval = Retrieval(program, engine, tokenizer)
         engine.start()
         # also at exit of the process
@@ -103,6 +104,11 @@ class LLM:
     def context(self) -> int:
         """The context in tokens, prompt and answer together: the program's, or what `load` took."""
         return self.engine.facts.context
+
+    @property
+    def context_policy(self) -> ContextPolicy:
+        """What becomes of what does not fit the context."""
+        return self.engine.facts.context_policy
 
     @property
     def chat_template(self) -> ChatTemplate | None:
@@ -178,6 +184,20 @@ class LLM:
             TemplateError, ContextLengthError, TokenizerError: as `encode_chat`.
         """
         return self._preparation.answers.jobs(call, params, n)
+
+    def prompt_jobs(
+        self, prompts: Iterable[Any], params: SamplingParams, n: int | None = None
+    ) -> list[Job]:
+        """Return the jobs of ``n`` answers (None: one) to each text or list of ids, prompt by
+        prompt.
+
+        Raises:
+            RequestError: a prompt is neither, or ``n`` is not 1 to 128.
+            ContextLengthError: a prompt cannot fit the context, however it is cut into tokens, and
+                the context policy is "error".
+            TokenizerError: a text is not Unicode (lone surrogates).
+        """
+        return self._preparation.raw(prompts, params, n)
 
     def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
         """Return jobs whose answers are held to a grammar.

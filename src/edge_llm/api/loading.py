@@ -56,6 +56,7 @@ def load(
     draft: bool = False,
     sessions: str | Path | None = None,
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES,
+    context_policy: str = "error",
 ) -> LLM:
     """Open a program file and start an engine on it.
 
@@ -81,6 +82,11 @@ def load(
         sessions: a folder that keeps what prompts and answers have computed, for the next time
             that this program is loaded: their tokens are in it. None keeps nothing.
         sessions_bytes: what all programs may keep there; what was not used for longest goes.
+        context_policy: what becomes of a prompt that is too long for the context: "error" refuses
+            it; "truncate-middle" leaves out the oldest turns of a chat, or the middle of a text,
+            which `RequestStatistics.context` tells; "sliding-window" does too, and where an answer
+            comes to the end of the context it goes on: the beginning and what was last are read
+            again without what was between.
 
     Raises:
         SourceError: no such name, or it cannot be fetched (AmbiguousNameError: several programs
@@ -105,6 +111,7 @@ def load(
         draft=draft,
         sessions=Path(sessions) if isinstance(sessions, str | PathLike) else sessions,
         sessions_bytes=sessions_bytes,
+        context_policy=context_policy,  # type: ignore[arg-type]  # which it checks
     )
     return load_with(path, config, backend=backend)
 
@@ -261,6 +268,7 @@ def load_with(
             hidden_states=plan.embed is not None,
             drafts=plan.draft is not None,
             bidirectional=plan.bidirectional,
+            context_policy=config.context_policy,
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         try:

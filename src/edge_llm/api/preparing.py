@@ -12,9 +12,10 @@ from edge_llm.api.answers import Answers
 from edge_llm.api.chat import chat_call
 from edge_llm.api.formats import FORMS, form_given, grammar_of
 from edge_llm.api.messages import Message
-from edge_llm.api.prompts import Prompt, Prompts, encode_prompt, is_several, jobs_of
+from edge_llm.api.prompts import Prompt, Prompts, is_several, prompt_jobs
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
+from edge_llm.runner.context import Context
 from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.generation.loop import Job
@@ -50,8 +51,11 @@ def chat_template_of(program: Program, tokenizer: Tokenizer) -> ChatTemplate | N
 class Preparation:
     """What the calls of `LLM` have in common before anything runs."""
 
-    def __init__(self, program: Program, facts: EngineFacts, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, program: Program, facts: EngineFacts, tokenizer: Tokenizer, context: Context
+    ) -> None:
         """Share them with the `LLM`."""
+        self._context = context
         self._program = program
         self._facts = facts
         self._tokenizer = tokenizer
@@ -104,7 +108,7 @@ class Preparation:
             TemplateError: as `require_chat_template`.
         """
         template = self.require_chat_template()
-        return Answers(self._tokenizer, template, self._facts.context, self.guide)
+        return Answers(self._tokenizer, template, self._context, self.guide)
 
     def params(self, params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
         """Return ``params`` changed by options by name; what neither says is what the model's
@@ -141,12 +145,13 @@ class Preparation:
         for name in FORMS:
             sampling.pop(name, None)
         prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
-        ids = [encode_prompt(self._tokenizer, item, self._facts.context) for item in prompts]
-        jobs = _processed(
-            jobs_of(self._tokenizer, ids, self.params(params, sampling), n), processors
-        )
+        jobs = _processed(self.raw(prompts, self.params(params, sampling), n), processors)
         grammar = grammar_of(forms)
         return jobs if grammar is None else self.guided(jobs, grammar, form_given(forms))
+
+    def raw(self, prompts: Iterable[Any], params: SamplingParams, n: int | None) -> list[Job]:
+        """Return the jobs of `LLM.prompt_jobs`, and raise as it does."""
+        return prompt_jobs(self._tokenizer, prompts, self._context, params, n)
 
     def guided(self, jobs: Iterable[Job], grammar: Grammar, param: str) -> list[Job]:
         """Return jobs whose answers are held to a grammar.

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from edge_llm.api.tools import ToolLike
 from edge_llm.errors import ContextLengthError, RequestError
+from edge_llm.runner.context import Context, ContextReport
 from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.sampling import SamplingOptions, SamplingParams, choices_of
 
 if TYPE_CHECKING:
     from edge_llm.tokenizers.tokenizer import Tokenizer
+
+_MOST_TOKENS = 2**23  # of a prompt that may be cut; an iterator may have no end
 
 Prompt = str | Iterable[int]
 Prompts = list[str] | tuple[str, ...] | list[list[int]]
@@ -136,12 +139,14 @@ def jobs_of(
     n: int | None = None,
     *,
     answers: bool = False,
+    report: ContextReport | None = None,
 ) -> list[Job]:
     """Return the jobs of ``n`` answers (None: one) to each prompt of token ids, prompt by prompt.
 
     Args:
         answers: the texts are ones of their own, not the rest of their prompts' (a space that only
             the beginning of a text has is left out).
+        report: what was left out of the prompts.
 
     Raises:
         RequestError: ``n`` is not 1 to 128.
@@ -153,10 +158,35 @@ def jobs_of(
         # Servers get here in a thread and submit on their loop: what takes time is known by then.
         tokenizer.breakers.ids(params.dry_sequence_breakers)
     return [
-        Job(ids, choice, TextDecoder(tokenizer, after=() if answers else ids))
+        Job(ids, choice, TextDecoder(tokenizer, after=() if answers else ids), report=report)
         for ids in map(_compact, prompts)
         for choice in choices
     ]
+
+
+def prompt_jobs(
+    tokenizer: Tokenizer,
+    prompts: Iterable[Any],
+    context: Context,
+    params: SamplingParams,
+    n: int | None = None,
+) -> list[Job]:
+    """Return the jobs of ``n`` answers (None: one) to each text or list of ids, prompt by prompt;
+    what is too long is cut where ``context`` says so.
+
+    Raises:
+        RequestError: ``n`` is not 1 to 128.
+        ContextLengthError, RequestError, TokenizerError: as `encode_prompt`.
+    """
+    most = context.tokens if context.policy == "error" else _MOST_TOKENS
+    jobs: list[Job] = []
+    for prompt in prompts:
+        whole = encode_prompt(tokenizer, prompt, most)
+        if len(whole) > _MOST_TOKENS:
+            raise ContextLengthError(context.tokens, len(whole), at_least=True, param="prompt")
+        ids, report = context.cut(whole, params.max_tokens)
+        jobs += jobs_of(tokenizer, [ids], params, n, report=report)
+    return jobs
 
 
 def _compact(ids: Sequence[int]) -> Sequence[int]:

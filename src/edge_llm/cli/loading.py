@@ -10,9 +10,10 @@ from edge_llm.errors import ConfigError
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads``, ``--huge-pages``, ``--context`` and ``--kv-dtype``; see
-    `loading_options`."""
+    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy`` and ``--kv-dtype``;
+    see `loading_options`."""
     from edge_llm.program.ops import KV_DTYPES
+    from edge_llm.runner.context import CONTEXT_POLICIES
 
     parser.add_argument(
         "--threads",
@@ -35,6 +36,16 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         "take less memory",
     )
     parser.add_argument(
+        "--context-policy",
+        choices=CONTEXT_POLICIES,
+        default="error",
+        help="what becomes of what does not fit the context. error: a prompt is refused, an answer "
+        "ends there; truncate-middle: a chat loses its oldest turns, a text its middle; "
+        "sliding-window: likewise, and an answer goes on without a part of what was between its "
+        "beginning and its end, which takes reading the rest again. What was left out is told "
+        "(default: error)",
+    )
+    parser.add_argument(
         "--kv-dtype",
         choices=tuple(KV_DTYPES),
         help="how keys and values are stored (default: as the program recommends)",
@@ -54,6 +65,7 @@ def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]
         "threads": chosen(arguments, "threads", 0),
         "huge_pages": chosen(arguments, "huge_pages", "auto"),
         "context": chosen(arguments, "context", None),
+        "context_policy": arguments.context_policy,
         "kv_dtype": chosen(arguments, "kv_dtype", None),
         "draft": arguments.draft if "draft" in arguments else arguments.speculation == "draft",
     }
