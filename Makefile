@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow test-clients check lint format operators plans docs bench bench-peers bench-against sanitize wheel site clean
+.PHONY: FORCE help install demo test test-slow test-clients test-cluster check lint format operators plans docs bench bench-peers bench-against sanitize wheel site clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
 	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
 	@echo "make test-clients  real clients (openai, langchain, a browser, ...) against our server: pinned, in environments of their own"
+	@echo "make test-cluster  two nodes behind Ray Serve, in an environment of its own"
 	@echo "make sanitize    native and engine tests under AddressSanitizer, UBSan and ThreadSanitizer"
 	@echo "make site        the documentation as a site, into build/site/html"
 	@echo "make wheel       sdist and wheel for this machine, into dist/"
@@ -55,6 +56,9 @@ test-slow: $(STAMP)
 
 test-clients: $(STAMP)
 	$(BIN)/python tools/clients.py $(CLIENTS)
+
+test-cluster: $(STAMP)
+	$(BIN)/python tools/cluster.py
 
 check: lint
 	$(BIN)/python -m pytest -m 'not slow'

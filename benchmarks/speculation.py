@@ -3,8 +3,10 @@ one that does not, alone and beside three others.
 
     python benchmarks/speculation.py [--model FILE|NAME] [--tokens 192] [--rounds 5] [--threads 0]
 
-Both ways take turns on one loaded program; the median of the rounds' ratios counts, and of the
-tokens a second of all answers together. The tokens are the same both ways, or the script fails.
+Both ways take turns on one loaded program; the medians of the rounds' ratios count: of the tokens a
+second that the answer itself got, from its first token to its last, and of those of all answers
+together, in all the time that they took. The others write free text. The tokens are the same both
+ways, or the script fails.
 """
 
 from __future__ import annotations
@@ -65,8 +67,11 @@ def main() -> None:
     with edge_llm.load(
         find_program(options.model), threads=options.threads, max_sequences=4
     ) as llm:
-        print("| text | temperature | others | off, tokens/s | auto, tokens/s | ratio | right |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            "| text | temperature | others | off, tokens/s | auto, tokens/s | ratio "
+            "| all together | right |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for name, prompt in PROMPTS.items():
             for temperature in FREE if name == "free text" else (0.0,):
                 for others in ((), OTHERS):
@@ -81,10 +86,11 @@ def measured(
     options: argparse.Namespace,
 ) -> str:
     """Return the row of a table."""
-    speeds: dict[str, list[float]] = {"off": [], "auto": []}
+    own: dict[str, list[float]] = {"off": [], "auto": []}
+    total: dict[str, list[float]] = {"off": [], "auto": []}
     texts = set()
     for _ in range(options.rounds):
-        for speculation, found in speeds.items():
+        for speculation in own:
             params = SamplingParams(
                 temperature=temperature,
                 seed=1,
@@ -92,24 +98,29 @@ def measured(
                 ignore_eos=True,
                 speculation=speculation,
             )
-            if len(prompts) == 1:
-                [answer] = llm.generate(prompts, params)
-                found.append(answer.stats.decode_tokens_per_second)
-                texts.add(answer.token_ids)
-            else:
-                started = time.perf_counter()
-                answers = llm.generate(prompts, params)
-                seconds = time.perf_counter() - started
-                found.append(len(prompts) * options.tokens / seconds)
-                texts.add(tuple(answer.token_ids for answer in answers))
-                answer = answers[0]
+            started = time.perf_counter()
+            answers = llm.generate(prompts, params)
+            seconds = time.perf_counter() - started
+            own[speculation].append(answers[0].stats.decode_tokens_per_second)
+            total[speculation].append(len(prompts) * options.tokens / seconds)
+            texts.add(tuple(answer.token_ids for answer in answers))
     if len(texts) != 1:
         raise SystemExit("speculation changed a token")
-    off, auto = (statistics.median(found) for found in speeds.values())
-    ratio = statistics.median(b / a for a, b in zip(*speeds.values(), strict=True))
-    right = f"{answer.stats.accepted_tokens} of {answer.stats.drafted_tokens}"
-    cells = (name, f"{temperature:g}", len(prompts) - 1, f"{off:.0f}", f"{auto:.0f}")
-    return "| " + " | ".join([*map(str, cells), f"{ratio:.2f}", right]) + " |"
+    stats = answers[0].stats
+    cells = (
+        name,
+        f"{temperature:g}",
+        len(prompts) - 1,
+        *(f"{statistics.median(found):.0f}" for found in own.values()),
+        *(f"{ratio(found):.2f}" for found in (own, total)),
+        f"{stats.accepted_tokens} of {stats.drafted_tokens}",
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def ratio(found: dict[str, list[float]]) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(b / a for a, b in zip(*found.values(), strict=True))
 
 
 if __name__ == "__main__":

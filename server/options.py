@@ -26,7 +26,8 @@ class ServerOptions:
     are open. ``header_seconds`` and ``body_seconds`` are what a client may take to send a request,
     ``idle_seconds`` how long a connection is kept without one, ``send_seconds`` how long a client
     may read nothing of its reply, ``drain_seconds`` how long a stopping server lets answers
-    end."""
+    end. ``instance`` are 8 hexadecimal digits that tell this server from others behind one front:
+    the ids of its responses begin with them (none: it is alone)."""
 
     host: str = "127.0.0.1"
     port: int = 8017
@@ -48,6 +49,7 @@ class ServerOptions:
     idle_seconds: float = 75.0
     send_seconds: float = 10.0
     drain_seconds: float = 10.0
+    instance: str = ""
 
 
 def check_bind(options: ServerOptions) -> None:

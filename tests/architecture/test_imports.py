@@ -52,6 +52,9 @@ EXTRA: dict[str, tuple[set[str], set[str]]] = {
     "runner/backends/torch_operators.py": (set(), {"torch"}),
     "export/verification/answers.py": ({"runner"}, set()),
     "export/weights/inputs.py": ({"runner"}, set()),
+    # Imported by Ray, on the nodes of a cluster.
+    "server/cluster/application.py": ({"catalogue"}, {"ray"}),
+    "server/cluster/router.py": (set(), {"ray"}),
     # Imported by the chat alone, once it is at a terminal.
     "cli/chat/completion.py": (set(), {"prompt_toolkit"}),
     "cli/chat/editor.py": (set(), {"prompt_toolkit"}),

@@ -73,7 +73,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
                 max_tokens=request.max_output_tokens,
                 top_logprobs=(request.top_logprobs or 0) if scored else None,
             )
-            head = head_of(request, params, model.name, cuts=cut)
+            head = head_of(request, params, model.name, cuts=cut, instance=options.instance)
             _sizes(head)
             call = call_of(request, conversation, cut=cut)
             try:

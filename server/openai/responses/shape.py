@@ -116,17 +116,23 @@ def usage_of(tally: Tally) -> dict[str, Any]:
 
 
 def head_of(
-    request: ResponsesRequest, params: SamplingParams, model: str, *, cuts: bool
+    request: ResponsesRequest,
+    params: SamplingParams,
+    model: str,
+    *,
+    cuts: bool,
+    instance: str = "",
 ) -> dict[str, Any]:
     """Return what a response says whatever its answer is: most of the request; ``cuts``: a
-    conversation that is too long loses a part."""
+    conversation that is too long loses a part. Its id has 48 hexadecimal digits, the first of them
+    ``instance``."""
     given = request.model_dump(
         include={"text", "tools", "tool_choice"}, by_alias=True, exclude_none=True
     )
     reasoning = request.reasoning
     text = {"format": {"type": "text"}} | given.get("text", {})
     return {
-        "id": f"resp_{secrets.token_hex(24)}",
+        "id": f"resp_{instance}{secrets.token_hex(24)}"[:53],
         "object": "response",
         "created_at": int(time.time()),
         "completed_at": None,
