@@ -33,6 +33,7 @@ from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.verification.answers import golden_of
 from edge_llm.export.weights.calibration import calibrate, evened, measuring, notes_of
+from edge_llm.export.weights.factors import factor_sizes, factors_of
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.extras import has_extra
@@ -134,6 +135,9 @@ class _Export:
         ):
             with self._meter.phase("export"):
                 rows = self._weights(loaded, planned, parameters, writer)
+                sizes = factor_sizes(planned.lowered, planned.moved(recipe))
+                for name, values in factors_of(planned.lowered, sizes, parameters).items():
+                    writer.write(name, values)
                 origin = self._provenance(loaded, planned, digest, self._progress)
                 contents = documents(loaded, planned, recipe, origin)
             outcome = self._verify(loaded, planned, parameters, writer, contents, rows)

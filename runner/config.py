@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_llm.errors import ConfigError
@@ -12,6 +14,7 @@ from edge_llm.runner.context import CONTEXT_POLICIES, ContextPolicy
 DEFAULT_STEP_TOKENS = 256
 DEFAULT_SESSIONS_BYTES = 4 * 10**9
 MAX_STEP_TOKENS = 2**16  # a step's memory grows with it
+_ADAPTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HUGE_PAGES = ("auto", "copy", "off")
 
 
@@ -35,6 +38,7 @@ class RunnerConfig:
     sessions: Path | None = None
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES
     context_policy: ContextPolicy = "error"
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("threads", "context", "kv_budget", "max_sequences", "step_tokens"):
@@ -49,6 +53,18 @@ class RunnerConfig:
             raise ConfigError(
                 f"sessions_bytes is {self.sessions_bytes!r}, expected more than 0 bytes"
             )
+        if not isinstance(self.adapters, Mapping):
+            raise ConfigError(
+                f"adapters are of type {type(self.adapters).__name__}, expected folders by name"
+            )
+        for name, folder in self.adapters.items():
+            if not isinstance(name, str) or not _ADAPTER.fullmatch(name):
+                raise ConfigError(
+                    f"the name of an adapter is {name!r:.80}, expected 1 to 64 letters, digits, "
+                    "'.', '_' and '-', beginning with a letter or digit"
+                )
+            if not isinstance(folder, Path):
+                raise ConfigError(f"the adapter {name} is {folder!r:.80}, expected a folder")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, expected 0 (automatic) or more")
         if self.context is not None and self.context < 1:

@@ -40,13 +40,14 @@ class RowSampler:
 class Segment:
     """The next ``tokens`` of one sequence in a step, from position ``first``. The last tokens have
     a row each in ``samplers``; of the last ``hidden`` the hidden states are wanted; ``sequence`` is
-    the sequence's row of the block tables."""
+    the sequence's row of the block tables, and ``adapter`` the number of its adapter; -1: none."""
 
     tokens: Sequence[int] | Int32
     samplers: Sequence[RowSampler | None] = ()
     first: int = 0
     sequence: int = 0
     hidden: int = 0
+    adapter: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Batch:
     ([H]) are the tokens whose hidden states are wanted, apart from ``rows``. A ``draft`` is
     computed by the program's draft method alone: one token of a sequence, and the logits after it
     as that method predicts them. ``workers`` are the threads that compute it, 0: all; they change
-    no bit."""
+    no bit. ``adapters`` ([S]) are the numbers of the sequences' adapters, -1 for none; empty: no
+    sequence has one."""
 
     tokens: Int32
     positions: Int32
@@ -70,6 +72,7 @@ class Batch:
     hidden_rows: Int32 = field(default_factory=lambda: _NO_IDS)
     draft: bool = False
     workers: int = 0
+    adapters: Int32 = field(default_factory=lambda: _NO_IDS)
 
     @classmethod
     def of(
@@ -85,6 +88,7 @@ class Batch:
         positions: list[int] = []
         rows: list[int] = []
         hidden: list[int] = []
+        adapters = [segment.adapter for segment in segments]
         for index, segment in enumerate(segments):
             count = len(segment.tokens)
             owners += [index] * count
@@ -102,6 +106,7 @@ class Batch:
             hidden_rows=np.array(hidden, np.int32),
             draft=draft,
             workers=workers,
+            adapters=np.array(adapters if max(adapters) >= 0 else (), np.int32),
         )
 
     @property

@@ -12,12 +12,13 @@ recognized is left as it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.program.formats import WeightFormat
 from edge_llm.program.plan import Instruction, Method, Plan
 
 Indices = NDArray[np.int64]
@@ -53,6 +54,15 @@ class _Source:
     producers: tuple[Producer, ...]
     channels: Indices
     norm: bool = False
+
+
+def rounded_folds(folds: Iterable[Fold], formats: Mapping[str, WeightFormat]) -> tuple[Fold, ...]:
+    """Return those with a matrix that is rounded to groups."""
+    return tuple(
+        fold
+        for fold in folds
+        if any(formats[name].is_made and formats[name].group for name in fold.consumers)
+    )
 
 
 def find_folds(plan: Plan, movable: Callable[[str], bool]) -> tuple[Fold, ...]:

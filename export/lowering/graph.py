@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_llm.catalogue.store import make_programs_dir
 from edge_llm.export.backends.registry import Backend
-from edge_llm.export.lowering.folds import Fold, find_folds
+from edge_llm.export.lowering.folds import Fold, find_folds, rounded_folds
 from edge_llm.export.lowering.lowered import Lowered
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
@@ -23,6 +23,7 @@ from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import DEFAULT_ACTIVATIONS, DEFAULT_GROUP_SIZE
 from edge_llm.export.verification.answers import golden_shapes
+from edge_llm.export.weights.factors import factor_sizes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.decoder import DecoderConfig
@@ -57,6 +58,13 @@ class Planned:
         """The tied parameters that are stored under the other's tensor."""
         stored = {weight.tensor for weight in self.lowered.plan.weights}
         return {name: source for name, source in self.tied.items() if name not in stored}
+
+    def moved(self, recipe: Recipe) -> tuple[Fold, ...]:
+        """Return the places where an export moves factors. Without a text the rules of others
+        (``scale_rule``) round a checkpoint's own numbers."""
+        if recipe.calibration is None and recipe.scale_rule != "hqq":
+            return ()
+        return rounded_folds(self.folds, self.assignment.formats)
 
 
 def plan_model(
@@ -149,6 +157,8 @@ def tensor_specs(
         TensorSpec(name, TOKENIZER_TABLES[name][0], table.shape)
         for name, table in loaded.tables.items()
     ]
+    sizes = factor_sizes(planned.lowered, planned.moved(recipe))
+    specs += [TensorSpec(name, "F32", (size,)) for name, size in sizes.items()]
     if recipe.verify:
         shapes = golden_shapes(plan.context, plan.vocab, drafts=plan.draft is not None)
         specs += [TensorSpec(name, dtype, shape) for name, (dtype, shape) in shapes.items()]

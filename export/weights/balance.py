@@ -17,7 +17,7 @@ squared error of the outputs, over some tokens and with rounded weights and inpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
@@ -47,15 +47,6 @@ _MOST = 8.0  # octaves, on both sides of one
 _STEPS = 16.0  # of an octave
 _TINY = 1e-30
 _F32 = WEIGHT_FORMATS["f32"]
-
-
-def rounded_folds(folds: Iterable[Fold], formats: Mapping[str, WeightFormat]) -> tuple[Fold, ...]:
-    """Return those with a matrix that is rounded to groups."""
-    return tuple(
-        fold
-        for fold in folds
-        if any(formats[name].is_made and formats[name].group for name in fold.consumers)
-    )
 
 
 def even(folds: Sequence[Fold], parameters: Parameters) -> dict[str, Scaling]:

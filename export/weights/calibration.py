@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.export.lowering.folds import rounded_folds
 from edge_llm.export.lowering.graph import Planned, Progress
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.weights.balance import balance, even, rounded_folds
+from edge_llm.export.weights.balance import balance, even
 from edge_llm.export.weights.inputs import Inputs, measure
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.scaling import Scaling
@@ -49,16 +50,12 @@ def measuring(recipe: Recipe) -> Recipe:
 
 
 def evened(planned: Planned, recipe: Recipe, parameters: Parameters) -> Parameters:
-    """Return the parameters with the factors that are moved where there is no text. The rules of
-    others (``scale_rule``) round a checkpoint's own numbers.
+    """Return the parameters with the factors that are moved where there is no text.
 
     Raises:
         CheckpointError: a parameter cannot be read.
     """
-    if recipe.scale_rule != "hqq":
-        return parameters
-    folds = rounded_folds(planned.folds, planned.assignment.formats)
-    return replace(parameters, scalings=even(folds, parameters))
+    return replace(parameters, scalings=even(planned.moved(recipe), parameters))
 
 
 def calibrate(

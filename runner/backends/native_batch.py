@@ -44,6 +44,7 @@ class StepBuffers:
         self._tokens = np.zeros(limits.max_tokens, np.int32)
         self._positions = np.zeros(limits.max_tokens, np.int32)
         self._sequences = np.zeros(limits.max_tokens, np.int32)
+        self._adapters = np.zeros(limits.max_sequences, np.int32)
         self._rows = np.zeros(max(limits.max_rows, 1), np.int32)
         self._hidden_rows = np.zeros(limits.max_tokens, np.int32)
         self._tables = np.full(
@@ -84,6 +85,7 @@ class StepBuffers:
         self._rows[:rows] = batch.rows
         self._fill_tables(batch.block_tables, sequences)
         hidden = self._fill_hidden(batch)
+        self._fill_adapters(batch.adapters, sequences)
         target = self._batch
         target.draft, target.workers = batch.draft, batch.workers
         target.tokens_count, target.rows_count, target.sequence_count = tokens, rows, sequences
@@ -102,6 +104,15 @@ class StepBuffers:
         logits = np.empty((rows, self._vocab), np.float32)
         target.logits = logits.ctypes.data
         return logits, hidden
+
+    def _fill_adapters(self, adapters: Int32, sequences: int) -> None:
+        if len(adapters) == 0:
+            self._batch.adapters = None
+            return
+        if len(adapters) != sequences:
+            raise NativeError(f"batch: {len(adapters)} adapters for {sequences} sequences")
+        self._adapters[:sequences] = adapters
+        self._batch.adapters = self._adapters.ctypes.data
 
     def _fill_hidden(self, batch: Batch) -> Float32 | None:
         count, target = len(batch.hidden_rows), self._batch

@@ -22,6 +22,7 @@ from edge_llm.extras import EXTRAS
 from edge_llm.program.file import Program
 from edge_llm.program.ops import KV_DTYPES
 from edge_llm.program.plan import Plan
+from edge_llm.runner.adapters.plan import Adapted
 from edge_llm.runner.backends.shortage import shortage
 from edge_llm.runner.executor import Executor, Int32, Limits, StateGroup
 
@@ -101,10 +102,12 @@ def open_executor(
     *,
     name: str = "native",
     weights: Mapping[str, NDArray[np.uint8]] | None = None,
+    beside: Adapted | None = None,
 ) -> Executor:
-    """Load a program. ``weights`` maps tensor names to packed bytes ([bytes] uint8) where they are
-    not to be read from the file. Where they are, and memory does not hold them, a warning says what
-    that costs, and the pages of experts are asked for ahead.
+    """Load a program, with the adapters of ``beside``. ``weights`` maps tensor names to packed
+    bytes ([bytes] uint8) where they are not to be read from the file. Where they are, and memory
+    does not hold them, a warning says what that costs, and the pages of experts are asked for
+    ahead.
 
     Raises:
         ConfigError: a longer context than the program's, an unknown KV type, or as `backend` and
@@ -123,11 +126,11 @@ def open_executor(
         _log.warning("%s: %s", program.path.name, lacking)
         program.use_small_pages()
         limits = replace(limits, read_ahead=True)
+    if weights is None:
+        weights = {weight.tensor: program.weight_data(weight) for weight in program.plan.weights}
     return backend(name).load(
-        program.plan,
-        {weight.tensor: program.weight_data(weight) for weight in program.plan.weights}
-        if weights is None
-        else weights,
+        program.plan if beside is None else beside.plan,
+        weights if beside is None else {**weights, **beside.weights},
         sampleable=program.documents.tokenizer.size,
         limits=limits,
     )

@@ -33,7 +33,12 @@ from edge_llm.program.plan import (
     Weight,
 )
 from edge_llm.runner.backends.reference_sampler import sample_rows
-from edge_llm.runner.backends.torch_operators import OPERATORS, Matrix, present
+from edge_llm.runner.backends.torch_operators import (
+    ADAPTER_OPERATORS,
+    OPERATORS,
+    Matrix,
+    present,
+)
 from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult
 
 BLOCK_SIZE = 64
@@ -277,6 +282,11 @@ class TorchExecutor:
         if OPS[op.op].cost == "attention":
             return [self._attention(op, inputs, batch)]
         weights = self._weights_of(op)
+        if op.op in ADAPTER_OPERATORS:
+            sequences = (batch.sequences if rows is None else batch.sequences[batch.rows]).tolist()
+            adapters = batch.adapters.tolist() or [-1] * batch.sequence_count
+            chosen = [adapters[sequence] for sequence in sequences]
+            return [ADAPTER_OPERATORS[op.op](op, inputs, present(weights[0]), chosen)]
         if op.op == "causal_conv":
             return [self._causal_conv(op, inputs[0], weights, batch)]
         if op.op == "previous":

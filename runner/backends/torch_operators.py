@@ -246,6 +246,48 @@ def _hadamard(plan: Plan, op: Instruction, inputs: list[Tensor], weights: Weight
     return [y.reshape(rows, size) * size**-0.5]
 
 
+def _adapter_gather(
+    op: Instruction, inputs: list[Tensor], stack: Matrix, adapters: list[int]
+) -> Tensor:
+    tokens, y = inputs[0].tolist(), torch.zeros(len(inputs[0]), int(op.attributes["rank"]))
+    y = y.to(inputs[0].device)
+    for row, (token, adapter) in enumerate(zip(tokens, adapters, strict=True)):
+        if adapter >= 0:
+            y[row] = stack.values[adapter * int(op.attributes["height"]) + token].float()
+    return y
+
+
+def _adapter_down(
+    op: Instruction, inputs: list[Tensor], stack: Matrix, adapters: list[int]
+) -> Tensor:
+    rank = int(op.attributes["rank"])
+    y = inputs[0].new_zeros(len(inputs[0]), rank)
+    for row, adapter in enumerate(adapters):
+        if adapter >= 0:
+            y[row] = stack.rows(slice(adapter * rank, (adapter + 1) * rank)) @ inputs[0][row]
+    return y
+
+
+def _adapter_up(
+    op: Instruction, inputs: list[Tensor], stack: Matrix, adapters: list[int]
+) -> Tensor:
+    y, height = inputs[0].clone(), int(op.attributes["height"])
+    for row, adapter in enumerate(adapters):
+        if adapter >= 0:
+            begin = adapter * height
+            y[row] += stack.rows(slice(begin, begin + y.shape[1])) @ inputs[1][row]
+    return y
+
+
+# Those whose weights are the adapter's of each row: the last argument, -1 for none.
+ADAPTER_OPERATORS: Mapping[
+    str, Callable[[Instruction, list[Tensor], Matrix, list[int]], Tensor]
+] = {
+    "adapter_gather": _adapter_gather,
+    "adapter_down": _adapter_down,
+    "adapter_up": _adapter_up,
+}
+
 _Operator = Callable[[Plan, Instruction, list[Tensor], Weights], list[Tensor]]
 
 OPERATORS: Mapping[str, _Operator] = {

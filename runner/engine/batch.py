@@ -30,7 +30,8 @@ def build_batch(slices: Mapping[Sequence, Slice], workers: int = 0) -> Batch:
         if sequence.processors:  # sampled outside the core, see processors.py
             samplers = [None if item is not None and item.target < 0 else item for item in samplers]
         hidden = sequence.hidden_rows(part.count)
-        segments.append(Segment(path[first : first + part.tokens], samplers, first, index, hidden))
+        tokens = path[first : first + part.tokens]
+        segments.append(Segment(tokens, samplers, first, index, hidden, sequence.adapter))
     return Batch.of(
         *segments,
         block_tables=tuple(block_tables),

@@ -1,8 +1,9 @@
 """Blocks of one state group: who holds which, and which cached ones can serve a new prompt.
 
 A block holds what the states of a group keep of ``block_size`` consecutive positions of one
-sequence. What is in it depends on the tokens up to its end only, so a block is named by a hash
-chain over the token ids of its sequence: a prompt that starts with the same tokens shares the full
+sequence. What is in it depends on the tokens up to its end, and on the sequence's adapter, only,
+so a block is named by a hash chain over the token ids of its sequence, which begins with the digest
+of its adapter, or `ROOT`: a prompt that starts with the same tokens shares the full
 blocks, and copies the beginning of the first block that it shares in part. Blocks that nobody holds
 keep their content until they are needed for something else; the least recently used go first.
 """
@@ -20,11 +21,11 @@ Tokens: TypeAlias = "array[int]"  # typecode "i"
 ROOT = b""
 
 
-def extend_chain(chain: list[bytes], tokens: Tokens, block_size: int) -> None:
+def extend_chain(chain: list[bytes], tokens: Tokens, block_size: int, root: bytes = ROOT) -> None:
     """Append to ``chain`` the digests of the full blocks of ``tokens`` that it lacks. A digest
-    covers its block and all blocks before it."""
+    covers its block, all blocks before it, and ``root``."""
     for block in range(len(chain), len(tokens) // block_size):
-        parent = chain[-1] if chain else ROOT
+        parent = chain[-1] if chain else root
         part = tokens[block * block_size : (block + 1) * block_size]
         chain.append(_digest(parent, part))
 

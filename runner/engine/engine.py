@@ -38,7 +38,14 @@ from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.pooling import Pooling
 from edge_llm.runner.engine.processors import LogitsProcessor, sampled_here
 from edge_llm.runner.engine.request_queue import RequestQueue
-from edge_llm.runner.engine.requests import EngineFacts, Request, embedding, evaluation, generation
+from edge_llm.runner.engine.requests import (
+    EngineFacts,
+    Request,
+    embedding,
+    evaluation,
+    generation,
+    with_adapter,
+)
 from edge_llm.runner.engine.saved import SavedBlocks
 from edge_llm.runner.engine.scheduler import Scheduler, Slice, Step
 from edge_llm.runner.engine.sequence import Sequence
@@ -120,23 +127,26 @@ class Engine:
         constraint: Constraint | None = None,
         drafter: Drafter | None = None,
         processors: Iterable[LogitsProcessor] = (),
+        adapter: str | None = None,
     ) -> Request:
         """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
         time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled,
         and ends the answer with "stop" once it has finished; ``drafter`` proposes what may come
         next (None, and once a window has moved on: what ``params.speculation`` asks for);
-        ``processors`` change the logits, on the engine's thread, one after the other.
+        ``processors`` change the logits, on the engine's thread, one after the other; ``adapter``
+        is the name of one that is loaded.
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
             CapacityError: the KV blocks can never hold the prompt and a token more.
             RequestError: the program is for vectors alone; the prompt is empty, or something in it
-                is not an id of the vocabulary;
+                is not an id of the vocabulary; no adapter of that name is loaded;
                 processors together with speculation, which would compute ahead of them; or a
                 processor of this engine asks, for which it would wait for ever.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
+        with_adapter(sequence, adapter, self.facts)
         sequence.processors, sequence.constraint = tuple(processors), constraint
         sequence.drafter = self._drafts.drafter(sequence, params.speculation, drafter)
         return self._enqueue(sequence)
@@ -148,6 +158,7 @@ class Engine:
         chunk: int | None = None,
         *,
         last_only: bool = False,
+        adapter: str | None = None,
     ) -> Request:
         """Queue an evaluation: LogitsEvents for every position of ``token_ids`` (for the last, with
         ``last_only``), and a FinishEvent. ``chunk`` bounds the tokens of a step.
@@ -156,23 +167,27 @@ class Engine:
             ContextLengthError: more tokens than the context.
             CapacityError: the KV blocks can never hold them.
             RequestError: the program is for vectors alone; no tokens, one that is no id of the
-                vocabulary, or a chunk that no step can take.
+                vocabulary, a chunk that no step can take, or no such adapter.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
-        return self._enqueue(
-            evaluation(
-                token_ids,
-                chunk,
-                on_event,
-                self.facts,
-                self._pool.capacity,
-                self.max_rows,
-                last_only=last_only,
-            )
+        sequence = evaluation(
+            token_ids,
+            chunk,
+            on_event,
+            self.facts,
+            self._pool.capacity,
+            self.max_rows,
+            last_only=last_only,
         )
+        return self._enqueue(with_adapter(sequence, adapter, self.facts))
 
     def submit_embedding(
-        self, token_ids: Iterable[int], pooling: PoolingKind, on_event: EventCallback
+        self,
+        token_ids: Iterable[int],
+        pooling: PoolingKind,
+        on_event: EventCallback,
+        *,
+        adapter: str | None = None,
     ) -> Request:
         """Queue a text of which one vector is wanted: an EmbeddingEvent, and a FinishEvent.
 
@@ -180,12 +195,12 @@ class Engine:
             ProgramError: the program gives no hidden states.
             ContextLengthError: more tokens than the context.
             CapacityError: the KV blocks can never hold them.
-            RequestError: no tokens, one that is no id of the vocabulary, or no such pooling.
+            RequestError: no tokens, one that is no id of the vocabulary, or no such pooling or
+                adapter.
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
-        return self._enqueue(
-            embedding(token_ids, pooling, on_event, self.facts, self._pool.capacity)
-        )
+        sequence = embedding(token_ids, pooling, on_event, self.facts, self._pool.capacity)
+        return self._enqueue(with_adapter(sequence, adapter, self.facts))
 
     def stats(self) -> EngineStatistics:
         """Return a snapshot; the figures may be of two neighbouring steps.

@@ -117,15 +117,21 @@ class BlockPool:
             del table[keep:]
 
     def record(
-        self, tables: list[list[int]], chain: list[bytes], tokens: Tokens, first: int, end: int
+        self,
+        tables: list[list[int]],
+        chain: list[bytes],
+        tokens: Tokens,
+        first: int,
+        end: int,
+        root: bytes = ROOT,
     ) -> None:
         """Note that the positions ``first`` to ``end`` of ``tables`` hold ``tokens``, for good,
         and give back what lies behind windows from ``end`` on."""
         size = self.block_size
-        extend_chain(chain, tokens, size)
+        extend_chain(chain, tokens, size, root)
         for index in range(first // size, self.blocks_for(end)):
             last = (index + 1) * size
-            parent = chain[index - 1] if index else ROOT
+            parent = chain[index - 1] if index else root
             part = tokens[index * size : min(last, end)]
             digest = chain[index] if last <= end else None
             for number, group in enumerate(self.groups):
@@ -153,8 +159,9 @@ class BlockPool:
         """Return True if the full block that ends with ``digest`` is cached, where any is kept."""
         return self._furthest.find(digest) is not None
 
-    def match(self, tokens: Tokens, chain: list[bytes], limit: int) -> Prefix:
-        """Return the longest cached prefix of ``tokens[:limit]``. Takes no reference."""
+    def match(self, tokens: Tokens, chain: list[bytes], limit: int, root: bytes = ROOT) -> Prefix:
+        """Return the longest cached prefix of ``tokens[:limit]``, whose chain begins with ``root``.
+        Takes no reference."""
         found = [
             [group.find(digest) for digest in chain[: limit // self.block_size]]
             for group in self.groups
@@ -165,7 +172,7 @@ class BlockPool:
                 most = min(most, blocks.index(None))
         for full in range(most, -1, -1):
             start = full * self.block_size
-            parent = chain[full - 1] if full else ROOT
+            parent = chain[full - 1] if full else root
             rest = tokens[start : min(start + self.block_size, limit)]
             parts = [group.find_part(parent, rest) for group in self.groups]
             copied = min(common for _, common in parts)

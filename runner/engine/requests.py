@@ -6,8 +6,8 @@ import operator
 import secrets
 import time
 from array import array
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from edge_llm.errors import CapacityError, ContextLengthError, ProgramError, RequestError
 from edge_llm.program.documents import POOLING_KINDS, PoolingKind
@@ -31,6 +31,7 @@ class EngineFacts:
     the program gives them, for embeddings; ``drafts``: its draft method is loaded;
     ``bidirectional``: tokens see those behind them; ``context_policy``: what becomes of an answer
     that comes to the end of the context.
+    ``adapters``: the digests of those that are loaded, by name, in the order of their numbers.
     ``breakers(texts)``: the mask of the ids that have one of the texts, None: none has."""
 
     context: int
@@ -44,6 +45,7 @@ class EngineFacts:
     drafts: bool = False
     bidirectional: bool = False
     context_policy: ContextPolicy = "error"
+    adapters: Mapping[str, bytes] = field(default_factory=dict)
     breakers: Callable[[tuple[str, ...]], Mask | None] = lambda texts: None
 
     def room(self, positions: int | None) -> Context:
@@ -193,6 +195,23 @@ def embedding(
         pooling=Pooling(pooling),
         at_once=facts.bidirectional,
     )
+
+
+def with_adapter(sequence: Sequence, name: str | None, facts: EngineFacts) -> Sequence:
+    """Return ``sequence``, which from now on is one of the adapter of this name (None: of none).
+
+    Raises:
+        RequestError: no adapter of that name is loaded.
+    """
+    if name is not None:
+        if not isinstance(name, str) or name not in facts.adapters:
+            there = ", ".join(facts.adapters) or "none is loaded"
+            raise RequestError(
+                f"adapter is {name!r:.80}, expected one that is loaded: {there}", param="adapter"
+            )
+        sequence.adapter = list(facts.adapters).index(name)
+        sequence.root = facts.adapters[name]
+    return sequence
 
 
 def check_predicts(

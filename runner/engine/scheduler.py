@@ -98,7 +98,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
-        extend_chain(sequence.chain, sequence.tokens, self._pool.block_size)
+        extend_chain(sequence.chain, sequence.tokens, self._pool.block_size, sequence.root)
         sequence.tables = self._pool.empty_tables()
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
@@ -134,7 +134,12 @@ class Scheduler:
         from now on other sequences may find them."""
         if not sequence.at_once:
             self._pool.record(
-                sequence.tables, sequence.chain, sequence.tokens, sequence.computed, end
+                sequence.tables,
+                sequence.chain,
+                sequence.tokens,
+                sequence.computed,
+                end,
+                sequence.root,
             )
         sequence.computed = end
 
@@ -144,7 +149,7 @@ class Scheduler:
         self.running.remove(sequence)
         self._give_back(sequence)
         sequence.chain.clear()
-        extend_chain(sequence.chain, sequence.tokens, self._pool.block_size)
+        extend_chain(sequence.chain, sequence.tokens, self._pool.block_size, sequence.root)
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
     def rewind(self, sequence: Sequence) -> None:
@@ -222,7 +227,7 @@ class Scheduler:
         pool = self._pool
         # The last token is always computed: its logits are wanted.
         limit = 0 if sequence.whole else len(sequence.tokens) - 1
-        prefix = pool.match(sequence.tokens, sequence.chain, limit)
+        prefix = pool.match(sequence.tokens, sequence.chain, limit, sequence.root)
         promised = [pool.lacking(other.tables, self._reserved(other)) for other in self.running]
         if not pool.admits(prefix, self._reserved(sequence), promised):
             return False

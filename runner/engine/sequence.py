@@ -36,7 +36,8 @@ class Sequence:
     the answer, where it has to go on for some tokens; ``breakers`` that of the ids across which no
     repetition counts. ``processors`` change the logits before the next token is sampled. With
     ``window`` no more than its tokens are held: of those behind the first that it keeps a stride is
-    left out, whenever it is full; ``report`` tells how many."""
+    left out, whenever it is full; ``report`` tells how many. ``adapter`` is the number
+    of its adapter, -1 for none, and ``root`` what its chain begins with: the adapter's digest."""
 
     tokens: array[int]
     prompt_length: int
@@ -60,6 +61,8 @@ class Sequence:
     window: Context | None = None
     report: ContextReport | None = None
     prompt_dropped: int = 0  # tokens of the prompt that the window has moved past
+    adapter: int = -1
+    root: bytes = b""
     arrival: int = -1  # the engine numbers requests
     tables: list[list[int]] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)

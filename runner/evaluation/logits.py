@@ -13,9 +13,15 @@ from edge_llm.runner.engine.requests import Request
 from edge_llm.runner.executor import Float32
 
 
-def collect_logits(engine: Engine, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
-    """Return the logits [n, vocab] of ``token_ids``. The engine goes on with whatever else it does;
-    not to be called from its thread.
+def collect_logits(
+    engine: Engine,
+    token_ids: Iterable[int],
+    chunk: int | None = None,
+    *,
+    adapter: str | None = None,
+) -> Float32:
+    """Return the logits [n, vocab] of ``token_ids``, with this ``adapter``. The engine goes on with
+    whatever else it does; not to be called from its thread.
 
     Raises:
         EdgeLLMError: as :meth:`Engine.submit_logits`, or the evaluation failed.
@@ -27,7 +33,7 @@ def collect_logits(engine: Engine, token_ids: Iterable[int], chunk: int | None =
         if isinstance(event, LogitsEvent):
             logits[event.start : event.start + len(event.logits)] = event.logits
 
-    run_to_end(lambda on_event: engine.submit_logits(ids, on_event, chunk), take)
+    run_to_end(lambda on_event: engine.submit_logits(ids, on_event, chunk, adapter=adapter), take)
     return logits
 
 

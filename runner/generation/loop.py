@@ -39,6 +39,7 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class Job:
     """One answer to generate: what it continues, and how. ``processors`` change the logits;
+    ``adapter`` is the name of one that is loaded;
     ``decoder``, ``parser`` and ``constraint`` have a state and serve one job; without a parser,
     control tokens are hidden unless ``params`` says otherwise, and without a constraint anything
     may be sampled. ``report`` says what was left out of the prompt."""
@@ -50,6 +51,7 @@ class Job:
     constraint: Constraint | None = None
     processors: tuple[LogitsProcessor, ...] = ()
     report: ContextReport | None = None
+    adapter: str | None = None
 
 
 class Handle(Protocol):
@@ -70,6 +72,7 @@ class Submit(Protocol):
         *,
         constraint: Constraint | None,
         processors: tuple[LogitsProcessor, ...] = (),
+        adapter: str | None = None,
     ) -> Handle: ...
 
 
@@ -144,7 +147,9 @@ class Generation:
                     Answer(choice, job.decoder, parser, scanner, params.min_tokens, job.report)
                 )
                 on_event = partial(tell, inbox, choice)
-                more = {"processors": job.processors} if job.processors else {}
+                more: dict[str, Any] = {"processors": job.processors} if job.processors else {}
+                if job.adapter is not None:
+                    more["adapter"] = job.adapter
                 self._handles.append(
                     submit(job.prompt_ids, params, on_event, constraint=job.constraint, **more)
                 )

@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 20
+ABI_VERSION = 21
 MAX_LOGPROBS = 20
 
 
@@ -151,6 +151,7 @@ class Batch(Structure):
         ("tokens", c_void_p),
         ("positions", c_void_p),
         ("sequences", c_void_p),
+        ("adapters", c_void_p),
         ("rows", c_void_p),
         ("block_tables", c_void_p),
         ("samplers", c_void_p),

@@ -72,7 +72,7 @@ WITH: dict[str, set[str]] = {
 # What a part may import inside functions only (paid for when it is used).
 LAZY: dict[str, tuple[set[str], set[str]]] = {
     "charts": (set(), {"matplotlib"}),
-    "api": ({"export"}, {"pydantic", "tqdm"}),
+    "api": ({"export", "llm"}, {"pydantic", "tqdm"}),
     "catalogue": ({"program"}, {"yaml", "huggingface_hub"}),
     "cli": (
         BASE | {"catalogue", "llm", "tokenizers", "runner", "export", "api", "server", "charts"},

@@ -191,7 +191,7 @@ def _whole_names(tensors: Tensors) -> Tensors:
     """Return tensors by the names of a text model with a head, where they were saved without one,
     or as a part of a model of several."""
     if any(map(_PART.match, tensors.entries)):
-        entries = {_inner_name(name): entry for name, entry in tensors.entries.items()}
+        entries = {inner_name(name): entry for name, entry in tensors.entries.items()}
         return replace(tensors, entries=entries)
     if TABLE.removeprefix("model.") not in tensors.entries:
         return tensors
@@ -212,7 +212,8 @@ def _with_projection(tensors: Tensors, files: Sequence[Path]) -> Tensors:
     return replace(tensors, entries=entries)
 
 
-def _inner_name(name: str) -> str:
+def inner_name(name: str) -> str:
+    """Return the name that a tensor has in a text model alone."""
     part = _PART.match(name)
     return name if part is None else ("model." if part[1] else "") + name[part.end() :]
 

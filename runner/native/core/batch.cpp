@@ -62,6 +62,7 @@ void Executor::check_batch(const edge_batch& batch) {
   }
   check_positions(batch);
   check_hidden(batch);
+  check_adapters(batch);
   if (batch.rows_count == 0) return;
   require_rows("row", batch.rows, batch.rows_count, batch.tokens_count);
   if (batch.samplers == nullptr) return;
@@ -77,6 +78,16 @@ void Executor::check_hidden(const edge_batch& batch) const {
   }
   require_pointer("hidden", batch.hidden);
   require_rows("hidden row", batch.hidden_rows, batch.hidden_count, batch.tokens_count);
+}
+
+void Executor::check_adapters(const edge_batch& batch) const {
+  if (batch.adapters == nullptr) return;
+  for (int32_t s = 0; s < batch.sequence_count; ++s) {
+    if (batch.adapters[s] < -1 || batch.adapters[s] >= program_.adapters) {
+      fail(EDGE_INVALID, "batch: sequence %d has adapter %d, expected -1 to %d", s,
+           batch.adapters[s], program_.adapters - 1);
+    }
+  }
 }
 
 void Executor::check_positions(const edge_batch& batch) {

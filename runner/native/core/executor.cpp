@@ -86,6 +86,8 @@ Executor::Executor(const edge_program& program, const edge_limits& limits)
     } else if (op.code == OpCode::attention || op.code == OpCode::attend) {
       attention =
           std::max<uint64_t>(attention, kernels_.attention.scratch_bytes(attention_args(op)));
+    } else if (op.code == OpCode::adapter_up) {
+      epilogues = true;
     } else if (folds(op)) {
       fold = std::max<uint64_t>(fold, kernels_.fold.scratch_bytes(op.fold));
     }
@@ -137,6 +139,9 @@ void Executor::step(const edge_batch& batch) {
            : limits_.threads > 1 && batch.tokens_count / limits_.threads >= kRowsEach
                ? Split::rows
                : Split::columns;
+  adapted_ = batch.adapters != nullptr &&
+             std::any_of(batch.adapters, batch.adapters + batch.sequence_count,
+                         [](int32_t adapter) { return adapter >= 0; });
   // Each worker's part of the scratch memory is as large as its share of all threads.
   const bool all = batch.workers == 0 || split_ == Split::rows || profile_ != nullptr;
   FloatEnvironment environment;
@@ -151,7 +156,7 @@ void Executor::step(const edge_batch& batch) {
 const std::vector<Phase>& Executor::phases() const {
   if (batch_->draft != 0) return program_.draft_phases;
   const bool hidden = batch_->hidden_count > 0;
-  return (batch_->rows_count > 0 ? program_.phases : program_.bare_phases)[hidden];
+  return (batch_->rows_count > 0 ? program_.phases : program_.bare_phases)[adapted_][hidden];
 }
 
 Matrix Executor::step_logits() const {
@@ -177,7 +182,7 @@ Pages Executor::pages(const Op& op) const {
   pages.offset = op.state_offset;
   if (batch_ != nullptr) {  // null at load, where only sizes are asked
     pages.positions = positions(op.rows);
-    pages.sequences = op.rows == Rows::tokens ? batch_->sequences : wanted_sequences_.data();
+    pages.sequences = sequences(op.rows);
     const int64_t table = int64_t{batch_->sequence_count} * batch_->block_stride;
     pages.block_table = batch_->block_tables + table * op.group;
     pages.block_stride = batch_->block_stride;
@@ -312,7 +317,7 @@ void Executor::read_value(int32_t value, float* out, uint64_t count) const {
 void Executor::profile(int32_t steps) {
   profile_ = nullptr;
   if (steps == 0) return;
-  const size_t most = std::max(program_.phases[true].size(), program_.draft_phases.size());
+  const size_t most = std::max(program_.phases[true][true].size(), program_.draft_phases.size());
   const auto phases = static_cast<int32_t>(most) + 1;
   profile_ = std::make_unique<Profile>(steps, phases, limits_.threads);
 }
@@ -332,7 +337,7 @@ int32_t Executor::describe_phases(bool wanted, edge_phase* phases, int32_t capac
     }
     ++count;
   };
-  for (const Phase& phase : (wanted ? program_.phases : program_.bare_phases)[false]) {
+  for (const Phase& phase : (wanted ? program_.phases : program_.bare_phases)[false][false]) {
     const Op& op = program_.ops[static_cast<size_t>(phase.op)];
     add(phase.work, op.instructions[static_cast<size_t>(phase.part)], phase.barrier[0]);
   }

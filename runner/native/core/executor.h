@@ -38,6 +38,7 @@ class Executor {
   uint64_t block_bytes(int32_t group) const;
   void check_batch(const edge_batch& batch);
   void check_hidden(const edge_batch& batch) const;
+  void check_adapters(const edge_batch& batch) const;
   void check_positions(const edge_batch& batch);
   void check_blocks(const edge_batch& batch, int32_t sequence, int32_t first, int32_t last);
   void check_sampler(const edge_sampler& sampler, int32_t row) const;
@@ -47,6 +48,8 @@ class Executor {
   void prepare_rows(const Op& op, LinearArgs args, Share rows, float* normal) const;
   void run_attention(const Op& op, int32_t part, Share rows, Worker worker) const;
   void run_elementwise(const Op& op, Share rows, Share columns) const;
+  void run_adapters(const Op& op, Share rows, Worker worker, Worker team) const;
+  void run_adapter(const Op& op, int32_t adapter, Share rows, Worker worker, Worker team) const;
   const std::vector<Phase>& phases() const;  // of the running step
   Matrix step_logits() const;                // of the running step
   bool finishes() const;                     // it has rows to copy out or to sample
@@ -58,6 +61,12 @@ class Executor {
   int32_t most_rows() const { return std::max(limits_.max_tokens, limits_.max_rows); }
   const int32_t* positions(Rows rows) const {  // of the running step
     return rows == Rows::tokens ? batch_->positions : wanted_positions_.data();
+  }
+  const int32_t* sequences(Rows rows) const {  // of the running step
+    return rows == Rows::tokens ? batch_->sequences : wanted_sequences_.data();
+  }
+  int32_t adapter_of(int32_t sequence) const {  // in the running step; -1: none
+    return batch_->adapters == nullptr ? -1 : batch_->adapters[sequence];
   }
   Matrix matrix(const Place& place) const;
   Pages pages(const Op& op) const;  // of its state
@@ -95,6 +104,7 @@ class Executor {
   const edge_batch* batch_ = nullptr;  // of the running step
   int32_t row_counts_[2] = {0, 0};     // T and R of the last step
   Split split_ = Split::columns;       // of the running step
+  bool adapted_ = false;               // some sequence of the running step has an adapter
 };
 
 }  // namespace edge

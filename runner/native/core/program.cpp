@@ -137,6 +137,7 @@ class Translator {
     if (op.code == OpCode::embedding) {
       program.embedding_rows = std::min(program.embedding_rows, op.weight.n);
     }
+    if (adapts(op.code)) note_adapters(program, op);
     if (in.states[0] >= 0) bind_state(op, in.states[0]);
     if (op.code == OpCode::attention || op.code == OpCode::attend) {
       op.rotate_q = rotation(list_[static_cast<size_t>(i)].rotations[0]);
@@ -147,6 +148,20 @@ class Translator {
       op.taps = program.taps.back().data();
     }
     program.ops.push_back(op);
+  }
+
+  static void note_adapters(Program& program, const Op& op) {
+    static_assert(k_adapter_gather_adapters == 0 && k_adapter_down_adapters == 0 &&
+                  k_adapter_up_adapters == 0);
+    const int32_t count = op.ints[0];
+    program.adapters = program.adapters == 0 ? count : std::min(program.adapters, count);
+    if (op.code == OpCode::adapter_gather) {
+      program.embedding_rows = std::min(program.embedding_rows, op.ints[k_adapter_gather_height]);
+    }
+    const Place &from = op.inputs[0], &to = op.outputs[0];
+    if (op.code == OpCode::adapter_up && (from.offset != to.offset || from.column != to.column)) {
+      program.adapts_in_place = false;
+    }
   }
 
   // The linear before, if there is one, left the rows of the same x in the same form. They are
@@ -286,9 +301,12 @@ Program translate(const edge_program& source, const Kernels& kernels, KvType typ
   check_program(source);
   const std::vector<Instruction> list = trace ? unfused(source) : fuse(source, kernels);
   Program program = Translator(source, list, type).run(place(source, list, !trace));
-  for (const bool hidden : {false, true}) {
-    program.phases[hidden] = schedule(program.ops, kernels, true, hidden);
-    program.bare_phases[hidden] = schedule(program.ops, kernels, false, hidden);
+  for (const bool adapted : {false, true}) {
+    for (const bool hidden : {false, true}) {
+      const Steps steps{hidden, adapted || !program.adapts_in_place};
+      program.phases[adapted][hidden] = schedule(program.ops, kernels, true, steps);
+      program.bare_phases[adapted][hidden] = schedule(program.ops, kernels, false, steps);
+    }
   }
   if (source.draft >= 0) program.draft_phases = schedule_draft(program.ops, kernels);
   return program;

@@ -97,6 +97,12 @@ inline bool folds(const Op& op) {
   return op.code == OpCode::gated_delta || op.code == OpCode::state_space;
 }
 
+// Whether an operator works on the rows of sequences with adapters alone.
+inline bool adapts(OpCode code) {
+  return code == OpCode::adapter_gather || code == OpCode::adapter_down ||
+         code == OpCode::adapter_up;
+}
+
 // How the workers share operators over T rows. Operators over R rows, of which there are few, are
 // always shared by columns, and attention by heads and tokens.
 enum class Split : int32_t {
@@ -121,12 +127,15 @@ struct StateGroup {
 
 struct Program {
   int32_t context = 0, vocab = 0, sampleable = 0;
-  int32_t embedding_rows = 0;  // token ids must be below this
+  int32_t embedding_rows = 0;   // token ids must be below this
+  int32_t adapters = 0;         // of which a sequence may have one
+  bool adapts_in_place = true;  // so that steps of no adapter need not run their operators
   std::vector<StateGroup> groups;
   std::vector<Place> values;  // by value number
   std::vector<Op> ops;
-  // Of a step that wants rows, and of one that wants none; each without and with hidden states.
-  std::array<std::vector<Phase>, 2> phases, bare_phases;
+  // Of a step that wants rows, and of one that wants none; each without and with adapters, and
+  // without and with hidden states.
+  std::array<std::array<std::vector<Phase>, 2>, 2> phases, bare_phases;
   std::vector<Phase> draft_phases;       // of a step that makes a draft; empty: there is no draft
   std::vector<std::vector<float>> taps;  // of convolutions: ConvArgs::weights
   Place logits, draft_logits;

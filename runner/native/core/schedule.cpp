@@ -57,6 +57,8 @@ int32_t unit_of(const Op& op, int32_t part, Split split) {
   switch (op.code) {
     case OpCode::linear:
       return part == kMultiply ? kLanes : 0;
+    case OpCode::adapter_down:
+    case OpCode::adapter_up:
     case OpCode::select_rows:
     case OpCode::scale_rows:
     case OpCode::rescale:
@@ -119,7 +121,8 @@ std::vector<Access> accesses(const Op& op, int32_t part, bool quantized, Split s
     if (quantized && part == kMultiply) continue;   // reads the scratch instead
     if (attention && writes == (i == 0)) continue;  // writes k and v, attends with q
     if (keeps_rows(op) && part == kRead) continue;  // reads the state instead
-    const bool whole = linear || (op.code == OpCode::scale_rows && i == 1);  // by every worker
+    const bool whole = linear || op.code == OpCode::adapter_down ||  // by every worker
+                       (i == 1 && (op.code == OpCode::scale_rows || op.code == OpCode::adapter_up));
     list.push_back(value(place, false, whole ? whole_unit : unit));
   }
   if (!(linear && part == kPrepare) && !writes) {
@@ -227,12 +230,13 @@ class Scheduling {
 }  // namespace
 
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
-                            bool hidden) {
+                            Steps steps) {
   Scheduling scheduling(kernels);
   for (size_t i = 0; i < ops.size(); ++i) {
     const Op& op = ops[i];
     if (op.rows == Rows::wanted && !wanted_rows) continue;
-    if (op.use == Use::draft || (op.use == Use::for_hidden && !hidden)) continue;
+    if (op.use == Use::draft || (op.use == Use::for_hidden && !steps.hidden)) continue;
+    if (adapts(op.code) && !steps.adapted) continue;
     scheduling.add(op, i, -1, op.use == Use::write ? kWrite : -1);
   }
   return scheduling.phases;

@@ -7,10 +7,15 @@
 
 namespace edge {
 
-// With `wanted_rows` false, operators over [R, ...] are left out; without `hidden` those that only
-// the hidden states need. Of a draft what fills its states is run.
+// What steps have in them: wanted hidden states, and sequences with adapters.
+struct Steps {
+  bool hidden, adapted;
+};
+
+// With `wanted_rows` false, operators over [R, ...] are left out, and so are those that only what
+// is not in such steps needs. Of a draft what fills its states is run.
 std::vector<Phase> schedule(const std::vector<Op>& ops, const Kernels& kernels, bool wanted_rows,
-                            bool hidden);
+                            Steps steps);
 // Those of a step that makes a draft: no operator of the language model is run.
 std::vector<Phase> schedule_draft(const std::vector<Op>& ops, const Kernels& kernels);
 

@@ -147,6 +147,10 @@ void Executor::run_phase(const Op& op, int32_t part, Worker worker) const {
       }
       return;
     }
+    case OpCode::adapter_gather:
+    case OpCode::adapter_down:
+    case OpCode::adapter_up:
+      return run_adapters(op, rows, worker, team);
     case OpCode::slice:
       return copy_columns(input(), op.ints[k_slice_index] * op.ints[k_slice_size], 1, output(),
                           team);

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 20
+#define EDGE_ABI_VERSION 21
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -145,6 +145,7 @@ typedef struct edge_batch {
   const int32_t* tokens;     // [T]
   const int32_t* positions;  // [T]
   const int32_t* sequences;  // [T], row of the block tables
+  const int32_t* adapters;   // [sequence_count], -1: none; null: no sequence has one
   const int32_t* rows;       // [R], indices into the flat batch
   // [groups, sequence_count, block_stride] block ids; -1 where there is none: unused, or behind the
   // window of the group's states.

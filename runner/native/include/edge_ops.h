@@ -48,4 +48,7 @@ typedef enum edge_op {
   EDGE_OP_CONCAT = 28,
   EDGE_OP_PREVIOUS = 29,
   EDGE_OP_HADAMARD = 30,
+  EDGE_OP_ADAPTER_GATHER = 31,
+  EDGE_OP_ADAPTER_DOWN = 32,
+  EDGE_OP_ADAPTER_UP = 33,
 } edge_op;

@@ -34,6 +34,7 @@ class EmbedCall:
             all. Only models trained for it (Matryoshka) lose little.
         input_type: put in front what the program recommends for a "query" or a "document".
         prompt: text that comes in front of every text.
+        adapter: the name of an adapter that is loaded; None: the model itself.
     """
 
     texts: Any
@@ -42,6 +43,7 @@ class EmbedCall:
     dimensions: int | None = None
     input_type: InputType | None = None
     prompt: str = ""
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class EmbedJob:
     pooling: PoolingKind
     normalize: bool
     dimensions: int
+    adapter: str | None = None
 
     def finish(self, vectors: Iterable[Float64]) -> Float32:
         """Return pooled states as they were asked for, [n, dimensions] float32."""
@@ -99,7 +102,7 @@ def embed_job(
     for index, text in enumerate(texts):
         place = f"{name}[{index}]" if several else name
         ids.append(_encode(tokenizer, facts, context, prompt, text, place))
-    return EmbedJob(ids, pooling, bool(call.normalize), dimensions)
+    return EmbedJob(ids, pooling, bool(call.normalize), dimensions, call.adapter)
 
 
 def _encode(

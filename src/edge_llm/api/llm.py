@@ -101,6 +101,11 @@ class LLM:
         return self.program.digest
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that were loaded beside the program."""
+        return tuple(self.engine.facts.adapters)
+
+    @property
     def context(self) -> int:
         """The context in tokens, prompt and answer together: the program's, or what `load` took."""
         return self.engine.facts.context
@@ -215,11 +220,17 @@ class LLM:
         *,
         constraint: Constraint | None = None,
         processors: Iterable[LogitsProcessor] = (),
+        adapter: str | None = None,
     ) -> Request:
         """Queue a prompt without waiting; see `Engine.submit`."""
         params = self._preparation.params(params, {})
         return self.engine.submit(
-            prompt_ids, params, on_event, constraint=constraint, processors=processors
+            prompt_ids,
+            params,
+            on_event,
+            constraint=constraint,
+            processors=processors,
+            adapter=adapter,
         )
 
     @overload
@@ -293,7 +304,8 @@ class LLM:
                 the answer (``response_format``, ``json_schema``, ``regex``, ``choice``,
                 ``grammar``), one at a time; and ``logits_processors``: functions of the ids so far
                 and the next token's raw logits (a copy, [vocab] float32) that return logits,
-                called on the engine's thread for each token, before penalties and the form.
+                called on the engine's thread for each token, before penalties and the form; and
+                ``adapter``: the name of one that was loaded; None: the model itself.
 
         Raises:
             ContextLengthError: a prompt leaves no room in the context.
@@ -428,7 +440,8 @@ class LLM:
                   ``parallel_tool_calls``;
                 - ``enable_thinking``, ``reasoning_effort``, ``thinking_budget`` (tokens);
                 - ``continue_final_message``: go on with a last message of the assistant;
-                - ``chat_template_kwargs``: variables of the chat template.
+                - ``chat_template_kwargs``: variables of the chat template;
+                - ``adapter``: the name of one that was loaded; None: the model itself.
 
         Raises:
             RequestError: also an option that this model cannot honour.
@@ -495,31 +508,36 @@ class LLM:
 
         return apieces(self.submit, jobs) if stream else answer()
 
-    def logits(self, token_ids: Iterable[int], chunk: int | None = None) -> Float32:
+    def logits(
+        self, token_ids: Iterable[int], chunk: int | None = None, *, adapter: str | None = None
+    ) -> Float32:
         """Return the raw logits of every position, [n, vocab] float32; row i is about the token
-        after ``token_ids[i]``. ``chunk`` bounds the tokens computed at once, which changes no bit.
-        Other requests go on meanwhile.
+        after ``token_ids[i]``. ``chunk`` bounds the tokens computed at once, which changes no bit;
+        ``adapter`` is the name of one that was loaded, None: the model itself. Other requests go on
+        meanwhile.
 
         Raises:
             ContextLengthError: more tokens than the context.
             RequestError, CapacityError, GenerationError: as `Engine.submit_logits`.
         """
-        return collect_logits(self.engine, token_ids_of(token_ids, self.context), chunk)
+        return collect_logits(
+            self.engine, token_ids_of(token_ids, self.context), chunk, adapter=adapter
+        )
 
     def prompt_logprobs(
-        self, token_ids: Iterable[int], top: int = 0
+        self, token_ids: Iterable[int], top: int = 0, *, adapter: str | None = None
     ) -> tuple[TokenLogprobs | None, ...]:
         """Return the log-probabilities of each token given those before it, None for the first,
-        with the ``top`` likeliest at its place (0 to 20). They are the numbers, bit by bit, that
-        sampling the same tokens gives; the logits stay in the core, a step's worth at a time.
-        Other requests go on meanwhile.
+        with the ``top`` likeliest at its place (0 to 20), by the model with this ``adapter``. They
+        are the numbers, bit by bit, that sampling the same tokens gives; the logits stay in the
+        core, a step's worth at a time. Other requests go on meanwhile.
 
         Raises:
             ContextLengthError: more tokens than the context.
             RequestError, CapacityError, GenerationError, NativeError: as `stream`.
         """
         params = SamplingParams(temperature=0.0, max_tokens=0, prompt_logprobs=top)
-        logprobs = self.generate(token_ids, params).prompt_logprobs
+        logprobs = self.generate(token_ids, params, adapter=adapter).prompt_logprobs
         if logprobs is None:
             raise AssertionError("the engine ended a request without what it asked for")
         return logprobs
@@ -533,6 +551,7 @@ class LLM:
         dimensions: int | None = None,
         input_type: InputType | None = None,
         prompt: str = "",
+        adapter: str | None = None,
     ) -> Float32:
         """Return a vector for a text or its token ids, or for each of a list: [n, width] float32. A
         vector depends on its text alone, whatever else runs.
@@ -544,6 +563,7 @@ class LLM:
             dimensions: keep so many numbers of each, 1 to the width.
             input_type: "query" or "document" puts in front what the program recommends for it.
             prompt: text in front of every text, such as an instruction.
+            adapter: the name of one that was loaded; None: the model itself.
 
         Raises:
             ProgramError: the program was exported without the method; the hint has the command.
@@ -560,6 +580,7 @@ class LLM:
             dimensions=dimensions,
             input_type=input_type,
             prompt=prompt,
+            adapter=adapter,
         )
         return self._retrieval.embed(call)
 
@@ -572,6 +593,7 @@ class LLM:
         dimensions: int | None = None,
         input_type: InputType | None = None,
         prompt: str = "",
+        adapter: str | None = None,
     ) -> Float32:
         """Return what `embed` returns, from an event loop. Cancelling the task cancels the
         request."""
@@ -582,6 +604,7 @@ class LLM:
             dimensions=dimensions,
             input_type=input_type,
             prompt=prompt,
+            adapter=adapter,
         )
         return await self._retrieval.aembed(call)
 
@@ -591,7 +614,12 @@ class LLM:
         return self._retrieval.embed_job(call)
 
     def rerank(
-        self, query: str, documents: Sequence[str], *, instruction: str | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        adapter: str | None = None,
     ) -> list[float]:
         """Return how relevant each document is to a query, higher is better. A program that was
         trained to judge gives the probability, 0 to 1, of its "yes" against its "no"; others the
@@ -602,6 +630,7 @@ class LLM:
             documents: texts.
             instruction: what makes a document relevant; None takes what the program recommends. It
                 goes in front of the query where the program does not judge.
+            adapter: the name of one that was loaded; None: the model itself.
 
         Raises:
             ProgramError: the program can do neither.
@@ -609,15 +638,24 @@ class LLM:
             RequestError: an empty text, or what is none.
             TokenizerError, CapacityError, GenerationError, NativeError: as `embed`.
         """
-        call = RerankCall(query=query, documents=documents, instruction=instruction)
+        call = RerankCall(
+            query=query, documents=documents, instruction=instruction, adapter=adapter
+        )
         return self._retrieval.rerank(call)
 
     async def arerank(
-        self, query: str, documents: Sequence[str], *, instruction: str | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        adapter: str | None = None,
     ) -> list[float]:
         """Return what `rerank` returns, from an event loop. Cancelling the task cancels the
         request."""
-        call = RerankCall(query=query, documents=documents, instruction=instruction)
+        call = RerankCall(
+            query=query, documents=documents, instruction=instruction, adapter=adapter
+        )
         return await self._retrieval.arerank(call)
 
     def rerank_job(self, call: RerankCall) -> RerankJob:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from inspect import signature
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from edge_llm import abi
 from edge_llm.api.about import ModelFacts, about_of
+from edge_llm.api.adapters import with_adapters
 from edge_llm.api.answers import syntax_of
 from edge_llm.api.llm import LLM
 from edge_llm.api.preparing import chat_template_of
@@ -57,6 +58,7 @@ def load(
     sessions: str | Path | None = None,
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES,
     context_policy: str = "error",
+    adapters: Mapping[str, str | Path] | None = None,
 ) -> LLM:
     """Open a program file and start an engine on it.
 
@@ -87,15 +89,18 @@ def load(
             which `RequestStatistics.context` tells; "sliding-window" does too, and where an answer
             comes to the end of the context it goes on: the beginning and what was last are read
             again without what was between.
+        adapters: folders of LoRA adapters as PEFT saves them, by names that requests choose one by
+            (``adapter="NAME"``); those that choose none get the model itself, to the bit.
 
     Raises:
         SourceError: no such name, or it cannot be fetched (AmbiguousNameError: several programs
             have it).
-        CheckpointError, ExportError: no program could be made of a checkpoint.
+        CheckpointError, ExportError: no program could be made of a checkpoint, or an adapter's
+            folder is damaged or adapts another model.
         ProgramError: the file cannot be read, or is damaged, hostile or too new.
         TokenizerError: the tokenizer in it cannot be used.
         ConfigError: an option out of range, a longer context than the program allows, no such
-            backend, or no draft method in the program.
+            backend, no draft method in the program, or a kind of adapter that is not supported.
         CapacityError: the KV budget holds not even one block.
         NativeError: the native core is missing or refused the program.
         MissingDependencyError: the backend needs a package that is not installed.
@@ -112,8 +117,19 @@ def load(
         sessions=Path(sessions) if isinstance(sessions, str | PathLike) else sessions,
         sessions_bytes=sessions_bytes,
         context_policy=context_policy,  # type: ignore[arg-type]  # which it checks
+        adapters=_folders(adapters),
     )
     return load_with(path, config, backend=backend)
+
+
+def _folders(adapters: Any) -> Any:
+    """Return folders as paths; what is none stays, and is refused by `RunnerConfig`."""
+    if not isinstance(adapters, Mapping):
+        return {} if adapters is None else adapters
+    return {
+        name: Path(folder) if isinstance(folder, str | PathLike) else folder
+        for name, folder in adapters.items()
+    }
 
 
 def _awaited(blocking: Callable[_P, _T]) -> Callable[_P, Coroutine[Any, Any, _T]]:
@@ -184,7 +200,8 @@ def memory_needed(path: Path, config: RunnerConfig, *, backend: str = "native") 
     module = find_backend(backend)
     with _opened(path, config) as program:
         room = _room(program.plan, program.documents.model.kv_dtype, config, module)
-        return stored_bytes(program.plan) + room.bytes
+        beside = with_adapters(program, config.adapters)
+        return stored_bytes(beside.plan if beside else program.plan) + room.bytes
 
 
 def facts_of(path: Path, config: RunnerConfig) -> ModelFacts:
@@ -232,6 +249,7 @@ def load_with(
     tokenizer = _beside(lambda: _tokenizer(program))
     try:
         plan = program.plan
+        beside = with_adapters(program, config.adapters)
         room = _room(plan, program.documents.model.kv_dtype, config, module)
         weights: Weights | None = None
         if config.huge_pages == "copy":
@@ -255,6 +273,7 @@ def load_with(
             ),
             name=backend,
             weights=weights,
+            beside=beside,
         )
         read, kv = weight_bytes(plan), kv_reader(plan, room.kv_dtype)
         facts = EngineFacts(
@@ -269,6 +288,7 @@ def load_with(
             drafts=plan.draft is not None,
             bidirectional=plan.bidirectional,
             context_policy=config.context_policy,
+            adapters=beside.digests if beside else {},
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         try:
@@ -277,7 +297,7 @@ def load_with(
             executor.close()
             raise
         try:
-            memory = stored_bytes(plan) + room.bytes
+            memory = stored_bytes(beside.plan if beside else plan) + room.bytes
             return LLM(program, engine, tokenizer(), name=name, memory=memory)
         except BaseException:
             engine.stop()

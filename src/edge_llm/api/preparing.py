@@ -16,7 +16,6 @@ from edge_llm.api.prompts import Prompt, Prompts, is_several, prompt_jobs
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
 from edge_llm.runner.context import Context
-from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.generation.loop import Job
 from edge_llm.runner.guidance.grammar import Grammar
@@ -140,12 +139,12 @@ class Preparation:
         options: Mapping[str, Any],
     ) -> list[Job]:
         """Return the jobs of `LLM.generate`, and raise as it does."""
-        sampling, processors = _without_processors(options)
+        sampling, own = _apart(options)
         forms = dict(sampling)
         for name in FORMS:
             sampling.pop(name, None)
         prompts: Iterable[Any] = prompt if is_several(prompt) else (prompt,)
-        jobs = _processed(self.raw(prompts, self.params(params, sampling), n), processors)
+        jobs = _with(self.raw(prompts, self.params(params, sampling), n), own)
         grammar = grammar_of(forms)
         return jobs if grammar is None else self.guided(jobs, grammar, form_given(forms))
 
@@ -169,28 +168,29 @@ class Preparation:
         options: Mapping[str, Any],
     ) -> list[Job]:
         """Return the jobs of `LLM.chat`, and raise as it does."""
-        rest, processors = _without_processors(options)
+        rest, own = _apart(options)
         call, sampling = chat_call(messages, rest)
-        return _processed(self.answers.jobs(call, self.params(params, sampling), n), processors)
+        return _with(self.answers.jobs(call, self.params(params, sampling), n), own)
 
 
-def _without_processors(
-    options: Mapping[str, Any],
-) -> tuple[dict[str, Any], tuple[LogitsProcessor, ...]]:
-    """Return the other options, and the logits processors.
+def _apart(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the other options, and those that a job has as they are: logits processors, and the
+    adapter, which the engine looks up.
 
     Raises:
-        RequestError: they are no list of functions.
+        RequestError: the processors are no list of functions.
     """
     rest = dict(options)
+    adapter = rest.pop("adapter", None)
     given = rest.pop("logits_processors", ())
     if not isinstance(given, list | tuple) or not all(callable(item) for item in given):
         raise RequestError(
             f"logits_processors is {given!r}, expected a list of functions",
             param="logits_processors",
         )
-    return rest, tuple(given)
+    own: dict[str, Any] = {"processors": tuple(given)} if given else {}
+    return rest, own if adapter is None else {**own, "adapter": adapter}
 
 
-def _processed(jobs: list[Job], processors: tuple[LogitsProcessor, ...]) -> list[Job]:
-    return [replace(job, processors=processors) for job in jobs] if processors else jobs
+def _with(jobs: list[Job], own: Mapping[str, Any]) -> list[Job]:
+    return [replace(job, **own) for job in jobs] if own else jobs

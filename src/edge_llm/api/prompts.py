@@ -35,10 +35,11 @@ class FormOptions(TypedDict, total=False):
 
 
 class Options(SamplingOptions, FormOptions, total=False):
-    """Options of a prompt: how to sample, the form of the answer, and functions that change the
-    logits."""
+    """Options of a prompt: how to sample, the form of the answer, functions that change the
+    logits, and the name of an adapter."""
 
     logits_processors: Sequence[LogitsProcessor]
+    adapter: str | None
 
 
 class ChatOptions(Options, total=False):

@@ -29,11 +29,13 @@ class RerankCall:
         documents: texts.
         instruction: what makes a document relevant, in words; None takes what the program
             recommends.
+        adapter: the name of an adapter that is loaded; None: the model itself.
     """
 
     query: str
     documents: Sequence[str]
     instruction: str | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class JudgeJob:
     ids: Sequence[Sequence[int]]
     yes_id: int
     no_id: int
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def rerank_job(
     )
     texts = EmbedCall(texts=documents, input_type="document")
     found = embed_job(program, tokenizer, context, texts, name="documents")
-    job = replace(found, ids=[*query.ids, *found.ids])
+    job = replace(found, ids=[*query.ids, *found.ids], adapter=call.adapter)
     return RerankJob(job, lambda vectors: cosines(job.finish(vectors)))
 
 
@@ -135,7 +138,7 @@ def _judged(judge: Judge, context: int, call: RerankCall, documents: Sequence[st
         if len(ids) > context:
             raise too_long(context, len(ids), name)
         prompts.append(ids)
-    return RerankJob(JudgeJob(prompts, facts.yes_id, facts.no_id), shares)
+    return RerankJob(JudgeJob(prompts, facts.yes_id, facts.no_id, call.adapter), shares)
 
 
 def _checked(call: RerankCall) -> list[str]:

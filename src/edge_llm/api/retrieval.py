@@ -67,16 +67,21 @@ class Retrieval:
     def vectors(self, job: Job, inbox: Inbox) -> Vectors:
         """Submit the texts of a job. Raises as `Engine.submit_embedding` and `submit_logits`."""
         engine, most = self._engine, 2 * self._engine.max_sequences
+        adapter = job.adapter
         if isinstance(job, EmbedJob):
             pooling = job.pooling
             return Vectors(
-                lambda ids, on_event: engine.submit_embedding(ids, pooling, on_event),
+                lambda ids, on_event: engine.submit_embedding(
+                    ids, pooling, on_event, adapter=adapter
+                ),
                 job.ids,
                 inbox,
                 most=most,
             )
         return Vectors(
-            lambda ids, on_event: engine.submit_logits(ids, on_event, last_only=True),
+            lambda ids, on_event: engine.submit_logits(
+                ids, on_event, last_only=True, adapter=adapter
+            ),
             job.ids,
             inbox,
             most=most,

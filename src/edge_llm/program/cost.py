@@ -195,6 +195,8 @@ def _read_bytes(plan: Plan, instruction: Instruction, rows: int) -> int:
     if cost == "gather":
         return sum(rows * (tensor_bytes(weight) // weight.shape[0]) for weight in weights)
     total = sum(map(tensor_bytes, weights))
+    if cost == "adapter":
+        return total // int(instruction.attributes["adapters"])
     if cost != "experts":
         return total
     chosen, experts = (int(instruction.attributes[name]) for name in ("chosen", "experts"))
@@ -206,6 +208,9 @@ def _operations(plan: Plan, instruction: Instruction, tokens: int, depth: int, r
     count = tokens if plan.values[instruction.outputs[0]].rows == "T" else rows
     if cost == "product":
         n, k = plan.weights[instruction.weights[0]].shape
+        return 2 * n * k * count
+    if cost == "adapter" and instruction.op != "adapter_gather":
+        _, n, k = plan.weights[instruction.weights[0]].shape
         return 2 * n * k * count
     if cost == "experts":
         matrices = [plan.weights[index].shape for index in instruction.weights[:3]]

@@ -31,6 +31,7 @@ from edge_llm.program.plan import Plan, Weight
 from edge_llm.program.serialize import documents_from_metadata, plan_from_text
 from edge_llm.program.strict import as_object, as_str, fields, parse_json
 from edge_llm.program.tensors import (
+    FACTORS,
     GOLDEN,
     TOKENIZER,
     TOKENIZER_TABLES,
@@ -38,9 +39,10 @@ from edge_llm.program.tensors import (
     check_golden,
     check_tensors,
 )
-from edge_llm.program.version import check_version
+from edge_llm.program.version import check_version, minor_of
 
 PLAN_KEY = PREFIX + "plan"
+FACTORS_SINCE = 6  # the minor version
 _NUMPY: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"U8": np.dtype("<u1"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
 )
@@ -144,13 +146,19 @@ class Program:
         return hashlib.sha256(self._header.metadata[DIGESTS_KEY].encode()).hexdigest()
 
     @property
+    def tells_factors(self) -> bool:
+        """True if the file has what its matrices were multiplied with before they were rounded,
+        where they were; files before 2.6 do not tell."""
+        return minor_of(self._header.metadata) >= FACTORS_SINCE
+
+    @property
     def tokenizer_json(self) -> bytes:
         """The bytes of a Hugging Face ``tokenizer.json``.
 
         Raises:
             ProgramError: they are damaged (said by `open` where no tables stand for them).
         """
-        self._verify(self._unread())
+        self._verify([TOKENIZER])
         return self._bytes(TOKENIZER).tobytes()
 
     @property
@@ -178,6 +186,17 @@ class Program:
         spec = self.tensors[name]
         return self._bytes(name).view(_NUMPY[spec.dtype]).reshape(spec.shape)
 
+    def factors(self, name: str) -> NDArray[np.float32] | None:
+        """Return a vector of `factor_name`; None where the file has none, as all are one.
+
+        Raises:
+            ProgramError: it is damaged.
+        """
+        if name not in self.tensors:
+            return None
+        self._verify([name])
+        return self.tensor(name)
+
     def weight_data(self, weight: Weight) -> NDArray[np.uint8]:
         """The stored bytes of a weight, [bytes] uint8, read-only, 64-byte aligned."""
         return self._bytes(weight.tensor)
@@ -191,8 +210,9 @@ class Program:
         self._verify(self.tensors)
 
     def _unread(self) -> set[str]:
-        """Return what the run time needs tables instead of."""
-        return {TOKENIZER} if self.tokenizer_tables else set()
+        """Return what the run time needs tables instead of, and what adapters alone need."""
+        factors = {name for name in self.tensors if name.startswith(FACTORS)}
+        return factors | ({TOKENIZER} if self.tokenizer_tables else set())
 
     def _bytes(self, name: str) -> NDArray[np.uint8]:
         entry = self._header.entries[name]

@@ -31,10 +31,18 @@ Relation = Literal["==", "<=", "<", "divides"]
 # of each weight for each token. attention: 4 heads head_dim operations for each position that a
 # token sees, whose keys and values are read. convolution: 2 operations for each number of the rows
 # that a token sees, which are read. experts: of each stack the matrices of the `chosen` experts of
-# each token. fold: 4 operations for each number of the state's matrices, which each block of rows
-# of a step reads; delta: 6 of them.
+# each token. adapter: of each stack the matrix of one adapter. fold: 4 operations for each number
+# of the state's matrices, which each block of rows of a step reads; delta: 6 of them.
 CostKind = Literal[
-    "small", "product", "gather", "attention", "convolution", "experts", "fold", "delta"
+    "small",
+    "product",
+    "gather",
+    "attention",
+    "convolution",
+    "experts",
+    "adapter",
+    "fold",
+    "delta",
 ]
 
 # What a state remembers: program/plan.py.
@@ -52,6 +60,8 @@ MAX_FOLD_DIM = 256  # of the matrices of a fold
 MAX_TAPS = 64
 MAX_EXPERTS = 1024
 MAX_SLICES = 1024
+MAX_ADAPTERS = 64
+MAX_ADAPTER_RANK = 4096
 # How `route` scores experts, and what `experts` activates their gates with: attributes count these.
 SCORINGS = ("softmax", "softmax of the chosen", "sigmoid", "softmax of those near")
 ACTIVATIONS = ("silu", "gelu", "clamped")
@@ -189,6 +199,17 @@ _HEADS_OF_STATE: tuple[tuple[str, Relation, str], ...] = (
     ("head_dim", "==", "state.k_dim"),
     ("head_dim", "==", "state.v_dim"),
     ("kv_heads", "divides", "heads"),
+)
+
+_ADAPTERS = (
+    _int("adapters", 1, MAX_ADAPTERS),
+    _int("rank", 16, MAX_ADAPTER_RANK),
+    _int("height", 16, 2**24),  # rows of the matrix of one adapter
+)
+# The rows of an adapter are whole panels.
+_WHOLE_PANELS: tuple[tuple[str, Relation, str], ...] = (
+    ("16", "divides", "rank"),
+    ("16", "divides", "height"),
 )
 
 OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
@@ -513,6 +534,38 @@ OPS: MappingProxyType[str, OpSpec] = MappingProxyType(
             (_value("x", "r", "w"),),
             # which leaves 64 to 2^24 and 28 * 16 to 28 * 2^22
             where=(("64", "divides", "w"), ("w", "divides", "28*4194304")),
+            in_place=True,
+        ),
+        "adapter_gather": OpSpec(
+            31,
+            "row `tokens[t]` of the table of the sequence's adapter; zeros where it has none",
+            (_index("tokens"), _index("sequences")),
+            (_panel("tables", "adapters", "height", "rank"),),
+            ("T", "rank"),
+            _ADAPTERS,
+            where=(("vocab", "<=", "height"), *_WHOLE_PANELS),
+            cost="adapter",
+        ),
+        "adapter_down": OpSpec(
+            32,
+            "`x @ weight.T` with the matrix of the sequence's adapter; zeros where it has none",
+            (_value("x", "r", "k"), _index("sequences")),
+            (_panel("weights", "adapters", "rank", "k"),),
+            ("r", "rank"),
+            (_int("adapters", 1, MAX_ADAPTERS), _int("rank", 16, MAX_ADAPTER_RANK)),
+            where=_WHOLE_PANELS[:1],
+            cost="adapter",
+        ),
+        "adapter_up": OpSpec(
+            33,
+            "`x + low @ weight.T` with the first w rows of the matrix of the sequence's adapter; "
+            "x where it has none",
+            (_value("x", "r", "w"), _value("low", "r", "rank"), _index("sequences")),
+            (_panel("weights", "adapters", "height", "rank"),),
+            ("r", "w"),
+            _ADAPTERS,
+            where=(("w", "<=", "height"), *_WHOLE_PANELS),
+            cost="adapter",
             in_place=True,
         ),
     }

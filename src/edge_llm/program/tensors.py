@@ -17,6 +17,7 @@ from edge_llm.program.cost import tensor_bytes
 from edge_llm.program.plan import Plan
 
 TOKENIZER = "tokenizer.json"
+FACTORS = "factors."  # before the names of `factor_name`
 MAX_TOKENIZER = 128 * 1024 * 1024  # bytes
 
 # What lets a tokenizer load without its JSON: dtype and dimensions by name. All or none are there,
@@ -63,6 +64,12 @@ GOLDEN: Mapping[str, str] = MappingProxyType(
 _OPTIONAL_GOLDEN = {"golden.drafts"}
 
 
+def factor_name(tensor: str, of: str) -> str:
+    """Return the name of the float32 vector that the "rows", or "columns", of a linear's weight
+    were multiplied with before it was rounded."""
+    return f"{FACTORS}{of}.{tensor}"
+
+
 def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
     """Check that the stored tensors are the ones that plan and reader expect.
 
@@ -73,6 +80,11 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
         panels = weight.format.is_panel
         size = (tensor_bytes(weight),) if panels else weight.shape
         _expect(tensors, TensorSpec(weight.tensor, "U8" if panels else "F32", size))
+        if len(weight.shape) == 2:
+            rows, columns = (factor_name(weight.tensor, of) for of in ("rows", "columns"))
+            for name, count in zip((rows, columns), weight.shape, strict=True):
+                if name in tensors:
+                    _expect(tensors, TensorSpec(name, "F32", (count,)))
     tokenizer = tensors.get(TOKENIZER)
     if tokenizer is None or tokenizer.dtype != "U8" or len(tokenizer.shape) != 1:
         raise ProgramError(f"tensor {TOKENIZER!r}: expected U8 bytes")

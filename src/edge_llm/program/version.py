@@ -12,7 +12,8 @@ from edge_llm.program.container import PREFIX
 
 FORMAT_KEY = PREFIX + "format"
 FORMAT_MAJOR = 2
-FORMAT = f"{FORMAT_MAJOR}.5"
+FORMAT_MINOR = 6
+FORMAT = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 _RECIPE_KEY = PREFIX + "recipe"
 _SHOWN = 200  # characters of what a file says
 
@@ -46,6 +47,11 @@ def older_major(metadata: Mapping[str, Any]) -> int | None:
     record = metadata.get(FORMAT_KEY)
     major = _major(record) if isinstance(record, str) else None
     return major if major is not None and major < FORMAT_MAJOR else None
+
+
+def minor_of(metadata: Mapping[str, str]) -> int:
+    """Return the minor version of a file that `check_version` accepts."""
+    return int(metadata[FORMAT_KEY].partition(".")[2])
 
 
 def _major(version: str) -> int | None:

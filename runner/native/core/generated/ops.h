@@ -37,11 +37,14 @@ enum class OpCode : int32_t {
   concat,
   previous,
   hadamard,
+  adapter_gather,
+  adapter_down,
+  adapter_up,
   // what fusion makes of them:
   silu_mul,
   gelu_mul,
 };
-constexpr int32_t kOpCount = 31;  // of a program file
+constexpr int32_t kOpCount = 34;  // of a program file
 
 // X(name) for each operator that works element by element.
 #define EDGE_ELEMENTWISE(X) X(silu) X(gelu) X(mul) X(add) X(scale) X(softcap) X(sigmoid)
@@ -106,6 +109,14 @@ constexpr size_t k_slice_index = 2;
 constexpr size_t k_layer_norm_eps = 0;
 constexpr size_t k_grouped_norm_size = 0;
 constexpr size_t k_grouped_norm_eps = 0;
+constexpr size_t k_adapter_gather_adapters = 0;
+constexpr size_t k_adapter_gather_rank = 1;
+constexpr size_t k_adapter_gather_height = 2;
+constexpr size_t k_adapter_down_adapters = 0;
+constexpr size_t k_adapter_down_rank = 1;
+constexpr size_t k_adapter_up_adapters = 0;
+constexpr size_t k_adapter_up_rank = 1;
+constexpr size_t k_adapter_up_height = 2;
 
 // clang-format off
 // By kind; of kinds that cannot be run without sizes.
@@ -301,6 +312,24 @@ constexpr OpRules kRules[kOpCount] = {
      {OperandKind::value, false, 2, {}, {1, 14, -1}},
      0, {},
      2, {{{64, -1, -1}, Relation::divides, {1, 14, -1}}, {{1, 14, -1}, Relation::divides, {117440512, -1, -1}}}},
+    {"adapter_gather", false, false, false, -1, true,
+     2, {{OperandKind::index, false, 0, {}, {}}, {OperandKind::index, false, 2, {}, {}}},
+     1, {{OperandKind::panel, false, 0, {1, 0, 2}, {1, 1, -1}}},
+     {OperandKind::value, false, 0, {}, {1, 1, -1}},
+     3, {{1, 64}, {16, 4096}, {16, 16777216}},
+     2, {{{16, -1, -1}, Relation::divides, {1, 1, -1}}, {{16, -1, -1}, Relation::divides, {1, 2, -1}}}},
+    {"adapter_down", false, false, false, -1, true,
+     2, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::index, false, 2, {}, {}}},
+     1, {{OperandKind::panel, false, 0, {1, 0, 1}, {1, 14, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 1, -1}},
+     2, {{1, 64}, {16, 4096}},
+     1, {{{16, -1, -1}, Relation::divides, {1, 1, -1}}}},
+    {"adapter_up", false, false, true, -1, true,
+     3, {{OperandKind::value, false, 2, {}, {1, 14, -1}}, {OperandKind::value, false, 2, {}, {1, 1, -1}}, {OperandKind::index, false, 2, {}, {}}},
+     1, {{OperandKind::panel, false, 0, {1, 0, 2}, {1, 1, -1}}},
+     {OperandKind::value, false, 2, {}, {1, 14, -1}},
+     3, {{1, 64}, {16, 4096}, {16, 16777216}},
+     3, {{{1, 14, -1}, Relation::at_most, {1, 2, -1}}, {{16, -1, -1}, Relation::divides, {1, 1, -1}}, {{16, -1, -1}, Relation::divides, {1, 2, -1}}}},
 };
 // clang-format on
 
