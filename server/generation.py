@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import Receive
@@ -44,14 +45,17 @@ Prepared = TypeVar("Prepared", bound=HasJobs)
 class ServedGeneration:
     """The answers of one HTTP request. `start` it, read `pieces`, and `close` it in any case."""
 
-    def __init__(self, service: Service, model: Model, choices: int, receive: Receive) -> None:
-        """Take a place for so many ``choices`` of a model. From now on ``receive`` is watched for
-        the client's hanging up, in every phase, reply begun or not.
+    def __init__(
+        self, service: Service, model: Model, choices: int, receive: Receive, client: str
+    ) -> None:
+        """Take a place for so many ``choices`` of a model, for a ``client``. From now on
+        ``receive`` is watched for the client's hanging up, in every phase, reply begun or not.
 
         Raises:
             ApiError: 429 if too many choices run or wait, 503 if the server is stopping.
         """
         self._service = service
+        self._client = client
         service.enter(self, choices, model)
         loop = asyncio.get_running_loop()
         self._failure: Exception | None = None
@@ -79,12 +83,14 @@ class ServedGeneration:
                 prepared = prepare()
                 self._check()
                 inbox.expect(len(prepared.jobs))
-                self._generation = Generation(submit, prepared.jobs, inbox)
+                self._generation = Generation(
+                    partial(submit, client=self._client), prepared.jobs, inbox
+                )
                 if self._failure is not None:  # since then: whoever comes second sees the other
                     self._generation.close()
                 return prepared
 
-        working = asyncio.get_running_loop().run_in_executor(self._service.encoders, work)
+        working = asyncio.ensure_future(self._service.encoders.run(self._client, work))
         failing = asyncio.ensure_future(self._failed.wait())
         try:
             waited: set[asyncio.Future[Any]] = {working, failing}

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Job
 from edge_llm.server.errors import ApiError, translate
-from edge_llm.server.gate.exchange import CLIENT_GONE, Exchange, exchange_of
+from edge_llm.server.gate.exchange import CLIENT_GONE, Exchange, client_of, exchange_of
 from edge_llm.server.generation import ClientGoneError, ServedGeneration
 from edge_llm.server.models.model import Model
 from edge_llm.server.service import Service
@@ -85,7 +85,9 @@ class Reply:
         Raises:
             ApiError: it was refused or failed.
         """
-        generation = ServedGeneration(self.service, self.model, self.choices, request.receive)
+        generation = ServedGeneration(
+            self.service, self.model, self.choices, request.receive, client_of(request.scope)
+        )
         try:
             prepared = await generation.start(self.model.submit, self.prepare)
         except ClientGoneError:

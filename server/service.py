@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol
 
 from edge_llm.runner.engine.statistics import RequestStatistics
+from edge_llm.server.encoders import Encoders
 from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable
 from edge_llm.server.models.model import Model
 from edge_llm.server.models.offer import Offer
@@ -21,9 +21,6 @@ class Abortable(Protocol):
     def abort(self) -> None: ...
 
 
-# Threads that encode texts: one long text must not keep the short ones waiting.
-ENCODERS = 2
-
 State = Literal["loading", "ready", "draining"]
 
 
@@ -35,7 +32,7 @@ class Service:
         self.shelf = shelf
         self.state: State = "loading"
         self.created = int(time.time())
-        self.encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="edge-llm-encoder")
+        self.encoders = Encoders()
         self._max_choices = max_choices
         self._active: dict[Abortable, tuple[int, Offer]] = {}
         self._empty = asyncio.Event()
@@ -115,7 +112,7 @@ class Service:
         assert offer.model is not None
         loop = asyncio.get_running_loop()
         self.shelf.hold(offer)
-        preparing = loop.run_in_executor(self.encoders, offer.model.prepare)
+        preparing = loop.create_task(self.encoders.run("", offer.model.prepare))
         preparing.add_done_callback(lambda done: self.shelf.release(offer))
 
     def enter(self, request: Abortable, choices: int, model: Model) -> None:

@@ -99,7 +99,7 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
             return await encode(lambda: _tokenized(model, request))
 
         field = "messages" if request.prompt is None else "prompt"
-        return await _replied(served(service, model, work, http.receive), field, ignored)
+        return await _replied(served(service, model, work, http), field, ignored)
 
     @router.post(
         "/detokenize",
@@ -120,7 +120,7 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
             text = await encode(lambda: model.tokenizer.decode(request.tokens, skip_specials=False))
             return {"prompt": text}
 
-        return await _replied(served(service, model, work, http.receive), "tokens", ignored)
+        return await _replied(served(service, model, work, http), "tokens", ignored)
 
     return router
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from starlette.requests import Request
 from starlette.types import Receive
 
 from edge_llm.api.embeddings import EmbedCall, EmbedJob
@@ -17,6 +18,7 @@ from edge_llm.runner.executor import Float32
 from edge_llm.runner.generation.loop import AsyncInbox
 from edge_llm.runner.generation.vectors import Float64
 from edge_llm.server.errors import invalid, unavailable
+from edge_llm.server.gate.exchange import client_of
 from edge_llm.server.generation import ClientGoneError
 from edge_llm.server.models.model import Model
 from edge_llm.server.service import Service
@@ -47,9 +49,9 @@ class Embedded:
     tokens: int
 
 
-async def embed(service: Service, model: Model, call: EmbedCall, receive: Receive) -> Embedded:
-    """Return the vectors of some texts. They count as one choice, however many they are: the engine
-    gets a few of them at a time.
+async def embed(service: Service, model: Model, call: EmbedCall, http: Request) -> Embedded:
+    """Return the vectors of some texts, which a request asks for. They count as one choice, however
+    many they are: the engine gets a few of them at a time.
 
     Raises:
         ApiError: 429 if too many choices run or wait, 503 if the server stops, 400 if the program
@@ -60,25 +62,25 @@ async def embed(service: Service, model: Model, call: EmbedCall, receive: Receiv
 
     async def work(encode: Encode) -> Embedded:
         job = await encode(lambda: _supported(lambda: model.embed_job(call)))
-        return Embedded(job.finish(await _collect(model, job)), sum(map(len, job.ids)))
+        return Embedded(job.finish(await _collect(model, job, http)), sum(map(len, job.ids)))
 
-    return await served(service, model, work, receive)
+    return await served(service, model, work, http)
 
 
-async def rerank(service: Service, model: Model, call: RerankCall, receive: Receive) -> Ranked:
+async def rerank(service: Service, model: Model, call: RerankCall, http: Request) -> Ranked:
     """Return how relevant some documents are. They count as one choice. Raises as `embed`, and
     EdgeLLMError as `LLM.rerank`."""
 
     async def work(encode: Encode) -> Ranked:
         found = await encode(lambda: _supported(lambda: model.rerank_job(call)))
-        scores = found.finish(await _collect(model, found.job))
+        scores = found.finish(await _collect(model, found.job, http))
         return Ranked(scores, sum(map(len, found.job.ids)))
 
-    return await served(service, model, work, receive)
+    return await served(service, model, work, http)
 
 
-async def _collect(model: Model, job: EmbedJob | JudgeJob) -> list[Float64]:
-    vectors = model.vectors(job, AsyncInbox())
+async def _collect(model: Model, job: EmbedJob | JudgeJob, http: Request) -> list[Float64]:
+    vectors = model.vectors(job, AsyncInbox(), client_of(http.scope))
     try:
         return await vectors.collect()
     finally:
@@ -89,20 +91,20 @@ async def served(
     service: Service,
     model: Model,
     work: Callable[[Encode], Coroutine[Any, Any, _T]],
-    receive: Receive,
+    http: Request,
 ) -> _T:
     """Return what ``work`` gives, for which ``model`` stays loaded. It is cancelled when the client
-    hangs up or the server stops.
+    of the request hangs up or the server stops.
 
     Raises:
         ApiError: 429 if too many choices run or wait, 503 if the server stops.
         ClientGoneError: the client hung up.
         Exception: what ``work`` raises.
     """
-    entry = _Entry(service)
+    entry = _Entry(service, client_of(http.scope))
     service.enter(entry, 1, model)
     loop = asyncio.get_running_loop()
-    watcher = loop.create_task(entry.watch(receive))
+    watcher = loop.create_task(entry.watch(http.receive))
     entry.task = task = loop.create_task(work(entry.encode))
     try:
         return await task
@@ -119,8 +121,9 @@ async def served(
 class _Entry:
     """A request that runs, and why it was ended, if it was."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, client: str) -> None:
         self._service = service
+        self._client = client
         self.task: asyncio.Task[Any] | None = None
         self.reason: Exception | None = None
 
@@ -148,7 +151,7 @@ class _Entry:
                 self._check()
                 return make()
 
-        return await asyncio.get_running_loop().run_in_executor(self._service.encoders, work)
+        return await self._service.encoders.run(self._client, work)
 
     def _check(self) -> None:
         if self.reason is not None:

@@ -128,13 +128,15 @@ class Engine:
         drafter: Drafter | None = None,
         processors: Iterable[LogitsProcessor] = (),
         adapter: str | None = None,
+        client: str = "",
     ) -> Request:
         """Queue a prompt of token ids. ``on_event`` is called on the engine's thread, the last
         time with a FinishEvent or an ErrorEvent. ``constraint`` says what may be sampled,
         and ends the answer with "stop" once it has finished; ``drafter`` proposes what may come
         next (None, and once a window has moved on: what ``params.speculation`` asks for);
         ``processors`` change the logits, on the engine's thread, one after the other; ``adapter``
-        is the name of one that is loaded.
+        is the name of one that is loaded. Requests of different ``client`` names share the engine
+        alike, however many each has.
 
         Raises:
             ContextLengthError: the prompt leaves no room in the context.
@@ -148,6 +150,7 @@ class Engine:
         sequence = generation(prompt, params, on_event, self.facts, self._pool.capacity)
         with_adapter(sequence, adapter, self.facts)
         sequence.processors, sequence.constraint = tuple(processors), constraint
+        sequence.client = client
         sequence.drafter = self._drafts.drafter(sequence, params.speculation, drafter)
         return self._enqueue(sequence)
 
@@ -159,9 +162,11 @@ class Engine:
         *,
         last_only: bool = False,
         adapter: str | None = None,
+        client: str = "",
     ) -> Request:
         """Queue an evaluation: LogitsEvents for every position of ``token_ids`` (for the last, with
-        ``last_only``), and a FinishEvent. ``chunk`` bounds the tokens of a step.
+        ``last_only``), and a FinishEvent. ``chunk`` bounds the tokens of a step; ``client`` is as
+        in `submit`.
 
         Raises:
             ContextLengthError: more tokens than the context.
@@ -179,6 +184,7 @@ class Engine:
             self.max_rows,
             last_only=last_only,
         )
+        sequence.client = client
         return self._enqueue(with_adapter(sequence, adapter, self.facts))
 
     def submit_embedding(
@@ -188,8 +194,10 @@ class Engine:
         on_event: EventCallback,
         *,
         adapter: str | None = None,
+        client: str = "",
     ) -> Request:
-        """Queue a text of which one vector is wanted: an EmbeddingEvent, and a FinishEvent.
+        """Queue a text of which one vector is wanted: an EmbeddingEvent, and a FinishEvent;
+        ``client`` is as in `submit`.
 
         Raises:
             ProgramError: the program gives no hidden states.
@@ -200,6 +208,7 @@ class Engine:
             GenerationError: the engine was stopped, or belongs to the process that was forked.
         """
         sequence = embedding(token_ids, pooling, on_event, self.facts, self._pool.capacity)
+        sequence.client = client
         return self._enqueue(with_adapter(sequence, adapter, self.facts))
 
     def stats(self) -> EngineStatistics:

@@ -5,7 +5,11 @@ prompts, oldest first, until its budget of tokens is reached: that bounds the wa
 tokens of a running sequence. While prompts wait, drafts take at most half of what is left. A
 sequence that is computed at once may take a whole step.
 
-A waiting sequence is admitted, in order of arrival, when the blocks for its tokens and for the next
+Clients share alike (`shares.py`). What is left for prompts is parted between those that have some.
+Waiting sequences are admitted as clients take turns; the first of a client that has nothing running
+may take the place, and the blocks, of the youngest of the client that has most.
+
+A waiting sequence is admitted when the blocks for its tokens and for the next
 ``RESERVE_TOKENS`` (or fewer, if it may not write that many) are there beyond what running sequences
 have reserved in the same way. Short answers therefore never run out of blocks; long ones may, and
 then the youngest sequence gives its blocks back and is computed again later. The oldest is never
@@ -22,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from edge_llm.runner.engine.blocks import extend_chain
 from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.sequence import Sequence
+from edge_llm.runner.engine.shares import Turns, next_of, portions, who_makes_room
 
 if TYPE_CHECKING:
     from edge_llm.runner.engine.constraints import Mask
@@ -67,6 +72,12 @@ class Step:
         self.tokens += count
         self.rows += count if sequence.every_row else 1
 
+    def extend(self, sequence: Sequence, count: int) -> None:
+        """Add ``count`` more known tokens of a sequence that has a slice already."""
+        self.slices[sequence].count += count
+        self.tokens += count
+        self.rows += count if sequence.every_row else 0
+
     def draft(self, part: Slice, draft: Ids[int]) -> None:
         """Put ``draft``, and no other, behind the last accepted token of a slice of this step."""
         more = len(draft) - len(part.draft)
@@ -95,11 +106,13 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.preemptions = 0
+        self._turns = Turns()
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
         extend_chain(sequence.chain, sequence.tokens, self._pool.block_size, sequence.root)
         sequence.tables = self._pool.empty_tables()
+        sequence.turn = self._turns.give(sequence.client)
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
     def remove(self, sequence: Sequence) -> None:
@@ -119,14 +132,14 @@ class Scheduler:
             if sequence.decoding:
                 self._add_slice(step, sequence)
         self._add_drafts(step)
-        for sequence in list(self.running):
-            if not sequence.decoding and sequence in self.running:
-                self._add_slice(step, sequence)
-        while self.waiting and len(self.running) < self._max_sequences:
-            sequence = self.waiting[0]
-            if self._room(step, sequence) is None or not self._admit(sequence, step):
+        shares = self._shares(step)
+        self._add_prompts(step, shares)
+        while (waiting := next_of(self.waiting, self.running)) is not None:
+            if self._room(step, waiting) is None or not self._begin(waiting, step):
                 break
-            self._add_slice(step, sequence)
+            self._add_slice(step, waiting, shares)
+        if shares is not None:
+            self._add_prompts(step)  # what a client left
         return step
 
     def commit(self, sequence: Sequence, end: int) -> None:
@@ -166,16 +179,43 @@ class Scheduler:
         rows, least = self._max_rows - step.rows, sequence.remaining if sequence.at_once else 1
         return (tokens, rows) if tokens >= least and rows > 0 else None
 
-    def _add_slice(self, step: Step, sequence: Sequence) -> None:
+    def _shares(self, step: Step) -> dict[str, int] | None:
+        """Return the tokens that each client may have of what is left for prompts; None if no more
+        than one has any."""
+        wanted: dict[str, int] = {}
+        for sequence in (*self.running, *self.waiting):
+            if not sequence.decoding:
+                wanted[sequence.client] = wanted.get(sequence.client, 0) + sequence.remaining
+        return portions(wanted, self._budget - step.tokens) if len(wanted) > 1 else None
+
+    def _add_prompts(self, step: Step, shares: dict[str, int] | None = None) -> None:
+        for sequence in list(self.running):
+            if not sequence.decoding and sequence in self.running:
+                self._add_slice(step, sequence, shares)
+
+    def _add_slice(
+        self, step: Step, sequence: Sequence, shares: dict[str, int] | None = None
+    ) -> None:
+        """Add the next tokens of a sequence, as many as there is room for, and as are left of what
+        its client has of ``shares`` (None: no matter)."""
         room = self._room(step, sequence)
-        if room is None:
+        part = step.slices.get(sequence)
+        if room is None or (part is not None and (sequence.every_row or sequence.at_once)):
             return
         tokens, rows = room
-        count = min(sequence.remaining, tokens)
+        count = there = 0 if part is None else part.count
+        count = min(sequence.remaining, there + tokens)
         if sequence.every_row:
             count = min(count, rows, count if sequence.chunk is None else sequence.chunk)
-        if self._grow(sequence, sequence.computed + count, step):
+        if shares is not None and not (sequence.at_once or sequence.chunk):
+            count = min(count, shares.get(sequence.client, 0))
+            shares[sequence.client] = shares.get(sequence.client, 0) - count
+        if count <= there or not self._grow(sequence, sequence.computed + count, step):
+            return
+        if part is None:
             step.add(sequence, "decode" if sequence.decoding else "prefill", count)
+        else:
+            step.extend(sequence, count - there)
 
     def _add_drafts(self, step: Step) -> None:
         """Put drafts behind the tokens of sequences that decode, as far as there is room."""
@@ -218,6 +258,16 @@ class Scheduler:
         self._pool.cut(sequence.tables, 0)
         sequence.forget()
 
+    def _begin(self, sequence: Sequence, step: Step) -> bool:
+        """Admit a waiting sequence, in another's place if need be."""
+        while len(self.running) >= self._max_sequences or not self._admit(sequence, step):
+            other = who_makes_room(self.running, sequence.client)
+            if other is None or self._will_be_cached(sequence):
+                return False
+            self._preempt(other)
+            step.drop(other)
+        return True
+
     def _reserved(self, sequence: Sequence) -> int:
         return min(sequence.positions, len(sequence.tokens) + RESERVE_TOKENS)
 
@@ -244,6 +294,7 @@ class Scheduler:
         if sequence.cached_tokens is None:
             sequence.cached_tokens, sequence.cache = sequence.computed, use
         self.waiting.remove(sequence)
+        self._turns.begin(sequence.turn)
         insort(self.running, sequence, key=lambda other: other.arrival)
         return True
 

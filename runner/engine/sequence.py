@@ -37,7 +37,9 @@ class Sequence:
     repetition counts. ``processors`` change the logits before the next token is sampled. With
     ``window`` no more than its tokens are held: of those behind the first that it keeps a stride is
     left out, whenever it is full; ``report`` tells how many. ``adapter`` is the number
-    of its adapter, -1 for none, and ``root`` what its chain begins with: the adapter's digest."""
+    of its adapter, -1 for none, and ``root`` what its chain begins with: the adapter's digest.
+    ``client`` is who asks, and ``turn`` the number of the request in the order in which clients
+    take turns."""
 
     tokens: array[int]
     prompt_length: int
@@ -63,7 +65,9 @@ class Sequence:
     prompt_dropped: int = 0  # tokens of the prompt that the window has moved past
     adapter: int = -1
     root: bytes = b""
+    client: str = ""
     arrival: int = -1  # the engine numbers requests
+    turn: int = 0  # the scheduler does
     tables: list[list[int]] = field(default_factory=list)
     chain: list[bytes] = field(default_factory=list)
     computed: int = 0

@@ -73,6 +73,7 @@ class Submit(Protocol):
         constraint: Constraint | None,
         processors: tuple[LogitsProcessor, ...] = (),
         adapter: str | None = None,
+        client: str = "",
     ) -> Handle: ...
 
 

@@ -86,7 +86,7 @@ def messages_router(service: Service, options: ServerOptions) -> APIRouter:
             return len(job.prompt_ids)
 
         try:
-            tokens = await served(service, model, count, http.receive)
+            tokens = await served(service, model, count, http)
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         except Exception as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,3 +48,10 @@ def exchange_of(scope: MutableMapping[str, Any]) -> Exchange:
     exchange = scope.setdefault(_KEY, Exchange())
     assert isinstance(exchange, Exchange)
     return exchange
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Return the client that a request is from, for fair shares: the address of its peer. All have
+    the one key, if any."""
+    client = scope.get("client")
+    return "" if client is None else str(client[0])

@@ -39,7 +39,7 @@ def embedding_router(service: Service, options: ServerOptions) -> APIRouter:
         if request.input and request.input != [""]:  # else the model is to be loaded
             call = EmbedCall(texts=request.input, dimensions=request.dimensions)
             try:
-                embedded = await embed_texts(service, model, call, http.receive)
+                embedded = await embed_texts(service, model, call, http)
             except ClientGoneError:
                 return Response(status_code=CLIENT_GONE)
             except Exception as exc:
@@ -65,7 +65,7 @@ def embedding_router(service: Service, options: ServerOptions) -> APIRouter:
         if request.prompt:
             call = EmbedCall(texts=request.prompt, normalize=False)
             try:
-                embedded = await embed_texts(service, model, call, http.receive)
+                embedded = await embed_texts(service, model, call, http)
             except ClientGoneError:
                 return Response(status_code=CLIENT_GONE)
             except Exception as exc:

@@ -71,7 +71,7 @@ def embeddings_router(service: Service, options: ServerOptions) -> APIRouter:
             input_type=request.input_type,
         )
         try:
-            embedded = await embed(service, model, call, http.receive)
+            embedded = await embed(service, model, call, http)
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         except Exception as exc:

@@ -72,7 +72,7 @@ def rerank_router(service: Service, options: ServerOptions) -> APIRouter:
             instruction=request.instruction or None,
         )
         try:
-            ranked = await rerank(service, model, call, http.receive)
+            ranked = await rerank(service, model, call, http)
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         except Exception as exc:

@@ -227,13 +227,14 @@ class Bench:
         )
 
     def submit(
-        self, prompt: list[int], max_tokens: int | None = 8, **params: object
+        self, prompt: list[int], max_tokens: int | None = 8, *, client: str = "", **params: object
     ) -> tuple[Listener, Request]:
         listener = Listener()
         request = self.engine.submit(
             prompt,
             SamplingParams(**{"temperature": 0.0, "max_tokens": max_tokens, **params}),
             listener,
+            client=client,
         )
         return listener, request
 

@@ -100,8 +100,8 @@ def test_a_step_is_every_decoding_sequence_and_then_chunks_of_prompts() -> None:
 def test_prompts_are_taken_in_order_of_arrival() -> None:
     _, policy = scheduler()
     first, second = sequence(0, distinct(0, 12)), sequence(1, distinct(100, 2))
-    policy.add(second)
     policy.add(first)
+    policy.add(second)
     assert counts(policy.schedule()) == {first: 8}
 
 

@@ -97,6 +97,7 @@ class FakeRequest:
 
     prompt: list[int]
     params: SamplingParams
+    client: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -174,10 +175,11 @@ class FakeModel:
         on_event: Callable[[Event], None],
         *,
         constraint: Constraint | None = None,
+        client: str = "",
     ) -> FakeRequest:
         assert params is not None
         assert constraint is None
-        request = FakeRequest(list(prompt_ids), params)
+        request = FakeRequest(list(prompt_ids), params, client)
         if len(request.prompt) + (params.max_tokens != 0) > self.context:
             raise ContextLengthError(self.context, len(request.prompt), param="prompt")
         if not request.prompt or max(request.prompt) > END:

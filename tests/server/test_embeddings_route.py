@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from bits import assert_same_bits
 from fixtures_server import serving
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import edge_llm
@@ -149,12 +150,12 @@ def test_the_client_hangs_up(llm: edge_llm.LLM) -> None:
 
     async def scene() -> None:
         with pytest.raises(ClientGoneError):
-            await served(service, llm, work, gone)
+            await served(service, llm, work, Request({"type": "http"}, gone))
         assert service.requests == 0
-        running = asyncio.create_task(served(service, llm, work, never))
+        running = asyncio.create_task(served(service, llm, work, Request({"type": "http"}, never)))
         await asyncio.sleep(0)
         with pytest.raises(ApiError) as refused:
-            await served(service, llm, work, never)
+            await served(service, llm, work, Request({"type": "http"}, never))
         assert refused.value.status == 429
         await asyncio.sleep(0)
         service.abort()

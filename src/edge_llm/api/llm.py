@@ -221,6 +221,7 @@ class LLM:
         constraint: Constraint | None = None,
         processors: Iterable[LogitsProcessor] = (),
         adapter: str | None = None,
+        client: str = "",
     ) -> Request:
         """Queue a prompt without waiting; see `Engine.submit`."""
         params = self._preparation.params(params, {})
@@ -231,6 +232,7 @@ class LLM:
             constraint=constraint,
             processors=processors,
             adapter=adapter,
+            client=client,
         )
 
     @overload
@@ -663,9 +665,9 @@ class LLM:
         runs."""
         return self._retrieval.rerank_job(call)
 
-    def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox) -> Vectors:
+    def vectors(self, job: EmbedJob | JudgeJob, inbox: Inbox, client: str = "") -> Vectors:
         """Submit the texts of a job. Raises as `Engine.submit_embedding` and `submit_logits`."""
-        return self._retrieval.vectors(job, inbox)
+        return self._retrieval.vectors(job, inbox, client)
 
     def stats(self) -> EngineStatistics:
         """Return what the engine is doing now."""

@@ -64,7 +64,7 @@ class Retrieval:
         context = self._engine.facts.context
         return rerank_job(self._program, self._tokenizer, context, call, judge)
 
-    def vectors(self, job: Job, inbox: Inbox) -> Vectors:
+    def vectors(self, job: Job, inbox: Inbox, client: str = "") -> Vectors:
         """Submit the texts of a job. Raises as `Engine.submit_embedding` and `submit_logits`."""
         engine, most = self._engine, 2 * self._engine.max_sequences
         adapter = job.adapter
@@ -72,7 +72,7 @@ class Retrieval:
             pooling = job.pooling
             return Vectors(
                 lambda ids, on_event: engine.submit_embedding(
-                    ids, pooling, on_event, adapter=adapter
+                    ids, pooling, on_event, adapter=adapter, client=client
                 ),
                 job.ids,
                 inbox,
@@ -80,7 +80,7 @@ class Retrieval:
             )
         return Vectors(
             lambda ids, on_event: engine.submit_logits(
-                ids, on_event, last_only=True, adapter=adapter
+                ids, on_event, last_only=True, adapter=adapter, client=client
             ),
             job.ids,
             inbox,
