@@ -13,6 +13,7 @@ from edge_llm.program.file import Program
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.engine.requests import check_predicts
+from edge_llm.runner.evaluation.journal import Journal
 from edge_llm.runner.evaluation.quality import (
     Comparison,
     Float64,
@@ -144,17 +145,19 @@ def evaluate(
     windows: int,
     second_half: bool = False,
     reference: Reader | None = None,
+    journal: Journal | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Quality:
     """Evaluate on the first ``windows`` whole windows of ``window`` tokens, which do not overlap
     and have nothing before them.
 
     Every token of a window but the first is scored; with ``second_half`` those from position
-    ``window // 2`` on. The reader and the reference take turns, step by step.
+    ``window // 2`` on. The reader and the reference take turns, step by step. Windows that the
+    ``journal`` has from a former run are not computed again.
 
     Raises:
-        RequestError: ``windows`` is below 1, the text is shorter than one window, or the reference
-            has another vocabulary.
+        RequestError: ``windows`` is below 1, the text is shorter than one window, the reference
+            has another vocabulary, or the journal cannot be written or has no such records.
         GenerationError: logits are not finite.
         NativeError: the core failed.
     """
@@ -170,15 +173,21 @@ def evaluate(
         raise RequestError(f"the text has {len(ids)} tokens, expected at least {window}")
     texts = np.asarray(ids[: count * window], np.int32).reshape(count, window)
     first = window // 2 - 1 if second_half else 0  # the row about the first scored token
-    losses: list[Float64] = []
-    compared: list[Comparison] = []
-    for done, text in enumerate(texts, 1):
-        if reference is None:
-            losses.append(reader.losses(text, first))
-        else:
-            compared.append(_compare(reader, reference, text, first))
-        progress(done, count)
-    return summarize_comparison(compared) if compared else summarize(np.stack(losses))
+    found: list[Comparison] = []
+    journal = journal or Journal(None, {})
+    for number, text in enumerate(texts):
+        name = f"window {number}"
+        if name not in journal.records:
+            if reference is None:
+                scored = Comparison.of_losses(reader.losses(text, first))
+            else:
+                scored = _compare(reader, reference, text, first)
+            journal.add({"id": name, **scored.record()})
+        found.append(Comparison.of(journal.records[name], window - 1 - first))
+        progress(number + 1, count)
+    if reference is None:
+        return summarize(np.stack([one.losses for one in found]))
+    return summarize_comparison(found)
 
 
 def _compare(reader: Reader, reference: Reader, text: Int32, first: int) -> Comparison:

@@ -1,4 +1,4 @@
-"""Requests as blocking calls, and the logits of every position by one."""
+"""Requests as blocking calls, and the logits of every position, or of the last, by one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from edge_llm.errors import GenerationError
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback, FinishEvent, LogitsEvent
 from edge_llm.runner.engine.requests import Request
+from edge_llm.runner.evaluation.quality import Float64
 from edge_llm.runner.executor import Float32
 
 
@@ -35,6 +37,29 @@ def collect_logits(
 
     run_to_end(lambda on_event: engine.submit_logits(ids, on_event, chunk, adapter=adapter), take)
     return logits
+
+
+def next_log_probabilities(engine: Engine, token_ids: Iterable[int]) -> Float64:
+    """Return the log-probabilities [vocab] of the token after ``token_ids``, in nats.
+
+    Raises:
+        EdgeLLMError: as :meth:`Engine.submit_logits`, or the evaluation failed.
+        GenerationError: the logits are not finite.
+    """
+    ids = list(token_ids)
+    rows: list[Float64] = []
+
+    def take(event: Event) -> None:
+        if isinstance(event, LogitsEvent):
+            rows.append(event.logits[-1].astype(np.float64))
+
+    run_to_end(lambda on_event: engine.submit_logits(ids, on_event, last_only=True), take)
+    logits = rows[-1]
+    if not np.isfinite(logits).all():
+        raise GenerationError("the logits are not finite")
+    shifted = logits - logits.max()
+    scores: Float64 = shifted - np.log(np.exp(shifted).sum())
+    return scores
 
 
 def run_to_end(submit: Callable[[EventCallback], Request], take: EventCallback) -> None:

@@ -6,11 +6,14 @@ are kept, so that memory does not depend on the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_llm.errors import RequestError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -75,6 +78,41 @@ class Comparison:
     reference_losses: Float64
     divergences: Float64
     agrees: NDArray[np.bool_]
+
+    @classmethod
+    def of_losses(cls, losses: Float64) -> Comparison:
+        """Return the scores of a program without a reference: those of the latter are empty."""
+        return cls(losses, np.empty(0), np.empty(0), np.empty(0, np.bool_))
+
+    def record(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        return {each.name: getattr(self, each.name).tolist() for each in fields(self)}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], count: int) -> Comparison:
+        """Return what `record` was made of: scores of ``count`` tokens.
+
+        Raises:
+            RequestError: it is no such record.
+        """
+        try:
+            made: dict[str, Any] = {
+                each.name: np.array(
+                    record[each.name], np.bool_ if each.name == "agrees" else np.float64
+                )
+                for each in fields(cls)
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"a record of a window is not of this form: {error}") from error
+        lengths = {name: array.shape for name, array in made.items()}
+        others = lengths["divergences"]
+        if (
+            lengths.pop("losses") != (count,)
+            or others not in ((0,), (count,))
+            or any(shape != others for shape in lengths.values())
+        ):
+            raise RequestError(f"a record of a window has not the scores of {count} tokens")
+        return cls(**made)
 
 
 def compare_rows(logits: Float32, reference: Float32, targets: NDArray[np.int32]) -> Comparison:

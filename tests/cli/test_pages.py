@@ -141,14 +141,6 @@ def test_eval_of_one_program(tiny_program: TinyProgram, text: Path, tmp_path: Pa
     assert "needs --reference" in content
 
 
-def test_more_programs_are_for_a_page(
-    tiny_program: TinyProgram, text: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = str(tiny_program("fp32"))
-    assert main(["eval", "-m", path, "--beside", path, "--text", str(text)]) == 1
-    assert "--beside is for the page" in capsys.readouterr().err
-
-
 def test_layers_of_a_program_beside_itself_are_equal(tiny_program: TinyProgram) -> None:
     from edge_llm.errors import RequestError
     from edge_llm.program.file import Program

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bfcl_schemas import json_schema_of
 from random_json import RandomModel, check
 
 from edge_llm.errors import RequestError
+from edge_llm.runner.evaluation.tasks.bfcl import json_schema_of
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.guide import Guide
 from edge_llm.runner.guidance.vocabulary import Vocabulary

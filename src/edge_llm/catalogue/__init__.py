@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_llm.catalogue.data import fetch_data
     from edge_llm.catalogue.entries import Entry, Package, find, list_models
+    from edge_llm.catalogue.evaluations import evaluations_of, remember
     from edge_llm.catalogue.hub import commit_of
     from edge_llm.catalogue.models import identify, is_pulled, locate, pull, remove, resolve
     from edge_llm.catalogue.naming import find_program, means_model, program_unless_checkpoint
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "data": ("fetch_data",),
     "entries": ("Entry", "Package", "find", "list_models"),
+    "evaluations": ("evaluations_of", "remember"),
     "hub": ("commit_of",),
     "models": ("identify", "is_pulled", "locate", "pull", "remove", "resolve"),
     "naming": ("find_program", "means_model", "program_unless_checkpoint"),
@@ -42,6 +46,8 @@ __all__ = [
     "Package",
     "StoredProgram",
     "commit_of",
+    "evaluations_of",
+    "fetch_data",
     "find",
     "find_program",
     "home",
@@ -58,6 +64,7 @@ __all__ = [
     "pull",
     "pull_program",
     "read_settings",
+    "remember",
     "remove",
     "resolve",
     "setting",

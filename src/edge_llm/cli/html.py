@@ -8,12 +8,13 @@ import os
 import platform
 import shlex
 from pathlib import Path
+from typing import Any
 
 from edge_llm.errors import RequestError
 from edge_llm.extras import require_extra
 
 
-def add_html_argument(parser: argparse.ArgumentParser, charts: str) -> None:
+def add_html_argument(parser: Any, charts: str) -> None:
     """Add ``--html``; ``charts`` says what of."""
     parser.add_argument(
         "--html",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.compare import side_by_side, subject_named
 from edge_llm.cli.console import fitted, human_bytes, print_json, table
+from edge_llm.cli.eval_figures import kept_of
 from edge_llm.cli.programs import add_model_argument, examined_program
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from edge_llm.catalogue import evaluations_of
     from edge_llm.export.compare import compare, program_subject
     from edge_llm.program.file import Program
     from edge_llm.program.serialize import plan_to_text
@@ -56,11 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
                     "path": str(program.path),
                     "bytes": program.file_bytes,
                     **documents,
+                    "evaluations": evaluations_of(program.digest),
                     "plan": json.loads(plan_to_text(program.plan)),
                 }
             )
             return 0
         print(fitted(_overview(program)))
+        if kept := kept_of(program):
+            print("\n" + kept)
         if arguments.weights:
             print("\n" + _weights(program))
         if arguments.plan:
