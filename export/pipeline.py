@@ -170,7 +170,6 @@ class _Export:
                 loaded.calibration,
                 planned,
                 own,
-                rounding=recipe.rounding,
                 backend=recipe.backend,
                 progress=self._progress,
             )

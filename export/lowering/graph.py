@@ -21,7 +21,7 @@ from edge_llm.export.passes.merge import merge
 from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.recipes.schemes import DEFAULT_ACTIVATIONS, DEFAULT_GROUP_SIZE
+from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.weights.factors import factor_sizes
 from edge_llm.export.weights.parameters import stored_formats
@@ -31,7 +31,7 @@ from edge_llm.llm.registry import constants, require_module, shared_parameters
 from edge_llm.llm.stacks import members
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
-from edge_llm.program.formats import RAW_F32, WeightFormat
+from edge_llm.program.formats import RAW_F32, Activations, WeightFormat
 from edge_llm.program.tensors import TOKENIZER, TOKENIZER_TABLES
 
 Progress = Callable[[str, int, int], None]
@@ -82,7 +82,15 @@ def plan_model(
     retrieval = loaded.checkpoint.retrieval
     projection = retrieval.projection if retrieval else ()
     return plan_config(
-        config, loaded.context, recipe, backend, stored, meter, progress, projection=projection
+        config,
+        loaded.context,
+        recipe,
+        backend,
+        stored,
+        meter,
+        progress,
+        trained=loaded.checkpoint.activations,
+        projection=projection,
     )
 
 
@@ -95,10 +103,11 @@ def plan_config(
     meter: Meter,
     progress: Progress,
     *,
+    trained: Activations | None = None,
     projection: Sequence[tuple[int, int]] = (),
 ) -> Planned:
-    """Return the plan of any model with these facts, for ``context`` tokens; ``stored`` as in
-    `assign_formats`, ``projection`` as in `Retrieval`. Raises as `plan_model`."""
+    """Return the plan of any model with these facts, for ``context`` tokens; ``stored`` and
+    ``trained`` as in `assign_formats`, ``projection`` as in `Retrieval`. Raises as `plan_model`."""
     tied = shared_parameters(config)
     blueprint = blueprint_of(config)
     if blueprint is not None:
@@ -115,12 +124,12 @@ def plan_config(
     with meter.stage("plan"):
         if projection:
             plan = project(plan, projection)
-        assignment = assign_formats(plan, recipe, backend, stored)
+        assignment = assign_formats(plan, recipe, backend, stored, trained)
         formats, tables = assignment.formats, constants(config, 1)
         kept = {name for name, form in stored.items() if formats.get(name) == form}
         kept |= {*tied, *tied.values(), *tables}
         folds = find_folds(plan, lambda name: name not in kept)
-        lowered = assign(plan, assignment.formats, recipe.rounding)
+        lowered = assign(plan, assignment)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
         lowered = embed(tie(lowered, tied))
     shapes = {
@@ -194,12 +203,12 @@ def documents(
 
 def default_path(loaded: Loaded, recipe: Recipe) -> Path:
     """Return a path in the store, whose folder is made, named after the model, the scheme and, if
-    they are not the usual ones, the group size and the activations.
+    the recipe names them, the group size, if it is not the usual one, and the activations.
 
     Raises:
         SourceError: the folder cannot be made.
     """
     chosen = recipe.group_size
     group = f"-g{chosen}" if chosen not in (None, DEFAULT_GROUP_SIZE) else ""
-    rounding = f"-by-{recipe.rounding}" if recipe.rounding != DEFAULT_ACTIVATIONS else ""
+    rounding = "" if recipe.activations is None else f"-by-{recipe.activations}"
     return make_programs_dir() / f"{loaded.name}-{recipe.scheme}{group}{rounding}.edge"

@@ -3,24 +3,20 @@ integers how what they are multiplied with is rounded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.export.recipes.formats import Assignment
 from edge_llm.llm.stacks import members
-from edge_llm.program.formats import Activations, WeightFormat
 from edge_llm.program.plan import Plan, Weight
 
 
-def assign(
-    plan: Plan, formats: Mapping[str, WeightFormat], activations: Activations = "token"
-) -> Lowered:
-    """Return ``plan`` with the ``formats`` of its matrices, by name; other weights stay as they
-    are."""
+def assign(plan: Plan, assignment: Assignment) -> Lowered:
+    """Return ``plan`` with what its matrices are assigned; other weights stay as they are."""
 
     def assigned(weight: Weight) -> Weight:
-        form = formats.get(weight.name, weight.format)
-        way = "token" if form.is_float else activations
+        form = assignment.formats.get(weight.name, weight.format)
+        way = assignment.activations.get(weight.name, weight.activations)
         return replace(weight, format=form, activations=way)
 
     weights = tuple(map(assigned, plan.weights))

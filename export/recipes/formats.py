@@ -9,20 +9,23 @@ from fnmatch import fnmatchcase
 
 from edge_llm.errors import ConfigError, ExportError
 from edge_llm.export.backends.registry import Backend
+from edge_llm.export.recipes.activations import assign_activations
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import GROUP_SIZES, Kind
 from edge_llm.llm.checkpoints.source import HEAD, PROJECTION
 from edge_llm.llm.stacks import members
-from edge_llm.program.formats import WeightFormat
+from edge_llm.program.formats import Activations, WeightFormat
 from edge_llm.program.plan import Instruction, Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """``formats`` maps the weight of every linear and embedding, as the module names it, to its
-    format; ``notes`` says in words where the recipe's wish did not fit."""
+    format; ``activations`` says of those of integers how what they are multiplied with is
+    rounded; ``notes`` says in words where the recipe's wish did not fit."""
 
     formats: Mapping[str, WeightFormat]
+    activations: Mapping[str, Activations]
     notes: tuple[str, ...]
 
 
@@ -31,12 +34,14 @@ def assign_formats(
     recipe: Recipe,
     backend: Backend,
     stored: Mapping[str, WeightFormat] | None = None,
+    trained: Activations | None = None,
 ) -> Assignment:
     """Apply the recipe and the group size rule: where K is not a multiple of the asked group, the
     largest of 128, 64, 32 that divides it, with a note.
 
     ``stored`` maps parameters that the checkpoint itself holds as integers to the format of those,
-    which is taken where the recipe lets it.
+    which is taken where the recipe lets it; ``trained`` is how activations were rounded when those
+    were trained, if that is known.
 
     Raises:
         ConfigError: an override that matches no weight, or a calibration that changes none.
@@ -76,7 +81,11 @@ def assign_formats(
     if problems:
         raise ExportError("formats: " + "; ".join(problems))
     _check_calibration(recipe, formats, stored)
-    return Assignment(formats, (*_stored_notes(asked, formats, stored), *notes))
+    return Assignment(
+        formats,
+        assign_activations(plan, recipe, formats, stored, trained),
+        (*_stored_notes(asked, formats, stored), *notes),
+    )
 
 
 def _with_stacks(stored: Mapping[str, WeightFormat], plan: Plan) -> Mapping[str, WeightFormat]:

@@ -18,6 +18,7 @@ from edge_llm.export.recipes.schemes import (
     EXCEPTIONS,
     FORMATS,
     GROUP_SIZES,
+    SCHEME_ACTIVATIONS,
     SCHEMES,
     Kind,
 )
@@ -56,7 +57,9 @@ class Recipe:
     exceptions (8da4w: v_proj in int8); ``overrides`` maps patterns of parameter names
     (``*layers.0.*``) to formats, the first match wins.
     ``activations``: what is multiplied with integers is rounded to int8 with one scale and zero
-    point a "token", or with a scale for each "group" of 32 columns. None: "token".
+    point a "token", or with a scale for each "group" of 32 columns. None: "group" where the
+    weights lose little, which are integers of the checkpoint, unless it was trained otherwise, and
+    all under the schemes but 8da4w; else "token".
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
     magnitude on -8, "hqq" (the default) refines the better of the two. Integers that the checkpoint
     itself holds are taken over in their own format, unless ``requantize``.
@@ -132,10 +135,16 @@ class Recipe:
             name not in WEIGHT_FORMATS or not WEIGHT_FORMATS[name].is_float for name in formats
         )
 
-    @property
-    def rounding(self) -> Activations:
-        """Return how what is multiplied with integers is rounded."""
-        return next((way for way in ACTIVATIONS if way == self.activations), DEFAULT_ACTIVATIONS)
+    def rounding(self, *, taken_over: bool, trained: Activations | None) -> Activations:
+        """Return how what is multiplied with a matrix of integers is rounded: one that is
+        ``taken_over`` from a checkpoint, which was ``trained`` with a rounding of its own if it
+        says so, or one that is quantized here."""
+        named = next((way for way in ACTIVATIONS if way == self.activations), None)
+        if named is not None:
+            return named
+        if taken_over:
+            return trained or DEFAULT_ACTIVATIONS
+        return SCHEME_ACTIVATIONS.get(self.scheme, DEFAULT_ACTIVATIONS)
 
     def format_for(self, name: str, kind: Kind, stored: WeightFormat | None = None) -> WeightFormat:
         """Return the format of parameter ``name``.

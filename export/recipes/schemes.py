@@ -34,4 +34,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 GROUP_SIZES = (32, 64, 128)
 DEFAULT_GROUP_SIZE = 32
-DEFAULT_ACTIVATIONS: Activations = "token"
+# How activations are rounded for what is quantized here, where not in groups: beside what four
+# bits a weight lose, it does not show.
+SCHEME_ACTIVATIONS: Mapping[str, Activations] = MappingProxyType({"8da4w": "token"})
+DEFAULT_ACTIVATIONS: Activations = "group"

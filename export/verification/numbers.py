@@ -4,7 +4,7 @@ memory of its activations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.export.lowering.graph import Planned
+from edge_llm.export.recipes.formats import Assignment
 from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.llm.stacks import stack_of
 from edge_llm.program.file import Program
@@ -42,15 +43,11 @@ Opened = Callable[[str], Numbers]  # a parameter's numbers by its name
 @dataclass(frozen=True, slots=True)
 class _Made:
     matrix: Matrix
-    rounding: Activations
+    activations: Activations | None
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.matrix.shape
-
-    @property
-    def activations(self) -> Activations | None:
-        return None if self.matrix.format.is_float else self.rounding
 
     def rows(self, rows: Rows) -> Float32:
         return self.matrix.prepare(rows).weight.dequantize()
@@ -96,11 +93,15 @@ class _Packed:
         return taken
 
 
-def made(
-    parameters: Parameters, formats: Mapping[str, WeightFormat], rounding: Activations
-) -> Opened:
-    """Return numbers that are made of the checkpoint's, in ``formats`` by parameter or stack."""
-    return lambda name: _Made(parameters.matrix(name, formats[stack_of(name)]), rounding)
+def made(parameters: Parameters, assignment: Assignment) -> Opened:
+    """Return numbers that are made of the checkpoint's, as each parameter or stack is assigned."""
+
+    def opened(name: str) -> Numbers:
+        stack = stack_of(name)
+        matrix = parameters.matrix(name, assignment.formats[stack])
+        return _Made(matrix, assignment.activations.get(stack))
+
+    return opened
 
 
 def unrounded(parameters: Parameters) -> Opened:

@@ -34,7 +34,7 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     parameters = evened(planned, recipe, parameters)
     return streamed_model(
         checkpoint.config,
-        made(parameters, planned.assignment.formats, recipe.rounding),
+        made(parameters, planned.assignment),
         parameters.vector,
         context=context,
         slots=slots,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -85,12 +86,12 @@ def balance(
     parameters: Parameters,
     formats: Mapping[str, WeightFormat],
     inputs: Mapping[str, Inputs],
-    rounding: Activations,
+    activations: Mapping[str, Activations],
     progress: Callable[[int, int], None],
 ) -> dict[str, Scaling]:
     """Return what the parameters of ``folds`` are to be multiplied with, by the ``inputs`` of their
-    consumers, which are rounded as ``rounding`` says; ``progress(done, total)`` counts elements of
-    matrices.
+    consumers, which are rounded as ``activations`` says of each; ``progress(done, total)`` counts
+    elements of matrices.
 
     Raises:
         CheckpointError: a matrix cannot be read.
@@ -107,38 +108,54 @@ def balance(
             for name in fold.consumers:
                 values = parameters.matrix(name, _F32).floats(slice(None))
                 assert values is not None
-                matrices.append((found.get(name, Scaling()).apply(values), formats[name]))
-            made = _searched(fold, inputs[fold.consumers[0]], matrices, rounding, workers)
+                values = found.get(name, Scaling()).apply(values)
+                matrices.append(_Consumer(values, formats[name], activations.get(name)))
+            made = _searched(fold, inputs[fold.consumers[0]], matrices, workers)
             _add(found, fold, made, parameters)
             progress(sum(sizes[:index]), sum(sizes))
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Consumer:
+    values: Float32
+    format: WeightFormat
+    activations: Activations | None
+
+    def stored(self, scale: Float32) -> Float32:
+        """Return the values with scaled columns, as a program would store them."""
+        return quantize(self.values * scale, self.format).weight.dequantize()
+
+
 def _searched(
     fold: Fold,
     inputs: Inputs,
-    matrices: Sequence[tuple[Float32, WeightFormat]],
-    rounding: Activations,
+    matrices: Sequence[_Consumer],
     workers: ThreadPoolExecutor,
 ) -> Float32:
     """Return the factor of each channel."""
     mean = _means(inputs.magnitude, fold)
     largest = _largest(inputs.largest, fold)
-    columns = np.max([np.abs(matrix).max(axis=0) for matrix, _ in matrices], axis=0)
+    columns = np.max([np.abs(matrix.values).max(axis=0) for matrix in matrices], axis=0)
     weights = _largest(columns, fold)
     tried = [np.ones(fold.count, np.float32)]
     for a, b, most in _TRIED:
         factors = _factors(largest if most else mean, a, weights, b)
         if not any(np.array_equal(factors, other) for other in tried):
             tried.append(factors)
-    wanted = [inputs.rows @ matrix.T for matrix, _ in matrices]
+    wanted = [inputs.rows @ matrix.values.T for matrix in matrices]
+    ways = {matrix.activations for matrix in matrices}
 
     def error(factors: Float32) -> float:
         scale = factors[fold.channels]
-        rows = _rounded(inputs.rows / scale, rounding)
+        rows = {way: _rounded(inputs.rows / scale, way) for way in ways}
         return sum(
-            float(np.square(rows @ _stored(matrix * scale, form).T - exact).sum(dtype=np.float64))
-            for (matrix, form), exact in zip(matrices, wanted, strict=True)
+            float(
+                np.square(rows[matrix.activations] @ matrix.stored(scale).T - exact).sum(
+                    dtype=np.float64
+                )
+            )
+            for matrix, exact in zip(matrices, wanted, strict=True)
         )
 
     return tried[int(np.argmin(list(workers.map(error, tried))))]
@@ -188,8 +205,10 @@ def _factors(size: Float64, a: float, weights: Float64, b: float) -> Float32:
     return factors
 
 
-def _rounded(rows: Float32, rounding: Activations) -> Float32:
-    """Return rows as integer linears read them (docs/quantization.md, Activations)."""
+def _rounded(rows: Float32, rounding: Activations | None) -> Float32:
+    """Return rows as linears read them (docs/quantization.md, Activations)."""
+    if rounding is None:
+        return rows
     if rounding == "group":
         padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % RUN)))
         groups = padded.reshape(len(rows), -1, RUN)
@@ -204,10 +223,6 @@ def _rounded(rows: Float32, rounding: Activations) -> Float32:
     codes = np.clip(np.round(rows / scale) + zero, -128.0, 127.0)
     rounded: Float32 = (codes - zero) * scale
     return rounded
-
-
-def _stored(matrix: Float32, form: WeightFormat) -> Float32:
-    return quantize(matrix, form).weight.dequantize()
 
 
 def moved(fold: Fold, factors: Float32, parameters: Parameters) -> dict[str, Scaling]:

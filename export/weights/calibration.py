@@ -27,7 +27,6 @@ from edge_llm.export.weights.inputs import Inputs, measure
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.stacks import stack_of
-from edge_llm.program.formats import Activations
 
 Float32 = NDArray[np.float32]
 
@@ -65,15 +64,13 @@ def calibrate(
     planned: Planned,
     parameters: Parameters,
     *,
-    rounding: Activations,
     backend: str,
     progress: Progress,
 ) -> Parameters:
     """Return the parameters as the program ``planned`` is made of them, with what tells how to
     round them.
 
-    ``path`` is the program that reads ``text``, ``parts`` maps its tensors to their parameters,
-    and ``rounding`` says how what is multiplied with integers is rounded.
+    ``path`` is the program that reads ``text``, ``parts`` maps its tensors to their parameters.
 
     Raises:
         ConfigError: the text is too short.
@@ -82,9 +79,10 @@ def calibrate(
         NativeError, CapacityError: the program cannot be run.
     """
     inputs = measure(path, parts, text, backend=backend, progress=_stage(progress, "calibrate"))
-    formats = planned.assignment.formats
+    formats, activations = planned.assignment.formats, planned.assignment.activations
     folds = rounded_folds(planned.folds, formats)
-    scalings = balance(folds, parameters, formats, inputs, rounding, _stage(progress, "balance"))
+    stage = _stage(progress, "balance")
+    scalings = balance(folds, parameters, formats, inputs, activations, stage)
     columns = {name: _counts(name, found, scalings) for name, found in inputs.items()}
     return replace(parameters, scalings=scalings, columns=columns)
 

@@ -16,7 +16,7 @@ from edge_llm.llm.config import shorten
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import parameter_shapes
 from edge_llm.program.documents import GenerationDefaults, PoolingKind
-from edge_llm.program.formats import WeightFormat
+from edge_llm.program.formats import Activations, WeightFormat
 from edge_llm.program.integers import Integers
 
 Shape = tuple[int, ...]
@@ -95,6 +95,7 @@ class Checkpoint:
         integer_formats: parameters that are stored as integers which a program can hold
             too -> the format of those; ``integers`` reads one, while ``tensor`` gives the same
             values as floats.
+        activations: how what those are multiplied with was rounded in their training, where it was.
         inexact: those of ``integer_formats`` whose integers give nearly these values, with scales
             rounded to the format's or codes moved into its range -> what reads the values.
         stored_as: parameters -> how they are stored, in the words of the checkpoint's own format.
@@ -113,6 +114,7 @@ class Checkpoint:
     license: str | None
     integer_formats: Mapping[str, WeightFormat] = field(default_factory=dict)
     integers: Callable[[str], Integers] = _no_integers
+    activations: Activations | None = None
     inexact: Mapping[str, Callable[[], Rowwise]] = field(default_factory=dict)
     stored_as: Mapping[str, str] = field(default_factory=dict)
     retrieval: Retrieval | None = None

@@ -54,6 +54,6 @@ def lowered_toy() -> Callable[..., Lowered]:
             model = build_model(model, context=CONTEXT, kv_dtype=torch.float16)
         backend = get_backend("native")
         plan = lower(trace(model), context=CONTEXT, operators=backend.operators)
-        return assign(plan, assign_formats(plan, recipe, backend).formats, recipe.rounding)
+        return assign(plan, assign_formats(plan, recipe, backend))
 
     return run

@@ -192,8 +192,9 @@ def test_searched_factors_lose_less_of_the_outputs(activations: str, tiny_checkp
     squares = np.square(rows, dtype=np.float64).mean(axis=0)
     magnitude = np.abs(rows).mean(axis=0, dtype=np.float64)
     inputs = {name: Inputs(squares, magnitude, np.abs(rows).max(axis=0).astype(np.float64), rows)}
-    rounding = Recipe(activations=activations).rounding
-    found = balance([fold], own, formats, inputs, rounding, lambda done, total: None)
+    ways = planned.assignment.activations
+    assert set(ways.values()) == {activations}
+    found = balance([fold], own, formats, inputs, ways, lambda done, total: None)
     assert set(found) == {name, *(producer.parameter for producer in fold.producers)}
 
     floats = own.matrix(name, WEIGHT_FORMATS["f32"]).floats(slice(None))
@@ -221,9 +222,7 @@ def test_columns_count_as_much_as_what_they_are_multiplied_with(
     parts = planned_model(source, scheme="fp32")[1].lowered.parts
     text = "The little boat went out to sea at dawn, and nobody saw it come home again. " * 12
     inputs = measure(path, parts, text, backend="native", progress=lambda done, total: None)
-    found = calibrate(
-        path, parts, text, planned, own, rounding="token", backend="native", progress=silent
-    )
+    found = calibrate(path, parts, text, planned, own, backend="native", progress=silent)
     assert found.columns.keys() == inputs.keys()
     scaled = {name: made.columns for name, made in found.scalings.items()}
     assert any(columns is not None for columns in scaled.values())

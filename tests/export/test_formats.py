@@ -12,7 +12,7 @@ from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.program.formats import WEIGHT_FORMATS, Activations, WeightFormat
 from edge_llm.program.plan import Plan
 
 
@@ -109,6 +109,52 @@ def test_v_proj_has_eight_bits_where_it_is_quantized_here(
     assert (
         assign_formats(plan, recipe, get_backend("native"), held).formats[VALUES].name == expected
     )
+
+
+LAYER = "model.layers.0"
+GRID, EIGHT = WEIGHT_FORMATS["u4g32m"], WEIGHT_FORMATS["i8"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stored", "trained", "groups"),
+    [
+        (Recipe(), {}, None, set()),
+        (Recipe(scheme="8da8w"), {}, None, {"qkv", "o", "gate, up", "down", "head"}),
+        (Recipe(scheme="8da8w", activations="token"), {}, None, set()),
+        (Recipe(scheme="fp16", head="i8"), {}, None, {"head"}),
+        (Recipe(), {"mlp.down_proj": GRID}, None, {"down"}),
+        (Recipe(), {"mlp.down_proj": EIGHT}, "token", set()),
+        (Recipe(), {"mlp.down_proj": EIGHT, "mlp.up_proj": GRID}, None, {"down", "gate, up"}),
+        # what is rounded to int8 beside others of the same input is rounded with them
+        (Recipe(), {f"self_attn.{name}_proj": GRID for name in "qk"}, None, {"qkv"}),
+        (Recipe(activations="token"), {"mlp.down_proj": GRID}, None, set()),
+        (Recipe(requantize=True, activations="group"), {}, None, {"qkv", "o", "gate, up", "down"}),
+    ],
+)
+def test_activations_are_in_groups_where_weights_lose_little(
+    recipe: Recipe,
+    stored: dict[str, WeightFormat],
+    trained: Activations | None,
+    groups: set[str],
+    toy_config: Callable[..., DecoderConfig],
+) -> None:
+    held = {f"{LAYER}.{name}.weight": form for name, form in stored.items()}
+    got = assign_formats(plan_of(toy_config()), recipe, get_backend("native"), held, trained)
+    ways = got.activations
+    assert set(ways) == {name for name, form in got.formats.items() if not form.is_float}
+    together = {
+        "qkv": [f"self_attn.{name}_proj" for name in "qkv"],
+        "o": ["self_attn.o_proj"],
+        "gate, up": ["mlp.gate_proj", "mlp.up_proj"],
+        "down": ["mlp.down_proj"],
+    }
+    for title, names in together.items():
+        expected = {"group"} if title in groups else {"token"}
+        if got.formats[f"{LAYER}.{names[0]}.weight"].is_float:
+            continue
+        assert {ways[f"{LAYER}.{name}.weight"] for name in names} == expected, title
+    if "head" in groups:
+        assert ways["lm_head.weight"] == "group"
 
 
 def test_an_override_must_match_something(toy_config: Callable[..., DecoderConfig]) -> None:

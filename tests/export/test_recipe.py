@@ -125,15 +125,32 @@ def test_all_problems_are_listed_together() -> None:
         Recipe(scale_rule="x", kv_dtype="y")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "here", "taken", "trained"),
+    [
+        (Recipe(), "token", "group", "token"),
+        (Recipe(scheme="8da8w"), "group", "group", "token"),
+        (Recipe(scheme="fp16", head="i8"), "group", "group", "token"),
+        (Recipe(activations="group"), "group", "group", "group"),
+        (Recipe(scheme="8da8w", activations="token"), "token", "token", "token"),
+    ],
+)
+def test_activations_in_groups_are_where_weights_lose_little(
+    recipe: Recipe, here: str, taken: str, trained: str
+) -> None:
+    assert recipe.rounding(taken_over=False, trained="token") == here
+    assert recipe.rounding(taken_over=True, trained=None) == taken
+    assert recipe.rounding(taken_over=True, trained="token") == trained
+
+
 def test_activations_are_rounded_for_any_matrix_of_integers() -> None:
-    assert Recipe().rounding == Recipe(scheme="fp16").rounding == "token"
     for recipe in (
         Recipe(activations="group"),
         Recipe(scheme="8da8w", activations="group"),
         Recipe(scheme="fp16", head="i8", activations="group"),
         Recipe(scheme="bf16", overrides={"*v_proj*": "i4g32"}, activations="group"),
     ):
-        assert recipe.rounding == "group"
+        assert recipe.rounding(taken_over=False, trained=None) == "group"
 
 
 def test_8da8w_has_no_groups() -> None:

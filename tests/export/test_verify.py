@@ -18,6 +18,7 @@ from edge_llm.export.lowering.graph import plan_model
 from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import load
 from edge_llm.export.pipeline import export
+from edge_llm.export.recipes.formats import Assignment
 from edge_llm.export.recipes.recipe import Gate, Recipe
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.verification.metrics import Comparison, compare_all, compare_logits
@@ -139,7 +140,7 @@ def test_streamed_products_are_torchaos(form: str) -> None:
     weight = quantize(values, WEIGHT_FORMATS[form]).weight
     assert isinstance(weight, Integers)
     parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
-    opened = made(parameters, {"w": WEIGHT_FORMATS[form]}, "token")
+    opened = made(parameters, Assignment({"w": WEIGHT_FORMATS[form]}, {"w": "token"}, ()))
     x = torch.from_numpy(random.normal(size=(5, 256)).astype(np.float32))
     expected = torch.nn.functional.linear(x, torchao_tensor(weight))
     assert torch.equal(StreamedLinear(opened, "w", None, in_turn)(x), expected)
@@ -151,7 +152,7 @@ def test_streamed_products_by_group_round_each_32_columns() -> None:
     weight = quantize(values, WEIGHT_FORMATS["i8"]).weight
     assert isinstance(weight, Integers)
     parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
-    opened = made(parameters, {"w": WEIGHT_FORMATS["i8"]}, "group")
+    opened = made(parameters, Assignment({"w": WEIGHT_FORMATS["i8"]}, {"w": "group"}, ()))
     x = random.normal(size=(5, 80)).astype(np.float32)
     x[:, :32] *= 1000  # which the others do not feel
     x[2, 64:] = 0
@@ -187,7 +188,7 @@ def test_a_program_gives_back_the_numbers_it_was_made_of(
     planned = plan_model(loaded, recipe, get_backend("native"), Meter(), silent)
     parameters = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants={})
     parameters = evened(planned, recipe, parameters)
-    again = made(parameters, planned.assignment.formats, recipe.rounding)
+    again = made(parameters, planned.assignment)
     with Program.open(path) as program:
         stored = packed(program, planned)
         for name in planned.assignment.formats:

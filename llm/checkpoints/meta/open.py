@@ -124,6 +124,7 @@ def open_meta(path: Path) -> Checkpoint:
         license=None,
         integer_formats=quantized.formats,
         integers=quantized.integers,
+        activations="token" if settings is not None else None,
         inexact=quantized.inexact,
         stored_as={
             **{name: name_of(tensors.dtype(old)) for name, old in stored.items()},

@@ -73,15 +73,16 @@ def _front_matter(program: Program, scheme: str) -> str:
 
 
 def _facts(program: Program, file: str, sha256: str, scheme: str) -> str:
+    from edge_llm.cli.inspect import activations_of
+
     model, report = program.documents.model, program.documents.report
     bits = report.get("bits_per_weight")
     group = program.documents.recipe.get("group_size")
-    grouped = any(weight.activations == "group" for weight in program.plan.weights)
     rows = [
         ("Family", _plain(model.family)),
         ("Parameters", f"{model.parameters / 1e6:.0f} M"),
         ("Scheme", f"{scheme}, groups of {group}" if isinstance(group, int) else scheme),
-        *([("Activations", "int8 per token and group of 32")] if grouped else []),
+        ("Activations", activations_of(program.plan)),
         ("Bits a weight", f"{bits:.2f}" if isinstance(bits, float) else "not stated"),
         ("Context", f"{model.context} tokens (trained with {model.trained_context})"),
         ("KV cache", f"{model.kv_dtype}, unless it is loaded with another type"),

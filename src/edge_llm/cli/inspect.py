@@ -85,7 +85,7 @@ def _overview(program: Program) -> str:
         ("shape", f"{model.layers} layers, dim {model.dim}, vocabulary {model.vocab}"),
         ("context", f"{model.context} tokens (checkpoint: {model.trained_context})"),
         ("recipe", _recipe(program.documents.recipe)),
-        ("activations", _activations(plan)),
+        ("activations", activations_of(plan)),
         ("KV cache", _kv_cache(plan, model.kv_dtype)),
         ("states", _states(plan)),
         ("read per token", human_bytes(weight_bytes(plan))),
@@ -103,13 +103,25 @@ def _overview(program: Program) -> str:
     return "\n".join(f"{name:<16}{value}" for name, value in rows) + "\n" + _report(program)
 
 
-def _activations(plan: Plan) -> str:
-    """Return how what matrices are multiplied with is rounded."""
+def activations_of(plan: Plan) -> str:
+    """Return how what matrices are multiplied with is rounded, in words."""
     from edge_llm.program.formats import RUN
 
-    ways = {weight.activations for weight in plan.weights if not weight.format.is_float}
+    multiplied = {
+        index
+        for method in plan.methods.values()
+        for instruction in method.instructions
+        if instruction.op in ("linear", "experts")
+        for index in instruction.weights
+        if index >= 0
+    }
+    weights = [plan.weights[index] for index in multiplied]
+    counts = Counter(weight.activations for weight in weights if not weight.format.is_float)
     words = {"token": "int8 per token", "group": f"int8 per token and group of {RUN}"}
-    return " or ".join(words[way] for way in sorted(ways)) or "float32"
+    if len(counts) < 2:
+        return next((words[way] for way in counts), "float32")
+    listed = [f"{words[way]} ({count} matrices)" for way, count in counts.most_common()]
+    return ", ".join(listed)
 
 
 def _kv_cache(plan: Plan, kv_dtype: str) -> str:

@@ -106,7 +106,16 @@ def plan_model(wanted: Wanted) -> Planned:
     stored = (
         {} if checkpoint is None else stored_formats(checkpoint, recipe, shared_parameters(config))
     )
-    plan = plan_config(config, context, recipe, backend, stored, Meter(), silent).lowered.plan
+    plan = plan_config(
+        config,
+        context,
+        recipe,
+        backend,
+        stored,
+        Meter(),
+        silent,
+        trained=None if checkpoint is None else checkpoint.activations,
+    ).lowered.plan
     return Planned(
         name, _recipe_words(recipe), plan, recipe.kv_format(), _file_bytes(plan), exact=False
     )
