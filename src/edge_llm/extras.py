@@ -25,6 +25,7 @@ EXTRAS: Mapping[str, Extra] = {
         "(that index has PyTorch for processors alone: a small download)",
     ),
     "charts": Extra(("matplotlib",), "pip install 'matplotlib>=3.9'"),
+    "eval": Extra(("lm_eval",), "pip install 'lm-eval==0.4.13'"),
 }
 
 

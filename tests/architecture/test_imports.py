@@ -44,6 +44,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "charts": ({"extras", "charts"}, set()),
+    "harness": (BASE | {"api", "runner", "harness"}, {"lm_eval"}),
     "cli": ({"errors", "extras", "near", "cli"}, set()),
 }
 # Exceptions by file: the oracle, and the stage that runs what was exported.
@@ -72,6 +73,7 @@ WITH: dict[str, set[str]] = {
 # What a part may import inside functions only (paid for when it is used).
 LAZY: dict[str, tuple[set[str], set[str]]] = {
     "charts": (set(), {"matplotlib"}),
+    "harness": (set(), {"tqdm"}),
     "api": ({"export", "llm"}, {"pydantic", "tqdm"}),
     "catalogue": ({"program"}, {"yaml", "huggingface_hub"}),
     "cli": (

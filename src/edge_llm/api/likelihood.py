@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edge_llm.api.prompts import encode_prompt
 from edge_llm.errors import RequestError
 from edge_llm.runner.evaluation.logits import next_log_probabilities
+from edge_llm.runner.sampling import INT32_MAX
 
 if TYPE_CHECKING:
     from edge_llm.api.llm import LLM
@@ -69,14 +71,15 @@ def split(llm: LLM, context: str, continuation: str, *, prefix: int) -> tuple[li
     """
     stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation
-    encode = llm.tokenizer.encode
-    whole = encode(stripped + continuation, specials=True)
-    before = encode(stripped, specials=True)
     if not stripped:
-        before = before[:0]
-        whole = encode(continuation, add_bos=False, specials=True)
-    after = whole[len(before) :]
-    return before or [prefix], after
+        return [prefix], llm.tokenizer.encode(continuation, add_bos=False, specials=True)
+    before = encoded(llm, stripped)
+    return before, encoded(llm, stripped + continuation)[len(before) :]
+
+
+def encoded(llm: LLM, text: str) -> list[int]:
+    """Return the tokens of a raw prompt, as `encode_prompt`, however many there are."""
+    return encode_prompt(llm.tokenizer, text, INT32_MAX)
 
 
 def _several(llm: LLM, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
