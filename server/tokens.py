@@ -1,4 +1,4 @@
-"""``POST /tokenize`` and ``POST /detokenize``."""
+"""``POST /tokenize`` and ``/detokenize``, and ``GET /tokenizer_info``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from edge_llm.server.requests.sampling import Integer, bounded_variables
 from edge_llm.server.requests.tools import Tools, calling
 from edge_llm.server.service import Service
 from edge_llm.server.vectors import Encode, served
+from edge_llm.tokenizers.tokenizer import Tokenizer
 
 MAX_TOKENS = 2**20
 
@@ -77,6 +78,16 @@ class DetokenizeReply(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """What clients know a tokenizer by that encode through ``/tokenize``: how the tokens are
+    written that begin and end a text (null where there is none), and the chat template."""
+
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+
+
 def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
     """Return the routes between texts and token ids."""
     router = APIRouter()
@@ -122,7 +133,25 @@ def tokens_router(service: Service, options: ServerOptions) -> APIRouter:
 
         return await _replied(served(service, model, work, http), "tokens", ignored)
 
+    @router.get(
+        "/tokenizer_info",
+        **documented("The marks of a tokenizer", "tokens", reply=TokenizerInfo),
+    )
+    async def tokenizer_info(model: str | None = None) -> dict[str, Any]:
+        found = await service.model(model)
+        facts = found.tokenizer.facts
+        return {
+            "bos_token": _written(found.tokenizer, facts.bos_id),
+            "eos_token": _written(found.tokenizer, facts.eos_id),
+            "pad_token": None,
+            "chat_template": found.about.chat_template,
+        }
+
     return router
+
+
+def _written(tokenizer: Tokenizer, token: int | None) -> str | None:
+    return None if token is None else tokenizer.decode([token], skip_specials=False)
 
 
 async def _replied(

@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``."""
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``."""
 
 from __future__ import annotations
 
@@ -97,3 +97,13 @@ def test_a_place_is_needed(client: Any, service: Any) -> None:
 
     service.enter(Running(), 128, service.shelf.offers[0].model)
     assert client.post("/tokenize", json={"prompt": "a"}).status_code == 429
+
+
+def test_what_a_tokenizer_is_known_by(client: Any, model: Any) -> None:
+    body = client.get("/tokenizer_info").json()
+    assert body == client.get("/tokenizer_info", params={"model": "fake-file"}).json()
+    assert body["chat_template"] == model.about.chat_template
+    facts = model.tokenizer.facts
+    assert body["eos_token"] == model.tokenizer.decode([facts.eos_id], skip_specials=False)
+    assert body["bos_token"] is None
+    assert client.get("/tokenizer_info", params={"model": "none"}).status_code == 404
