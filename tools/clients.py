@@ -55,6 +55,9 @@ def main() -> None:
             "EDGE_LLM_SCRIPTED": stack.enter_context(serving(scripted_server(), "scripted")),
             "EDGE_LLM_KEYED": stack.enter_context(serving([*scripted_server(), KEY], "keyed")),
             "EDGE_LLM_KEY": KEY,
+            # For a client that loads programs itself.
+            "EDGE_LLM_PROGRAM": str(program("real")),
+            "EDGE_LLM_SITES": os.pathsep.join(p for p in sys.path if p.endswith("site-packages")),
         }
         outcomes = [
             test_npm(urls) if client == "npm" else test_python(client, urls) for client in chosen
