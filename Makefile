@@ -11,7 +11,7 @@ NATIVE := $(shell find runner/native -name '*.cpp' -o -name '*.h' -o -name '*.in
 MODULES := find -L src -name '*.py' | sort
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install demo test test-slow test-clients test-cluster check lint format operators plans docs bench bench-peers bench-against sanitize wheel site clean
+.PHONY: FORCE help install demo test test-slow test-clients test-cluster check lint format operators plans docs bench bench-peers bench-quality bench-against sanitize wheel site clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -24,6 +24,7 @@ help:
 	@echo "make docs        docs/cli.md and the man page from --help, the table of docs/models.md"
 	@echo "make bench       the judged shapes beside llama.cpp alone (docs/performance.md stays)"
 	@echo "make bench-peers our programs beside every peer: installs, converts, measures, documents"
+	@echo "make bench-quality how close programs stay to the float model, beside llama.cpp's: compiles, quantizes, scores, times, documents"
 	@echo "make bench-against COMMIT=REV  this tree beside an older commit (ARGS=--quick: minutes)"
 	@echo "make test-clients  real clients (openai, langchain, a browser, ...) against our server: pinned, in environments of their own"
 	@echo "make test-cluster  two nodes behind Ray Serve, in an environment of its own"
@@ -91,6 +92,10 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP)
 	$(BIN)/python benchmarks/peers.py all
+
+bench-quality: $(STAMP)
+	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/quality.py --grids
 
 bench-against: $(STAMP)
 	$(BIN)/python benchmarks/against.py $(COMMIT) $(ARGS)

@@ -1,9 +1,9 @@
-"""The charts of README and of docs/performance.md, from the committed results of the benchmarks.
+"""The charts of README and of the pages of figures, from the committed results of the benchmarks.
 
     python benchmarks/charts.py
 
 docs/data/performance.json (`benchmarks/peers.py run`) -> docs/images/speed.svg
-docs/data/quality.json (`benchmarks/quality.py --sizes`) -> docs/images/quality.svg
+docs/data/quality.json (`benchmarks/quality.py`) -> docs/images/quality.svg
 docs/data/families.json (`benchmarks/families.py`) -> docs/images/families.svg
 """
 
@@ -25,6 +25,7 @@ DATA = ROOT / "docs" / "data"
 IMAGES = ROOT / "docs" / "images"
 CELLS = {"decode, empty cache": "decode", "prefill 512": "prefill of 512 tokens"}
 THREADS = 2
+FLOATS = 12  # bits per weight from which the quality of a program is that of floats
 
 
 def speed_svg(results: dict[str, Any]) -> str:
@@ -93,36 +94,41 @@ def families_svg(results: dict[str, Any]) -> str:
 
 
 def quality_svg(results: dict[str, Any]) -> str:
-    """Return the distance from the float32 program against bits per weight, a point a program."""
-    programs = results["programs"]
+    """Return the divergence from the float program against bits per weight, and against the speed
+    of decode where it was measured: a point a program of integers, ours and llama.cpp's."""
+    programs = [row for row in results["programs"] if row["bits_per_weight"] < FLOATS]
+    timed = all("decode" in program for program in programs)
+    points = {
+        "bits per weight": [program["bits_per_weight"] for program in programs],
+        **(
+            {"decode, times llama.cpp Q4_0": [program["decode"]["ratio"] for program in programs]}
+            if timed
+            else {}
+        ),
+    }
 
     def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        highest = max(program["kl"] for program in programs)
-        labelled: list[tuple[float, float]] = []
-        for index, program in enumerate(sorted(programs, key=lambda one: one["bits_per_weight"])):
-            bits, kl, error = (program[key] for key in ("bits_per_weight", "kl", "kl_error"))
-            axes.errorbar(
-                [bits], [kl], yerr=[error], color=SERIES[index], marker=MARKERS[index], ms=8,
-                ls="", capsize=3, clip_on=False,
-            )  # fmt: skip
-            near = [1 for x, y in labelled if bits - x < 6 and abs(kl - y) < highest / 6]
-            labelled.append((bits, kl))
-            axes.annotate(
-                f"{program['title']}\n{bits:.2f} bits, {kl:.3f} nats",
-                (bits, kl),
-                textcoords="offset points",
-                xytext=(10, 10 + 32 * len(near)),  # above the label of a point to the left
-                size=10,
-                color=SERIES[index],
-            )
-        axes.set_xlim(4, 1.35 * max(program["bits_per_weight"] for program in programs))
-        axes.set_ylim(0, 1.25 * highest)
-        axes.set_xlabel("bits per weight")
-        axes.set_title(f"{results['model']}: KL divergence from float32, nats a token")
+        panels = figure.subplots(1, len(points), squeeze=False, sharey=True)[0]
+        for axes, (what, values) in zip(panels, points.items(), strict=True):
+            counts = {"edge-llm": 0, "llama.cpp": 0}
+            for program, value in zip(programs, values, strict=True):
+                engine = program["engine"]
+                number = counts[engine]
+                counts[engine] += 1
+                axes.errorbar(
+                    [value], [program["kl"]], yerr=[program["kl_error"]],
+                    color=SERIES[list(counts).index(engine)], marker=MARKERS[number % len(MARKERS)],
+                    ms=7, ls="", capsize=2, label=_named(program),
+                )  # fmt: skip
+            axes.set_yscale("log")
+            axes.set_xlabel(what)
+            axes.margins(0.12)
+        panels[0].set_title("KL divergence from float32, nats a token; less is better")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2)
 
     described = "; ".join(
-        f"{program['title']}: {program['kl']:.3f} nats at {program['bits_per_weight']:.2f} bits"
+        f"{_named(program)}: {program['kl']:.3f} nats at {program['bits_per_weight']:.2f} bits"
         for program in programs
     )
     return draw_file(
@@ -130,8 +136,14 @@ def quality_svg(results: dict[str, Any]) -> str:
         key="quality",
         title=f"Quality beside size: {results['model']}",
         description=f"Less is better. {described}.",
-        width=560,
-        height=280,
+        width=720,
+        height=260 + 17 * (1 + len(programs)) // 2,
+    )
+
+
+def _named(program: dict[str, Any]) -> str:
+    return str(
+        program["title"] if program["engine"] == "llama.cpp" else f"edge-llm {program['title']}"
     )
 
 

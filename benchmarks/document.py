@@ -1,4 +1,4 @@
-"""docs/performance.md: each benchmark writes its own section, and leaves the rest as it is."""
+"""Pages of figures: each benchmark writes its own section, and leaves the rest as it is."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
 
 
-def replace_section(name: str, text: str) -> None:
-    """Put ``text`` between the marks of section ``name``; a document without them gets them at
-    its end."""
+def replace_section(name: str, text: str, page: Path = DOCUMENT) -> None:
+    """Put ``text`` between the marks of section ``name``; a page without them gets them at its
+    end."""
     begin, end = (f"<!-- {name}: {what} -->\n" for what in ("made by the benchmark", "end"))
-    document = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else "# Performance\n"
+    document = page.read_text(encoding="utf-8") if page.exists() else f"# {page.stem.title()}\n"
     if begin not in document:
         document += f"\n{begin}{end}"
     before, rest = document.split(begin)
     after = rest.split(end)[1]
-    DOCUMENT.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", encoding="utf-8")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -587,6 +587,11 @@ def botchan_text() -> Path:
 def wikipedia_text() -> Path:
     """Articles of the English Wikipedia without markup, 2.5 MB of UTF-8 text (a download of
     28 MB: for slow tests)."""
+    return fetch_wikipedia()
+
+
+def fetch_wikipedia() -> Path:
+    """The file of `wikipedia_text`, for those without fixtures."""
     folder = asset_folder(WIKIPEDIA)
     text = folder / "articles.txt"
     if not text.is_file():

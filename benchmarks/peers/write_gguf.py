@@ -1,11 +1,14 @@
-"""A Hugging Face folder as a float16 GGUF without a tokenizer, as llama.cpp's converter lays it out
+"""A Hugging Face folder as a GGUF of floats, as llama.cpp's converter lays it out
 (tests/fixtures_gguf.py), tensor by tensor.
 
-python write_gguf.py FOLDER OUT.gguf
+    python write_gguf.py FOLDER OUT.gguf [--type f16|f32] [--tokenizer OTHER.gguf]
+
+The tokenizer is that of another GGUF file; without one, there is none.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -28,29 +31,55 @@ EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 SINGLE = re.compile(r".+\.((ffn_gate_inp|shortconv\.conv|ssm_conv1d)\.weight|bias)|rope_.+")
 
 
+TYPES = {
+    "f16": (np.float16, gguf.LlamaFileType.MOSTLY_F16),
+    "f32": (np.float32, gguf.LlamaFileType.ALL_F32),
+}
+
+
 def main() -> None:
-    folder, path = Path(sys.argv[1]), Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--type", choices=TYPES, default="f16", help="of matrices")
+    parser.add_argument("--tokenizer", type=Path, metavar="OTHER.gguf")
+    options = parser.parse_args()
+    folder: Path = options.folder
+    dtype, file_type = TYPES[options.type]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "rope_parameters" not in config:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-    writer = gguf.GGUFWriter(path, architecture(config))
+    writer = gguf.GGUFWriter(options.path, architecture(config))
     add_metadata(writer, config)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(file_type)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+    if options.tokenizer is None:
+        writer.add_tokenizer_model("none")
+    else:
+        copy_tokenizer(options.tokenizer, writer)
     # Twice, since all shapes stand before the numbers, which need not fit in memory.
-    for name, values in tensors(folder, config):
+    for name, values in tensors(folder, config, dtype):
         writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, values in tensors(folder, config):
+    for _, values in tensors(folder, config, dtype):
         writer.write_tensor_data(values)
     writer.close()
 
 
-def tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield GGUF's tensors by name; the matrices of a layer's experts are one."""
+def copy_tokenizer(source: Path, writer: gguf.GGUFWriter) -> None:
+    """Add what another file says of its tokenizer, chat template included."""
+    for name, field in gguf.GGUFReader(source).fields.items():
+        if name.startswith("tokenizer."):
+            of = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(name, field.contents(), field.types[0], of)
+
+
+def tensors(
+    folder: Path, config: dict[str, Any], dtype: type[np.floating[Any]]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield GGUF's tensors by name, matrices in ``dtype``; those of a layer's experts are one."""
     yield from rope_tables(config).items()
     names = tensor_names(config)
     with ExitStack() as stack:
@@ -67,7 +96,7 @@ def tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, NDArray
             for part, tensor in parted({name: whole}, config).items():
                 stored, values = converted(part, tensor.numpy(), config, names)
                 single = values.ndim == 1 or SINGLE.fullmatch(stored)
-                yield stored, values.astype(np.float32 if single else np.float16)
+                yield stored, values.astype(np.float32 if single else dtype)
 
 
 def expert_of(name: str) -> int:
