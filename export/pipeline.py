@@ -137,7 +137,7 @@ class _Export:
                 rows = self._weights(loaded, planned, parameters, writer)
                 sizes = factor_sizes(planned.lowered, planned.moved(recipe))
                 for name, values in factors_of(planned.lowered, sizes, parameters).items():
-                    writer.write(name, values)
+                    writer.write(name, values.astype("<f2"))
                 origin = self._provenance(loaded, planned, digest, self._progress)
                 contents = documents(loaded, planned, recipe, origin)
             outcome = self._verify(loaded, planned, parameters, writer, contents, rows)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from edge_llm.errors import ConfigError
 from edge_llm.server.app import create_app
 from edge_llm.server.gate.listener import Listener
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Offer, choices_of
 from edge_llm.server.models.pressure import relieve
 from edge_llm.server.models.programs import ServedProgram, offers_of
 from edge_llm.server.models.shelf import Shelf
@@ -54,7 +54,7 @@ def serve(programs: Sequence[ServedProgram], options: ServerOptions) -> None:
         url = address(options.host, listener)
 
         def announce(offers: Sequence[Offer]) -> None:
-            names = [offer.name for offer in offers]
+            names = [choice.name for offer in offers for choice in choices_of(offer)]
             _log.info("serving %s at %s (in a browser: %s/)", ", ".join(names), url, url)
             if options.port == 0:
                 print(json.dumps({"url": url, "model": names[0], "models": names}), flush=True)

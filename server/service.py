@@ -10,8 +10,9 @@ from typing import Literal, Protocol
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.server.encoders import Encoders
 from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable
+from edge_llm.server.models.adapted import AdaptedModel
 from edge_llm.server.models.model import Model
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Choice, Offer
 from edge_llm.server.models.shelf import Shelf
 
 
@@ -76,15 +77,15 @@ class Service:
         if self.state == "draining":
             raise _stopping()
 
-    def offers(self) -> tuple[Offer, ...]:
-        """Return the models on offer.
+    def offered(self) -> list[Choice]:
+        """Return the models on offer, each without and with its adapters.
 
         Raises:
             ApiError: 503, the server stops.
         """
         if self.state == "draining":
             raise _stopping()
-        return self.shelf.offers
+        return self.shelf.choices
 
     async def model(self, name: str | None = None) -> Model:
         """Return a model by one of its names; None means the first. See `loaded`.
@@ -94,7 +95,7 @@ class Service:
         """
         return await self.loaded(self.shelf.find(name))
 
-    async def loaded(self, offer: Offer, keep: float | None = None) -> Model:
+    async def loaded(self, choice: Choice, keep: float | None = None) -> Model:
         """Return a model, loaded first if need be. It stays loaded until the caller awaits
         something else, for every request that has entered, and for ``keep`` seconds after the last
         (None: as usual) if memory allows.
@@ -105,7 +106,8 @@ class Service:
         """
         if self.state == "draining":
             raise _stopping()
-        return await self.shelf.model(offer, keep)
+        model = await self.shelf.model(choice.offer, keep)
+        return model if choice.adapter is None else AdaptedModel(model, choice.adapter)
 
     def _prepare(self, offer: Offer) -> None:
         """Have a model made ready for what a first answer would wait for."""

@@ -24,6 +24,7 @@ class ScriptedModel:
 
     name = "scripted"
     context = 1000
+    adapters: tuple[str, ...] = ()
 
     def __init__(self, answers: list[list[str]], folder: Path | None = None) -> None:
         self._answers = iter(answers)

@@ -167,7 +167,7 @@ def tensor_specs(
         for name, table in loaded.tables.items()
     ]
     sizes = factor_sizes(planned.lowered, planned.moved(recipe))
-    specs += [TensorSpec(name, "F32", (size,)) for name, size in sizes.items()]
+    specs += [TensorSpec(name, "U8", (2 * size,)) for name, size in sizes.items()]
     if recipe.verify:
         shapes = golden_shapes(plan.context, plan.vocab, drafts=plan.draft is not None)
         specs += [TensorSpec(name, dtype, shape) for name, (dtype, shape) in shapes.items()]

@@ -22,6 +22,8 @@ class Offer:
         name: the name that it is listed by; ``aliases`` are others that it answers to.
         load: loads it. Blocks; raises EdgeLLMError.
         describe: looks into its file without loading it. Blocks; raises EdgeLLMError.
+        adapters: those that are loaded beside it; each is a model of its own to requests, named
+            behind a colon.
         needs: tells what it takes in memory once it is loaded: weights, and the most for keys and
             values. Blocks; raises EdgeLLMError.
         pinned: it is never unloaded for others, nor for having been idle.
@@ -43,6 +45,7 @@ class Offer:
     describe: Callable[[], ModelFacts]
     needs: Callable[[], int]
     aliases: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     pinned: bool = False
     usual: float = inf
     state: State = "unloaded"
@@ -64,3 +67,26 @@ class Offer:
     def idle(self) -> bool:
         """It is loaded, and may be unloaded now."""
         return self.state == "loaded" and not self.requests and not self.pinned
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model as requests name it: one on offer, with one of its adapters or (None) without."""
+
+    offer: Offer
+    adapter: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that it is listed by."""
+        return with_adapter(self.offer.name, self.adapter)
+
+
+def with_adapter(name: str, adapter: str | None) -> str:
+    """Return the name of a model with an adapter."""
+    return name if adapter is None else f"{name}:{adapter}"
+
+
+def choices_of(offer: Offer) -> tuple[Choice, ...]:
+    """Return a model without and with each of its adapters."""
+    return tuple(Choice(offer, adapter) for adapter in (None, *offer.adapters))

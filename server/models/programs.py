@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_llm.api.loading import facts_of, load_with, memory_needed, name_of
 from edge_llm.errors import ConfigError, EdgeLLMError
 from edge_llm.runner.config import RunnerConfig
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Offer, choices_of, with_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ def offers_of(
             Offer(
                 name=name,
                 aliases=(*own, stem),
+                adapters=tuple(program.config.adapters),
                 load=partial(load_with, program.path, program.config, name=name),
                 describe=partial(facts_of, program.path, program.config),
                 needs=partial(memory_needed, program.path, program.config),
@@ -58,10 +59,15 @@ def offers_of(
                 usual=keep,
             )
         )
-    names = Counter(name for offer in offers for name in offer.names)
+    names = Counter(
+        with_adapter(name, choice.adapter)
+        for offer in offers
+        for choice in choices_of(offer)
+        for name in offer.names
+    )
     if twice := [name for name, n in names.items() if n > 1]:
         raise ConfigError(f"two of the models have the name {twice[0]}")
-    if unknown := set(pinned) - set(names):
+    if unknown := set(pinned) - {name for offer in offers for name in offer.names}:
         raise ConfigError(
             f"{min(unknown)} is to be pinned, and is none of the models: {', '.join(names)}"
         )

@@ -7,14 +7,16 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 from edge_llm.api.about import ModelFacts
 from edge_llm.errors import CapacityError, EdgeLLMError
 from edge_llm.server.errors import ApiError, not_loaded, unavailable, unknown_model
+from edge_llm.server.models.adapted import AdaptedModel
 from edge_llm.server.models.model import Model
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Choice, Offer, choices_of, with_adapter
 
 # How long a request waits for its model to be loaded before it is told to come again.
 PATIENCE_SECONDS = 60.0
@@ -36,7 +38,12 @@ class Shelf:
         """Offer these, the first to requests that name none. ``budget`` is in bytes (None: without
         bound), ``patience`` the seconds that a request waits for its model."""
         self.offers = tuple(offers)
-        self._names = {name: offer for offer in reversed(self.offers) for name in offer.names}
+        self._names = {
+            with_adapter(name, choice.adapter): choice
+            for offer in reversed(self.offers)
+            for choice in choices_of(offer)
+            for name in offer.names
+        }
         self._budget = budget
         self._patience = patience
         self._turn = asyncio.Lock()  # one change at a time
@@ -50,21 +57,34 @@ class Shelf:
         """The models that are in memory now."""
         return [offer for offer in self.offers if offer.model is not None]
 
-    def find(self, name: str | None) -> Offer:
+    @property
+    def choices(self) -> list[Choice]:
+        """The models on offer, each without and with its adapters."""
+        return [choice for offer in self.offers for choice in choices_of(offer)]
+
+    def find(self, name: str | None) -> Choice:
         """Return a model by one of its names; None means the first.
 
         Raises:
             ApiError: 404, there is none of that name.
         """
         if name is None:
-            return self.offers[0]
-        if (offer := self._names.get(name)) is None:
-            raise unknown_model(name, [name for offer in self.offers for name in offer.names])
-        return offer
+            return Choice(self.offers[0])
+        if (choice := self._names.get(name)) is None:
+            raise unknown_model(
+                name,
+                [
+                    with_adapter(name, choice.adapter)
+                    for choice in self.choices
+                    for name in choice.offer.names
+                ],
+            )
+        return choice
 
     def offer_of(self, model: Model) -> Offer:
-        """Return what a loaded model is on offer as."""
-        return next(offer for offer in self.offers if offer.model is model)
+        """Return what a loaded model, with an adapter or without, is on offer as."""
+        base = model.base if isinstance(model, AdaptedModel) else model
+        return next(offer for offer in self.offers if offer.model is base)
 
     async def model(self, offer: Offer, keep: float | None = None) -> Model:
         """Return the loaded model, loading it first if need be. It stays loaded until the caller
@@ -134,28 +154,31 @@ class Shelf:
             await self.unload(min(idle, key=lambda offer: offer.used))
         return bool(idle)
 
-    async def facts(self, offer: Offer) -> ModelFacts:
+    async def facts(self, choice: Choice) -> ModelFacts:
         """Return what is known of a model, loaded or not.
 
         Raises:
             ApiError: 500, its file cannot be read.
         """
+        offer = choice.offer
         if (model := offer.model) is not None:
-            return ModelFacts(model.name, model.digest, model.context, model.about)
+            return ModelFacts(
+                with_adapter(model.name, choice.adapter), model.digest, model.context, model.about
+            )
         if offer.facts is None:
             try:
                 offer.facts = await asyncio.to_thread(offer.describe)
             except EdgeLLMError as exc:
                 raise not_loaded(offer.name, exc) from exc
-        return offer.facts
+        return replace(offer.facts, name=with_adapter(offer.facts.name, choice.adapter))
 
-    async def known(self, offers: Iterable[Offer]) -> list[tuple[Offer, ModelFacts]]:
+    async def known(self, choices: Iterable[Choice]) -> list[tuple[Choice, ModelFacts]]:
         """Return some models with what is known of them, but for those whose files cannot be
         read."""
         found = []
-        for offer in offers:
+        for choice in choices:
             with suppress(ApiError):
-                found.append((offer, await self.facts(offer)))
+                found.append((choice, await self.facts(choice)))
         return found
 
     async def close(self) -> None:

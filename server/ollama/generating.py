@@ -17,7 +17,7 @@ from edge_llm.server.models.duration import keep_seconds
 from edge_llm.server.models.model import Model
 from edge_llm.server.ollama.conversation import chat_of, chat_of_prompt, grammar_of, params_of
 from edge_llm.server.ollama.lines import Kind, LineShape, nothing
-from edge_llm.server.ollama.names import model_of, offer_of
+from edge_llm.server.ollama.names import choice_of, model_of
 from edge_llm.server.ollama.replies import ChatLine, GenerateLine
 from edge_llm.server.ollama.schemas import Asking, ChatRequest, GenerateRequest
 from edge_llm.server.options import ServerOptions
@@ -117,11 +117,11 @@ def _unloads(request: Asking) -> bool:
 async def _unload(
     service: Service, kind: Kind, request: Asking, ignored: Sequence[str]
 ) -> JSONResponse:
-    offer = offer_of(service, request.model)
-    if offer.pinned:
-        raise invalid(f"The model '{offer.name}' is pinned: it is never unloaded.", "keep_alive")
-    await service.shelf.unload(offer)
-    return _nothing(kind, offer.name, "unload", ignored)
+    choice = choice_of(service, request.model)
+    if choice.offer.pinned:
+        raise invalid(f"The model '{choice.name}' is pinned: it is never unloaded.", "keep_alive")
+    await service.shelf.unload(choice.offer)
+    return _nothing(kind, choice.name, "unload", ignored)
 
 
 def _nothing(

@@ -14,9 +14,9 @@ from edge_llm import __version__
 from edge_llm.api.about import ModelAbout, ModelFacts
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import documented
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Choice, Offer
 from edge_llm.server.ollama.lines import timestamp
-from edge_llm.server.ollama.names import offer_of, tagged
+from edge_llm.server.ollama.names import choice_of, tagged
 from edge_llm.server.ollama.replies import Processes, Shown, Tags, Version
 from edge_llm.server.ollama.schemas import ShowRequest
 from edge_llm.server.options import ServerOptions
@@ -40,19 +40,27 @@ def models_router(service: Service, options: ServerOptions) -> APIRouter:
 
     @router.get("/api/tags", **documented("The served models", "ollama", reply=Tags))
     async def tags() -> dict[str, Any]:
-        known = await service.shelf.known(service.offers())
+        known = await service.shelf.known(service.offered())
         return {
             "models": [
-                _entry(offer, facts) | {"modified_at": _modified(facts.about)}
-                for offer, facts in known
+                _entry(choice, facts) | {"modified_at": _modified(facts.about)}
+                for choice, facts in known
             ]
         }
 
     @router.get("/api/ps", **documented("The loaded models", "ollama", reply=Processes))
     async def ps() -> dict[str, Any]:
-        there = [offer for offer in service.offers() if offer.state != "unloaded"]
+        there = [
+            choice
+            for choice in service.offered()
+            if choice.adapter is None and choice.offer.state != "unloaded"
+        ]
         known = await service.shelf.known(there)
-        return {"models": [_entry(*model) | _held(*model) for model in known]}
+        return {
+            "models": [
+                _entry(choice, facts) | _held(choice.offer, facts) for choice, facts in known
+            ]
+        }
 
     @router.post(
         "/api/show",
@@ -60,26 +68,27 @@ def models_router(service: Service, options: ServerOptions) -> APIRouter:
     )
     async def show(http: Request) -> Response:
         request, ignored = await read_request(ShowRequest, http, options)
-        facts = await service.shelf.facts(offer_of(service, request.model or request.name))
-        return JSONResponse(_shown(facts), headers=ignored_header(ignored))
+        choice = choice_of(service, request.model or request.name)
+        facts = await service.shelf.facts(choice)
+        return JSONResponse(_shown(choice, facts), headers=ignored_header(ignored))
 
     return router
 
 
-def _entry(offer: Offer, facts: ModelFacts) -> dict[str, Any]:
+def _entry(choice: Choice, facts: ModelFacts) -> dict[str, Any]:
     about = facts.about
     return {
-        "name": tagged(offer.name),
-        "model": tagged(offer.name),
+        "name": tagged(choice.name),
+        "model": tagged(choice.name),
         "size": about.file_bytes,
         "digest": facts.digest,
-        "details": _details(about),
+        "details": _details(choice, about),
     }
 
 
-def _details(about: ModelAbout) -> dict[str, Any]:
+def _details(choice: Choice, about: ModelAbout) -> dict[str, Any]:
     return {
-        "parent_model": "",
+        "parent_model": "" if choice.adapter is None else tagged(choice.offer.name),
         "format": "edge",
         "family": about.family,
         "families": [about.family],
@@ -105,7 +114,7 @@ def _expiry(offer: Offer) -> str:
     return timestamp(datetime.now(UTC) + timedelta(seconds=left))
 
 
-def _shown(facts: ModelFacts) -> dict[str, Any]:
+def _shown(choice: Choice, facts: ModelFacts) -> dict[str, Any]:
     about = facts.about
     parameters = {**about.recommended, "num_ctx": facts.context}
     can = {
@@ -117,7 +126,7 @@ def _shown(facts: ModelFacts) -> dict[str, Any]:
     return {
         "parameters": "\n".join(f"{name} {value}" for name, value in parameters.items()),
         "template": about.chat_template or "",
-        "details": _details(about),
+        "details": _details(choice, about),
         "model_info": {
             "general.architecture": about.family,
             "general.parameter_count": about.parameters,

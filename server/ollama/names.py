@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_llm.server.errors import ApiError
 from edge_llm.server.models.duration import keep_seconds
 from edge_llm.server.models.model import Model
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Choice
 from edge_llm.server.service import Service
 
 LATEST = ":latest"
@@ -17,7 +17,7 @@ def tagged(name: str) -> str:
     return name if ":" in name else name + LATEST
 
 
-def offer_of(service: Service, name: str | None) -> Offer:
+def choice_of(service: Service, name: str | None) -> Choice:
     """Return what is on offer by one of its names, with or without the usual tag.
 
     Raises:
@@ -40,4 +40,4 @@ async def model_of(
         ApiError: 404, there is none; or as `Service.loaded`.
     """
     keep = None if keep_alive is None else keep_seconds(keep_alive)
-    return await service.loaded(offer_of(service, name), keep)
+    return await service.loaded(choice_of(service, name), keep)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from edge_llm.api.about import ModelFacts
 from edge_llm.server.documentation.operation import documented
-from edge_llm.server.models.offer import Offer
+from edge_llm.server.models.offer import Choice
 from edge_llm.server.openai.replies import ModelList, ModelObject
 from edge_llm.server.service import Service
 
@@ -16,13 +16,14 @@ from edge_llm.server.service import Service
 def models_router(service: Service) -> APIRouter:
     router = APIRouter()
 
-    def describe(offer: Offer, facts: ModelFacts) -> dict[str, Any]:
-        about = facts.about
+    def describe(choice: Choice, facts: ModelFacts) -> dict[str, Any]:
+        about, offer = facts.about, choice.offer
         return {
-            "id": offer.name,
+            "id": choice.name,
             "object": "model",
             "created": service.created,
             "owned_by": "edge-llm",
+            "parent": None if choice.adapter is None else offer.name,
             "state": offer.state,
             "context_length": facts.context,
             "capabilities": {
@@ -38,7 +39,7 @@ def models_router(service: Service) -> APIRouter:
 
     @router.get("/models", **documented("The served models", "models", reply=ModelList))
     async def list_models() -> dict[str, Any]:
-        known = await service.shelf.known(service.offers())
+        known = await service.shelf.known(service.offered())
         return {"object": "list", "data": [describe(*model) for model in known]}
 
     @router.get(
@@ -51,7 +52,7 @@ def models_router(service: Service) -> APIRouter:
         ),
     )
     async def get_model(name: str) -> dict[str, Any]:
-        offer = service.shelf.find(name)
-        return describe(offer, await service.shelf.facts(offer))
+        choice = service.shelf.find(name)
+        return describe(choice, await service.shelf.facts(choice))
 
     return router

@@ -27,13 +27,15 @@ class Capabilities(BaseModel):
 
 
 class ModelObject(BaseModel):
-    """A served model, loaded or not (``state``); ``recommended`` are the sampling parameters of its
+    """A served model, loaded or not (``state``); ``parent`` is the model that an adapter is beside,
+    null of a model itself; ``recommended`` are the sampling parameters of its
     authors, which hold where a request says nothing."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    parent: str | None
     state: State
     context_length: int
     capabilities: Capabilities

@@ -261,3 +261,38 @@ def test_files_that_are_damaged_are_refused(tiny_program: Program, tmp_path: Pat
         edge_llm.load(tiny_program(), adapters={"a:b": folder})
     with pytest.raises(ConfigError, match="adapters are of type str"):
         edge_llm.load(tiny_program(), adapters=str(folder))  # type: ignore[arg-type]
+
+
+def test_sessions_are_kept_apart(tiny_program: Program, tmp_path: Path) -> None:
+    one, two = (write_adapter(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    prompt = [(5 * i) % 250 for i in range(150)]
+    found: dict[str, list[int]] = {}
+    for folders in ({"a": one.folder}, {"b": two.folder, "c": one.folder}):
+        with edge_llm.load(
+            tiny_program(), adapters=folders, sessions=tmp_path / "sessions", threads=1
+        ) as llm:
+            for name in folders:
+                answer = llm.generate(prompt, adapter=name, max_tokens=4, temperature=0.0)
+                found[name] = [answer.stats.cached_tokens, *answer.token_ids]
+    assert found["a"][0] == found["b"][0] == 0
+    assert found["c"][0] > 100  # of another name before the restart
+    assert found["c"][1:] == found["a"][1:] != found["b"][1:]
+
+
+def test_speculation_changes_no_token(tiny_program: Program, tmp_path: Path) -> None:
+    written = write_adapter(tmp_path / "lora")
+    prompt = [*range(40), *range(40), *range(20)]
+    with edge_llm.load(tiny_program(), adapters={"mine": written.folder}) as llm:
+        answers = [
+            llm.generate(
+                prompt,
+                adapter="mine",
+                max_tokens=60,
+                temperature=0.0,
+                ignore_eos=True,
+                speculation=speculation,
+            )
+            for speculation in ("off", "ngram")
+        ]
+    assert answers[1].stats.drafted_tokens > 0
+    assert answers[0].token_ids == answers[1].token_ids

@@ -75,7 +75,7 @@ def states(shelf: Shelf) -> dict[str, str]:
 def test_a_model_is_loaded_once_for_all_who_ask(shop: Shop) -> None:
     async def play() -> None:
         shelf = Shelf([shop.offer("a"), shop.offer("b")])
-        offer = shelf.find("b")
+        offer = shelf.find("b").offer
         models = await asyncio.gather(*(shelf.model(offer) for _ in range(5)))
         assert len(set(map(id, models))) == 1
         assert shop.loads == ["b"]
@@ -96,12 +96,12 @@ def test_names(shop: Shop) -> None:
 def test_the_one_idle_for_longest_makes_room(shop: Shop) -> None:
     async def play() -> None:
         shelf = Shelf([shop.offer(name, size=4) for name in "abc"], budget=10)
-        first = await shelf.model(shelf.find("a"))
-        await shelf.model(shelf.find("b"))
-        await shelf.model(shelf.find("a"))  # used again: b is older
-        await shelf.model(shelf.find("c"))
+        first = await shelf.model(shelf.find("a").offer)
+        await shelf.model(shelf.find("b").offer)
+        await shelf.model(shelf.find("a").offer)  # used again: b is older
+        await shelf.model(shelf.find("c").offer)
         assert states(shelf) == {"a": "loaded", "b": "unloaded", "c": "loaded"}
-        assert await shelf.model(shelf.find("a")) is first
+        assert await shelf.model(shelf.find("a").offer) is first
         assert shop.loads == [*"abc"]
 
     scene(play)
@@ -110,8 +110,8 @@ def test_the_one_idle_for_longest_makes_room(shop: Shop) -> None:
 def test_one_alone_may_take_more_than_the_budget(shop: Shop) -> None:
     async def play() -> None:
         shelf = Shelf([shop.offer("a", size=40), shop.offer("b", size=4)], budget=10)
-        await shelf.model(shelf.find("b"))
-        await shelf.model(shelf.find("a"))
+        await shelf.model(shelf.find("b").offer)
+        await shelf.model(shelf.find("a").offer)
         assert states(shelf) == {"a": "loaded", "b": "unloaded"}
 
     scene(play)
@@ -122,10 +122,10 @@ def test_what_runs_and_what_is_pinned_stays(shop: Shop) -> None:
         pinned = shop.offer("p", size=4, pinned=True)
         shelf = Shelf([pinned, *(shop.offer(name, size=4) for name in "ab")], budget=10)
         await shelf.model(pinned)
-        running = shelf.find("a")
+        running = shelf.find("a").offer
         model: Any = await shelf.model(running)
         shelf.hold(running)
-        wanted = asyncio.create_task(shelf.model(shelf.find("b")))
+        wanted = asyncio.create_task(shelf.model(shelf.find("b").offer))
         await asyncio.sleep(0.05)
         assert not wanted.done()
         assert not model.closed
@@ -142,11 +142,11 @@ def test_what_runs_and_what_is_pinned_stays(shop: Shop) -> None:
 def test_a_request_does_not_wait_for_ever(shop: Shop) -> None:
     async def play() -> None:
         shelf = Shelf([shop.offer("a", size=8), shop.offer("b", size=8)], budget=10, patience=0.1)
-        running = shelf.find("a")
+        running = shelf.find("a").offer
         await shelf.model(running)
         shelf.hold(running)
         with pytest.raises(ApiError, match="waits for room") as got:
-            await shelf.model(shelf.find("b"))
+            await shelf.model(shelf.find("b").offer)
         assert got.value.status == 503
         assert "retry-after" in got.value.headers
         shelf.release(running)
@@ -155,9 +155,9 @@ def test_a_request_does_not_wait_for_ever(shop: Shop) -> None:
 
         shop.gate.clear()
         with pytest.raises(ApiError, match="is loading"):
-            await shelf.model(shelf.find("b"))
+            await shelf.model(shelf.find("b").offer)
         shop.gate.set()
-        await shelf.model(shelf.find("b"))  # the same loading
+        await shelf.model(shelf.find("b").offer)  # the same loading
         assert shop.loads == [*"ab"]
 
     scene(play)
@@ -174,10 +174,10 @@ def test_a_model_that_cannot_be_loaded_is_tried_again(shop: Shop) -> None:
 
         shelf = Shelf([offered(Model("a", shop), load=load)])
         with pytest.raises(ApiError, match="'a' cannot be loaded: it is damaged") as got:
-            await shelf.model(shelf.find("a"))
+            await shelf.model(shelf.find("a").offer)
         assert (got.value.status, got.value.code) == (500, "model_not_loaded")
         assert states(shelf) == {"a": "unloaded"}
-        await shelf.model(shelf.find("a"))
+        await shelf.model(shelf.find("a").offer)
         assert states(shelf) == {"a": "loaded"}
 
     scene(play)
@@ -217,7 +217,7 @@ def test_how_long_it_stays(shop: Shop) -> None:
 def test_it_is_asked_for_while_it_is_unloaded(shop: Shop) -> None:
     async def play() -> None:
         shelf = Shelf([shop.offer("a")])
-        offer = shelf.find("a")
+        offer = shelf.find("a").offer
         first = await shelf.model(offer)
         shop.gate.clear()
         gone = asyncio.create_task(shelf.unload(offer))
@@ -252,11 +252,11 @@ def test_what_has_no_room_beside_pinned_models_is_refused_at_once(shop: Shop) ->
         offers = [shop.offer(n, size=size, pinned=n == "p") for n, size in sizes.items()]
         shelf = Shelf(offers, budget=10)
         for name in "pa":
-            await shelf.model(shelf.find(name))
+            await shelf.model(shelf.find(name).offer)
         with pytest.raises(CapacityError, match="the pinned ones take 8"):
-            await shelf.load(shelf.find("q"))
+            await shelf.load(shelf.find("q").offer)
         with pytest.raises(ApiError, match="'q' cannot be loaded") as got:
-            await shelf.model(shelf.find("q"))
+            await shelf.model(shelf.find("q").offer)
         assert got.value.status == 500
         assert states(shelf) == {"p": "loaded", "q": "unloaded", "a": "loaded"}
 
@@ -269,10 +269,10 @@ def test_nothing_makes_room_for_a_file_that_is_gone(shop: Shop) -> None:
             raise ProgramError("there is no such file")
 
         shelf = Shelf([shop.offer("a", size=8), shop.offer("b", size=8)], budget=10)
-        await shelf.model(shelf.find("a"))
-        shelf.find("b").needs = gone
+        await shelf.model(shelf.find("a").offer)
+        shelf.find("b").offer.needs = gone
         with pytest.raises(ApiError, match="there is no such file"):
-            await shelf.model(shelf.find("b"))
+            await shelf.model(shelf.find("b").offer)
         assert states(shelf) == {"a": "loaded", "b": "unloaded"}
 
     scene(play)
@@ -319,7 +319,7 @@ def test_memory_pressure_unloads_what_is_idle(shop: Shop) -> None:
         shelf = Shelf([shop.offer(name) for name in "abc"])
         for offer in shelf.offers:
             await shelf.model(offer)
-        shelf.hold(shelf.find("a"))
+        shelf.hold(shelf.find("a").offer)
         looks = iter([True, True, True])
         watching = asyncio.create_task(
             relieve(shelf, short=lambda: next(looks, False), seconds=0.005)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_llm.errors import ConfigError
 
 
-def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy`` and ``--kv-dtype``;
-    see `loading_options`."""
+def add_loading_arguments(parser: argparse.ArgumentParser, *, adapters: str) -> None:
+    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy``, ``--kv-dtype`` and
+    ``--adapter``, whose help ends with ``adapters``; see `loading_options`."""
     from edge_llm.program.ops import KV_DTYPES
     from edge_llm.runner.context import CONTEXT_POLICIES
 
@@ -51,6 +52,44 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         help="how keys and values are stored (default: as the program recommends)",
     )
 
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        dest="adapters",
+        metavar="[NAME=]PATH",
+        help=f"a LoRA adapter in PEFT's folder layout, beside the model's weights; {adapters}",
+    )
+
+
+def adapters_of(texts: Sequence[str]) -> dict[str, Path]:
+    """Return folders of adapters by name: ``NAME=PATH``, or a folder whose name is the adapter's.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        folder = Path(path if equals and not Path(text).is_dir() else text).expanduser()
+        name = name if equals and not Path(text).is_dir() else folder.resolve().name
+        if name in found:
+            raise ConfigError(f"two adapters have the name {name}", hint="--adapter NAME=PATH")
+        found[name] = folder
+    return found
+
+
+def one_adapter(texts: Sequence[str]) -> str | None:
+    """Return the name of the adapter that answers; None if there is none.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    names = list(adapters_of(texts))
+    if len(names) > 1:
+        raise ConfigError(f"got the adapters {', '.join(names)}, expected one")
+    return names[0] if names else None
+
 
 def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Return what `add_loading_arguments` read, or the settings have, as keyword arguments of
@@ -67,6 +106,7 @@ def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]
         "context": chosen(arguments, "context", None),
         "context_policy": arguments.context_policy,
         "kv_dtype": chosen(arguments, "kv_dtype", None),
+        "adapters": adapters_of(arguments.adapters),
         "draft": arguments.draft if "draft" in arguments else arguments.speculation == "draft",
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import check_text, print_json, say
-from edge_llm.cli.loading import add_loading_arguments, loading_options
+from edge_llm.cli.loading import add_loading_arguments, loading_options, one_adapter
 from edge_llm.cli.programs import add_model_argument, resolve_program
 from edge_llm.cli.sampling import add_sampling_arguments, sampling_params
 from edge_llm.errors import RequestError
@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
         metavar="FILE|JSON",
         help="the answer is JSON of this JSON schema, given in a file or here",
     )
-    add_loading_arguments(parser)
+    add_loading_arguments(parser, adapters="it answers")
     parser.add_argument(
         "--json", action="store_true", help="print text, token ids and statistics as JSON"
     )
@@ -58,12 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_text(arguments.system or "")
     schema = None if arguments.schema is None else _schema(arguments.schema)
     prompt = _prompt(typed)
+    adapter = one_adapter(arguments.adapters)
     path = resolve_program(model)
 
     from edge_llm.api import load
 
     with load(path, max_sequences=1, **loading_options(arguments, path)) as llm:
-        pieces = _stream(llm, prompt, schema, arguments)
+        pieces = _stream(llm, prompt, schema, arguments, adapter)
         if arguments.json:
             answer = pieces.completions()[0]
             print_json(
@@ -85,15 +86,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _stream(
-    llm: LLM, prompt: str, schema: dict[str, Any] | None, arguments: argparse.Namespace
+    llm: LLM,
+    prompt: str,
+    schema: dict[str, Any] | None,
+    arguments: argparse.Namespace,
+    adapter: str | None,
 ) -> Stream:
     params = sampling_params(llm, arguments)
     if arguments.raw:
-        return llm.stream(prompt, params, json_schema=schema)
+        return llm.stream(prompt, params, json_schema=schema, adapter=adapter)
     messages = [{"role": "user", "content": prompt}]
     if arguments.system is not None:
         messages.insert(0, {"role": "system", "content": arguments.system})
-    return llm.chat(messages, params, stream=True, json_schema=schema)
+    return llm.chat(messages, params, stream=True, json_schema=schema, adapter=adapter)
 
 
 def _model_and_prompt(arguments: argparse.Namespace) -> tuple[str | None, str | None]:

@@ -91,7 +91,10 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse unknown request parameters with 400"
     )
-    add_loading_arguments(parser)
+    add_loading_arguments(
+        parser,
+        adapters="may be repeated: each is served as MODEL:NAME, of the (first) model",
+    )
     parser.add_argument(
         "--draft",
         action="store_true",
@@ -167,11 +170,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sessions_size is not None and arguments.sessions is None:
         raise ConfigError("--sessions-size bounds a folder that --sessions DIR names, and none is")
     check_bind(options)  # before a model is fetched or loaded
-    serve([_program(arguments, path) for path in _paths(arguments)], options)
+    programs = [
+        _program(arguments, path, first=index == 0) for index, path in enumerate(_paths(arguments))
+    ]
+    serve(programs, options)
     return 0
 
 
-def _program(arguments: argparse.Namespace, path: Path) -> ServedProgram:
+def _program(arguments: argparse.Namespace, path: Path, *, first: bool) -> ServedProgram:
     from edge_llm.runner.config import (
         DEFAULT_SESSIONS_BYTES,
         DEFAULT_STEP_TOKENS,
@@ -191,7 +197,7 @@ def _program(arguments: argparse.Namespace, path: Path) -> ServedProgram:
                 if arguments.sessions_size is None
                 else arguments.sessions_size
             ),
-            **loading_options(arguments, path),
+            **{**loading_options(arguments, path), **({} if first else {"adapters": {}})},
         ),
     )
 

@@ -195,7 +195,7 @@ class Program:
         if name not in self.tensors:
             return None
         self._verify([name])
-        return self.tensor(name)
+        return self.tensor(name).view("<f2").astype(np.float32)
 
     def weight_data(self, weight: Weight) -> NDArray[np.uint8]:
         """The stored bytes of a weight, [bytes] uint8, read-only, 64-byte aligned."""

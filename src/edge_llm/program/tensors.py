@@ -65,7 +65,7 @@ _OPTIONAL_GOLDEN = {"golden.drafts"}
 
 
 def factor_name(tensor: str, of: str) -> str:
-    """Return the name of the float32 vector that the "rows", or "columns", of a linear's weight
+    """Return the name of the float16 vector that the "rows", or "columns", of a linear's weight
     were multiplied with before it was rounded."""
     return f"{FACTORS}{of}.{tensor}"
 
@@ -84,7 +84,7 @@ def check_tensors(plan: Plan, tensors: Mapping[str, TensorSpec]) -> None:
             rows, columns = (factor_name(weight.tensor, of) for of in ("rows", "columns"))
             for name, count in zip((rows, columns), weight.shape, strict=True):
                 if name in tensors:
-                    _expect(tensors, TensorSpec(name, "F32", (count,)))
+                    _expect(tensors, TensorSpec(name, "U8", (2 * count,)))
     tokenizer = tensors.get(TOKENIZER)
     if tokenizer is None or tokenizer.dtype != "U8" or len(tokenizer.shape) != 1:
         raise ProgramError(f"tensor {TOKENIZER!r}: expected U8 bytes")

@@ -78,6 +78,14 @@ def _model(talk: Talk, rest: str) -> None:
     say(f"({talk.session.llm.name} goes on with the conversation{has})")
 
 
+def _adapter(talk: Talk, rest: str) -> None:
+    session = talk.session
+    if rest:
+        session.set_adapter(None if rest == "none" else rest)
+    there = ", ".join(session.llm.adapters) or "none is loaded"
+    say(f"adapter: {session.adapter or 'none'} ({there})")
+
+
 def _load(talk: Talk, rest: str) -> None:
     from edge_llm.cli.chat import transcript
 
@@ -144,6 +152,8 @@ def _show(talk: Talk, rest: str) -> None:
     session = talk.session
     llm, used = session.llm, session.used()
     say(f"program:   {llm.name}, {llm.about.quantization}, {llm.program.path}")
+    if llm.adapters:
+        say(f"adapter:   {session.adapter or 'none'} ({', '.join(llm.adapters)})")
     tokens = "" if used is None else f", {used} of {llm.context} tokens of the context"
     say(f"messages:  {len(session.messages)}{tokens}")
     if session.system is not None:
@@ -188,6 +198,7 @@ def _bye(talk: Talk, rest: str) -> None:
 COMMANDS = (
     Command(("/help", "/?"), "", "this list", _help),
     Command(("/model",), "NAME", "go on with another program", _model),
+    Command(("/adapter",), "NAME", "answer with another adapter, or with none", _adapter),
     Command(("/system",), "TEXT", "set the system message, start over", _system),
     Command(("/set",), "NAME VALUE", "change a setting; /set alone shows all", _set),
     Command(("/show",), "", "program, settings, tokens used", _show),

@@ -52,6 +52,7 @@ class Session:
         self.llm = llm
         self._load = load
         self.overrides = overrides
+        self.adapter = next(iter(llm.adapters), None)
         self.think: bool | None = None
         self.stops_loops = True
         self.messages: list[Message] = []
@@ -105,6 +106,17 @@ class Session:
             )
         self.think = think
 
+    def set_adapter(self, name: str | None) -> None:
+        """Let another adapter answer from now on; None: the model itself.
+
+        Raises:
+            RequestError: no adapter of that name is loaded.
+        """
+        if name is not None and name not in self.llm.adapters:
+            there = ", ".join(self.llm.adapters) or "none is loaded"
+            raise RequestError(f"there is no adapter {name:.40}, expected none or one of: {there}")
+        self.adapter = name
+
     def switch(self, name: str) -> None:
         """Go on with another model.
 
@@ -119,7 +131,7 @@ class Session:
             llm.close()
             raise
         self.llm.close()
-        self.llm = llm
+        self.llm, self.adapter = llm, None
         if self.think is not None:
             try:
                 self.set_think(self.think)
@@ -223,7 +235,13 @@ class Session:
     def _answer(self, asked: list[Message], writer: Writer) -> Turn:
         turn = Turn()
         heard, thought = LoopDetector(), LoopDetector()
-        pieces = self.llm.chat(asked, self.params, stream=True, enable_thinking=self.think)
+        pieces = self.llm.chat(
+            asked,
+            self.params,
+            stream=True,
+            enable_thinking=self.think,
+            adapter=self.adapter,
+        )
         try:
             writer.wait()
             for piece in pieces:

@@ -31,7 +31,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--hide-thinking", action="store_true", help="do not show what the model thinks"
     )
-    add_loading_arguments(parser)
+    add_loading_arguments(
+        parser, adapters="may be repeated: the first answers, /adapter changes to another"
+    )
     add_sampling_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -40,16 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Load the program and talk until the end of the input."""
     check_text(arguments.system or "")
 
-    def load(name: str | None) -> LLM:
+    def load(name: str | None, *, first: bool = False) -> LLM:
         from edge_llm.api import load as open_program
 
         path = resolve_program(name)
-        return open_program(path, max_sequences=1, **loading_options(arguments, path))
+        options = loading_options(arguments, path)
+        if not first:  # adapters are those of one model
+            options["adapters"] = {}
+        return open_program(path, max_sequences=1, **options)
 
     from edge_llm.cli.chat.loop import talk
     from edge_llm.cli.chat.session import Session
 
-    llm = load(model_of(arguments))
+    llm = load(model_of(arguments), first=True)
     try:
         session = Session(llm, load, given_sampling(arguments), arguments.system)
     except BaseException:
