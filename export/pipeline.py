@@ -9,7 +9,8 @@ so that whoever makes it again gets the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ from edge_llm.export.outcome import Outcome
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.verification.answers import golden_of
-from edge_llm.export.weights.calibration import calibrate, evened, measuring, notes_of
+from edge_llm.export.weights.calibration import calibrated, evened, measuring, notes_of, study
 from edge_llm.export.weights.factors import factor_sizes, factors_of
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of
+from edge_llm.export.weights.reading import reading
 from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
 from edge_llm.program.documents import Documents
@@ -125,19 +127,21 @@ class _Export:
             unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
             contents = documents(loaded, planned, recipe, unknown)
         specs = tensor_specs(loaded, planned, recipe, self._backend)
-        with self._meter.phase("export"):
-            parameters = self._parameters(loaded, planned, path)
         modules = [_VERIFY] if self._compares() else []
         with (
             ProgramWriter(path, planned.lowered.plan, contents, specs) as writer,
             imported(*modules),
             hashed(loaded.sources.paths) as digest,
         ):
-            with self._meter.phase("export"):
+            with (
+                self._meter.phase("export"),
+                self._parameters(loaded, planned, path) as parameters,
+            ):
                 rows = self._weights(loaded, planned, parameters, writer)
                 sizes = factor_sizes(planned.lowered, planned.moved(recipe))
                 for name, values in factors_of(planned.lowered, sizes, parameters).items():
                     writer.write(name, values.astype("<f2"))
+            with self._meter.phase("export"):
                 origin = self._provenance(loaded, planned, digest, self._progress)
                 contents = documents(loaded, planned, recipe, origin)
             outcome = self._verify(loaded, planned, parameters, writer, contents, rows)
@@ -147,32 +151,33 @@ class _Export:
                 written = writer.finish(replace(contents, report=report))
         return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome)
 
-    def _parameters(self, loaded: Loaded, planned: Planned, path: Path) -> Parameters:
-        """Return the parameters with all that tells how to round them: what they say themselves, or
-        what they are multiplied with in a text that they read in a program beside ``path``."""
+    @contextmanager
+    def _parameters(self, loaded: Loaded, planned: Planned, path: Path) -> Iterator[Parameters]:
+        """Yield the parameters with all that tells how to round them: what they say themselves, or
+        what they are multiplied with in a text that they read in a program beside ``path``, which
+        is there as long."""
         recipe = self._recipe
         tables = constants(loaded.checkpoint.config, loaded.context)
         own = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants=tables)
         if loaded.calibration is None:
             with self._meter.stage("plan"):
-                return evened(planned, recipe, own)
+                parameters = evened(planned, recipe, own)
+            yield parameters
+            return
         measured = measuring(recipe)
         reader = plan_model(loaded, measured, self._backend, self._meter, self._progress)
         contents = documents(loaded, reader, measured, {})
         specs = tensor_specs(loaded, reader, measured, self._backend)
         plan = reader.lowered.plan
-        with self._meter.stage("calibrate"), ProgramWriter(path, plan, contents, specs) as writer:
-            self._weights(loaded, reader, own, writer)
-            writer.seal(contents)
-            return calibrate(
-                writer.temporary_path,
-                reader.lowered.parts,
-                loaded.calibration,
-                planned,
-                own,
-                backend=recipe.backend,
-                progress=self._progress,
-            )
+        parts, text = reader.lowered.parts, loaded.calibration
+        with ProgramWriter(path, plan, contents, specs) as writer, ExitStack() as stack:
+            with self._meter.stage("calibrate"):
+                self._weights(loaded, reader, own, writer)
+                writer.seal(contents)
+                program = writer.temporary_path
+                read = stack.enter_context(reading(program, parts, text, backend=recipe.backend))
+                found = study(read, planned, own, self._progress)
+            yield stack.enter_context(calibrated(read, found, own))
 
     def _provenance(
         self,

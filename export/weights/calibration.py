@@ -3,8 +3,9 @@ text.
 
 The error that rounding a row w by d makes in its product with x is d . x, whose square has the mean
 of d[i] d[j] x[i] x[j] over all pairs of columns. Factors are moved between linears first
-(balance.py). Then the diagonal counts, the mean of each x[i] squared: it costs one pass over a few
-thousand tokens, and nothing of it needs PyTorch.
+(balance.py). Then scales are chosen by the diagonal, the mean of each x[i] squared, and codes by
+all of it where whole inputs are known (rounder.py). It costs a few passes over a few thousand
+tokens, and nothing of it needs PyTorch.
 
 What is measured is measured while the model reads the text with int8 weights, which are as good as
 floats here, and faster.
@@ -12,9 +13,9 @@ floats here, and faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,10 @@ from edge_llm.export.lowering.folds import rounded_folds
 from edge_llm.export.lowering.graph import Planned, Progress
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.balance import balance, even
-from edge_llm.export.weights.inputs import Inputs, measure
+from edge_llm.export.weights.inputs import Inputs, WholeInputs, measure
 from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.reading import Reading
+from edge_llm.export.weights.rounder import Rounder
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.stacks import stack_of
 
@@ -57,34 +60,46 @@ def evened(planned: Planned, recipe: Recipe, parameters: Parameters) -> Paramete
     return replace(parameters, scalings=even(planned.moved(recipe), parameters))
 
 
-def calibrate(
-    path: Path,
-    parts: Mapping[str, tuple[str, ...]],
-    text: str,
-    planned: Planned,
-    parameters: Parameters,
-    *,
-    backend: str,
-    progress: Progress,
-) -> Parameters:
-    """Return the parameters as the program ``planned`` is made of them, with what tells how to
-    round them.
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What reading a text has told: the ``inputs`` of parameters, and the ``scalings`` that follow
+    from them."""
 
-    ``path`` is the program that reads ``text``, ``parts`` maps its tensors to their parameters.
+    inputs: Mapping[str, Inputs]
+    scalings: Mapping[str, Scaling]
+
+    def counts(self, name: str) -> Float32:
+        """Return how much a squared error in each column of a parameter counts, relative to the
+        mean of all."""
+        return _counts(name, self.inputs[name], self.scalings)
+
+
+def study(text: Reading, planned: Planned, parameters: Parameters, progress: Progress) -> Study:
+    """Read ``text``, and find what is to be moved between the ``parameters`` of the program
+    ``planned``.
 
     Raises:
-        ConfigError: the text is too short.
         CheckpointError: a matrix cannot be read.
         ExportError: the model computes values that are not finite.
         NativeError, CapacityError: the program cannot be run.
     """
-    inputs = measure(path, parts, text, backend=backend, progress=_stage(progress, "calibrate"))
+    inputs = measure(text, _stage(progress, "calibrate"))
     formats, activations = planned.assignment.formats, planned.assignment.activations
     folds = rounded_folds(planned.folds, formats)
     stage = _stage(progress, "balance")
-    scalings = balance(folds, parameters, formats, inputs, activations, stage)
-    columns = {name: _counts(name, found, scalings) for name, found in inputs.items()}
-    return replace(parameters, scalings=scalings, columns=columns)
+    return Study(inputs, balance(folds, parameters, formats, inputs, activations, stage))
+
+
+@contextmanager
+def calibrated(text: Reading, found: Study, parameters: Parameters) -> Iterator[Parameters]:
+    """Yield the parameters with what tells how to round them, for which they read ``text`` again as
+    long."""
+    columns = {name: found.counts(name) for name in found.inputs}
+    rounder = Rounder(WholeInputs(text))
+    try:
+        yield replace(parameters, scalings=found.scalings, columns=columns, rounder=rounder)
+    finally:
+        rounder.close()
 
 
 def notes_of(planned: Planned, parameters: Parameters) -> list[str]:
@@ -93,6 +108,8 @@ def notes_of(planned: Planned, parameters: Parameters) -> list[str]:
     moved = sum(scaling.columns is not None for scaling in parameters.scalings.values())
     if moved:
         notes.append(f"factors moved from {moved} matrices into what makes their inputs")
+    if isinstance(parameters.rounder, Rounder) and parameters.rounder.count:
+        notes.append(f"{parameters.rounder.count} matrices rounded column after column (GPTQ)")
     if parameters.columns:
         missed = [name for name in _multiplied(planned) if name not in parameters.columns]
         missed = list(dict.fromkeys(stack_of(name) for name in missed))

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import ConfigError, ExportError
-from edge_llm.program.file import Program
-from edge_llm.program.plan import Plan
-from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
-from edge_llm.runner.executor import Batch, Executor, Limits, Segment
-from edge_llm.tokenizers.tokenizer import tokenizer_of
+from edge_llm.errors import ExportError
+from edge_llm.export.weights.reading import Reading
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
 
-TOKENS = 4096  # more change nothing that could be measured (docs/quantization.md)
-LEAST_TOKENS = 256
 _SAMPLES = 512  # tokens whose inputs are kept
-_WINDOW = 1024
-_STEP = 64  # all values of a step are kept
+_KEPT = 2**31  # bytes of whole inputs that are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,97 +48,79 @@ class _Sums:
             self.rows.append(values[-first % self._every :: self._every].copy())
 
 
-def measure(
-    path: Path,
-    parts: Mapping[str, tuple[str, ...]],
-    text: str,
-    *,
-    backend: str,
-    progress: Callable[[int, int], None],
-) -> dict[str, Inputs]:
-    """Return what each parameter is multiplied with over the first `TOKENS` tokens of ``text``, by
-    the parameter's name. What experts multiply inside, after their gate, is not measured.
-
-    ``path`` is the program, ``parts`` maps its tensors to their parameters; ``progress(done,
-    total)`` counts tokens.
+def measure(text: Reading, progress: Callable[[int, int], None]) -> dict[str, Inputs]:
+    """Return what each parameter is multiplied with over the tokens of ``text``, by the parameter's
+    name; ``progress(done, total)`` counts tokens.
 
     Raises:
-        ConfigError: the text has less than `LEAST_TOKENS` tokens.
         ExportError: the model computes values that are not finite.
         NativeError, CapacityError: the program cannot be run.
     """
-    with Program.open(path) as program:
-        plan = program.plan
-        ids = np.array(tokenizer_of(program).encode(text)[:TOKENS], np.int32)
-        if len(ids) < LEAST_TOKENS:
-            raise ConfigError(
-                f"calibration: the text has {len(ids)} tokens, expected at least {LEAST_TOKENS}"
-            )
-        readers = _readers(plan)
-        every = max(len(ids) // _SAMPLES, 1)
-        sums = {
-            value: _Sums(every if linear else 0, plan.language_model.values[value].width)
-            for value, (_, linear) in readers.items()
-        }
-        window = min(_WINDOW, plan.context)
-        executor = open_executor(program, _limits(program, window, backend), name=backend)
-        try:
-            for first, last in _read(executor, ids, window):
-                for value, total in sums.items():
-                    total.add(executor.read_value(value), first)
-                progress(last, len(ids))
-        finally:
-            executor.close()
+    every = max(len(text.ids) // _SAMPLES, 1)
+    sums = {
+        number: _Sums(every if read.linears else 0, read.width)
+        for number, read in text.values.items()
+    }
+    text.run(sums, lambda number, values, first: sums[number].add(values, first), progress)
     found: dict[str, Inputs] = {}
-    for value, (tensors, _) in readers.items():
-        inputs = _finished(sums[value], len(ids))
+    for number, read in text.values.items():
+        inputs = _finished(sums[number], len(text.ids))
         if not np.isfinite(inputs.square).all():
-            raise ExportError(f"calibration: what {tensors[0]} is multiplied with is not finite")
-        found |= {part: inputs for tensor in tensors for part in parts[tensor]}
+            named = read.parameters[0]
+            raise ExportError(f"calibration: what {named} is multiplied with is not finite")
+        found |= dict.fromkeys(read.parameters, inputs)
     return found
-
-
-def _readers(plan: Plan) -> dict[int, tuple[list[str], bool]]:
-    """Return the values that matrices are multiplied with: those tensors, and whether one is that
-    of a linear within the model, neither experts nor the head."""
-    readers: dict[int, tuple[list[str], bool]] = {}
-    for instruction in plan.language_model.instructions:
-        if instruction.op not in ("linear", "experts"):
-            continue
-        read = instruction.weights[: 1 if instruction.op == "linear" else 2]  # gate and up
-        names = [plan.weights[index].tensor for index in read]
-        (value, *_) = instruction.inputs
-        within = instruction.op == "linear" and plan.language_model.values[value].rows == "T"
-        before, linear = readers.get(value, ([], False))
-        readers[value] = [*before, *names], linear or within
-    return readers
-
-
-def _limits(program: Program, window: int, backend: str) -> Limits:
-    step = min(_STEP, window)
-    return Limits(
-        max_tokens=step,
-        max_rows=step,
-        max_sequences=1,
-        blocks=blocks_of(program.plan, window, name=backend),
-        kv_dtype=program.documents.model.kv_dtype,
-        context=window,
-        trace=True,
-    )
-
-
-def _read(executor: Executor, ids: Int32, window: int) -> Iterator[tuple[int, int]]:
-    """Run ``ids`` window by window; yield, after each step, the range of its tokens."""
-    tables = block_tables(executor.limits.blocks)
-    for begin in range(0, len(ids), window):
-        end = min(begin + window, len(ids))
-        for first in range(begin, end, executor.limits.max_tokens):
-            tokens = ids[first : min(first + executor.limits.max_tokens, end)]
-            piece = Segment(tokens, [None] * len(tokens), first - begin)
-            executor.step(Batch.of(piece, block_tables=tables))
-            yield first, first + len(tokens)
 
 
 def _finished(sums: _Sums, tokens: int) -> Inputs:
     rows = np.concatenate(sums.rows) if sums.rows else np.empty((0, len(sums.square)), np.float32)
     return Inputs(sums.square / tokens, sums.magnitude / tokens, sums.largest, rows)
+
+
+class WholeInputs:
+    """All rows of the inputs of linears within the model. Those of some layers fit into memory: the
+    text is read again for the next ones, which come in the order of the model."""
+
+    def __init__(self, text: Reading) -> None:
+        self._text = text
+        self._within = {number: read for number, read in text.values.items() if read.linears}
+        self._numbers = {
+            name: number for number, read in self._within.items() for name in read.linears
+        }
+        self._kept: dict[int, Float32] = {}
+
+    def of(self, name: str) -> Float32 | None:
+        """Return what a parameter is multiplied with, float32 [T, K]; None if that is not known.
+        The same array for those that are multiplied with the same.
+
+        Raises:
+            NativeError, CapacityError: the program cannot be run.
+        """
+        number = self._numbers.get(name)
+        if number is None:
+            return None
+        if number not in self._kept:
+            self._kept.clear()
+            self._read(number)
+        return self._kept[number]
+
+    def close(self) -> None:
+        """Forget them all."""
+        self._kept.clear()
+
+    def _read(self, first: int) -> None:
+        numbers, tokens = list(self._within), len(self._text.ids)
+        kept: dict[int, Float32] = {}
+        room = _KEPT
+        for number in numbers[numbers.index(first) :]:
+            width = self._within[number].width
+            room -= 4 * tokens * width
+            if kept and room < 0:
+                break
+            kept[number] = np.empty((tokens, width), np.float32)
+
+        def look(number: int, values: Float32, begin: int) -> None:
+            kept[number][begin : begin + len(values)] = values
+
+        self._text.run(kept, look, lambda done, total: None)
+        self._kept = kept

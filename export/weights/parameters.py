@@ -7,7 +7,7 @@ is measured is what is stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +33,8 @@ class Matrix:
     """One opened parameter [N, K] in one format. ``stored`` are the checkpoint's own integers where
     those are taken over, and then ``values`` is None, or reads what they nearly give. ``columns``
     float32 [K]: how much a squared error in each counts, all the same if None; ``scaling`` is what
-    ``values`` are multiplied with."""
+    ``values`` are multiplied with. ``rounded``: what these are rounded to, if that is chosen for
+    all rows at once."""
 
     name: str
     format: WeightFormat
@@ -43,6 +44,7 @@ class Matrix:
     stored: Integers | None
     columns: Float32 | None = None
     scaling: Scaling = field(default_factory=Scaling)
+    rounded: Integers | None = None
 
     @property
     def taken_over(self) -> bool:
@@ -70,8 +72,9 @@ class Matrix:
             ExportError: values that are not finite, or that the format cannot hold.
         """
         values = self.floats(rows)
-        if self.stored is not None:
-            kept = self.stored.rows(rows)
+        whole = self.rounded if self.stored is None else self.stored
+        if whole is not None:
+            kept = whole.rows(rows)
             if values is None:
                 return Quantized(kept, 0.0, 0.0)
             return Quantized(kept, energy(values), energy(values - kept.dequantize()))
@@ -99,6 +102,7 @@ class Parameters:
         inexact: those of ``stored`` whose integers give the checkpoint's values nearly -> what
             reads these.
         scalings: parameters -> what they are multiplied with when they are read.
+        rounder: chooses all that an opened matrix is rounded to, or returns None.
     """
 
     read: Callable[[str], Array]
@@ -109,6 +113,7 @@ class Parameters:
     columns: Mapping[str, Float32] = field(default_factory=dict)
     inexact: Mapping[str, Callable[[], Rowwise]] = field(default_factory=dict)
     scalings: Mapping[str, Scaling] = field(default_factory=dict)
+    rounder: Callable[[Matrix], Integers | None] = lambda matrix: None
 
     def vector(self, name: str) -> Float32:
         """Return a copy of a parameter or constant that is stored as it is, float32.
@@ -137,7 +142,8 @@ class Parameters:
         values = self.read(name)
         n, k = values.shape
         columns, scaling = self.columns.get(name), self._scaling(name)
-        return Matrix(name, form, self.scale_rule, (n, k), values, None, columns, scaling)
+        matrix = Matrix(name, form, self.scale_rule, (n, k), values, None, columns, scaling)
+        return replace(matrix, rounded=self.rounder(matrix))
 
 
 def parameters_of(

@@ -52,7 +52,7 @@ EXTRA: dict[str, tuple[set[str], set[str]]] = {
     "runner/backends/torch.py": (set(), {"torch"}),
     "runner/backends/torch_operators.py": (set(), {"torch"}),
     "export/verification/answers.py": ({"runner"}, set()),
-    "export/weights/inputs.py": ({"runner"}, set()),
+    "export/weights/reading.py": ({"runner"}, set()),
     # Imported by Ray, on the nodes of a cluster.
     "server/cluster/application.py": ({"catalogue"}, {"ray"}),
     "server/cluster/router.py": (set(), {"ray"}),

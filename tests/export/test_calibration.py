@@ -17,7 +17,8 @@ from edge_llm.export.origin.calibration import calibration_file, read_calibratio
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.weights.inputs import TOKENS, measure
+from edge_llm.export.weights.inputs import measure
+from edge_llm.export.weights.reading import TOKENS, reading
 from edge_llm.program.file import Program
 from edge_llm.program.pack import unpack_integers
 from edge_llm.tokenizers.tokenizer import tokenizer_of
@@ -49,7 +50,8 @@ def test_what_linears_are_multiplied_with_is_measured(
         ids = tokenizer_of(program).encode(TEXT)
         names = {weight.tensor: (weight.name,) for weight in program.plan.weights}
     assert 256 < len(ids) <= 1024  # one window
-    got = measure(path, names, TEXT, backend="native", progress=lambda done, total: None)
+    with reading(path, names, TEXT, backend="native") as read:
+        got = measure(read, lambda done, total: None)
 
     model = reference_model(source, 1024)
     expected: dict[str, torch.Tensor] = {}
@@ -127,7 +129,9 @@ def test_a_text_comes_with_the_package(tiny_checkpoint: Tiny, tmp_path: Path) ->
     own = calibration_file("builtin")
     assert digests["calibration.txt"] == hashlib.sha256(own.read_bytes()).hexdigest()
     assert len(read_calibration(own)) > 12_000
-    assert any("factors moved" in note for note in documents.report["notes"])
+    notes = documents.report["notes"]
+    assert any("factors moved" in note for note in notes)
+    assert any("matrices rounded column after column (GPTQ)" in note for note in notes)
 
 
 def test_a_calibrated_program_is_what_verify_compares(

@@ -12,7 +12,7 @@ import torch
 from fixtures_checkpoints import FAMILY_SIZES
 
 from edge_llm.export.backends.registry import get_backend
-from edge_llm.export.lowering.folds import Fold, Producer
+from edge_llm.export.lowering.folds import Fold, Producer, rounded_folds
 from edge_llm.export.lowering.graph import Planned, plan_model
 from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import load
@@ -23,11 +23,12 @@ from edge_llm.export.verification.streamed import rounded_by_group, streamed_mod
 from edge_llm.export.verification.threads import in_turn
 from edge_llm.export.verification.torchao import rounded_activations
 from edge_llm.export.verification.verify import eager_logits
-from edge_llm.export.weights.balance import balance, even, moved, rounded_folds
-from edge_llm.export.weights.calibration import calibrate, evened
-from edge_llm.export.weights.inputs import Inputs, measure
+from edge_llm.export.weights.balance import balance, even, moved
+from edge_llm.export.weights.calibration import calibrated, evened, study
+from edge_llm.export.weights.inputs import Inputs
 from edge_llm.export.weights.parameters import Parameters, parameters_of
 from edge_llm.export.weights.quantize import quantize
+from edge_llm.export.weights.reading import reading
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import constants
@@ -221,13 +222,15 @@ def test_columns_count_as_much_as_what_they_are_multiplied_with(
     path = export(reader, output=tmp_path / "x.edge")
     parts = planned_model(source, scheme="fp32")[1].lowered.parts
     text = "The little boat went out to sea at dawn, and nobody saw it come home again. " * 12
-    inputs = measure(path, parts, text, backend="native", progress=lambda done, total: None)
-    found = calibrate(path, parts, text, planned, own, backend="native", progress=silent)
-    assert found.columns.keys() == inputs.keys()
+    with reading(path, parts, text, backend="native") as read:
+        found = study(read, planned, own, silent)
+        with calibrated(read, found, own) as made:
+            counted = made.columns
+    assert counted.keys() == found.inputs.keys()
     scaled = {name: made.columns for name, made in found.scalings.items()}
     assert any(columns is not None for columns in scaled.values())
-    for name, seen in inputs.items():
+    for name, seen in found.inputs.items():
         columns = scaled.get(name)
         squares = seen.square if columns is None else seen.square / columns.astype(np.float64) ** 2
         expected = squares / squares.mean() + 1e-3
-        np.testing.assert_allclose(found.columns[name], expected, rtol=1e-5)
+        np.testing.assert_allclose(counted[name], expected, rtol=1e-5)
