@@ -34,7 +34,7 @@ class RunnerConfig:
     max_sequences: int = 8
     step_tokens: int = DEFAULT_STEP_TOKENS
     huge_pages: str = "auto"
-    draft: bool = False
+    draft: bool | Path = False
     sessions: Path | None = None
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES
     context_policy: ContextPolicy = "error"
@@ -45,8 +45,8 @@ class RunnerConfig:
             value = getattr(self, name)
             if type(value) is not int and not (name in ("context", "kv_budget") and value is None):
                 raise ConfigError(f"{name} is {value!r}, expected a whole number")
-        if type(self.draft) is not bool:
-            raise ConfigError(f"draft is {self.draft!r}, expected True or False")
+        if type(self.draft) is not bool and not isinstance(self.draft, Path):
+            raise ConfigError(f"draft is {self.draft!r}, expected True, False or a program")
         if self.sessions is not None and not isinstance(self.sessions, Path):
             raise ConfigError(f"sessions is {self.sessions!r}, expected a folder")
         if type(self.sessions_bytes) is not int or self.sessions_bytes <= 0:

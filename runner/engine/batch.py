@@ -52,8 +52,7 @@ def build_draft(drafts: Mapping[Sequence, list[int]], workers: int = 0) -> Batch
         for group, table in enumerate(sequence.tables):
             block_tables[group, index, : len(table)] = table
         path = np.frombuffer(sequence.tokens + array("i", draft), np.int32)
-        part = Slice("verify", 1, draft)
-        sampler = _samplers(sequence, path, part)[-1]
+        sampler = row_sampler(sequence, path, len(draft))
         segments.append(Segment(path[-1:], [sampler], len(path) - 1, index))
     return Batch.of(*segments, block_tables=tuple(block_tables), draft=True, workers=workers)
 
@@ -79,19 +78,26 @@ def _samplers(sequence: Sequence, path: Int32, part: Slice) -> list[RowSampler |
         return samplers
     if not sequence.samples:
         return [*samplers, None] if sequence.every_row else []
-    known, counter = len(sequence.tokens), sequence.completion_length
     return samplers + [
-        RowSampler(
-            params=sequence.params,
-            seed=sequence.seed,
-            counter=counter + ahead,
-            history=path[: known + ahead],
-            prompt_length=sequence.prompt_held,
-            allowed=_allowed(sequence, part, ahead),
-            breakers=sequence.breakers,
-        )
+        row_sampler(sequence, path, ahead, _allowed(sequence, part, ahead))
         for ahead in range(len(part.draft) + 1)
     ]
+
+
+def row_sampler(
+    sequence: Sequence, path: Int32, ahead: int, allowed: Mask | None = None
+) -> RowSampler:
+    """Return the sampler of the row behind so many tokens of a draft; ``path`` begins with them and
+    all that is known before."""
+    return RowSampler(
+        params=sequence.params,
+        seed=sequence.seed,
+        counter=sequence.completion_length + ahead,
+        history=path[: len(sequence.tokens) + ahead],
+        prompt_length=sequence.prompt_held,
+        allowed=allowed,
+        breakers=sequence.breakers,
+    )
 
 
 def _allowed(sequence: Sequence, part: Slice, ahead: int) -> Mask | None:

@@ -6,7 +6,7 @@ what the sampler has drawn, with the same random number that it would have drawn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edge_llm.runner.engine.constraints import Constraint
@@ -15,7 +15,12 @@ from edge_llm.runner.engine.payoff import Payoff
 
 MOST_TOKENS = 16  # of a draft
 MOST_PREDICTED = 3  # likewise, where each costs a step of the draft method
-UNKNOWN = -1  # a token of a draft that the program's draft method is yet to give
+MOST_DRAWN = 8  # likewise, of a draft program
+UNKNOWN = -1  # a token of a draft that the draft method or program is yet to give
+_DRAWN_CHANCE = 0.6  # that a token of a draft program is right, before any was checked
+_DRAWN_COST = 0.2  # of a step, a token of it, before it is measured
+_TRIAL = 2  # tokens, where drafts have not paid
+_LEAST_PAUSE, _MOST_PAUSE = 16, 256  # steps before one
 _CHANCES = {2: 0.2, 3: 0.35, 4: 0.5, 6: 0.65, 12: 0.85}  # that what followed a match follows again
 _LEARNED = 1 / 12  # weight of one token in such a chance
 
@@ -124,6 +129,40 @@ class AutoDrafter:
     def _learn(self, right: bool) -> None:
         chance = self._chances[self._size]
         self._chances[self._size] = chance + (right - chance) * _LEARNED
+
+
+class ProgramDrafter:
+    """Asks a draft program, for as much as pays by how often it was right, by what its steps take
+    and by what checking costs: nothing, where that does not pay, but for a trial now and then. Like
+    `MethodDrafter` it proposes tokens that are not known yet."""
+
+    def __init__(self, payoff: Payoff, cost: Callable[[], float]) -> None:
+        """``cost`` returns what a token of a draft takes, in steps of one token; 0: not known."""
+        self._payoff = payoff
+        self._cost = cost
+        self._chance = _DRAWN_CHANCE
+        self._pause = 0
+        self._next_pause = _LEAST_PAUSE
+
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """See `Drafter.propose`."""
+        if self._pause:
+            self._pause -= 1
+            return ()
+        most = min(most, MOST_DRAWN)
+        count = self._payoff.length(self._chance, most, self._cost() or _DRAWN_COST)
+        if not count:
+            self._pause = self._next_pause
+            self._next_pause = min(2 * self._next_pause, _MOST_PAUSE)
+            count = min(most, _TRIAL)
+        return (UNKNOWN,) * count
+
+    def accept(self, drafted: int, accepted: int) -> None:
+        """See `Drafter.accept`."""
+        for right in (True,) * accepted + (False,) * (accepted < drafted):
+            self._chance += (right - self._chance) * _LEARNED
+        if self._pause and accepted == drafted:  # what came of a trial
+            self._pause, self._next_pause = 0, _LEAST_PAUSE
 
 
 class MethodDrafter:

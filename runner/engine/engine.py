@@ -20,6 +20,7 @@ from edge_llm.runner.context import Context
 from edge_llm.runner.engine.batch import build_batch, build_draft
 from edge_llm.runner.engine.constraints import Constraint, check_masks
 from edge_llm.runner.engine.crew import Crew
+from edge_llm.runner.engine.draft_program import DraftProgram
 from edge_llm.runner.engine.drafters import Drafter
 from edge_llm.runner.engine.drafts import Drafts
 from edge_llm.runner.engine.events import (
@@ -65,10 +66,14 @@ class Engine:
     Nothing runs until :meth:`start`; a test may call :meth:`step` itself instead."""
 
     def __init__(
-        self, executor: Executor, facts: EngineFacts, saved: SavedBlocks | None = None
+        self,
+        executor: Executor,
+        facts: EngineFacts,
+        saved: SavedBlocks | None = None,
+        draft: DraftProgram | None = None,
     ) -> None:
         """``saved`` keeps the blocks of prompts and answers across restarts; None: nothing
-        does."""
+        does. ``draft`` gives drafts; the engine owns it too."""
         limits = executor.limits
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
@@ -84,7 +89,7 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._crew = Crew(max(1, limits.threads))
-        self._drafts = Drafts(facts)
+        self._drafts = Drafts(facts, draft)
         self._steps = 0
         self._step_seconds = 0.0
         self._saved = saved
@@ -489,6 +494,7 @@ class Engine:
         del self._live[sequence]
         try:
             self._scheduler.remove(sequence)
+            self._drafts.forget(sequence)
         finally:
             self._emit(sequence, event)
 
@@ -536,6 +542,7 @@ class Engine:
             self._save(lambda: time.monotonic() > end)
         finally:
             self._executor.close()
+            self._drafts.close()
 
     def _save(self, interrupted: Callable[[], bool]) -> None:
         if self._saved is not None:

@@ -20,27 +20,38 @@ class Payoff:
         self._cost: dict[int, float] = {}  # tokens -> times that
         self._tokens = 0
         self._expected = 0.0
+        self._drawn = 0.0  # what making the drafts costs, in steps of one token
+
+    @property
+    def seconds(self) -> float:
+        """What a step of one token takes; 0: none was measured."""
+        return self._one
 
     def begin(self, tokens: int) -> None:
         """Begin with a step of so many tokens, without drafts."""
         self._tokens = tokens
         self._expected = float(tokens)
+        self._drawn = 0.0
 
-    def length(self, chance: float, most: int) -> int:
+    def length(self, chance: float, most: int, each: float = 0.0) -> int:
         """Return how many of ``most`` proposed tokens, each of which is right with a ``chance``
-        where those before it are, pay in the step that has begun; they are counted in."""
-        best, count, extra = self._expected / self.cost(self._tokens) * _GAIN, 0, 0.0
+        where those before it are, pay in the step that has begun; they are counted in. To make
+        one takes ``each`` steps of one token, for all sequences at once."""
+        base = self.cost(self._tokens) + self._drawn
+        best, count, extra = self._expected / base * _GAIN, 0, 0.0
         right, gain = 1.0, 0.0
         for length in range(1, min(most, _MOST_ROWS - self._tokens) + 1):
             right *= chance
             gain += right
-            rate = (self._expected + gain) / self.cost(self._tokens + length)
+            cost = self.cost(self._tokens + length) + max(self._drawn, each * length)
+            rate = (self._expected + gain) / cost
             if rate > best:
                 best, count, extra = rate, length, gain
             elif length - count > _BEYOND:
                 break
         self._tokens += count
         self._expected += extra
+        self._drawn = max(self._drawn, each * count)
         return count
 
     def record(self, tokens: int, seconds: float) -> None:

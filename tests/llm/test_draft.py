@@ -349,7 +349,7 @@ def test_programs_that_make_no_drafts_refuse(
     for program in (path, plain):
         with (
             edge_llm.load(program) as llm,
-            pytest.raises(RequestError, match="no draft method is loaded"),
+            pytest.raises(RequestError, match="neither a draft method nor a draft program"),
         ):
             llm.generate("x", speculation="draft")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from inspect import signature
 from os import PathLike
@@ -16,20 +16,21 @@ from edge_llm import abi
 from edge_llm.api.about import ModelFacts, about_of
 from edge_llm.api.adapters import with_adapters
 from edge_llm.api.answers import syntax_of
+from edge_llm.api.drafting import check_vocabulary, memory_of, open_draft, shared_budget
 from edge_llm.api.llm import LLM
 from edge_llm.api.preparing import chat_template_of
+from edge_llm.api.rooms import Room, room_of
 from edge_llm.errors import ConfigError
 from edge_llm.program.cost import kv_reader, stored_bytes, weight_bytes
 from edge_llm.program.file import Program
-from edge_llm.program.plan import Plan
 from edge_llm.program.summary import summary_of
-from edge_llm.runner.backends.registry import Backend, check_context, open_executor
 from edge_llm.runner.backends.registry import backend as find_backend
+from edge_llm.runner.backends.registry import check_context, open_executor
 from edge_llm.runner.backends.weights import Weights, in_huge_pages
 from edge_llm.runner.config import DEFAULT_SESSIONS_BYTES, DEFAULT_STEP_TOKENS, RunnerConfig
 from edge_llm.runner.engine.constraints import mask_of
+from edge_llm.runner.engine.draft_program import DraftProgram
 from edge_llm.runner.engine.engine import Engine
-from edge_llm.runner.engine.memory import block_counts, fitting_steps
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.engine.saved import SavedBlocks
 from edge_llm.runner.executor import Limits
@@ -54,7 +55,7 @@ def load(
     max_sequences: int = 8,
     step_tokens: int = DEFAULT_STEP_TOKENS,
     huge_pages: str = "auto",
-    draft: bool = False,
+    draft: bool | str | Path = False,
     sessions: str | Path | None = None,
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES,
     context_policy: str = "error",
@@ -79,8 +80,11 @@ def load(
             whole context would have no room beside the states of so many.
         huge_pages: "auto" asks the kernel to hold the file in huge pages, "copy" copies the weights
             into such pages if memory allows, "off" does neither.
-        draft: load the program's draft method too, which ``speculation="draft"`` needs. Every step
-            then computes some more, and keys and values take more memory.
+        draft: True loads the program's draft method too, which ``speculation="draft"`` needs;
+            every step then computes some more, and keys and values take more memory. Or another
+            program, found as ``path`` is, that is smaller and has the same vocabulary: it proposes
+            tokens where that pays, and changes none. It has a part of the memory for keys and
+            values.
         sessions: a folder that keeps what prompts and answers have computed, for the next time
             that this program is loaded: their tokens are in it. None keeps nothing.
         sessions_bytes: what all programs may keep there; what was not used for longest goes.
@@ -100,7 +104,8 @@ def load(
         ProgramError: the file cannot be read, or is damaged, hostile or too new.
         TokenizerError: the tokenizer in it cannot be used.
         ConfigError: an option out of range, a longer context than the program allows, no such
-            backend, no draft method in the program, or a kind of adapter that is not supported.
+            backend, no draft method in the program, a draft program of another vocabulary, or a
+            kind of adapter that is not supported.
         CapacityError: the KV budget holds not even one block.
         NativeError: the native core is missing or refused the program.
         MissingDependencyError: the backend needs a package that is not installed.
@@ -113,7 +118,7 @@ def load(
         max_sequences=max_sequences,
         step_tokens=step_tokens,
         huge_pages=huge_pages,
-        draft=draft,
+        draft=_found(draft) if isinstance(draft, str | PathLike) else draft,
         sessions=Path(sessions) if isinstance(sessions, str | PathLike) else sessions,
         sessions_bytes=sessions_bytes,
         context_policy=context_policy,  # type: ignore[arg-type]  # which it checks
@@ -158,32 +163,6 @@ def _found(path: str | PathLike[str]) -> Path:
     return program_of(path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """The room that the states of a program get: ``blocks`` of each group, which take ``bytes``, in
-    a cache of ``kv_dtype``, for ``context`` tokens and steps of ``step_tokens``."""
-
-    kv_dtype: str
-    context: int
-    step_tokens: int
-    blocks: tuple[int, ...]
-    bytes: int
-
-
-def _room(plan: Plan, own_kv_dtype: str, config: RunnerConfig, module: Backend) -> _Room:
-    kv_dtype = config.kv_dtype or own_kv_dtype
-    context = config.context or plan.context
-    block_size, groups = module.block_size(), module.groups(plan, kv_dtype)
-    length = min(context, plan.context)
-    if plan.bidirectional:  # a text is one step
-        config = replace(config, step_tokens=max(config.step_tokens, length))
-    else:
-        config = fitting_steps(config, length, block_size, groups)
-    blocks = block_counts(config, length, block_size, groups)
-    size = sum(count * group.block_bytes for count, group in zip(blocks, groups, strict=True))
-    return _Room(kv_dtype, context, config.step_tokens, blocks, size)
-
-
 def name_of(path: Path) -> str:
     """Return the name of the model in a program, as its header has it; of what has none, the name
     of the file."""
@@ -199,9 +178,14 @@ def memory_needed(path: Path, config: RunnerConfig, *, backend: str = "native") 
     """
     module = find_backend(backend)
     with _opened(path, config) as program:
-        room = _room(program.plan, program.documents.model.kv_dtype, config, module)
+        drafting = 0
+        if isinstance(config.draft, Path):
+            with _opened(config.draft, replace(config, draft=False, context=None)) as draft:
+                config, own = shared_budget(program, draft, config, module)
+                drafting = memory_of(draft, own, module)
+        room = room_of(program.plan, program.documents.model.kv_dtype, config, module)
         beside = with_adapters(program, config.adapters)
-        return stored_bytes(beside.plan if beside else program.plan) + room.bytes
+        return stored_bytes(beside.plan if beside else program.plan) + room.bytes + drafting
 
 
 def facts_of(path: Path, config: RunnerConfig) -> ModelFacts:
@@ -222,14 +206,14 @@ def facts_of(path: Path, config: RunnerConfig) -> ModelFacts:
 
 
 def _opened(path: Path, config: RunnerConfig) -> Program:
-    program = Program.open(path, huge_pages=config.huge_pages == "auto", draft=config.draft)
+    program = Program.open(path, huge_pages=config.huge_pages == "auto", draft=config.draft is True)
     try:
         check_context(program, config.context or 0)
-        if config.draft and program.plan.draft is None:
+        if config.draft is True and program.plan.draft is None:
             raise ConfigError(
                 f"{program.path.name} has no draft method, which speculation draft needs",
                 hint="a program has one if its checkpoint has layers that predict further tokens "
-                "(mtp.*); speculation ngram needs none",
+                "(mtp.*); speculation ngram needs none, and a smaller program can draft too",
             )
     except BaseException:
         program.close()
@@ -247,10 +231,14 @@ def load_with(
         raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
     program = _opened(_found(path), config)
     tokenizer = _beside(lambda: _tokenizer(program))
+    draft: DraftProgram | None = None
+    drafting = 0
     try:
         plan = program.plan
         beside = with_adapters(program, config.adapters)
-        room = _room(plan, program.documents.model.kv_dtype, config, module)
+        if isinstance(config.draft, Path):
+            config, draft, drafting = _drafting(program, tokenizer(), config, backend)
+        room = room_of(plan, program.documents.model.kv_dtype, config, module)
         weights: Weights | None = None
         if config.huge_pages == "copy":
             mapped = {w.tensor: program.weight_data(w) for w in plan.weights}
@@ -292,22 +280,42 @@ def load_with(
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         try:
-            engine = Engine(executor, facts, _saved(program, config, room, backend))
+            engine = Engine(executor, facts, _saved(program, config, room, backend), draft)
         except BaseException:
             executor.close()
             raise
         try:
-            memory = stored_bytes(beside.plan if beside else plan) + room.bytes
+            memory = stored_bytes(beside.plan if beside else plan) + room.bytes + drafting
             return LLM(program, engine, tokenizer(), name=name, memory=memory)
         except BaseException:
             engine.stop()
             raise
     except BaseException:
+        if draft is not None:
+            draft.close()
         program.close()
         raise
 
 
-def _saved(program: Program, config: RunnerConfig, room: _Room, backend: str) -> SavedBlocks | None:
+def _drafting(
+    program: Program, tokenizer: Tokenizer, config: RunnerConfig, backend: str
+) -> tuple[RunnerConfig, DraftProgram, int]:
+    """Return the options that a draft program leaves, the program as it runs, and the bytes that it
+    takes. Raises as `load`."""
+    assert isinstance(config.draft, Path)
+    module = find_backend(backend)
+    draft = _opened(config.draft, replace(config, draft=False, context=None))
+    try:
+        check_vocabulary(program, draft, tokenizer)
+        rest, own = shared_budget(program, draft, config, module)
+        running = open_draft(draft, own, module=module, backend=backend)
+        return rest, running, memory_of(draft, own, module)
+    except BaseException:
+        draft.close()
+        raise
+
+
+def _saved(program: Program, config: RunnerConfig, room: Room, backend: str) -> SavedBlocks | None:
     """Return where the blocks of sessions are kept. What they hold depends on the program, on how
     keys and values are stored, on the states that are there, and on who computes them."""
     from edge_llm import __version__
@@ -319,7 +327,7 @@ def _saved(program: Program, config: RunnerConfig, room: _Room, backend: str) ->
     parts = (
         program.digest,
         room.kv_dtype,
-        str(config.draft),
+        str(config.draft is True),
         str(abi.ABI_VERSION),
         __version__,
     )

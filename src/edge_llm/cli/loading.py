@@ -11,8 +11,8 @@ from edge_llm.errors import ConfigError
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser, *, adapters: str) -> None:
-    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy``, ``--kv-dtype`` and
-    ``--adapter``, whose help ends with ``adapters``; see `loading_options`."""
+    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy``, ``--draft``,
+    ``--kv-dtype`` and ``--adapter``, whose help ends with ``adapters``; see `loading_options`."""
     from edge_llm.program.ops import KV_DTYPES
     from edge_llm.runner.context import CONTEXT_POLICIES
 
@@ -45,6 +45,14 @@ def add_loading_arguments(parser: argparse.ArgumentParser, *, adapters: str) -> 
         "sliding-window: likewise, and an answer goes on without a part of what was between its "
         "beginning and its end, which takes reading the rest again. What was left out is told "
         "(default: error)",
+    )
+    parser.add_argument(
+        "--draft",
+        nargs="?",
+        const=True,
+        metavar="MODEL",
+        help="a smaller program of the same vocabulary, which proposes tokens where that pays and "
+        "changes none; without a name, the program's own draft method",
     )
     parser.add_argument(
         "--kv-dtype",
@@ -107,8 +115,17 @@ def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]
         "context_policy": arguments.context_policy,
         "kv_dtype": chosen(arguments, "kv_dtype", None),
         "adapters": adapters_of(arguments.adapters),
-        "draft": arguments.draft if "draft" in arguments else arguments.speculation == "draft",
+        "draft": _draft(arguments),
     }
+
+
+def _draft(arguments: argparse.Namespace) -> bool | Path:
+    """Return whether a draft method is to be loaded, or which draft program."""
+    from edge_llm.cli.programs import resolve_program
+
+    if isinstance(arguments.draft, str):
+        return resolve_program(arguments.draft)
+    return arguments.draft is not None or getattr(arguments, "speculation", None) == "draft"
 
 
 def _check_set_context(path: Path) -> None:

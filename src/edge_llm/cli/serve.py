@@ -96,11 +96,6 @@ def add_parser(verbs: Any) -> None:
         adapters="may be repeated: each is served as MODEL:NAME, of the (first) model",
     )
     parser.add_argument(
-        "--draft",
-        action="store_true",
-        help="load the program's draft method, for requests with speculation draft",
-    )
-    parser.add_argument(
         "--max-sequences", type=int, default=8, help="requests that run at once (default: 8)"
     )
     parser.add_argument(

@@ -162,6 +162,11 @@ class Program:
         return self._bytes(TOKENIZER).tobytes()
 
     @property
+    def tokenizer_digest(self) -> str:
+        """SHA-256 (hex) of the ``tokenizer.json``."""
+        return self._digests[TOKENIZER]
+
+    @property
     def tokenizer_tables(self) -> Mapping[str, NDArray[Any]]:
         """Views of the tensors that a tokenizer loads fast from, by name; empty if there are
         none. What they say has not been checked (`tokenizers/tables/merger.py` does)."""
