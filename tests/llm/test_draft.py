@@ -439,3 +439,31 @@ def test_drafts_are_the_same_on_every_instruction_set(make: Make, tmp_path: Path
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         said.add(done.stdout)
     assert len(said) == 1
+
+
+def test_adapters_beside_a_draft_method_change_no_token(make: Make, tmp_path: Path) -> None:
+    path = _exported(make(), tmp_path / "x.edge")
+    stem, folder = "base_model.model.model.layers.0.mlp.down_proj", tmp_path / "lora"
+    checkpoint = open_checkpoint(tmp_path / "with-mtp")
+    rows, columns = checkpoint.shapes["model.layers.0.mlp.down_proj.weight"]
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
+    random = torch.Generator().manual_seed(0)
+    tensors = {
+        f"{stem}.lora_A.weight": torch.randn(4, columns, generator=random),
+        f"{stem}.lora_B.weight": torch.randn(rows, 4, generator=random),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    options: dict[str, Any] = {"max_tokens": 30, "temperature": 0.0, "ignore_eos": True}
+    with edge_llm.load(path, draft=True, adapters={"mine": folder}) as llm:
+        answers = {
+            (name, speculation): llm.generate(
+                [1, 2, 3, 4], adapter=name, speculation=speculation, **options
+            )
+            for name in (None, "mine")
+            for speculation in ("off", "draft")
+        }
+    for name in (None, "mine"):
+        assert answers[name, "draft"].token_ids == answers[name, "off"].token_ids
+        assert answers[name, "draft"].stats.drafted_tokens > 0
+    assert answers["mine", "off"].token_ids != answers[None, "off"].token_ids
