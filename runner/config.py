@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_llm.errors import ConfigError
 from edge_llm.program.ops import KV_DTYPES
 from edge_llm.runner.context import CONTEXT_POLICIES, ContextPolicy
+from edge_llm.runner.engine.power import POWER_CHOICES, PowerChoice
 
 DEFAULT_STEP_TOKENS = 256
 DEFAULT_SESSIONS_BYTES = 4 * 10**9
@@ -38,6 +39,7 @@ class RunnerConfig:
     sessions: Path | None = None
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES
     context_policy: ContextPolicy = "error"
+    power: PowerChoice = "full"
     adapters: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,6 +93,10 @@ class RunnerConfig:
         if self.huge_pages not in HUGE_PAGES:
             raise ConfigError(
                 f"huge_pages is {self.huge_pages!r}, expected one of: {', '.join(HUGE_PAGES)}"
+            )
+        if self.power not in POWER_CHOICES:
+            raise ConfigError(
+                f"power is {self.power!r}, expected one of: {', '.join(POWER_CHOICES)}"
             )
         if self.context_policy not in CONTEXT_POLICIES:
             raise ConfigError(

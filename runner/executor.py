@@ -58,9 +58,9 @@ class Batch:
     ``tokens`` ([T]); ``samplers`` has R entries, None where only logits are wanted. ``hidden_rows``
     ([H]) are the tokens whose hidden states are wanted, apart from ``rows``. A ``draft`` is
     computed by the program's draft method alone: one token of a sequence, and the logits after it
-    as that method predicts them. ``workers`` are the threads that compute it, 0: all; they change
-    no bit. ``adapters`` ([S]) are the numbers of the sequences' adapters, -1 for none; empty: no
-    sequence has one."""
+    as that method predicts them. ``workers`` are the threads that compute it, 0: all; ``patient``
+    ones that wait sleep at once, which takes less power; neither changes a bit. ``adapters`` ([S])
+    are the numbers of the sequences' adapters, -1 for none; empty: no sequence has one."""
 
     tokens: Int32
     positions: Int32
@@ -72,6 +72,7 @@ class Batch:
     hidden_rows: Int32 = field(default_factory=lambda: _NO_IDS)
     draft: bool = False
     workers: int = 0
+    patient: bool = False
     adapters: Int32 = field(default_factory=lambda: _NO_IDS)
 
     @classmethod
@@ -82,6 +83,7 @@ class Batch:
         want_logits: bool = False,
         draft: bool = False,
         workers: int = 0,
+        patient: bool = False,
     ) -> Batch:
         """Put segments one after another; ``block_tables`` may have rows of other sequences too."""
         owners: list[int] = []
@@ -106,6 +108,7 @@ class Batch:
             hidden_rows=np.array(hidden, np.int32),
             draft=draft,
             workers=workers,
+            patient=patient,
             adapters=np.array(adapters if max(adapters) >= 0 else (), np.int32),
         )
 

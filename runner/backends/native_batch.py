@@ -88,6 +88,7 @@ class StepBuffers:
         self._fill_adapters(batch.adapters, sequences)
         target = self._batch
         target.draft, target.workers = batch.draft, batch.workers
+        target.patient = batch.patient
         target.tokens_count, target.rows_count, target.sequence_count = tokens, rows, sequences
         self._borrowed.clear()
         sampling = False

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_llm.runner.engine.constraints import Mask
+from edge_llm.runner.engine.crew import Staff
 from edge_llm.runner.engine.scheduler import Slice
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Batch, Int32, RowSampler, Segment
 
 
-def build_batch(slices: Mapping[Sequence, Slice], workers: int = 0) -> Batch:
+def build_batch(slices: Mapping[Sequence, Slice], staff: Staff) -> Batch:
     """Put the slices one after another. A row is wanted where a sequence's known tokens end (to
     sample the next), for every token of its draft, for every token of an evaluation, and for every
-    token of a prompt that is scored. ``workers`` of the executor's threads compute it, 0: all."""
+    token of a prompt that is scored. ``staff`` computes it."""
     groups = len(next(iter(slices)).tables)
     width = max(len(sequence.tables[0]) for sequence in slices)
     block_tables = np.full((groups, len(slices), width), -1, np.int32)
@@ -36,11 +37,12 @@ def build_batch(slices: Mapping[Sequence, Slice], workers: int = 0) -> Batch:
         *segments,
         block_tables=tuple(block_tables),
         want_logits=any(sequence.want_logits or sequence.processors for sequence in slices),
-        workers=workers,
+        workers=staff.workers,
+        patient=staff.patient,
     )
 
 
-def build_draft(drafts: Mapping[Sequence, list[int]], workers: int = 0) -> Batch:
+def build_draft(drafts: Mapping[Sequence, list[int]], staff: Staff) -> Batch:
     """Return the step of the draft method that gives the next token of each of ``drafts``, behind
     what these have so far; their sequences' other tokens are computed but for the last. A row has
     the random number of the row that will check it."""
@@ -54,7 +56,13 @@ def build_draft(drafts: Mapping[Sequence, list[int]], workers: int = 0) -> Batch
         path = np.frombuffer(sequence.tokens + array("i", draft), np.int32)
         sampler = row_sampler(sequence, path, len(draft))
         segments.append(Segment(path[-1:], [sampler], len(path) - 1, index))
-    return Batch.of(*segments, block_tables=tuple(block_tables), draft=True, workers=workers)
+    return Batch.of(
+        *segments,
+        block_tables=tuple(block_tables),
+        draft=True,
+        workers=staff.workers,
+        patient=staff.patient,
+    )
 
 
 def row_samplers(sequence: Sequence, part: Slice) -> list[RowSampler]:

@@ -8,6 +8,7 @@ best can only be measured. It changes no bit of a result.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 SMALL_TOKENS = 16  # larger steps wait for each other less often, and have all workers
 _BLOCK_SECONDS = 0.02  # a block of steps: several turns of the system's scheduler
@@ -20,6 +21,13 @@ _MEMORY = 1 / 16  # weight of a step in what is usual
 # Weights of a step in what the fastest ones take, where it was faster, and slower: contexts grow.
 _FASTER, _SLOWER = 1 / 8, 1 / 1000
 _ALARM = 0.06  # seconds of slow steps in a row before the first trial
+
+
+class Staff(NamedTuple):
+    """Who computes a step: so many ``workers`` (0: all), and whether they sleep while they wait."""
+
+    workers: int = 0
+    patient: bool = False
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_llm.runner.engine.batch import row_sampler
 from edge_llm.runner.engine.blocks import extend_chain
+from edge_llm.runner.engine.crew import Staff
 from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.sequence import Sequence
 from edge_llm.runner.executor import Batch, Executor, Int32, Segment
@@ -69,6 +70,7 @@ class DraftProgram:
         self._states: dict[Sequence, _State] = {}
         self._seconds = 0.0
         self.failed = False
+        self.staff: Callable[[int], Staff] = lambda tokens: Staff()  # of a step of so many
 
     @property
     def seconds(self) -> float:
@@ -157,7 +159,9 @@ class DraftProgram:
                 tables[group, index, : len(table)] = table
             placed.append(replace(segment, first=len(state.tokens), sequence=index))
         try:
-            return self._executor.step(Batch.of(*placed, block_tables=tuple(tables))).ids
+            workers, patient = self.staff(sum(len(segment.tokens) for segment in placed))
+            batch = Batch.of(*placed, block_tables=tuple(tables), workers=workers, patient=patient)
+            return self._executor.step(batch).ids
         except Exception:
             _log.exception("the draft program failed; there are no more of its drafts")
             self.failed = True

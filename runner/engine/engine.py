@@ -19,7 +19,7 @@ from edge_llm.program.documents import PoolingKind
 from edge_llm.runner.context import Context
 from edge_llm.runner.engine.batch import build_batch, build_draft
 from edge_llm.runner.engine.constraints import Constraint, check_masks
-from edge_llm.runner.engine.crew import Crew
+from edge_llm.runner.engine.crew import Crew, Staff
 from edge_llm.runner.engine.draft_program import DraftProgram
 from edge_llm.runner.engine.drafters import Drafter
 from edge_llm.runner.engine.drafts import Drafts
@@ -37,6 +37,7 @@ from edge_llm.runner.engine.events import (
 from edge_llm.runner.engine.pace import Pace
 from edge_llm.runner.engine.pool import BlockPool
 from edge_llm.runner.engine.pooling import Pooling
+from edge_llm.runner.engine.power import Power
 from edge_llm.runner.engine.processors import LogitsProcessor, sampled_here
 from edge_llm.runner.engine.request_queue import RequestQueue
 from edge_llm.runner.engine.requests import (
@@ -71,9 +72,11 @@ class Engine:
         facts: EngineFacts,
         saved: SavedBlocks | None = None,
         draft: DraftProgram | None = None,
+        power: Power | None = None,
     ) -> None:
         """``saved`` keeps the blocks of prompts and answers across restarts; None: nothing
-        does. ``draft`` gives drafts; the engine owns it too."""
+        does. ``draft`` gives drafts; the engine owns it too. ``power`` says when to spare the
+        machine (None: never)."""
         limits = executor.limits
         self.facts = facts
         self.max_rows = min(limits.max_rows, limits.max_tokens)
@@ -89,6 +92,9 @@ class Engine:
         )
         self._pace = Pace(limits.max_sequences, limits.max_tokens)
         self._crew = Crew(max(1, limits.threads))
+        self._power = power or Power()
+        if draft is not None:
+            draft.staff = self._staff
         self._drafts = Drafts(facts, draft)
         self._steps = 0
         self._step_seconds = 0.0
@@ -314,18 +320,26 @@ class Engine:
 
     # ---- one step ----
 
+    def _staff(self, tokens: int) -> Staff:
+        """Return who computes a step of so many tokens."""
+        if self._power.saving:
+            return Staff(max(1, self._crew.most // 2), patient=True)
+        return Staff(self._crew.workers(tokens))
+
     def _predicted(self, growing: Mapping[Sequence, list[int]]) -> StepResult:
         """Return what the draft method says of a token more behind each of these drafts."""
-        return self._executor.step(build_draft(growing, self._crew.workers(len(growing))))
+        return self._executor.step(build_draft(growing, self._staff(len(growing))))
 
     def _execute(self, step: Step, now: float) -> StepResult:
         for sequence in step.slices:
             if sequence.clock.started is None:
                 sequence.clock.started = now
-        batch = build_batch(step.slices, self._crew.workers(step.tokens))
+        staff = self._staff(step.tokens)
+        batch = build_batch(step.slices, staff)
         begun = time.perf_counter()
         result = self._executor.step(batch)
-        self._crew.record(step.tokens, time.perf_counter() - begun)
+        if not staff.patient:
+            self._crew.record(step.tokens, time.perf_counter() - begun)
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable
         self._processing = True

@@ -14,14 +14,15 @@ from edge_llm.errors import RequestError
 from edge_llm.program.file import Program
 from edge_llm.runner.backends import native, registry
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
+from edge_llm.runner.engine.crew import Staff
 from edge_llm.runner.executor import Batch, Limits, RowSampler, Segment
 from edge_llm.runner.sampling import SamplingParams
 
 
 @contextmanager
-def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
+def loaded(path: Path, longest: int, threads: int, *, saver: bool = False) -> Iterator[Measure]:
     """Load a program with room for one sequence of ``longest`` tokens, on ``threads`` threads (0:
-    the physical cores).
+    the physical cores), or as `Power` has it where it saves power.
 
     Raises:
         RequestError: the program's context is shorter.
@@ -44,7 +45,9 @@ def loaded(path: Path, longest: int, threads: int) -> Iterator[Measure]:
             ),
         )
         try:
-            yield Measure(program, cast(native.NativeExecutor, executor))
+            most = executor.limits.threads
+            staff = Staff(max(1, most // 2), patient=True) if saver else Staff(most)
+            yield Measure(program, cast(native.NativeExecutor, executor), staff)
         finally:
             executor.close()
 
@@ -55,9 +58,11 @@ class Measure:
     Attributes:
         plan: the program's plan.
         step_tokens: the tokens that a step computes at most.
+        staff: who computes.
     """
 
-    def __init__(self, program: Program, executor: native.NativeExecutor) -> None:
+    def __init__(self, program: Program, executor: native.NativeExecutor, staff: Staff) -> None:
+        self.staff = staff
         self.plan = program.plan
         self.executor = executor
         self.step_tokens = executor.limits.max_tokens
@@ -90,4 +95,8 @@ class Measure:
     def _step(self, begin: int, count: int, *, sample: bool) -> None:
         tokens = ((np.arange(begin, begin + count) * 7919 + 1) % self._size).tolist()
         samplers = [RowSampler(self._greedy)] if sample else []
-        self.executor.step(Batch.of(Segment(tokens, samplers, begin), block_tables=self._tables))
+        workers, patient = self.staff
+        segment = Segment(tokens, samplers, begin)
+        self.executor.step(
+            Batch.of(segment, block_tables=self._tables, workers=workers, patient=patient)
+        )

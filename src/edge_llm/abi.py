@@ -17,7 +17,7 @@ from ctypes import (
 
 from edge_llm.program import ops
 
-ABI_VERSION = 21
+ABI_VERSION = 22
 MAX_LOGPROBS = 20
 
 
@@ -162,6 +162,7 @@ class Batch(Structure):
         ("hidden", c_void_p),
         ("draft", c_int32),
         ("workers", c_int32),
+        ("patient", c_int32),
     ]
 
 

@@ -23,6 +23,7 @@ from edge_llm.runner.engine.events import (
     PromptEvent,
     TokenEvent,
 )
+from edge_llm.runner.engine.power import Power
 from edge_llm.runner.engine.requests import EngineFacts, Request
 from edge_llm.runner.executor import Batch, Float32, Limits, StepResult, TokenLogprobs
 from edge_llm.runner.sampling import SamplingParams
@@ -203,6 +204,8 @@ class Bench:
         context: int = 128,
         stop_ids: tuple[int, ...] = (),
         context_policy: ContextPolicy = "error",
+        threads: int = 0,
+        power: Power | None = None,
     ) -> None:
         limits = Limits(
             max_tokens=step_tokens,
@@ -210,6 +213,7 @@ class Bench:
             max_sequences=max_sequences,
             blocks=(pages,) if isinstance(pages, int) else pages,
             kv_dtype="f16",
+            threads=threads,
         )
         self.executor = FakeExecutor(limits, block_size, windows)
         self.engine = Engine(
@@ -224,6 +228,7 @@ class Bench:
                 hidden_states=True,
                 context_policy=context_policy,
             ),
+            power=power,
         )
 
     def submit(

@@ -135,20 +135,22 @@ void Executor::step(const edge_batch& batch) {
     wanted_positions_[static_cast<size_t>(r)] = batch.positions[batch.rows[r]];
     wanted_sequences_[static_cast<size_t>(r)] = batch.sequences[batch.rows[r]];
   }
+  const int32_t workers =
+      batch.workers == 0 || profile_ != nullptr ? limits_.threads : batch.workers;
+  // Each worker's part of the scratch memory is as large as its share of all threads: where they
+  // take rows, all of them have to be there.
   split_ = batch.tokens_count == 1 && batch.rows_count <= 1 ? Split::one_row
-           : limits_.threads > 1 && batch.tokens_count / limits_.threads >= kRowsEach
+           : workers > 1 && workers == limits_.threads && batch.tokens_count / workers >= kRowsEach
                ? Split::rows
                : Split::columns;
   adapted_ = batch.adapters != nullptr &&
              std::any_of(batch.adapters, batch.adapters + batch.sequence_count,
                          [](int32_t adapter) { return adapter >= 0; });
-  // Each worker's part of the scratch memory is as large as its share of all threads.
-  const bool all = batch.workers == 0 || split_ == Split::rows || profile_ != nullptr;
   FloatEnvironment environment;
   if (profile_ != nullptr) profile_->begin(batch, phases().size() + finishes());
   Pool::instance().run(
-      all ? limits_.threads : batch.workers,
-      [](void* self, Worker worker) { static_cast<const Executor*>(self)->work(worker); }, this);
+      workers, [](void* self, Worker worker) { static_cast<const Executor*>(self)->work(worker); },
+      this, batch.patient != 0);
   if (profile_ != nullptr) profile_->end();
   batch_ = nullptr;
 }

@@ -24,13 +24,13 @@ void Signal::advance() {
   if (sleepers_.load(std::memory_order_seq_cst) != 0) wake_all(value_);
 }
 
-void Signal::wait_past(uint32_t seen) {
+void Signal::wait_past(uint32_t seen, bool patient) {
   for (int i = 0; i < kChecksPerClock; ++i) {  // most waits end here, without a look at the clock
     if (value() != seen) return;
     cpu_relax();
   }
   const Clock::time_point begin = Clock::now();
-  while (Clock::now() - begin < kSpin) {
+  while (!patient && Clock::now() - begin < kSpin) {
     for (int i = 0; i < kChecksPerClock; ++i) {
       if (value() != seen) return;
       cpu_relax();
@@ -84,12 +84,13 @@ void Pool::release() {
   stopping_ = false;
 }
 
-void Pool::run(int32_t count, Task task, void* context) {
+void Pool::run(int32_t count, Task task, void* context, bool patient) {
   std::lock_guard<std::mutex> lock(mutex_);
   grow(count);  // does nothing, but in a forked child
   task_ = task;
   context_ = context;
   count_ = count;
+  patient_.store(patient, std::memory_order_relaxed);
   if (count > 1) caller_cpu_ = current_cpu();
   for (int32_t i = 1; i < count; ++i) threads_[static_cast<size_t>(i - 1)]->start.advance();
   task(context, Worker{0, count});
@@ -103,14 +104,14 @@ void Pool::barrier(int32_t count) {
     arrived_.store(0, std::memory_order_relaxed);
     passed_.advance();
   } else {
-    passed_.wait_past(seen);
+    passed_.wait_past(seen, patient_.load(std::memory_order_relaxed));
   }
 }
 
 void Pool::work(Thread* self, int32_t index) {
   FloatEnvironment environment;  // a thread inherits its creator's, whatever that was
   for (uint32_t seen = 0;; ++seen) {
-    self->start.wait_past(seen);
+    self->start.wait_past(seen, patient_.load(std::memory_order_relaxed));
     if (stopping_) return;
     const int32_t count = count_;
     // The system may have put this thread behind the caller, on a machine that has other work: then

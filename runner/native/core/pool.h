@@ -18,8 +18,8 @@ class Signal {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
   void advance();
-  // Returns once the value differs from `seen`.
-  void wait_past(uint32_t seen);
+  // Returns once the value differs from `seen`; asleep from the beginning, if patient.
+  void wait_past(uint32_t seen, bool patient);
 
  private:
   std::atomic<uint32_t> value_{0};
@@ -38,8 +38,8 @@ class Pool {
   void release();
 
   // Runs task(context, worker) on `count` threads at once, the caller's being worker 0, and returns
-  // when all have ended. A second caller waits its turn.
-  void run(int32_t count, Task task, void* context);
+  // when all have ended. A second caller waits its turn. Patient workers do not spin.
+  void run(int32_t count, Task task, void* context, bool patient = false);
 
   // Inside a task: returns once all workers of the task have arrived.
   void barrier(int32_t count);
@@ -62,6 +62,7 @@ class Pool {
   void* context_ = nullptr;
   int32_t count_ = 0;
   int32_t caller_cpu_ = -1;
+  std::atomic<bool> patient_{false};  // of the last task
   alignas(64) std::atomic<int32_t> arrived_{0};
   alignas(64) Signal passed_;
 };

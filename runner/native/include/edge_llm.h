@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EDGE_ABI_VERSION 21
+#define EDGE_ABI_VERSION 22
 
 typedef enum edge_status {
   EDGE_OK = 0,
@@ -162,8 +162,10 @@ typedef struct edge_batch {
   // sequence.
   int32_t draft;
   // Workers that compute it, at most the threads of the limits; 0: all of them. Changes no bit.
-  // Long prompts have all of them at any rate.
   int32_t workers;
+  // 1: workers that wait for others sleep at once; 0: they spin for some microseconds first, which
+  // is faster and takes more power.
+  int32_t patient;
 } edge_batch;
 
 #define EDGE_MAX_PHASE_INSTRUCTIONS 8

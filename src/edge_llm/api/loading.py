@@ -31,6 +31,7 @@ from edge_llm.runner.config import DEFAULT_SESSIONS_BYTES, DEFAULT_STEP_TOKENS, 
 from edge_llm.runner.engine.constraints import mask_of
 from edge_llm.runner.engine.draft_program import DraftProgram
 from edge_llm.runner.engine.engine import Engine
+from edge_llm.runner.engine.power import Power
 from edge_llm.runner.engine.requests import EngineFacts
 from edge_llm.runner.engine.saved import SavedBlocks
 from edge_llm.runner.executor import Limits
@@ -59,6 +60,7 @@ def load(
     sessions: str | Path | None = None,
     sessions_bytes: int = DEFAULT_SESSIONS_BYTES,
     context_policy: str = "error",
+    power: str = "full",
     adapters: Mapping[str, str | Path] | None = None,
 ) -> LLM:
     """Open a program file and start an engine on it.
@@ -93,6 +95,9 @@ def load(
             which `RequestStatistics.context` tells; "sliding-window" does too, and where an answer
             comes to the end of the context it goes on: the beginning and what was last are read
             again without what was between.
+        power: "full"; "saver" takes half of the threads, which sleep while they wait and do not
+            spin; "auto" does so on battery and where the processor is throttled for its heat, as
+            far as Linux tells. It changes no result.
         adapters: folders of LoRA adapters as PEFT saves them, by names that requests choose one by
             (``adapter="NAME"``); those that choose none get the model itself, to the bit.
 
@@ -122,6 +127,7 @@ def load(
         sessions=Path(sessions) if isinstance(sessions, str | PathLike) else sessions,
         sessions_bytes=sessions_bytes,
         context_policy=context_policy,  # type: ignore[arg-type]  # which it checks
+        power=power,  # type: ignore[arg-type]  # likewise
         adapters=_folders(adapters),
     )
     return load_with(path, config, backend=backend)
@@ -229,6 +235,8 @@ def load_with(
     module = find_backend(backend)
     if not isinstance(path, str | PathLike):
         raise ConfigError(f"path is of type {type(path).__name__}, expected a text or a Path")
+    if backend != "native" and config.power != "full":
+        raise ConfigError(f"power is {config.power}, which the backend {backend} cannot obey")
     program = _opened(_found(path), config)
     tokenizer = _beside(lambda: _tokenizer(program))
     draft: DraftProgram | None = None
@@ -280,7 +288,13 @@ def load_with(
             breakers=lambda texts: mask_of(tokenizer().breakers.ids(texts), plan.vocab),
         )
         try:
-            engine = Engine(executor, facts, _saved(program, config, room, backend), draft)
+            engine = Engine(
+                executor,
+                facts,
+                _saved(program, config, room, backend),
+                draft,
+                Power(config.power),
+            )
         except BaseException:
             executor.close()
             raise

@@ -16,8 +16,7 @@ from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_llm.program.plan import Plan
-    from edge_llm.runner.executor import Limits
+    from edge_llm.runner.evaluation.measure import Measure
 
 
 def add_parser(verbs: Any) -> None:
@@ -42,6 +41,12 @@ def add_parser(verbs: Any) -> None:
         type=_counts,
         metavar="N,N",
         help="default: the physical cores; for a page also fewer",
+    )
+    parser.add_argument(
+        "--power",
+        choices=("full", "saver"),
+        default="full",
+        help="saver: half of the threads, which sleep while they wait (default: full)",
     )
     parser.add_argument("--repeat", type=int, default=5, help="runs to take the median of")
     parser.add_argument(
@@ -90,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not any((*arguments.prompt_tokens, *arguments.decode_tokens)):
         raise RequestError("nothing to measure: --prompt-tokens and --decode-tokens are 0")
     profile = arguments.profile or arguments.profile_json or arguments.trace
+    if profile and arguments.power != "full":
+        raise RequestError("--power saver cannot be profiled: a profile has all threads")
     if arguments.html:
         if profile:
             raise RequestError("--html draws a profile of its own: expected no other with it")
@@ -114,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
                 threads=threads,
                 repeat=arguments.repeat,
                 progress=progress,
+                saver=arguments.power == "saver",
             )
             rows += measured
     finally:
@@ -175,6 +183,7 @@ def bench(
     threads: int,
     repeat: int,
     progress: Progress,
+    saver: bool = False,
 ) -> tuple[list[Row], float]:
     """Return the rows for one thread count, and the seconds to open and load the program. Depths
     take turns in each repeat, so that a machine that gets slower or faster meanwhile makes none of
@@ -188,12 +197,11 @@ def bench(
 
     start = time.perf_counter()
     longest = max(depths) + max((*prompt_tokens, *decode_tokens), default=0)
-    with loaded(path, longest, threads) as measure:
+    with loaded(path, longest, threads, saver=saver) as measure:
         load_seconds = time.perf_counter() - start
         if any(decode_tokens):
             hint = "--decode-tokens 0 measures prompts alone"
             check_predicts(bidirectional=measure.plan.bidirectional, hint=hint)
-        executor = measure.executor
         run = {"prefill": measure.prefill, "decode": measure.decode}
         jobs = [("prefill", tokens) for tokens in prompt_tokens if tokens]
         jobs += [("decode", tokens) for tokens in decode_tokens if tokens]
@@ -208,14 +216,16 @@ def bench(
                 seconds[place].append(run[kind](tokens, depth))
                 progress("bench", number * len(cells) + place + 1, len(cells) * repeat)
         rows = [
-            _row(measure.plan, kind, tokens, depth, executor.limits, found)
+            _row(measure, kind, tokens, depth, found)
             for (kind, tokens, depth), found in zip(cells, seconds, strict=True)
         ]
     return rows, load_seconds
 
 
-def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, found: list[float]) -> Row:
+def _row(measure: Measure, kind: str, tokens: int, depth: int, found: list[float]) -> Row:
     from edge_llm.program.cost import decode_bytes, prefill_operations
+
+    plan, limits = measure.plan, measure.executor.limits
 
     seconds = statistics.median(found)
     if kind == "prefill":
@@ -228,7 +238,7 @@ def _row(plan: Plan, kind: str, tokens: int, depth: int, limits: Limits, found: 
         kind,
         tokens,
         depth,
-        limits.threads,
+        measure.staff.workers,
         tokens / seconds,
         read / seconds / 1e9,
         work / seconds / 1e9,

@@ -11,10 +11,12 @@ from edge_llm.errors import ConfigError
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser, *, adapters: str) -> None:
-    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy``, ``--draft``,
-    ``--kv-dtype`` and ``--adapter``, whose help ends with ``adapters``; see `loading_options`."""
+    """Add ``--threads``, ``--huge-pages``, ``--context``, ``--context-policy``, ``--power``,
+    ``--draft``, ``--kv-dtype`` and ``--adapter``, whose help ends with ``adapters``; see
+    `loading_options`."""
     from edge_llm.program.ops import KV_DTYPES
     from edge_llm.runner.context import CONTEXT_POLICIES
+    from edge_llm.runner.engine.power import POWER_CHOICES
 
     parser.add_argument(
         "--threads",
@@ -22,6 +24,13 @@ def add_loading_arguments(parser: argparse.ArgumentParser, *, adapters: str) -> 
         metavar="N|auto",
         help="default: auto, the physical cores that this process may use, measured (in 3 ms) "
         "where the system cannot tell them from hyper-threads",
+    )
+    parser.add_argument(
+        "--power",
+        choices=POWER_CHOICES,
+        default="full",
+        help="saver: half of the threads, which sleep while they wait; auto: likewise on battery, "
+        "or where the processor is throttled for its heat; no answer depends on it (default: full)",
     )
     parser.add_argument(
         "--huge-pages",
@@ -113,6 +122,7 @@ def loading_options(arguments: argparse.Namespace, path: Path) -> dict[str, Any]
         "huge_pages": chosen(arguments, "huge_pages", "auto"),
         "context": chosen(arguments, "context", None),
         "context_policy": arguments.context_policy,
+        "power": arguments.power,
         "kv_dtype": chosen(arguments, "kv_dtype", None),
         "adapters": adapters_of(arguments.adapters),
         "draft": _draft(arguments),

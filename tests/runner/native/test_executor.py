@@ -136,12 +136,14 @@ def test_block_sizes(toy: Toy, plan_builder: Any) -> None:
     assert groups(stateless, "f32") == ()
 
 
-def test_the_number_of_workers_changes_no_bit(start: Any, expected: Float32) -> None:
+@pytest.mark.parametrize("patient", [False, True])
+def test_the_number_of_workers_changes_no_bit(start: Any, expected: Float32, patient: bool) -> None:
     runner = start(threads=3)
     parts = []
     for number, first in enumerate(range(0, len(TOKENS), 15)):
         batch = runner.batch({0: TOKENS[first : first + 15]})
-        result = runner.executor.step(dataclasses.replace(batch, workers=number % 4))
+        changed = dataclasses.replace(batch, workers=number % 4, patient=patient)
+        result = runner.executor.step(changed)
         runner.lengths[0] = first + len(batch.tokens)
         parts.append(result.logits)
     assert_same_bits(np.concatenate(parts), expected)
