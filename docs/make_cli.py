@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 os.environ["COLUMNS"] = "92"  # argparse wraps to the terminal; the page must not
@@ -40,6 +41,8 @@ def man() -> str:
     """Return the man page, which says the version in place of the day that it was made on."""
     _, *lines = str(Manpage(build_parser())).splitlines()
     lines[1] = "edge\\-llm \\- run LLMs on this machine"  # under NAME
+    # Requests of man pages are upper case: a line of help that begins with a dot is text.
+    lines = [f"\\&{line}" if re.match(r"\.[^A-Z]", line) else line for line in lines]
     head = f'.TH EDGE\\-LLM "1" "" "edge\\-llm {__version__}" "User Commands"'
     return "\n".join([head, *lines, ""])
 
