@@ -153,3 +153,9 @@ def test_no_file_descriptor_is_left() -> None:
     run_code("pass")
     run_code("raise ValueError")
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_report_that_the_program_has_written_is_read_as_none() -> None:
+    nested = "import os, sys; os.write(int(sys.argv[1]), b'[' * 8000 + b'\\n')"
+    assert "ended early" in why(f"{nested}; os._exit(0)")
+    run_code(nested)  # which may come to its end
