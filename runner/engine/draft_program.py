@@ -34,13 +34,15 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class _State:
     """What the program has of a sequence: ``tokens`` are those whose states are in ``tables``, the
-    first ``accepted`` of which are the sequence's for good."""
+    first ``accepted`` of which are the sequence's for good. Of a ``foreign`` sequence, which has
+    tokens that the program knows no vector of, it has nothing."""
 
     params: SamplingParams
     tables: list[list[int]]
     chain: list[bytes] = field(default_factory=list)
     tokens: array[int] = field(default_factory=lambda: array("i"))
     accepted: int = 0
+    foreign: bool = False
 
 
 class DraftProgram:
@@ -86,6 +88,8 @@ class DraftProgram:
         if end > self._context:
             return False
         state = self._followed(sequence)
+        if state.foreign:
+            return False
         missing = len(sequence.tokens) - len(state.tokens)
         return missing <= self._ready and self._pool.grow(state.tables, end)
 
@@ -94,7 +98,7 @@ class DraftProgram:
         room = min(_CATCH_UP_TOKENS, self._executor.limits.max_tokens)
         parts: list[tuple[Sequence, _State, int]] = []
         for sequence in sequences:
-            if self.failed or (state := self._states.get(sequence)) is None:
+            if self.failed or (state := self._states.get(sequence)) is None or state.foreign:
                 continue
             # What a draft begins with is computed with it.
             count = min(room, len(sequence.tokens) - 1 - len(state.tokens))
@@ -191,6 +195,8 @@ class DraftProgram:
 
     def _begun(self, sequence: Sequence, last: int) -> _State:
         """Return a state with what the pool has of the first ``last`` tokens of a sequence."""
+        if max(sequence.tokens) >= self._vocab:  # padding of a vocabulary, which prompts may have
+            return _State(sequence.params, self._pool.empty_tables(), foreign=True)
         chain: list[bytes] = []
         extend_chain(chain, sequence.tokens, self._pool.block_size)
         prefix = self._pool.match(sequence.tokens, chain, min(last, self._context))

@@ -180,6 +180,17 @@ def test_another_vocabulary_is_refused(tiny_program: TinyProgram, smollm2_fp32: 
         edge_llm.load(path, draft=3)  # type: ignore[arg-type]
 
 
+def test_a_prompt_of_padding_ends_no_drafts(tiny_program: TinyProgram) -> None:
+    path, small = tiny_program("8da8w", vocab_size=320), tiny_program("8da8w")
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "ignore_eos": True}
+    with edge_llm.load(path, threads=1, draft=small) as llm:
+        padded = [1, 2, 3, 310]  # a token that the draft program has not
+        expected = llm.generate(padded, speculation="off", **options)
+        answer = llm.generate(padded, speculation="draft", **options)
+        assert answer.token_ids == expected.token_ids
+        assert llm.generate([1, 2, 3], speculation="draft", **options).stats.drafted_tokens
+
+
 def test_draft_without_a_program_is_refused(tiny_program: TinyProgram) -> None:
     with (
         edge_llm.load(tiny_program("8da8w"), threads=1) as llm,
