@@ -117,9 +117,12 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, whatever it was doing; its blocks come back at once."""
-        for group in (self.running, self.waiting):
-            if sequence in group:
-                group.remove(sequence)
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+            if sequence.cached_tokens is None:
+                self._turns.withdraw(sequence, self.waiting)
         self._give_back(sequence)
 
     def schedule(self, budget: int | None = None) -> Step:

@@ -26,6 +26,16 @@ class Turns:
         self._last[client] = turn
         return turn
 
+    def withdraw(self, sequence: Sequence, waiting: Iterable[Sequence]) -> None:
+        """Note that a request was never begun and never will be: those that its client asked for
+        later, which are among ``waiting``, get their turns one earlier."""
+        client, turn = sequence.client, sequence.turn
+        if self._last.get(client, -1) >= turn:
+            self._last[client] -= 1
+        for other in waiting:
+            if other.client == client and other.turn > turn:
+                other.turn -= 1
+
     def begin(self, turn: int) -> None:
         """Note that a request is begun."""
         if turn > self._now:

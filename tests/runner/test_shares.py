@@ -107,6 +107,24 @@ def test_what_one_client_leaves_goes_to_the_others(bench) -> None:
     shared.run()
 
 
+def test_requests_that_were_taken_back_cost_no_turns(bench) -> None:
+    shared = bench(max_sequences=1)
+    others = [shared.submit(prompt(i, 10), 6, client="other")[0] for i in range(9)]
+    mine = [shared.submit(prompt(20 + i, 10), 6, client="mine") for i in range(30)]
+    shared.engine.step()
+    for number, (_, request) in enumerate(mine):
+        if number != 20:
+            request.cancel()
+    shared.engine.step()
+    last, _ = shared.submit(prompt(60, 10), 6, client="mine")
+    shared.run()
+    ended = sorted(
+        [*others, mine[20][0], last], key=lambda listener: listener.finish.stats.queue_seconds
+    )
+    assert ended.index(mine[20][0]) <= 2
+    assert ended.index(last) <= 4
+
+
 def test_one_client_is_served_in_order_of_arrival(bench) -> None:
     alone = bench(max_sequences=2)
     listeners = [alone.submit(prompt(i, 5), 3, client="a")[0] for i in range(6)]
