@@ -99,6 +99,21 @@ def test_parts_of_texts_and_answers_without_any(cutting: edge_llm.LLM) -> None:
     assert answer.stats.prompt_tokens < CONTEXT
 
 
+def test_a_result_stays_with_its_call_where_no_user_speaks(cutting: edge_llm.LLM) -> None:
+    call = {"id": "c1", "function": {"name": "the_call", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "Be short."},
+        {"role": "assistant", "content": "old " * 300},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "one", "tool_call_id": "c1"},
+        {"role": "tool", "content": "two", "tool_call_id": "c1"},
+    ]
+    job, *_ = cutting.chat_jobs(ChatCall(messages=messages), cutting.default_params())
+    assert job.report is not None
+    assert job.report.dropped_messages == 1
+    assert "the_call" in cutting.tokenizer.decode(job.prompt_ids)
+
+
 def test_what_cannot_be_cut_is_refused(cutting: edge_llm.LLM) -> None:
     many = [{"role": "user", "content": ""}] + [
         {"role": "assistant", "content": ""} for _ in range(2 * CONTEXT)

@@ -71,6 +71,8 @@ def _parts(
     begin = len(list(takewhile(lambda message: message["role"] in _SYSTEM, messages)))
     users = [i for i in range(begin, len(messages)) if messages[i]["role"] == "user"]
     end = users[-1] if users else max(begin, len(messages) - 1)
+    while end > begin and messages[end]["role"] == "tool":  # a result stays with its call
+        end -= 1
     places = sorted({begin, *users, end})
     turns = [messages[a:b] for a, b in pairwise(places) if b <= end]
     return messages[:begin], turns, messages[end:]
