@@ -206,6 +206,7 @@ def _edited(folder: Path, **changes: Any) -> None:
 
 
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+SHAPES = (("A.weight", (4, 64)), ("B.weight", (64, 4)))
 
 
 def test_what_does_not_fit_is_refused(tiny_program: Program, tmp_path: Path) -> None:
@@ -234,6 +235,9 @@ def test_what_does_not_fit_is_refused(tiny_program: Program, tmp_path: Path) -> 
     refused(CheckpointError, r"got \[4, 65\], expected \[4, 64\]", **{f"{QUERY}A.weight": wide})
     other = "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"
     refused(CheckpointError, "unknown: 'model.layers.9", **{other: np.zeros((4, 64), np.float32)})
+    other_name = QUERY.replace(".layers", ".language_model.layers")
+    again = {f"{other_name}{end}": np.zeros(shape, np.float32) for end, shape in SHAPES}
+    refused(CheckpointError, "adapt the same module", **again)
     alone = "base_model.model.model.norm.weight"
     refused(CheckpointError, "left over: ", **{alone: np.zeros(64, np.float32)})
     bad = np.full((4, 64), np.inf, np.float32)

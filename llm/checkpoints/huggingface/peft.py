@@ -109,11 +109,20 @@ class PeftFolder:
         return self.path / WEIGHTS
 
     def pairs(self) -> Iterator[Pair]:
-        """Yield the pairs; the second of a pair may be missing."""
+        """Yield the pairs; the second of a pair may be missing.
+
+        Raises:
+            CheckpointError: two of them adapt one module.
+        """
+        found: dict[str, str] = {}
         for ends in (LINEAR_PAIR, EMBEDDING_PAIR):
             for a in [name for name in self.tensors.entries if name.endswith(ends[0])]:
                 stem = a.removesuffix(ends[0])
                 module = _inner(stem.removeprefix(PREFIX))
+                if (other := found.setdefault(module, a)) != a:
+                    raise CheckpointError(
+                        f"{self.path}: {shorten(other)} and {shorten(a)} adapt the same module"
+                    )
                 rank, scale = self.scaling.rank_of(module), self.scaling.scale_of(module)
                 yield Pair(module, a, stem + ends[1], rank, scale, ends is EMBEDDING_PAIR)
 
