@@ -69,6 +69,10 @@ class Offer:
         return self.state == "loaded" and not self.requests and not self.pinned
 
 
+# The tag that clients of Ollama's API add to the name of a model that has none.
+LATEST = "latest"
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A model as requests name it: one on offer, with one of its adapters or (None) without."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_llm.api.loading import facts_of, load_with, memory_needed, name_of
 from edge_llm.errors import ConfigError, EdgeLLMError
 from edge_llm.runner.config import RunnerConfig
-from edge_llm.server.models.offer import Offer, choices_of, with_adapter
+from edge_llm.server.models.offer import LATEST, Offer, choices_of, with_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,18 @@ def offers_of(
     models that are never unloaded; the others are, ``keep`` seconds after their last request.
 
     Raises:
-        ConfigError: two programs have the same names, nothing has a name of ``pinned``, or one of
+        ConfigError: two programs have the same names, an adapter has one that means the model
+            without any to some clients, nothing has a name of ``pinned``, or one of
             several cannot be loaded with its options, as far as its header tells.
     """
     if len(programs) > 1:  # one alone is loaded at once, and says it itself
         _check(programs)
+    if any(LATEST in program.config.adapters for program in programs):
+        raise ConfigError(
+            f"an adapter has the name {LATEST}, which means the model itself to clients of "
+            "Ollama's API",
+            hint="--adapter NAME=PATH gives it another",
+        )
     titles = [name_of(program.path) for program in programs]
     count = Counter(titles)
     offers: list[Offer] = []

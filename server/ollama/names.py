@@ -5,16 +5,16 @@ from __future__ import annotations
 from edge_llm.server.errors import ApiError
 from edge_llm.server.models.duration import keep_seconds
 from edge_llm.server.models.model import Model
-from edge_llm.server.models.offer import Choice
+from edge_llm.server.models.offer import LATEST, Choice
 from edge_llm.server.service import Service
 
-LATEST = ":latest"
+_TAG = f":{LATEST}"
 
 
 def tagged(name: str) -> str:
     """Return the name of a model with a tag: some clients add the usual one where there is none,
     and look for that among the names they were told."""
-    return name if ":" in name else name + LATEST
+    return name if ":" in name else name + _TAG
 
 
 def choice_of(service: Service, name: str | None) -> Choice:
@@ -26,9 +26,9 @@ def choice_of(service: Service, name: str | None) -> Choice:
     try:
         return service.shelf.find(name or None)
     except ApiError:
-        if name is None or not name.endswith(LATEST):
+        if name is None or not name.endswith(_TAG):
             raise
-        return service.shelf.find(name.removesuffix(LATEST))
+        return service.shelf.find(name.removesuffix(_TAG))
 
 
 async def model_of(

@@ -76,3 +76,9 @@ def test_each_answers_under_its_name(served: ServedProgram, serve_live: Any) -> 
 def test_names_that_two_have_are_refused(served: ServedProgram, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two of the models have the name"):
         offers_of([served, served])
+
+
+def test_no_adapter_has_the_usual_tag_as_its_name(served: ServedProgram, tmp_path: Path) -> None:
+    config = RunnerConfig(adapters={"latest": tmp_path})
+    with pytest.raises(ConfigError, match="the name latest, which means the model itself"):
+        offers_of([ServedProgram(served.path, config)])
