@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import edge_llm
+from edge_llm.api.loading import memory_needed
 from edge_llm.errors import CapacityError, ConfigError, NativeError, RequestError
+from edge_llm.runner.config import RunnerConfig
 from edge_llm.runner.engine.drafters import ProgramDrafter
 from edge_llm.runner.engine.payoff import Payoff
 from edge_llm.runner.sampling import SamplingParams
@@ -176,6 +178,9 @@ def test_another_vocabulary_is_refused(tiny_program: TinyProgram, smollm2_fp32: 
     path = tiny_program("8da8w")
     with pytest.raises(ConfigError, match=r"cannot draft for .*: it has \d+ tokens, expected"):
         edge_llm.load(path, draft=smollm2_fp32)
+    # A server with several programs asks beforehand what it may load later.
+    with pytest.raises(ConfigError, match=r"cannot draft for .*: it has \d+ tokens, expected"):
+        memory_needed(path, RunnerConfig(draft=smollm2_fp32))
     with pytest.raises(ConfigError, match="draft is 3, expected True, False or a program"):
         edge_llm.load(path, draft=3)  # type: ignore[arg-type]
 

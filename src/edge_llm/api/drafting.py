@@ -78,6 +78,19 @@ def open_draft(
     )
 
 
+def check_drafts(program: Program, draft: Program) -> None:
+    """Check that a draft program predicts as many tokens as the program has.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if draft.plan.bidirectional:
+        raise _refusal(program, draft, "it is for vectors alone")
+    size, expected = draft.documents.tokenizer.size, program.documents.tokenizer.size
+    if size != expected:
+        raise _refusal(program, draft, f"it has {size} tokens, expected {expected}")
+
+
 def check_vocabulary(program: Program, draft: Program, tokenizer: Tokenizer) -> None:
     """Check that the tokens of a draft program are those of the program, whose ``tokenizer`` it is.
 
@@ -85,23 +98,25 @@ def check_vocabulary(program: Program, draft: Program, tokenizer: Tokenizer) -> 
         ConfigError: they are not, or it predicts none.
         TokenizerError: its tokenizer cannot be used.
     """
-    refused = f"{draft.path.name} cannot draft for {program.path.name}"
-    hint = "a draft program is a smaller model of the same family, with the same vocabulary"
-    if draft.plan.bidirectional:
-        raise ConfigError(f"{refused}: it is for vectors alone", hint=hint)
-    sizes = program.documents.tokenizer.size, draft.documents.tokenizer.size
-    if sizes[0] != sizes[1]:
-        raise ConfigError(f"{refused}: it has {sizes[1]} tokens, expected {sizes[0]}", hint=hint)
+    check_drafts(program, draft)
     if program.tokenizer_digest == draft.tokenizer_digest:
         return
     other = tokenizer_of(draft)
-    for token in range(sizes[0]):
+    for token in range(tokenizer.facts.size):
         texts = tokenizer.token_bytes(token), other.token_bytes(token)
         if texts[0] != texts[1]:
-            raise ConfigError(
-                f"{refused}: its token {token} is {texts[1]!r:.60}, expected {texts[0]!r:.60}",
-                hint=hint,
+            raise _refusal(
+                program,
+                draft,
+                f"its token {token} is {texts[1]!r:.60}, expected {texts[0]!r:.60}",
             )
+
+
+def _refusal(program: Program, draft: Program, why: str) -> ConfigError:
+    return ConfigError(
+        f"{draft.path.name} cannot draft for {program.path.name}: {why}",
+        hint="a draft program is a smaller model of the same family, with the same vocabulary",
+    )
 
 
 def _room(draft: Program, config: RunnerConfig, module: Backend) -> Room:

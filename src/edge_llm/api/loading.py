@@ -16,7 +16,13 @@ from edge_llm import abi
 from edge_llm.api.about import ModelFacts, about_of
 from edge_llm.api.adapters import with_adapters
 from edge_llm.api.answers import syntax_of
-from edge_llm.api.drafting import check_vocabulary, memory_of, open_draft, shared_budget
+from edge_llm.api.drafting import (
+    check_drafts,
+    check_vocabulary,
+    memory_of,
+    open_draft,
+    shared_budget,
+)
 from edge_llm.api.llm import LLM
 from edge_llm.api.preparing import chat_template_of
 from edge_llm.api.rooms import Room, room_of
@@ -187,6 +193,7 @@ def memory_needed(path: Path, config: RunnerConfig, *, backend: str = "native") 
         drafting = 0
         if isinstance(config.draft, Path):
             with _opened(config.draft, replace(config, draft=False, context=None)) as draft:
+                check_drafts(program, draft)
                 config, own = shared_budget(program, draft, config, module)
                 drafting = memory_of(draft, own, module)
         room = room_of(program.plan, program.documents.model.kv_dtype, config, module)
