@@ -32,6 +32,7 @@ def chat_of(request: ChatRequest) -> ChatCall:
         grammar=grammar_of(request),
         thinking=_thinking(request),
         continue_final_message=begun,
+        cut=request.truncate is not False,
     )
 
 
@@ -46,6 +47,7 @@ def chat_of_prompt(request: GenerateRequest) -> ChatCall:
         messages=[*system, {"role": "user", "content": request.prompt or ""}],
         grammar=grammar_of(request),
         thinking=_thinking(request),
+        cut=request.truncate is not False,
     )
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from edge_llm.errors import ContextLengthError
 from edge_llm.runner.generation.loop import Job
 from edge_llm.server.body import read_request
 from edge_llm.server.documentation.operation import LINES, documented
@@ -106,6 +107,10 @@ def _jobs(model: Model, request: GenerateRequest) -> list[Job]:
     if not request.raw:
         return model.chat_jobs(chat_of_prompt(request), params, 1)
     jobs = model.prompt_jobs([request.prompt], params)
+    for job in jobs:
+        if request.truncate is False and job.report is not None:
+            length = len(job.prompt_ids) + job.report.dropped_prompt_tokens
+            raise ContextLengthError(model.context, length, param="prompt")
     grammar = grammar_of(request)
     return jobs if grammar is None else model.guided(jobs, grammar, "format")
 

@@ -97,6 +97,10 @@ class Asking(Part):
     logprobs: bool | None = None
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     keep_alive: KeepAlive | None = None
+    truncate: Annotated[
+        bool | None,
+        Field(description="false: what is too long is refused, whatever the context policy is"),
+    ] = None
 
 
 class ToolParam(Part):

@@ -104,6 +104,15 @@ def test_an_answer_that_goes_on_says_so(client: TestClient) -> None:
     assert "max_tokens_clipped" not in reply["timings"]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_ollama_clients_may_have_nothing_cut(client: TestClient, raw: bool) -> None:
+    asked = {"/api/chat": CHATS["/api/chat"], "/api/generate": {"prompt": LONG, "raw": raw}}
+    for path, body in asked.items():
+        reply = client.post(path, json={**body, "stream": False, "truncate": False})
+        assert reply.status_code == 400
+        assert "maximum context length is 256" in reply.json()["error"]
+
+
 def test_what_fits_says_nothing(client: TestClient) -> None:
     for path, body in {
         "/v1/chat/completions": {"messages": TURNS[:1], **SAMPLING},
