@@ -21,6 +21,8 @@ class Outcome:
         peak_anonymous_bytes: phase -> the most memory that no file backs.
         verification: the comparisons with eager PyTorch (`Verification.to_json`), or why there
             are none, under "skipped".
+        mix: the recipe with the formats that were found under its ``bits``, in YAML; None where it
+            has none.
     """
 
     path: Path
@@ -28,6 +30,7 @@ class Outcome:
     seconds: Mapping[str, float]
     peak_anonymous_bytes: Mapping[str, int]
     verification: Mapping[str, Any]
+    mix: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -37,6 +40,7 @@ class Outcome:
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
             "peak_anonymous_bytes": dict(self.peak_anonymous_bytes),
             "verify": dict(self.verification),
+            "mix": self.mix,
         }
 
     def describe(self) -> str:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from edge_llm.export.meter import Meter, silent
 from edge_llm.export.origin.load import Loaded, load
 from edge_llm.export.origin.provenance import UNKNOWN, hashed, provenance
 from edge_llm.export.outcome import Outcome
+from edge_llm.export.recipes.file import recipe_text
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.report import WeightRow, build_report
 from edge_llm.export.verification.answers import golden_of
+from edge_llm.export.weights.allocation import Budget, allocate, budget, mixed
 from edge_llm.export.weights.calibration import calibrated, evened, measuring, notes_of, study
 from edge_llm.export.weights.factors import factor_sizes, factors_of
 from edge_llm.export.weights.pack import pack
-from edge_llm.export.weights.parameters import Parameters, parameters_of
+from edge_llm.export.weights.parameters import Parameters, parameters_of, stored_formats
 from edge_llm.export.weights.reading import reading
 from edge_llm.extras import has_extra
 from edge_llm.llm.registry import constants
@@ -122,21 +125,25 @@ class _Export:
     def _make(self, loaded: Loaded, path: Path) -> Outcome:
         recipe = self._recipe
         with self._meter.phase("export"):
-            planned = plan_model(loaded, recipe, self._backend, self._meter, self._progress)
-            # the header's size is known before the digests are
-            unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
-            contents = documents(loaded, planned, recipe, unknown)
-        specs = tensor_specs(loaded, planned, recipe, self._backend)
+            planned = self._planned(loaded, replace(recipe, bits=None))
+            found = self._budget(loaded, planned)
         modules = [_VERIFY] if self._compares() else []
         with (
-            ProgramWriter(path, planned.lowered.plan, contents, specs) as writer,
+            ExitStack() as stack,
             imported(*modules),
             hashed(loaded.sources.paths) as digest,
         ):
             with (
                 self._meter.phase("export"),
-                self._parameters(loaded, planned, path) as parameters,
+                self._settled(loaded, planned, found, path) as (recipe, planned, parameters),
             ):
+                # the header's size is known before the digests are
+                unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
+                contents = documents(loaded, planned, recipe, unknown)
+                specs = tensor_specs(loaded, planned, recipe, self._backend)
+                writer = stack.enter_context(
+                    ProgramWriter(path, planned.lowered.plan, contents, specs)
+                )
                 rows = self._weights(loaded, planned, parameters, writer)
                 sizes = factor_sizes(planned.lowered, planned.moved(recipe))
                 for name, values in factors_of(planned.lowered, sizes, parameters).items():
@@ -149,23 +156,39 @@ class _Export:
             loaded.sources.check()  # what was hashed in the beginning is what was read
             with self._meter.stage("write"):
                 written = writer.finish(replace(contents, report=report))
-        return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome)
+        mix = None if found is None else recipe_text(recipe)
+        return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome, mix)
+
+    def _planned(self, loaded: Loaded, recipe: Recipe) -> Planned:
+        return plan_model(loaded, recipe, self._backend, self._meter, self._progress)
+
+    def _budget(self, loaded: Loaded, planned: Planned) -> Budget | None:
+        """Return what the recipe's bits leave to be chosen, if it has some."""
+        recipe = self._recipe
+        if recipe.bits is None:
+            return None
+        stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
+        tables = frozenset(constants(loaded.checkpoint.config, 1))
+        return budget(recipe.bits, planned, recipe, stored, tables, self._backend)
 
     @contextmanager
-    def _parameters(self, loaded: Loaded, planned: Planned, path: Path) -> Iterator[Parameters]:
-        """Yield the parameters with all that tells how to round them: what they say themselves, or
-        what they are multiplied with in a text that they read in a program beside ``path``, which
-        is there as long."""
-        recipe = self._recipe
+    def _settled(
+        self, loaded: Loaded, planned: Planned, found: Budget | None, path: Path
+    ) -> Iterator[tuple[Recipe, Planned, Parameters]]:
+        """Yield the recipe and the plan with the formats that are ``found`` under a budget, and the
+        parameters with all that tells how to round them: what they say themselves, or what they are
+        multiplied with in a text that they read in a program beside ``path``, which is there as
+        long."""
+        recipe = replace(self._recipe, bits=None)
         tables = constants(loaded.checkpoint.config, loaded.context)
         own = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants=tables)
         if loaded.calibration is None:
             with self._meter.stage("plan"):
                 parameters = evened(planned, recipe, own)
-            yield parameters
+            yield recipe, planned, parameters
             return
         measured = measuring(recipe)
-        reader = plan_model(loaded, measured, self._backend, self._meter, self._progress)
+        reader = self._planned(loaded, measured)
         contents = documents(loaded, reader, measured, {})
         specs = tensor_specs(loaded, reader, measured, self._backend)
         plan = reader.lowered.plan
@@ -176,8 +199,13 @@ class _Export:
                 writer.seal(contents)
                 program = writer.temporary_path
                 read = stack.enter_context(reading(program, parts, text, backend=recipe.backend))
-                found = study(read, planned, own, self._progress)
-            yield stack.enter_context(calibrated(read, found, own))
+                known = study(read, planned, own, self._progress)
+            if found is not None:
+                with self._meter.stage("allocate"):
+                    advanced = partial(self._progress, "allocate")
+                    recipe = mixed(recipe, planned, allocate(found, own, known, advanced))
+                planned = self._planned(loaded, recipe)
+            yield recipe, planned, stack.enter_context(calibrated(read, known, own))
 
     def _provenance(
         self,

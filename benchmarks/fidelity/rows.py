@@ -41,6 +41,11 @@ PROGRAMS: Mapping[str, dict[str, Any]] = {
     },
     "8da8w": {"scheme": "8da8w"},
     "fp16": {"scheme": "fp16"},
+    f"{CALIBRATED}, {GROUPED}, 6.1 bits": {
+        "activations": "group",
+        "calibration": "builtin",
+        "bits": 6.1,
+    },
 }
 # Of SmolLM2's own file, whose four bits are kept.
 OWN_PROGRAMS: Mapping[str, dict[str, Any]] = {

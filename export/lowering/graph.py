@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_llm.catalogue.store import make_programs_dir
+from edge_llm.errors import ConfigError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.folds import Fold, find_folds, rounded_folds
 from edge_llm.export.lowering.lowered import Lowered
@@ -62,9 +63,16 @@ class Planned:
     def moved(self, recipe: Recipe) -> tuple[Fold, ...]:
         """Return the places where an export moves factors. Without a text the rules of others
         (``scale_rule``) round a checkpoint's own numbers."""
-        if recipe.calibration is None and recipe.scale_rule != "hqq":
+        if recipe.calibration is not None:
+            return self.searched
+        if recipe.scale_rule != "hqq":
             return ()
         return rounded_folds(self.folds, self.assignment.formats)
+
+    @property
+    def searched(self) -> tuple[Fold, ...]:
+        """The places where a calibration looks for factors."""
+        return rounded_folds(self.folds, self.assignment.searched)
 
 
 def plan_model(
@@ -73,10 +81,17 @@ def plan_model(
     """Return the plan of a model under a recipe, its own integers taken over; reads no weight.
 
     Raises:
-        ConfigError: an override that matches no weight, or a calibration that changes none.
+        ConfigError: an override that matches no weight, a calibration that changes none, or
+            ``bits``, which need the weights.
         ExportError: a format that does not fit, or a graph that cannot be expressed.
         MissingDependencyError: the model must be traced, and PyTorch is not installed.
     """
+    if recipe.bits is not None:
+        raise ConfigError(
+            f"bits is {recipe.bits:g}, whose mix of formats is known once an export has read the "
+            "weights",
+            hint="leave it out here, or take the recipe that an export with it prints",
+        )
     config = loaded.checkpoint.config
     stored = stored_formats(loaded.checkpoint, recipe, shared_parameters(config))
     retrieval = loaded.checkpoint.retrieval

@@ -54,6 +54,27 @@ def load_recipe(recipe: str | Path, settings: Sequence[str] = (), **fields: Any)
     return _from_document(document | fields, where=path.name)
 
 
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe in YAML as `load_recipe` reads it, for any model: the fields that are not as
+    usual."""
+    usual = Recipe()
+    document: dict[str, Any] = {"scheme": recipe.scheme}
+    for entry in dataclasses.fields(recipe):
+        value = getattr(recipe, entry.name)
+        if entry.name != "model" and value != getattr(usual, entry.name):
+            document[entry.name] = _plain(value)
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=MAX_CHARACTERS)
+
+
+def _plain(value: Any) -> Any:
+    """Return what YAML has for a value of a field."""
+    if isinstance(value, Gate):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def _parsed(text: str, where: str) -> Any:
     """YAML without aliases, by which a few lines stand for more than fits in memory.
 

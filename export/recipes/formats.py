@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from edge_llm.errors import ConfigError, ExportError
@@ -21,10 +21,13 @@ from edge_llm.program.plan import Instruction, Plan
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """``formats`` maps the weight of every linear and embedding, as the module names it, to its
-    format; ``activations`` says of those of integers how what they are multiplied with is
+    format; ``searched`` to that in which a calibration looks for factors, which is the scheme's
+    where both are made of integers, so that they are the same for each mix of formats;
+    ``activations`` says of those of integers how what they are multiplied with is
     rounded; ``notes`` says in words where the recipe's wish did not fit."""
 
     formats: Mapping[str, WeightFormat]
+    searched: Mapping[str, WeightFormat]
     activations: Mapping[str, Activations]
     notes: tuple[str, ...]
 
@@ -48,6 +51,10 @@ def assign_formats(
         ExportError: weights that no group divides, or formats the backend does not take.
     """
     formats: dict[str, WeightFormat] = {}
+    searched: dict[str, WeightFormat] = {}
+    plain = recipe
+    if recipe.calibration is not None and recipe.linear is None:
+        plain = replace(recipe, overrides={})
     asked: dict[str, WeightFormat] = {}
     columns: dict[str, int] = {}
     notes: list[str] = []
@@ -67,7 +74,10 @@ def assign_formats(
             )
         if fitted not in backend.formats:
             problems.append(f"{name}: backend {backend.name} does not take {fitted.name}")
-        formats[name] = fitted
+        formats[name] = searched[name] = fitted
+        usual = plain.format_for(name, kind, stored.get(name)).fitting(k)
+        if usual is not None and _is_rounded(fitted) and _is_rounded(usual):
+            searched[name] = usual
     _check_overrides(recipe, formats)
     for gate, up in _gates(plan):
         # their kernels read both side by side
@@ -80,12 +90,17 @@ def assign_formats(
             notes.append(f"{gate} and {up.rpartition('.')[2]}: {wished[0].name}, not as stored")
     if problems:
         raise ExportError("formats: " + "; ".join(problems))
-    _check_calibration(recipe, formats, stored)
+    _check_calibration(recipe, searched, stored)
     return Assignment(
         formats,
+        searched,
         assign_activations(plan, recipe, formats, stored, trained),
         (*_stored_notes(asked, formats, stored), *notes),
     )
+
+
+def _is_rounded(form: WeightFormat) -> bool:
+    return form.is_made and not form.is_float
 
 
 def _with_stacks(stored: Mapping[str, WeightFormat], plan: Plan) -> Mapping[str, WeightFormat]:
@@ -175,10 +190,10 @@ def _matrices_of(
 
 
 def _check_calibration(
-    recipe: Recipe, formats: Mapping[str, WeightFormat], stored: Mapping[str, WeightFormat]
+    recipe: Recipe, searched: Mapping[str, WeightFormat], stored: Mapping[str, WeightFormat]
 ) -> None:
     if recipe.calibration is not None and not any(
-        form.group and form.is_made and form != stored.get(name) for name, form in formats.items()
+        form.group and form.is_made and form != stored.get(name) for name, form in searched.items()
     ):
         raise ConfigError(
             "calibration would change nothing: no matrix is rounded to groups of int4 or int6 here",

@@ -68,7 +68,9 @@ class Recipe:
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
     ``calibration`` is a text in UTF-8, or "builtin": the model reads its beginning, factors move
     between linears, and errors in columns of int4 and int6 groups then count as much as what they
-    are multiplied with (quantization.md).
+    are multiplied with (quantization.md). ``bits`` is how many each weight of a calibrated program
+    has at most, on average: an export finds the formats of linears that lose least under it, of
+    those that the recipe does not name.
     ``chat_template`` is a Jinja file to use in place of the source's, or where that has none.
     ``gate`` None accepts any result; without ``verify`` nothing is compared and the file holds no
     golden record.
@@ -90,6 +92,7 @@ class Recipe:
     context: int | None = None
     kv_dtype: str | None = None
     calibration: str | None = None
+    bits: float | None = None
     chat_template: str | None = None
     adapters: Sequence[Mapping[str, Any]] = ()
     backend: str = "native"
@@ -121,6 +124,16 @@ class Recipe:
             problems.append(
                 f"calibration is {shorten(self.calibration)}, but scheme {self.scheme} has no "
                 "groups: leave it out, or use 8da4w"
+            )
+        if self.bits is not None and self.calibration is None:
+            problems.append(
+                f"bits is {shorten(self.bits)}, but without a calibration nothing tells where they "
+                "count: add one (--calibrate), or leave it out"
+            )
+        if known and self.bits is not None and not self._has_groups():
+            problems.append(
+                f"bits is {shorten(self.bits)}, but scheme {self.scheme} has no formats to choose "
+                "from: leave it out, or use 8da4w"
             )
         if problems:
             raise ConfigError("recipe: " + "; ".join(problems))
@@ -166,6 +179,10 @@ class Recipe:
             return stored
         exception = None if own else _first_match(EXCEPTIONS.get(self.scheme, {}), name)
         return WEIGHT_FORMATS[exception or chosen]
+
+    def names(self, name: str) -> bool:
+        """Tell whether the recipe itself, not its scheme, says the format of a linear."""
+        return self.linear is not None or _first_match(self.overrides, name) is not None
 
     def kv_format(self) -> str:
         """The dtype of the KV cache (a key of KV_DTYPES)."""
@@ -258,6 +275,10 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "calibration": (
             lambda value: value is None or (isinstance(value, str) and value != ""),
             "the path of a text, or nothing",
+        ),
+        "bits": (
+            lambda value: value is None or (type(value) in (int, float) and 0 < value <= 32),
+            "bits per weight, above 0 and at most 32, or nothing",
         ),
         "chat_template": (
             lambda value: value is None or (isinstance(value, str) and value != ""),

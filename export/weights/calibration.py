@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.export.lowering.folds import rounded_folds
 from edge_llm.export.lowering.graph import Planned, Progress
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.balance import balance, even
@@ -47,6 +46,7 @@ def measuring(recipe: Recipe) -> Recipe:
         head=None,
         overrides={},
         calibration=None,
+        bits=None,
         verify=False,
     )
 
@@ -84,10 +84,9 @@ def study(text: Reading, planned: Planned, parameters: Parameters, progress: Pro
         NativeError, CapacityError: the program cannot be run.
     """
     inputs = measure(text, _stage(progress, "calibrate"))
-    formats, activations = planned.assignment.formats, planned.assignment.activations
-    folds = rounded_folds(planned.folds, formats)
+    formats, activations = planned.assignment.searched, planned.assignment.activations
     stage = _stage(progress, "balance")
-    return Study(inputs, balance(folds, parameters, formats, inputs, activations, stage))
+    return Study(inputs, balance(planned.searched, parameters, formats, inputs, activations, stage))
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_streamed_products_are_torchaos(form: str) -> None:
     weight = quantize(values, WEIGHT_FORMATS[form]).weight
     assert isinstance(weight, Integers)
     parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
-    opened = made(parameters, Assignment({"w": WEIGHT_FORMATS[form]}, {"w": "token"}, ()))
+    opened = made(parameters, Assignment({"w": WEIGHT_FORMATS[form]}, {}, {"w": "token"}, ()))
     x = torch.from_numpy(random.normal(size=(5, 256)).astype(np.float32))
     expected = torch.nn.functional.linear(x, torchao_tensor(weight))
     assert torch.equal(StreamedLinear(opened, "w", None, in_turn)(x), expected)
@@ -152,7 +152,7 @@ def test_streamed_products_by_group_round_each_32_columns() -> None:
     weight = quantize(values, WEIGHT_FORMATS["i8"]).weight
     assert isinstance(weight, Integers)
     parameters = Parameters(lambda name: values, "hqq", {}, lambda name: weight)
-    opened = made(parameters, Assignment({"w": WEIGHT_FORMATS["i8"]}, {"w": "group"}, ()))
+    opened = made(parameters, Assignment({"w": WEIGHT_FORMATS["i8"]}, {}, {"w": "group"}, ()))
     x = random.normal(size=(5, 80)).astype(np.float32)
     x[:, :32] *= 1000  # which the others do not feel
     x[2, 64:] = 0

@@ -83,6 +83,13 @@ def add_parser(verbs: Any) -> None:
         "counts: about half the loss at the same size and speed, in some minutes",
     )
     parser.add_argument(
+        "--bits",
+        type=float,
+        metavar="N",
+        help="with --calibrate: at most N bits per weight of the file, with more of them in the "
+        "matrices that lose most; the mix of formats is shown as a recipe, to be used again",
+    )
+    parser.add_argument(
         "--chat-template",
         metavar="FILE",
         help="a Jinja file, for a model that has no chat template or to replace it",
@@ -130,6 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
         "context": arguments.context,
         "kv_dtype": arguments.kv_dtype,
         "calibration": arguments.calibration,
+        "bits": arguments.bits,
         "chat_template": arguments.chat_template,
         "adapters": [_adapter(text) for text in arguments.adapters] or None,
     }
@@ -160,6 +168,8 @@ def run(arguments: argparse.Namespace) -> int:
     say(fitted(made.describe() if arguments.verbose else made.verdict()))
     if comparison is not None:
         say(side_by_side(comparison))
+    if made.mix is not None:
+        say(f"the mix that was found, a recipe (--recipe FILE):\n{made.mix.rstrip()}")
     say(
         f"{made.path.name}: {human_bytes(program.file_bytes)}, "
         f"{made.report['bits_per_weight']:.2f} bits per weight, "
