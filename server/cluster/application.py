@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Message
 from edge_llm.catalogue import find_program
 from edge_llm.errors import ConfigError
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS, RunnerConfig
+from edge_llm.runner.context import ContextPolicy
 from edge_llm.runner.engine.memory import machine_memory
 from edge_llm.server.app import create_app
 from edge_llm.server.cluster.call import Call, replied
@@ -41,8 +43,8 @@ class ClusterOptions(BaseModel):
     """The arguments of an application. ``programs`` are files or names that every node has, in one
     text with commas between them, or in a list. ``api_key_file`` is read on every node;
     without one, ``no_auth`` has to say that everyone may ask. ``threads`` are those of a replica: 0
-    takes as many as Ray has given it processors (``num_cpus``). The others are those of
-    ``edge-llm serve``."""
+    takes as many as Ray has given it processors (``num_cpus``). ``adapters`` are folders by name,
+    for the first program. The others are those of ``edge-llm serve``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,6 +58,8 @@ class ClusterOptions(BaseModel):
     context: int | None = None
     kv_budget: int | None = None
     max_sequences: int = 8
+    context_policy: ContextPolicy = "error"
+    adapters: dict[str, Path] = {}
 
     @property
     def names(self) -> list[str]:
@@ -110,8 +114,13 @@ class ClusterOptions(BaseModel):
             kv_budget=self.kv_budget,
             max_sequences=self.max_sequences,
             step_tokens=max(DEFAULT_STEP_TOKENS, self.max_sequences),
+            context_policy=self.context_policy,
         )
-        return [ServedProgram(find_program(name), config) for name in self.names]
+        first, *others = (find_program(name) for name in self.names)
+        return [
+            ServedProgram(first, replace(config, adapters=self.adapters)),
+            *(ServedProgram(path, config) for path in others),
+        ]
 
 
 class Replica:
