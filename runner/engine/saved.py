@@ -109,26 +109,35 @@ class SavedBlocks:
         ``interrupted``; then note which were used last. Whatever fails ends the saving alone."""
         if not self._working:
             return
-        names: list[str] = []
         try:
-            for number, group in enumerate(pool.groups):
-                for block, content in group.contents():
-                    name = _name(content, number)
-                    names.append(name)
-                    if name in self._there:
-                        continue
-                    if interrupted():
-                        return
-                    whole = _file_of(content, executor.read_block(number, block))
-                    if len(whole) > self._most:
-                        continue
-                    if not self._room_made(len(whole), interrupted):
-                        return
-                    self._write(name, whole)
-            self._touch(names, interrupted)
+            names = self._write_all(pool, executor, interrupted)
+            if self._touch(names, interrupted):  # some are gone: others have made room
+                self._touch(self._write_all(pool, executor, interrupted), interrupted)
         except Exception as exc:  # of the system, the executor, or memory: answers go on
             _log.warning("sessions are not saved any longer: %s", exc)
             self._working = False
+
+    def _write_all(
+        self, pool: BlockPool, executor: Executor, interrupted: Callable[[], bool]
+    ) -> list[str]:
+        """Write the blocks that have no file; return the names of all files, in the order in which
+        their blocks would be evicted, or of none where ``interrupted``."""
+        names: list[str] = []
+        for number, group in enumerate(pool.groups):
+            for block, content in group.contents():
+                name = _name(content, number)
+                names.append(name)
+                if name in self._there:
+                    continue
+                if interrupted():
+                    return []
+                whole = _file_of(content, executor.read_block(number, block))
+                if len(whole) > self._most:
+                    continue
+                if not self._room_made(len(whole), interrupted):
+                    return []
+                self._write(name, whole)
+        return names
 
     def _write(self, name: str, whole: bytes) -> None:
         part = self._folder / f"{secrets.token_hex(8)}.part"
@@ -185,18 +194,21 @@ class SavedBlocks:
         with suppress(OSError):  # it stays, and counts no more than now
             self._drop(file)
 
-    def _touch(self, names: list[str], interrupted: Callable[[], bool]) -> None:
-        """Give files the order in which their blocks would be evicted, as times."""
+    def _touch(self, names: list[str], interrupted: Callable[[], bool]) -> bool:
+        """Give files the order of ``names``, as times; return whether some are gone."""
+        gone = False
         newest = time.time_ns()
         for index, name in enumerate(names):
             if interrupted():
-                return
+                break
             moment = newest - len(names) + index
             if name in self._there:
                 try:
                     os.utime(self._folder / name, ns=(moment, moment))
                 except FileNotFoundError:  # somebody has cleaned up
                     self._there.discard(name)
+                    gone = True
+        return gone
 
     def _read(
         self, file: SavedFile, number: int, pool: BlockPool, executor: Executor

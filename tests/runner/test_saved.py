@@ -276,6 +276,16 @@ def test_two_servers_share_a_folder(program: Path, tmp_path: Path, caplog: Any) 
     assert "saved" not in caplog.text
 
 
+def test_files_that_went_are_written_again_at_the_end(program: Path, tmp_path: Path) -> None:
+    with start(program, tmp_path) as llm:
+        first, _ = ask(llm, PROMPT)
+        wait_until(lambda: len(files(tmp_path)) == -(-len(PROMPT + list(first)) // 64))
+        for path in files(tmp_path):  # another server makes room
+            path.unlink()
+    with start(program, tmp_path) as llm:
+        assert ask(llm, PROMPT) == (first, len(PROMPT) - 1)
+
+
 def test_where_sessions_cannot_be_kept(program: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match=r"sessions: .* cannot be used"):
