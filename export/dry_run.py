@@ -128,7 +128,7 @@ def _document(
             _rows(loaded, planned, recipe, backend),
             tied=planned.tied_away,
             constants=frozenset(constants(config, 1)),
-            notes=[*loaded.notes, *planned.assignment.notes],
+            notes=[*loaded.notes, *planned.notes],
             unread_config_keys=loaded.checkpoint.unread_config_keys,
         ),
         "plan": outline(plan),
@@ -203,6 +203,8 @@ def _export_peaks(
     plan = planned.lowered.plan
     if any(path.suffix in _DECODED for path in loaded.sources.paths):
         largest += 4 * max(prod(shape) for shape in loaded.checkpoint.shapes.values())
+    mixed = [name for name, turn in planned.rotations.turns.items() if turn.rows is not None]
+    largest += 4 * max((prod(planned.shapes[name]) for name in mixed), default=0)  # as a whole
     peaks = {"export": now + largest + _PACK_CHUNKS * 4 * CHUNK_ELEMENTS}
     if recipe.verify:
         logits = 4 * verified_positions(plan.context) * plan.vocab

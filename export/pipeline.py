@@ -181,7 +181,13 @@ class _Export:
         long."""
         recipe = replace(self._recipe, bits=None)
         tables = constants(loaded.checkpoint.config, loaded.context)
-        own = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants=tables)
+        own = parameters_of(
+            loaded.checkpoint,
+            recipe,
+            tied=planned.tied,
+            constants=tables,
+            turns=planned.rotations.turns,
+        )
         if loaded.calibration is None:
             with self._meter.stage("plan"):
                 parameters = evened(planned, recipe, own)
@@ -289,6 +295,6 @@ class _Export:
             rows,
             tied=planned.tied_away,
             constants=frozenset(constants(loaded.checkpoint.config, 1)),
-            notes=[*loaded.notes, *planned.assignment.notes, *notes_of(planned, parameters)],
+            notes=[*loaded.notes, *planned.notes, *notes_of(planned, parameters)],
             unread_config_keys=loaded.checkpoint.unread_config_keys,
         )

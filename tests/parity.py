@@ -8,7 +8,7 @@ model whose linears hold torchao tensors made of the integers in the file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -120,9 +120,12 @@ def check_fp32_program(
     output: Path,
     context: int = PROGRAM_CONTEXT,
     reference_folder: Path | None = None,
+    settings: Sequence[str] = (),
 ) -> None:
-    """Writes the program to ``output``; transformers reads ``reference_folder``, if given."""
-    recipe = load_recipe("fp32", ["verify=false", f"context={context}"], model=str(folder))
+    """Writes the program to ``output``; transformers reads ``reference_folder``, if given.
+    ``settings`` are more of the recipe's."""
+    given = ["verify=false", f"context={context}", *settings]
+    recipe = load_recipe("fp32", given, model=str(folder))
     prompts = prompt(PROGRAM_LENGTH, 1), prompt(PROGRAM_LENGTH, 2)
     expected = reference(reference_folder or folder, context, *prompts)
     with Program.open(export(recipe, output=output)) as program:

@@ -36,12 +36,14 @@ class Producer:
 class Fold:
     """One place. ``consumers`` are the matrices [N, K] that read the input, all of its readers;
     ``producers`` are what is divided; ``channels`` [K] says which channel of theirs each column
-    reads, and ``norm``: they belong to a norm."""
+    reads, and ``norm``: they belong to a norm. Runs of ``head_dim`` channels, if that is not 0, may
+    be mixed with each other by any matrix, not by factors alone."""
 
     consumers: tuple[str, ...]
     producers: tuple[Producer, ...]
     channels: Indices
     norm: bool
+    head_dim: int = 0
 
     @property
     def count(self) -> int:
@@ -54,6 +56,8 @@ class _Source:
     producers: tuple[Producer, ...]
     channels: Indices
     norm: bool = False
+    linear: bool = False  # no more than a product with rows
+    head_dim: int = 0
 
 
 def rounded_folds(folds: Iterable[Fold], formats: Mapping[str, WeightFormat]) -> tuple[Fold, ...]:
@@ -93,7 +97,7 @@ def find_folds(plan: Plan, movable: Callable[[str], bool]) -> tuple[Fold, ...]:
         if source is None:
             continue
         matrices = tuple(plan.weights[reader.weights[0]].name for reader in readers if reader)
-        fold = Fold(matrices, source.producers, source.channels, source.norm)
+        fold = Fold(matrices, source.producers, source.channels, source.norm, source.head_dim)
         names = {*matrices, *(producer.parameter for producer in source.producers)}
         if names <= alone and all(map(movable, names)):
             found.append(fold)
@@ -121,7 +125,7 @@ class _Search:
         if maker is None:
             return None
         if maker.op == "linear":
-            return self._of(maker, self._width(value))
+            return self._of(maker, self._width(value), linear=True)
         if maker.op == "rms_norm":
             whole = maker.attributes["size"] == self._width(value) and bool(maker.weights)
             return self._of(maker, self._width(value), norm=True) if whole else None
@@ -131,7 +135,8 @@ class _Search:
             return self._split(maker, value)
         if maker.op == "mul":
             ways = (self._unshared(operand) for operand in reversed(maker.inputs))
-            return next((way for way in ways if way is not None), None)
+            way = next((way for way in ways if way is not None), None)
+            return None if way is None else _Source(way.producers, way.channels)
         if maker.op == "attention" and self._states[maker.state] == 1:
             return self._attention(maker)
         return None
@@ -142,9 +147,11 @@ class _Search:
         source = self.source(value) if len(self.readers[value]) == 1 else None
         return None if source is None or source.norm else source
 
-    def _of(self, maker: Instruction, width: int, *, norm: bool = False) -> _Source:
+    def _of(
+        self, maker: Instruction, width: int, *, norm: bool = False, linear: bool = False
+    ) -> _Source:
         names = [self._plan.weights[index].name for index in maker.weights if index >= 0]
-        return _Source(tuple(Producer(name, 0) for name in names), np.arange(width), norm)
+        return _Source(tuple(Producer(name, 0) for name in names), np.arange(width), norm, linear)
 
     def _split(self, maker: Instruction, value: int) -> _Source | None:
         source = self._unshared(maker.inputs[0])
@@ -157,7 +164,7 @@ class _Search:
         producers = tuple(
             Producer(producer.parameter, producer.begin + begin) for producer in source.producers
         )
-        return _Source(producers, np.arange(self._width(value)))
+        return _Source(producers, np.arange(self._width(value)), linear=source.linear)
 
     def _attention(self, maker: Instruction) -> _Source | None:
         source = self._unshared(maker.inputs[2])
@@ -166,7 +173,8 @@ class _Search:
         heads, kv_heads = int(maker.attributes["heads"]), int(maker.attributes["kv_heads"])
         rows = source.channels.reshape(kv_heads, 1, -1)
         channels = np.broadcast_to(rows, (kv_heads, heads // kv_heads, rows.shape[2]))
-        return _Source(source.producers, channels.reshape(-1))
+        head_dim = rows.shape[2] if source.linear else 0
+        return _Source(source.producers, channels.reshape(-1), head_dim=head_dim)
 
     def _width(self, value: int) -> int:
         return self.method.values[value].width

@@ -14,6 +14,7 @@ from edge_llm.errors import ConfigError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.folds import Fold, find_folds, rounded_folds
 from edge_llm.export.lowering.lowered import Lowered
+from edge_llm.export.lowering.rotations import NONE, Rotations, find_rotations
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
 from edge_llm.export.passes.assign import assign
@@ -43,7 +44,8 @@ class Planned:
     """A model as a plan. ``tied`` maps a parameter to the one whose values it shares;
     ``parameters`` counts each value once; ``shapes`` are those of a checkpoint's parameters and of
     constants;
-    ``folds`` are the places where factors can move from a matrix into what makes its input;
+    ``folds`` are the places where factors can move from a matrix into what makes its input,
+    ``rotations`` what is folded into matrices before that;
     ``traced``: PyTorch has traced the model now, since no blueprint has its plan."""
 
     lowered: Lowered
@@ -52,7 +54,13 @@ class Planned:
     parameters: int
     shapes: Mapping[str, tuple[int, ...]]
     folds: tuple[Fold, ...]
+    rotations: Rotations
     traced: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the report."""
+        return (*self.assignment.notes, *self.rotations.notes)
 
     @property
     def tied_away(self) -> dict[str, str]:
@@ -142,6 +150,7 @@ def plan_config(
         assignment = assign_formats(plan, recipe, backend, stored, trained)
         formats, tables = assignment.formats, constants(config, 1)
         kept = {name for name, form in stored.items() if formats.get(name) == form}
+        rotations = NONE if recipe.rotate is None else find_rotations(plan, kept)
         kept |= {*tied, *tied.values(), *tables}
         folds = find_folds(plan, lambda name: name not in kept)
         lowered = assign(plan, assignment)
@@ -161,6 +170,7 @@ def plan_config(
         ),
         shapes=shapes,
         folds=folds,
+        rotations=rotations,
         traced=blueprint is None,
     )
 

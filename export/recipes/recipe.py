@@ -28,6 +28,7 @@ from edge_llm.program.formats import ACTIVATIONS, WEIGHT_FORMATS, Activations, W
 from edge_llm.program.ops import KV_DTYPES
 
 SCALE_RULES = ("affine", "signed", "hqq")
+ROTATIONS = ("values",)
 DEFAULT_CONTEXT_LIMIT = 8192
 
 
@@ -63,6 +64,8 @@ class Recipe:
     ``scale_rule`` of int4 groups: "affine" is max|w| / 7.5, "signed" puts the element of largest
     magnitude on -8, "hqq" (the default) refines the better of the two. Integers that the checkpoint
     itself holds are taken over in their own format, unless ``requantize``.
+    ``rotate`` "values" folds orthogonal matrices into what makes and reads the values of attention,
+    so that their channels are of like size (quantization.md).
     ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
     fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
@@ -89,6 +92,7 @@ class Recipe:
     activations: str | None = None
     scale_rule: str = "hqq"
     requantize: bool = False
+    rotate: str | None = None
     context: int | None = None
     kv_dtype: str | None = None
     calibration: str | None = None
@@ -266,6 +270,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         ),
         "activations": _one_of(ACTIVATIONS, or_none=True),
         "scale_rule": _one_of(SCALE_RULES),
+        "rotate": _one_of(ROTATIONS, or_none=True),
         "requantize": (lambda value: isinstance(value, bool), "true or false"),
         "context": (
             lambda value: value is None or (type(value) is int and 0 < value <= MAX_CONTEXT),

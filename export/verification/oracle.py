@@ -30,7 +30,13 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     checkpoint, context = loaded.checkpoint, loaded.context
     kv_dtype = CACHE_DTYPES[recipe.kv_format()]
     planned = plan_model(loaded, recipe, get_backend(recipe.backend), Meter(), silent)
-    parameters = parameters_of(checkpoint, recipe, tied=planned.tied, constants={})
+    parameters = parameters_of(
+        checkpoint,
+        recipe,
+        tied=planned.tied,
+        constants={},
+        turns=planned.rotations.turns,
+    )
     parameters = evened(planned, recipe, parameters)
     return streamed_model(
         checkpoint.config,

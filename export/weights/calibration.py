@@ -48,6 +48,8 @@ def measuring(recipe: Recipe) -> Recipe:
         calibration=None,
         bits=None,
         verify=False,
+        # what is rotated here is rotated there too, and so is never taken over
+        requantize=recipe.requantize or recipe.rotate is not None,
     )
 
 

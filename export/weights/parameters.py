@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_llm.errors import ExportError
+from edge_llm.export.lowering.rotations import Turn
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.quantize import Quantized, energy, quantize
+from edge_llm.export.weights.rotation import Rotated, rotated_rows
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
@@ -60,9 +62,11 @@ class Matrix:
         """
         if self.values is None:
             return None
-        if not isinstance(self.values, np.ndarray):
-            return self.values.rows(rows)
-        return self.scaling.apply(to_float32(detached_rows(self.values, rows)), rows)
+        if isinstance(self.values, np.ndarray):
+            values = to_float32(detached_rows(self.values, rows))
+        else:
+            values = self.values.rows(rows)
+        return self.scaling.apply(values, rows)
 
     def prepare(self, rows: Rows) -> Quantized:
         """Return the numbers of these rows as the program stores them, and what was lost.
@@ -101,7 +105,8 @@ class Parameters:
         columns: parameters that were calibrated -> float32 [K], how much each column counts.
         inexact: those of ``stored`` whose integers give the checkpoint's values nearly -> what
             reads these.
-        scalings: parameters -> what they are multiplied with when they are read.
+        turns: parameters -> how they are rotated when they are read.
+        scalings: parameters -> what they are multiplied with after that.
         rounder: chooses all that an opened matrix is rounded to, or returns None.
     """
 
@@ -112,6 +117,7 @@ class Parameters:
     sources: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Float32] = field(default_factory=dict)
     inexact: Mapping[str, Callable[[], Rowwise]] = field(default_factory=dict)
+    turns: Mapping[str, Turn] = field(default_factory=dict)
     scalings: Mapping[str, Scaling] = field(default_factory=dict)
     rounder: Callable[[Matrix], Integers | None] = lambda matrix: None
 
@@ -121,7 +127,13 @@ class Parameters:
         Raises:
             CheckpointError: it cannot be read.
         """
-        return self._scaling(name).apply(to_float32(detached(self.read(name))))
+        turn = self.turns.get(name, Turn())
+        values = self.read(name)
+        if turn.rows is None:
+            values = to_float32(detached(values))
+        else:
+            values = rotated_rows(values, *turn.rows)
+        return self._scaling(name).apply(values)
 
     def _scaling(self, name: str) -> Scaling:
         return self.scalings.get(name, Scaling())
@@ -139,8 +151,9 @@ class Parameters:
                 raise ExportError(f"{name}: got {stored.format.name}, expected {form.name}")
             original = self.inexact[name]() if name in self.inexact else None
             return Matrix(name, form, self.scale_rule, stored.shape, original, stored)
-        values = self.read(name)
-        n, k = values.shape
+        read = self.read(name)
+        n, k = read.shape
+        values = _rotated(read, self.turns[name]) if name in self.turns else read
         columns, scaling = self.columns.get(name), self._scaling(name)
         matrix = Matrix(name, form, self.scale_rule, (n, k), values, None, columns, scaling)
         return replace(matrix, rounded=self.rounder(matrix))
@@ -152,23 +165,34 @@ def parameters_of(
     *,
     tied: Mapping[str, str],
     constants: Mapping[str, Array],
+    turns: Mapping[str, Turn] | None = None,
 ) -> Parameters:
     """Return the parameters of ``checkpoint``; ``tied`` maps a parameter to the one whose values it
-    shares, ``constants`` holds what is no parameter, by name."""
+    shares, ``constants`` holds what is no parameter, by name, and ``turns`` are as in
+    `Parameters`."""
 
     def read(name: str) -> Array:
         if name in constants:
             return constants[name]
         return checkpoint.tensor(tied.get(name, name))
 
+    stored, turns = stored_formats(checkpoint, recipe, tied), turns or {}
     return Parameters(
         read,
         recipe.scale_rule,
-        stored_formats(checkpoint, recipe, tied),
+        {name: form for name, form in stored.items() if name not in turns},
         lambda name: checkpoint.integers(tied.get(name, name)),
         shared(checkpoint.stored_as, tied),
         inexact=shared(checkpoint.inexact, tied),
+        turns=turns,
     )
+
+
+def _rotated(values: Array, turn: Turn) -> Array | Rowwise:
+    """Return a matrix rotated, as a whole where rows are mixed."""
+    if turn.rows is not None:
+        values = rotated_rows(values, *turn.rows)
+    return Rotated(values, turn.columns) if turn.columns else values
 
 
 def stored_formats(

@@ -10,57 +10,24 @@ import numpy as np
 import pytest
 import torch
 from fixtures_checkpoints import FAMILY_SIZES
+from folded import logits, planned_model
 
-from edge_llm.export.backends.registry import get_backend
 from edge_llm.export.lowering.folds import Fold, Producer, rounded_folds
-from edge_llm.export.lowering.graph import Planned, plan_model
-from edge_llm.export.meter import Meter, silent
-from edge_llm.export.origin.load import load
+from edge_llm.export.meter import silent
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.recipe import Recipe
-from edge_llm.export.verification.numbers import unrounded
-from edge_llm.export.verification.streamed import rounded_by_group, streamed_model
-from edge_llm.export.verification.threads import in_turn
+from edge_llm.export.verification.streamed import rounded_by_group
 from edge_llm.export.verification.torchao import rounded_activations
-from edge_llm.export.verification.verify import eager_logits
 from edge_llm.export.weights.balance import balance, even, moved
 from edge_llm.export.weights.calibration import calibrated, evened, study
 from edge_llm.export.weights.inputs import Inputs
-from edge_llm.export.weights.parameters import Parameters, parameters_of
+from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.export.weights.reading import reading
 from edge_llm.export.weights.scaling import Scaling
-from edge_llm.llm.decoder import DecoderConfig
-from edge_llm.llm.registry import constants
 from edge_llm.program.formats import WEIGHT_FORMATS
 
 Tiny = Callable[..., Path]
-
-TEXTS = [list(range(5, 45)), list(range(60, 80))]
-
-
-def planned_model(source: Path, **options: str | bool) -> tuple[DecoderConfig, Planned, Parameters]:
-    recipe = Recipe(model=str(source), context=64, **options)
-    loaded = load(recipe)
-    planned = plan_model(loaded, recipe, get_backend("native"), Meter(), silent)
-    config = loaded.checkpoint.config
-    tables = constants(config, 64)
-    own = parameters_of(loaded.checkpoint, recipe, tied=planned.tied, constants=tables)
-    return config, planned, own
-
-
-def logits(config: DecoderConfig, parameters: Parameters) -> np.ndarray:
-    model = streamed_model(
-        config,
-        unrounded(parameters),
-        parameters.vector,
-        context=64,
-        slots=len(TEXTS),
-        tokens=max(map(len, TEXTS)),
-        kv_dtype=torch.float32,
-        each=in_turn,
-    )
-    return eager_logits(model, TEXTS)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILY_SIZES))

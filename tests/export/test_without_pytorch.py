@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_checkpoints import FAMILY_SIZES, write_tiny_checkpoint
@@ -18,21 +19,21 @@ from edge_llm.catalogue.entries import Entry, list_models
 from edge_llm.export.lowering.blueprints import needed
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
-from edge_llm.export.recipes.recipe import Recipe
+from edge_llm.export.recipes.recipe import ROTATIONS, Recipe
 from edge_llm.llm.registry import FAMILIES
 
 Tiny = Callable[..., Path]
 
-# Exports each (source, scheme, output) of argument 1, where torch and torchao cannot be imported.
+# Exports each (source, scheme, output, more of the recipe) of argument 1, where torch and torchao
+# cannot be imported.
 WITHOUT = """
 import json, sys
 sys.modules["torch"] = sys.modules["torchao"] = None
 from edge_llm.errors import EdgeLLMError
 from edge_llm.export.pipeline import make_program
-from edge_llm.export.recipes.recipe import Recipe
-for source, scheme, output, adapters in json.loads(sys.argv[1]):
-    merged = [{"path": path} for path in adapters]
-    recipe = Recipe(model=source, scheme=scheme, gate=None, adapters=merged)
+from edge_llm.export.recipes.recipe import ROTATIONS, Recipe
+for source, scheme, output, options in json.loads(sys.argv[1]):
+    recipe = Recipe(model=source, scheme=scheme, gate=None, **options)
     try:
         print(json.dumps(make_program(recipe, output=output).verification))
     except EdgeLLMError as error:
@@ -40,7 +41,7 @@ for source, scheme, output, adapters in json.loads(sys.argv[1]):
 """
 
 
-def export_without(tasks: Sequence[tuple[str, str, str, list[str]]]) -> list[object]:
+def export_without(tasks: Sequence[tuple[str, str, str, dict[str, Any]]]) -> list[object]:
     command = [sys.executable, "-W", "error", "-c", WITHOUT, json.dumps(tasks)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -56,24 +57,25 @@ def test_the_same_bytes_with_and_without(
     quantized = make_quantized_meta(lora={"rank": 16}, spinquant=True)  # which transformers has not
     sources = {"quantized_llama": quantized.folder}
     sources |= {family: tiny_checkpoint(family) for family in FAMILIES if family not in sources}
-    tasks = [(source, "8da4w") for source in sources.values()]
-    tasks += [(make_gguf(sources["llama"]), "8da4w"), (make_gguf(sources["qwen3"]), "8da4w")]
-    tasks += [(sources["qwen2"], scheme) for scheme in ("8da8w", "fp16", "bf16", "fp32")]
+    plain: dict[str, Any] = {}
+    tasks = [(source, "8da4w", plain) for source in sources.values()]
+    tasks += [(make_gguf(sources[family]), "8da4w", plain) for family in ("llama", "qwen3")]
+    tasks += [(sources["qwen2"], scheme, plain) for scheme in ("8da8w", "fp16", "bf16", "fp32")]
+    tasks += [(sources["qwen2"], "8da4w", {"rotate": rotate}) for rotate in ROTATIONS]
     outputs = [tmp_path / f"{index}.edge" for index in range(len(tasks))]
     said = export_without(
         [
-            (str(source), scheme, str(output), [])
-            for (source, scheme), output in zip(tasks, outputs, strict=True)
+            (str(source), scheme, str(output), options)
+            for (source, scheme, options), output in zip(tasks, outputs, strict=True)
         ]
     )
     assert said == [{"skipped": "not compared with eager PyTorch, which is not installed"}] * len(
         tasks
     )
-    for (source, scheme), output in zip(tasks, outputs, strict=True):
-        beside = export(
-            Recipe(model=str(source), scheme=scheme, gate=None), output=tmp_path / "with.edge"
-        )
-        assert beside.read_bytes() == output.read_bytes(), (source, scheme)
+    for (source, scheme, options), output in zip(tasks, outputs, strict=True):
+        recipe = Recipe(model=str(source), scheme=scheme, gate=None, **options)
+        beside = export(recipe, output=tmp_path / "with.edge")
+        assert beside.read_bytes() == output.read_bytes(), (source, scheme, options)
 
 
 def _smallest(family: str) -> Entry:
@@ -119,7 +121,7 @@ def test_the_sizes_of_the_catalogue(
     if family != "olmo3":  # whose ropes have two bases here, and one in GGUF
         sources.append(make_gguf(folder, "Q8_0", name="model"))
     outputs = [tmp_path / f"{index}.edge" for index in range(len(sources))]
-    export_without([(str(s), "8da4w", str(o), []) for s, o in zip(sources, outputs, strict=True)])
+    export_without([(str(s), "8da4w", str(o), {}) for s, o in zip(sources, outputs, strict=True)])
     for source, output in zip(sources, outputs, strict=True):
         beside = export(
             Recipe(model=str(source), scheme="8da4w", gate=None), output=tmp_path / "with.edge"

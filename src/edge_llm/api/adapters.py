@@ -28,14 +28,21 @@ def with_adapters(program: Program, folders: Mapping[str, Path]) -> Adapted | No
     none.
 
     Raises:
-        ConfigError: a kind of adapter that is not supported, or a program that does not tell what
-            its matrices were multiplied with.
+        ConfigError: a kind of adapter that is not supported, a program that is rotated, or one that
+            does not tell what its matrices were multiplied with.
         CheckpointError: a folder that is damaged, or adapts what the program has not.
         ProgramError: what the program says of its matrices is damaged.
     """
     if not folders:
         return None
     plan = program.plan
+    rotated = program.documents.recipe.get("rotate")
+    if rotated is not None:
+        raise ConfigError(
+            f"{program.path.name} was exported with rotate={rotated}, which adapters beside a "
+            "program do not follow",
+            hint="export the model without it, or merge the adapter: edge-llm export --adapter",
+        )
     if not program.tells_factors and any(w.format.group for w in plan.weights):
         raise ConfigError(
             f"{program.path.name} was exported before adapters could be put beside a program: it "
