@@ -1,14 +1,17 @@
 """Many clients at once: throughput and waiting, with a shared beginning of prompts and without,
-beside another server.
+beside llama.cpp's server or another one.
 
-    python benchmarks/serving.py --model FILE|NAME [--peer URL] [--clients 1,2,4,8,16]
-                                 [--seconds 60] [--slots 8] [--context 4096] [--output FILE]
+    python benchmarks/serving.py [--models smollm2-135m,llama3.2-1b] [--clients 1,2,4,8,16]
+                                 [--seconds 60] [--slots 8] [--context 4096] [--threads 2]
+    python benchmarks/serving.py --model FILE|NAME [--peer URL] ...
 
-Our server is started here; the peer runs already, with as many slots and as much context, and is
-asked in turn with ours, each idle while the other works. Clients are closed loops: each asks for
-`TOKENS` tokens, reads them as a stream, and asks again. The clients are one process of raw
-connections, so that they take little of the machine. Prompts have some `WORDS` words; "shared" ones
-begin with the same, but for a question at their end, "different" ones have nothing in common.
+The first way starts both servers, with equal slots, context and threads, and writes a section of
+docs/performance.md for each model, if nothing but the models is chosen; the second asks a peer that
+runs already, and prints. The two are asked in turn, each idle while the other works. Clients are
+closed loops: each asks for `TOKENS` tokens, reads them as a stream, and asks again. They are one
+process of raw connections, so that they take little of the machine. Prompts have some `WORDS`
+words; "shared" ones begin with the same, but for a question at their end, "different" ones have
+nothing in common.
 """
 
 from __future__ import annotations
@@ -25,11 +28,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from document import table, where
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+
+import llama_cpp_tools
+from document import replace_section, table, where
+from llama_server import files, llama_server
+from programs import MODELS, SMOLLM2
 from served import served
 
 WORDS = 380  # about 500 tokens
 TOKENS = 64
+SERVED = (SMOLLM2, "llama3.2-1b")
+KINDS = ("shared", "different")
+CLIENTS, SECONDS = "1,2,4,8,16", 60.0
+JUDGED = 8  # clients
+# Times the peer's tokens a second at least, and its 95 % quantile of the first token at most.
+BARS = {"shared": (5.0, 0.5), "different": (2.0, 0.5)}
+WAITS = ("first token p50 / p95 / p99, ms", "between p50 / p95 / p99, ms")
+ROW = ("prompts", "clients", "server", "tokens/s", *WAITS, "cached")
+RATIO = ("prompts", "clients", "tokens/s", "first token, p95", "between, p95")
 SYLLABLES = ("ka", "lo", "mi", "ren", "tor", "vas", "el", "nu", "pri", "sha", "den", "or", "quen")
 
 
@@ -43,6 +60,11 @@ class Cell:
     prompt: int = 0
     cached: int = 0
     seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second, of all clients."""
+        return self.tokens / self.seconds
 
 
 def text_of(source: random.Random, words: int) -> str:
@@ -126,33 +148,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, metavar="FILE|NAME")
+    parser.add_argument("--models", default=",".join(SERVED))
+    parser.add_argument("--model", metavar="FILE|NAME", help="beside what runs at --peer")
     parser.add_argument("--peer", metavar="URL", help="another server, with as many slots")
-    parser.add_argument("--clients", default="1,2,4,8,16")
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", default=CLIENTS)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--output", type=Path, help="write the table there too")
     options = parser.parse_args()
-    head = ["prompts", "clients", "server", "tokens/s", "first token p50 / p95 / p99, ms"]
-    head += ["between p50 / p95 / p99, ms", "cached"]
-    rows = []
+    if options.model is not None:
+        print(compared(options.model, options.peer, options))
+        return
+    llama_cpp_tools.install()
+    whole = (options.clients, options.seconds) == (CLIENTS, SECONDS)
+    for model in options.models.split(","):
+        ours, theirs = files(model)
+        slots = (options.threads, options.slots, options.context)
+        with llama_server(theirs, *slots) as peer:
+            text = f"## {MODELS[model]}, many clients\n\n{compared(str(ours), peer, options)}"
+        print(text)
+        if whole:
+            replace_section(f"serving-{model}", text)
+
+
+def compared(model: str, peer: str | None, options: argparse.Namespace) -> str:
+    """Return the tables of what clients get of our server, and of the one at ``peer``."""
     slots = ("--max-sequences", str(options.slots), "--context", str(options.context))
-    with served(options.model, options.threads, *slots) as url:
-        servers = {"edge-llm": url, **({"peer": options.peer} if options.peer else {})}
+    counts = [int(count) for count in options.clients.split(",")]
+    rows, ratios = [], []
+    with served(model, options.threads, *slots) as url:
+        servers = {"edge-llm": url} | ({"peer": peer} if peer else {})
         for address in servers.values():  # warm
             asyncio.run(clients(address, "different", 1, 0.1, 99))
-        for kind in ("shared", "different"):
-            for number, count in enumerate(map(int, options.clients.split(","))):
+        for kind in KINDS:
+            for number, count in enumerate(counts):
+                cells = {}
                 for name, address in servers.items():
                     cell = asyncio.run(clients(address, kind, count, options.seconds, number))
+                    cells[name] = cell
                     rows.append(row_of(kind, count, name, cell))
                     print("  ".join(rows[-1]), file=sys.stderr)
-    text = f"{where('')}\n\n{table(head, rows)}"
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+                if peer:
+                    ratios.append(ratio_of(kind, count, *cells.values()))
+    setting = (
+        f"{options.slots} slots of {options.context} tokens, {options.threads} threads, "
+        f"{options.seconds:.0f} s a cell, answers of {TOKENS} tokens."
+    )
+    parts = [f"{where()} {setting}", table(ROW, rows)]
+    if ratios:
+        words = (
+            "Ours beside the peer's: tokens a second (more is better), and the 95 % quantiles of "
+            "waiting (less is better)."
+        )
+        parts += [words, table(RATIO, ratios)]
+    return "\n\n".join(parts)
 
 
 def row_of(kind: str, count: int, name: str, cell: Cell) -> list[str]:
@@ -160,8 +210,23 @@ def row_of(kind: str, count: int, name: str, cell: Cell) -> list[str]:
         " / ".join(f"{quantile(found, share):.0f}" for share in (0.5, 0.95, 0.99))
         for found in (cell.first, cell.between)
     ]
-    rate = f"{cell.tokens / cell.seconds:.0f}"
-    return [kind, str(count), name, rate, *times, f"{cell.cached / max(cell.prompt, 1):.0%}"]
+    share = f"{cell.cached / max(cell.prompt, 1):.0%}"
+    return [kind, str(count), name, f"{cell.rate:.0f}", *times, share]
+
+
+def ratio_of(kind: str, count: int, ours: Cell, theirs: Cell) -> list[str]:
+    """Return how ours compares, and how it passes the bars of `BARS`."""
+    rate = ours.rate / theirs.rate
+    first, between = (
+        quantile(mine, 0.95) / max(quantile(other, 0.95), 1e-3)
+        for mine, other in ((ours.first, theirs.first), (ours.between, theirs.between))
+    )
+    texts = [f"{rate:.2f}", f"{first:.2f}", f"{between:.2f}"]
+    if count == JUDGED:
+        most, least = BARS[kind]
+        texts[0] += f" (bar {most}: {'pass' if rate >= most else 'miss'})"
+        texts[1] += f" (bar {least}: {'pass' if first <= least else 'miss'})"
+    return [kind, str(count), *texts]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 (tests/fixtures_gguf.py), tensor by tensor.
 
     python write_gguf.py FOLDER OUT.gguf [--type f16|f32] [--tokenizer OTHER.gguf]
+                         [--template OTHER.gguf]
 
-The tokenizer is that of another GGUF file; without one, there is none.
+The tokenizer is that of another GGUF file, and so is the chat template, if it is not the same
+file's; without one, there is none.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--type", choices=TYPES, default="f16", help="of matrices")
     parser.add_argument("--tokenizer", type=Path, metavar="OTHER.gguf")
+    parser.add_argument("--template", type=Path, metavar="OTHER.gguf")
     options = parser.parse_args()
     folder: Path = options.folder
     dtype, file_type = TYPES[options.type]
@@ -57,6 +60,9 @@ def main() -> None:
         writer.add_tokenizer_model("none")
     else:
         copy_tokenizer(options.tokenizer, writer)
+    if options.template is not None:
+        fields = gguf.GGUFReader(options.template).fields
+        writer.add_chat_template(fields[gguf.Keys.Tokenizer.CHAT_TEMPLATE].contents())
     # Twice, since all shapes stand before the numbers, which need not fit in memory.
     for name, values in tensors(folder, config, dtype):
         writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
