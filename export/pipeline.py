@@ -198,13 +198,13 @@ class _Export:
         contents = documents(loaded, reader, measured, {})
         specs = tensor_specs(loaded, reader, measured, self._backend)
         plan = reader.lowered.plan
-        parts, text = reader.lowered.parts, loaded.calibration
+        parts, ids = reader.lowered.parts, loaded.calibration
         with ProgramWriter(path, plan, contents, specs) as writer, ExitStack() as stack:
             with self._meter.stage("calibrate"):
                 self._weights(loaded, reader, own, writer)
                 writer.seal(contents)
                 program = writer.temporary_path
-                read = stack.enter_context(reading(program, parts, text, backend=recipe.backend))
+                read = stack.enter_context(reading(program, parts, ids, backend=recipe.backend))
                 known = study(read, planned, own, self._progress)
             if found is not None:
                 with self._meter.stage("allocate"):

@@ -19,7 +19,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import edge_llm
 from edge_llm import catalogue
-from edge_llm.export.origin.calibration import BUILTIN, calibration_file
+from edge_llm.export.origin.calibration import (
+    BUILTIN,
+    as_plain_text,
+    calibration_file,
+    read_calibration,
+)
 from edge_llm.export.recipes.file import load_recipe
 
 WORK = FOLDER / "quality"
@@ -60,8 +65,11 @@ def importance() -> Path:
     path = WORK / "imatrix.gguf"
     if not path.is_file():
         partial = path.with_name("imatrix.partial.gguf")
+        text = WORK / "calibration.txt"
+        pieces = read_calibration(calibration_file(BUILTIN))
+        text.write_text(as_plain_text(pieces), encoding="utf-8")
         command = [str(llama_cpp_tools.BIN / "llama-imatrix"), "--model", str(floats())]
-        command += ["--file", str(calibration_file(BUILTIN)), "--output", str(partial)]
+        command += ["--file", str(text), "--output", str(partial)]
         run([*command, "--ctx-size", "512", "--no-ppl", "--threads", str(THREADS)])
         partial.rename(path)
     return path

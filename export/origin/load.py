@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_llm import catalogue
 from edge_llm.errors import CheckpointError, ConfigError
 from edge_llm.export.origin.calibration import calibration_file, read_calibration
+from edge_llm.export.origin.calibration_ids import Int32, calibration_ids
 from edge_llm.export.origin.retrieval import embedding_facts, rerank_facts
 from edge_llm.export.origin.sources import Sources
 from edge_llm.export.origin.stops import more_stop_ids
@@ -36,8 +37,8 @@ class Loaded:
     tensors that the tokenizer loads fast from, ``context`` the program's limit in tokens;
     ``sources`` are the files read, which ``checkpoint`` watches; ``notes`` says what was settled on
     the way. ``weightless``: there are no weights to read. ``embedding`` and ``rerank`` are what the
-    program recommends for vectors and reranking, where the checkpoint says it. ``calibration`` is
-    the text that the model reads for it, if the recipe has one."""
+    program recommends for vectors and reranking, where the checkpoint says it. ``calibration`` are
+    the token ids that the model reads for it, if the recipe has one."""
 
     name: str
     checkpoint: Checkpoint
@@ -50,7 +51,7 @@ class Loaded:
     weightless: bool
     embedding: EmbeddingFacts | None = None
     rerank: RerankFacts | None = None
-    calibration: str | None = None
+    calibration: Int32 | None = None
 
 
 def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
@@ -75,7 +76,8 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
         adapters = [(entry["path"], entry.get("weight", 1.0)) for entry in recipe.adapters]
         checkpoint = with_adapters(checkpoint, adapters)
     notes = list(checkpoint.notes)
-    if without and not any(path.glob("tokenizer*")):
+    no_tokenizer = without and not any(path.glob("tokenizer*"))
+    if no_tokenizer:
         notes.append("without tokenizer: its bytes are not counted")
         tokenizer, tables = _no_tokenizer(checkpoint.config.vocab_size), {}
     else:
@@ -92,8 +94,11 @@ def load(recipe: Recipe, *, weightless: bool = False) -> Loaded:
     calibration = None
     if recipe.calibration is not None:
         file = calibration_file(recipe.calibration)
-        calibration = read_calibration(file)
+        pieces = read_calibration(file)
         sources.add([file])
+        if not no_tokenizer:
+            calibration, note = calibration_ids(pieces, tokenizer)
+            notes.append(note)
     trained = checkpoint.config.max_position_embeddings
     if recipe.context is not None and recipe.context > trained:
         raise ConfigError(f"context is {recipe.context}, the model's own is {trained}")

@@ -69,7 +69,8 @@ class Recipe:
     ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
     fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.
-    ``calibration`` is a text in UTF-8, or "builtin": the model reads its beginning, factors move
+    ``calibration`` is a text in UTF-8, JSON lines of conversations (``.jsonl``, ``.json``), or
+    "builtin": the model reads its beginning, factors move
     between linears, and errors in columns of int4 and int6 groups then count as much as what they
     are multiplied with (quantization.md). ``bits`` is how many each weight of a calibrated program
     has at most, on average: an export finds the formats of linears that lose least under it, of

@@ -10,19 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_llm.errors import ConfigError
 from edge_llm.program.file import Program
 from edge_llm.program.plan import Plan
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.executor import Batch, Limits, Segment
-from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Look = Callable[[int, Float32, int], None]  # a value's number, some rows, the first one's token
 
-TOKENS = 4096  # more change little that could be measured (docs/log.md)
-LEAST_TOKENS = 256
 _WINDOW = 1024
 _STEP = 64  # all values of a step are kept
 
@@ -86,20 +82,11 @@ class Reading:
 
 @contextmanager
 def reading(
-    path: Path, parts: Mapping[str, tuple[str, ...]], text: str, *, backend: str
+    path: Path, parts: Mapping[str, tuple[str, ...]], ids: Int32, *, backend: str
 ) -> Iterator[Reading]:
-    """Open the program of ``path`` to read the first `TOKENS` tokens of ``text``; ``parts`` maps
-    its tensors to their parameters.
-
-    Raises:
-        ConfigError: the text has less than `LEAST_TOKENS` tokens.
-    """
+    """Open the program of ``path`` to read the tokens ``ids`` int32 [T]; ``parts`` maps its tensors
+    to their parameters."""
     with Program.open(path) as program:
-        ids = np.array(tokenizer_of(program).encode(text)[:TOKENS], np.int32)
-        if len(ids) < LEAST_TOKENS:
-            raise ConfigError(
-                f"calibration: the text has {len(ids)} tokens, expected at least {LEAST_TOKENS}"
-            )
         yield Reading(ids, _values(program.plan, parts), program, backend)
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from edge_llm.api.messages import Message
 from edge_llm.server.errors import ApiError, invalid
 from edge_llm.server.requests.kinds import Kinds
+from edge_llm.tokenizers.chat.messages import Message
 
 # Messages and parts of their contents: each takes some microseconds of the event loop.
 MAX_PARTS = 2**15

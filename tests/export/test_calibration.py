@@ -13,12 +13,13 @@ import torch
 from fixtures_checkpoints import reference_model
 
 from edge_llm.errors import ConfigError, ExportError
-from edge_llm.export.origin.calibration import calibration_file, read_calibration
+from edge_llm.export.origin.calibration import as_plain_text, calibration_file, read_calibration
+from edge_llm.export.origin.calibration_ids import TOKENS
 from edge_llm.export.pipeline import export
 from edge_llm.export.recipes.file import load_recipe
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.inputs import measure
-from edge_llm.export.weights.reading import TOKENS, reading
+from edge_llm.export.weights.reading import reading
 from edge_llm.program.file import Program
 from edge_llm.program.pack import unpack_integers
 from edge_llm.tokenizers.tokenizer import tokenizer_of
@@ -50,7 +51,7 @@ def test_what_linears_are_multiplied_with_is_measured(
         ids = tokenizer_of(program).encode(TEXT)
         names = {weight.tensor: (weight.name,) for weight in program.plan.weights}
     assert 256 < len(ids) <= 1024  # one window
-    with reading(path, names, TEXT, backend="native") as read:
+    with reading(path, names, np.array(ids, np.int32), backend="native") as read:
         got = measure(read, lambda done, total: None)
 
     model = reference_model(source, 1024)
@@ -127,8 +128,8 @@ def test_a_text_comes_with_the_package(tiny_checkpoint: Tiny, tmp_path: Path) ->
     assert documents.recipe["calibration"] == "builtin"
     digests = {entry["file"]: entry["sha256"] for entry in documents.provenance["sources"]}
     own = calibration_file("builtin")
-    assert digests["calibration.txt"] == hashlib.sha256(own.read_bytes()).hexdigest()
-    assert len(read_calibration(own)) > 12_000
+    assert digests["calibration.jsonl"] == hashlib.sha256(own.read_bytes()).hexdigest()
+    assert len(as_plain_text(read_calibration(own))) > 12_000
     notes = documents.report["notes"]
     assert any("factors moved" in note for note in notes)
     assert any("matrices rounded column after column (GPTQ)" in note for note in notes)
@@ -145,7 +146,7 @@ def test_a_calibrated_program_is_what_verify_compares(
 def test_the_beginning_of_a_long_text_is_read(tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("x" + "é" * 2**18, encoding="utf-8")  # cut inside a character
-    assert len(read_calibration(path)) == 2**17
+    assert len(as_plain_text(read_calibration(path))) == 2**17
     assert TOKENS < 2**17
 
 

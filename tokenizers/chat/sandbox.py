@@ -69,7 +69,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "+", "**", "%"})
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = datetime.now) -> None:
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -83,7 +83,7 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters |= OPERATORS
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = _strftime_now
+        self.globals["strftime_now"] = lambda layout: _strftime(now(), layout)
 
     def compile_bounded(self, source: str) -> Template:
         """Return the compiled template, with the operators bounded that the sandbox does not see.
@@ -279,7 +279,7 @@ def _raise_exception(message: Any) -> None:
     raise TemplateError(str(message)[:MAX_MESSAGE_CHARACTERS])
 
 
-def _strftime_now(layout: str) -> str:
+def _strftime(now: datetime, layout: str) -> str:
     if len(layout) > bounds.MAX_DATE_CHARACTERS:
         raise SecurityError("the layout of a date is too long")
-    return datetime.now().strftime(layout)
+    return now.strftime(layout)

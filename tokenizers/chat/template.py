@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from jinja2.exceptions import TemplateError as JinjaError
@@ -33,19 +34,26 @@ class ChatTemplate:
         source: the jinja2 text.
         bos, eos: the text of those tokens, for templates that write them.
         seconds: how long one rendering may take.
+        now: gives the date and time that the template is told.
 
     Raises:
         TemplateError: it does not compile.
     """
 
     def __init__(
-        self, source: str, *, bos: str | None, eos: str | None, seconds: float = MAX_SECONDS
+        self,
+        source: str,
+        *,
+        bos: str | None,
+        eos: str | None,
+        seconds: float = MAX_SECONDS,
+        now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.source = source
         self._seconds = seconds
         named = {"bos_token": bos, "eos_token": eos}
         self._tokens = {name: text for name, text in named.items() if text}
-        environment = Environment()
+        environment = Environment(now)
         self._template, self._facts = self._guarded(
             "compile", lambda: (environment.compile_bounded(source), environment.look_at(source))
         )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge_llm.api.chat import ChatCall, NamedTool, ThinkingOptions
 from edge_llm.api.fitting import fitted
-from edge_llm.api.messages import Message, checked_messages
 from edge_llm.api.prompts import jobs_of
 from edge_llm.api.tools import template_form
 from edge_llm.errors import RequestError, TemplateError
@@ -23,6 +22,7 @@ from edge_llm.runner.guidance.guide import Guide
 from edge_llm.runner.guidance.matcher import GrammarConstraint, Guided
 from edge_llm.runner.guidance.phases import Thinking, Triggered
 from edge_llm.runner.sampling import SamplingParams
+from edge_llm.tokenizers.chat.messages import Message, checked_messages
 
 if TYPE_CHECKING:
     from edge_llm.tokenizers.chat.template import ChatTemplate

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edge_llm.api.formats import FORMS, form_given, grammar_of
-from edge_llm.api.messages import Message, checked_messages
 from edge_llm.api.prompts import checked_variables
 from edge_llm.api.tools import tools_of
 from edge_llm.errors import RequestError
 from edge_llm.parsed import Tool
 from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.tokenizers.chat.messages import Message, checked_messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise, takewhile
 from typing import Any
 
-from edge_llm.api.messages import Message
 from edge_llm.errors import ContextLengthError
 from edge_llm.runner.context import Context, ContextReport
+from edge_llm.tokenizers.chat.messages import Message
 
 # Returns the ids of a chat; raises ContextLengthError if there are more than the limit in any case.
 Written = Callable[[Sequence[Message], int | None], list[int]]

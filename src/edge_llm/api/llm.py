@@ -11,7 +11,6 @@ from edge_llm.api.about import ModelAbout, about_of
 from edge_llm.api.answering import apieces, awhole, whole
 from edge_llm.api.chat import ChatCall
 from edge_llm.api.embeddings import EmbedCall, EmbedJob, InputType
-from edge_llm.api.messages import Message
 from edge_llm.api.preparing import Preparation
 from edge_llm.api.prompts import (
     ChatOptions,
@@ -40,6 +39,7 @@ from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.guide import Guide
 from edge_llm.runner.sampling import SamplingParams
+from edge_llm.tokenizers.chat.messages import Message
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
     from edge_llm.tokenizers.chat.template import ChatTemplate

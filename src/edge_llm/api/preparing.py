@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from edge_llm.api.answers import Answers
 from edge_llm.api.chat import chat_call
 from edge_llm.api.formats import FORMS, form_given, grammar_of
-from edge_llm.api.messages import Message
 from edge_llm.api.prompts import Prompt, Prompts, is_several, prompt_jobs
 from edge_llm.errors import RequestError, TemplateError
 from edge_llm.program.file import Program
@@ -22,6 +21,7 @@ from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.guide import Guide
 from edge_llm.runner.guidance.vocabulary import Vocabulary
 from edge_llm.runner.sampling import SamplingParams, canonical
+from edge_llm.tokenizers.chat.messages import Message
 
 if TYPE_CHECKING:  # the libraries behind them are imported when they are needed
     from edge_llm.tokenizers.chat.template import ChatTemplate

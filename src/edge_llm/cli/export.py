@@ -78,9 +78,10 @@ def add_parser(verbs: Any) -> None:
         nargs="?",
         const="builtin",
         dest="calibration",
-        help="the model reads a text first (some pages are enough; builtin, or no FILE: prose, "
-        "dialogues and code that come with edge-llm), so that rounding to 8da4w spares what "
-        "counts: about half the loss at the same size and speed, in some minutes",
+        help="the model reads a text first (some pages are enough, or conversations as JSON lines "
+        'in a FILE.jsonl, {"messages": [...]} each, read in the chat template; builtin, or no '
+        "FILE: prose, conversations and code that come with edge-llm), so that rounding to 8da4w "
+        "spares what counts: about half the loss at the same size and speed, in some minutes",
     )
     parser.add_argument(
         "--bits",
