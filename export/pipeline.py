@@ -38,6 +38,7 @@ from edge_llm.export.verification.answers import golden_of
 from edge_llm.export.weights.allocation import Budget, allocate, budget, mixed
 from edge_llm.export.weights.calibration import calibrated, evened, measuring, notes_of, study
 from edge_llm.export.weights.factors import factor_sizes, factors_of
+from edge_llm.export.weights.kept import Kept, forget, key_of
 from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of, stored_formats
 from edge_llm.export.weights.reading import reading
@@ -63,7 +64,8 @@ def export(
 
     ``output`` None: a name made of the model and the scheme, in the store. ``progress(stage, done,
     total)`` is called as stages advance. The file appears in one step when all is done: whatever
-    goes wrong, or interrupts, leaves nothing behind.
+    goes wrong, or interrupts, leaves nothing of it behind. What a calibration has worked out by
+    then is kept in a hidden file beside it, from which the same call goes on.
 
     PyTorch is needed where the model must be traced, since its structure is none of those whose
     plans ship with the package. Where it is installed, the file is compared with eager PyTorch.
@@ -85,9 +87,11 @@ def make_program(
     output: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     compare: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Do what `export` does, and return what it measured too. Without ``compare`` the file is run,
-    but not compared with eager PyTorch, which is not loaded then."""
+    but not compared with eager PyTorch, which is not loaded then. ``tell`` is called with a
+    sentence for people where it goes on from what an export before has left, or cannot."""
     if not isinstance(recipe, Recipe):
         raise ConfigError(
             f"recipe is of type {type(recipe).__name__}, expected a Recipe",
@@ -95,7 +99,7 @@ def make_program(
             "edge_llm.export.recipes.file",
         )
     try:
-        return _Export(recipe, progress or silent, compare).run(output)
+        return _Export(recipe, progress or silent, compare, tell).run(output)
     except MemoryError as exc:
         raise ExportError(
             f"the machine is out of memory{f': {exc}' if str(exc) else ''}",
@@ -106,9 +110,12 @@ def make_program(
 class _Export:
     """One export: the recipe, and what its stages measure."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, compare: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, progress: Progress, compare: bool, tell: Callable[[str], None]
+    ) -> None:
         self._recipe = recipe
         self._compare = compare
+        self._tell = tell
         self._backend: Backend = get_backend(recipe.backend)
         self._progress = progress
         self._meter = Meter()
@@ -135,8 +142,9 @@ class _Export:
         ):
             with (
                 self._meter.phase("export"),
-                self._settled(loaded, planned, found, path) as (recipe, planned, parameters),
+                self._settled(loaded, planned, found, path, digest) as settled,
             ):
+                recipe, planned, parameters = settled
                 # the header's size is known before the digests are
                 unknown = self._provenance(loaded, planned, lambda path: UNKNOWN, silent)
                 contents = documents(loaded, planned, recipe, unknown)
@@ -156,6 +164,7 @@ class _Export:
             loaded.sources.check()  # what was hashed in the beginning is what was read
             with self._meter.stage("write"):
                 written = writer.finish(replace(contents, report=report))
+                forget(path)
         mix = None if found is None else recipe_text(recipe)
         return Outcome(written, report, self._meter.seconds, self._meter.peaks, outcome, mix)
 
@@ -173,7 +182,12 @@ class _Export:
 
     @contextmanager
     def _settled(
-        self, loaded: Loaded, planned: Planned, found: Budget | None, path: Path
+        self,
+        loaded: Loaded,
+        planned: Planned,
+        found: Budget | None,
+        path: Path,
+        digest: Callable[[Path], str],
     ) -> Iterator[tuple[Recipe, Planned, Parameters]]:
         """Yield the recipe and the plan with the formats that are ``found`` under a budget, and the
         parameters with all that tells how to round them: what they say themselves, or what they are
@@ -205,13 +219,23 @@ class _Export:
                 writer.seal(contents)
                 program = writer.temporary_path
                 read = stack.enter_context(reading(program, parts, ids, backend=recipe.backend))
-                known = study(read, planned, own, self._progress)
+                key = self._key(loaded, planned, digest)
+                kept = stack.enter_context(Kept(path, key, self._tell))
+                known = study(read, planned, own, self._progress, kept)
             if found is not None:
                 with self._meter.stage("allocate"):
                     advanced = partial(self._progress, "allocate")
-                    recipe = mixed(recipe, planned, allocate(found, own, known, advanced))
+                    chosen = allocate(found, own, known, advanced, kept)
+                    recipe = mixed(recipe, planned, chosen)
                 planned = self._planned(loaded, recipe)
-            yield recipe, planned, stack.enter_context(calibrated(read, known, own))
+            yield recipe, planned, stack.enter_context(calibrated(read, known, own, kept))
+
+    def _key(self, loaded: Loaded, planned: Planned, digest: Callable[[Path], str]) -> str:
+        """Return what tells this export from others: the contents of its sources, by whatever name
+        the model has, its recipe, and the versions of what makes it."""
+        origin = self._provenance(loaded, planned, digest, silent)
+        recipe = self._recipe.to_json() | {"model": None, "verify": None, "gate": None}
+        return key_of([origin, recipe])
 
     def _provenance(
         self,

@@ -23,6 +23,7 @@ from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.graph import Planned
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.calibration import Study
+from edge_llm.export.weights.kept import Arrays, Kept
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.quantize import energy, quantize
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS, WeightFormat
@@ -115,10 +116,14 @@ def budget(
 
 
 def allocate(
-    found: Budget, parameters: Parameters, study: Study, progress: Callable[[int, int], None]
+    found: Budget,
+    parameters: Parameters,
+    study: Study,
+    progress: Callable[[int, int], None],
+    kept: Kept,
 ) -> dict[str, str]:
     """Return names of formats by the names of matrices, with which what rounding loses is the least
-    that fits; ``progress(done, total)`` counts tensors.
+    that fits; ``progress(done, total)`` counts tensors. What is in ``kept`` is taken from there.
 
     Raises:
         CheckpointError: a matrix cannot be read.
@@ -130,7 +135,12 @@ def allocate(
     def choices(tensor: str) -> list[_Choice]:
         sizes = found.sizes[tensor]
         names = found.matrices[tensor]
-        losses = np.sum([_losses(name, list(sizes), moved, study) for name in names], axis=0)
+
+        def made() -> Arrays:
+            each = [_losses(name, list(sizes), moved, study) for name in names]
+            return {"losses": np.sum(each, axis=0)}
+
+        losses = kept.of(f"losses {tensor}", made)["losses"]
         return [
             _Choice(form, size, loss)
             for (form, size), loss in zip(sizes.items(), losses.tolist(), strict=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from edge_llm import native
 from edge_llm.export.lowering.folds import Fold
 from edge_llm.export.weights.inputs import Inputs
+from edge_llm.export.weights.kept import Arrays, Kept
 from edge_llm.export.weights.parameters import Matrix, Parameters
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.export.weights.quantize import quantize
@@ -88,10 +90,11 @@ def balance(
     inputs: Mapping[str, Inputs],
     activations: Mapping[str, Activations],
     progress: Callable[[int, int], None],
+    kept: Kept,
 ) -> dict[str, Scaling]:
     """Return what the parameters of ``folds`` are to be multiplied with, by the ``inputs`` of their
     consumers, which are rounded as ``activations`` says of each; ``progress(done, total)`` counts
-    elements of matrices.
+    elements of matrices. What is in ``kept`` is taken from there.
 
     Raises:
         CheckpointError: a matrix cannot be read.
@@ -103,15 +106,19 @@ def balance(
     ]
     found: dict[str, Scaling] = {}
     with ThreadPoolExecutor(native.default_threads(), "edge-llm-balance") as workers:
-        for index, fold in enumerate(folds, 1):
+
+        def factors(fold: Fold) -> Arrays:
             matrices = []
             for name in fold.consumers:
                 values = parameters.matrix(name, _F32).floats(slice(None))
                 assert values is not None
                 values = found.get(name, Scaling()).apply(values)
                 matrices.append(_Consumer(values, formats[name], activations.get(name)))
-            made = _searched(fold, inputs[fold.consumers[0]], matrices, workers)
-            _add(found, fold, made, parameters)
+            return {"factors": _searched(fold, inputs[fold.consumers[0]], matrices, workers)}
+
+        for index, fold in enumerate(folds, 1):
+            made = kept.of(f"factors {index} {fold.consumers[0]}", partial(factors, fold))
+            _add(found, fold, made["factors"], parameters)
             progress(sum(sizes[:index]), sum(sizes))
     return found
 

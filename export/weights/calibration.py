@@ -24,6 +24,7 @@ from edge_llm.export.lowering.graph import Planned, Progress
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.balance import balance, even
 from edge_llm.export.weights.inputs import Inputs, WholeInputs, measure
+from edge_llm.export.weights.kept import Kept
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.reading import Reading
 from edge_llm.export.weights.rounder import Rounder
@@ -76,9 +77,11 @@ class Study:
         return _counts(name, self.inputs[name], self.scalings)
 
 
-def study(text: Reading, planned: Planned, parameters: Parameters, progress: Progress) -> Study:
+def study(
+    text: Reading, planned: Planned, parameters: Parameters, progress: Progress, kept: Kept
+) -> Study:
     """Read ``text``, and find what is to be moved between the ``parameters`` of the program
-    ``planned``.
+    ``planned``; what is in ``kept`` is taken from there.
 
     Raises:
         CheckpointError: a matrix cannot be read.
@@ -88,15 +91,18 @@ def study(text: Reading, planned: Planned, parameters: Parameters, progress: Pro
     inputs = measure(text, _stage(progress, "calibrate"))
     formats, activations = planned.assignment.searched, planned.assignment.activations
     stage = _stage(progress, "balance")
-    return Study(inputs, balance(planned.searched, parameters, formats, inputs, activations, stage))
+    found = balance(planned.searched, parameters, formats, inputs, activations, stage, kept)
+    return Study(inputs, found)
 
 
 @contextmanager
-def calibrated(text: Reading, found: Study, parameters: Parameters) -> Iterator[Parameters]:
+def calibrated(
+    text: Reading, found: Study, parameters: Parameters, kept: Kept
+) -> Iterator[Parameters]:
     """Yield the parameters with what tells how to round them, for which they read ``text`` again as
-    long."""
+    long, but for what is in ``kept``."""
     columns = {name: found.counts(name) for name in found.inputs}
-    rounder = Rounder(WholeInputs(text))
+    rounder = Rounder(WholeInputs(text), kept)
     try:
         yield replace(parameters, scalings=found.scalings, columns=columns, rounder=rounder)
     finally:

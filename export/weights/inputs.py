@@ -89,16 +89,18 @@ class WholeInputs:
         }
         self._kept: dict[int, Float32] = {}
 
-    def of(self, name: str) -> Float32 | None:
-        """Return what a parameter is multiplied with, float32 [T, K]; None if that is not known.
-        The same array for those that are multiplied with the same.
+    def has(self, name: str) -> bool:
+        """Tell whether it is known what a parameter is multiplied with."""
+        return name in self._numbers
+
+    def of(self, name: str) -> Float32:
+        """Return what a parameter is multiplied with, float32 [T, K]: the same array for those that
+        are multiplied with the same.
 
         Raises:
             NativeError, CapacityError: the program cannot be run.
         """
-        number = self._numbers.get(name)
-        if number is None:
-            return None
+        number = self._numbers[name]
         if number not in self._kept:
             self._kept.clear()
             self._read(number)

@@ -9,21 +9,24 @@ from numpy.typing import NDArray
 
 from edge_llm import native
 from edge_llm.export.weights.inputs import WholeInputs
+from edge_llm.export.weights.kept import Arrays, Kept
 from edge_llm.export.weights.parameters import Matrix
 from edge_llm.export.weights.prepared import row_chunks
 from edge_llm.export.weights.successive import Dependence, dependence, round_successively
 from edge_llm.program.integers import Integers
+from edge_llm.program.pack import pack_integers, unpack_integers
 
 Float32 = NDArray[np.float32]
 
 
 class Rounder:
     """Chooses the scales of groups by how much each column counts, and then the codes column after
-    column. ``count`` says of how many matrices."""
+    column; what is in ``kept`` is taken from there. ``count`` says of how many matrices."""
 
-    def __init__(self, inputs: WholeInputs) -> None:
+    def __init__(self, inputs: WholeInputs, kept: Kept) -> None:
         self.count = 0
         self._inputs = inputs
+        self._kept = kept
         self._last: tuple[Float32, Float32 | None, Dependence] | None = None
 
     def __call__(self, matrix: Matrix) -> Integers | None:
@@ -36,9 +39,18 @@ class Rounder:
         """
         if not matrix.format.group or not matrix.format.is_made:
             return None
-        inputs = self._inputs.of(matrix.name)
-        if inputs is None:
+        if not self._inputs.has(matrix.name):
             return None
+        self.count += 1
+
+        def made() -> Arrays:
+            return {"panels": pack_integers(self._rounded(matrix))}
+
+        found = self._kept.of(f"matrix {matrix.name} {matrix.format.name}", made)
+        return unpack_integers(found["panels"], matrix.format, *matrix.shape)
+
+    def _rounded(self, matrix: Matrix) -> Integers:
+        inputs = self._inputs.of(matrix.name)
         with ThreadPoolExecutor(native.default_threads(), "edge-llm-round") as workers:
             made = list(workers.map(matrix.prepare, row_chunks(*matrix.shape)))
         values = matrix.floats(slice(None))
@@ -49,7 +61,6 @@ class Rounder:
             np.concatenate([part.codes for part in parts]),
             np.concatenate([part.scale for part in parts]),
         )
-        self.count += 1
         return round_successively(values, start, self._dependence(inputs, matrix.scaling.columns))
 
     def close(self) -> None:

@@ -21,11 +21,14 @@ from edge_llm.export.verification.torchao import rounded_activations
 from edge_llm.export.weights.balance import balance, even, moved
 from edge_llm.export.weights.calibration import calibrated, evened, study
 from edge_llm.export.weights.inputs import Inputs
+from edge_llm.export.weights.kept import Kept
 from edge_llm.export.weights.parameters import Parameters
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.export.weights.reading import reading
 from edge_llm.export.weights.scaling import Scaling
+from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS
+from edge_llm.tokenizers.tokenizer import tokenizer_of
 
 Tiny = Callable[..., Path]
 
@@ -162,7 +165,7 @@ def test_searched_factors_lose_less_of_the_outputs(activations: str, tiny_checkp
     inputs = {name: Inputs(squares, magnitude, np.abs(rows).max(axis=0).astype(np.float64), rows)}
     ways = planned.assignment.activations
     assert set(ways.values()) == {activations}
-    found = balance([fold], own, formats, inputs, ways, lambda done, total: None)
+    found = balance([fold], own, formats, inputs, ways, lambda done, total: None, Kept())
     assert set(found) == {name, *(producer.parameter for producer in fold.producers)}
 
     floats = own.matrix(name, WEIGHT_FORMATS["f32"]).floats(slice(None))
@@ -189,9 +192,11 @@ def test_columns_count_as_much_as_what_they_are_multiplied_with(
     path = export(reader, output=tmp_path / "x.edge")
     parts = planned_model(source, scheme="fp32")[1].lowered.parts
     text = "The little boat went out to sea at dawn, and nobody saw it come home again. " * 12
-    with reading(path, parts, text, backend="native") as read:
-        found = study(read, planned, own, silent)
-        with calibrated(read, found, own) as made:
+    with Program.open(path) as program:
+        ids = np.array(tokenizer_of(program).encode(text), np.int32)
+    with reading(path, parts, ids, backend="native") as read:
+        found = study(read, planned, own, silent, Kept())
+        with calibrated(read, found, own, Kept()) as made:
             counted = made.columns
     assert counted.keys() == found.inputs.keys()
     scaled = {name: made.columns for name, made in found.scalings.items()}

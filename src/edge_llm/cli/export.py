@@ -81,7 +81,8 @@ def add_parser(verbs: Any) -> None:
         help="the model reads a text first (some pages are enough, or conversations as JSON lines "
         'in a FILE.jsonl, {"messages": [...]} each, read in the chat template; builtin, or no '
         "FILE: prose, conversations and code that come with edge-llm), so that rounding to 8da4w "
-        "spares what counts: about half the loss at the same size and speed, in some minutes",
+        "spares what counts: about half the loss at the same size and speed, in some minutes; "
+        "the same command goes on where it was ended",
     )
     parser.add_argument(
         "--bits",
@@ -155,10 +156,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(recipe, other, as_json=arguments.json)
     progress = Progress()
+
+    def tell(text: str) -> None:
+        progress.close()  # it comes again by itself
+        say(text)
+
     try:
         fetch(model_name, progress)
         progress("read", 0, 1)
-        made = make_program(recipe, output=arguments.output, progress=progress)
+        made = make_program(recipe, output=arguments.output, progress=progress, tell=tell)
     finally:
         progress.close()
     program = subject_named(str(made.path))

@@ -146,7 +146,7 @@ def _create(target: Path) -> tuple[Path, BufferedWriter]:
         file = path.open("xb")
         try:
             # Before it was locked, another writer may have taken it for stale.
-            if _lock(file.fileno()) is not False and _is_there(file.fileno()):
+            if lock_file(file.fileno()) is not False and _is_there(file.fileno()):
                 return path, file
         except BaseException:
             file.close()
@@ -169,11 +169,11 @@ def _remove_stale(target: Path) -> None:
                 path.unlink()
                 continue
             with path.open("r+b") as file:
-                if _lock(file.fileno()):
+                if lock_file(file.fileno()):
                     path.unlink()
 
 
-def _lock(descriptor: int) -> bool | None:
+def lock_file(descriptor: int) -> bool | None:
     """Takes the file's lock, which its process holds until it ends; False if another has it, None
     where there are no locks."""
     if sys.platform == "win32":
