@@ -31,7 +31,7 @@ from edge_llm.export.verification.answers import verified_positions
 from edge_llm.export.weights.parameters import shared, stored_formats
 from edge_llm.export.weights.prepared import CHUNK_ELEMENTS
 from edge_llm.extras import has_extra
-from edge_llm.llm.registry import constants
+from edge_llm.llm.registry import constants, shared_parameters
 from edge_llm.program.cost import context_bytes, token_bytes, weight_bytes
 from edge_llm.program.draft import program_bytes
 from edge_llm.program.formats import RAW_F32
@@ -161,9 +161,10 @@ def _document(
 
 def _rows(loaded: Loaded, planned: Planned, recipe: Recipe, backend: Backend) -> list[WeightRow]:
     shapes = planned.shapes
-    stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
-    sources = shared(loaded.checkpoint.stored_as, planned.tied)
-    inexact = shared(loaded.checkpoint.inexact, planned.tied)
+    tied = shared_parameters(loaded.checkpoint.config)
+    stored = stored_formats(loaded.checkpoint, recipe, tied)
+    sources = shared(loaded.checkpoint.stored_as, tied)
+    inexact = shared(loaded.checkpoint.inexact, tied)
     rows: list[WeightRow] = []
     for weight in {weight.tensor: weight for weight in planned.lowered.plan.weights}.values():
         parts: list[WeightRow] = []

@@ -43,7 +43,7 @@ from edge_llm.export.weights.pack import pack
 from edge_llm.export.weights.parameters import Parameters, parameters_of, stored_formats
 from edge_llm.export.weights.reading import reading
 from edge_llm.extras import has_extra
-from edge_llm.llm.registry import constants
+from edge_llm.llm.registry import constants, shared_parameters
 from edge_llm.program.documents import Documents
 from edge_llm.program.partial import check_target
 from edge_llm.program.tensors import TOKENIZER
@@ -176,8 +176,9 @@ class _Export:
         recipe = self._recipe
         if recipe.bits is None:
             return None
-        stored = stored_formats(loaded.checkpoint, recipe, planned.tied)
-        tables = frozenset(constants(loaded.checkpoint.config, 1))
+        config = loaded.checkpoint.config
+        stored = stored_formats(loaded.checkpoint, recipe, shared_parameters(config))
+        tables = frozenset(constants(config, 1))
         return budget(recipe.bits, planned, recipe, stored, tables, self._backend)
 
     @contextmanager
@@ -198,7 +199,7 @@ class _Export:
         own = parameters_of(
             loaded.checkpoint,
             recipe,
-            tied=planned.tied,
+            tied=shared_parameters(loaded.checkpoint.config),
             constants=tables,
             turns=planned.rotations.turns,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from edge_llm.llm.registry import constants, shared_parameters
 TEXTS = [list(range(5, 45)), list(range(60, 80))]
 
 
-def planned_model(source: Path, **options: str | bool) -> tuple[DecoderConfig, Planned, Parameters]:
+def planned_model(source: Path, **options: Any) -> tuple[DecoderConfig, Planned, Parameters]:
     """Return the config, the plan for 64 tokens and the parameters of a checkpoint, by a recipe
     with these ``options``."""
     recipe = Recipe(model=str(source), context=64, **options)

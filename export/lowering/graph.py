@@ -14,7 +14,7 @@ from edge_llm.errors import ConfigError
 from edge_llm.export.backends.registry import Backend
 from edge_llm.export.lowering.folds import Fold, find_folds, rounded_folds
 from edge_llm.export.lowering.lowered import Lowered
-from edge_llm.export.lowering.rotations import NONE, Rotations, find_rotations
+from edge_llm.export.lowering.rotations import Rotations, find_rotations
 from edge_llm.export.meter import Meter
 from edge_llm.export.origin.load import Loaded
 from edge_llm.export.passes.assign import assign
@@ -24,13 +24,14 @@ from edge_llm.export.passes.tie import tie
 from edge_llm.export.recipes.formats import Assignment, assign_formats
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.recipes.schemes import DEFAULT_GROUP_SIZE
+from edge_llm.export.report import megabytes
 from edge_llm.export.verification.answers import golden_shapes
 from edge_llm.export.weights.factors import factor_sizes
 from edge_llm.export.weights.parameters import stored_formats
 from edge_llm.llm.blueprints.shipped import blueprint_of
 from edge_llm.llm.decoder import DecoderConfig
 from edge_llm.llm.registry import constants, require_module, shared_parameters
-from edge_llm.llm.stacks import members
+from edge_llm.llm.stacks import members, stack_of
 from edge_llm.program.container import TensorSpec
 from edge_llm.program.documents import Documents, ModelFacts
 from edge_llm.program.formats import RAW_F32, Activations, WeightFormat
@@ -45,7 +46,8 @@ class Planned:
     ``parameters`` counts each value once; ``shapes`` are those of a checkpoint's parameters and of
     constants;
     ``folds`` are the places where factors can move from a matrix into what makes its input,
-    ``rotations`` what is folded into matrices before that;
+    ``rotations`` what is folded into matrices before that, for which matrices that were one tensor
+    take ``parted_bytes`` more;
     ``traced``: PyTorch has traced the model now, since no blueprint has its plan."""
 
     lowered: Lowered
@@ -55,12 +57,19 @@ class Planned:
     shapes: Mapping[str, tuple[int, ...]]
     folds: tuple[Fold, ...]
     rotations: Rotations
+    parted_bytes: int
     traced: bool
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the report."""
-        return (*self.assignment.notes, *self.rotations.notes)
+        notes = (*self.assignment.notes, *self.rotations.notes)
+        if not self.parted_bytes:
+            return notes
+        parted = (
+            f"{megabytes(self.parted_bytes)} more: embedding and head, rotated, are no longer one"
+        )
+        return (*notes, parted)
 
     @property
     def tied_away(self) -> dict[str, str]:
@@ -101,6 +110,11 @@ def plan_model(
             hint="leave it out here, or take the recipe that an export with it prints",
         )
     config = loaded.checkpoint.config
+    if recipe.rotate == "all" and loaded.embedding is not None:
+        raise ConfigError(
+            f"rotate is all, but {loaded.name} is there for vectors, which are its hidden states",
+            hint="rotate=values leaves them as they are",
+        )
     stored = stored_formats(loaded.checkpoint, recipe, shared_parameters(config))
     retrieval = loaded.checkpoint.retrieval
     projection = retrieval.projection if retrieval else ()
@@ -131,7 +145,7 @@ def plan_config(
 ) -> Planned:
     """Return the plan of any model with these facts, for ``context`` tokens; ``stored`` and
     ``trained`` as in `assign_formats`, ``projection`` as in `Retrieval`. Raises as `plan_model`."""
-    tied = shared_parameters(config)
+    shared = shared_parameters(config)
     blueprint = blueprint_of(config)
     if blueprint is not None:
         with meter.stage("plan"):
@@ -149,28 +163,40 @@ def plan_config(
             plan = project(plan, projection)
         assignment = assign_formats(plan, recipe, backend, stored, trained)
         formats, tables = assignment.formats, constants(config, 1)
-        kept = {name for name, form in stored.items() if formats.get(name) == form}
-        rotations = NONE if recipe.rotate is None else find_rotations(plan, kept)
-        kept |= {*tied, *tied.values(), *tables}
+        owners = ((stack_of(name), form) for name, form in stored.items())
+        kept = {name for name, form in owners if formats.get(name) == form}
+        rotations = find_rotations(plan, recipe.rotate, kept)
+        kept |= {*shared, *shared.values(), *tables}
+        tied = rotations.tied(shared)
         folds = find_folds(plan, lambda name: name not in kept)
         lowered = assign(plan, assignment)
         lowered = merge(lowered, row_multiple=backend.row_multiple)
-        lowered = embed(tie(lowered, tied))
+        lowered = tie(lowered, tied)
+        if not rotations.hidden:
+            lowered = embed(lowered)
     shapes = {
         part: shape
         for weight in plan.weights
         for part, shape in members(weight.name, weight.shape).items()
     }
+    parted = shared.keys() - tied.keys()
     return Planned(
         lowered,
         assignment,
         tied,
         parameters=sum(
-            prod(shape) for name, shape in shapes.items() if name not in tied and name not in tables
+            prod(shape)
+            for name, shape in shapes.items()
+            if name not in shared and name not in tables
         ),
         shapes=shapes,
         folds=folds,
         rotations=rotations,
+        parted_bytes=sum(
+            backend.packed_bytes(formats[name], *shapes[name])
+            for name in parted
+            if formats[name] == formats[shared[name]]
+        ),
         traced=blueprint is None,
     )
 

@@ -28,7 +28,7 @@ from edge_llm.program.formats import ACTIVATIONS, WEIGHT_FORMATS, Activations, W
 from edge_llm.program.ops import KV_DTYPES
 
 SCALE_RULES = ("affine", "signed", "hqq")
-ROTATIONS = ("values",)
+ROTATIONS = ("values", "all")
 DEFAULT_CONTEXT_LIMIT = 8192
 
 
@@ -65,7 +65,8 @@ class Recipe:
     magnitude on -8, "hqq" (the default) refines the better of the two. Integers that the checkpoint
     itself holds are taken over in their own format, unless ``requantize``.
     ``rotate`` "values" folds orthogonal matrices into what makes and reads the values of attention,
-    so that their channels are of like size (quantization.md).
+    so that their channels are of like size, and "all" one into what writes and reads the residual
+    stream too; None: neither (quantization.md).
     ``context`` None: the model's own, at most 8192. ``kv_dtype`` None: f16, f32 under the scheme
     fp32.
     ``adapters`` are LoRA folders to merge, each a mapping of ``path`` and, if not 1, ``weight``.

@@ -15,6 +15,7 @@ from edge_llm.export.verification.threads import in_turn
 from edge_llm.export.weights.calibration import evened
 from edge_llm.export.weights.parameters import parameters_of
 from edge_llm.llm.models.ops import CACHE_DTYPES
+from edge_llm.llm.registry import shared_parameters
 
 
 def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
@@ -33,7 +34,7 @@ def eager_model(recipe: Recipe, *, slots: int, tokens: int) -> nn.Module:
     parameters = parameters_of(
         checkpoint,
         recipe,
-        tied=planned.tied,
+        tied=shared_parameters(checkpoint.config),
         constants={},
         turns=planned.rotations.turns,
     )

@@ -17,11 +17,12 @@ from edge_llm.errors import ExportError
 from edge_llm.export.lowering.rotations import Turn
 from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.quantize import Quantized, energy, quantize
-from edge_llm.export.weights.rotation import Rotated, rotated_rows
+from edge_llm.export.weights.rotation import Rotated, rotated_columns, rotated_rows
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.llm.checkpoints.arrays import Array, to_float32
 from edge_llm.llm.checkpoints.detached import detached, detached_rows
 from edge_llm.llm.checkpoints.source import Checkpoint, Rowwise
+from edge_llm.llm.stacks import stack_of
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import Integers
 
@@ -105,7 +106,7 @@ class Parameters:
         columns: parameters that were calibrated -> float32 [K], how much each column counts.
         inexact: those of ``stored`` whose integers give the checkpoint's values nearly -> what
             reads these.
-        turns: parameters -> how they are rotated when they are read.
+        turns: parameters and stacks -> how they are rotated when they are read.
         scalings: parameters -> what they are multiplied with after that.
         rounder: chooses all that an opened matrix is rounded to, or returns None.
     """
@@ -127,13 +128,19 @@ class Parameters:
         Raises:
             CheckpointError: it cannot be read.
         """
-        turn = self.turns.get(name, Turn())
-        values = self.read(name)
-        if turn.rows is None:
-            values = to_float32(detached(values))
-        else:
+        turn, values = self.turns.get(name, Turn()), self.read(name)
+        if turn.ones:
+            values = np.ones(values.shape, np.float32)
+        elif turn.rows is None:
+            values = self._plain(name)
+        elif values.ndim == 1:
             values = rotated_rows(values, *turn.rows)
+        else:  # biases of experts, one below the other
+            values = rotated_columns(self._plain(name), turn.rows[2])
         return self._scaling(name).apply(values)
+
+    def _plain(self, name: str) -> Float32:
+        return to_float32(detached(self.read(name)))
 
     def _scaling(self, name: str) -> Scaling:
         return self.scalings.get(name, Scaling())
@@ -153,10 +160,20 @@ class Parameters:
             return Matrix(name, form, self.scale_rule, stored.shape, original, stored)
         read = self.read(name)
         n, k = read.shape
-        values = _rotated(read, self.turns[name]) if name in self.turns else read
+        turn = self.turns.get(stack_of(name))
+        values = read if turn is None else self._rotated(read, turn)
         columns, scaling = self.columns.get(name), self._scaling(name)
         matrix = Matrix(name, form, self.scale_rule, (n, k), values, None, columns, scaling)
         return replace(matrix, rounded=self.rounder(matrix))
+
+    def _rotated(self, values: Array, turn: Turn) -> Array | Rowwise:
+        """Return a matrix rotated, as a whole where rows are mixed."""
+        if turn.rows is not None:
+            values = rotated_rows(values, *turn.rows)
+        if not turn.columns:
+            return values
+        norm = None if turn.norm is None else self._plain(turn.norm)
+        return Rotated(values, turn.columns, norm)
 
 
 def parameters_of(
@@ -180,19 +197,12 @@ def parameters_of(
     return Parameters(
         read,
         recipe.scale_rule,
-        {name: form for name, form in stored.items() if name not in turns},
+        {name: form for name, form in stored.items() if stack_of(name) not in turns},
         lambda name: checkpoint.integers(tied.get(name, name)),
         shared(checkpoint.stored_as, tied),
         inexact=shared(checkpoint.inexact, tied),
         turns=turns,
     )
-
-
-def _rotated(values: Array, turn: Turn) -> Array | Rowwise:
-    """Return a matrix rotated, as a whole where rows are mixed."""
-    if turn.rows is not None:
-        values = rotated_rows(values, *turn.rows)
-    return Rotated(values, turn.columns) if turn.columns else values
 
 
 def stored_formats(

@@ -27,10 +27,11 @@ _BLOCK = 2**17  # elements that are summed at a time: they stay in a core's cach
 @dataclass(frozen=True, slots=True)
 class Rotated:
     """A matrix ``values`` [N, K] of which each run of ``size`` columns is multiplied with R, as its
-    rows are read."""
+    rows are read, and before that all columns with ``norm`` float32 [K], if there is one."""
 
     values: Array
     size: int
+    norm: Float32 | None = None
 
     def rows(self, index: slice | NDArray[np.int64]) -> Float32:
         """Return some rows in float32.
@@ -38,7 +39,8 @@ class Rotated:
         Raises:
             CheckpointError: the file of ``values`` was cut short.
         """
-        return rotated_columns(to_float32(detached_rows(self.values, index)), self.size)
+        values = to_float32(detached_rows(self.values, index))
+        return rotated_columns(values if self.norm is None else values * self.norm, self.size)
 
 
 def rotated_columns(values: Float32, size: int) -> Float32:

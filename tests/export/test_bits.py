@@ -110,12 +110,16 @@ def test_less_than_the_least_is_refused_before_anything_is_read(
         made(source, tmp_path / "y.edge", f"calibration={text}", f"bits={least - 0.01}")
 
 
-def test_a_mix_makes_the_same_file_again(tiny_checkpoint: Tiny, text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotate", ["null", "all"])
+def test_a_mix_makes_the_same_file_again(
+    rotate: str, tiny_checkpoint: Tiny, text: Path, tmp_path: Path
+) -> None:
     source = tiny_checkpoint("llama")
-    named = ["activations=group", "overrides.*layers.0*k_proj.weight=i6g32"]
+    named = ["activations=group", "overrides.*layers.0*k_proj.weight=i6g32", f"rotate={rotate}"]
     got = made(source, tmp_path / "x.edge", f"calibration={text}", "bits=6.5", *named)
     assert formats(got)["model.layers.0.self_attn.k_proj.weight"] == "i6g32"
     assert got.mix is not None
+    assert ("rotate: all" in got.mix) == (rotate == "all")
     (tmp_path / "mix.yaml").write_text(got.mix, encoding="utf-8")
     again = made(source, tmp_path / "again.edge", recipe=str(tmp_path / "mix.yaml"))
     assert again.mix is None

@@ -75,9 +75,12 @@ def embed_job(
     """
     method = program.plan.embed
     if method is None:
+        recipe = program.documents.recipe
+        again = f"export the model again: `{export_command(recipe)}`"
+        if recipe.get("rotate") == "all":
+            again = "export the model without rotate=all, under which hidden states are others"
         raise ProgramError(
-            f"{program.documents.model.name} was exported without the method `embed`",
-            hint=f"export the model again: `{export_command(program.documents.recipe)}`",
+            f"{program.documents.model.name} was exported without the method `embed`", hint=again
         )
     facts = program.documents.embedding or EmbeddingFacts()
     pooling = facts.pooling if call.pooling is None else call.pooling
