@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_llm.errors import GenerationError, RequestError
 from edge_llm.program.file import Program
+from edge_llm.runner.adapters.plan import Adapted
 from edge_llm.runner.backends.registry import block_tables, blocks_of, open_executor
 from edge_llm.runner.config import DEFAULT_STEP_TOKENS
 from edge_llm.runner.engine.requests import check_predicts
@@ -39,10 +40,11 @@ class Reader:
         vocab: the width of a row of logits.
     """
 
-    def __init__(self, executor: Executor, context: int, vocab: int) -> None:
+    def __init__(self, executor: Executor, context: int, vocab: int, adapter: int = -1) -> None:
         self.context = context
         self.vocab = vocab
         self._executor = executor
+        self._adapter = adapter
         self._tables = block_tables(executor.limits.blocks)
         self._rows = min(executor.limits.max_tokens, executor.limits.max_rows)
 
@@ -98,15 +100,21 @@ class Reader:
         *,
         want_logits: bool = False,
     ) -> Batch:
-        piece = Segment(ids[begin:end], samplers, begin)
+        piece = Segment(ids[begin:end], samplers, begin, adapter=self._adapter)
         return Batch.of(piece, block_tables=self._tables, want_logits=want_logits)
 
 
 @contextmanager
 def open_reader(
-    program: Program, window: int, *, threads: int = 0, backend: str = "native"
+    program: Program,
+    window: int,
+    *,
+    threads: int = 0,
+    backend: str = "native",
+    beside: Adapted | None = None,
 ) -> Iterator[Reader]:
-    """Start an executor with room for one text of ``window`` tokens, and free it at the end.
+    """Start an executor with room for one text of ``window`` tokens, and free it at the end. It
+    reads with the first adapter of ``beside``.
 
     Raises:
         RequestError: the window is shorter than two tokens, or longer than the program's context;
@@ -130,9 +138,10 @@ def open_reader(
             threads=threads,
         ),
         name=backend,
+        beside=beside,
     )
     try:
-        yield Reader(executor, plan.context, plan.vocab)
+        yield Reader(executor, plan.context, plan.vocab, -1 if beside is None else 0)
     finally:
         executor.close()
 

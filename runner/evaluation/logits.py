@@ -39,8 +39,11 @@ def collect_logits(
     return logits
 
 
-def next_log_probabilities(engine: Engine, token_ids: Iterable[int]) -> Float64:
-    """Return the log-probabilities [vocab] of the token after ``token_ids``, in nats.
+def next_log_probabilities(
+    engine: Engine, token_ids: Iterable[int], *, adapter: str | None = None
+) -> Float64:
+    """Return the log-probabilities [vocab] of the token after ``token_ids``, in nats, with this
+    ``adapter``.
 
     Raises:
         EdgeLLMError: as :meth:`Engine.submit_logits`, or the evaluation failed.
@@ -53,7 +56,9 @@ def next_log_probabilities(engine: Engine, token_ids: Iterable[int]) -> Float64:
         if isinstance(event, LogitsEvent):
             rows.append(event.logits[-1].astype(np.float64))
 
-    run_to_end(lambda on_event: engine.submit_logits(ids, on_event, last_only=True), take)
+    run_to_end(
+        lambda on_event: engine.submit_logits(ids, on_event, last_only=True, adapter=adapter), take
+    )
     logits = rows[-1]
     if not np.isfinite(logits).all():
         raise GenerationError("the logits are not finite")

@@ -102,6 +102,17 @@ def test_calls(side: int, correct: bool, required: bool) -> None:
     assert options["parallel_tool_calls"] is False
 
 
+def test_all_are_asked_of_an_adapter() -> None:
+    model: Any = Scripted("    return 3 * x\n")
+    items = [
+        *tasks.code_items([TRIPLE], max_tokens=7, chat=True),
+        *tasks.code_items([TRIPLE], max_tokens=7, chat=False),
+        *tasks.call_items([AREA], max_tokens=7, required=True),
+    ]
+    tasks.run_items(model, items, lambda result: None, adapter="mine")
+    assert [options["adapter"] for _, _, options in model.asked] == ["mine"] * 3
+
+
 def test_what_the_model_cannot_be_asked_is_wrong() -> None:
     model = Scripted()
     model.error = RequestError("no grammar can be made of this")
@@ -119,7 +130,7 @@ def test_a_failure_ends_the_others() -> None:
     model.error = GenerationError("broken")
     items = tasks.call_items([AREA], max_tokens=7, required=True)
 
-    def waits(_: Any) -> Result:
+    def waits(_: Any, adapter: str | None) -> Result:
         model.closed.wait()
         raise GenerationError("closed")
 

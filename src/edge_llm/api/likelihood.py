@@ -15,27 +15,34 @@ if TYPE_CHECKING:
 
 
 def log_likelihoods(
-    llm: LLM, context: Sequence[int], continuations: Sequence[Sequence[int]]
+    llm: LLM,
+    context: Sequence[int],
+    continuations: Sequence[Sequence[int]],
+    *,
+    adapter: str | None = None,
 ) -> list[tuple[float, bool]]:
     """Return of each continuation the sum of the log-probabilities of its tokens behind
-    ``context``, in nats, and whether greedy decoding would have written it.
+    ``context``, in nats, and whether greedy decoding would have written it; with this ``adapter``.
 
     Those of one token are found in a single pass over the context. Where context and continuation
     are longer than the program's context, the beginning is left out.
 
     Raises:
-        RequestError: the context is empty, or a continuation leaves no token of it.
+        RequestError: the context is empty, or a continuation leaves no token of it, or there is no
+            such adapter.
         GenerationError: logits are not finite.
         CapacityError, NativeError: as `LLM.logits`.
     """
     if not context:
         raise RequestError("the context of a continuation is empty, expected a token at least")
     single = any(len(tokens) == 1 for tokens in continuations)
-    scores = next_log_probabilities(llm.engine, context[-llm.context :]) if single else None
+    scores = None
+    if single:
+        scores = next_log_probabilities(llm.engine, context[-llm.context :], adapter=adapter)
     return [
         (float(scores[tokens[0]]), tokens[0] == int(scores.argmax()))
         if scores is not None and len(tokens) == 1
-        else _several(llm, context, tokens)
+        else _several(llm, context, tokens, adapter)
         for tokens in continuations
     ]
 
@@ -82,14 +89,16 @@ def encoded(llm: LLM, text: str) -> list[int]:
     return encode_prompt(llm.tokenizer, text, INT32_MAX)
 
 
-def _several(llm: LLM, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
+def _several(
+    llm: LLM, context: Sequence[int], continuation: Sequence[int], adapter: str | None = None
+) -> tuple[float, bool]:
     count = len(continuation)
     if count == 0:
         return 0.0, True
     if count >= llm.context:
         raise RequestError(f"a continuation has {count} tokens, expected at most {llm.context - 1}")
     ids = [*context, *continuation][-llm.context :]
-    scored = llm.prompt_logprobs(ids, top=1)[-count:]
+    scored = llm.prompt_logprobs(ids, top=1, adapter=adapter)[-count:]
     total, greedy = 0.0, True
     for token, score in zip(continuation, scored, strict=True):
         if score is None:

@@ -17,10 +17,10 @@ from edge_llm.runner.sampling import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to be done, and what does it."""
+    """One thing to be done, and what does it, with the adapter of a name or none."""
 
     id: str
-    answer: Callable[[LLM], Result]
+    answer: Callable[[LLM, str | None], Result]
 
 
 def run_items(
@@ -29,16 +29,18 @@ def run_items(
     keep: Callable[[Result], None],
     *,
     at_once: int = 8,
+    adapter: str | None = None,
 ) -> None:
-    """Have each item answered, ``at_once`` of them together, and give the results to ``keep`` as
-    they come. What fails, or is interrupted, ends the others: the program is closed then.
+    """Have each item answered with ``adapter``, ``at_once`` of them together, and give the results
+    to ``keep`` as they come. What fails, or is interrupted, ends the others: the program is closed
+    then.
 
     Raises:
         EdgeLLMError: an item could not be judged.
     """
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="task")
     try:
-        for future in as_completed([pool.submit(item.answer, llm) for item in items]):
+        for future in as_completed([pool.submit(item.answer, llm, adapter) for item in items]):
             keep(future.result())
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -84,25 +86,31 @@ def choice_items(
     ]
 
 
-def _chatted_code(problem: humaneval.Problem, max_tokens: int, llm: LLM) -> Result:
+def _chatted_code(
+    problem: humaneval.Problem, max_tokens: int, llm: LLM, adapter: str | None
+) -> Result:
     messages = [{"role": "user", "content": humaneval.instruction(problem)}]
     try:
-        answer = llm.chat(messages, _greedy(max_tokens)).text
+        answer = llm.chat(messages, _greedy(max_tokens), adapter=adapter).text
     except ContextLengthError as error:
         return Result(problem.id, "HumanEval", False, "", str(error))
     return humaneval.judge(problem, answer, humaneval.code_of(problem, answer))
 
 
-def _continued_code(problem: humaneval.Problem, max_tokens: int, llm: LLM) -> Result:
+def _continued_code(
+    problem: humaneval.Problem, max_tokens: int, llm: LLM, adapter: str | None
+) -> Result:
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, stop=humaneval.STOPS)
     try:
-        answer = llm.generate(problem.prompt, params).text
+        answer = llm.generate(problem.prompt, params, adapter=adapter).text
     except ContextLengthError as error:
         return Result(problem.id, "HumanEval", False, "", str(error))
     return humaneval.judge(problem, answer, answer)
 
 
-def _called(case: bfcl.Case, max_tokens: int, required: bool, llm: LLM) -> Result:
+def _called(
+    case: bfcl.Case, max_tokens: int, required: bool, llm: LLM, adapter: str | None
+) -> Result:
     try:
         answer = llm.chat(
             case.messages,
@@ -110,6 +118,7 @@ def _called(case: bfcl.Case, max_tokens: int, required: bool, llm: LLM) -> Resul
             tools=case.tools,
             tool_choice="required" if required and case.expected else "auto",
             parallel_tool_calls=case.parallel,
+            adapter=adapter,
         )
     except RequestError as error:  # too long, or tools that no grammar can be made of
         refused = bfcl.judge(case, ())  # nothing is right of it, where anything was expected
@@ -117,7 +126,13 @@ def _called(case: bfcl.Case, max_tokens: int, required: bool, llm: LLM) -> Resul
     return bfcl.judge(case, answer.tool_calls, answer.text)
 
 
-def _chosen(questions: Sequence[choices.Question], index: int, examples: int, llm: LLM) -> Result:
+def _chosen(
+    questions: Sequence[choices.Question],
+    index: int,
+    examples: int,
+    llm: LLM,
+    adapter: str | None,
+) -> Result:
     question = questions[index]
     shown = choices.examples_for(questions, index, examples)
     encode = llm.tokenizer.encode
@@ -131,7 +146,8 @@ def _chosen(questions: Sequence[choices.Question], index: int, examples: int, ll
         shown = shown[:-1]
     letters = choices.LETTERS[: len(question.choices)]
     continuations = [encode(f"{prompt} {letter}")[len(context) :] for letter in letters]
-    scores = [score for score, _ in log_likelihoods(llm, context, continuations)]
+    found = log_likelihoods(llm, context, continuations, adapter=adapter)
+    scores = [score for score, _ in found]
     return choices.judge(question, scores)
 
 

@@ -59,6 +59,12 @@ def side_by_side(names: Sequence[str], columns: Sequence[Figures]) -> str:
     return table(("", *names), rows)
 
 
+def adapter_shown(digests: Mapping[str, bytes]) -> str:
+    """Return the name of the one adapter and the beginning of its digest."""
+    [(name, digest)] = digests.items()
+    return f"{name} {digest.hex()[:16]}"
+
+
 def keep(
     program: Program, what: Mapping[str, Any], name: str, items: int, figures: Figures
 ) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, print_json, say, table
-from edge_llm.cli.eval_figures import keep, one_by_one, score_figures, side_by_side
+from edge_llm.cli.eval_figures import adapter_shown, keep, one_by_one, score_figures, side_by_side
+from edge_llm.cli.loading import adapters_of, one_adapter
 from edge_llm.cli.programs import examined_program
 from edge_llm.errors import RequestError
 
@@ -28,6 +29,7 @@ def run_task(arguments: argparse.Namespace) -> int:
     from edge_llm.catalogue import find_program
 
     _check(arguments)
+    adapter = one_adapter(arguments.adapters)
     progress = Progress()
     try:
         files = _files(arguments, progress)
@@ -38,7 +40,8 @@ def run_task(arguments: argparse.Namespace) -> int:
         ]
     finally:
         progress.close()
-    _print(arguments, [path.name for path in paths], scores)
+    with_it = "" if adapter is None else f" with {adapter}"
+    _print(arguments, [f"{path.name}{with_it}" for path in paths], scores)
     return 0
 
 
@@ -101,8 +104,12 @@ def _evaluated(
     from edge_llm.runner.evaluation.tasks.results import Result, score_of
 
     progress("load", 0, 1)
-    with edge_llm.load(path, threads=arguments.threads, backend=arguments.backend) as llm:
+    adapter, folders = one_adapter(arguments.adapters), adapters_of(arguments.adapters)
+    options = {"threads": arguments.threads, "backend": arguments.backend}
+    with edge_llm.load(path, adapters=folders, **options) as llm:
         items, settings = _items(arguments, llm, files)
+        if adapter is not None:
+            settings["adapter"] = adapter_shown(llm.engine.facts.adapters)
         what = {"task": arguments.task, "data": _digest(files), **settings}
         header = {**what, "program": llm.digest, "version": edge_llm.__version__}
         with Journal(arguments.output, {**header, "backend": arguments.backend}) as journal:
@@ -117,7 +124,7 @@ def _evaluated(
                 journal.add(result.record())
                 progress(stage, sum(item.id in journal.records for item in items), len(items))
 
-            run_items(llm, missing, record)
+            run_items(llm, missing, record, adapter=adapter)
             score = score_of([Result.of(journal.records[item.id]) for item in items])
         name = ", ".join(file.name for file in files)
         keep(

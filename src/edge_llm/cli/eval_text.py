@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_llm.cli.console import Progress, print_json, say
-from edge_llm.cli.eval_figures import keep, one_by_one, side_by_side, text_figures
+from edge_llm.cli.eval_figures import adapter_shown, keep, one_by_one, side_by_side, text_figures
 from edge_llm.cli.html import check_page
+from edge_llm.cli.loading import adapters_of, one_adapter
 from edge_llm.cli.programs import examined_program
 from edge_llm.errors import RequestError
 
@@ -27,6 +28,7 @@ WINDOW, WINDOWS = 1024, 20
 def run_text(arguments: argparse.Namespace) -> int:
     """Evaluate the program, and those beside it, on the text."""
     from edge_llm import __version__
+    from edge_llm.api.adapters import with_adapters
     from edge_llm.catalogue import find_program
     from edge_llm.program.file import Program
     from edge_llm.runner.evaluation.evaluation import evaluate, open_reader
@@ -41,6 +43,7 @@ def run_text(arguments: argparse.Namespace) -> int:
         check_page(arguments.html, "eval")
     arguments.window = window = WINDOW if arguments.window is None else arguments.window
     windows = WINDOWS if arguments.windows is None else arguments.windows
+    adapter, folders = one_adapter(arguments.adapters), adapters_of(arguments.adapters)
     options = {"threads": arguments.threads, "backend": arguments.backend}
     progress = Progress()
     pages: list[Evaluated] = []
@@ -62,6 +65,7 @@ def run_text(arguments: argparse.Namespace) -> int:
         for another in beside:
             _check_same_tokens(another, program, ids, text)
         programs = (program, *beside)
+        adapted = [with_adapters(each, folders) for each in programs]
         found: list[Quality] = []
         what = {
             "task": "text",
@@ -71,12 +75,14 @@ def run_text(arguments: argparse.Namespace) -> int:
             "reference": None if other is None else other.digest,
             "backend": arguments.backend,
         }
-        for number, each in enumerate(programs, 1):
+        if adapted[0] is not None:
+            what["adapter"] = adapter_shown(adapted[0].digests)
+        for number, (each, more) in enumerate(zip(programs, adapted, strict=True), 1):
             stage = f"eval {number} of {len(programs)}" if beside else "eval"
             header = {**what, "program": each.digest, "version": __version__}
             with (
                 Journal(arguments.output, header) as journal,
-                open_reader(each, window, **options) as reader,
+                open_reader(each, window, beside=more, **options) as reader,
             ):
                 quality = evaluate(
                     reader,
@@ -100,21 +106,28 @@ def run_text(arguments: argparse.Namespace) -> int:
         from edge_llm.cli.eval_page import write_eval_page
 
         write_eval_page(arguments, pages, None if other is None else other.path.name)
-    _print(arguments, names, found)
+    if adapter is not None:
+        names = [f"{name} with {adapter}" for name in names]
+    _print(arguments, names, found, what.get("adapter"))
     return 0
 
 
-def _print(arguments: argparse.Namespace, names: list[str], found: list[Quality]) -> None:
+def _print(
+    arguments: argparse.Namespace, names: list[str], found: list[Quality], adapter: str | None
+) -> None:
     quality = found[0]
     if arguments.json:
         document = _document(quality)
+        if adapter is not None:
+            document["adapter"] = adapter
         if len(found) > 1:
             document["programs"] = [
                 {"name": name, **_document(each)} for name, each in zip(names, found, strict=True)
             ]
         print_json(document)
         return
-    say(f"{quality.tokens} tokens scored in {quality.windows} windows")
+    with_it = "" if adapter is None else f", with the adapter {adapter}"
+    say(f"{quality.tokens} tokens scored in {quality.windows} windows{with_it}")
     if len(found) > 1:
         print(side_by_side(names, [text_figures(each) for each in found]))
     elif quality.divergence is None:

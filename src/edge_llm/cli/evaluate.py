@@ -55,6 +55,15 @@ def add_parser(verbs: Any) -> None:
         help="keep what was found of each window or item, as JSON lines; a run that was ended goes "
         "on from there",
     )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        dest="adapters",
+        metavar="[NAME=]PATH",
+        help="evaluate with this LoRA adapter in PEFT's folder layout beside the weights, of the "
+        "programs of --compare too; the --reference has none",
+    )
     parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
     parser.add_argument("--backend", choices=("native", "torch"), default="native")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
@@ -142,14 +151,21 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _refuse(arguments, _OF_TASKS if arguments.task is None else (), "--task")
     _refuse(arguments, _OF_TEXTS if arguments.text is None else (), "--text")
+    if arguments.html and arguments.adapters:
+        raise RequestError(
+            "--html shows errors by layer, which are found without --adapter, expected one of them"
+        )
     if arguments.text is not None:
         return run_text(arguments)
     if arguments.task is not None:
         return run_task(arguments)
     if not arguments.compare:
         raise RequestError("nothing to evaluate on, expected --text FILE or --task NAME")
-    if arguments.output:
-        raise RequestError("--output is given, and nothing is evaluated without --text or --task")
+    for option, given in (("--output", arguments.output), ("--adapter", arguments.adapters)):
+        if given:
+            raise RequestError(
+                f"{option} is given, and nothing is evaluated without --text or --task"
+            )
     return _compare_kept(arguments)
 
 
