@@ -12,7 +12,8 @@ to a 16th of an octave, which is the same number on every machine.
 Without a text, a and b are 1/2, the size of the input is guessed from what makes it (a norm's
 weight, the root mean square of a row), and that of the weights is the root mean square of a column.
 With one, sizes are measured, several a and b are tried, and those count that leave the least
-squared error of the outputs, over some tokens and with rounded weights and inputs.
+squared error of the outputs, over some tokens and some rows of the weights, with rounded weights
+and inputs.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _TRIED = tuple(
 )
 _MOST = 8.0  # octaves, on both sides of one
 _STEPS = 16.0  # of an octave
+_ROWS = 512  # of a matrix, or up to twice as many, whose outputs tell one choice from another
 _TINY = 1e-30
 _F32 = WEIGHT_FORMATS["f32"]
 
@@ -113,7 +115,9 @@ def balance(
                 values = parameters.matrix(name, _F32).floats(slice(None))
                 assert values is not None
                 values = found.get(name, Scaling()).apply(values)
-                matrices.append(_Consumer(values, formats[name], activations.get(name)))
+                some = values[:: max(len(values) // _ROWS, 1)].copy()
+                largest = np.abs(values).max(axis=0)
+                matrices.append(_Consumer(some, largest, formats[name], activations.get(name)))
             return {"factors": _searched(fold, inputs[fold.consumers[0]], matrices, workers)}
 
         for index, fold in enumerate(folds, 1):
@@ -125,7 +129,10 @@ def balance(
 
 @dataclass(frozen=True, slots=True)
 class _Consumer:
+    """Some rows of a matrix, and the ``largest`` magnitude in each of its columns."""
+
     values: Float32
+    largest: Float32
     format: WeightFormat
     activations: Activations | None
 
@@ -143,7 +150,7 @@ def _searched(
     """Return the factor of each channel."""
     mean = _means(inputs.magnitude, fold)
     largest = _largest(inputs.largest, fold)
-    columns = np.max([np.abs(matrix.values).max(axis=0) for matrix in matrices], axis=0)
+    columns = np.max([matrix.largest for matrix in matrices], axis=0)
     weights = _largest(columns, fold)
     tried = [np.ones(fold.count, np.float32)]
     for a, b, most in _TRIED:
