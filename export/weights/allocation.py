@@ -1,10 +1,12 @@
 """Find the format of each matrix under a budget of bits: more where rounding loses more.
 
-What a matrix W loses in a format is the squared error of its products with some inputs of the text,
-over the squares of the products themselves. The best mix under a budget spends each further byte
-where it takes away the most of the sum: of each matrix the formats on the lower hull of loss
-against bytes count, and steps along the hulls are taken from the steepest on (Shoham and Gersho
-1988). Matrices that are one tensor of the file, like gate and up, have one format.
+What a matrix W loses in a format is the squared error of its product with a token's inputs, over
+the square of the product itself, as a mean over some tokens of the text: a few tokens have products
+that are hundreds of times as large as those of others, and say little. The best mix under a budget
+spends each further byte where it takes away the most of the sum: of each matrix the formats on the
+lower hull of loss against bytes count, and steps along the hulls are taken from the steepest on
+(Shoham and Gersho 1988). Matrices that would be one tensor of the file, like gate and up, are
+chosen for each by itself, and are several tensors then.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_llm import native
 from edge_llm.errors import ConfigError
@@ -25,23 +28,26 @@ from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.calibration import Study
 from edge_llm.export.weights.kept import Arrays, Kept
 from edge_llm.export.weights.parameters import Parameters
-from edge_llm.export.weights.quantize import energy, quantize
+from edge_llm.export.weights.quantize import quantize
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS, WeightFormat
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 CANDIDATES = ("i4g128", "i4g64", "i4g32", "i6g32", "i8")
 # What a loss is measured on, spread evenly: inputs, and rows of the matrix (1,000 rather than
 # 1,024, so that they are at different places of heads).
 _INPUTS = 256
 _ROWS = 1000
+_LEAST = 1e-3  # of the mean square of all products: the least that a token's counts as
 _F32 = WEIGHT_FORMATS["f32"]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is to be chosen: ``matrices`` are the parameters of each tensor that gets a format,
-    ``sizes`` its bytes in each format that fits, and ``room`` the bytes that all may have."""
+    """What is to be chosen: ``sizes`` are the bytes of each parameter that gets a format, in each
+    one that fits, and ``room`` those that all may have."""
 
-    matrices: Mapping[str, tuple[str, ...]]
     room: int
     sizes: Mapping[str, Mapping[WeightFormat, int]]
 
@@ -91,12 +97,13 @@ def budget(
         ):
             fixed += sum(backend.packed_bytes(weight.format, *shape) for shape in shapes)
         else:
-            fitting = (form for name in CANDIDATES if (form := WEIGHT_FORMATS[name]))
-            forms[tensor] = {
-                form: sum(backend.packed_bytes(form, *shape) for shape in shapes)
-                for form in fitting
+            fitting = [
+                form
+                for form in map(WEIGHT_FORMATS.__getitem__, CANDIDATES)
                 if weight.shape[1] % form.columns == 0 and form in backend.formats
-            }
+            ]
+            for name, shape in zip(parts[tensor], shapes, strict=True):
+                forms[name] = {form: backend.packed_bytes(form, *shape) for form in fitting}
     if not forms:
         raise ConfigError(
             f"bits is {bits:g}, but there is no matrix to choose a format for: the recipe names "
@@ -112,7 +119,7 @@ def budget(
             hint="embedding and head take their part: head=i4g32 and embedding=i4g32 in the "
             "recipe make it less",
         )
-    return Budget({tensor: parts[tensor] for tensor in forms}, room, forms)
+    return Budget(room, forms)
 
 
 def allocate(
@@ -123,7 +130,7 @@ def allocate(
     kept: Kept,
 ) -> dict[str, str]:
     """Return names of formats by the names of matrices, with which what rounding loses is the least
-    that fits; ``progress(done, total)`` counts tensors. What is in ``kept`` is taken from there.
+    that fits; ``progress(done, total)`` counts matrices. What is in ``kept`` is taken from there.
 
     Raises:
         CheckpointError: a matrix cannot be read.
@@ -132,28 +139,23 @@ def allocate(
     moved = replace(parameters, scalings=study.scalings)
     hulls: dict[str, list[_Choice]] = {}
 
-    def choices(tensor: str) -> list[_Choice]:
-        sizes = found.sizes[tensor]
-        names = found.matrices[tensor]
+    def choices(name: str) -> list[_Choice]:
+        sizes = found.sizes[name]
 
         def made() -> Arrays:
-            each = [_losses(name, list(sizes), moved, study) for name in names]
-            return {"losses": np.sum(each, axis=0)}
+            return {"losses": np.array(_losses(name, list(sizes), moved, study))}
 
-        losses = kept.of(f"losses {tensor}", made)["losses"]
+        losses = kept.of(f"losses {name}", made)["losses"]
         return [
             _Choice(form, size, loss)
             for (form, size), loss in zip(sizes.items(), losses.tolist(), strict=True)
         ]
 
     with ThreadPoolExecutor(native.default_threads(), "edge-llm-allocate") as workers:
-        for tensor, made in zip(found.matrices, workers.map(choices, found.matrices), strict=True):
-            hulls[tensor] = _hull(made)
-            progress(len(hulls), len(found.matrices))
-    chosen = _chosen(hulls, found.room)
-    return {
-        name: chosen[tensor].form.name for tensor, names in found.matrices.items() for name in names
-    }
+        for name, made in zip(found.sizes, workers.map(choices, found.sizes), strict=True):
+            hulls[name] = _hull(made)
+            progress(len(hulls), len(found.sizes))
+    return {name: choice.form.name for name, choice in _chosen(hulls, found.room).items()}
 
 
 def mixed(recipe: Recipe, planned: Planned, chosen: Mapping[str, str]) -> Recipe:
@@ -167,7 +169,8 @@ def mixed(recipe: Recipe, planned: Planned, chosen: Mapping[str, str]) -> Recipe
 def _losses(
     name: str, forms: Sequence[WeightFormat], parameters: Parameters, study: Study
 ) -> list[float]:
-    """Return what a matrix loses in each of ``forms``, relative to its products."""
+    """Return what a matrix loses in each of ``forms``, relative to its products, as a mean over
+    tokens."""
     matrix = parameters.matrix(name, _F32)
     values = matrix.floats(_spread(matrix.shape[0], _ROWS))
     assert values is not None
@@ -176,13 +179,21 @@ def _losses(
     if matrix.scaling.columns is not None:
         inputs = inputs / matrix.scaling.columns
     counts = study.counts(name)
+    products = _squares(inputs @ values.T)
+    least = max(_LEAST * products.mean(), np.finfo(np.float32).tiny)
+    products = np.maximum(products, least)
 
-    def error(form: WeightFormat) -> float:
+    def loss(form: WeightFormat) -> float:
         made = quantize(values, form, columns=counts if form.group else None, name=name)
-        return energy(inputs @ (made.weight.dequantize() - values).T)
+        return float((_squares(inputs @ (made.weight.dequantize() - values).T) / products).mean())
 
-    whole = max(energy(inputs @ values.T), float(np.finfo(np.float32).tiny))
-    return [error(form) / whole for form in forms]
+    return [loss(form) for form in forms]
+
+
+def _squares(rows: Float32) -> Float64:
+    """Return the sum of the squares of each row."""
+    sums: Float64 = np.einsum("tn,tn->t", rows, rows, dtype=np.float64)
+    return sums
 
 
 def _spread(count: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -209,16 +220,16 @@ def _slope(one: _Choice, other: _Choice) -> float:
 
 
 def _chosen(hulls: Mapping[str, Sequence[_Choice]], room: int) -> dict[str, _Choice]:
-    chosen = {tensor: hull[0] for tensor, hull in hulls.items()}
+    chosen = {name: hull[0] for name, hull in hulls.items()}
     room -= sum(choice.size for choice in chosen.values())
     steps = [
-        (_slope(one, other), tensor, one, other)
-        for tensor, hull in hulls.items()
+        (_slope(one, other), name, one, other)
+        for name, hull in hulls.items()
         for one, other in pairwise(hull)
     ]
-    for _, tensor, one, other in sorted(steps, key=lambda step: -step[0]):  # stable
+    for _, name, one, other in sorted(steps, key=lambda step: -step[0]):  # stable
         # a step that does not fit ends its matrix' way, not that of smaller ones
-        if chosen[tensor] is one and other.size - one.size <= room:
-            chosen[tensor] = other
+        if chosen[name] is one and other.size - one.size <= room:
+            chosen[name] = other
             room -= other.size - one.size
     return chosen

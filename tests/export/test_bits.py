@@ -76,9 +76,6 @@ def test_the_budget_is_kept_and_spent(
     assert wanted - 0.1 < bits(got) <= wanted
     chosen = formats(got)
     assert len(set(chosen.values()) - {"raw_f32"}) > 1
-    for name, form in chosen.items():
-        if name.endswith("mlp.gate_proj.weight"):  # one tensor of the file
-            assert chosen[name.replace("gate_proj", "up_proj")] == form
     shown = [stage for stage in stages if stage.startswith("allocate")]
     assert len(shown) > 1
     assert len(set(shown[-1].split()[1].split("/"))) == 1
