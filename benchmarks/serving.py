@@ -36,7 +36,7 @@ from llama_server import files, llama_server
 from programs import MODELS, SMOLLM2
 from served import served
 
-WORDS = 380  # about 500 tokens
+WORDS = 380  # about 870 tokens of SmolLM2
 TOKENS = 64
 SERVED = (SMOLLM2, "llama3.2-1b")
 KINDS = ("shared", "different")
