@@ -40,7 +40,6 @@ WORDS = 380  # about 870 tokens of SmolLM2
 TOKENS = 64
 SERVED = (SMOLLM2, "llama3.2-1b")
 KINDS = ("shared", "different")
-CLIENTS, SECONDS = "1,2,4,8,16", 60.0
 JUDGED = 8  # clients
 # Times the peer's tokens a second at least, and its 95 % quantile of the first token at most.
 BARS = {"shared": (5.0, 0.5), "different": (2.0, 0.5)}
@@ -151,34 +150,36 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(SERVED))
     parser.add_argument("--model", metavar="FILE|NAME", help="beside what runs at --peer")
     parser.add_argument("--peer", metavar="URL", help="another server, with as many slots")
-    parser.add_argument("--clients", default=CLIENTS)
-    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--clients", default="1,2,4,8,16")
+    parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.model is not None:
-        print(compared(options.model, options.peer, options))
+        print(compared(options.model, options.peer, "peer", options))
         return
     llama_cpp_tools.install()
-    whole = (options.clients, options.seconds) == (CLIENTS, SECONDS)
+    given = vars(options) | {"models": parser.get_default("models")}
+    whole = given == vars(parser.parse_args([]))
     for model in options.models.split(","):
         ours, theirs = files(model)
         slots = (options.threads, options.slots, options.context)
         with llama_server(theirs, *slots) as peer:
-            text = f"## {MODELS[model]}, many clients\n\n{compared(str(ours), peer, options)}"
+            body = compared(str(ours), peer, f"llama.cpp, {theirs.name}", options)
+            text = f"## {MODELS[model]}, many clients\n\n{body}"
         print(text)
         if whole:
             replace_section(f"serving-{model}", text)
 
 
-def compared(model: str, peer: str | None, options: argparse.Namespace) -> str:
+def compared(model: str, peer: str | None, called: str, options: argparse.Namespace) -> str:
     """Return the tables of what clients get of our server, and of the one at ``peer``."""
     slots = ("--max-sequences", str(options.slots), "--context", str(options.context))
     counts = [int(count) for count in options.clients.split(",")]
     rows, ratios = [], []
     with served(model, options.threads, *slots) as url:
-        servers = {"edge-llm": url} | ({"peer": peer} if peer else {})
+        servers = {"edge-llm": url} | ({called: peer} if peer else {})
         for address in servers.values():  # warm
             asyncio.run(clients(address, "different", 1, 0.1, 99))
         for kind in KINDS:

@@ -33,23 +33,28 @@ def files(model: str) -> tuple[Path, Path]:
         RuntimeError: with what failed.
     """
     folder = FOLDER / model / "served"
-    ours, theirs = folder / "8da4w.edge", folder / "Q4_0.gguf"
-    public = Path(catalogue.pull(SMOLLM2))
     folder.mkdir(parents=True, exist_ok=True)
-    source = theirs = public if model == SMOLLM2 else theirs
-    if model != SMOLLM2 and not (theirs.is_file() and ours.is_file()):
-        source = folder / "f16.gguf"
+    ours, public = folder / "8da4w.edge", Path(catalogue.pull(SMOLLM2))
+    if model == SMOLLM2:
+        if not ours.is_file():
+            export(public, ours)
+        return ours, public
+    theirs = folder / "Q4_0.gguf"
+    if not (ours.is_file() and theirs.is_file()):
+        half = folder / "f16.gguf"
         vocabulary = llama_cpp_tools.FOLDER / "source/vendor/llama.cpp/models"
-        write = [sys.executable, str(HERE / "write_gguf.py"), str(checkpoint(model)), str(source)]
+        write = [sys.executable, str(HERE / "write_gguf.py"), str(checkpoint(model)), str(half)]
         write += ["--tokenizer", str(vocabulary / "ggml-vocab-llama-bpe.gguf")]
         run([*write, "--template", str(public)])
-        run([str(llama_cpp_tools.BIN / "llama-quantize"), str(source), str(theirs), "Q4_0"])
-    if not ours.is_file():
-        export = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", str(source)]
-        run([*export, "--set", "verify=false", "--output", str(ours)])
-    if source != theirs:
-        source.unlink(missing_ok=True)
+        run([str(llama_cpp_tools.BIN / "llama-quantize"), str(half), str(theirs), "Q4_0"])
+        export(half, ours)
+        half.unlink()
     return ours, theirs
+
+
+def export(source: Path, program: Path) -> None:
+    command = [sys.executable, "-m", "edge_llm.cli.main", "export", "--model", str(source)]
+    run([*command, "--set", "verify=false", "--output", str(program)])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from edge_llm.program.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What becomes of one parameter, or each member of a stack: of its ``rows`` (of a vector the
+    """The change of one parameter, or of each member of a stack: of its ``rows`` (of a vector the
     last dimension) those from a first to an end, in runs of a size, are multiplied with the matrix
     of that size, and so is each run of ``columns`` columns, which are multiplied with the parameter
     ``norm`` first; 0 and None: they are not. Norms that are there are all ``ones`` then."""

@@ -1,4 +1,4 @@
-"""What a model reads for calibration: a file of plain text, or of texts and conversations as JSON
+"""Read the texts for calibration: a file of plain text, or of texts and conversations as JSON
 lines.
 
 A name that ends in ``.jsonl`` or ``.json`` says JSON lines: each is an object with ``messages``,

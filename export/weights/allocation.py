@@ -45,7 +45,7 @@ _F32 = WEIGHT_FORMATS["f32"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is to be chosen: ``sizes`` are the bytes of each parameter that gets a format, in each
+    """The choice to be made: ``sizes`` are the bytes of each parameter that gets a format, in each
     one that fits, and ``room`` those that all may have."""
 
     room: int

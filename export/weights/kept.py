@@ -1,5 +1,4 @@
-"""What an export has worked out so far, in a file beside its target from which the same export goes
-on.
+"""Keep the results of an export in a file beside its target, from which the same export goes on.
 
 The first line says of which export it is, by a digest of all that decides the numbers. Each record
 is a line of JSON with a digest, and its arrays behind it. A record counts if it is whole, so that

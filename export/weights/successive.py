@@ -52,9 +52,13 @@ def dependence(inputs: Float32, scales: Float32 | None = None) -> Dependence:
     order = np.argsort(-squares, kind="stable")
     backward = inputs[:, order[::-1]]
     square = backward.T @ backward
+    del backward, inputs
     square[np.diag_indices_from(square)] += max(DAMPING * squares.mean(), np.finfo(np.float32).tiny)
-    upper = np.linalg.cholesky(square)[::-1, ::-1]
-    return Dependence(order, upper / np.diagonal(upper))
+    lower = np.linalg.cholesky(square)
+    del square
+    upper = lower[::-1, ::-1]
+    upper /= np.diagonal(upper).copy()
+    return Dependence(order, upper)
 
 
 def round_successively(rows: Float32, start: Integers, how: Dependence) -> Integers:

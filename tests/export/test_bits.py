@@ -94,6 +94,20 @@ def test_matrices_that_lose_more_get_more(
     assert got[rounded] in ("i6g32", "i8")
 
 
+def test_matrices_of_one_tensor_are_chosen_one_by_one(
+    tiny_checkpoint: Tiny, text: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "model")
+    path = source / "model.safetensors"
+    tensors = load_file(path)
+    gate = "model.layers.0.mlp.gate_proj.weight"
+    tensors[gate] = np.zeros_like(tensors[gate])  # loses nothing in any format
+    save_file(tensors, path, metadata={"format": "pt"})
+    got = formats(made(source, tmp_path / "x.edge", f"calibration={text}", "bits=7.5"))
+    assert got[gate].startswith("i4")
+    assert got[gate.replace("gate", "up")] in ("i6g32", "i8")
+
+
 def test_less_than_the_least_is_refused_before_anything_is_read(
     tiny_checkpoint: Tiny, text: Path, tmp_path: Path
 ) -> None:

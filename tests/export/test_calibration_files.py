@@ -1,4 +1,4 @@
-"""What a model reads for calibration: plain texts, and JSON lines of conversations."""
+"""The texts for calibration: plain texts, and JSON lines of conversations."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from edge_llm.cli.console import print_json, say
 from edge_llm.cli.eval_tasks import EXAMPLES, MAX_TOKENS, TASKS, run_task
 from edge_llm.cli.eval_text import WINDOW, WINDOWS, run_text
 from edge_llm.cli.html import add_html_argument
+from edge_llm.cli.loading import add_adapter_option
 from edge_llm.cli.programs import add_model_argument, examined_program
 from edge_llm.errors import RequestError
 
@@ -55,14 +56,8 @@ def add_parser(verbs: Any) -> None:
         help="keep what was found of each window or item, as JSON lines; a run that was ended goes "
         "on from there",
     )
-    parser.add_argument(
-        "--adapter",
-        action="append",
-        default=[],
-        dest="adapters",
-        metavar="[NAME=]PATH",
-        help="evaluate with this LoRA adapter in PEFT's folder layout beside the weights, of the "
-        "programs of --compare too; the --reference has none",
+    add_adapter_option(
+        parser, "the programs of --compare are evaluated with it too, the --reference without"
     )
     parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
     parser.add_argument("--backend", choices=("native", "torch"), default="native")

@@ -68,14 +68,18 @@ def add_loading_arguments(parser: argparse.ArgumentParser, *, adapters: str) -> 
         choices=tuple(KV_DTYPES),
         help="how keys and values are stored (default: as the program recommends)",
     )
+    add_adapter_option(parser, adapters)
 
+
+def add_adapter_option(parser: argparse.ArgumentParser, more: str) -> None:
+    """Add ``--adapter``, of which ``adapters_of`` reads the values; the help ends in ``more``."""
     parser.add_argument(
         "--adapter",
         action="append",
         default=[],
         dest="adapters",
         metavar="[NAME=]PATH",
-        help=f"a LoRA adapter in PEFT's folder layout, beside the model's weights; {adapters}",
+        help=f"a LoRA adapter in PEFT's folder layout, beside the model's weights; {more}",
     )
 
 
