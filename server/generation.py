@@ -25,6 +25,9 @@ from edge_llm.tokenizers.pieces import interruptible
 
 # Tokens that come within so little time are sent together; people read more slowly.
 TOGETHER_SECONDS = 0.01
+# So many pieces at most are written in one turn of the event loop, for the other clients' sake: a
+# reader who paused may find thousands.
+TOGETHER_PIECES = 64
 
 
 class ClientGoneError(Exception):
@@ -106,8 +109,9 @@ class ServedGeneration:
         return working.result()
 
     async def pieces(self) -> AsyncGenerator[list[Piece]]:
-        """Yield the pieces of all answers, in the order in which they come: all that are there at
-        once.
+        """Yield the pieces of all answers, in the order in which they come: up to
+        `TOGETHER_PIECES` of those that are there at once. Others have a turn of the event loop
+        between two lists.
 
         Raises:
             EdgeLLMError: an answer failed.
@@ -119,7 +123,7 @@ class ServedGeneration:
         while (piece := await self._generation.next()) is not None:
             there = [piece]
             failure: Exception | None = None
-            while self._inbox.filled and failure is None:
+            while self._inbox.filled and failure is None and len(there) < TOGETHER_PIECES:
                 try:
                     piece = await self._generation.next()
                 except Exception as exc:
@@ -131,6 +135,7 @@ class ServedGeneration:
             yield there
             if failure is not None:
                 raise failure
+            await asyncio.sleep(0)
 
     def abort(self) -> None:
         """End it with an error."""
@@ -215,7 +220,7 @@ class _Inbox:
     def _take_in(self) -> None:
         self._awaited = False
         self._next = self._loop.time() + TOGETHER_SECONDS
-        while self._left:
+        for _ in range(len(self._left)):  # not what is left meanwhile: it is told again
             self._arrive(self._left.popleft())
 
     def _arrive(self, item: Item) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,7 +12,8 @@ import pytest
 
 from edge_llm.runner.engine.events import TokenEvent
 from edge_llm.server.gate.connection import Connection
-from edge_llm.server.generation import _Inbox
+from edge_llm.server.generation import TOGETHER_PIECES, ServedGeneration, _Inbox
+from edge_llm.server.service import Service
 
 
 def token(number: int) -> tuple[int, TokenEvent]:
@@ -47,6 +49,37 @@ def test_a_failure_waits_for_nothing_and_comes_behind_what_came_before() -> None
         assert await inbox.get() == token(3)
 
     asyncio.run(read())
+
+
+def test_a_reader_who_paused_leaves_others_their_turns(model: Any, service: Service) -> None:
+    model.answer = "x" * 2000
+
+    def prepare() -> Any:
+        return SimpleNamespace(jobs=model.prompt_jobs(["hi"], model.default_params()))
+
+    async def read() -> tuple[list[int], list[int]]:
+        generation = ServedGeneration(service, model, 1, asyncio.Event().wait, "")  # type: ignore[arg-type]
+        await generation.start(model.submit, prepare)
+        await asyncio.to_thread(model.requests[0].ended.wait)
+        sizes: list[int] = []
+        seen_by_another: list[int] = []
+
+        async def another() -> None:
+            while True:
+                seen_by_another.append(len(sizes))
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(another())
+        async for pieces in generation.pieces():
+            sizes.append(len(pieces))
+        task.cancel()
+        generation.close()
+        return sizes, seen_by_another
+
+    sizes, seen_by_another = asyncio.run(read())
+    assert sum(sizes) > 2000
+    assert max(sizes) == TOGETHER_PIECES
+    assert set(range(1, len(sizes))) <= set(seen_by_another)
 
 
 def test_a_token_does_not_wait_for_the_client_to_answer_for_the_last_one(
