@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_llm.export.weights.triangular import factorize
 from edge_llm.program.formats import WeightFormat
 from edge_llm.program.integers import CODE_RANGES, Integers
 
@@ -46,17 +47,18 @@ class Dependence:
 def dependence(inputs: Float32, scales: Float32 | None = None) -> Dependence:
     """Return how the columns of ``inputs`` float32 [T, K], divided by ``scales`` float32 [K], go
     together."""
-    if scales is not None:
-        inputs = inputs / scales
     squares = np.einsum("tk,tk->k", inputs, inputs, dtype=np.float64)
+    if scales is not None:
+        squares /= np.square(scales, dtype=np.float64)
     order = np.argsort(-squares, kind="stable")
     backward = inputs[:, order[::-1]]
+    if scales is not None:
+        backward /= scales[order[::-1]]
     square = backward.T @ backward
-    del backward, inputs
+    del backward
     square[np.diag_indices_from(square)] += max(DAMPING * squares.mean(), np.finfo(np.float32).tiny)
-    lower = np.linalg.cholesky(square)
-    del square
-    upper = lower[::-1, ::-1]
+    factorize(square)
+    upper = square[::-1, ::-1]
     upper /= np.diagonal(upper).copy()
     return Dependence(order, upper)
 
@@ -73,28 +75,52 @@ def round_successively(rows: Float32, start: Integers, how: Dependence) -> Integ
 
 
 def _codes(rows: Float32, scales: Float32, form: WeightFormat, how: Dependence) -> NDArray[np.int8]:
-    _, low, high = CODE_RANGES[form.code]
     wanted = np.ascontiguousarray(rows.T[how.order])
-    groups = how.order // form.group
-    scales = np.ascontiguousarray(scales.T)
-    inverse = np.float32(1.0) / scales
-    off, moved = np.empty_like(wanted), wanted.copy()
-    codes = np.empty(wanted.shape, np.int8)
+    columns = _Columns(
+        form,
+        how.upper,
+        groups=how.order // form.group,
+        scales=np.ascontiguousarray(scales.T),
+        wanted=wanted,
+        off=np.empty_like(wanted),
+        moved=wanted.copy(),
+        codes=np.empty(wanted.shape, np.int8),
+    )
+    columns.round(0, len(wanted))
+    result = np.empty(rows.shape, np.int8)
+    result[:, how.order] = columns.codes.T
+    return result
 
-    def go(begin: int, end: int) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Columns of a matrix in the order in which they are rounded, each a row [N] here: what is
+    ``wanted``, how far it is ``off``, and where those before have ``moved`` it to; with the
+    ``groups`` of the columns and the ``scales`` of the groups."""
+
+    form: WeightFormat
+    upper: Float32
+    groups: NDArray[np.int64]
+    scales: Float32
+    wanted: Float32
+    off: Float32
+    moved: Float32
+    codes: NDArray[np.int8]
+
+    def round(self, begin: int, end: int) -> None:
+        """Round the columns from ``begin`` to ``end``, which those before have moved."""
         if end - begin > _LEAF:
             middle = (begin + end) // 2
-            go(begin, middle)
-            moved[middle:end] += how.upper[begin:middle, middle:end].T @ off[begin:middle]
-            go(middle, end)
+            self.round(begin, middle)
+            self.moved[middle:end] += (
+                self.upper[begin:middle, middle:end].T @ self.off[begin:middle]
+            )
+            self.round(middle, end)
             return
+        _, low, high = CODE_RANGES[self.form.code]
         for j in range(begin, end):
-            code = np.rint(moved[j] * inverse[groups[j]]).clip(low, high)
-            codes[j] = code
-            off[j] = wanted[j] - code * scales[groups[j]]
-            moved[j + 1 : end] += how.upper[j, j + 1 : end, None] * off[j]
-
-    go(0, len(wanted))
-    result = np.empty(rows.shape, np.int8)
-    result[:, how.order] = codes.T
-    return result
+            scale = self.scales[self.groups[j]]
+            code = np.rint(self.moved[j] * (np.float32(1.0) / scale)).clip(low, high)
+            self.codes[j] = code
+            self.off[j] = self.wanted[j] - code * scale
+            self.moved[j + 1 : end] += self.upper[j, j + 1 : end, None] * self.off[j]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from edge_llm.export.weights.inputs import WholeInputs
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.export.weights.reading import reading
 from edge_llm.export.weights.successive import DAMPING, dependence, round_successively
+from edge_llm.export.weights.triangular import factorize
 from edge_llm.program.file import Program
 from edge_llm.program.formats import WEIGHT_FORMATS
 from edge_llm.program.integers import CODE_RANGES, Integers
@@ -122,3 +125,40 @@ def test_inputs_are_the_same_however_few_fit_into_memory(
             read = next(read for read in text.values.values() if name in read.parameters)
             assert (name in expected) == (name in read.linears)
     assert not whole.has("lm_head.weight")
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 1700])
+def test_the_factor_of_a_matrix(size: int) -> None:
+    inputs = related(size + 3, size) if size > 3 else np.ones((4, size), np.float32)
+    square = inputs.T @ inputs
+    square[np.diag_indices(size)] += DAMPING * np.diag(square).mean()
+    expected = np.linalg.cholesky(square.astype(np.float64))
+    factorize(square)
+    off = np.abs(np.tril(square) - expected) / np.diag(expected)[:, None]
+    assert off.max() < 1e-5
+
+
+def test_a_matrix_that_has_no_factor() -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        factorize(-np.eye(300, dtype=np.float32))
+
+
+def test_it_takes_little_memory_and_gives_it_back() -> None:
+    inputs = related(64, 1024)
+    weights = np.random.default_rng(0).normal(size=(64, 1024)).astype(np.float32)
+    start = quantize(weights, WEIGHT_FORMATS["i4g32"]).weight
+    assert isinstance(start, Integers)
+    square = 4 * 1024**2
+    gc.collect()
+    gc.disable()  # what only the collector finds may stay for long: it does not count bytes
+    tracemalloc.start()
+    try:
+        how = dependence(inputs)
+        _, most = tracemalloc.get_traced_memory()
+        assert most < 2 * square
+        before = tracemalloc.get_traced_memory()[0]
+        made = round_successively(weights, start, how)
+        assert tracemalloc.get_traced_memory()[0] - before < 1.5 * made.codes.nbytes
+    finally:
+        tracemalloc.stop()
+        gc.enable()
