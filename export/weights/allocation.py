@@ -28,6 +28,7 @@ from edge_llm.export.recipes.recipe import Recipe
 from edge_llm.export.weights.calibration import Study
 from edge_llm.export.weights.kept import Arrays, Kept
 from edge_llm.export.weights.parameters import Parameters
+from edge_llm.export.weights.prepared import spread
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.program.formats import RAW_F32, WEIGHT_FORMATS, WeightFormat
 
@@ -172,10 +173,10 @@ def _losses(
     """Return what a matrix loses in each of ``forms``, relative to its products, as a mean over
     tokens."""
     matrix = parameters.matrix(name, _F32)
-    values = matrix.floats(_spread(matrix.shape[0], _ROWS))
+    values = matrix.floats(spread(matrix.shape[0], _ROWS))
     assert values is not None
     inputs = study.inputs[name].rows
-    inputs = inputs[_spread(len(inputs), _INPUTS)]
+    inputs = inputs[spread(len(inputs), _INPUTS)]
     if matrix.scaling.columns is not None:
         inputs = inputs / matrix.scaling.columns
     counts = study.counts(name)
@@ -194,12 +195,6 @@ def _squares(rows: Float32) -> Float64:
     """Return the sum of the squares of each row."""
     sums: Float64 = np.einsum("tn,tn->t", rows, rows, dtype=np.float64)
     return sums
-
-
-def _spread(count: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return at most ``most`` of the numbers below ``count``, evenly spread."""
-    taken = min(count, most)
-    return np.arange(taken, dtype=np.int64) * count // taken
 
 
 def _hull(choices: Sequence[_Choice]) -> list[_Choice]:

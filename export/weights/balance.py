@@ -32,7 +32,7 @@ from edge_llm.export.lowering.folds import Fold
 from edge_llm.export.weights.inputs import Inputs
 from edge_llm.export.weights.kept import Arrays, Kept
 from edge_llm.export.weights.parameters import Matrix, Parameters
-from edge_llm.export.weights.prepared import row_chunks
+from edge_llm.export.weights.prepared import row_chunks, spread
 from edge_llm.export.weights.quantize import quantize
 from edge_llm.export.weights.scaling import Scaling
 from edge_llm.program.formats import RUN, WEIGHT_FORMATS, Activations, WeightFormat
@@ -49,7 +49,7 @@ _TRIED = tuple(
 )
 _MOST = 8.0  # octaves, on both sides of one
 _STEPS = 16.0  # of an octave
-_ROWS = 512  # of a matrix, or up to twice as many, whose outputs tell one choice from another
+_ROWS = 750  # of a matrix, whose outputs tell one choice from another
 _TINY = 1e-30
 _F32 = WEIGHT_FORMATS["f32"]
 
@@ -115,7 +115,7 @@ def balance(
                 values = parameters.matrix(name, _F32).floats(slice(None))
                 assert values is not None
                 values = found.get(name, Scaling()).apply(values)
-                some = values[:: max(len(values) // _ROWS, 1)].copy()
+                some = values[spread(len(values), _ROWS)]
                 largest = np.abs(values).max(axis=0)
                 matrices.append(_Consumer(some, largest, formats[name], activations.get(name)))
             return {"factors": _searched(fold, inputs[fold.consumers[0]], matrices, workers)}

@@ -38,3 +38,9 @@ def row_chunks(
     rows = max(elements // k // multiple, 1) * multiple
     for begin in range(0, n, rows):
         yield slice(begin, min(begin + rows, n))
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` of the numbers below ``count``, evenly spread."""
+    taken = min(count, most)
+    return np.arange(taken, dtype=np.int64) * count // taken
