@@ -1,15 +1,24 @@
-"""Waiting for what another thread does."""
+"""Waiting for what another thread does, and for a server, as long as a busy machine takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+
+import httpx
+
+_MOST = 60  # seconds
+
+get = partial(httpx.get, timeout=_MOST)
+post = partial(httpx.post, timeout=_MOST)
+client = partial(httpx.Client, timeout=_MOST)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Return once the condition holds. It fails only where that never comes: a machine with other
     work takes its time."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _MOST
     while not condition():
         assert time.monotonic() < deadline, "waited for nothing"
         time.sleep(0.002)

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import waiting
 
 ray = pytest.importorskip("ray", reason="Ray is not installed here: run `make test-cluster`")
 
@@ -167,8 +168,8 @@ def test_a_stored_response_is_found(client: httpx.Client) -> None:
 
 
 def test_errors_are_those_of_one_server(client: httpx.Client, url: str) -> None:
-    assert httpx.get(f"{url}/v1/models").status_code == 401
-    assert httpx.get(f"{url}/health").status_code == 200
+    assert waiting.get(f"{url}/v1/models").status_code == 401
+    assert waiting.get(f"{url}/health").status_code == 200
     wrong = client.post("/v1/chat/completions", json={"messages": 3})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "messages")
     assert client.post("/v1/messages", json={}).json()["type"] == "error"

@@ -345,11 +345,11 @@ def serve_live(model: FakeModel) -> Callable[..., AbstractContextManager[LiveSer
 
             try:
                 if wait:
-                    assert ready.wait(10)
+                    assert ready.wait(60)
                 yield LiveServer(url, stop_it, thread)
             finally:
                 stop_it()
-                thread.join(10)
+                thread.join(60)
             assert not thread.is_alive()
             if failures:
                 raise failures[0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+import waiting
 
 pytest.importorskip("peft", reason="needs the peft package")
 from peft_adapters import write_adapter
@@ -39,7 +39,7 @@ def test_each_answers_under_its_name(served: ServedProgram, serve_live: Any) -> 
         }
         vector = llm.embed("some text", adapter="law")[0].tolist()
     assert len(set(expected.values())) == 3
-    with serve_live(others=[offer]) as server, httpx.Client(base_url=server.url) as http:
+    with serve_live(others=[offer]) as server, waiting.client(base_url=server.url) as http:
         listed = {entry["id"]: entry for entry in http.get("/v1/models").json()["data"]}
         base = offer.name
         assert list(listed) == ["fake-model", base, f"{base}:law", f"{base}:prose"]

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+import waiting
 from waiting import wait_until
 
 from edge_llm.api.prompts import encode_prompt
@@ -60,21 +60,21 @@ def test_the_limit_counts_choices(serve_live: Any, model: Any) -> None:
     model.gate.clear()
     with (
         serve_live(max_choices=8) as server,
-        httpx.Client(base_url=server.url) as client,
+        waiting.client(base_url=server.url) as client,
         client.stream("POST", PATH, json=CHAT | {"n": 6, "stream": True}),
     ):
-        assert httpx.post(server.url + PATH, json=CHAT | {"n": 3}).status_code == 429
-        refused = httpx.post(server.url + PATH, json=CHAT | {"n": 9})  # which never fits
+        assert waiting.post(server.url + PATH, json=CHAT | {"n": 3}).status_code == 429
+        refused = waiting.post(server.url + PATH, json=CHAT | {"n": 9})  # which never fits
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
         model.gate.set()
-        assert httpx.post(server.url + PATH, json=CHAT | {"n": 2}).status_code == 200
+        assert waiting.post(server.url + PATH, json=CHAT | {"n": 2}).status_code == 200
 
 
 def test_a_full_server_encodes_nothing(serve_live: Any, slow: SlowEncoder) -> None:
     with serve_live(max_choices=1) as server, ThreadPoolExecutor(1) as pool:
-        first = pool.submit(httpx.post, server.url + PATH, json=CHAT)
+        first = pool.submit(waiting.post, server.url + PATH, json=CHAT)
         wait_until(lambda: slow.begun == 1)
-        assert httpx.post(server.url + PATH, json=CHAT).status_code == 429
+        assert waiting.post(server.url + PATH, json=CHAT).status_code == 429
         assert slow.begun == 1
         slow.go.set()
         assert first.result().status_code == 200
@@ -82,12 +82,12 @@ def test_a_full_server_encodes_nothing(serve_live: Any, slow: SlowEncoder) -> No
 
 def test_health_answers_while_texts_are_encoded(serve_live: Any, slow: SlowEncoder) -> None:
     with serve_live() as server, ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(httpx.post, server.url + PATH, json=CHAT) for _ in range(8)]
+        asked = [pool.submit(waiting.post, server.url + PATH, json=CHAT) for _ in range(8)]
         wait_until(lambda: slow.begun == 2)  # the others wait for one of the threads
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert waiting.get(f"{server.url}/health").status_code == 200
         assert slow.begun == 2
         slow.go.set()
-        assert [reply.result().status_code for reply in waiting] == [200] * 8
+        assert [reply.result().status_code for reply in asked] == [200] * 8
 
 
 def test_a_hang_up_while_a_text_is_encoded(serve_live: Any, model: Any, slow: SlowEncoder) -> None:
@@ -101,18 +101,18 @@ def test_a_hang_up_while_a_text_is_encoded(serve_live: Any, model: Any, slow: Sl
             wait_until(lambda: slow.begun == 1)
         wait_until(lambda: slow.broken_off == 1)
         slow.go.set()
-        assert httpx.post(server.url + PATH, json=CHAT).status_code == 200
+        assert waiting.post(server.url + PATH, json=CHAT).status_code == 200
         assert len(model.requests) == 1
 
 
 def test_stopping_while_a_text_is_encoded(serve_live: Any, slow: SlowEncoder, caplog: Any) -> None:
     caplog.set_level(logging.INFO, logger="edge_llm.server")
     with serve_live(drain_seconds=0.1) as server, ThreadPoolExecutor(1) as pool:
-        reply = pool.submit(httpx.post, server.url + PATH, json=CHAT)
+        reply = pool.submit(waiting.post, server.url + PATH, json=CHAT)
         wait_until(lambda: slow.begun == 1)
         server.stop()
         assert reply.result().status_code == 503
-        server.thread.join(10)
+        server.thread.join(60)
         assert not server.thread.is_alive()
         assert slow.broken_off == 1
     assert "waiting for 1 request, at most 0.1 seconds; a second Ctrl-C ends" in caplog.text

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import waiting
 from waiting import wait_until
 
 import edge_llm
@@ -71,7 +72,7 @@ def test_a_backlog_keeps_nobody_else_waiting(serve_live: Any, llm: edge_llm.LLM,
 def active(server: Any) -> float:
     (line,) = (
         line
-        for line in httpx.get(f"{server.url}/metrics").text.splitlines()
+        for line in waiting.get(f"{server.url}/metrics").text.splitlines()
         if line.startswith("edge_llm_requests_active")
     )
     return float(line.split()[1])

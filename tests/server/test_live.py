@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import waiting
 from fixtures_marked import Marked
 from pydantic import BaseModel
 from waiting import wait_until
@@ -215,7 +216,7 @@ def test_too_many_at_once(serve_live: Any, model: Any) -> None:
     model.gate.clear()
     with (
         serve_live(max_choices=1) as server,
-        httpx.Client(base_url=server.url) as client,
+        waiting.client(base_url=server.url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}),
         official(server.url) as other,
     ):
@@ -251,7 +252,7 @@ def test_a_hang_up_in_the_middle_of_a_stream_cancels(url: str, model: Any) -> No
     model.answer = "x" * 100
     model.gate.clear()
     with (
-        httpx.Client(base_url=url) as client,
+        waiting.client(base_url=url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
     ):
         next(reply.iter_lines())
@@ -271,7 +272,7 @@ def test_a_hang_up_cancels_in_every_dialect(
     url: str, model: Any, path: str, body: dict[str, Any]
 ) -> None:
     model.gate.clear()
-    with httpx.Client(base_url=url) as client, client.stream("POST", path, json=body) as reply:
+    with waiting.client(base_url=url) as client, client.stream("POST", path, json=body) as reply:
         assert reply.status_code == 200
     wait_until(lambda: model.requests[0].ended.is_set())
     assert model.requests[0].cancelled.is_set()
@@ -290,14 +291,14 @@ def test_a_hang_up_leaves_the_others_alone(url: str, model: Any) -> None:
     asking.start()
     wait_until(lambda: len(model.requests) == 1)
     with (
-        httpx.Client(base_url=url) as client,
+        waiting.client(base_url=url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}),
     ):
         pass
     wait_until(lambda: len(model.requests) == 2 and model.requests[1].ended.is_set())
     assert not model.requests[0].cancelled.is_set()
     model.gate.set()
-    asking.join(10)
+    asking.join(60)
     assert answers == ["Hello, world"]
 
 
@@ -308,21 +309,21 @@ def test_health_is_503_while_the_model_loads(serve_live: Any, model: Any) -> Non
     loaded = threading.Event()
 
     def load() -> Any:
-        loaded.wait(10)
+        loaded.wait(60)
         return model
 
     with serve_live(load, wait=False) as server:
-        response = httpx.get(f"{server.url}/health")
+        response = waiting.get(f"{server.url}/health")
         assert response.status_code == 503
-        [listed] = httpx.get(f"{server.url}/v1/models").json()["data"]
+        [listed] = waiting.get(f"{server.url}/v1/models").json()["data"]
         assert listed["state"] == "loading"
         loaded.set()
-        wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200)
+        wait_until(lambda: waiting.get(f"{server.url}/health").status_code == 200)
 
 
 def test_what_first_requests_need_is_made_before_they_come(serve_live: Any, model: Any) -> None:
     with serve_live():
-        assert model.prepared.wait(10)
+        assert model.prepared.wait(60)
 
 
 def test_a_model_that_does_not_load_ends_the_server(serve_live: Any) -> None:
@@ -330,14 +331,14 @@ def test_a_model_that_does_not_load_ends_the_server(serve_live: Any) -> None:
         raise ProgramError("no such file")
 
     with pytest.raises(ProgramError, match="no such file"), serve_live(load) as server:
-        server.thread.join(10)
+        server.thread.join(60)
 
 
 def test_stopping_lets_an_answer_end(serve_live: Any, model: Any) -> None:
     model.gate.clear()
     with (
-        serve_live(drain_seconds=30) as server,
-        httpx.Client(base_url=server.url) as client,
+        serve_live(drain_seconds=600) as server,
+        waiting.client(base_url=server.url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
     ):
         wait_until(lambda: len(model.requests) == 1)
@@ -346,7 +347,7 @@ def test_stopping_lets_an_answer_end(serve_live: Any, model: Any) -> None:
         model.gate.set()
         text = reply.read().decode()
         assert text.endswith("data: [DONE]\n\n")
-        server.thread.join(10)
+        server.thread.join(60)
         assert model.closed
 
 
@@ -356,8 +357,8 @@ def test_stopping_ends_streams_with_an_error_event(
 ) -> None:
     model.gate.clear()
     with (
-        serve_live(drain_seconds=60 if twice else 0.1) as server,
-        httpx.Client(base_url=server.url) as client,
+        serve_live(drain_seconds=600 if twice else 0.1) as server,
+        waiting.client(base_url=server.url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
     ):
         wait_until(lambda: len(model.requests) == 1)
@@ -368,13 +369,13 @@ def test_stopping_ends_streams_with_an_error_event(
         assert name == "event: error"
         assert json.loads(data.removeprefix("data: "))["error"]["type"] == "server_error"
         wait_until(lambda: model.requests[0].ended.is_set())
-        server.thread.join(10)
+        server.thread.join(60)
         assert model.closed
 
 
 def refused(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health").status_code == 503
+        return waiting.get(f"{url}/health").status_code == 503
     except httpx.TransportError:
         return True
 

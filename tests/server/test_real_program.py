@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import waiting
 
 import edge_llm
 
@@ -36,7 +37,7 @@ def llm(program: Path) -> Iterator[edge_llm.LLM]:
 
 @pytest.fixture
 def http(llm: edge_llm.LLM, serve_live: Any) -> Iterator[httpx.Client]:
-    with serve_live(of=llm) as server, httpx.Client(base_url=server.url) as client:
+    with serve_live(of=llm) as server, waiting.client(base_url=server.url) as client:
         yield client
 
 
@@ -187,7 +188,7 @@ def test_the_process(program: Path) -> None:
         try:
             assert process.stdout is not None
             address = json.loads(process.stdout.readline())
-            with httpx.Client(base_url=address["url"]) as client:
+            with waiting.client(base_url=address["url"]) as client:
                 assert client.get("/health").json() == {"status": "ok"}
                 (model,) = client.get("/v1/models").json()["data"]
                 assert model["context_length"] == 64
@@ -234,7 +235,7 @@ def test_calls_are_made_where_they_must_be(tiny_program: Any, serve_live: Any) -
     with (
         edge_llm.load(tiny_program(max_position_embeddings=1024), threads=1) as llm,
         serve_live(of=llm) as server,
-        httpx.Client(base_url=server.url) as http,
+        waiting.client(base_url=server.url) as http,
     ):
         _calls(http, llm)
 

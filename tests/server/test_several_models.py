@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+import waiting
 from fixtures_server import offered
 from waiting import wait_until
 
@@ -26,7 +26,7 @@ def second(model: Any) -> Any:
 
 
 def listed(url: str) -> dict[str, str]:
-    return {entry["id"]: entry["state"] for entry in httpx.get(f"{url}/v1/models").json()["data"]}
+    return {entry["id"]: entry["state"] for entry in waiting.get(f"{url}/v1/models").json()["data"]}
 
 
 def test_each_answers_under_its_name(serve_live: Any, second: Any) -> None:
@@ -34,24 +34,24 @@ def test_each_answers_under_its_name(serve_live: Any, second: Any) -> None:
         url = server.url
         assert listed(url) == {"fake-model": "loaded", "other-model": "unloaded"}
         for name, text in (("fake-model", "Hello, world"), ("gpt", "From the other")):
-            reply = httpx.post(f"{url}/v1/chat/completions", json={"model": name, **CHAT}).json()
+            reply = waiting.post(f"{url}/v1/chat/completions", json={"model": name, **CHAT}).json()
             assert reply["choices"][0]["message"]["content"] == text
         assert listed(url) == {"fake-model": "loaded", "other-model": "loaded"}
-        tags = httpx.get(f"{url}/api/tags").json()["models"]
+        tags = waiting.get(f"{url}/api/tags").json()["models"]
         assert [entry["name"] for entry in tags] == ["fake-model:latest", "other-model:latest"]
-        none = httpx.post(f"{url}/v1/chat/completions", json={"model": "third", **CHAT})
+        none = waiting.post(f"{url}/v1/chat/completions", json={"model": "third", **CHAT})
         assert none.status_code == 404
-        unnamed = httpx.post(f"{url}/api/chat", json={"stream": False, **CHAT}).json()
+        unnamed = waiting.post(f"{url}/api/chat", json={"stream": False, **CHAT}).json()
         assert unnamed["model"] == "fake-model"  # the first
     assert second.closed
 
 
 def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None:
     def running() -> dict[str, dict[str, Any]]:
-        return {m["name"]: m for m in httpx.get(f"{server.url}/api/ps").json()["models"]}
+        return {m["name"]: m for m in waiting.get(f"{server.url}/api/ps").json()["models"]}
 
     def ask(**body: Any) -> Any:
-        return httpx.post(f"{server.url}/api/generate", json={"stream": False, **body}).json()
+        return waiting.post(f"{server.url}/api/generate", json={"stream": False, **body}).json()
 
     with serve_live(others=[offered(second)]) as server:
         assert list(running()) == ["fake-model:latest"]
@@ -67,7 +67,7 @@ def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None
         wait_until(lambda: "other-model:latest" not in running())
         ask(model="other-model", prompt="x", keep_alive=0)  # answers, and goes
         wait_until(lambda: "other-model:latest" not in running())
-        refused = httpx.post(f"{server.url}/api/generate", json={"keep_alive": "soon"})
+        refused = waiting.post(f"{server.url}/api/generate", json={"keep_alive": "soon"})
         assert refused.status_code == 400
         assert "keep_alive" in refused.json()["error"]
 
@@ -75,7 +75,7 @@ def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None
 def test_a_pinned_model_is_not_said_to_be_unloaded(serve_live: Any, second: Any) -> None:
     with serve_live(others=[offered(second, pinned=True)]) as server:
         body = {"model": "other-model", "keep_alive": 0}
-        refused = httpx.post(f"{server.url}/api/generate", json=body)
+        refused = waiting.post(f"{server.url}/api/generate", json=body)
         assert refused.status_code == 400
         assert "'other-model' is pinned" in refused.json()["error"]
 
@@ -84,20 +84,20 @@ def test_a_request_waits_while_its_model_loads(serve_live: Any, second: Any) -> 
     loading = threading.Event()
 
     def load() -> Any:
-        assert loading.wait(10)
+        assert loading.wait(60)
         return second
 
     others = [offered(second, load=load)]
     with serve_live(others=others, load_seconds=0.2) as server:
         ask = {"model": "other-model", **CHAT}
-        early = httpx.post(f"{server.url}/v1/chat/completions", json=ask)
+        early = waiting.post(f"{server.url}/v1/chat/completions", json=ask)
         assert early.status_code == 503
         assert early.headers["retry-after"]
         assert listed(server.url)["other-model"] == "loading"
-        quick = httpx.post(f"{server.url}/v1/chat/completions", json=CHAT)
+        quick = waiting.post(f"{server.url}/v1/chat/completions", json=CHAT)
         assert quick.status_code == 200  # others do not wait for it
         loading.set()
-        late = httpx.post(f"{server.url}/v1/chat/completions", json=ask)
+        late = waiting.post(f"{server.url}/v1/chat/completions", json=ask)
         assert late.json()["choices"][0]["message"]["content"] == "From the other"
 
 

@@ -36,7 +36,7 @@ class Model:
         pass
 
     def close(self) -> None:
-        assert self._shop.gate.wait(10)
+        assert self._shop.gate.wait(60)
         self._shop.closed.append(self.name)
         self.closed = True
 
@@ -52,7 +52,7 @@ class Shop:
 
     def offer(self, name: str, size: int = 0, **facts: Any) -> Offer:
         def load() -> Model:
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
             self.loads.append(name)
             return Model(name, self, size)
 

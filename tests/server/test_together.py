@@ -7,8 +7,8 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
+import waiting
 
 from edge_llm.runner.engine.events import TokenEvent
 from edge_llm.server.gate.connection import Connection
@@ -95,6 +95,6 @@ def test_a_token_does_not_wait_for_the_client_to_answer_for_the_last_one(
 
     monkeypatch.setattr(Connection, "connection_made", connection_made)
     with serve_live() as server:
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert waiting.get(f"{server.url}/health").status_code == 200
     assert undelayed
     assert all(undelayed)
