@@ -124,9 +124,10 @@ class SavedBlocks:
         their blocks would be evicted, or of none where ``interrupted``."""
         names: list[str] = []
         for number, group in enumerate(pool.groups):
-            for block, content in group.contents():
+            contents = group.contents()
+            names += [_name(content, number) for _, content in contents]
+            for block, content in _beginnings_first(contents):
                 name = _name(content, number)
-                names.append(name)
                 if name in self._there:
                     continue
                 if interrupted():
@@ -251,6 +252,21 @@ class SavedBlocks:
             if not stat.S_ISREG(facts.st_mode):
                 continue
             yield SavedFile(facts.st_mtime_ns, facts.st_size, path)
+
+
+def _beginnings_first(contents: list[tuple[int, Content]]) -> Iterator[tuple[int, Content]]:
+    """Yield blocks in their order, but none before the one that it follows: what was written when a
+    process is killed is of use then."""
+    ends = {content.digest: (block, content) for block, content in contents if content.digest}
+    done: set[int] = set()
+    for item in contents:
+        chain: list[tuple[int, Content]] = []
+        before: tuple[int, Content] | None = item
+        while before is not None and before[0] not in done:
+            done.add(before[0])
+            chain.append(before)
+            before = ends.get(before[1].parent)
+        yield from reversed(chain)
 
 
 def _file_of(content: Content, data: bytes) -> bytes:

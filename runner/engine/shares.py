@@ -11,6 +11,8 @@ from collections.abc import Sequence as Ids
 
 from edge_llm.runner.engine.sequence import Sequence
 
+_REMEMBERED = 1000  # clients whose last request has begun
+
 
 class Turns:
     """Numbers the requests of each client, so that in the order of the numbers clients take turns
@@ -38,9 +40,13 @@ class Turns:
 
     def begin(self, turn: int) -> None:
         """Note that a request is begun."""
-        if turn > self._now:
-            self._now = turn
-            self._last = {client: last for client, last in self._last.items() if last >= turn}
+        least = turn
+        if turn <= self._now:
+            if len(self._last) <= _REMEMBERED:
+                return
+            least = self._now + 1  # the others lose no more than that this turn counts
+        self._now = max(turn, self._now)
+        self._last = {client: last for client, last in self._last.items() if last >= least}
 
 
 def next_of(waiting: Iterable[Sequence], running: Iterable[Sequence]) -> Sequence | None:

@@ -61,7 +61,6 @@ def test_what_was_said_is_there_after_a_kill(program: Path, tmp_path: Path) -> N
     folder, copy = tmp_path / "sessions", tmp_path / "as-it-was"
     with start(program, folder) as llm:
         first, _ = ask(llm, PROMPT)
-        # all of them: the beginning, which goes last when there is no room, is written last
         wait_until(lambda: len(files(folder)) == -(-len(PROMPT + list(first)) // 64))
         shutil.copytree(folder, copy)  # nothing was closed
     for part in copy.rglob("*"):
@@ -74,6 +73,25 @@ def test_what_was_said_is_there_after_a_kill(program: Path, tmp_path: Path) -> N
         assert again == first
         assert cached >= len(PROMPT) // 64 * 64
     assert not list(copy.rglob("*.part"))
+
+
+def test_a_kill_between_two_blocks_leaves_the_beginning(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = SavedBlocks._write
+
+    def killed(self: SavedBlocks, name: str, whole: bytes) -> None:
+        if len(files(tmp_path)) == 2:
+            raise OSError("killed")
+        write(self, name, whole)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SavedBlocks, "_write", killed)
+        with start(program, tmp_path) as llm:
+            first, _ = ask(llm, PROMPT)
+    assert len(files(tmp_path)) == 2
+    with start(program, tmp_path) as llm:
+        assert ask(llm, PROMPT) == (first, 128)
 
 
 @pytest.mark.parametrize(

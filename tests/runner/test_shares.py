@@ -28,6 +28,15 @@ def test_turns_go_round() -> None:
     assert turns.give("busy") == 4
 
 
+def test_clients_who_never_come_again_are_forgotten() -> None:
+    turns = Turns()
+    backlog = [turns.give("busy") for _ in range(9)]
+    for number in range(5000):
+        turns.begin(turns.give(f"visitor {number}"))
+    assert len(turns._last) < 2000
+    assert turns.give("busy") == backlog[-1] + 1
+
+
 def running(bench) -> set[str]:
     return {sequence.client for sequence in bench.engine._scheduler.running}
 
