@@ -136,7 +136,7 @@ def connection(serve_live: Any, model: Any) -> Iterator[HTTPConnection]:
 
 @contextmanager
 def opened(host: str, port: int) -> Iterator[HTTPConnection]:
-    client = HTTPConnection(host, port, timeout=20)
+    client = HTTPConnection(host, port, timeout=60)
     try:
         yield client
     finally:
