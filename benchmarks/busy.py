@@ -5,7 +5,8 @@ llama.cpp.
 
 Ours goes through the engine, which chooses the number of workers step by step. Every process that
 competes is a loop in Python that never waits. All take turns within a round, and the medians of the
-rounds count. Writes a section of docs/performance.md, unless --quick is given.
+rounds count. Both run what peers/llama_server.py serves. Writes a section of docs/performance.md,
+unless --quick is given.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
+import llama_cpp_tools
 from document import replace_section, table, where
+from llama_server import files
 from process import EngineProcess
-from programs import program
-from registry import CONTEXT, HERE, JUDGE, PEERS
+from programs import MODELS
+from registry import CONTEXT, HERE
 
-PEER = "llama-cpp"
+OURS = "edge-llm"
 DECODED, PROMPT = 96, 512
 
 
@@ -54,38 +57,38 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="print, and write no document")
     options = parser.parse_args()
     counts = [int(count) for count in options.busy.split(",")]
-    files = {"edge-llm": (sys.executable, "time_engine.py", program(options.model))}
     if not options.no_peer:
-        peer = PEERS[PEER]
-        peer.install()
-        peer.make(options.model)
-        [variant] = [name for name, title in peer.variants.items() if title == JUDGE]
-        files[JUDGE] = (
-            str(peer.python),
-            peer.script,
-            peer.folder(options.model) / variant,
-        )
+        llama_cpp_tools.install()
+    ours, theirs = files(options.model)
+    run: dict[str, tuple[list[str], dict[str, str]]] = {
+        OURS: ([sys.executable, str(HERE / "time_engine.py"), str(ours)], {})
+    }
+    if not options.no_peer:
+        command = [str(llama_cpp_tools.PYTHON), str(HERE / "time_llama_cpp.py"), str(theirs)]
+        run[f"llama.cpp, {theirs.name}"] = command, llama_cpp_tools.ENVIRONMENT
     rows = []
     with ExitStack() as stack:
         engines = {}
-        for name, (python, script, file) in files.items():
+        for name, (command, environment) in run.items():
             for threads in (1, 2):
-                command = [python, str(HERE / script), str(file), "--threads", str(threads)]
-                engine = stack.enter_context(EngineProcess([*command, "--context", str(CONTEXT)]))
+                sized = [*command, "--threads", str(threads), "--context", str(CONTEXT)]
+                engine = stack.enter_context(EngineProcess(sized, environment))
                 engine.ask("prefill", depth=0, tokens=64)
                 engine.ask("decode", depth=0, tokens=4)
                 engines[name, threads] = engine
         for busy in counts:
             speeds = measured(engines, busy, options.rounds)
-            for name in files:
+            for name in run:
                 for kind in ("decode", "prefill"):
                     one, two = speeds[name, 1, kind], speeds[name, 2, kind]
-                    rows.append(
-                        [str(busy), kind, name, f"{one:.0f}", f"{two:.0f}", f"{two / one:.2f}"]
-                    )
-        versions = ", ".join(f"{name} {engine.version}" for (name, _), engine in engines.items())
+                    ratio = f"{two / one:.2f}"
+                    if name == OURS:
+                        ratio += f" (bar 1: {'pass' if two >= one else 'miss'})"
+                    rows.append([str(busy), kind, name, f"{one:.0f}", f"{two:.0f}", ratio])
+        versions = ", ".join(f"{name} {engines[name, 1].version}" for name in run)
     head = ["competing", "", "", "one thread, tokens/s", "two threads, tokens/s", "ratio"]
-    text = f"{options.model}. {where(versions)}\n\n{table(head, rows)}"
+    title = f"## {MODELS[options.model]} beside processes that never wait"
+    text = f"{title}\n\n{where(versions)}\n\n{table(head, rows)}"
     print(text)
     if not options.quick:
         replace_section("busy", text)
@@ -103,7 +106,7 @@ def measured(
             for (name, threads), engine in engines.items():
                 for kind, tokens in (("decode", DECODED), ("prefill", PROMPT)):
                     # no prompt that the prefix cache has
-                    fresh = kind == "prefill" and name == "edge-llm"
+                    fresh = kind == "prefill" and name == OURS
                     depth = (1 + busy * rounds + number) * PROMPT if fresh else 0
                     answer = engine.ask(kind, depth=depth, tokens=tokens)
                     seconds.setdefault((name, threads, kind), []).append(answer["seconds"])
