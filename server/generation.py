@@ -135,7 +135,8 @@ class ServedGeneration:
             yield there
             if failure is not None:
                 raise failure
-            await asyncio.sleep(0)
+            if len(there) == TOGETHER_PIECES:  # else there is no more, and `next` waits
+                await asyncio.sleep(0)
 
     def abort(self) -> None:
         """End it with an error."""

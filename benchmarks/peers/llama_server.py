@@ -41,6 +41,7 @@ def files(model: str) -> tuple[Path, Path]:
         return ours, public
     theirs = folder / "Q4_0.gguf"
     if not (ours.is_file() and theirs.is_file()):
+        llama_cpp_tools.install()
         half = folder / "f16.gguf"
         vocabulary = llama_cpp_tools.FOLDER / "source/vendor/llama.cpp/models"
         write = [sys.executable, str(HERE / "write_gguf.py"), str(checkpoint(model)), str(half)]

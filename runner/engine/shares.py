@@ -40,12 +40,12 @@ class Turns:
 
     def begin(self, turn: int) -> None:
         """Note that a request is begun."""
-        least = turn
-        if turn <= self._now:
-            if len(self._last) <= _REMEMBERED:
-                return
+        if turn > self._now:
+            self._now = least = turn
+        elif len(self._last) > _REMEMBERED:
             least = self._now + 1  # the others lose no more than that this turn counts
-        self._now = max(turn, self._now)
+        else:
+            return
         self._last = {client: last for client, last in self._last.items() if last >= least}
 
 
