@@ -336,10 +336,11 @@ class Engine:
                 sequence.clock.started = now
         staff = self._staff(step.tokens)
         batch = build_batch(step.slices, staff)
-        begun = time.perf_counter()
+        begun, computed = time.perf_counter(), time.thread_time()
         result = self._executor.step(batch)
         if not staff.patient:
-            self._crew.record(step.tokens, time.perf_counter() - begun)
+            computed = time.thread_time() - computed
+            self._crew.record(step.tokens, time.perf_counter() - begun, computed)
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable
         self._processing = True

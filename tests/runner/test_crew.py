@@ -21,48 +21,59 @@ class Machine:
         self.busy = 0
         self._random = random.Random(7)
 
-    def seconds(self, workers: int, tokens: int = 1) -> float:
-        step = STEP * (1 + 0.1 * (tokens - 1)) / workers * (1 + 0.05 * workers)
-        over = max(0, workers - (self.cores - self.busy))
+    def step(self, workers: int, tokens: int = 1) -> tuple[float, float]:
+        """Return the seconds of a step, and those in which its first worker computed."""
+        alone = STEP * (1 + 0.1 * (tokens - 1)) / workers * (1 + 0.05 * workers)
+        seconds, over = alone, max(0, workers - (self.cores - self.busy))
         if over:
-            step *= 1 + self.busy / self.cores
-            step += over * self._random.choice((0, 0, 4e-3, 8e-3))
-        return step * self._random.uniform(1, 1.05)
+            seconds *= 1 + self.busy / self.cores
+            slices = max(1, round(alone / STEP))
+            seconds += over * sum(self._random.choice((0, 0, 4e-3, 8e-3)) for _ in range(slices))
+        return seconds * self._random.uniform(1, 1.05), alone * self._random.uniform(0.9, 1)
 
     def run(self, crew: Crew, seconds: float, tokens: tuple[int, ...] = (1,)) -> float:
         """Run steps for so long; return how many there are in a second."""
         passed, steps = 0.0, 0
         while passed < seconds:
             count = tokens[steps % len(tokens)]
-            step = self.seconds(crew.workers(count), count)
-            crew.record(count, step)
+            step, computed = self.step(crew.workers(count), count)
+            crew.record(count, step, computed)
             passed, steps = passed + step, steps + 1
         return steps / passed
 
-    def rate(self, workers: int) -> float:
-        return 2000 / sum(self.seconds(workers) for _ in range(2000))
+    def rate(self, workers: int, tokens: int = 1) -> float:
+        return 2000 / sum(self.step(workers, tokens)[0] for _ in range(2000))
 
 
+SIZES = pytest.mark.parametrize("tokens", [1, 8, SMALL_TOKENS + 1, 256])
+
+
+@SIZES
 @pytest.mark.parametrize("cores", [2, 4, 8])
-def test_all_workers_where_nothing_else_runs(cores: int) -> None:
+def test_all_workers_where_nothing_else_runs(cores: int, tokens: int) -> None:
     crew, machine = Crew(cores), Machine(cores)
     used = Counter[int]()
     for _ in range(2000):
-        used[crew.workers(1)] += 1
-        crew.record(1, machine.seconds(crew.workers(1)))
+        used[crew.workers(tokens)] += 1
+        crew.record(tokens, *machine.step(crew.workers(tokens), tokens))
     assert used == {cores: 2000}
 
 
+@SIZES
+@pytest.mark.parametrize("at_first", [False, True])
 @pytest.mark.parametrize("cores", [2, 4, 8])
 @pytest.mark.parametrize("busy", [1, 2, 3])
-def test_as_fast_as_the_best_number_on_a_busy_machine(cores: int, busy: int) -> None:
+def test_as_fast_as_the_best_number_on_a_busy_machine(
+    cores: int, busy: int, at_first: bool, tokens: int
+) -> None:
     crew, machine = Crew(cores), Machine(cores)
-    machine.run(crew, 2)
+    if not at_first:
+        machine.run(crew, 2, (tokens,))
     machine.busy = busy
-    machine.run(crew, 2)
-    rate = machine.run(crew, 20)
-    assert rate > 0.95 * machine.rate(1)
-    assert rate > 0.8 * max(machine.rate(count) for count in range(1, cores + 1))
+    machine.run(crew, 4, (tokens,))
+    rate = machine.run(crew, 40, (tokens,))
+    assert rate > 0.95 * machine.rate(1, tokens)
+    assert rate > 0.8 * max(machine.rate(count, tokens) for count in range(1, cores + 1))
 
 
 def test_all_come_back_when_the_others_have_gone() -> None:
@@ -87,20 +98,28 @@ def test_steps_of_several_sizes_are_compared_with_their_like() -> None:
     assert quiet > one
 
 
-def test_large_steps_have_all() -> None:
+def test_prompts_and_answers_have_numbers_of_their_own() -> None:
     crew, machine = Crew(2), Machine(2)
-    machine.run(crew, 1)
     machine.busy = 1
     machine.run(crew, 10)
     assert crew.workers(SMALL_TOKENS + 1) == 2
     before = crew.workers(1)
     for _ in range(1000):
-        crew.record(SMALL_TOKENS + 1, 1.0)
+        crew.record(SMALL_TOKENS + 1, 1.0, 1.0)
     assert crew.workers(1) == before
+
+
+def test_prompts_of_any_length_are_compared_with_their_like() -> None:
+    crew, machine = Crew(2), Machine(2)
+    machine.busy = 1
+    sizes = (64, 71, 69, 20, 66, 72, 35)  # the last step of a prompt has what is left
+    machine.run(crew, 10, sizes)
+    one = Machine(2).run(Crew(1), 20, sizes)
+    assert machine.run(crew, 40, sizes) > 0.95 * one
 
 
 def test_one_worker_is_one() -> None:
     crew = Crew(1)
     for _ in range(1000):
-        crew.record(1, random.random())
+        crew.record(1, random.random(), 0.0)
         assert crew.workers(1) == 1
