@@ -1,26 +1,30 @@
 """Two nodes behind Ray Serve beside one, and routing by prefix beside Ray's own.
 
     $(python tools/cluster.py --python) benchmarks/cluster.py --model FILE [--seconds 30]
-                                        [--clients 8] [--rounds 3]
+                                        [--clients 8] [--rounds 3] [--quick]
 
 Each node has one core of this machine, and a replica with one thread. Prompts are of some
 380 words: "different" ones have nothing in common, "groups" are of eight kinds, as of eight
-applications, that begin alike. Ways take turns within a round; medians count.
+applications, that begin alike. Ways take turns within a round; medians count. What passes requests
+and tokens on (Ray's proxies, and our entrances) is counted apart, in processor time. Writes a
+section of docs/scaling.md, unless --quick is given.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
-from document import table, where
+from document import ROOT, replace_section, table, where
 from ray import serve
 from ray.cluster_utils import Cluster
 from serving import WORDS, Cell, ask, quantile, text_of
@@ -30,6 +34,7 @@ from edge_llm.server.cluster.application import ClusterOptions, build
 PORT = 8741
 GROUPS = 8
 RAYS = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
+PASSING = (b"ProxyActor", b"Entrance")  # in the titles of processes that pass things on
 WAYS = {"one node": (1, False), "two nodes": (2, False), "two nodes, Ray's routing": (2, True)}
 
 
@@ -41,26 +46,50 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="print, and write no document")
     options = parser.parse_args()
     found: dict[tuple[str, str], list[Cell]] = {}
+    passed: dict[tuple[str, str], list[float]] = {}
     with nodes():
         for number in range(options.rounds):
             for way, (replicas, rays) in WAYS.items():
                 with application(options.model, replicas, rays) as url:
                     for kind in ("different", "groups"):
+                        before = passing_seconds()
                         cell = asyncio.run(
                             clients(url, kind, options.clients, options.seconds, number)
                         )
                         found.setdefault((kind, way), []).append(cell)
+                        spent = passing_seconds() - before
+                        passed.setdefault((kind, way), []).append(spent / cell.tokens)
     rows = []
     for (kind, way), cells in sorted(found.items(), key=lambda entry: entry[0][0]):
         rate = statistics.median(cell.tokens / cell.seconds for cell in cells)
         first = statistics.median(quantile(cell.first, 0.5) for cell in cells)
         late = statistics.median(quantile(cell.first, 0.95) for cell in cells)
         cached = statistics.median(cell.cached / max(cell.prompt, 1) for cell in cells)
-        rows.append([kind, way, f"{rate:.0f}", f"{first:.0f} / {late:.0f}", f"{cached:.0%}"])
+        waits = f"{first:.0f} / {late:.0f}"
+        cost = f"{1e3 * statistics.median(passed[kind, way]):.2f}"
+        rows.append([kind, way, f"{rate:.0f}", waits, f"{cached:.0%}", cost])
     head = ["prompts", "", "tokens/s", "first token p50 / p95, ms", "cached"]
-    print(f"{where('')}\n\n{table(head, rows)}")
+    head.append("passing on, processor ms a token")
+    text = (
+        f"{where()} {options.clients} clients, {Path(options.model).name}.\n\n{table(head, rows)}"
+    )
+    print(text)
+    if not options.quick:
+        replace_section("cluster", text, ROOT / "docs" / "scaling.md")
+
+
+def passing_seconds() -> float:
+    """Return the processor time that the processes which pass things on have taken so far."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if any(title in (process / "cmdline").read_bytes() for title in PASSING):
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])  # in user space, in the system
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    if unknown := [name for name in options.models.split(",") if name not in MODELS]:
+        parser.error(f"--models: {unknown[0]!r} is none of {', '.join(MODELS)}")
     if options.model is not None:
         print(compared(options.model, options.peer, "peer", options))
         return

@@ -1,7 +1,8 @@
 """Decode with speculation as it is by default beside none: texts that repeat what was said, and
 one that does not, alone and beside three others.
 
-    python benchmarks/speculation.py [--model FILE|NAME] [--tokens 192] [--rounds 5] [--threads 0]
+    python benchmarks/speculation.py [--model FILE|NAME] [--draft FILE|NAME] [--tokens 192]
+                                     [--rounds 5] [--threads 0]
 
 Both ways take turns on one loaded program; the medians of the rounds' ratios count: of the tokens a
 second that the answer itself got, from its first token to its last, and of those of all answers
@@ -60,12 +61,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="smollm2-135m", metavar="FILE|NAME")
+    parser.add_argument("--draft", metavar="FILE|NAME", help="a program that drafts")
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
+    draft = find_program(options.draft) if options.draft else False
     with edge_llm.load(
-        find_program(options.model), threads=options.threads, max_sequences=4
+        find_program(options.model), threads=options.threads, max_sequences=4, draft=draft
     ) as llm:
         print(
             "| text | temperature | others | off, tokens/s | auto, tokens/s | ratio "

@@ -78,7 +78,7 @@ class Crew:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._answers, self._prompts = _Choice(most), _Choice(most)
+        self._answers, self._prompts = _Choice(most), _Choice(most, halves=True)
 
     def workers(self, tokens: int) -> int:
         """Return how many workers are to compute a step of so many tokens."""
@@ -96,9 +96,11 @@ class Crew:
 
 @dataclass(slots=True)
 class _Choice:
-    """The number of workers for steps of one kind."""
+    """The number of workers for steps of one kind. Steps that are long with all workers are tried
+    with ``halves`` of a number, and not with one: somebody waits for their end."""
 
     most: int
+    halves: bool = False
     _count: int = field(init=False)
     _trial: int = 0  # that are tried; 0: no trial is on
     _turn: int = 0  # of the candidates for a trial
@@ -149,17 +151,19 @@ class _Choice:
             self._begin()
 
     def _begin(self) -> None:
-        """Begin a trial of another number: some less, some more, or one alone."""
+        """Begin a trial of another number: some less, some more, far fewer, or all."""
         part = max(1, self._count // 4)
-        found = (self._count - part, min(self.most, self._count + part), 1)
-        candidates = sorted({count for count in found if 0 < count != self._count}, reverse=True)
+        least = max(1, self._count // 2) if self.halves else 1
+        found = {self._count - part, min(self.most, self._count + part), least, self.most}
+        candidates = sorted(found - {0, self._count}, reverse=True)
         self._turn += 1
         self._trial = candidates[self._turn % len(candidates)]
 
     def _judge(self, block: _Block) -> None:
         """End a trial."""
         better = _BETTER_FEWER if self._trial < self._count else _BETTER_MORE
-        if block.seconds < better * block.usual:
+        alone = self._trial == self.most and block.computed > _ALONE * block.seconds
+        if alone or block.seconds < better * block.usual:
             self._count = self._trial
             self._usual.clear()
             self._wait = self._waited = _LEAST_WAIT  # one more of the same may be better still

@@ -143,26 +143,31 @@ class ProgramDrafter:
         self._chance = _DRAWN_CHANCE
         self._pause = 0
         self._next_pause = _LEAST_PAUSE
+        self._trial = False
 
     def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
-        """See `Drafter.propose`."""
+        """See `Drafter.propose`. A trial goes on until its draft was checked: after a pause the
+        program has to catch up first."""
         if self._pause:
             self._pause -= 1
             return ()
         most = min(most, MOST_DRAWN)
         count = self._payoff.length(self._chance, most, self._cost() or _DRAWN_COST)
-        if not count:
-            self._pause = self._next_pause
-            self._next_pause = min(2 * self._next_pause, _MOST_PAUSE)
-            count = min(most, _TRIAL)
-        return (UNKNOWN,) * count
+        self._trial = not count
+        return (UNKNOWN,) * (count or min(most, _TRIAL))
 
     def accept(self, drafted: int, accepted: int) -> None:
         """See `Drafter.accept`."""
         for right in (True,) * accepted + (False,) * (accepted < drafted):
             self._chance += (right - self._chance) * _LEARNED
-        if self._pause and accepted == drafted:  # what came of a trial
-            self._pause, self._next_pause = 0, _LEAST_PAUSE
+        if not self._trial:
+            return
+        self._trial = False
+        if accepted == drafted:
+            self._next_pause = _LEAST_PAUSE
+        else:
+            self._pause = self._next_pause
+            self._next_pause = min(2 * self._next_pause, _MOST_PAUSE)
 
 
 class MethodDrafter:

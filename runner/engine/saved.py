@@ -35,6 +35,7 @@ _SUFFIX = ".block"
 _DIGEST = 32
 _WORD = 4
 _LOOK_AGAIN = 16  # after this part of what a folder may take: others write there too
+_KEPT = 0.9  # of what a folder may take, when room was made
 _NAME = re.compile(rf"[0-9a-f]{{{2 * _DIGEST}}}-\d{{1,3}}{re.escape(_SUFFIX)}", re.ASCII)
 _HEAD = len(MAGIC) + _DIGEST + _WORD + _DIGEST + _WORD  # the most before the tokens
 _LEFT_SECONDS = 60.0  # a file that is half written for longer was left
@@ -72,6 +73,7 @@ class SavedBlocks:
         except OSError as exc:
             raise ConfigError(f"sessions: {folder} cannot be used: {exc.strerror}") from exc
         self._there = {path.name for path in self._folder.glob(f"*{_SUFFIX}")}
+        self._gone: set[str] = set()  # of the blocks in the cache, those whose files made room
         self._written = 0  # bytes, since the last look at the folder
         self._cleaning: Iterator[None] | None = None  # a look at it that is not over
         self._working = True
@@ -120,24 +122,30 @@ class SavedBlocks:
     def _write_all(
         self, pool: BlockPool, executor: Executor, interrupted: Callable[[], bool]
     ) -> list[str]:
-        """Write the blocks that have no file; return the names of all files, in the order in which
-        their blocks would be evicted, or of none where ``interrupted``."""
+        """Write the blocks that have no file, of those used last as many as the folder takes;
+        return the names of all files, in the order in which their blocks would be evicted, or of
+        none where ``interrupted``."""
+        contents = [group.contents() for group in pool.groups]
+        sizes = [_most_bytes(pool, executor, number) for number in range(len(contents))]
+        whole = sum(size * len(found) for size, found in zip(sizes, contents, strict=True))
+        share = min(1.0, self._most * _KEPT / whole) if whole else 1.0
         names: list[str] = []
-        for number, group in enumerate(pool.groups):
-            contents = group.contents()
-            names += [_name(content, number) for _, content in contents]
-            for block, content in _beginnings_first(contents):
+        for number, found in enumerate(contents):
+            names += [_name(content, number) for _, content in found]
+            kept = found[len(found) - int(share * len(found)) :]
+            for block, content in _beginnings_first(kept):
                 name = _name(content, number)
                 if name in self._there:
                     continue
                 if interrupted():
                     return []
-                whole = _file_of(content, executor.read_block(number, block))
-                if len(whole) > self._most:
-                    continue
-                if not self._room_made(len(whole), interrupted):
+                data = _file_of(content, executor.read_block(number, block))
+                if name in self._gone and self._bytes + len(data) > self._most:
+                    continue  # what was written before makes no room for itself
+                if not self._room_made(len(data), interrupted):
                     return []
-                self._write(name, whole)
+                self._write(name, data)
+        self._gone.intersection_update(names)
         return names
 
     def _write(self, name: str, whole: bytes) -> None:
@@ -151,6 +159,7 @@ class SavedBlocks:
             part.unlink(missing_ok=True)
             raise
         self._there.add(name)
+        self._gone.discard(name)
         self._bytes += len(whole)
         self._written += len(whole)
 
@@ -180,7 +189,7 @@ class SavedBlocks:
         if self._bytes + size <= self._most:
             return
         for file in files:
-            if self._bytes + size <= self._most * 9 // 10:
+            if self._bytes + size <= self._most * _KEPT:
                 break
             self._drop(file)
             yield
@@ -189,7 +198,11 @@ class SavedBlocks:
         file.path.unlink(missing_ok=True)
         self._bytes -= file.size
         if file.path.parent == self._folder:
-            self._there.discard(file.path.name)
+            self._forget(file.path.name)
+
+    def _forget(self, name: str) -> None:
+        self._there.discard(name)
+        self._gone.add(name)
 
     def _drop_damaged(self, file: SavedFile) -> None:
         with suppress(OSError):  # it stays, and counts no more than now
@@ -207,7 +220,7 @@ class SavedBlocks:
                 try:
                     os.utime(self._folder / name, ns=(moment, moment))
                 except FileNotFoundError:  # somebody has cleaned up
-                    self._there.discard(name)
+                    self._forget(name)
                     gone = True
         return gone
 
@@ -217,8 +230,7 @@ class SavedBlocks:
         """Return what a file holds; None if it cannot be read, or, with the file dropped, if it is
         damaged."""
         try:
-            most = _HEAD + _WORD * pool.block_size + executor.block_bytes(number)
-            if file.size > most:
+            if file.size > _most_bytes(pool, executor, number):
                 raise ValueError("it is too large")
             content, data = _parsed(file.path.read_bytes(), pool.block_size)
         except FileNotFoundError:  # another server has made room
@@ -267,6 +279,11 @@ def _beginnings_first(contents: list[tuple[int, Content]]) -> Iterator[tuple[int
             chain.append(before)
             before = ends.get(before[1].parent)
         yield from reversed(chain)
+
+
+def _most_bytes(pool: BlockPool, executor: Executor, group: int) -> int:
+    """Return the most bytes that the file of a block has."""
+    return _HEAD + _WORD * pool.block_size + executor.block_bytes(group)
 
 
 def _file_of(content: Content, data: bytes) -> bytes:

@@ -258,7 +258,8 @@ class Scheduler:
         insort(self.waiting, sequence, key=lambda other: other.arrival)
 
     def _give_back(self, sequence: Sequence) -> None:
-        self._pool.cut(sequence.tables, 0)
+        if sequence.tables:  # else it was never taken in
+            self._pool.cut(sequence.tables, 0)
         sequence.forget()
 
     def _begin(self, sequence: Sequence, step: Step) -> bool:

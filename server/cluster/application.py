@@ -1,6 +1,6 @@
 """edge-llm behind Ray Serve: replicas that each run the engine, and fronts before them.
 
-    serve run edge_llm.server.cluster.application:build programs=NAME
+    serve run edge_llm.server.cluster.application:build programs=NAME no_auth=true
     serve deploy cluster.yaml        # from configs/cluster.yaml
 
 docs/scaling.md says how, and when it pays.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ MOST_KNOWN = 2**17  # pieces that a router remembers: some 20 MB
 # The fields that a prompt is made of, in the order in which templates write them.
 _FIELDS = ("model", "instructions", "system", "tools", "messages", "prompt", "input", "query")
 _RESPONSE = "previous_response_id"
+_ID = re.compile(r"([a-z]+)_([0-9a-f]{8})[0-9a-f]{24,}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,14 @@ def prefix_of(path: str, body: bytes) -> Prefix:
     none: any replica may answer it."""
     responses = path.removeprefix("/v1").removeprefix("/responses/")
     if responses != path.removeprefix("/v1"):
-        return Prefix(instance=instance_of(responses.partition("/")[0]))
+        return Prefix(instance=instance_of(responses.partition("/")[0], "resp"))
     try:
         asked = json.loads(body) if body else None
     except (ValueError, RecursionError):
         return Prefix()
     if not isinstance(asked, dict):
         return Prefix()
-    previous = asked.get(_RESPONSE)
-    instance = instance_of(previous) if isinstance(previous, str) else ""
-    return Prefix(_pieces(_text(asked)), instance)
+    return Prefix(_pieces(_text(asked)), _instance(asked))
 
 
 def instance_tag(name: str) -> str:
@@ -53,11 +53,25 @@ def instance_tag(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
 
 
-def instance_of(response_id: str) -> str:
-    """Return the tag of the instance that has made a response, as its id says; empty if it does
-    not."""
-    tag = response_id.removeprefix("resp_")[:8]
-    return tag if response_id.startswith("resp_") and len(tag) == 8 else ""
+def instance_of(given: object, kind: str = "") -> str:
+    """Return the tag of the instance that has made a response or an item of one, as its id says;
+    empty if it does not. ``kind`` is what the id has to begin with, if that is given."""
+    found = _ID.fullmatch(given) if isinstance(given, str) else None
+    return found[2] if found is not None and kind in ("", found[1]) else ""
+
+
+def _instance(asked: Mapping[str, object]) -> str:
+    """Return the tag of the instance that has what a request goes on from or refers to."""
+    if tag := instance_of(asked.get(_RESPONSE), "resp"):
+        return tag
+    items = asked.get("input")
+    for item in items if isinstance(items, list) else ():
+        refers = isinstance(item, dict) and (
+            item.get("type") == "item_reference" or not item.keys() & {"type", "role"}
+        )
+        if refers and (tag := instance_of(item.get("id"))):
+            return tag
+    return ""
 
 
 def _text(asked: Mapping[str, object]) -> str:

@@ -186,8 +186,7 @@ class Shelf:
         self._closed = True
         self._freed.set()
         async with self._turn:  # after the change that goes on; no other does anything then
-            for offer in self.loaded:
-                await self._close(offer)
+            await asyncio.gather(*(self._close(offer) for offer in self.loaded))
 
     def _begin(self, offer: Offer, change: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def run() -> None:

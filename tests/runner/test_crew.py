@@ -76,14 +76,29 @@ def test_as_fast_as_the_best_number_on_a_busy_machine(
     assert rate > 0.8 * max(machine.rate(count, tokens) for count in range(1, cores + 1))
 
 
-def test_all_come_back_when_the_others_have_gone() -> None:
-    crew, machine = Crew(2), Machine(2)
-    machine.run(crew, 1)
-    machine.busy = 1
-    machine.run(crew, 20)
+@SIZES
+@pytest.mark.parametrize("cores", [2, 4, 8, 12, 16])
+def test_all_come_back_when_the_others_have_gone(cores: int, tokens: int) -> None:
+    crew, machine = Crew(cores), Machine(cores)
+    machine.run(crew, 1, (tokens,))
+    machine.busy = 2
+    machine.run(crew, 20, (tokens,))
     machine.busy = 0
-    machine.run(crew, 10)
-    assert machine.run(crew, 10) > 0.99 * machine.rate(2)
+    machine.run(crew, 20, (tokens,))
+    assert crew.workers(tokens) == cores
+    assert machine.run(crew, 10, (tokens,)) > 0.99 * machine.rate(cores, tokens)
+
+
+@pytest.mark.parametrize("cores", [2, 4, 8, 16])
+def test_a_trial_holds_nobody_up_for_long(cores: int) -> None:
+    crew, machine = Crew(cores), Machine(cores)
+    machine.busy = 1
+    before = cores
+    for _ in range(2000):
+        now = crew.workers(256)
+        assert now >= before // 2
+        crew.record(256, *machine.step(now, 256))
+        before = now
 
 
 def test_steps_of_several_sizes_are_compared_with_their_like() -> None:

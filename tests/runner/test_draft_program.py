@@ -243,6 +243,22 @@ def test_it_switches_itself_off_and_on() -> None:
     assert right > 600
 
 
+def test_a_trial_waits_until_the_program_has_caught_up() -> None:
+    payoff = measured(0.05)
+    drafter = ProgramDrafter(payoff, lambda: 0.2)
+    drafted(drafter, payoff, 0.0, 200)
+    for _ in range(1000):
+        payoff.begin(1)
+        if drafter.propose([1], 16):
+            break
+    for _ in range(3):  # it is not ready: nobody checks what was proposed
+        payoff.begin(1)
+        assert drafter.propose([1], 16)
+    drafter.accept(2, 1)
+    payoff.begin(1)
+    assert not drafter.propose([1], 16)
+
+
 def test_what_costs_too_much_is_not_drafted() -> None:
     payoff = measured(0.05)
     cheap, dear = (

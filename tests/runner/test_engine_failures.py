@@ -7,12 +7,14 @@ import logging
 import os
 import signal
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from prompts import prompt
+from waiting import wait_until
 
 from edge_llm.errors import GenerationError, NativeError, RequestError
 from edge_llm.runner.generation.answer import Decoder
@@ -103,6 +105,50 @@ def test_nobody_waits_for_what_a_cancelled_request_tells(
 
 
 # ---- the thread ----
+
+
+def test_what_was_never_taken_in_ends_quietly(bench, caplog: pytest.LogCaptureFixture) -> None:
+    stopping = bench()
+    running, _ = stopping.submit([1, 2, 3], 8)
+    late = []
+
+    def stop() -> None:
+        late.append(stopping.submit([4, 5, 6], 8)[0])
+        stopping.engine.stop()
+
+    stopping.executor.before_step = stop
+    stopping.engine.start()
+    wait_until(lambda: bool(late))
+    stopping.engine.stop()
+    assert isinstance(running.error, GenerationError)
+    assert isinstance(late[0].error, GenerationError)
+    assert caplog.records == []
+
+
+def test_engines_of_a_process_take_turns(bench) -> None:
+    """They share their workers, and what a step takes is measured."""
+    benches = [bench() for _ in range(3)]
+    turn = threading.Lock()
+    for one in benches:
+        finish = one.executor.step
+
+        def step(batch: object, finish=finish) -> object:
+            assert turn.acquire(blocking=False)
+            try:
+                time.sleep(0.001)
+                return finish(batch)
+            finally:
+                turn.release()
+
+        one.executor.step = step
+    listeners = [one.submit(prompt(i, 5), 20)[0] for i, one in enumerate(benches)]
+    for one in benches:
+        one.engine.start()
+    for listener in listeners:
+        wait_until(lambda listener=listener: listener.ended)
+    for one in benches:
+        one.engine.stop()
+    assert all(listener.finish.reason == "length" for listener in listeners)
 
 
 @pytest.mark.parametrize("place", ["step", "scheduler"])

@@ -168,6 +168,39 @@ def test_the_folder_is_bounded(program: Path, tmp_path: Path) -> None:
         ask(llm, PROMPT)
 
 
+@pytest.mark.parametrize("kinds", [("f32",), ("f32", "f16")])
+def test_more_than_the_folder_takes_is_not_written_again_and_again(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, ...]
+) -> None:
+    with start(program, tmp_path / "measure") as llm:
+        ask(llm, PROMPT)
+    most = 6 * max(path.stat().st_size for path in files(tmp_path / "measure"))
+    written: list[str] = []
+    write = SavedBlocks._write
+
+    def counted(self: SavedBlocks, name: str, whole: bytes) -> None:
+        written.append(name)
+        write(self, name, whole)
+
+    monkeypatch.setattr(SavedBlocks, "_write", counted)
+    folder = tmp_path / "full"
+    with ExitStack() as stack:
+        llms = [
+            stack.enter_context(start(program, folder, sessions_bytes=most, kv_dtype=kind))
+            for kind in kinds
+        ]
+        for shift in range(8):
+            for llm in llms:
+                ask(llm, [token + shift for token in OTHER])
+        for llm in llms:  # what is asked has been answered: nothing is new
+            ask(llm, [token + 7 for token in OTHER])
+        before = len(written)
+        for _ in range(10):
+            for llm in llms:
+                ask(llm, [token + 7 for token in OTHER])
+    assert len(written) - before <= 20
+
+
 def test_a_full_disk_does_not_stop_answers(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import waiting
-from waiting import wait_until
 
 from edge_llm.api.prompts import encode_prompt
 from edge_llm.errors import ContextLengthError
@@ -73,7 +72,7 @@ def test_the_limit_counts_choices(serve_live: Any, model: Any) -> None:
 def test_a_full_server_encodes_nothing(serve_live: Any, slow: SlowEncoder) -> None:
     with serve_live(max_choices=1) as server, ThreadPoolExecutor(1) as pool:
         first = pool.submit(waiting.post, server.url + PATH, json=CHAT)
-        wait_until(lambda: slow.begun == 1)
+        waiting.wait_until(lambda: slow.begun == 1)
         assert waiting.post(server.url + PATH, json=CHAT).status_code == 429
         assert slow.begun == 1
         slow.go.set()
@@ -83,7 +82,7 @@ def test_a_full_server_encodes_nothing(serve_live: Any, slow: SlowEncoder) -> No
 def test_health_answers_while_texts_are_encoded(serve_live: Any, slow: SlowEncoder) -> None:
     with serve_live() as server, ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(waiting.post, server.url + PATH, json=CHAT) for _ in range(8)]
-        wait_until(lambda: slow.begun == 2)  # the others wait for one of the threads
+        waiting.wait_until(lambda: slow.begun == 2)  # the others wait for one of the threads
         assert waiting.get(f"{server.url}/health").status_code == 200
         assert slow.begun == 2
         slow.go.set()
@@ -98,8 +97,8 @@ def test_a_hang_up_while_a_text_is_encoded(serve_live: Any, model: Any, slow: Sl
         with socket.create_connection((host, int(port))) as connection:
             head = head.replace("x", host) + f"content-length: {len(data)}\r\n\r\n"
             connection.sendall(head.encode() + data)
-            wait_until(lambda: slow.begun == 1)
-        wait_until(lambda: slow.broken_off == 1)
+            waiting.wait_until(lambda: slow.begun == 1)
+        waiting.wait_until(lambda: slow.broken_off == 1)
         slow.go.set()
         assert waiting.post(server.url + PATH, json=CHAT).status_code == 200
         assert len(model.requests) == 1
@@ -109,7 +108,7 @@ def test_stopping_while_a_text_is_encoded(serve_live: Any, slow: SlowEncoder, ca
     caplog.set_level(logging.INFO, logger="edge_llm.server")
     with serve_live(drain_seconds=0.1) as server, ThreadPoolExecutor(1) as pool:
         reply = pool.submit(waiting.post, server.url + PATH, json=CHAT)
-        wait_until(lambda: slow.begun == 1)
+        waiting.wait_until(lambda: slow.begun == 1)
         server.stop()
         assert reply.result().status_code == 503
         server.thread.join(60)

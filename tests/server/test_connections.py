@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import waiting
-from waiting import wait_until
 
 CHAT: dict[str, Any] = {"model": "fake-model", "messages": [{"role": "user", "content": "hi"}]}
 PATHS = ("/v1/chat/completions", "/v1/completions")
@@ -79,9 +78,9 @@ def test_a_client_that_closes_its_half_gets_its_answer(
     with serve_live() as server, connected(server.url) as client:
         client.sendall(request(CHAT))
         if begun:
-            wait_until(lambda: len(model.requests) == 1)
+            waiting.wait_until(lambda: len(model.requests) == 1)
         client.shutdown(socket.SHUT_WR)
-        wait_until(lambda: len(model.requests) == 1)
+        waiting.wait_until(lambda: len(model.requests) == 1)
         assert client.recv(17) == b"HTTP/1.1 100 Cont"
         model.gate.set()
         reply = b"HTTP/1.1 100 Cont" + read(client)
@@ -116,15 +115,15 @@ def test_a_client_that_is_gone_is_noticed(
     with serve_live() as server:
         with connected(server.url) as client:
             client.sendall(request(CHAT | {"stream": stream}))
-            wait_until(lambda: len(model.requests) == 1)
+            waiting.wait_until(lambda: len(model.requests) == 1)
             if how == "half":
                 client.shutdown(socket.SHUT_WR)
                 time.sleep(0.1)
             elif how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wait_until(lambda: model.requests[0].ended.is_set())
+        waiting.wait_until(lambda: model.requests[0].ended.is_set())
         assert model.requests[0].cancelled.is_set()
-        wait_until(lambda: " 499 " in caplog.text)
+        waiting.wait_until(lambda: " 499 " in caplog.text)
         figures = waiting.get(f"{server.url}/metrics").text
     assert 'route="/v1/chat/completions",status="499"} 1.0' in figures
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -136,7 +135,7 @@ def test_a_client_that_leaves_while_it_sends(serve_live: Any, caplog: Any) -> No
         with connected(server.url) as client:
             client.sendall(request(CHAT)[:-5])
             time.sleep(0.05)
-        wait_until(lambda: " 499 " in caplog.text)
+        waiting.wait_until(lambda: " 499 " in caplog.text)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -147,7 +146,7 @@ def test_a_failure_after_a_stream_began_is_told(serve_live: Any, model: Any, cap
     model.error = GenerationError("the logits are not finite")
     with serve_live() as server:
         assert waiting.post(server.url + PATHS[0], json=CHAT | {"stream": True}).status_code == 200
-        wait_until(lambda: " 500 " in caplog.text)
+        waiting.wait_until(lambda: " 500 " in caplog.text)
         assert 'status="500"} 1.0' in waiting.get(f"{server.url}/metrics").text
     assert "failed after it began" in caplog.text
 
@@ -159,9 +158,9 @@ def test_a_reader_who_stops_gives_its_place_back(serve_live: Any, model: Any) ->
     model.answer = "x" * 3000
     with serve_live(max_choices=1) as server, connected(server.url, window=4096) as client:
         client.sendall(request(CHAT | {"stream": True, "logprobs": True, "top_logprobs": 20}))
-        wait_until(lambda: len(model.requests) == 1 and model.requests[0].ended.is_set())
+        waiting.wait_until(lambda: len(model.requests) == 1 and model.requests[0].ended.is_set())
         model.answer = "y"
-        wait_until(lambda: waiting.post(server.url + PATHS[0], json=CHAT).is_success)
+        waiting.wait_until(lambda: waiting.post(server.url + PATHS[0], json=CHAT).is_success)
 
 
 def test_a_reader_who_stops_is_cut_off(serve_live: Any, model: Any) -> None:
@@ -171,9 +170,11 @@ def test_a_reader_who_stops_is_cut_off(serve_live: Any, model: Any) -> None:
         connected(server.url, window=4096) as client,
     ):
         client.sendall(request(CHAT | {"stream": True, "logprobs": True, "top_logprobs": 20}))
-        wait_until(lambda: len(model.requests) == 1 and model.requests[0].cancelled.is_set())
+        waiting.wait_until(
+            lambda: len(model.requests) == 1 and model.requests[0].cancelled.is_set()
+        )
         model.answer = "y"
-        wait_until(lambda: waiting.post(server.url + PATHS[0], json=CHAT).is_success)
+        waiting.wait_until(lambda: waiting.post(server.url + PATHS[0], json=CHAT).is_success)
 
 
 def test_a_reader_who_stops_does_not_delay_the_end(serve_live: Any, model: Any) -> None:
@@ -183,7 +184,7 @@ def test_a_reader_who_stops_does_not_delay_the_end(serve_live: Any, model: Any) 
         connected(server.url, window=4096) as client,
     ):
         client.sendall(request(CHAT | {"stream": True, "logprobs": True, "top_logprobs": 20}))
-        wait_until(lambda: len(model.requests) == 1 and model.requests[0].ended.is_set())
+        waiting.wait_until(lambda: len(model.requests) == 1 and model.requests[0].ended.is_set())
         server.stop()
         server.thread.join(60)
         assert not server.thread.is_alive()
@@ -244,7 +245,7 @@ def test_more_connections_than_there_may_be(serve_live: Any, model: Any) -> None
         busy = [stack.enter_context(connected(server.url)) for _ in range(2)]
         for client in busy:
             client.sendall(request(CHAT))
-        wait_until(lambda: len(model.requests) == 2)
+        waiting.wait_until(lambda: len(model.requests) == 2)
         with connected(server.url) as third:
             third.sendall(request(CHAT))
             headers = check_error(read(third), 429)
@@ -273,7 +274,7 @@ def test_out_of_file_descriptors(serve_live: Any, caplog: Any) -> None:
             for client in clients:
                 client.connect((host, int(port)))
                 client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            wait_until(lambda: "no more connections" in caplog.text)
+            waiting.wait_until(lambda: "no more connections" in caplog.text)
             time.sleep(0.3)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import waiting
-from waiting import wait_until
 
 import edge_llm
 
@@ -62,7 +61,7 @@ def test_a_backlog_keeps_nobody_else_waiting(serve_live: Any, llm: edge_llm.LLM,
             pool.submit(many.post, "/v1/completions", json=body | {"prompt": [9, number]})
             for number in range(1, 21)
         ]
-        wait_until(lambda: llm.stats().waiting >= 15)
+        waiting.wait_until(lambda: llm.stats().waiting >= 15)
         asked = {"prompt": [5, 6], "max_tokens": 4} if path == "/v1/completions" else {"input": "a"}
         assert one.post(path, json=asked).status_code == 200
         assert sum(reply.done() for reply in backlog) < 10
@@ -99,9 +98,9 @@ def test_clients_take_turns_at_encoding(serve_live: Any, model: Any) -> None:
         ThreadPoolExecutor(20) as pool,
     ):
         replies = [pool.submit(many.post, path, json=body(f"many {i}")) for i in range(9)]
-        wait_until(lambda: active(server) == 9)
+        waiting.wait_until(lambda: active(server) == 9)
         replies.append(pool.submit(one.post, path, json=body("one")))
-        wait_until(lambda: active(server) == 10)
+        waiting.wait_until(lambda: active(server) == 10)
         go.set()
         assert all(reply.result().status_code == 200 for reply in replies)
     assert begun.index("one") <= 4  # two had begun, and two threads go on at once

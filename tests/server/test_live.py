@@ -17,7 +17,6 @@ import pytest
 import waiting
 from fixtures_marked import Marked
 from pydantic import BaseModel
-from waiting import wait_until
 
 from edge_llm.errors import ConfigError, ProgramError
 from edge_llm.server.options import ServerOptions
@@ -242,9 +241,9 @@ def test_a_hang_up_before_the_first_token_cancels(
     )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)
-        wait_until(lambda: len(model.requests) == 2)
+        waiting.wait_until(lambda: len(model.requests) == 2)
         assert not any(request.cancelled.is_set() for request in model.requests)
-    wait_until(lambda: all(request.ended.is_set() for request in model.requests))
+    waiting.wait_until(lambda: all(request.ended.is_set() for request in model.requests))
     assert all(request.cancelled.is_set() for request in model.requests)
 
 
@@ -256,7 +255,7 @@ def test_a_hang_up_in_the_middle_of_a_stream_cancels(url: str, model: Any) -> No
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
     ):
         next(reply.iter_lines())
-    wait_until(lambda: model.requests[0].ended.is_set())
+    waiting.wait_until(lambda: model.requests[0].ended.is_set())
     assert model.requests[0].cancelled.is_set()
 
 
@@ -274,7 +273,7 @@ def test_a_hang_up_cancels_in_every_dialect(
     model.gate.clear()
     with waiting.client(base_url=url) as client, client.stream("POST", path, json=body) as reply:
         assert reply.status_code == 200
-    wait_until(lambda: model.requests[0].ended.is_set())
+    waiting.wait_until(lambda: model.requests[0].ended.is_set())
     assert model.requests[0].cancelled.is_set()
 
 
@@ -289,13 +288,13 @@ def test_a_hang_up_leaves_the_others_alone(url: str, model: Any) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: len(model.requests) == 1)
+    waiting.wait_until(lambda: len(model.requests) == 1)
     with (
         waiting.client(base_url=url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}),
     ):
         pass
-    wait_until(lambda: len(model.requests) == 2 and model.requests[1].ended.is_set())
+    waiting.wait_until(lambda: len(model.requests) == 2 and model.requests[1].ended.is_set())
     assert not model.requests[0].cancelled.is_set()
     model.gate.set()
     asking.join(60)
@@ -318,7 +317,7 @@ def test_health_is_503_while_the_model_loads(serve_live: Any, model: Any) -> Non
         [listed] = waiting.get(f"{server.url}/v1/models").json()["data"]
         assert listed["state"] == "loading"
         loaded.set()
-        wait_until(lambda: waiting.get(f"{server.url}/health").status_code == 200)
+        waiting.wait_until(lambda: waiting.get(f"{server.url}/health").status_code == 200)
 
 
 def test_what_first_requests_need_is_made_before_they_come(serve_live: Any, model: Any) -> None:
@@ -341,9 +340,9 @@ def test_stopping_lets_an_answer_end(serve_live: Any, model: Any) -> None:
         waiting.client(base_url=server.url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
     ):
-        wait_until(lambda: len(model.requests) == 1)
+        waiting.wait_until(lambda: len(model.requests) == 1)
         server.stop()
-        wait_until(lambda: refused(server.url))
+        waiting.wait_until(lambda: refused(server.url))
         model.gate.set()
         text = reply.read().decode()
         assert text.endswith("data: [DONE]\n\n")
@@ -361,14 +360,14 @@ def test_stopping_ends_streams_with_an_error_event(
         waiting.client(base_url=server.url) as client,
         client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply,
     ):
-        wait_until(lambda: len(model.requests) == 1)
+        waiting.wait_until(lambda: len(model.requests) == 1)
         server.stop()
         if twice:
             server.stop()
         name, data = reply.read().decode().rstrip().split("\n\n")[-1].split("\n")
         assert name == "event: error"
         assert json.loads(data.removeprefix("data: "))["error"]["type"] == "server_error"
-        wait_until(lambda: model.requests[0].ended.is_set())
+        waiting.wait_until(lambda: model.requests[0].ended.is_set())
         server.thread.join(60)
         assert model.closed
 

@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import pytest
 import waiting
-from waiting import wait_until
 
 import edge_llm
 
@@ -160,7 +159,7 @@ def test_a_hang_up_frees_the_engine(http: Any, llm: Any) -> None:
     }
     with http.stream("POST", "/v1/chat/completions", json=body) as reply:
         next(reply.iter_lines())
-    wait_until(lambda: not (llm.stats().running or llm.stats().waiting))
+    waiting.wait_until(lambda: not (llm.stats().running or llm.stats().waiting))
 
 
 def test_the_process(program: Path) -> None:

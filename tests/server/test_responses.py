@@ -12,6 +12,7 @@ from edge_llm.api.chat import NamedTool
 from edge_llm.errors import RequestError
 from edge_llm.parsed import Tool
 from edge_llm.runner.guidance.grammar import Grammar
+from edge_llm.server.cluster.prefixes import instance_of
 from edge_llm.server.openai.responses.store import ResponseStore, Stored
 
 PATH = "/v1/responses"
@@ -43,6 +44,13 @@ def refused(client: Any, status: int = 400, **body: Any) -> tuple[str | None, st
 def messages(model: Any) -> list[dict[str, Any]]:
     """Return the messages of the last call."""
     return list(model.calls[-1].messages)
+
+
+def test_ids_say_which_instance_has_what_they_name(make_client: Any) -> None:
+    reply = ask(make_client(instance="0badcafe"), input=[{"role": "user", "content": "hi"}])
+    ids = [reply["id"], *(item["id"] for item in reply["output"])]
+    assert len(ids) == 2
+    assert all(instance_of(found) == "0badcafe" for found in ids)
 
 
 def test_the_whole_reply(client: Any) -> None:

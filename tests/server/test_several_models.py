@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import waiting
 from fixtures_server import offered
-from waiting import wait_until
 
 from edge_llm.errors import ConfigError
 from edge_llm.runner.config import RunnerConfig
@@ -64,9 +63,9 @@ def test_what_ollama_clients_say_of_memory(serve_live: Any, second: Any) -> None
         assert running()["other-model:latest"]["expires_at"].startswith("9999")
         told = ask(model="other-model", keep_alive=0)
         assert (told["model"], told["done_reason"]) == ("other-model", "unload")
-        wait_until(lambda: "other-model:latest" not in running())
+        waiting.wait_until(lambda: "other-model:latest" not in running())
         ask(model="other-model", prompt="x", keep_alive=0)  # answers, and goes
-        wait_until(lambda: "other-model:latest" not in running())
+        waiting.wait_until(lambda: "other-model:latest" not in running())
         refused = waiting.post(f"{server.url}/api/generate", json={"keep_alive": "soon"})
         assert refused.status_code == 400
         assert "keep_alive" in refused.json()["error"]

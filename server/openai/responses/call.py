@@ -82,8 +82,11 @@ def cuts(request: ResponsesRequest, model: Model) -> bool:
     return served and wanted != "disabled"
 
 
-def conversation_of(request: ResponsesRequest, store: ResponseStore) -> tuple[Item, ...]:
-    """Return all items that a request is to answer: of the responses before it, and its own.
+def conversation_of(
+    request: ResponsesRequest, store: ResponseStore, instance: str = ""
+) -> tuple[Item, ...]:
+    """Return all items that a request is to answer: of the responses before it, and its own, whose
+    ids begin with ``instance``.
 
     Raises:
         ApiError: 400: it refers to what is not stored, or has the output of no call.
@@ -101,7 +104,10 @@ def conversation_of(request: ResponsesRequest, store: ResponseStore) -> tuple[It
         before = previous.conversation
     items: list[Item] = []
     for index, given in enumerate(request.input):
-        item = store.item(given.id) if isinstance(given, ItemReference) else item_of(given)
+        if isinstance(given, ItemReference):
+            item = store.item(given.id)
+        else:
+            item = item_of(given, instance)
         if item is None:
             raise invalid(
                 f"The item that 'input[{index}]' refers to is not stored here (any more).",

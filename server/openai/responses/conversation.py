@@ -24,16 +24,18 @@ _PREFIXES = MappingProxyType(
 _SEALED = "edge-llm:"
 
 
-def new_id(kind: str) -> str:
-    """Return an id for a new item of a kind."""
-    return f"{_PREFIXES[kind]}_{secrets.token_hex(16)}"
+def new_id(kind: str, instance: str = "") -> str:
+    """Return an id for a new item of a kind. It has 32 hexadecimal digits, the first of them
+    ``instance``."""
+    return f"{_PREFIXES[kind]}_{(instance + secrets.token_hex(16))[:32]}"
 
 
-def item_of(model: BaseModel) -> dict[str, Any]:
-    """Return an item of a request as it is kept and listed: with a type and an id."""
+def item_of(model: BaseModel, instance: str = "") -> dict[str, Any]:
+    """Return an item of a request as it is kept and listed: with a type and an id, which is that of
+    an ``instance``."""
     given = model.model_dump(exclude_unset=True)
     kind = given.get("type") or "message"
-    item = {"id": new_id(kind), "type": kind, "status": "completed"}
+    item = {"id": new_id(kind, instance), "type": kind, "status": "completed"}
     return item | {name: value for name, value in given.items() if value is not None}
 
 

@@ -38,12 +38,19 @@ class Output:
         logprobs: makes the entries of a piece's tokens.
         summary: what was thought is told as the summary of the thinking, else as its content.
         encrypted: thinking blocks have ``encrypted_content``.
+        instance: what the ids of items begin with.
     """
 
     def __init__(
-        self, logprobs: Callable[[Piece], Logprobs], *, summary: bool, encrypted: bool
+        self,
+        logprobs: Callable[[Piece], Logprobs],
+        *,
+        summary: bool,
+        encrypted: bool,
+        instance: str = "",
     ) -> None:
         self._logprobs = logprobs
+        self._instance = instance
         self._summary = summary
         self._encrypted = encrypted
         self._writers: list[ItemWriter] = []
@@ -68,7 +75,7 @@ class Output:
     def finish(self, status: Status) -> Iterator[Event]:
         """Yield the end of the last item. An answer that ended by itself has at least a message."""
         if status == "completed" and all(item["type"] == "reasoning" for item in self.items):
-            yield from self._begin(MessageWriter(self._index + 1))
+            yield from self._begin(MessageWriter(self._index + 1, self._id("message")))
         yield from self._end(status)
 
     @property
@@ -79,7 +86,10 @@ class Output:
         writer = self._current()
         if not isinstance(writer, ReasoningWriter):
             writer = ReasoningWriter(
-                self._index + 1, summary=self._summary, encrypted=self._encrypted
+                self._index + 1,
+                self._id("reasoning"),
+                summary=self._summary,
+                encrypted=self._encrypted,
             )
             yield from self._begin(writer)
         yield writer.add(text)
@@ -87,18 +97,21 @@ class Output:
     def _text(self, text: str, logprobs: Logprobs) -> Iterator[Event]:
         writer = self._current()
         if not isinstance(writer, MessageWriter):
-            writer = MessageWriter(self._index + 1)
+            writer = MessageWriter(self._index + 1, self._id("message"))
             yield from self._begin(writer)
         yield writer.add(text, logprobs)
 
     def _tool_call(self, delta: ToolCallDelta) -> Iterator[Event]:
         writer = self._current()
         if not isinstance(writer, CallWriter) or delta.index != self._call:
-            writer = CallWriter(self._index + 1, delta.name or "")
+            writer = CallWriter(self._index + 1, self._id("function_call"), delta.name or "")
             self._call = delta.index
             yield from self._begin(writer)
         if delta.arguments:
             yield writer.add(delta.arguments)
+
+    def _id(self, kind: str) -> str:
+        return new_id(kind, self._instance)
 
     def _current(self) -> ItemWriter | None:
         return self._writers[-1] if self._open else None
@@ -130,11 +143,11 @@ class Output:
 class MessageWriter:
     """Writes what is said; see `ItemWriter`."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, item_id: str) -> None:
         self._parts: list[str] = []
         self._logprobs: Logprobs = []
         self.item: dict[str, Any] = {
-            "id": new_id("message"),
+            "id": item_id,
             "type": "message",
             "status": "in_progress",
             "role": "assistant",
@@ -179,11 +192,11 @@ class MessageWriter:
 class ReasoningWriter:
     """Writes what is thought, as content or as the summary; see `ItemWriter`."""
 
-    def __init__(self, index: int, *, summary: bool, encrypted: bool) -> None:
+    def __init__(self, index: int, item_id: str, *, summary: bool, encrypted: bool) -> None:
         self._parts: list[str] = []
         self._encrypted = encrypted
         self.item: dict[str, Any] = {
-            "id": new_id("reasoning"),
+            "id": item_id,
             "type": "reasoning",
             "status": "in_progress",
             "summary": [],
@@ -225,10 +238,10 @@ class ReasoningWriter:
 class CallWriter:
     """Writes one call; see `ItemWriter`."""
 
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, index: int, item_id: str, name: str) -> None:
         self._parts: list[str] = []
         self.item: dict[str, Any] = {
-            "id": new_id("function_call"),
+            "id": item_id,
             "type": "function_call",
             "status": "in_progress",
             "call_id": f"call_{secrets.token_hex(12)}",

@@ -63,7 +63,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
         cut = cuts(request, model)
 
         def prepare() -> Prepared:
-            conversation = conversation_of(request, store)
+            conversation = conversation_of(request, store, options.instance)
             input_size = _sizes({"input": conversation})
             include = request.include or ()
             scored = LOGPROBS in include or bool(request.top_logprobs)
@@ -84,6 +84,7 @@ def responses_router(service: Service, options: ServerOptions, store: ResponseSt
                 partial(_logprobs, model.tokenizer),
                 summary=head["reasoning"]["summary"] is not None,
                 encrypted=ENCRYPTED_REASONING in include,
+                instance=options.instance,
             )
 
             def keep(response: dict[str, Any]) -> None:

@@ -71,6 +71,17 @@ def test_what_goes_on_from_a_stored_response_belongs_to_its_instance() -> None:
     assert prefix_of("/v1/responses", b'{"previous_response_id": 3}').instance == ""
 
 
+def test_what_refers_to_an_item_belongs_to_the_instance_that_made_it() -> None:
+    tag = instance_tag("replica-7")
+    item = f"msg_{tag}{'0' * 24}"
+    for reference in ({"type": "item_reference", "id": item}, {"id": item}):
+        said = {"type": "message", "role": "user", "content": "x", "id": "msg_1"}
+        body = json.dumps({"input": [said, reference]}).encode()
+        assert prefix_of("/v1/responses", body).instance == tag
+    for other in ({"type": "message", "role": "user", "content": "x", "id": item}, {"id": 3}, 7):
+        assert prefix_of("/v1/responses", json.dumps({"input": [other]}).encode()).instance == ""
+
+
 def test_a_known_prefix_goes_where_it_was_and_an_unknown_one_to_the_idlest() -> None:
     affinity = Affinity(slack=2)
     prefix = chat("a" * 1000)
