@@ -146,28 +146,29 @@ class ProgramDrafter:
         self._trial = False
 
     def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
-        """See `Drafter.propose`. A trial goes on until its draft was checked: after a pause the
-        program has to catch up first."""
+        """See `Drafter.propose`. A trial comes after a pause, and goes on until its draft was
+        checked: the program has to catch up first."""
         if self._pause:
             self._pause -= 1
             return ()
         most = min(most, MOST_DRAWN)
         count = self._payoff.length(self._chance, most, self._cost() or _DRAWN_COST)
-        self._trial = not count
-        return (UNKNOWN,) * (count or min(most, _TRIAL))
+        if count:
+            self._trial, self._next_pause = False, _LEAST_PAUSE
+        elif self._trial:
+            count = min(most, _TRIAL)
+        else:
+            self._trial, self._pause = True, self._next_pause
+            self._next_pause = min(2 * self._next_pause, _MOST_PAUSE)
+        return (UNKNOWN,) * count
 
     def accept(self, drafted: int, accepted: int) -> None:
         """See `Drafter.accept`."""
         for right in (True,) * accepted + (False,) * (accepted < drafted):
             self._chance += (right - self._chance) * _LEARNED
-        if not self._trial:
-            return
-        self._trial = False
-        if accepted == drafted:
-            self._next_pause = _LEAST_PAUSE
-        else:
-            self._pause = self._next_pause
-            self._next_pause = min(2 * self._next_pause, _MOST_PAUSE)
+        # Where drafts are right more and more often there is more to learn; where they are as right
+        # as that, they cost too much, which a trial does not change.
+        self._trial &= accepted == drafted and self._chance < _DRAWN_CHANCE
 
 
 class MethodDrafter:

@@ -259,6 +259,14 @@ def test_a_trial_waits_until_the_program_has_caught_up() -> None:
     assert not drafter.propose([1], 16)
 
 
+def test_what_is_right_and_does_not_pay_is_seldom_tried() -> None:
+    payoff = measured(1.5)
+    drafter = ProgramDrafter(payoff, lambda: 0.2)
+    drafted(drafter, payoff, 1.0, 300)
+    tokens, right = drafted(drafter, payoff, 1.0, 1000)
+    assert tokens == right < 20
+
+
 def test_what_costs_too_much_is_not_drafted() -> None:
     payoff = measured(0.05)
     cheap, dear = (
