@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import statistics
@@ -30,9 +31,11 @@ from ray.cluster_utils import Cluster
 from serving import WORDS, Cell, ask, quantile, text_of
 
 from edge_llm.server.cluster.application import ClusterOptions, build
+from edge_llm.server.cluster.prefixes import Affinity, prefix_of
 
 PORT = 8741
 GROUPS = 8
+MANY = 100  # replicas
 RAYS = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
 PASSING = (b"ProxyActor", b"Entrance")  # in the titles of processes that pass things on
 WAYS = {"one node": (1, False), "two nodes": (2, False), "two nodes, Ray's routing": (2, True)}
@@ -76,9 +79,24 @@ def main() -> None:
     text = (
         f"{where()} {options.clients} clients, {Path(options.model).name}.\n\n{table(head, rows)}"
     )
+    text += f"\nTo choose among {MANY} replicas takes {1e3 * choosing_seconds():.2f} ms a request."
     print(text)
     if not options.quick:
         replace_section("cluster", text, ROOT / "docs" / "scaling.md")
+
+
+def choosing_seconds() -> float:
+    """Return what it takes to find the prefix of a request and to rank `MANY` replicas by it."""
+    affinity, loads = Affinity(), {f"replica {number}": number % 5 for number in range(MANY)}
+    bodies = []
+    for number in range(500):
+        said = text_of(random.Random(number), WORDS)
+        bodies.append(json.dumps({"messages": [{"role": "user", "content": said}]}).encode())
+    began = time.perf_counter()
+    for body in bodies:
+        prefix = prefix_of("/v1/chat/completions", body)
+        affinity.routed(prefix, affinity.ranked(prefix, loads)[0])
+    return (time.perf_counter() - began) / len(bodies)
 
 
 def passing_seconds() -> float:
