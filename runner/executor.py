@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,17 +128,27 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]
 
 
+class Took(NamedTuple):
+    """What a step took, without the wait for its turn: ``seconds``, and those in which the thread
+    that ran it had a core."""
+
+    seconds: float
+    computed: float
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """``ids`` [R]: the sampled ids, -1 where none was. ``errors`` [R]: None, or why that row could
     not be sampled, as an error where it has a cause of its own. ``logits`` [R, vocab] float32 if
-    the batch wanted them, ``hidden`` [H, width] float32 likewise."""
+    the batch wanted them, ``hidden`` [H, width] float32 likewise. ``took``: None where the number
+    of workers is not the batch's to choose."""
 
     ids: Int32
     logprobs: Sequence[TokenLogprobs | None]
     errors: Sequence[str | GenerationError | None]
     logits: Float32 | None
     hidden: Float32 | None = None
+    took: Took | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,11 +30,24 @@ from edge_llm.runner.backends.native_program import (
 )
 from edge_llm.runner.backends.weights import prefault
 from edge_llm.runner.evaluation.profile import Phase, StepTimes
-from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult
+from edge_llm.runner.executor import Batch, Float32, Limits, StateGroup, StepResult, Took
 
 # Threads that wait for each other at barriers crawl when they far outnumber the processors; a few
 # too many are fine, so that results can be compared across thread counts on a small machine.
 ALWAYS_ALLOWED_THREADS = 16
+
+# Steps of all programs of a process take turns, since they share the core's workers. It does so
+# itself; here the wait is kept apart from what a step takes.
+_turn = threading.Lock()
+
+
+def _begin_anew() -> None:
+    global _turn
+    _turn = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a step that runs meanwhile does not in the child
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def block_size() -> int:
@@ -128,11 +143,14 @@ class NativeExecutor:
         model = self._open()
         buffers = self._steps
         logits, hidden = buffers.fill(batch)
-        status = self._step(model, buffers.address)
+        with _turn:
+            begun, computed = time.perf_counter(), time.thread_time()
+            status = self._step(model, buffers.address)
+            took = Took(time.perf_counter() - begun, time.thread_time() - computed)
         if status != 0:
             native.check(status)
         self._rows = {"T": len(batch.tokens), "R": len(batch.rows)}
-        return replace(buffers.result(batch, logits), hidden=hidden)
+        return replace(buffers.result(batch, logits), hidden=hidden, took=took)
 
     def copy_block(self, group: int, source: int, target: int) -> None:
         """Copy a whole block of a group of states."""

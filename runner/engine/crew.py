@@ -152,7 +152,7 @@ class _Choice:
 
     def _begin(self) -> None:
         """Begin a trial of another number: some less, some more, far fewer, or all."""
-        part = max(1, self._count // 4)
+        part = -(-self._count // 4)
         least = max(1, self._count // 2) if self.halves else 1
         found = {self._count - part, min(self.most, self._count + part), least, self.most}
         candidates = sorted(found - {0, self._count}, reverse=True)

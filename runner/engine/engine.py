@@ -7,7 +7,6 @@ gives their blocks back; the thread itself goes on until :meth:`Engine.stop`.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,19 +59,6 @@ STOPPED = "the engine was stopped"
 _LAST_SECONDS = 3.0  # for saving what an engine that stops has not saved yet
 
 _log = logging.getLogger(__name__)
-
-# Steps of all engines of a process take turns, since they share their workers. Waiting for the turn
-# is no part of what a step takes.
-_turn = threading.Lock()
-
-
-def _begin_anew() -> None:
-    global _turn
-    _turn = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # a step that runs meanwhile does not in the child
-    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Engine:
@@ -350,12 +336,9 @@ class Engine:
                 sequence.clock.started = now
         staff = self._staff(step.tokens)
         batch = build_batch(step.slices, staff)
-        with _turn:
-            begun, computed = time.perf_counter(), time.thread_time()
-            result = self._executor.step(batch)
-            seconds, computed = time.perf_counter() - begun, time.thread_time() - computed
-        if not staff.patient:
-            self._crew.record(step.tokens, seconds, computed)
+        result = self._executor.step(batch)
+        if result.took is not None and not staff.patient:
+            self._crew.record(step.tokens, *result.took)
         sampleable = self.facts.sampleable
         size = self.facts.vocab if sampleable is None else sampleable
         self._processing = True

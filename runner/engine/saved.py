@@ -133,6 +133,7 @@ class SavedBlocks:
         for number, found in enumerate(contents):
             names += [_name(content, number) for _, content in found]
             kept = found[len(found) - int(share * len(found)) :]
+            self._gone -= self._followed(kept, number)
             for block, content in _beginnings_first(kept):
                 name = _name(content, number)
                 if name in self._there:
@@ -141,11 +142,24 @@ class SavedBlocks:
                     return []
                 data = _file_of(content, executor.read_block(number, block))
                 if name in self._gone and self._bytes + len(data) > self._most:
-                    continue  # what was written before makes no room for itself
+                    continue  # what made room, and was not used since, makes none for itself
                 if not self._room_made(len(data), interrupted):
                     return []
                 self._write(name, data)
         self._gone.intersection_update(names)
+        return names
+
+    def _followed(self, kept: list[tuple[int, Content]], group: int) -> set[str]:
+        """Return the names of the blocks that new ones follow, and of those new ones: they were
+        used again. In ``kept`` a block comes before the one that it follows."""
+        parents: set[bytes] = set()
+        names: set[str] = set()
+        for _, content in kept:
+            name = _name(content, group)
+            new = name not in self._there and name not in self._gone
+            if new or content.digest in parents:
+                names.add(name)
+                parents.add(content.parent)
         return names
 
     def _write(self, name: str, whole: bytes) -> None:

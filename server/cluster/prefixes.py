@@ -66,9 +66,10 @@ def _instance(asked: Mapping[str, object]) -> str:
         return tag
     items = asked.get("input")
     for item in items if isinstance(items, list) else ():
-        refers = isinstance(item, dict) and (
-            item.get("type") == "item_reference" or not item.keys() & {"type", "role"}
-        )
+        if not isinstance(item, dict):
+            continue
+        kind = item.get("type")
+        refers = kind == "item_reference" or (kind is None and "role" not in item)
         if refers and (tag := instance_of(item.get("id"))):
             return tag
     return ""

@@ -238,7 +238,8 @@ def test_it_switches_itself_off_and_on() -> None:
     drafted(drafter, payoff, 0.0, 200)
     bad, _ = drafted(drafter, payoff, 0.0, 2000)
     assert 0 < bad < 60  # a trial now and then
-    drafted(drafter, payoff, 1.0, 600)
+    soon, _ = drafted(drafter, payoff, 1.0, 300)
+    assert soon > 400
     _, right = drafted(drafter, payoff, 0.9, 300)
     assert right > 600
 

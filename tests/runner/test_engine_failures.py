@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import threading
-import time
 import warnings
 from types import SimpleNamespace
 from typing import cast
@@ -123,32 +122,6 @@ def test_what_was_never_taken_in_ends_quietly(bench, caplog: pytest.LogCaptureFi
     assert isinstance(running.error, GenerationError)
     assert isinstance(late[0].error, GenerationError)
     assert caplog.records == []
-
-
-def test_engines_of_a_process_take_turns(bench) -> None:
-    """They share their workers, and what a step takes is measured."""
-    benches = [bench() for _ in range(3)]
-    turn = threading.Lock()
-    for one in benches:
-        finish = one.executor.step
-
-        def step(batch: object, finish=finish) -> object:
-            assert turn.acquire(blocking=False)
-            try:
-                time.sleep(0.001)
-                return finish(batch)
-            finally:
-                turn.release()
-
-        one.executor.step = step
-    listeners = [one.submit(prompt(i, 5), 20)[0] for i, one in enumerate(benches)]
-    for one in benches:
-        one.engine.start()
-    for listener in listeners:
-        wait_until(lambda listener=listener: listener.ended)
-    for one in benches:
-        one.engine.stop()
-    assert all(listener.finish.reason == "length" for listener in listeners)
 
 
 @pytest.mark.parametrize("place", ["step", "scheduler"])

@@ -168,37 +168,81 @@ def test_the_folder_is_bounded(program: Path, tmp_path: Path) -> None:
         ask(llm, PROMPT)
 
 
+class Saves:
+    """Counts what is written, and waits until all that a request has computed is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.written = self.ended = 0
+        write, save = SavedBlocks._write, SavedBlocks.save
+
+        def counted(saved: SavedBlocks, *about: Any) -> None:
+            self.written += 1
+            write(saved, *about)
+
+        def noted(saved: SavedBlocks, *about: Any) -> None:
+            save(saved, *about)
+            self.ended += 1
+
+        monkeypatch.setattr(SavedBlocks, "_write", counted)
+        monkeypatch.setattr(SavedBlocks, "save", noted)
+
+    def ask(self, llm: edge_llm.LLM, prompt: list[int]) -> tuple[tuple[int, ...], int]:
+        before = self.ended
+        answer = ask(llm, prompt)
+        wait_until(lambda: self.ended > before)
+        return answer
+
+
+@pytest.fixture
+def saves(monkeypatch: pytest.MonkeyPatch) -> Saves:
+    return Saves(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def block_bytes(program: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+    folder = tmp_path_factory.mktemp("measure")
+    with start(program, folder) as llm:
+        ask(llm, PROMPT)
+    return max(path.stat().st_size for path in files(folder))
+
+
 @pytest.mark.parametrize("kinds", [("f32",), ("f32", "f16")])
 def test_more_than_the_folder_takes_is_not_written_again_and_again(
-    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, ...]
+    program: Path, tmp_path: Path, saves: Saves, block_bytes: int, kinds: tuple[str, ...]
 ) -> None:
-    with start(program, tmp_path / "measure") as llm:
-        ask(llm, PROMPT)
-    most = 6 * max(path.stat().st_size for path in files(tmp_path / "measure"))
-    written: list[str] = []
-    write = SavedBlocks._write
-
-    def counted(self: SavedBlocks, name: str, whole: bytes) -> None:
-        written.append(name)
-        write(self, name, whole)
-
-    monkeypatch.setattr(SavedBlocks, "_write", counted)
-    folder = tmp_path / "full"
     with ExitStack() as stack:
         llms = [
-            stack.enter_context(start(program, folder, sessions_bytes=most, kv_dtype=kind))
+            stack.enter_context(
+                start(program, tmp_path, sessions_bytes=6 * block_bytes, kv_dtype=kind)
+            )
             for kind in kinds
         ]
+        last = [token + 7 for token in OTHER]
         for shift in range(8):
             for llm in llms:
-                ask(llm, [token + shift for token in OTHER])
-        for llm in llms:  # what is asked has been answered: nothing is new
-            ask(llm, [token + 7 for token in OTHER])
-        before = len(written)
+                saves.ask(llm, [token + shift for token in OTHER])
+        for llm in llms:
+            saves.ask(llm, last)
+        before = saves.written
         for _ in range(10):
             for llm in llms:
-                ask(llm, [token + 7 for token in OTHER])
-    assert len(written) - before <= 20
+                saves.ask(llm, last)
+        assert saves.written - before <= 2
+
+
+def test_a_conversation_that_goes_on_is_whole_in_a_full_folder(
+    program: Path, tmp_path: Path, saves: Saves, block_bytes: int
+) -> None:
+    bound = 10 * block_bytes
+    room = 100 * block_bytes
+    with start(program, tmp_path, sessions_bytes=bound, kv_budget=room) as llm:
+        first, _ = saves.ask(llm, PROMPT)
+        for shift in range(6):
+            saves.ask(llm, [token + shift for token in OTHER])
+        follow = [*PROMPT, *first, 9, 8, 7]
+        assert saves.ask(llm, follow)[1] > len(PROMPT)  # the engine has it
+    with start(program, tmp_path, sessions_bytes=bound) as llm:
+        assert ask(llm, follow)[1] == len(follow) - 1
 
 
 def test_a_full_disk_does_not_stop_answers(

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 from bits import assert_same_bits
 from numpy.typing import NDArray
 from toy_transformer import TOKENS
+
+from edge_llm.runner.backends import native
+from edge_llm.runner.executor import Batch, StepResult, Took
 
 Float32 = NDArray[np.float32]
 
@@ -33,6 +37,31 @@ def test_models_share_the_pool(start: Any, expected: Float32) -> None:
         thread.join()
     for index in range(3):
         assert_same_bits(got[index], expected)
+
+
+def test_the_wait_for_another_model_is_no_part_of_what_a_step_takes(start: Any) -> None:
+    runner = start(threads=2)
+    taken: list[Took | None] = []
+    step = runner.executor.step
+
+    def noted(batch: Batch) -> StepResult:
+        result: StepResult = step(batch)
+        taken.append(result.took)
+        return result
+
+    runner.executor.step = noted
+    begun = time.perf_counter()
+    with native._turn:  # another model's step runs
+        thread = threading.Thread(target=runner.logits, args=(TOKENS,))
+        thread.start()
+        time.sleep(0.2)
+        assert not taken
+        waited = time.perf_counter() - begun
+    thread.join()
+    (took,) = taken
+    assert took is not None
+    assert took.computed > 0
+    assert took.seconds <= time.perf_counter() - begun - waited
 
 
 def test_pool_grows_shrinks_and_comes_back(start: Any, expected: Float32) -> None:

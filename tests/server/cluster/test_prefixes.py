@@ -74,7 +74,8 @@ def test_what_goes_on_from_a_stored_response_belongs_to_its_instance() -> None:
 def test_what_refers_to_an_item_belongs_to_the_instance_that_made_it() -> None:
     tag = instance_tag("replica-7")
     item = f"msg_{tag}{'0' * 24}"
-    for reference in ({"type": "item_reference", "id": item}, {"id": item}):
+    untyped = {"id": item}
+    for reference in ({"type": "item_reference"} | untyped, untyped, {"type": None} | untyped):
         said = {"type": "message", "role": "user", "content": "x", "id": "msg_1"}
         body = json.dumps({"input": [said, reference]}).encode()
         assert prefix_of("/v1/responses", body).instance == tag
