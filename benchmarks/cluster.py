@@ -77,9 +77,9 @@ def main() -> None:
     head = ["prompts", "", "tokens/s", "first token p50 / p95, ms", "cached"]
     head.append("passing on, processor ms a token")
     text = (
-        f"{where()} {options.clients} clients, {Path(options.model).name}.\n\n{table(head, rows)}"
+        f"{where()} {options.clients} clients, {Path(options.model).name}.\n\n{table(head, rows)}\n"
+        f"To choose among {MANY} replicas takes {1e3 * choosing_seconds():.2f} ms a request."
     )
-    text += f"\nTo choose among {MANY} replicas takes {1e3 * choosing_seconds():.2f} ms a request."
     print(text)
     if not options.quick:
         replace_section("cluster", text, ROOT / "docs" / "scaling.md")

@@ -1,4 +1,4 @@
-"""What saving power costs in speed, and what it saves in processor time.
+"""Speed and processor time of a token with all power, and with power saved.
 
     python benchmarks/power.py [--model FILE|NAME] [--threads 0] [--rounds 9]
 
@@ -58,7 +58,7 @@ def main() -> None:
 def run(llm: edge_llm.LLM, work: str, number: int) -> tuple[float, float]:
     """Return the tokens a second, and the milliseconds of processor time that each took."""
     size = PROMPT if work == "prefill" else 8
-    # No prompt begins like another: nothing is found in the prefix cache.
+    # The prompts of two rounds have nothing in common, so that none is in the prefix cache.
     ids = array("i", ((7919 * number + 31 * place) % 20000 + 100 for place in range(size)))
     tokens = PROMPT if work == "prefill" else DECODED
     params = SamplingParams(

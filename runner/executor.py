@@ -129,7 +129,7 @@ class TokenLogprobs:
 
 
 class Took(NamedTuple):
-    """What a step took, without the wait for its turn: ``seconds``, and those in which the thread
+    """Seconds of a step, without the wait for its turn: all of them, and those in which the thread
     that ran it had a core."""
 
     seconds: float

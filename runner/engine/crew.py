@@ -50,7 +50,7 @@ class _Block:
 
     @property
     def tried(self) -> bool:
-        """Whether a trial that took so long is over: what is good has to be so for longer."""
+        """True where a trial that took so long is over: what is good has to be so for longer."""
         if self.seconds >= _TRIAL_SECONDS:
             return True
         return self._is_hopeless or (self.ended and self.seconds > _WORSE * self.usual)

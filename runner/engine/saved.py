@@ -131,11 +131,12 @@ class SavedBlocks:
         share = min(1.0, self._most * _KEPT / whole) if whole else 1.0
         names: list[str] = []
         for number, found in enumerate(contents):
-            names += [_name(content, number) for _, content in found]
+            named = {block: _name(content, number) for block, content in found}
+            names += named.values()
             kept = found[len(found) - int(share * len(found)) :]
-            self._gone -= self._followed(kept, number)
+            self._gone -= self._followed(kept, named)
             for block, content in _beginnings_first(kept):
-                name = _name(content, number)
+                name = named[block]
                 if name in self._there:
                     continue
                 if interrupted():
@@ -149,13 +150,13 @@ class SavedBlocks:
         self._gone.intersection_update(names)
         return names
 
-    def _followed(self, kept: list[tuple[int, Content]], group: int) -> set[str]:
+    def _followed(self, kept: list[tuple[int, Content]], named: dict[int, str]) -> set[str]:
         """Return the names of the blocks that new ones follow, and of those new ones: they were
         used again. In ``kept`` a block comes before the one that it follows."""
         parents: set[bytes] = set()
         names: set[str] = set()
-        for _, content in kept:
-            name = _name(content, group)
+        for block, content in kept:
+            name = named[block]
             new = name not in self._there and name not in self._gone
             if new or content.digest in parents:
                 names.add(name)
