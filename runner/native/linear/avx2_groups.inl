@@ -149,14 +149,14 @@ void unpack_groups(const uint8_t* packed, int64_t groups, uint8_t* out) {
   }
 }
 
-// Where a tile kernel reads: weights, and the others of the tile, from the same k on.
+// Where a tile kernel reads: weights of columns [k, end), and the others of the tile, from 0 on.
 struct GroupOperands {
   const uint8_t* w;
   const int8_t* x;
   const int32_t* starts;
   const float* sums;
   const float* runs;
-  int64_t groups;
+  int64_t k, end;
 };
 
 // The totals of a tile: one row keeps them in registers, more rows need those for their sums.
@@ -195,6 +195,8 @@ template <class F, int M, bool Packed>
 inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uint8_t* frame, int g,
                       const __m256i (&sums)[M][2], const __m256i (&before)[M][2],
                       RowTotals<M>& totals) {
+  const float* const x = tile_words<M>(in.sums, in.k / F::kSummed);
+  const float* const runs = tile_words<M>(in.runs, in.k / kRun);
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
     const __m256 scale =
@@ -218,13 +220,15 @@ inline void end_group(const GroupOperands& in, const uint8_t* numbers, const uin
       __m256 value = _mm256_cvtepi32_ps(dot);
       const __m256 total = totals.get(m, h);
       if (F::kMinimum == MinimumType::zero) {  // integers below 2^24, exact in floats
-        value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), value);
+        value = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(x + m * kLineWords), value);
       }
       __m256 part = _mm256_fmadd_ps(scale, value, F::kByGroup ? nothing : total);
       if (is_lifted(F::kFormat)) {
-        part = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(in.sums + m), part);
+        part = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(x + m * kLineWords), part);
       }
-      if (F::kByGroup) part = _mm256_fmadd_ps(_mm256_broadcast_ss(in.runs + m), part, total);
+      if (F::kByGroup) {
+        part = _mm256_fmadd_ps(_mm256_broadcast_ss(runs + m * kLineWords), part, total);
+      }
       totals.set(m, h, part);
     }
   }
@@ -258,8 +262,9 @@ inline void end_span(const uint8_t* numbers, const uint8_t* frame, int g, bool f
 // Adds a frame of byte scales: the scaled sums, and of q8 the sums of x by the minima, two groups
 // at a time. `numbers` stand behind its last group.
 template <class F, int M, bool Packed>
-inline void end_frame(const GroupOperands& in, const uint8_t* frame,
+inline void end_frame(const GroupOperands& in, const uint8_t* frame, int64_t begin,
                       const int32_t (&scaled)[M * kLanes], RowTotals<M>& totals) {
+  const float* const x = tile_words<M>(in.sums, begin / (2 * F::kGroup));
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
     const uint8_t* numbers = in.w + 32 * h;  // unpacked
@@ -284,7 +289,7 @@ inline void end_frame(const GroupOperands& in, const uint8_t* frame,
         __m256i lifted = _mm256_setzero_si256();
 #pragma GCC unroll 8
         for (int pair = 0; pair < kPairs<F>; ++pair) {
-          const __m256i sums = _mm256_castps_si256(_mm256_broadcast_ss(in.sums + pair * M + m));
+          const __m256i sums = _mm256_castps_si256(_mm256_broadcast_ss(x + m * kLineWords + pair));
           lifted = _mm256_add_epi32(lifted, _mm256_madd_epi16(minima[pair], sums));
         }
         total = _mm256_fmadd_ps(minimum_factor, _mm256_cvtepi32_ps(lifted), total);
@@ -294,13 +299,14 @@ inline void end_frame(const GroupOperands& in, const uint8_t* frame,
   }
 }
 
+// Of the span that begins at column `k`.
 template <class F, int M>
-inline void start_sums(GroupOperands& in, __m256i (&sums)[M][2]) {
+inline void start_sums(const GroupOperands& in, int64_t k, __m256i (&sums)[M][2]) {
+  const int32_t* const starts = tile_words<M>(in.starts, k / kSpan<F>);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
-    sums[m][0] = sums[m][1] = _mm256_set1_epi32(kStarted<F> ? in.starts[m] : 0);
+    sums[m][0] = sums[m][1] = _mm256_set1_epi32(kStarted<F> ? starts[m * kLineWords] : 0);
   }
-  if (kStarted<F>) in.starts += M;
 }
 
 // Adds the groups to totals[M][16]. `Packed`: weights as in the file; else as unpack_groups leaves
@@ -312,8 +318,9 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
   constexpr int kSteps = kSpan<F> / 4;
   constexpr int kParts = F::kGroup / F::kSummed;
   RowTotals<M> totals(memory);
-  for (int64_t left = in.groups; left > 0; left -= kFrames.together) {
+  for (int64_t left = (in.end - in.k) / F::kGroup; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
+    const int64_t begin = in.k;
     if (Packed) {
       for (int line = 0; line < kFrames.header; line += 64) fetch_ahead<M>(frame + line);
       in.w += kFrames.header;
@@ -329,8 +336,9 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
 #pragma GCC unroll 1
       for (int part = 0; part < kParts; ++part) {
         __m256i sums[M][2], before[M][2];
-        start_sums<F, M>(in, sums);
-        add_steps<F, Packed, 0, kSteps>(in.w, in.x, sums);
+        start_sums<F, M>(in, in.k, sums);
+        const int8_t* const x = tile_bytes<M>(in.x, in.k);
+        add_steps<F, Packed, 0, kSteps>(in.w, x, sums);
         if constexpr (kSpans<F> > 1) {
           if constexpr (F::kScaled) {
             end_span<F, M, Packed>(numbers, frame, g, g == 0, sums, scaled);
@@ -341,8 +349,9 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
               before[m][1] = _mm256_madd_epi16(sums[m][1], _mm256_set1_epi16(1));
             }
           }
-          start_sums<F, M>(in, sums);
-          add_steps<F, Packed, kSteps, 2 * kSteps>(in.w, in.x, sums);
+          start_sums<F, M>(in, in.k + kSpan<F>, sums);
+          const int8_t* const next = tile_bytes<M>(in.x, in.k + kSpan<F>);
+          add_steps<F, Packed, kSteps, 2 * kSteps>(in.w, next - 4 * kSteps, sums);
         }
         if constexpr (F::kScaled) {
           end_span<F, M, Packed>(numbers, frame, g, g == 0 && kSpans<F> == 1, sums, scaled);
@@ -350,15 +359,12 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
           end_group<F, M, Packed>(in, numbers, frame, g, sums, before, totals);
         }
         in.w += kCodes / kParts;
-        in.x += F::kSummed * M;
-        if (F::kMinimum != MinimumType::none && !kLifted<F>) in.sums += M;
-        if (F::kByGroup && (F::kSummed == kRun || g % 2 == 1)) in.runs += M;
+        in.k += F::kSummed;
       }
       in.w = numbers + (Packed ? kFrames.tail : kNumberBytes<F>);
     }
     if constexpr (F::kScaled) {
-      end_frame<F, M, Packed>(in, frame, scaled, totals);
-      in.sums += kPairs<F> * M;
+      end_frame<F, M, Packed>(in, frame, begin, scaled, totals);
       if (!Packed) in.w += kFrameBytes<F>;
     }
   }

@@ -118,7 +118,8 @@ inline int32_t sum_bytes(__m256i bytes) {
   return _mm_cvtsi128_si32(sums);
 }
 
-// Row `i` of x into its tile of `tile` rows or what is left, for weights of `format`. `Starts` says
+// Row `i` of x into its tile of `tile` rows or what is left, for weights of `format`, in pieces of a
+// cache line. `Starts` says
 // from what words a kernel starts its integer sums over each `span` k (0: none wanted), given the
 // sums of x over them:
 //   __m256i add(sums, bytes)   adds 32 of them
@@ -128,7 +129,9 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
                   const Starts& starts, const QuantizedRows& rows) {
   const int64_t first = i / tile * tile, span = starts.span;
   const int64_t height = std::min<int64_t>(tile, x.rows - first);
-  int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
+  const TileRow at = {first, height, i};
+  int8_t* const q = rows.q + first * rows.strides.q + (i - first) * kLineBytes;
+  int32_t* const words = rows.starts + first * rows.strides.starts + (i - first) * kLineWords;
   const float* data = x.row(i);
   const bool grouped = by_group(format);
   const RowScale row = grouped ? RowScale{1.0f, 1.0f, 0, true} : measure_row(data, x.cols);
@@ -139,9 +142,11 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
   const __m256i zero = _mm256_set1_epi32(row.zero);
   float inverse = row.inverse;
   Runs runs;
-  int32_t* words_of_row = span ? rows.starts + first * (rows.depth / span) + (i - first) : nullptr;
+  const auto start = [&](int64_t number, __m256i sums) {
+    words[tile_offset<kLineWords>(number, height)] = starts.word(sums);
+  };
   __m256i sums = _mm256_setzero_si256();
-  int64_t next = span;
+  int64_t number = 0;  // of the span
   int32_t group_sum = 0;
   for (int64_t k = 0; k < rows.depth; k += kBlock) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(kBlock, x.cols - k));
@@ -152,42 +157,42 @@ void quantize_row(const Matrix& x, int64_t i, int32_t tile, WeightFormat format,
             measure_runs(data + k, static_cast<int32_t>(std::min<int64_t>(8 * kRun, x.cols - k)));
       }
       inverse = runs.inverse[run];
-      store_run(rows, first, height, i, k, runs.scale[run]);
+      store_run<kLineWords>(rows, at, k, runs.scale[run]);
     }
     const __m256i bytes = inverse != 0.0f
                               ? quantize_block(data + k, count, _mm256_set1_ps(inverse), zero)
                               : _mm256_setzero_si256();
-    int8_t* words = q + k * height;
-    if (height == 1) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), bytes);
-    } else {
-      alignas(32) int32_t lanes[8];
-      _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), bytes);
-      for (int32_t j = 0; j < 8; ++j) std::memcpy(words + j * height * 4, lanes + j, 4);
-    }
+    _mm256_store_si256(reinterpret_cast<__m256i*>(q + tile_offset<kLineBytes>(k, height)), bytes);
     if (format.minimum != MinimumType::none) {
       group_sum += sum_bytes(bytes);
       if ((k + kBlock) % summed == 0) {
-        store_sum(rows, format, first, height, i, k / summed, group_sum);
+        store_sum<kLineWords>(rows, format, at, k / summed, group_sum);
         group_sum = 0;
       }
     }
     if (!span) continue;
     if (span < kBlock) {  // half of it
       const __m256i lower = _mm256_set_m128i(_mm_setzero_si128(), _mm256_castsi256_si128(bytes));
-      *words_of_row = starts.word(starts.add(sums, lower));
-      words_of_row[height] = starts.word(starts.add(sums, _mm256_sub_epi8(bytes, lower)));
-      words_of_row += 2 * height;
+      start(number++, starts.add(sums, lower));
+      start(number++, starts.add(sums, _mm256_sub_epi8(bytes, lower)));
       continue;
     }
     sums = starts.add(sums, bytes);
-    if (k + kBlock == next) {
-      *words_of_row = starts.word(sums);
-      words_of_row += height;
-      next += span;
+    if (k + kBlock == (number + 1) * span) {
+      start(number++, sums);
       sums = _mm256_setzero_si256();
     }
   }
+}
+
+// Element `i` of the first row of a tile of M; that of row m lies m pieces behind it.
+template <int M>
+inline const int8_t* tile_bytes(const int8_t* tile, int64_t i) {
+  return tile + tile_offset<kLineBytes>(i, M);
+}
+template <int M, class Word>
+inline const Word* tile_words(const Word* tile, int64_t i) {
+  return tile + tile_offset<kLineWords>(i, M);
 }
 
 }  // namespace

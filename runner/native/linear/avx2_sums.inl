@@ -92,7 +92,7 @@ inline __m256i step_codes(const uint8_t* codes, int h) {
 }
 
 // Adds the steps from `s` to `End` to sums[m][h], those of token m for rows 8 h .. 8 h + 7. Codes
-// are as in the file, or bytes [step][16 rows][4].
+// are as in the file, or bytes [step][16 rows][4]; `x` is a piece of the first token.
 template <class F, bool Packed, int s, int End, int M>
 __attribute__((always_inline)) inline void add_steps(const uint8_t* codes, const int8_t* x,
                                                      __m256i (&sums)[M][2]) {
@@ -101,7 +101,7 @@ __attribute__((always_inline)) inline void add_steps(const uint8_t* codes, const
     const __m256i w1 = Packed ? step_codes<F, s>(codes, 1) : load_bytes(codes + 64 * s + 32);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
-      const __m256i word = broadcast_word(x + (s * M + m) * 4);
+      const __m256i word = broadcast_word(x + s * 4 + m * kLineBytes);
       if constexpr (is_wide(F::kCode)) {
         multiply_add_wide(sums[m][0], w0, word);
         multiply_add_wide(sums[m][1], w1, word);

@@ -36,9 +36,6 @@ void multiply_groups(const LinearArgs& args, Share panels) {
   const int32_t tile = tile_rows(args.weight.format, args.x.rows);
   const bool packed = args.x.rows <= kFewRows;
   constexpr int32_t G = F::kGroup;
-  const int64_t span = starts_of(args.weight.format).span;
-  const int64_t words = sum_words(args.weight.format, rows.depth);
-  const int64_t run_count = run_words(args.weight.format, rows.depth);
   const int64_t parts = packed ? 1 : (rows.depth + kUnpackedDepth - 1) / kUnpackedDepth;
   const int64_t part = round_up((rows.depth + parts - 1) / parts, G * F::kFrames.together);
   alignas(64) uint8_t unpacked[unpacked_bytes<F>(kUnpackedDepth / G)];
@@ -53,11 +50,6 @@ void multiply_groups(const LinearArgs& args, Share panels) {
       if (!packed) unpack_groups<F>(data, groups, unpacked);
       for (int32_t first = 0; first < args.x.rows; first += tile) {
         const int32_t height = std::min(tile, args.x.rows - first);
-        const int8_t* x = rows.q + first * rows.depth + begin * height;
-        const int32_t* starts = rows.starts;
-        if (span) starts += first * (rows.depth / span) + begin / span * height;
-        const float* sums = rows.sums + first * words + begin * words / rows.depth * height;
-        const float* runs = rows.runs + first * run_count + begin * run_count / rows.depth * height;
         for (int32_t m = 0; m < height; ++m) {
           const float* y = args.y.row(first + m) + panel * kLanes;
           for (int h = 0; h < kLanes; h += 8) {
@@ -69,10 +61,17 @@ void multiply_groups(const LinearArgs& args, Share panels) {
         for (int32_t m = 0; m < height; ++m) {
           __builtin_prefetch(args.y.row(first + m) + panel * kLanes, 1);
         }
+        const GroupOperands in = {packed ? data : unpacked,
+                                  rows.q + first * rows.strides.q,
+                                  rows.starts + first * rows.strides.starts,
+                                  rows.sums + first * rows.strides.sums,
+                                  rows.runs + first * rows.strides.runs,
+                                  begin,
+                                  end};
         if (packed) {
-          add_tile<F, true>(height, {data, x, starts, sums, runs, groups}, totals);
+          add_tile<F, true>(height, in, totals);
         } else {
-          add_tile<F, false>(height, {unpacked, x, starts, sums, runs, groups}, totals);
+          add_tile<F, false>(height, in, totals);
         }
         for (int32_t m = 0; m < height; ++m) {
           const __m256 total0 = _mm256_load_ps(totals + m * kLanes);

@@ -39,7 +39,8 @@ RowScale measure_run(const float* x, int32_t count) {
 void quantize_row(const Matrix& x, int64_t i, WeightFormat format, const QuantizedRows& rows) {
   const int64_t first = i / kNeonTile * kNeonTile;
   const int64_t height = std::min<int64_t>(kNeonTile, x.rows - first);
-  int8_t* q = rows.q + first * rows.depth + (i - first) * 4;
+  const TileRow at = {first, height, i};
+  int8_t* q = rows.q + first * rows.strides.q + (i - first) * 4;
   const float* data = x.row(i);
   const bool grouped = by_group(format);
   const int32_t summed = summed_columns(format);
@@ -53,7 +54,7 @@ void quantize_row(const Matrix& x, int64_t i, WeightFormat format, const Quantiz
     const auto count = static_cast<int32_t>(std::clamp<int64_t>(x.cols - k, 0, kLanes));
     if (grouped && k % kRun == 0) {
       part = measure_run(data + k, static_cast<int32_t>(std::min<int64_t>(kRun, x.cols - k)));
-      store_run(rows, first, height, i, k, part.scale);
+      store_run<1>(rows, at, k, part.scale);
     }
     int8_t bytes[kLanes] = {};
     if (part.finite && count > 0) {
@@ -66,7 +67,7 @@ void quantize_row(const Matrix& x, int64_t i, WeightFormat format, const Quantiz
     if (format.minimum == MinimumType::none) continue;
     sum += vaddlvq_s8(vld1q_s8(bytes));
     if ((k + kLanes) % summed == 0) {
-      store_sum(rows, format, first, height, i, k / summed, sum);
+      store_sum<1>(rows, format, at, k / summed, sum);
       sum = 0;
     }
   }

@@ -293,15 +293,14 @@ void total_tile(int32_t height, const uint8_t* w, const int8_t* x, const float* 
 template <class Format>
 void multiply_quantized(const LinearArgs& args, Share panels) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
-  const int64_t words = sum_words(args.weight.format, rows.depth);
-  const int64_t run_count = run_words(args.weight.format, rows.depth);
   alignas(64) float totals[kNeonTile * kLanes];
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const uint8_t* data = panel_data(args.weight, panel);
     for (int32_t first = 0; first < args.x.rows; first += kNeonTile) {
       const int32_t height = std::min(kNeonTile, args.x.rows - first);
-      total_tile<Format>(height, data, rows.q + first * rows.depth, rows.sums + first * words,
-                         rows.runs + first * run_count, rows.depth, totals);
+      total_tile<Format>(height, data, rows.q + first * rows.strides.q,
+                         rows.sums + first * rows.strides.sums,
+                         rows.runs + first * rows.strides.runs, rows.depth, totals);
       for (int32_t m = 0; m < height; ++m) {
         finish_row_neon(args, rows, panel, first + m, totals + m * kLanes);
       }

@@ -198,25 +198,44 @@ static inline RowScale run_scale(float largest, bool finite) {
   return {scale, 1.0f / scale, 0, true};
 }
 
-// Quantized rows in scratch. Rows lie in tiles; the last tile may be smaller. A tile of m rows is
-// [depth / 4][m][4] int8, zero from k to depth: four consecutive k of a row are one 32-bit word,
-// which a kernel broadcasts, and the words that a kernel broadcasts together lie together.
+constexpr int64_t kLineBytes = 64, kLineWords = 16;  // of the cache
+
+// Elements that a row takes in the arrays of QuantizedRows, whole cache lines: a tile whose first row
+// is number `i` begins at i times that.
+struct RowStrides {
+  int64_t starts, sums, runs, q;
+};
+
+// Quantized rows in scratch. Rows lie in tiles; the last tile may be smaller. In a tile the rows take
+// turns: a piece of each, then the next piece of each. A piece is what its instruction set likes: one
+// word, where a kernel loads the words of several rows at once; or a cache line, where it broadcasts
+// each by itself, so that workers that prepare rows of one tile write no line together.
+//
+// `q` are int8, zero from k to depth; four consecutive k of a row are a word.
 //
 // Where weights have minima or zero points, and the instruction set wants them, `sums` are the sums
-// of q over each group, for a tile of m rows: float [groups][m], or for q8 minima int16 of two
-// groups side by side, [groups / 2][m][2]. Groups divide K, so these are sums over real k alone.
+// of q over each group: float, or for q8 minima int16 of two groups side by side, a word. Groups
+// divide K, so these are sums over real k alone.
 //
-// Of rows by group `runs` are the scales of each kRun columns, [depth / kRun][m], `sums` those
-// over summed_columns, all float, and `scale` and `minus_zero` are 1 and 0.
+// Of rows by group `runs` are the scales of each kRun columns, `sums` those over summed_columns, all
+// float, and `scale` and `minus_zero` are 1 and 0.
 struct QuantizedRows {
   float* scale;       // [rows]
   float* minus_zero;  // [rows]
-  int32_t* starts;    // room for [rows][start_words] that an instruction set may want
-  float* sums;        // as above; a word of int16 pairs is as large as a float
+  int32_t* starts;    // room for start_words of a row that an instruction set may want
+  float* sums;
   float* runs;
   int8_t* q;
   int64_t depth;
+  RowStrides strides;
 };
+
+// Where element `i` of the first row of a tile lies, of pieces of `Piece` elements. Those of the next
+// rows follow, a piece from each other.
+template <int64_t Piece>
+static inline int64_t tile_offset(int64_t i, int64_t height) {
+  return i / Piece * Piece * height + i % Piece;
+}
 
 // Start words of a row: at most one a group, and one for each 32 k, of six bits 16.
 static inline int64_t start_words(WeightFormat format, int64_t depth) {
@@ -239,60 +258,57 @@ static inline int64_t run_words(WeightFormat format, int64_t depth) {
   return by_group(format) ? depth / kRun : 0;
 }
 
-// Puts the sum over the summed columns number `g` of row `i` into its tile of `height` rows, which
-// begins at row `first`.
-static inline void store_sum(const QuantizedRows& rows, WeightFormat format, int64_t first,
-                             int64_t height, int64_t i, int64_t g, int32_t sum) {
-  float* const tile = rows.sums + first * sum_words(format, rows.depth);
-  const int64_t row = i - first;
+// A row in its tile of `height` rows, which begins at row `first`.
+struct TileRow {
+  int64_t first, height, row;
+};
+
+// Puts the sum over the summed columns number `g` of a row into its tile, of pieces of `Piece` words.
+template <int64_t Piece>
+static inline void store_sum(const QuantizedRows& rows, WeightFormat format, TileRow at, int64_t g,
+                             int32_t sum) {
+  float* const tile = rows.sums + at.first * rows.strides.sums + (at.row - at.first) * Piece;
   if (has_paired_sums(format)) {  // at most 32 * 128 in magnitude
     const auto half = static_cast<int16_t>(sum);
-    std::memcpy(reinterpret_cast<int16_t*>(tile + g / 2 * height + row) + g % 2, &half, 2);
+    float* const word = tile + tile_offset<Piece>(g / 2, at.height);
+    std::memcpy(reinterpret_cast<int16_t*>(word) + g % 2, &half, 2);
   } else {
-    tile[g * height + row] = static_cast<float>(sum);
+    tile[tile_offset<Piece>(g, at.height)] = static_cast<float>(sum);
   }
 }
 
-// Puts the scale of columns [k, k + kRun) of row `i` into its tile.
-static inline void store_run(const QuantizedRows& rows, int64_t first, int64_t height, int64_t i,
-                             int64_t k, float scale) {
-  rows.runs[first * (rows.depth / kRun) + k / kRun * height + i - first] = scale;
+// Puts the scale of columns [k, k + kRun) of a row into its tile.
+template <int64_t Piece>
+static inline void store_run(const QuantizedRows& rows, TileRow at, int64_t k, float scale) {
+  rows.runs[at.first * rows.strides.runs + (at.row - at.first) * Piece +
+            tile_offset<Piece>(k / kRun, at.height)] = scale;
 }
 
-// Bytes of the parts of the scratch, in order: scale, minus_zero, starts, sums, runs, q.
-struct ScratchSizes {
-  int64_t depth, vector, starts, sums, runs, q;
-};
-
-static inline ScratchSizes scratch_sizes(const PackedWeight& weight, int32_t rows) {
+static inline RowStrides row_strides(const PackedWeight& weight) {
   const int64_t depth = round_up(weight.k, kBlock);
-  return {depth,
-          round_up(rows * int64_t{4}, 64),
-          round_up(rows * start_words(weight.format, depth) * 4, 64),
-          round_up(rows * sum_words(weight.format, depth) * 4, 64),
-          round_up(rows * run_words(weight.format, depth) * 4, 64),
-          round_up(rows * depth, 64)};
+  return {round_up(start_words(weight.format, depth), kLineWords),
+          round_up(sum_words(weight.format, depth), kLineWords),
+          round_up(run_words(weight.format, depth), kLineWords), round_up(depth, kLineBytes)};
 }
 
 static inline QuantizedRows quantized_rows(const PackedWeight& weight, int32_t rows,
                                            uint8_t* scratch) {
-  const ScratchSizes sizes = scratch_sizes(weight, rows);
-  uint8_t* const starts = scratch + 2 * sizes.vector;
-  uint8_t* const sums = starts + sizes.starts;
-  uint8_t* const runs = sums + sizes.sums;
-  return {reinterpret_cast<float*>(scratch),
-          reinterpret_cast<float*>(scratch + sizes.vector),
-          reinterpret_cast<int32_t*>(starts),
-          reinterpret_cast<float*>(sums),
-          reinterpret_cast<float*>(runs),
-          reinterpret_cast<int8_t*>(runs + sizes.runs),
-          sizes.depth};
+  const RowStrides strides = row_strides(weight);
+  const int64_t vector = round_up(rows, kLineWords);
+  float* const scale = reinterpret_cast<float*>(scratch);
+  float* const minus_zero = scale + vector;
+  float* const sums = minus_zero + vector;
+  float* const runs = sums + rows * strides.sums;
+  auto* const starts = reinterpret_cast<int32_t*>(runs + rows * strides.runs);
+  auto* const q = reinterpret_cast<int8_t*>(starts + rows * strides.starts);
+  return {scale, minus_zero, starts, sums, runs, q, round_up(weight.k, kBlock), strides};
 }
 
 static inline size_t quantized_rows_bytes(const PackedWeight& weight, int32_t rows) {
   if (!is_quantized(weight.format)) return 0;
-  const ScratchSizes sizes = scratch_sizes(weight, rows);
-  return static_cast<size_t>(2 * sizes.vector + sizes.starts + sizes.sums + sizes.runs + sizes.q);
+  const RowStrides strides = row_strides(weight);
+  const int64_t words = strides.starts + strides.sums + strides.runs;
+  return static_cast<size_t>(2 * 4 * round_up(rows, kLineWords) + rows * (4 * words + strides.q));
 }
 
 static inline bool finishes_none(const LinearArgs& args) { return args.epilogue == Epilogue::none; }

@@ -54,10 +54,10 @@ void prepare(const LinearArgs& args, Share mine) {
   const QuantizedRows rows = quantized_rows(args.weight, args.x.rows, args.scratch);
   for (int64_t i = mine.begin; i < mine.end; ++i) {  // tiles of one row
     const float* x = args.x.row(i);
-    int8_t* q = rows.q + i * rows.depth;
+    int8_t* q = rows.q + i * rows.strides.q;
     std::fill(q, q + rows.depth, int8_t{0});
     if (by_group(args.weight.format)) {
-      quantize_runs(x, args.weight.k, q, rows.runs + i * (rows.depth / kRun));
+      quantize_runs(x, args.weight.k, q, rows.runs + i * rows.strides.runs);
       rows.scale[i] = 1.0f;
       rows.minus_zero[i] = 0.0f;
     } else {
@@ -229,10 +229,10 @@ void multiply_groups(const LinearArgs& args, const QuantizedRows& rows, int64_t 
     data += frames.bytes(count);
     for (int32_t i = 0; i < args.x.rows; ++i) {
       const int64_t k = g * format.group;
-      const int8_t* x = rows.q + i * rows.depth + k;
+      const int8_t* x = rows.q + i * rows.strides.q + k;
       float* y = args.y.row(i) + panel * kLanes;
       if (by_group(format)) {
-        add_runs(format, frame, x, rows.runs + (i * rows.depth + k) / kRun, y);
+        add_runs(format, frame, x, rows.runs + i * rows.strides.runs + k / kRun, y);
       } else {
         add_frame(format, frame, x, y);
       }
@@ -251,10 +251,10 @@ void multiply_int8(const LinearArgs& args, const QuantizedRows& rows, int64_t pa
     for (int64_t begin = 0; begin < rows.depth; begin += columns) {
       int32_t sums[kLanes] = {};
       for (int64_t k = begin; k < begin + columns; k += 4, w += kInt8WordBytes) {
-        const int8_t* x = rows.q + i * rows.depth + k;
+        const int8_t* x = rows.q + i * rows.strides.q + k;
         for (int32_t r = 0; r < kLanes; ++r) sums[r] += dot(w + 4 * r, x, 4);
       }
-      const float run = grouped ? rows.runs[(i * rows.depth + begin) / kRun] : 1.0f;
+      const float run = grouped ? rows.runs[i * rows.strides.runs + begin / kRun] : 1.0f;
       for (int32_t r = 0; r < kLanes; ++r) {
         totals[r] = std::fma(run, static_cast<float>(sums[r]), totals[r]);
       }

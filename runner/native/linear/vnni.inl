@@ -3,19 +3,20 @@
 namespace edge {
 namespace {
 
-// Adds the next `Steps` of int8 weights, four k each.
+// Adds the next `Steps` of int8 weights, four k each, with `x` and what follows it in its piece.
 template <int Steps, class S, int M, int P>
-__attribute__((always_inline)) inline void add_int8(VnniOperands& in, Sums<S, M, P>& sums) {
+__attribute__((always_inline)) inline void add_int8(VnniOperands& in, const int8_t* x,
+                                                    Sums<S, M, P>& sums) {
   using Words = typename S::Words;
 #pragma GCC unroll 8
-  for (int step = 0; step < Steps; ++step, in.w += kInt8WordBytes, in.x += 4 * M) {
+  for (int step = 0; step < Steps; ++step, in.w += kInt8WordBytes, x += 4) {
     Words w[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       if constexpr (P == 1) fetch_ahead<M>(in.w);
       w[p] = Words::load(in.w + p * in.panel_stride).plus_128();
     }
-    sums.add(step, w, in.x);
+    sums.add(step, w, x);
   }
 }
 
@@ -29,23 +30,22 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* memory) {
     totals.fill(V::broadcast(0.0f));
     for (int64_t k = 0; k < in.depth; k += kRun) {
       Sums<S, M, P> sums;
-      sums.template start<true>(in.starts);
-      add_int8<kRun / 4>(in, sums);
+      sums.template start<true>(tile_words<M>(in.starts, k / kRun));
+      add_int8<kRun / 4>(in, tile_bytes<M>(in.x, k), sums);
+      const float* const runs = tile_words<M>(in.runs, k / kRun);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
-        const V run = V::broadcast(in.runs[m]);
+        const V run = V::broadcast(runs[m * kLineWords]);
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
           totals.set(m, p, fma(run, sums.lanes(m, p), totals.get(m, p)));
         }
       }
-      in.starts += M;
-      in.runs += M;
     }
   } else {
     Sums<S, M, P> sums;
     sums.template start<true>(in.starts);
-    for (int64_t k = 0; k < in.depth; k += 16) add_int8<4>(in, sums);
+    for (int64_t k = 0; k < in.depth; k += 16) add_int8<4>(in, tile_bytes<M>(in.x, k), sums);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
@@ -196,11 +196,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   constexpr int32_t kRowStep = T * kLanes;
   constexpr int32_t kPanelStep = T == P ? kLanes : kFinished * kMostRows<S> * kLanes;
   constexpr int32_t kColumns = is_gated(E) ? kLanes : P * kLanes;
-  const WordStarts starts = starts_of(args.weight.format, rows.depth);
   const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
-  const int64_t start_count = starts.span ? rows.depth / starts.span : 0;
-  const int64_t words = sum_words(args.weight.format, rows.depth);
-  const int64_t runs = run_words(args.weight.format, rows.depth);
   const PanelGroup<P> group = panel_group<P, E>(args, panel);
   const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
   const int64_t fetched = group.stride * tile / count;  // with each tile
@@ -227,10 +223,10 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
         in.w = group.data[p];
         total_tile_of<S, F, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
       }
-      in.x += height * rows.depth;
-      in.starts += height * start_count;
-      in.sums += height * words;
-      in.runs += height * runs;
+      in.x += height * rows.strides.q;
+      in.starts += height * rows.strides.starts;
+      in.sums += height * rows.strides.sums;
+      in.runs += height * rows.strides.runs;
     }
     finish_rows<typename S::Lanes, P, E>(args, rows, group, begin, end, totals, kRowStep,
                                          kPanelStep);

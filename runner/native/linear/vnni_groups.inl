@@ -35,7 +35,7 @@ __attribute__((always_inline)) inline void add_steps(const uint8_t* w, int64_t p
     for (int p = 0; p < P; ++p) {
       part[p] = unsigned_codes<F, s, typename S::Words>(w + p * panel_stride);
     }
-    sums.add(s, part, x + s * M * 4);
+    sums.add(s, part, x + s * 4);
     add_steps<F, s + 1, End>(w, panel_stride, x, sums);
   }
 }
@@ -112,7 +112,8 @@ inline typename S::Lanes group_minima(const uint8_t* tail, const uint8_t* frame,
   }
 }
 
-// What a format does with the sums of a group and at the end of a frame. `tail` is the group's,
+// What a format does with the sums over columns from `k` on, of a group, and at the end of a frame,
+// which begins at column `k`. `tail` is the group's,
 // `frame` its header; at the end `in` stands behind the frame's last group.
 template <class S, class F, int M, int P, bool kByGroup = F::kByGroup, bool kFactors = F::kFactors,
           MinimumType N = F::kMinimum>
@@ -126,7 +127,7 @@ struct Ends<S, F, M, P, false, false, MinimumType::none> {
     totals.memory = memory;
     totals.fill(S::Lanes::broadcast(0.0f));
   }
-  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g, int64_t,
              const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
 #pragma GCC unroll 4
@@ -139,15 +140,16 @@ struct Ends<S, F, M, P, false, false, MinimumType::none> {
       }
     }
   }
-  void frame(const VnniOperands&, const uint8_t*) {}
+  void frame(const VnniOperands&, const uint8_t*, int64_t) {}
 };
 
 template <class S, class F, int M, int P>
 struct Ends<S, F, M, P, false, false, MinimumType::f16>
     : Ends<S, F, M, P, false, false, MinimumType::none> {
-  void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g, int64_t k,
              const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
+    const float* const x = tile_words<M>(in.sums, k / F::kSummed);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const int64_t panel = p * in.panel_stride;
@@ -156,10 +158,9 @@ struct Ends<S, F, M, P, false, false, MinimumType::f16>
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         const V scaled = fma(scales, sums.lanes(m, p), this->totals.get(m, p));
-        this->totals.set(m, p, fma(minima, V::broadcast(in.sums[m]), scaled));
+        this->totals.set(m, p, fma(minima, V::broadcast(x[m * kLineWords]), scaled));
       }
     }
-    in.sums += M;
   }
 };
 
@@ -167,9 +168,10 @@ struct Ends<S, F, M, P, false, false, MinimumType::f16>
 template <class S, class F, int M, int P>
 struct Ends<S, F, M, P, false, false, MinimumType::zero>
     : Ends<S, F, M, P, false, false, MinimumType::none> {
-  void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g, int64_t k,
              const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
+    const float* const x = tile_words<M>(in.sums, k / F::kSummed);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const int64_t panel = p * in.panel_stride;
@@ -177,11 +179,10 @@ struct Ends<S, F, M, P, false, false, MinimumType::zero>
       const V zeros = group_minima<S, F>(tail + panel, frame + panel, g);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
-        const V value = fma(zeros, V::broadcast(in.sums[m]), sums.lanes(m, p));
+        const V value = fma(zeros, V::broadcast(x[m * kLineWords]), sums.lanes(m, p));
         this->totals.set(m, p, fma(scales, value, this->totals.get(m, p)));
       }
     }
-    in.sums += M;
   }
 };
 
@@ -202,7 +203,7 @@ struct Ends<S, F, M, P, false, true, N> {
     scaled.memory = integers;
     scaled.fill(Words::broadcast(0));
   }
-  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g, int64_t,
              const Sums<S, M, P>& sums) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
@@ -218,7 +219,8 @@ struct Ends<S, F, M, P, false, true, N> {
       }
     }
   }
-  void frame(VnniOperands& in, const uint8_t* frame) {
+  void frame(const VnniOperands& in, const uint8_t* frame, int64_t k) {
+    const float* const x = tile_words<M>(in.sums, k / (2 * F::kGroup));
     constexpr int kTail = F::kFrames.header + F::kFrames.codes;
     constexpr int kStep = 2 * F::kFrames.group_bytes();
 #pragma GCC unroll 4
@@ -243,7 +245,7 @@ struct Ends<S, F, M, P, false, true, N> {
           Words lifted = Words::broadcast(0);
 #pragma GCC unroll 4
           for (int j = 0; j < kPairs; ++j) {
-            lifted.add_pairs(Words::repeat(in.sums + j * M + m), minima[j]);
+            lifted.add_pairs(Words::repeat(x + m * kLineWords + j), minima[j]);
           }
           y = fma(minimum_factors, lifted.lanes(), y);
         }
@@ -251,7 +253,6 @@ struct Ends<S, F, M, P, false, true, N> {
       }
     }
     scaled.fill(Words::broadcast(0));
-    if (kLifted) in.sums += kPairs * M;
   }
 };
 
@@ -260,9 +261,11 @@ struct Ends<S, F, M, P, false, true, N> {
 // dot.
 template <class S, class F, int M, int P, bool kFactors, MinimumType N>
 struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, MinimumType::none> {
-  void group(VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g,
+  void group(const VnniOperands& in, const uint8_t* tail, const uint8_t* frame, int g, int64_t k,
              const Sums<S, M, P>& sums) {
     using V = typename S::Lanes;
+    const float* const runs = tile_words<M>(in.runs, k / kRun);
+    const float* const x = tile_words<M>(in.sums, N == MinimumType::none ? 0 : k / F::kSummed);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const int64_t panel = p * in.panel_stride;
@@ -281,14 +284,12 @@ struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, Mini
         } else {
           part = sums.lanes(m, p);
         }
-        if constexpr (N == MinimumType::zero) part = fma(minima, V::broadcast(in.sums[m]), part);
+        if constexpr (N == MinimumType::zero) part = fma(minima, V::broadcast(x[m * kLineWords]), part);
         part = fma(scales, part, base);
-        if constexpr (is_lifted(F::kFormat)) part = fma(minima, V::broadcast(in.sums[m]), part);
-        this->totals.set(m, p, fma(V::broadcast(in.runs[m]), part, this->totals.get(m, p)));
+        if constexpr (is_lifted(F::kFormat)) part = fma(minima, V::broadcast(x[m * kLineWords]), part);
+        this->totals.set(m, p, fma(V::broadcast(runs[m * kLineWords]), part, this->totals.get(m, p)));
       }
     }
-    if (N != MinimumType::none) in.sums += M;
-    if (F::kSummed == kRun || g % 2 == 1) in.runs += M;
   }
 };
 
@@ -305,8 +306,10 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
   alignas(64) int32_t integers[F::kScaled ? M * P * kLanes : 1];
   Ends<S, F, M, P> ends;
   ends.open(totals, integers);
+  int64_t k = 0;
   for (int64_t left = in.depth / F::kGroup; left > 0; left -= kFrames.together) {
     const uint8_t* const frame = in.w;
+    const int64_t begin = k;
     if constexpr (P == 1) {
       for (int line = 0; line < kFrames.header; line += 64) fetch_ahead<M>(frame + line);
     }
@@ -320,21 +323,21 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
         for (int line = 0; line < kBytes; line += 64) fetch_ahead<M>(in.w + line);
       }
 #pragma GCC unroll 1
-      for (int part = 0; part < kParts; ++part) {
+      for (int part = 0; part < kParts; ++part, k += F::kSummed) {
         Sums<S, M, P> sums;
-        sums.template start<kStarts, base_of(F::kFormat)>(in.starts);
+        sums.template start<kStarts, base_of(F::kFormat)>(
+            tile_words<M>(in.starts, k / F::kSummed));
 #pragma GCC unroll 1
         for (int block = 0; block < kBlocks; ++block) {
-          add_steps<F, 0, kSteps>(in.w, in.panel_stride, in.x, sums);
+          add_steps<F, 0, kSteps>(in.w, in.panel_stride, tile_bytes<M>(in.x, k + block * kBlock),
+                                  sums);
           in.w += kFrames.codes / (kParts * kBlocks);
-          in.x += kSteps * 4 * M;
         }
-        ends.group(in, tail, frame, g, sums);
-        in.starts += M;
+        ends.group(in, tail, frame, g, k, sums);
       }
       in.w = tail + kFrames.tail;
     }
-    ends.frame(in, frame);
+    ends.frame(in, frame, begin);
   }
   if constexpr (!F::kScaled) ends.totals.store();
 }

@@ -58,7 +58,7 @@ inline WordStarts starts_of(WeightFormat format, int64_t depth) {
   return {offset == 0 ? 0 : columns == 0 ? depth : columns, offset, base_of(format)};
 }
 
-// Where a tile kernel reads: weights of its first panel; the others of the tile.
+// Where a tile kernel reads: weights of its first panel; the others of the tile, which begins there.
 struct VnniOperands {
   const uint8_t* w;
   int64_t panel_stride;  // bytes
@@ -78,25 +78,25 @@ struct Sums {
   static constexpr int kChains = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
   Words sums[kChains][M][P];
 
-  // From words for each row, or from `Base`.
+  // From words for each row, a piece of the tile apart, or from `Base`.
   template <bool FromWords, int32_t Base = 0>
   void start(const int32_t* starts) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        sums[0][m][p] = Words::broadcast(FromWords ? starts[m] : Base);
+        sums[0][m][p] = Words::broadcast(FromWords ? starts[m * kLineWords] : Base);
 #pragma GCC unroll 4
         for (int c = 1; c < kChains; ++c) sums[c][m][p] = Words::broadcast(0);
       }
     }
   }
-  // Adds the products of the panels' weights with the word at `x` of each row.
+  // Adds the products of the panels' weights with the word at `x` of each row, a piece apart.
   void add(int step, const Words (&w)[P], const int8_t* x) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sums[step % kChains][m][p].add(w[p], x + 4 * m);
+      for (int p = 0; p < P; ++p) sums[step % kChains][m][p].add(w[p], x + m * kLineBytes);
     }
   }
   Words of(int m, int p) const {
