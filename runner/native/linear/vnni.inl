@@ -3,6 +3,8 @@
 namespace edge {
 namespace {
 
+constexpr int32_t kInt8Round = 16;  // k of int8 weights, whose rows have one scale
+
 // Adds the next `Steps` of int8 weights, four k each, with `x` and what follows it in its piece.
 template <int Steps, class S, int M, int P>
 __attribute__((always_inline)) inline void add_int8(VnniOperands& in, const int8_t* x,
@@ -29,6 +31,7 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* memory) {
   if constexpr (F::kByGroup) {
     totals.fill(V::broadcast(0.0f));
     for (int64_t k = 0; k < in.depth; k += kRun) {
+      if constexpr (P > 1) in.template fetch<P>();
       Sums<S, M, P> sums;
       sums.template start<true>(tile_words<M>(in.starts, k / kRun));
       add_int8<kRun / 4>(in, tile_bytes<M>(in.x, k), sums);
@@ -45,7 +48,10 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* memory) {
   } else {
     Sums<S, M, P> sums;
     sums.template start<true>(in.starts);
-    for (int64_t k = 0; k < in.depth; k += 16) add_int8<4>(in, tile_bytes<M>(in.x, k), sums);
+    for (int64_t k = 0; k < in.depth; k += kInt8Round) {
+      if constexpr (P > 1) in.template fetch<P>();
+      add_int8<kInt8Round / 4>(in, tile_bytes<M>(in.x, k), sums);
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
@@ -102,15 +108,11 @@ inline void fetch_rows(const Matrix& y, int64_t column, int32_t columns, int32_t
   }
 }
 
-// Asks for the next panels while these are worked on, a part with each tile.
-struct NextPanel {
-  const uint8_t *at, *end;
-
-  void fetch(int64_t bytes) {
-    const uint8_t* const stop = std::min(at + bytes, end);
-    for (; at < stop; at += 64) __builtin_prefetch(at, 0, 2);
-  }
-};
+// Rounds of the loop over a panel's weights.
+template <class F>
+inline int64_t rounds(int64_t depth) {
+  return depth / (F::kGroup > 0 ? F::kGroup : F::kByGroup ? kRun : kInt8Round);
+}
 
 constexpr bool is_gated(Epilogue epilogue) {
   return epilogue == Epilogue::silu_mul || epilogue == Epilogue::gelu_mul;
@@ -199,15 +201,13 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   const int32_t tile = tile_rows<S>(args.x.rows), count = args.x.rows;
   const PanelGroup<P> group = panel_group<P, E>(args, panel);
   const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
-  const int64_t fetched = group.stride * tile / count;  // with each tile
-  NextPanel next[P];
-#pragma GCC unroll 4
-  for (int p = 0; p < P; ++p) {
-    next[p] = {group.data[p] + distance, group.data[p] + distance + group.stride};
-  }
+  // The next panels are asked for while these are worked on, a part with each tile.
+  const int64_t lines = rounds<F>(rows.depth) * kLineBytes;
+  const auto fetches = static_cast<int32_t>((group.stride * tile / count + lines - 1) / lines);
   VnniOperands in{
       group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums, rows.runs,
-      rows.depth};
+      rows.depth,     group.data[0] + distance,        0};
+  const uint8_t* const behind = in.next + group.stride;
   alignas(64) float totals[kFinished * kMostRows<S> * P * kLanes];
   for (int32_t begin = 0; begin < count;) {
     const int32_t end = std::min(begin + kFinished * tile, count);
@@ -216,13 +216,11 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
       fetch_rows(args.y, group.column, kColumns, first, height);
 #pragma GCC unroll 4
       for (int p = 0; p < P; p += T) {
-        if constexpr (T > 1) {
-#pragma GCC unroll 4
-          for (int t = 0; t < T; ++t) next[p + t].fetch(fetched);
-        }
         in.w = group.data[p];
+        in.fetches = T > 1 && in.next < behind ? fetches : 0;
         total_tile_of<S, F, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
       }
+      in.next += fetches * lines;
       in.x += height * rows.strides.q;
       in.starts += height * rows.strides.starts;
       in.sums += height * rows.strides.sums;

@@ -318,7 +318,9 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
 #pragma GCC unroll 1
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
       const uint8_t* const tail = in.w + kFrames.codes;
-      if constexpr (P == 1) {
+      if constexpr (P > 1) {
+        in.template fetch<P>();
+      } else {
 #pragma GCC unroll 20
         for (int line = 0; line < kBytes; line += 64) fetch_ahead<M>(in.w + line);
       }

@@ -67,6 +67,17 @@ struct VnniOperands {
   const float* sums;
   const float* runs;
   int64_t depth;
+  const uint8_t* next;  // weights that are wanted after these, as far apart
+  int32_t fetches;      // lines of them to ask for in each round of the loop over weights
+
+  // A few with each round: the processor waits where more are asked for than it can have under way.
+  template <int P>
+  void fetch() {
+    for (int32_t i = 0; i < fetches; ++i, next += kLineBytes) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) __builtin_prefetch(next + p * panel_stride, 0, 2);
+    }
+  }
 };
 
 // The sums of a tile. Small tiles keep several chains apart and add them up at the end, so that a
