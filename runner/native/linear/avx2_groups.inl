@@ -157,6 +157,8 @@ struct GroupOperands {
   const float* sums;
   const float* runs;
   int64_t k, end;
+  const uint8_t* next;  // weights that are unpacked after these
+  int32_t fetches;      // lines of them to ask for with each group
 };
 
 // The totals of a tile: one row keeps them in registers, more rows need those for their sums.
@@ -331,6 +333,10 @@ EDGE_TILE_KERNEL void add_groups(GroupOperands in, float* memory) {
     for (int g = 0; g < (kFrames.together == 1 ? 1 : groups); ++g) {
       if (Packed) {
         for (int line = 0; line < kCodes; line += 64) fetch_ahead<M>(in.w + line);
+      } else {
+        for (int32_t i = 0; i < in.fetches; ++i, in.next += kLineBytes) {
+          __builtin_prefetch(in.next, 0, 2);
+        }
       }
       const uint8_t* const numbers = in.w + kCodes;
 #pragma GCC unroll 1

@@ -118,10 +118,9 @@ inline int32_t sum_bytes(__m256i bytes) {
   return _mm_cvtsi128_si32(sums);
 }
 
-// Row `i` of x into its tile of `tile` rows or what is left, for weights of `format`, in pieces of a
-// cache line. `Starts` says
-// from what words a kernel starts its integer sums over each `span` k (0: none wanted), given the
-// sums of x over them:
+// Row `i` of x into its tile of `tile` rows or what is left, for weights of `format`, in pieces of
+// a cache line. `Starts` says from what words a kernel starts its integer sums over each `span` k
+// (0: none wanted), given the sums of x over them:
 //   __m256i add(sums, bytes)   adds 32 of them
 //   int32_t word(sums)
 template <class Starts>

@@ -48,6 +48,10 @@ void multiply_groups(const LinearArgs& args, Share panels) {
       const int64_t end = std::min(begin + part, rows.depth);
       const int64_t groups = (end - begin) / G;
       if (!packed) unpack_groups<F>(data, groups, unpacked);
+      const uint8_t* next = data + F::kFrames.bytes(groups);
+      const uint8_t* const behind = next + F::kFrames.bytes(groups);
+      const int64_t lines = groups * kLineBytes;
+      const int64_t fetches = (F::kFrames.bytes(groups) * tile / args.x.rows + lines - 1) / lines;
       for (int32_t first = 0; first < args.x.rows; first += tile) {
         const int32_t height = std::min(tile, args.x.rows - first);
         for (int32_t m = 0; m < height; ++m) {
@@ -67,7 +71,10 @@ void multiply_groups(const LinearArgs& args, Share panels) {
                                   rows.sums + first * rows.strides.sums,
                                   rows.runs + first * rows.strides.runs,
                                   begin,
-                                  end};
+                                  end,
+                                  next,
+                                  next < behind ? static_cast<int32_t>(fetches) : 0};
+        next += fetches * lines;
         if (packed) {
           add_tile<F, true>(height, in, totals);
         } else {

@@ -200,16 +200,17 @@ static inline RowScale run_scale(float largest, bool finite) {
 
 constexpr int64_t kLineBytes = 64, kLineWords = 16;  // of the cache
 
-// Elements that a row takes in the arrays of QuantizedRows, whole cache lines: a tile whose first row
-// is number `i` begins at i times that.
+// Elements that a row takes in the arrays of QuantizedRows, whole cache lines: a tile whose first
+// row is number `i` begins at i times that.
 struct RowStrides {
   int64_t starts, sums, runs, q;
 };
 
-// Quantized rows in scratch. Rows lie in tiles; the last tile may be smaller. In a tile the rows take
-// turns: a piece of each, then the next piece of each. A piece is what its instruction set likes: one
-// word, where a kernel loads the words of several rows at once; or a cache line, where it broadcasts
-// each by itself, so that workers that prepare rows of one tile write no line together.
+// Quantized rows in scratch. Rows lie in tiles; the last tile may be smaller. In a tile the rows
+// take turns: a piece of each, then the next piece of each. A piece is what its instruction set
+// likes: one word, where a kernel loads the words of several rows at once; or a cache line, where
+// it broadcasts each by itself, so that workers that prepare rows of one tile write no line
+// together.
 //
 // `q` are int8, zero from k to depth; four consecutive k of a row are a word.
 //
@@ -217,8 +218,8 @@ struct RowStrides {
 // of q over each group: float, or for q8 minima int16 of two groups side by side, a word. Groups
 // divide K, so these are sums over real k alone.
 //
-// Of rows by group `runs` are the scales of each kRun columns, `sums` those over summed_columns, all
-// float, and `scale` and `minus_zero` are 1 and 0.
+// Of rows by group `runs` are the scales of each kRun columns, `sums` those over summed_columns,
+// all float, and `scale` and `minus_zero` are 1 and 0.
 struct QuantizedRows {
   float* scale;       // [rows]
   float* minus_zero;  // [rows]
@@ -230,8 +231,8 @@ struct QuantizedRows {
   RowStrides strides;
 };
 
-// Where element `i` of the first row of a tile lies, of pieces of `Piece` elements. Those of the next
-// rows follow, a piece from each other.
+// Where element `i` of the first row of a tile lies, of pieces of `Piece` elements. Those of the
+// next rows follow, a piece from each other.
 template <int64_t Piece>
 static inline int64_t tile_offset(int64_t i, int64_t height) {
   return i / Piece * Piece * height + i % Piece;
@@ -263,7 +264,8 @@ struct TileRow {
   int64_t first, height, row;
 };
 
-// Puts the sum over the summed columns number `g` of a row into its tile, of pieces of `Piece` words.
+// Puts the sum over the summed columns number `g` of a row into its tile, of pieces of `Piece`
+// words.
 template <int64_t Piece>
 static inline void store_sum(const QuantizedRows& rows, WeightFormat format, TileRow at, int64_t g,
                              int32_t sum) {

@@ -206,7 +206,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   const auto fetches = static_cast<int32_t>((group.stride * tile / count + lines - 1) / lines);
   VnniOperands in{
       group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums, rows.runs,
-      rows.depth,     group.data[0] + distance,        0};
+      rows.depth,    group.data[0] + distance,          0};
   const uint8_t* const behind = in.next + group.stride;
   alignas(64) float totals[kFinished * kMostRows<S> * P * kLanes];
   for (int32_t begin = 0; begin < count;) {

@@ -284,10 +284,13 @@ struct Ends<S, F, M, P, true, kFactors, N> : Ends<S, F, M, P, false, false, Mini
         } else {
           part = sums.lanes(m, p);
         }
-        if constexpr (N == MinimumType::zero) part = fma(minima, V::broadcast(x[m * kLineWords]), part);
+        if constexpr (N == MinimumType::zero)
+          part = fma(minima, V::broadcast(x[m * kLineWords]), part);
         part = fma(scales, part, base);
-        if constexpr (is_lifted(F::kFormat)) part = fma(minima, V::broadcast(x[m * kLineWords]), part);
-        this->totals.set(m, p, fma(V::broadcast(runs[m * kLineWords]), part, this->totals.get(m, p)));
+        if constexpr (is_lifted(F::kFormat))
+          part = fma(minima, V::broadcast(x[m * kLineWords]), part);
+        this->totals.set(m, p,
+                         fma(V::broadcast(runs[m * kLineWords]), part, this->totals.get(m, p)));
       }
     }
   }
@@ -327,8 +330,7 @@ EDGE_TILE_KERNEL void total_groups(VnniOperands in, float* totals) {
 #pragma GCC unroll 1
       for (int part = 0; part < kParts; ++part, k += F::kSummed) {
         Sums<S, M, P> sums;
-        sums.template start<kStarts, base_of(F::kFormat)>(
-            tile_words<M>(in.starts, k / F::kSummed));
+        sums.template start<kStarts, base_of(F::kFormat)>(tile_words<M>(in.starts, k / F::kSummed));
 #pragma GCC unroll 1
         for (int block = 0; block < kBlocks; ++block) {
           add_steps<F, 0, kSteps>(in.w, in.panel_stride, tile_bytes<M>(in.x, k + block * kBlock),

@@ -58,7 +58,8 @@ inline WordStarts starts_of(WeightFormat format, int64_t depth) {
   return {offset == 0 ? 0 : columns == 0 ? depth : columns, offset, base_of(format)};
 }
 
-// Where a tile kernel reads: weights of its first panel; the others of the tile, which begins there.
+// Where a tile kernel reads: weights of its first panel; the others of the tile, which begins
+// there.
 struct VnniOperands {
   const uint8_t* w;
   int64_t panel_stride;  // bytes
