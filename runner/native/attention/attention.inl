@@ -1,6 +1,8 @@
 // Paged attention over virtual lanes (contract: attention.h). Included once per instruction set.
 //
-// Work is cut into tiles: consecutive tokens of one sequence times query heads of one kv head.
+// Work is cut into tiles: tokens times query heads of one kv head. The tokens are consecutive ones
+// of one sequence, or those of sequences that share most of their blocks: a prompt that many began
+// with is then read once for all of them.
 // Inside a block, rows that see the same tokens form a span and share every load of keys and
 // values. The online softmax (arXiv 1805.02867) of a row goes through its blocks in ascending
 // order; all it computes depends on that row and its visible tokens alone, so a row's bits are the
@@ -166,7 +168,8 @@ void write(const AttentionArgs& args, Worker worker) {
 
 // One tile and the worker's scratch for it. Rows are token-major: row = token * heads + head.
 struct Tile {
-  int32_t first, tokens;  // rows of the flat batch, all of one sequence
+  int32_t first, tokens;  // rows of the flat batch
+  bool joined;            // they are of several sequences
   int32_t head, heads;    // query heads [head, head + heads) of one kv head
   int32_t kv_head;
   int32_t written;  // positions of the sequence that this step and earlier ones have written
@@ -323,22 +326,27 @@ void soften(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t 
   }
 }
 
-template <class V, class Element, bool kFetch>
+template <class V, class Element>
 void attend_span(const AttentionArgs& args, const Tile& tile, int32_t first_row, int32_t rows,
                  Visible seen, const Block<Element>& block) {
   const float* q = tile.q + first_row * tile.stride;
   float* out = tile.out + first_row * tile.stride;
   float* weights = tile.weights + first_row * kBlockTokens;
+  // The first rows ask for what all need next.
   each_row_tile(rows, [&](int32_t row, auto count) {
-    score_rows<V, Element, decltype(count)::value, kFetch>(
-        q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
-        block.values, weights + row * kBlockTokens);
+    constexpr int kRows = decltype(count)::value;
+    const auto score =
+        row == 0 ? score_rows<V, Element, kRows, true> : score_rows<V, Element, kRows, false>;
+    score(q + row * tile.stride, tile.stride, block.keys, args.state.head_dim, seen.begin, seen.end,
+          block.values, weights + row * kBlockTokens);
   });
-  if (kFetch) fetch<2048>(block.next_keys);  // as much as arrives during the softmax
+  fetch<2048>(block.next_keys);  // as much as arrives during the softmax
   soften<V>(args, tile, first_row, rows, SlotMask<V>(seen), block);
   each_row_tile(rows, [&](int32_t row, auto count) {
-    value_rows<V, Element, decltype(count)::value, kFetch>(
-        weights + row * kBlockTokens, block.values, seen.begin, seen.end, tile.stride,
+    constexpr int kRows = decltype(count)::value;
+    const auto add =
+        row == 0 ? value_rows<V, Element, kRows, true> : value_rows<V, Element, kRows, false>;
+    add(weights + row * kBlockTokens, block.values, seen.begin, seen.end, tile.stride,
         block.next_keys, out + row * tile.stride);
   });
 }
@@ -358,12 +366,32 @@ void finish(const AttentionArgs& args, const Tile& tile) {
   }
 }
 
+inline int32_t first_block(const AttentionArgs& args, int32_t token) {
+  return first_visible(args, token) / kBlockTokens;
+}
+
+// The number behind the last block that a token sees.
+inline int32_t end_block(const AttentionArgs& args, int32_t token, int32_t written) {
+  return (end_visible(args, token, written) - 1) / kBlockTokens + 1;
+}
+
+// How many of a token's first blocks are `other`'s as well. Both begin at the same number.
+inline int32_t shared_blocks(const AttentionArgs& args, int32_t token, int32_t other) {
+  const int32_t begin = first_block(args, token);
+  const int32_t end = std::min(end_block(args, token, 0), end_block(args, other, 0));
+  const auto part = [&](int32_t row, int32_t block) {
+    return args.part(args.sequences[row], block);
+  };
+  int32_t block = begin;
+  while (block < end && part(token, block) == part(other, block)) ++block;
+  return block - begin;
+}
+
+// Blocks [begin, end) for the tokens from `first` to `last` of a tile, which all have the same.
 template <class V, class Element>
-void attend_tile(const AttentionArgs& args, const Tile& tile) {
-  start<V>(args, tile);
-  int32_t last = tile.first + tile.tokens - 1, sequence = args.sequences[tile.first];
-  int32_t begin = first_visible(args, tile.first) / kBlockTokens;
-  int32_t end = (end_visible(args, last, tile.written) - 1) / kBlockTokens + 1;
+void attend_blocks(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t last,
+                   int32_t begin, int32_t end) {
+  const int32_t sequence = args.sequences[first];
   for (int32_t block = begin; block < end; ++block) {
     const Element* part = state_part<Element>(args, sequence, block);
     const Element* following =
@@ -375,7 +403,7 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
       memory.key_scales = scales_behind(memory.keys, args.state.head_dim);
       memory.value_scales = scales_behind(memory.values, padded_dim(args.state));
     }
-    for (int32_t token = tile.first; token <= last;) {
+    for (int32_t token = first; token <= last;) {
       Visible seen = visible(args, token, tile.written, block);
       int32_t next = token + 1;
       for (; next <= last; ++next) {
@@ -384,14 +412,26 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
       }
       if (seen.begin < seen.end) {
         int32_t row = (token - tile.first) * tile.heads, rows = (next - token) * tile.heads;
-        if (tile.tokens == 1) {  // decode: as much memory as arithmetic
-          attend_span<V, Element, true>(args, tile, row, rows, seen, memory);
-        } else {
-          attend_span<V, Element, false>(args, tile, row, rows, seen, memory);
-        }
+        attend_span<V, Element>(args, tile, row, rows, seen, memory);
       }
       token = next;
     }
+  }
+}
+
+template <class V, class Element>
+void attend_tile(const AttentionArgs& args, const Tile& tile) {
+  start<V>(args, tile);
+  const int32_t last = tile.first + tile.tokens - 1, begin = first_block(args, tile.first);
+  int32_t end = end_block(args, last, tile.written);
+  if (tile.joined) {
+    for (int32_t token = tile.first; token <= last; ++token) {
+      end = std::min(end, begin + shared_blocks(args, token, tile.first));
+    }
+  }
+  attend_blocks<V, Element>(args, tile, tile.first, last, begin, end);
+  for (int32_t token = tile.first; tile.joined && token <= last; ++token) {
+    attend_blocks<V, Element>(args, tile, token, token, end, end_block(args, token, 0));
   }
   finish<V>(args, tile);
 }
@@ -401,15 +441,23 @@ inline int32_t tile_heads(const AttentionArgs& args) {
   return group < kQueryRows ? group : kQueryRows;
 }
 
+// Tokens that share a tile, and what a query head of them costs.
+struct Run {
+  int32_t first, tokens;
+  bool joined;
+  int64_t cost;
+};
+
 // This worker's query heads of some tokens: tile by tile, never across kv heads.
 template <class V, class Element>
-void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int32_t begin,
-                  int32_t end, Worker worker) {
+void attend_heads(const AttentionArgs& args, const Run& run, int32_t begin, int32_t end,
+                  Worker worker) {
   int32_t group = args.heads / args.state.kv_heads;
   Tile tile;
-  tile.first = first;
-  tile.tokens = tokens;
-  tile.written = written_of(args, first);
+  tile.first = run.first;
+  tile.tokens = run.tokens;
+  tile.joined = run.joined;
+  tile.written = written_of(args, run.first);
   tile.stride = padded_dim(args.state);
   tile.q = worker_scratch<V>(args, worker);
   tile.out = tile.q + kQueryRows * tile.stride;
@@ -428,24 +476,36 @@ void attend_heads(const AttentionArgs& args, int32_t first, int32_t tokens, int3
   }
 }
 
-// Calls body(first token, tokens, cost per head) for each run of tokens that may share a tile.
+// Whether tokens of two sequences see most of the same blocks.
+inline bool share_most(const AttentionArgs& args, int32_t token, int32_t other) {
+  if (args.bidirectional || first_block(args, token) != first_block(args, other)) return false;
+  const int32_t count = end_block(args, token, 0) - first_block(args, token);
+  return 2 * shared_blocks(args, token, other) > count;
+}
+
+// Calls `body` with each Run. Sequences are joined as long as every worker has tokens of its own.
 template <class Body>
-inline void each_run(const AttentionArgs& args, Body body) {
+inline void each_run(const AttentionArgs& args, Worker worker, Body body) {
   constexpr int64_t kFixedCost = 32;  // of a row, in visible tokens
-  int32_t most = kQueryRows / tile_heads(args), rows = args.q.rows;
-  for (int32_t first = 0; first < rows;) {
-    int32_t next = first;
-    int64_t cost = 0;
-    const int32_t written = written_of(args, first);
-    const auto joins = [&](int32_t row) {  // wanted rows come in any order
-      return row == first || (args.sequences[row] == args.sequences[first] &&
-                              args.positions[row] >= args.positions[row - 1]);
-    };
-    for (; next < rows && next - first < most && joins(next); ++next) {
-      cost += end_visible(args, next, written) - 1 - first_visible(args, next) + kFixedCost;
+  const int32_t most = kQueryRows / tile_heads(args), rows = args.q.rows;
+  const int32_t most_joined = std::min(most, rows / worker.count);
+  Run run{};
+  for (; run.first < rows; run.first += run.tokens) {
+    run = {run.first, 0, false, 0};
+    const int32_t written = written_of(args, run.first);
+    for (int32_t row = run.first; row < rows && run.tokens < most; ++row, ++run.tokens) {
+      if (row > run.first) {
+        const bool follows = args.sequences[row] == args.sequences[row - 1];
+        if (follows && (run.joined || args.positions[row] < args.positions[row - 1])) break;
+        if (!follows) {
+          const bool single = run.joined || run.tokens == 1;
+          if (!single || run.tokens >= most_joined || !share_most(args, row, run.first)) break;
+          run.joined = true;
+        }
+      }
+      run.cost += end_visible(args, row, written) - 1 - first_visible(args, row) + kFixedCost;
     }
-    body(first, next - first, cost);
-    first = next;
+    body(run);
   }
 }
 
@@ -457,17 +517,17 @@ void attend(const AttentionArgs& args, Worker worker) {
                : args.state.type == KvType::f16 ? attend_heads<V, Half>
                                                 : attend_heads<V, int8_t>;
   int64_t total = 0, before = 0;
-  each_run(args, [&](int32_t, int32_t, int64_t cost) { total += cost * args.heads; });
+  each_run(args, worker, [&](const Run& run) { total += run.cost * args.heads; });
   int64_t begin = total * worker.index / worker.count;
   int64_t end = total * (worker.index + 1) / worker.count;
-  each_run(args, [&](int32_t first, int32_t tokens, int64_t cost) {
+  each_run(args, worker, [&](const Run& run) {
     auto head_at = [&](int64_t point) {
-      int64_t head = (point - before + cost - 1) / cost;
+      int64_t head = (point - before + run.cost - 1) / run.cost;
       return int32_t(point <= before ? 0 : head < args.heads ? head : args.heads);
     };
     int32_t from = head_at(begin), to = head_at(end);
-    if (from < to) heads(args, first, tokens, from, to, worker);
-    before += cost * args.heads;
+    if (from < to) heads(args, run, from, to, worker);
+    before += run.cost * args.heads;
   });
 }
 

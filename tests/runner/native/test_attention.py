@@ -190,6 +190,30 @@ def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shap
         assert_same_bits(np.concatenate([first[3:43], second[89:]]), alone)
 
 
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s.head_dim < 500], ids=str)
+def test_sequences_that_share_blocks_are_as_alone(
+    run_plan: Any, plan_builder: Any, shape: Shape
+) -> None:
+    """Where many go on with one prompt, each by a token in the step, beside one that does not."""
+    x = activations(shape)
+    expected = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
+    lengths = {1: 128, 2: 145, 3: 129, 4: 149, 5: 140}  # of three blocks two are shared
+    for isa in isas():
+        for threads in (1, 2, 3):
+            runner = start(run_plan, plan_builder, shape, x, isa=isa, threads=threads, blocks=15)
+            runner.logits(range(TOKENS))
+            for sequence, length in lengths.items():
+                own = 3 + sequence
+                runner.executor.copy_block(0, runner.blocks[0][2], own)
+                runner.blocks[sequence] = [*runner.blocks[0][:2], own]
+                runner.lengths[sequence] = length
+            runner.blocks[6] = [9, 10, 11]
+            runner.step({6: range(130)}, rows=[])
+            tokens = {s: range(length, length + 1) for s, length in lengths.items()}
+            got = runner.step({**tokens, 6: range(130, 140)}).logits
+            assert_same_bits(got, expected[[*lengths.values(), *range(130, 140)]])
+
+
 @pytest.mark.parametrize("dtype", ["f16", "f32", "i8"])
 @pytest.mark.parametrize("window", [0, 70])
 def test_what_is_masked_is_never_read(
