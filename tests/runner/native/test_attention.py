@@ -196,22 +196,25 @@ def test_sequences_that_share_blocks_are_as_alone(
 ) -> None:
     """Where many go on with one prompt, each by a token in the step, beside one that does not."""
     x = activations(shape)
-    expected = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
-    lengths = {1: 128, 2: 145, 3: 129, 4: 149, 5: 140}  # of three blocks two are shared
+    shared = range(128)  # two of three blocks
+    answers = {s: [(7 * i + s) % TOKENS for i in range(n)] for s, n in enumerate((1, 18, 2, 22, 13))}
+    whole = start(run_plan, plan_builder, shape, x, isa="scalar", blocks=15)
+    expected = [whole.logits([*shared, *own], sequence=s)[-1] for s, own in answers.items()]
+    other = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
     for isa in isas():
         for threads in (1, 2, 3):
             runner = start(run_plan, plan_builder, shape, x, isa=isa, threads=threads, blocks=15)
-            runner.logits(range(TOKENS))
-            for sequence, length in lengths.items():
-                own = 3 + sequence
-                runner.executor.copy_block(0, runner.blocks[0][2], own)
-                runner.blocks[sequence] = [*runner.blocks[0][:2], own]
-                runner.lengths[sequence] = length
-            runner.blocks[6] = [9, 10, 11]
-            runner.step({6: range(130)}, rows=[])
-            tokens = {s: range(length, length + 1) for s, length in lengths.items()}
-            got = runner.step({**tokens, 6: range(130, 140)}).logits
-            assert_same_bits(got, expected[[*lengths.values(), *range(130, 140)]])
+            runner.logits(shared)
+            for sequence, own in answers.items():
+                runner.blocks[sequence] = [0, 1, 2 + sequence]
+                runner.lengths[sequence] = len(shared)
+                if own[1:]:
+                    runner.step({sequence: own[:-1]}, rows=[])
+            runner.blocks[8] = [10, 11, 12]
+            runner.step({8: range(130)}, rows=[])
+            tokens = {sequence: own[-1:] for sequence, own in answers.items()}
+            got = runner.step({**tokens, 8: range(130, 140)}).logits
+            assert_same_bits(got, np.stack([*expected, *other[130:140]]))
 
 
 @pytest.mark.parametrize("dtype", ["f16", "f32", "i8"])
