@@ -7,24 +7,20 @@ The generation itself is `edge_llm.runner.generation.loop`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import Receive
 
-from edge_llm.runner.engine.events import ErrorEvent, FinishEvent
-from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.generation.answer import Piece
-from edge_llm.runner.generation.loop import Generation, Item, Job, Submit
+from edge_llm.runner.generation.loop import Generation, Job, Submit
 from edge_llm.server.errors import unavailable
+from edge_llm.server.inbox import Inbox
 from edge_llm.server.models.model import Model
 from edge_llm.server.service import Service
 from edge_llm.tokenizers.pieces import interruptible
 
-# Tokens that come within so little time are sent together; people read more slowly.
-TOGETHER_SECONDS = 0.01
 # So many pieces at most are written in one turn of the event loop, for the other clients' sake: a
 # reader who paused may find thousands.
 TOGETHER_PIECES = 64
@@ -64,7 +60,7 @@ class ServedGeneration:
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._generation: Generation | None = None
-        self._inbox: _Inbox | None = None
+        self._inbox: Inbox | None = None
         self._watcher = loop.create_task(self._watch(receive))
 
     async def start(self, submit: Submit, prepare: Callable[[], Prepared]) -> Prepared:
@@ -77,7 +73,8 @@ class ServedGeneration:
             ClientGoneError: the client hung up.
             Exception: what ``prepare`` raises, or the engine for a job; none runs then.
         """
-        inbox = _Inbox(self._service.on_answer, lambda: self._service.leave(self))
+        service = self._service
+        inbox = Inbox(service.bell, service.on_answer, lambda: service.leave(self))
         self._inbox = inbox
 
         def work() -> Prepared:
@@ -167,68 +164,3 @@ class ServedGeneration:
         # Here and not in the reader alone: a stream may be dropped before it is read at all.
         self._fail(ClientGoneError())
         self._service.leave(self)
-
-
-class _Inbox:
-    """An inbox that tells the figures of each answer that has ended, and when the last one has,
-    read or not.
-
-    What comes soon after other things waits a little and is read together with what comes next:
-    waking the event loop for each of many hundred tokens a second would take the time of one of
-    the engine's cores that they are computed with."""
-
-    def __init__(
-        self, on_answer: Callable[[RequestStatistics], None], on_end: Callable[[], None]
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._left: deque[Item] = deque()
-        self._items: asyncio.Queue[Item] = asyncio.Queue()
-        self._on_answer = on_answer
-        self._on_end = on_end
-        self._running = 0
-        self._awaited = False  # the loop knows that something was left
-        self._next = 0.0  # the time (of the loop) before which nothing more is taken in
-
-    @property
-    def filled(self) -> bool:
-        """Whether `get` would not wait."""
-        return not self._items.empty()
-
-    def expect(self, answers: int) -> None:
-        """Say how many answers there will be, before there are any."""
-        self._running = answers
-
-    def put(self, item: Item) -> None:
-        # What is left before the loop forgets that it knows is found by the loop, what is left
-        # after that tells it again. Fails where the loop was closed under a request that still
-        # ran, which ends it.
-        self._left.append(item)
-        if isinstance(item, Exception):
-            self._loop.call_soon_threadsafe(self._take_in)
-        elif not self._awaited:
-            self._awaited = True
-            self._loop.call_soon_threadsafe(self._look)
-
-    async def get(self) -> Item:
-        return await self._items.get()
-
-    def _look(self) -> None:
-        if (wait := self._next - self._loop.time()) > 0:
-            self._loop.call_later(wait, self._take_in)
-        else:
-            self._take_in()
-
-    def _take_in(self) -> None:
-        self._awaited = False
-        self._next = self._loop.time() + TOGETHER_SECONDS
-        for _ in range(len(self._left)):  # not what is left meanwhile: it is told again
-            self._arrive(self._left.popleft())
-
-    def _arrive(self, item: Item) -> None:
-        self._items.put_nowait(item)
-        if isinstance(item, tuple) and isinstance(item[1], FinishEvent | ErrorEvent):
-            if isinstance(item[1], FinishEvent):
-                self._on_answer(item[1].stats)
-            self._running -= 1
-            if self._running == 0:
-                self._on_end()

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.server.encoders import Encoders
 from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable
+from edge_llm.server.inbox import Bell
 from edge_llm.server.models.adapted import AdaptedModel
 from edge_llm.server.models.model import Model
 from edge_llm.server.models.offer import Choice, Offer
@@ -38,9 +39,17 @@ class Service:
         self._active: dict[Abortable, tuple[int, Offer]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        self._bell: Bell | None = None
         shelf.on_load = self._prepare
         # Told of each answer that the engine has ended.
         self.on_answer: Callable[[RequestStatistics], None] = lambda stats: None
+
+    @property
+    def bell(self) -> Bell:
+        """What wakes the running event loop."""
+        if self._bell is None or self._bell.loop is not asyncio.get_running_loop():
+            self._bell = Bell()
+        return self._bell
 
     def ready(self) -> None:
         """Say that the models that are there from the beginning are."""

@@ -12,7 +12,8 @@ import waiting
 
 from edge_llm.runner.engine.events import TokenEvent
 from edge_llm.server.gate.connection import Connection
-from edge_llm.server.generation import TOGETHER_PIECES, ServedGeneration, _Inbox
+from edge_llm.server.generation import TOGETHER_PIECES, ServedGeneration
+from edge_llm.server.inbox import Bell, Inbox
 from edge_llm.server.service import Service
 
 
@@ -22,7 +23,7 @@ def token(number: int) -> tuple[int, TokenEvent]:
 
 def test_what_comes_soon_after_is_taken_in_together() -> None:
     async def read() -> None:
-        inbox = _Inbox(lambda stats: None, lambda: None)
+        inbox = Inbox(Bell(), lambda stats: None, lambda: None)
         inbox.put(token(1))
         assert await inbox.get() == token(1)  # the first one at once
         assert not inbox.filled
@@ -38,7 +39,7 @@ def test_what_comes_soon_after_is_taken_in_together() -> None:
 
 def test_a_failure_waits_for_nothing_and_comes_behind_what_came_before() -> None:
     async def read() -> None:
-        inbox = _Inbox(lambda stats: None, lambda: None)
+        inbox = Inbox(Bell(), lambda stats: None, lambda: None)
         inbox.put(token(1))
         await inbox.get()
         inbox.put(token(2))
@@ -49,6 +50,34 @@ def test_a_failure_waits_for_nothing_and_comes_behind_what_came_before() -> None
         assert await inbox.get() == token(3)
 
     asyncio.run(read())
+
+
+def test_a_step_of_many_answers_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read() -> None:
+        loop, calls = asyncio.get_running_loop(), []
+        wake = loop.call_soon_threadsafe
+        monkeypatch.setattr(
+            loop, "call_soon_threadsafe", lambda *args: (calls.append(args), wake(*args))
+        )
+        bell = Bell()
+        inboxes = [Inbox(bell, lambda stats: None, lambda: None) for _ in range(8)]
+        for step in (1, 2):
+            for inbox in inboxes:
+                inbox.put(token(step))
+            assert len(calls) == step
+            assert [await inbox.get() for inbox in inboxes] == [token(step)] * 8
+
+    asyncio.run(read())
+
+
+def test_all_who_ring_learn_that_the_loop_is_closed() -> None:
+    async def make() -> list[Inbox]:
+        bell = Bell()
+        return [Inbox(bell, lambda stats: None, lambda: None) for _ in range(2)]
+
+    for inbox in asyncio.run(make()):
+        with pytest.raises(RuntimeError):
+            inbox.put(token(1))
 
 
 def test_a_reader_who_paused_leaves_others_their_turns(model: Any, service: Service) -> None:
