@@ -197,7 +197,9 @@ def test_sequences_that_share_blocks_are_as_alone(
     """Where many go on with one prompt, each by a token in the step, beside one that does not."""
     x = activations(shape)
     shared = range(128)  # two of three blocks
-    answers = {s: [(7 * i + s) % TOKENS for i in range(n)] for s, n in enumerate((1, 18, 2, 22, 13))}
+    answers = {
+        s: [(7 * i + s) % TOKENS for i in range(n)] for s, n in enumerate((1, 18, 2, 22, 13))
+    }
     whole = start(run_plan, plan_builder, shape, x, isa="scalar", blocks=15)
     expected = [whole.logits([*shared, *own], sequence=s)[-1] for s, own in answers.items()]
     other = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
