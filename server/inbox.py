@@ -1,4 +1,4 @@
-"""From the engines' threads to the event loop: what answers a request gets, and that it got it."""
+"""Inboxes of requests, in which engines' threads leave tokens and the event loop finds them."""
 
 from __future__ import annotations
 
@@ -15,38 +15,34 @@ TOGETHER_SECONDS = 0.01
 
 
 class Bell:
-    """Wakes the event loop once for all who ring before it looks: a step gives each of its requests
-    a token, and waking the loop takes longer than leaving one."""
+    """Wakes the event loop once for all who ring before it looks: a step has a token for each of
+    its requests, and waking the loop takes longer than leaving a token."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._ringing: deque[Callable[[], None]] = deque()
         self._rung = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it wakes."""
+        """Return the loop that it wakes."""
         return self._loop
 
-    def ring(self, answer: Callable[[], None]) -> None:
-        """Have the loop call ``answer`` soon. From any thread.
+    def ring(self, look: Callable[[], None]) -> None:
+        """Have the loop call ``look`` soon. From any thread.
 
         Raises:
             RuntimeError: the loop is closed.
         """
-        self._waiting.append(answer)  # found by the loop if it has not forgotten that it was rung
-        if not self._rung:
+        self._ringing.append(look)  # found by the loop if it has not forgotten that it was rung
+        if not self._rung or self._loop.is_closed():  # a closed one, rung or not, refuses
             self._rung = True
-            try:
-                self._loop.call_soon_threadsafe(self._answer)
-            except BaseException:
-                self._rung = False  # whoever rings next is to know
-                raise
+            self._loop.call_soon_threadsafe(self._look)
 
-    def _answer(self) -> None:
+    def _look(self) -> None:
         self._rung = False
-        for _ in range(len(self._waiting)):
-            self._waiting.popleft()()
+        for _ in range(len(self._ringing)):
+            self._loop.call_soon(self._ringing.popleft())  # none is kept from it by another's error
 
 
 class Inbox:

@@ -46,7 +46,7 @@ class Service:
 
     @property
     def bell(self) -> Bell:
-        """What wakes the running event loop."""
+        """Return what wakes the running event loop."""
         if self._bell is None or self._bell.loop is not asyncio.get_running_loop():
             self._bell = Bell()
         return self._bell

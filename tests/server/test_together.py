@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import waiting
 
-from edge_llm.runner.engine.events import TokenEvent
+from edge_llm.errors import GenerationError
+from edge_llm.runner.engine.events import ErrorEvent, TokenEvent
 from edge_llm.server.gate.connection import Connection
 from edge_llm.server.generation import TOGETHER_PIECES, ServedGeneration
 from edge_llm.server.inbox import Bell, Inbox
@@ -70,14 +71,36 @@ def test_a_step_of_many_answers_wakes_the_loop_once(monkeypatch: pytest.MonkeyPa
     asyncio.run(read())
 
 
-def test_all_who_ring_learn_that_the_loop_is_closed() -> None:
+@pytest.mark.parametrize("rung", [False, True])
+def test_all_who_ring_learn_that_the_loop_is_closed(rung: bool) -> None:
     async def make() -> list[Inbox]:
         bell = Bell()
-        return [Inbox(bell, lambda stats: None, lambda: None) for _ in range(2)]
+        inboxes = [Inbox(bell, lambda stats: None, lambda: None) for _ in range(3)]
+        if rung:
+            inboxes[2].put(token(1))  # the loop closes before it looks
+        return inboxes
 
-    for inbox in asyncio.run(make()):
+    for inbox in asyncio.run(make())[:2]:
         with pytest.raises(RuntimeError):
             inbox.put(token(1))
+
+
+def test_an_error_of_one_request_leaves_others_their_tokens() -> None:
+    async def read() -> None:
+        def fail() -> None:
+            raise RuntimeError("a fault of ours")
+
+        errors: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, error: errors.append(error))
+        bell = Bell()
+        failing, other = Inbox(bell, lambda stats: None, fail), Inbox(bell, print, print)
+        failing.expect(1)
+        failing.put((0, ErrorEvent(GenerationError("gone"))))
+        other.put(token(1))
+        assert await asyncio.wait_for(other.get(), 60) == token(1)
+        assert len(errors) == 1
+
+    asyncio.run(read())
 
 
 def test_a_reader_who_paused_leaves_others_their_turns(model: Any, service: Service) -> None:

@@ -1,8 +1,8 @@
 // Paged attention over virtual lanes (contract: attention.h). Included once per instruction set.
 //
 // Work is cut into tiles: tokens times query heads of one kv head. The tokens are consecutive ones
-// of one sequence, or those of sequences that share most of their blocks: a prompt that many began
-// with is then read once for all of them.
+// of one sequence, or single ones of sequences that share most of their blocks: a beginning that
+// they have in common is then read once for all in the tile.
 // Inside a block, rows that see the same tokens form a span and share every load of keys and
 // values. The online softmax (arXiv 1805.02867) of a row goes through its blocks in ascending
 // order; all it computes depends on that row and its visible tokens alone, so a row's bits are the
@@ -169,7 +169,7 @@ void write(const AttentionArgs& args, Worker worker) {
 // One tile and the worker's scratch for it. Rows are token-major: row = token * heads + head.
 struct Tile {
   int32_t first, tokens;  // rows of the flat batch
-  bool joined;            // they are of several sequences
+  int32_t shared;         // first blocks that all of them have; 0: they are of one sequence
   int32_t head, heads;    // query heads [head, head + heads) of one kv head
   int32_t kv_head;
   int32_t written;  // positions of the sequence that this step and earlier ones have written
@@ -387,7 +387,8 @@ inline int32_t shared_blocks(const AttentionArgs& args, int32_t token, int32_t o
   return block - begin;
 }
 
-// Blocks [begin, end) for the tokens from `first` to `last` of a tile, which all have the same.
+// The tokens from `first` to `last` of a tile attend to blocks [begin, end), which all of them
+// have.
 template <class V, class Element>
 void attend_blocks(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t last,
                    int32_t begin, int32_t end) {
@@ -423,14 +424,9 @@ template <class V, class Element>
 void attend_tile(const AttentionArgs& args, const Tile& tile) {
   start<V>(args, tile);
   const int32_t last = tile.first + tile.tokens - 1, begin = first_block(args, tile.first);
-  int32_t end = end_block(args, last, tile.written);
-  if (tile.joined) {
-    for (int32_t token = tile.first; token <= last; ++token) {
-      end = std::min(end, begin + shared_blocks(args, token, tile.first));
-    }
-  }
+  const int32_t end = tile.shared ? begin + tile.shared : end_block(args, last, tile.written);
   attend_blocks<V, Element>(args, tile, tile.first, last, begin, end);
-  for (int32_t token = tile.first; tile.joined && token <= last; ++token) {
+  for (int32_t token = tile.first; tile.shared && token <= last; ++token) {
     attend_blocks<V, Element>(args, tile, token, token, end, end_block(args, token, 0));
   }
   finish<V>(args, tile);
@@ -441,10 +437,9 @@ inline int32_t tile_heads(const AttentionArgs& args) {
   return group < kQueryRows ? group : kQueryRows;
 }
 
-// Tokens that share a tile, and what a query head of them costs.
+// Tokens that share a tile (see Tile), and what a query head of them costs.
 struct Run {
-  int32_t first, tokens;
-  bool joined;
+  int32_t first, tokens, shared;
   int64_t cost;
 };
 
@@ -456,7 +451,7 @@ void attend_heads(const AttentionArgs& args, const Run& run, int32_t begin, int3
   Tile tile;
   tile.first = run.first;
   tile.tokens = run.tokens;
-  tile.joined = run.joined;
+  tile.shared = run.shared;
   tile.written = written_of(args, run.first);
   tile.stride = padded_dim(args.state);
   tile.q = worker_scratch<V>(args, worker);
@@ -476,38 +471,58 @@ void attend_heads(const AttentionArgs& args, const Run& run, int32_t begin, int3
   }
 }
 
-// Whether tokens of two sequences see most of the same blocks.
-inline bool share_most(const AttentionArgs& args, int32_t token, int32_t other) {
-  if (args.bidirectional || first_block(args, token) != first_block(args, other)) return false;
-  const int32_t count = end_block(args, token, 0) - first_block(args, token);
-  return 2 * shared_blocks(args, token, other) > count;
-}
+// Joins tokens to runs. Sequences are joined as long as there is a run for every worker.
+class Runs {
+ public:
+  Runs(const AttentionArgs& args, Worker worker)
+      : args_(args),
+        rows_(args.q.rows),
+        most_(kQueryRows / tile_heads(args)),
+        most_joined_(std::min(most_, rows_ / worker.count)) {}
 
-// Calls `body` with each Run. Sequences are joined as long as every worker has tokens of its own.
-template <class Body>
-inline void each_run(const AttentionArgs& args, Worker worker, Body body) {
-  constexpr int64_t kFixedCost = 32;  // of a row, in visible tokens
-  const int32_t most = kQueryRows / tile_heads(args), rows = args.q.rows;
-  const int32_t most_joined = std::min(most, rows / worker.count);
-  Run run{};
-  for (; run.first < rows; run.first += run.tokens) {
-    run = {run.first, 0, false, 0};
-    const int32_t written = written_of(args, run.first);
-    for (int32_t row = run.first; row < rows && run.tokens < most; ++row, ++run.tokens) {
-      if (row > run.first) {
-        const bool follows = args.sequences[row] == args.sequences[row - 1];
-        if (follows && (run.joined || args.positions[row] < args.positions[row - 1])) break;
-        if (!follows) {
-          const bool single = run.joined || run.tokens == 1;
-          if (!single || run.tokens >= most_joined || !share_most(args, row, run.first)) break;
-          run.joined = true;
-        }
+  // Calls `body` with each.
+  template <class Body>
+  void each(Body body) const {
+    Run run{};
+    for (; run.first < rows_; run.first += run.tokens) {
+      run = {run.first, 1, 0, 0};
+      while (run.tokens < most_ && run.first + run.tokens < rows_ && join(run)) ++run.tokens;
+      const int32_t written = written_of(args_, run.first);
+      for (int32_t row = run.first; row < run.first + run.tokens; ++row) {
+        run.cost += end_visible(args_, row, written) - 1 - first_visible(args_, row) + kFixedCost;
       }
-      run.cost += end_visible(args, row, written) - 1 - first_visible(args, row) + kFixedCost;
+      body(run);
     }
-    body(run);
   }
-}
+
+ private:
+  static constexpr int64_t kFixedCost = 32;  // of a row, in visible tokens
+
+  bool follows(int32_t row) const {  // the row before it
+    return row < rows_ && args_.sequences[row] == args_.sequences[row - 1];
+  }
+  int32_t blocks(int32_t row) const { return end_block(args_, row, 0) - first_block(args_, row); }
+
+  // Whether the row behind `run` belongs to it.
+  bool join(Run& run) const {
+    const int32_t row = run.first + run.tokens;
+    if (follows(row)) return !run.shared && args_.positions[row] >= args_.positions[row - 1];
+    // A single token of its sequence, as all that are joined.
+    if (args_.bidirectional || follows(row + 1) || run.tokens >= most_joined_) return false;
+    if (run.tokens > 1 && !run.shared) return false;
+    if (first_block(args_, row) != first_block(args_, run.first)) return false;
+    const int32_t common = shared_blocks(args_, row, run.first);
+    const int32_t shared = run.shared ? std::min(run.shared, common) : common;
+    const int32_t before = run.shared ? run.shared : blocks(run.first);
+    // Most of what it sees, and what those before it share, stays shared.
+    if (2 * shared <= std::max(blocks(row), before)) return false;
+    run.shared = shared;
+    return true;
+  }
+
+  const AttentionArgs& args_;
+  int32_t rows_, most_, most_joined_;
+};
 
 // The unit of sharing is one query head of one run, weighted by the tokens that it sees: a worker
 // takes the units whose start, in cost, falls into its part of the whole.
@@ -517,10 +532,11 @@ void attend(const AttentionArgs& args, Worker worker) {
                : args.state.type == KvType::f16 ? attend_heads<V, Half>
                                                 : attend_heads<V, int8_t>;
   int64_t total = 0, before = 0;
-  each_run(args, worker, [&](const Run& run) { total += run.cost * args.heads; });
+  const Runs runs(args, worker);
+  runs.each([&](const Run& run) { total += run.cost * args.heads; });
   int64_t begin = total * worker.index / worker.count;
   int64_t end = total * (worker.index + 1) / worker.count;
-  each_run(args, worker, [&](const Run& run) {
+  runs.each([&](const Run& run) {
     auto head_at = [&](int64_t point) {
       int64_t head = (point - before + run.cost - 1) / run.cost;
       return int32_t(point <= before ? 0 : head < args.heads ? head : args.heads);

@@ -50,8 +50,9 @@ void multiply_groups(const LinearArgs& args, Share panels) {
       if (!packed) unpack_groups<F>(data, groups, unpacked);
       const uint8_t* next = data + F::kFrames.bytes(groups);
       const uint8_t* const behind = next + F::kFrames.bytes(groups);
-      const int64_t lines = groups * kLineBytes;
-      const int64_t fetches = (F::kFrames.bytes(groups) * tile / args.x.rows + lines - 1) / lines;
+      const int64_t fetched = groups * kLineBytes;  // with a line for each
+      const int64_t wanted = F::kFrames.bytes(groups) * tile / args.x.rows;
+      const int64_t fetches = (wanted + fetched - 1) / fetched;
       for (int32_t first = 0; first < args.x.rows; first += tile) {
         const int32_t height = std::min(tile, args.x.rows - first);
         for (int32_t m = 0; m < height; ++m) {
@@ -74,7 +75,7 @@ void multiply_groups(const LinearArgs& args, Share panels) {
                                   end,
                                   next,
                                   next < behind ? static_cast<int32_t>(fetches) : 0};
-        next += fetches * lines;
+        next += fetches * fetched;
         if (packed) {
           add_tile<F, true>(height, in, totals);
         } else {

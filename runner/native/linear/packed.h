@@ -209,8 +209,8 @@ struct RowStrides {
 // Quantized rows in scratch. Rows lie in tiles; the last tile may be smaller. In a tile the rows
 // take turns: a piece of each, then the next piece of each. A piece is what its instruction set
 // likes: one word, where a kernel loads the words of several rows at once; or a cache line, where
-// it broadcasts each by itself, so that workers that prepare rows of one tile write no line
-// together.
+// it broadcasts each by itself, so that workers that prepare rows of one tile do not write its
+// lines together.
 //
 // `q` are int8, zero from k to depth; four consecutive k of a row are a word.
 //

@@ -3,7 +3,7 @@
 namespace edge {
 namespace {
 
-constexpr int32_t kInt8Round = 16;  // k of int8 weights, whose rows have one scale
+constexpr int32_t kInt8Columns = 16;  // of int8 weights, that a round takes
 
 // Adds the next `Steps` of int8 weights, four k each, with `x` and what follows it in its piece.
 template <int Steps, class S, int M, int P>
@@ -48,9 +48,9 @@ EDGE_TILE_KERNEL void total_int8(VnniOperands in, float* memory) {
   } else {
     Sums<S, M, P> sums;
     sums.template start<true>(in.starts);
-    for (int64_t k = 0; k < in.depth; k += kInt8Round) {
+    for (int64_t k = 0; k < in.depth; k += kInt8Columns) {
       if constexpr (P > 1) in.template fetch<P>();
-      add_int8<kInt8Round / 4>(in, tile_bytes<M>(in.x, k), sums);
+      add_int8<kInt8Columns / 4>(in, tile_bytes<M>(in.x, k), sums);
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
@@ -108,10 +108,15 @@ inline void fetch_rows(const Matrix& y, int64_t column, int32_t columns, int32_t
   }
 }
 
-// Rounds of the loop over a panel's weights.
+// Rounds of the loop over a panel's weights, and bytes of these.
 template <class F>
 inline int64_t rounds(int64_t depth) {
-  return depth / (F::kGroup > 0 ? F::kGroup : F::kByGroup ? kRun : kInt8Round);
+  return depth / (F::kGroup > 0 ? F::kGroup : F::kByGroup ? kRun : kInt8Columns);
+}
+template <class F>
+inline int64_t weight_bytes(int64_t depth) {
+  if constexpr (F::kGroup > 0) return F::kFrames.bytes(depth / F::kGroup);
+  return depth / 4 * kInt8WordBytes;
 }
 
 constexpr bool is_gated(Epilogue epilogue) {
@@ -202,8 +207,9 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
   const PanelGroup<P> group = panel_group<P, E>(args, panel);
   const int64_t distance = group.stride * (is_gated(E) ? 1 : P);
   // The next panels are asked for while these are worked on, a part with each tile.
-  const int64_t lines = rounds<F>(rows.depth) * kLineBytes;
-  const auto fetches = static_cast<int32_t>((group.stride * tile / count + lines - 1) / lines);
+  const int64_t fetched = rounds<F>(rows.depth) * kLineBytes;  // with a line in each round
+  const int64_t wanted = weight_bytes<F>(rows.depth) * tile / count;
+  const auto fetches = static_cast<int32_t>((wanted + fetched - 1) / fetched);
   VnniOperands in{
       group.data[0], group.data[P - 1] - group.data[0], rows.q, rows.starts, rows.sums, rows.runs,
       rows.depth,    group.data[0] + distance,          0};
@@ -220,7 +226,7 @@ void multiply_panels(const LinearArgs& args, const QuantizedRows& rows, int64_t 
         in.fetches = T > 1 && in.next < behind ? fetches : 0;
         total_tile_of<S, F, T>(height, in, totals + (first - begin) * kRowStep + p * kPanelStep);
       }
-      in.next += fetches * lines;
+      in.next += fetches * fetched;
       in.x += height * rows.strides.q;
       in.starts += height * rows.strides.starts;
       in.sums += height * rows.strides.sums;

@@ -112,9 +112,9 @@ inline typename S::Lanes group_minima(const uint8_t* tail, const uint8_t* frame,
   }
 }
 
-// What a format does with the sums over columns from `k` on, of a group, and at the end of a frame,
-// which begins at column `k`. `tail` is the group's,
-// `frame` its header; at the end `in` stands behind the frame's last group.
+// What a format does with the sums over the columns from `k` on, which belong to a group whose tail
+// is `tail`, and at the end of a frame, whose header is `frame` and whose columns begin at `k`;
+// then `in` stands behind the frame's last group.
 template <class S, class F, int M, int P, bool kByGroup = F::kByGroup, bool kFactors = F::kFactors,
           MinimumType N = F::kMinimum>
 struct Ends;

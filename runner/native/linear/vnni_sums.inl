@@ -71,7 +71,7 @@ struct VnniOperands {
   const uint8_t* next;  // weights that are wanted after these, as far apart
   int32_t fetches;      // lines of them to ask for in each round of the loop over weights
 
-  // A few with each round: the processor waits where more are asked for than it can have under way.
+  // With each round its part: the processor waits where more is asked for than can be under way.
   template <int P>
   void fetch() {
     for (int32_t i = 0; i < fetches; ++i, next += kLineBytes) {

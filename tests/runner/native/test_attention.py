@@ -190,33 +190,52 @@ def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shap
         assert_same_bits(np.concatenate([first[3:43], second[89:]]), alone)
 
 
-@pytest.mark.parametrize("shape", [s for s in SHAPES if s.head_dim < 500], ids=str)
+SHARING = [s for s in SHAPES if s.head_dim < 500] + [Shape(6, 2, 24, window=230)]
+# How many blocks of the first sequence's beginning others have too, and what follows in each.
+ANSWERS = ((3, 1), (2, 3), (3, 18), (2, 70), (3, 2), (0, 150), (3, 22), (3, 60))
+
+
+def share_blocks(runner: Any, sequence: int) -> None:
+    """Give a sequence four blocks, the first ones of them shared, and what these hold."""
+    shared = ANSWERS[sequence][0]
+    runner.blocks[sequence] = [*range(shared), *(4 + 4 * sequence + i for i in range(4 - shared))]
+    runner.lengths[sequence] = 64 * shared
+
+
+def answer(sequence: int) -> list[int]:
+    """The tokens of a sequence behind what it shares."""
+    return [(7 * i + sequence) % TOKENS for i in range(ANSWERS[sequence][1])]
+
+
+def beginning(sequence: int) -> list[int]:
+    """The tokens that a sequence shares."""
+    return [i % TOKENS for i in range(64 * ANSWERS[sequence][0])]
+
+
+@pytest.mark.parametrize("shape", SHARING, ids=str)
 def test_sequences_that_share_blocks_are_as_alone(
     run_plan: Any, plan_builder: Any, shape: Shape
 ) -> None:
-    """Where many go on with one prompt, each by a token in the step, beside one that does not."""
+    """Where many go on with one prompt, by one token in a step or, as with drafts, by several, and
+    have more of it in common or less, or nothing."""
     x = activations(shape)
-    shared = range(128)  # two of three blocks
-    answers = {
-        s: [(7 * i + s) % TOKENS for i in range(n)] for s, n in enumerate((1, 18, 2, 22, 13))
-    }
-    whole = start(run_plan, plan_builder, shape, x, isa="scalar", blocks=15)
-    expected = [whole.logits([*shared, *own], sequence=s)[-1] for s, own in answers.items()]
-    other = start(run_plan, plan_builder, shape, x, isa="scalar").logits(range(TOKENS))
+    whole = start(run_plan, plan_builder, shape, x, isa="scalar", blocks=40)
+    last = [3 if s == 6 else 1 for s in range(len(ANSWERS))]  # tokens of the step
+    expected = [
+        whole.logits([*beginning(s), *answer(s)], sequence=s)[-count:]
+        for s, count in enumerate(last)
+    ]
     for isa in isas():
         for threads in (1, 2, 3):
-            runner = start(run_plan, plan_builder, shape, x, isa=isa, threads=threads, blocks=15)
-            runner.logits(shared)
-            for sequence, own in answers.items():
-                runner.blocks[sequence] = [0, 1, 2 + sequence]
-                runner.lengths[sequence] = len(shared)
-                if own[1:]:
-                    runner.step({sequence: own[:-1]}, rows=[])
-            runner.blocks[8] = [10, 11, 12]
-            runner.step({8: range(130)}, rows=[])
-            tokens = {sequence: own[-1:] for sequence, own in answers.items()}
-            got = runner.step({**tokens, 8: range(130, 140)}).logits
-            assert_same_bits(got, np.stack([*expected, *other[130:140]]))
+            runner = start(run_plan, plan_builder, shape, x, isa=isa, threads=threads, blocks=40)
+            runner.blocks[20] = [0, 1, 2]
+            runner.logits(beginning(0), sequence=20)
+            for sequence, count in enumerate(last):
+                share_blocks(runner, sequence)
+                if before := answer(sequence)[:-count]:
+                    runner.step({sequence: before}, rows=[])
+            step = {s: answer(s)[-count:] for s, count in enumerate(last)}
+            assert_same_bits(runner.step(step).logits, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("dtype", ["f16", "f32", "i8"])
@@ -273,6 +292,15 @@ def test_others_may_read_what_one_layer_wrote(
         got = runner.step({0: range(60, 110), 1: range(70, 110)}, rows=rows).logits
         tokens = [110 - 1, 63, 63, 80, 60, 108, 61, 62]
         assert_same_bits(got, expected[tokens])
+        runner = reading(threads=threads)  # and of sequences that share blocks
+        runner.step({0: range(128)}, rows=[])
+        for sequence in (1, 2):
+            runner.blocks[sequence] = [0, 1, 3 * sequence]
+            runner.lengths[sequence] = 128
+        rows = [2, 12, 0, 22, 21, 1, 20, 3]
+        step = {0: range(128, 138), 1: range(128, 138), 2: range(128, 138)}
+        got = runner.step(step, rows=rows).logits
+        assert_same_bits(got, expected[[128 + row % 10 for row in rows]])
 
 
 def test_one_broken_query_spoils_no_other(run_plan: Any, plan_builder: Any) -> None:
