@@ -192,7 +192,7 @@ def test_neighbours_change_nothing(run_plan: Any, plan_builder: Any, shape: Shap
 
 SHARING = [s for s in SHAPES if s.head_dim < 500] + [Shape(6, 2, 24, window=230)]
 # How many blocks of the first sequence's beginning others have too, and what follows in each.
-ANSWERS = ((3, 1), (2, 3), (3, 18), (2, 70), (3, 2), (0, 150), (3, 22), (3, 60))
+ANSWERS = ((3, 1), (3, 18), (2, 3), (2, 70), (3, 2), (0, 150), (3, 22), (3, 60))
 
 
 def share_blocks(runner: Any, sequence: int) -> None:
