@@ -299,7 +299,7 @@ def test_without_a_server(open_chat: Any, browser: Any) -> None:
 def test_a_real_model(open_chat: Any, real: Any) -> None:
     chat = open_chat(real.url)
     chat.set(max_tokens="20", temperature="0")
-    chat.ask("What is the capital of France?")
+    chat.ask("What is the capital of France? Answer in English.")
     expect(chat.text).to_contain_text("Paris")
     expect(chat.answer.locator(".stats")).to_contain_text("tokens/s")
     assert chat.page.locator("[name=thinking]").is_visible() is False
