@@ -22,12 +22,15 @@ GENERATE = Path(__file__).with_name("generate.py")
 # instruction there, so these also show that nothing is used unasked.
 PROCESSORS = {"cortex-a53": "neon", "cortex-a76": "neon_dotprod", "max": "neon_i8mm"}
 BETTER = {"cortex-a53": "neon_dotprod", "cortex-a76": "neon_i8mm"}
-# The first two look at the memory of the process, which is the emulator's here; the third starts
-# Python anew, which only the emulator can.
+# The first two look at the memory of the process, which is the emulator's here; for the third the
+# emulator keeps a table of pages as large as the machine's memory; the fourth starts Python anew,
+# which only the emulator can; in the last NumPy's own product warns on the largest processor.
 NOT_EMULATED = (
-    "tests/runner/native/test_refusals.py::test_untouched_pages_cost_no_memory",
+    "tests/runner/native/test_refusals.py::test_untouched_blocks_cost_no_memory",
     "tests/runner/native/test_memory_use.py::test_keys_and_values_may_lie_in_huge_pages",
+    "tests/runner/native/test_refusals.py::test_blocks_beyond_the_address_space_are_a_capacity_error",
     "tests/runner/native/test_topology.py::test_affinity_is_respected",
+    "tests/runner/native/test_hadamard.py::test_the_matrix_of_order_28_is_that_of_the_checkpoints",
 )
 
 
