@@ -59,8 +59,7 @@ class Inbox:
         on_answer: Callable[[RequestStatistics], None],
         on_end: Callable[[], None],
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._bell = bell
+        self._bell, self._loop = bell, bell.loop
         self._left: deque[Item] = deque()
         self._items: asyncio.Queue[Item] = asyncio.Queue()
         self._on_answer = on_answer
@@ -71,7 +70,7 @@ class Inbox:
 
     @property
     def filled(self) -> bool:
-        """Whether `get` would not wait."""
+        """Return True if `get` would not wait."""
         return not self._items.empty()
 
     def expect(self, answers: int) -> None:
