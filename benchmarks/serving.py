@@ -3,15 +3,17 @@ beside llama.cpp's server or another one.
 
     python benchmarks/serving.py [--models smollm2-135m,llama3.2-1b] [--clients 1,2,4,8,16]
                                  [--seconds 60] [--slots 8] [--context 4096] [--threads 2]
+    python benchmarks/serving.py --avx2 ...
     python benchmarks/serving.py --model FILE|NAME [--peer URL] ...
 
 The first way starts both servers, with equal slots, context and threads, and writes a section of
-docs/performance.md for each model, if nothing but the models is chosen; the second asks a peer that
-runs already, and prints. The two are asked in turn, each idle while the other works. Clients are
-closed loops: each asks for `TOKENS` tokens, reads them as a stream, and asks again. They are one
-process of raw connections, so that they take little of the machine. Prompts have some `WORDS`
-words; "shared" ones begin with the same, but for a question at their end, "different" ones have
-nothing in common.
+docs/performance.md for each model, if nothing but the models is chosen; the second does so with
+kernels for AVX2 on both sides, as on processors without VNNI, and with fewer numbers of clients;
+the third asks a peer that runs already, and prints. The two are asked in turn, each idle while the
+other works. Clients are closed loops: each asks for `TOKENS` tokens, reads them as a stream, and
+asks again. They are one process of raw connections, so that they take little of the machine.
+Prompts have some `WORDS` words; "shared" ones begin with the same, but for a question at their end,
+"different" ones have nothing in common.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
-import llama_cpp_tools
 from document import replace_section, table, where
 from llama_server import files, llama_server
 from programs import MODELS, SMOLLM2
@@ -40,6 +41,7 @@ WORDS = 380  # about 870 tokens of SmolLM2
 TOKENS = 64
 SERVED = (SMOLLM2, "llama3.2-1b")
 KINDS = ("shared", "different")
+CLIENTS, CLIENTS_AVX2 = "1,2,4,8,16", "4,8"
 JUDGED = 8  # clients
 # Times the peer's tokens a second at least, and its 95 % quantile of the first token at most.
 BARS = {"shared": (5.0, 0.5), "different": (2.0, 0.5)}
@@ -150,35 +152,40 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(SERVED))
     parser.add_argument("--model", metavar="FILE|NAME", help="beside what runs at --peer")
     parser.add_argument("--peer", metavar="URL", help="another server, with as many slots")
-    parser.add_argument("--clients", default="1,2,4,8,16")
+    parser.add_argument("--clients", help=f"default: {CLIENTS}; with --avx2: {CLIENTS_AVX2}")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--avx2", action="store_true", help="our AVX2 kernels beside llama.cpp's")
     options = parser.parse_args()
     if unknown := [name for name in options.models.split(",") if name not in MODELS]:
         parser.error(f"--models: {unknown[0]!r} is none of {', '.join(MODELS)}")
     if options.model is not None:
         print(compared(options.model, options.peer, "peer", options))
         return
-    llama_cpp_tools.install()
-    given = vars(options) | {"models": parser.get_default("models")}
-    whole = given == vars(parser.parse_args([]))
+    chosen = {"models": parser.get_default("models"), "avx2": False}
+    whole = vars(options) | chosen == vars(parser.parse_args([]))
+    if options.avx2:
+        os.environ["EDGE_LLM_ISA"] = "avx2"  # ours
+    kernels = "-avx2" if options.avx2 else ""
     for model in options.models.split(","):
         ours, theirs = files(model)
         slots = (options.threads, options.slots, options.context)
-        with llama_server(theirs, *slots) as peer:
+        with llama_server(theirs, *slots, avx2=options.avx2) as peer:
             body = compared(str(ours), peer, f"llama.cpp, {theirs.name}", options)
-            text = f"## {MODELS[model]}, many clients\n\n{body}"
+            title = f"{MODELS[model]}, many clients{', AVX2 kernels' if options.avx2 else ''}"
+            text = f"## {title}\n\n{body}"
         print(text)
         if whole:
-            replace_section(f"serving-{model}", text)
+            replace_section(f"serving{kernels}-{model}", text)
 
 
 def compared(model: str, peer: str | None, called: str, options: argparse.Namespace) -> str:
     """Return the tables of what clients get of our server, and of the one at ``peer``."""
     slots = ("--max-sequences", str(options.slots), "--context", str(options.context))
-    counts = [int(count) for count in options.clients.split(",")]
+    given = options.clients or (CLIENTS_AVX2 if options.avx2 else CLIENTS)
+    counts = [int(count) for count in given.split(",")]
     rows, ratios = [], []
     with served(model, options.threads, *slots) as url:
         servers = {"edge-llm": url} | ({called: peer} if peer else {})

@@ -6,7 +6,8 @@ llama-quantize, llama-imatrix, llama-perplexity and llama-server go to
 build/peers/llama-cpp-tools/build/bin, compiled for this very processor, without anything that
 reaches for a network. Beside them is an interpreter whose `llama_cpp` is the sdist's, on the same
 libraries. The first time takes 10 to 20 minutes with two idle cores; with
-CMAKE_CXX_COMPILER_LAUNCHER=ccache in the environment later ones are shorter.
+CMAKE_CXX_COMPILER_LAUNCHER=ccache in the environment later ones are shorter. `binaries` has the
+tools with kernels for AVX2 too, as on processors without VNNI.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ OPTIONS = (
     "-DLLAMA_OPENSSL=OFF",
 )
 TOOLS = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-server")
+# What llama.cpp takes without the processor's own features: AVX2, FMA, F16C and BMI2.
+AVX2_OPTIONS = ("-DGGML_NATIVE=OFF",)
 
 FOLDER = ENVIRONMENTS / "llama-cpp-tools"
 BIN = FOLDER / "build" / "bin"
 PYTHON = FOLDER / "env" / "bin" / "python"
+CMAKE = PYTHON.with_name("cmake")
 # What an interpreter needs to import `llama_cpp` on the libraries of the tools.
 ENVIRONMENT = {"PYTHONPATH": str(FOLDER / "source"), "LLAMA_CPP_LIB_PATH": str(BIN)}
 
@@ -71,11 +75,41 @@ def install() -> None:
     if not PYTHON.is_file():
         venv.create(FOLDER / "env", with_pip=True)
     run([str(PYTHON), "-m", "pip", "install", "--quiet", *NEEDED])
-    cmake = str(PYTHON.with_name("cmake"))
-    source = str(FOLDER / "source" / "vendor" / "llama.cpp")
-    run([cmake, "-S", source, "-B", str(FOLDER / "build"), *OPTIONS])
-    run([cmake, "--build", str(FOLDER / "build"), "--parallel", "2", "--target", *TOOLS])
+    configure(FOLDER / "build")
+    build(FOLDER / "build", *TOOLS)
     done.write_text(wanted, encoding="utf-8")
+
+
+def binaries(*, avx2: bool = False) -> Path:
+    """Return the folder of the tools, installed; with ``avx2`` that of a copy of them whose kernels
+    are for AVX2 and nothing newer, built in the first half minute.
+
+    Raises:
+        RuntimeError: as `install`.
+    """
+    install()
+    if not avx2:
+        return BIN
+    copy, folder = FOLDER / "bin-avx2", FOLDER / "build-avx2"
+    if not copy.is_dir():
+        configure(folder, *AVX2_OPTIONS)
+        build(folder, "ggml-cpu")
+        partial = FOLDER / "bin-avx2.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(BIN, partial, symlinks=True)
+        kernels = (folder / "bin" / "libggml-cpu.so").resolve()
+        shutil.copy2(kernels, partial / kernels.name)
+        partial.rename(copy)
+    return copy
+
+
+def configure(folder: Path, *options: str) -> None:
+    source = FOLDER / "source" / "vendor" / "llama.cpp"
+    run([str(CMAKE), "-S", str(source), "-B", str(folder), *OPTIONS, *options])
+
+
+def build(folder: Path, *targets: str) -> None:
+    run([str(CMAKE), "--build", str(folder), "--parallel", "2", "--target", *targets])
 
 
 def download() -> Path:

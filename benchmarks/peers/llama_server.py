@@ -59,18 +59,21 @@ def export(source: Path, program: Path) -> None:
 
 
 @contextmanager
-def llama_server(model: Path, threads: int, slots: int, context: int) -> Iterator[str]:
+def llama_server(
+    model: Path, threads: int, slots: int, context: int, *, avx2: bool = False
+) -> Iterator[str]:
     """Run llama-server with so many slots of so many tokens each, and its defaults; give its
-    address.
+    address. ``avx2``: with kernels for AVX2 alone.
 
     Raises:
-        RuntimeError: it ended, or loaded nothing in two minutes.
+        RuntimeError: it cannot be built, ended, or loaded nothing in two minutes.
     """
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [str(llama_cpp_tools.BIN / "llama-server"), "--model", str(model)]
+    binary = llama_cpp_tools.binaries(avx2=avx2) / "llama-server"
+    command = [str(binary), "--model", str(model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--threads", str(threads)]
     command += ["--parallel", str(slots), "--ctx-size", str(slots * context)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
