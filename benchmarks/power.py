@@ -18,6 +18,7 @@ from document import table, where
 
 import edge_llm
 from edge_llm.catalogue import find_program
+from edge_llm.errors import EdgeLLMError
 from edge_llm.runner.engine.power import PowerChoice
 from edge_llm.runner.sampling import SamplingParams
 
@@ -34,7 +35,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     found: dict[tuple[PowerChoice, str], list[tuple[float, float]]] = {}
-    path = find_program(options.model)
+    try:
+        path = find_program(options.model)
+    except EdgeLLMError as exc:
+        parser.error(str(exc))
     with ExitStack() as stack:
         programs = {
             choice: stack.enter_context(

@@ -8,17 +8,17 @@ from functools import partial
 
 import httpx
 
-_MOST = 60  # seconds
+MOST = 60  # seconds
 
-get = partial(httpx.get, timeout=_MOST)
-post = partial(httpx.post, timeout=_MOST)
-client = partial(httpx.Client, timeout=_MOST)
+get = partial(httpx.get, timeout=MOST)
+post = partial(httpx.post, timeout=MOST)
+client = partial(httpx.Client, timeout=MOST)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Return once the condition holds. It fails only where that never comes: a machine with other
     work takes its time."""
-    deadline = time.monotonic() + _MOST
+    deadline = time.monotonic() + MOST
     while not condition():
         assert time.monotonic() < deadline, "waited for nothing"
         time.sleep(0.002)

@@ -172,14 +172,15 @@ struct Tile {
   int32_t shared;         // first blocks that all of them have; 0: they are of one sequence
   int32_t head, heads;    // query heads [head, head + heads) of one kv head
   int32_t kv_head;
-  int32_t written;  // positions of the sequence that this step and earlier ones have written
-  int64_t stride;   // floats between rows of q and out: head_dim padded to 16
-  float* q;         // [rows][stride], scaled
-  float* out;       // [rows][stride]
-  float* weights;   // [rows][kBlockTokens]: scores, then e^(score - maximum)
-  float* totals;    // [rows][16]: sum of weights, in lanes
-  float* maxima;    // [rows]
-  float* factors;   // [rows]: the block's own maximum, then what the new maximum makes of the old
+  int32_t written;   // positions of the sequence that this step and earlier ones have written
+  int64_t stride;    // floats between rows of q and out: head_dim padded to 16
+  float* q;          // [rows][stride], scaled
+  float* out;        // [rows][stride]
+  float* weights;    // [rows][kBlockTokens]: scores, then e^(score - maximum)
+  float* totals;     // [rows][16]: sum of weights, in lanes
+  float* maxima;     // [rows]
+  float* factors;    // [rows]: the block's own maximum, then what the new maximum makes of the old
+  const void* next;  // keys that the worker reads behind this tile, most likely
 };
 
 // The visible part of a block, as slots [begin, end).
@@ -236,7 +237,7 @@ void start(const AttentionArgs& args, const Tile& tile) {
   }
 }
 
-// What attend_span reads: this block, and the keys that the tile reads next.
+// What attend_span reads: this block, and the keys that the worker reads next.
 template <class Element>
 struct Block {
   const Element *keys, *values, *next_keys;
@@ -387,19 +388,25 @@ inline int32_t shared_blocks(const AttentionArgs& args, int32_t token, int32_t o
   return block - begin;
 }
 
+// A token's keys in one of its blocks.
+template <class Element>
+inline const Element* token_keys(const AttentionArgs& args, int32_t token, int32_t block,
+                                 int32_t kv_head) {
+  const Element* part = state_part<Element>(args, args.sequences[token], block);
+  return keys_of(args.state, part, kv_head);
+}
+
 // The tokens from `first` to `last` of a tile attend to blocks [begin, end), which all of them
-// have.
+// have; the worker goes on with the keys at `next`.
 template <class V, class Element>
 void attend_blocks(const AttentionArgs& args, const Tile& tile, int32_t first, int32_t last,
-                   int32_t begin, int32_t end) {
-  const int32_t sequence = args.sequences[first];
+                   int32_t begin, int32_t end, const Element* next) {
   for (int32_t block = begin; block < end; ++block) {
-    const Element* part = state_part<Element>(args, sequence, block);
-    const Element* following =
-        block + 1 < end ? state_part<Element>(args, sequence, block + 1) : part;
-    Block<Element> memory = {keys_of(args.state, part, tile.kv_head),
-                             values_of(args.state, part, tile.kv_head),
-                             keys_of(args.state, following, tile.kv_head), nullptr, nullptr};
+    const Element* part = state_part<Element>(args, args.sequences[first], block);
+    Block<Element> memory = {
+        keys_of(args.state, part, tile.kv_head), values_of(args.state, part, tile.kv_head),
+        block + 1 < end ? token_keys<Element>(args, first, block + 1, tile.kv_head) : next, nullptr,
+        nullptr};
     if constexpr (kScaled<Element>) {
       memory.key_scales = scales_behind(memory.keys, args.state.head_dim);
       memory.value_scales = scales_behind(memory.values, padded_dim(args.state));
@@ -425,9 +432,16 @@ void attend_tile(const AttentionArgs& args, const Tile& tile) {
   start<V>(args, tile);
   const int32_t last = tile.first + tile.tokens - 1, begin = first_block(args, tile.first);
   const int32_t end = tile.shared ? begin + tile.shared : end_block(args, last, tile.written);
-  attend_blocks<V, Element>(args, tile, tile.first, last, begin, end);
+  const auto* next = static_cast<const Element*>(tile.next);
+  // What a token does not share is read behind what it shares, or behind the token before it.
+  const auto own = [&](int32_t token) {
+    if (!tile.shared || token > last || end == end_block(args, token, 0)) return next;
+    return token_keys<Element>(args, token, end, tile.kv_head);
+  };
+  attend_blocks<V, Element>(args, tile, tile.first, last, begin, end, own(tile.first));
   for (int32_t token = tile.first; tile.shared && token <= last; ++token) {
-    attend_blocks<V, Element>(args, tile, token, token, end, end_block(args, token, 0));
+    attend_blocks<V, Element>(args, tile, token, token, end, end_block(args, token, 0),
+                              own(token + 1));
   }
   finish<V>(args, tile);
 }
@@ -466,8 +480,11 @@ void attend_heads(const AttentionArgs& args, const Run& run, int32_t begin, int3
     tile.head = head;
     tile.heads = (next < end ? next : end) - head;
     tile.kv_head = head / group;
-    attend_tile<V, Element>(args, tile);
     head += tile.heads;
+    const bool here = head < end;  // is the next tile
+    const int32_t token = here ? run.first : std::min(run.first + run.tokens, args.q.rows - 1);
+    tile.next = token_keys<Element>(args, token, first_block(args, token), here ? head / group : 0);
+    attend_tile<V, Element>(args, tile);
   }
 }
 
