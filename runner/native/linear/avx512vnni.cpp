@@ -14,7 +14,7 @@ namespace {
 
 struct Avx512Vnni {
   using Lanes = avx512::Lanes;
-  static constexpr int kFewRows = 8, kTileRows = 6, kTilePanels = 2, kSums = 16, kTotals = 16;
+  static constexpr int kFewRows = 8, kTileRows = 6, kTilePanels = 2, kSums = 8, kTotals = 16;
 
   struct Words {
     __m512i v;
