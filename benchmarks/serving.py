@@ -161,13 +161,13 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := [name for name in options.models.split(",") if name not in MODELS]:
         parser.error(f"--models: {unknown[0]!r} is none of {', '.join(MODELS)}")
+    if options.avx2:
+        os.environ["EDGE_LLM_ISA"] = "avx2"  # ours
     if options.model is not None:
         print(compared(options.model, options.peer, "peer", options))
         return
     chosen = {"models": parser.get_default("models"), "avx2": False}
     whole = vars(options) | chosen == vars(parser.parse_args([]))
-    if options.avx2:
-        os.environ["EDGE_LLM_ISA"] = "avx2"  # ours
     kernels = "-avx2" if options.avx2 else ""
     for model in options.models.split(","):
         ours, theirs = files(model)

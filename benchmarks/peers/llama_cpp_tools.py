@@ -54,6 +54,7 @@ AVX2_OPTIONS = ("-DGGML_NATIVE=OFF",)
 
 FOLDER = ENVIRONMENTS / "llama-cpp-tools"
 BIN = FOLDER / "build" / "bin"
+AVX2_BIN = FOLDER / "bin-avx2"
 PYTHON = FOLDER / "env" / "bin" / "python"
 CMAKE = PYTHON.with_name("cmake")
 # What an interpreter needs to import `llama_cpp` on the libraries of the tools.
@@ -77,6 +78,7 @@ def install() -> None:
     run([str(PYTHON), "-m", "pip", "install", "--quiet", *NEEDED])
     configure(FOLDER / "build")
     build(FOLDER / "build", *TOOLS)
+    shutil.rmtree(AVX2_BIN, ignore_errors=True)  # of other sources
     done.write_text(wanted, encoding="utf-8")
 
 
@@ -90,8 +92,8 @@ def binaries(*, avx2: bool = False) -> Path:
     install()
     if not avx2:
         return BIN
-    copy, folder = FOLDER / "bin-avx2", FOLDER / "build-avx2"
-    if not copy.is_dir():
+    folder = FOLDER / "build-avx2"
+    if not AVX2_BIN.is_dir():
         configure(folder, *AVX2_OPTIONS)
         build(folder, "ggml-cpu")
         partial = FOLDER / "bin-avx2.partial"
@@ -99,8 +101,8 @@ def binaries(*, avx2: bool = False) -> Path:
         shutil.copytree(BIN, partial, symlinks=True)
         kernels = (folder / "bin" / "libggml-cpu.so").resolve()
         shutil.copy2(kernels, partial / kernels.name)
-        partial.rename(copy)
-    return copy
+        partial.rename(AVX2_BIN)
+    return AVX2_BIN
 
 
 def configure(folder: Path, *options: str) -> None:
