@@ -46,6 +46,8 @@ def main() -> None:
     try:
         path = find_program(options.model)
         counts = [int(count) for count in options.sequences.split(",")]
+        if min(*counts, options.steps) < 1 or min(options.depth, options.shared) < 0:
+            raise ValueError("expected sequences and steps from 1 on, depth and shared from 0 on")
         with Program.open(path, draft=False) as program:
             profiles = [
                 measured(
