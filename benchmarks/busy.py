@@ -5,8 +5,9 @@ llama.cpp.
 
 Ours goes through the engine, which chooses the number of workers step by step and has some rounds,
 which do not count, to find out. Every process that competes is a loop in Python that never waits.
-All take turns within a round, and the medians of the rounds count. Both run what
-peers/llama_server.py serves. Writes a section of docs/performance.md, unless --quick is given.
+All take turns within a round, another one first each time, and the medians of the rounds count. One
+thread of ours runs in two processes: how the two differ is what such a run cannot tell. Both run
+what peers/llama_server.py serves. Writes a section of docs/performance.md, unless --quick is given.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,7 +32,9 @@ from programs import MODELS
 from registry import CONTEXT, HERE
 
 OURS = "edge-llm"
-DECODED, PROMPT = 96, 512
+AGAIN = "edge-llm again"
+PROMPT = 512
+DECODED, DECODED_THEIRS = 384, 96  # tokens; theirs take several seconds beside two loops
 FINDING_OUT = 3  # rounds that do not count: who else is there is found out in them
 
 
@@ -62,7 +66,8 @@ def main() -> None:
         llama_cpp_tools.install()
     ours, theirs = files(options.model)
     run: dict[str, tuple[list[str], dict[str, str]]] = {
-        OURS: ([sys.executable, str(HERE / "time_engine.py"), str(ours)], {})
+        name: ([sys.executable, str(HERE / "time_engine.py"), str(ours)], {})
+        for name in (OURS, AGAIN)
     }
     if not options.no_peer:
         command = [str(llama_cpp_tools.PYTHON), str(HERE / "time_llama_cpp.py"), str(theirs)]
@@ -71,7 +76,7 @@ def main() -> None:
     with ExitStack() as stack:
         engines = {}
         for name, (command, environment) in run.items():
-            for threads in (1, 2):
+            for threads in (1,) if name == AGAIN else (1, 2):
                 sized = [*command, "--threads", str(threads), "--context", str(CONTEXT)]
                 engine = stack.enter_context(EngineProcess(sized, environment))
                 engine.ask("prefill", depth=0, tokens=64)
@@ -80,13 +85,16 @@ def main() -> None:
         for busy in counts:
             speeds = measured(engines, busy, options.rounds)
             for name in run:
+                if name == AGAIN:
+                    continue
                 for kind in ("decode", "prefill"):
                     one, two = speeds[name, 1, kind], speeds[name, 2, kind]
                     ratio = f"{two / one:.2f}"
                     if name == OURS:
-                        ratio += f" (bar 1: {verdict(two / one)})"
+                        control = speeds[AGAIN, 1, kind] / one
+                        ratio += f" (bar 1: {verdict(two / one)}; one again: {control:.2f})"
                     rows.append([str(busy), kind, name, f"{one:.0f}", f"{two:.0f}", ratio])
-        versions = ", ".join(f"{name} {engines[name, 1].version}" for name in run)
+        versions = ", ".join(f"{name} {engines[name, 1].version}" for name in run if name != AGAIN)
     head = ["competing", "", "", "one thread, tokens/s", "two threads, tokens/s", "ratio"]
     title = f"## {MODELS[options.model]} beside processes that never wait"
     text = f"{title}\n\n{where(versions)}\n\n{table(head, rows)}"
@@ -109,17 +117,27 @@ def measured(
     seconds: dict[tuple[str, int, str], list[float]] = {}
     with competing(busy):
         for number in range(-FINDING_OUT, rounds):
-            for (name, threads), engine in engines.items():
-                for kind, tokens in (("decode", DECODED), ("prefill", PROMPT)):
+            turns = deque(engines.items())
+            turns.rotate(number)  # who comes after whom tells a little
+            for (name, threads), engine in turns:
+                for kind in ("decode", "prefill"):
                     # no prompt that the prefix cache has
-                    fresh = kind == "prefill" and name == OURS
+                    fresh = kind == "prefill" and name in (OURS, AGAIN)
                     turn = (busy + 1) * (rounds + FINDING_OUT) + number
                     depth = turn * PROMPT if fresh else 0
+                    tokens = tokens_of(name, kind)
                     answer = engine.ask(kind, depth=depth, tokens=tokens)
                     if number >= 0:
-                        seconds.setdefault((name, threads, kind), []).append(answer["seconds"])
-    tokens_of = {"decode": DECODED, "prefill": PROMPT}
-    return {key: tokens_of[key[2]] / statistics.median(times) for key, times in seconds.items()}
+                        each = answer["seconds"] / tokens
+                        seconds.setdefault((name, threads, kind), []).append(each)
+    return {key: 1 / statistics.median(times) for key, times in seconds.items()}
+
+
+def tokens_of(name: str, kind: str) -> int:
+    """Return how many tokens an engine computes in a turn."""
+    if kind == "prefill":
+        return PROMPT
+    return DECODED if name in (OURS, AGAIN) else DECODED_THEIRS
 
 
 if __name__ == "__main__":

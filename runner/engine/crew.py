@@ -14,13 +14,14 @@ SMALL_TOKENS = 16  # steps of answers have no more; larger ones have a part of a
 _BLOCK_SECONDS = 0.02  # a block of steps: several turns of the system's scheduler
 _BLOCK_STEPS = 4
 _TRIAL_SECONDS = 0.1  # after which a trial is judged
-# Of the seconds: what a change to fewer workers leaves, which others are glad of, and to more.
-_BETTER_FEWER, _BETTER_MORE = 0.97, 0.9
+# A change to fewer workers, which others are glad of, is for the better where it takes less than
+# this part of the seconds; one to more, where it gains this part of what so many could.
+_BETTER_FEWER, _GAIN_MORE = 0.97, 0.6
 _WORSE = 1.2  # times what is usual: a trial of a block ends
 _HOPELESS = 2.0  # times what is usual: a trial ends even before
 _ALONE = 0.75  # of a step that the engine's thread computes, which else waits: nobody else is here
 _LEAST_WAIT, _MOST_WAIT = 0.2, 3.0  # seconds of steps between two trials
-_MEMORY = 0.4  # seconds of steps that what is usual goes back to
+_MEMORY = 1.0  # seconds of steps that what is usual goes back to
 _ALARM = 0.06  # seconds of slow steps in a row before the first trial
 _WEIGHTS = 16  # tokens' worth of time that a step of any size takes to read the weights
 
@@ -161,7 +162,8 @@ class _Choice:
 
     def _judge(self, block: _Block) -> None:
         """End a trial."""
-        better = _BETTER_FEWER if self._trial < self._count else _BETTER_MORE
+        gain = 1 - self._count / self._trial  # where nobody else is here
+        better = _BETTER_FEWER if gain < 0 else 1 - _GAIN_MORE * gain
         alone = self._trial == self.most and block.computed > _ALONE * block.seconds
         if alone or block.seconds < better * block.usual:
             self._count = self._trial

@@ -134,6 +134,22 @@ def test_prompts_of_any_length_are_compared_with_their_like() -> None:
     assert machine.run(crew, 40, sizes) > 0.95 * one
 
 
+def test_a_trial_that_begins_well_is_not_taken_for_speed() -> None:
+    """A worker that has slept has turns of the system's scheduler saved up: for the first tenths
+    of a second two workers beside two loops are faster than one, and slower from then on."""
+    chance, crew = random.Random(7), Crew(2)
+    used, rested = Counter[int](), 0.0
+    for _ in range(10_000):
+        workers = crew.workers(1)
+        used[workers] += 1
+        seconds = 4.2e-3 * chance.uniform(0.9, 1.1)
+        if workers == 2:
+            seconds *= 0.85 if rested > 0 else 1.12
+        rested = max(0.0, min(0.15, rested + (seconds if workers == 1 else -seconds)))
+        crew.record(1, seconds, 1.9e-3)
+    assert used[2] < 0.1 * used[1]
+
+
 def test_one_worker_is_one() -> None:
     crew = Crew(1)
     for _ in range(1000):
