@@ -5,9 +5,10 @@ llama.cpp.
 
 Ours goes through the engine, which chooses the number of workers step by step and has some rounds,
 which do not count, to find out. Every process that competes is a loop in Python that never waits.
-All take turns within a round, another one first each time, and the medians of the rounds count. One
-thread of ours runs in two processes: how the two differ is what such a run cannot tell. Both run
-what peers/llama_server.py serves. Writes a section of docs/performance.md, unless --quick is given.
+All take turns within a round, another one first each time, and the medians of the rounds count.
+Ours runs in two processes for each number of threads, whose rounds count together: how much the two
+with one thread differ is what such a run cannot tell. Both run what peers/llama_server.py serves.
+Writes a section of docs/performance.md, unless --quick is given.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -31,10 +32,10 @@ from process import EngineProcess
 from programs import MODELS
 from registry import CONTEXT, HERE
 
-OURS = "edge-llm"
-AGAIN = "edge-llm again"
+OURS, AGAIN = "edge-llm", "edge-llm again"
 PROMPT = 512
 DECODED, DECODED_THEIRS = 384, 96  # tokens; theirs take several seconds beside two loops
+Seconds = dict[tuple[str, int, str], list[float]]  # by engine, threads and kind
 FINDING_OUT = 3  # rounds that do not count: who else is there is found out in them
 
 
@@ -76,23 +77,24 @@ def main() -> None:
     with ExitStack() as stack:
         engines = {}
         for name, (command, environment) in run.items():
-            for threads in (1,) if name == AGAIN else (1, 2):
+            for threads in (1, 2):
                 sized = [*command, "--threads", str(threads), "--context", str(CONTEXT)]
                 engine = stack.enter_context(EngineProcess(sized, environment))
                 engine.ask("prefill", depth=0, tokens=64)
                 engine.ask("decode", depth=0, tokens=4)
                 engines[name, threads] = engine
         for busy in counts:
-            speeds = measured(engines, busy, options.rounds)
+            seconds = measured(engines, busy, options.rounds)
             for name in run:
                 if name == AGAIN:
                     continue
                 for kind in ("decode", "prefill"):
-                    one, two = speeds[name, 1, kind], speeds[name, 2, kind]
+                    alike = (OURS, AGAIN) if name == OURS else (name,)
+                    one, two = (speed(seconds, alike, threads, kind) for threads in (1, 2))
                     ratio = f"{two / one:.2f}"
                     if name == OURS:
-                        control = speeds[AGAIN, 1, kind] / one
-                        ratio += f" (bar 1: {verdict(two / one)}; one again: {control:.2f})"
+                        again, first = (speed(seconds, (name,), 1, kind) for name in (AGAIN, OURS))
+                        ratio += f" (bar 1: {verdict(two / one)}; one by one: {again / first:.2f})"
                     rows.append([str(busy), kind, name, f"{one:.0f}", f"{two:.0f}", ratio])
         versions = ", ".join(f"{name} {engines[name, 1].version}" for name in run if name != AGAIN)
     head = ["competing", "", "", "one thread, tokens/s", "two threads, tokens/s", "ratio"]
@@ -110,11 +112,9 @@ def verdict(ratio: float) -> str:
     return "equal within 3 %" if ratio >= 0.97 else "miss"
 
 
-def measured(
-    engines: dict[tuple[str, int], EngineProcess], busy: int, rounds: int
-) -> dict[tuple[str, int, str], float]:
-    """Return tokens a second by engine, threads and kind."""
-    seconds: dict[tuple[str, int, str], list[float]] = {}
+def measured(engines: dict[tuple[str, int], EngineProcess], busy: int, rounds: int) -> Seconds:
+    """Return the seconds of a token in each round, by engine, threads and kind."""
+    seconds: Seconds = {}
     with competing(busy):
         for number in range(-FINDING_OUT, rounds):
             turns = deque(engines.items())
@@ -130,7 +130,12 @@ def measured(
                     if number >= 0:
                         each = answer["seconds"] / tokens
                         seconds.setdefault((name, threads, kind), []).append(each)
-    return {key: 1 / statistics.median(times) for key, times in seconds.items()}
+    return seconds
+
+
+def speed(seconds: Seconds, names: Iterable[str], threads: int, kind: str) -> float:
+    """Return the tokens a second of the rounds of some engines, in the median."""
+    return 1 / statistics.median(s for name in names for s in seconds[name, threads, kind])
 
 
 def tokens_of(name: str, kind: str) -> int:

@@ -14,9 +14,9 @@ SMALL_TOKENS = 16  # steps of answers have no more; larger ones have a part of a
 _BLOCK_SECONDS = 0.02  # a block of steps: several turns of the system's scheduler
 _BLOCK_STEPS = 4
 _TRIAL_SECONDS = 0.1  # after which a trial is judged
-# A change to fewer workers, which others are glad of, is for the better where it takes less than
-# this part of the seconds; one to more, where it gains this part of what so many could.
-_BETTER_FEWER, _GAIN_MORE = 0.97, 0.6
+# Fewer workers, which others are glad of, are better where they take no longer; more have to gain
+# this part of what so many could gain.
+_GAIN_MORE = 0.6
 _WORSE = 1.2  # times what is usual: a trial of a block ends
 _HOPELESS = 2.0  # times what is usual: a trial ends even before
 _ALONE = 0.75  # of a step that the engine's thread computes, which else waits: nobody else is here
@@ -163,7 +163,7 @@ class _Choice:
     def _judge(self, block: _Block) -> None:
         """End a trial."""
         gain = 1 - self._count / self._trial  # where nobody else is here
-        better = _BETTER_FEWER if gain < 0 else 1 - _GAIN_MORE * gain
+        better = 1 - _GAIN_MORE * max(0.0, gain)
         alone = self._trial == self.most and block.computed > _ALONE * block.seconds
         if alone or block.seconds < better * block.usual:
             self._count = self._trial
