@@ -83,7 +83,7 @@ class Crew:
 
     def workers(self, tokens: int) -> int:
         """Return how many workers are to compute a step of so many tokens."""
-        return self._choice(tokens).workers
+        return self._choice(tokens).workers(tokens)
 
     def record(self, tokens: int, seconds: float, computed: float) -> None:
         """Note how long a step took with the number of workers that was told for it, and how long
@@ -114,30 +114,33 @@ class _Choice:
     def __post_init__(self) -> None:
         self._count = self.most
 
-    @property
-    def workers(self) -> int:
-        return self._trial or self._count
+    def workers(self, tokens: int) -> int:
+        return self._trial if self._tries(tokens) else self._count
 
     def record(self, tokens: int, seconds: float, computed: float) -> None:
         like, units = _likeness(tokens)
-        if self._trial and like not in self._usual:  # nothing to compare it with
-            self._trial, self._block = 0, _Block()
-            return
+        tried = self._tries(tokens)
         usual = self._usual.setdefault(like, _Usual(seconds / units))
-        if not self._trial:
+        if not tried:
             usual.add(seconds / units, seconds)
+            if self._trial:  # which goes on behind it
+                return
         block = self._block
         block.steps += 1
         block.seconds += seconds
         block.computed += computed
         block.usual += usual.mean * units
-        if self._trial and block.tried:
+        if tried and block.tried:
             self._judge(block)
-        elif not self._trial and block.ended:
+        elif not tried and block.ended:
             self._consider(block)
         else:
             return
         self._block = _Block()
+
+    def _tries(self, tokens: int) -> bool:
+        """Return True where a step is a part of a trial: there is something to compare it with."""
+        return self._trial > 0 and _likeness(tokens)[0] in self._usual
 
     def _consider(self, block: _Block) -> None:
         """Begin a trial, if it is time for one."""
