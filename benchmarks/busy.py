@@ -19,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
@@ -32,10 +33,11 @@ from process import EngineProcess
 from programs import MODELS
 from registry import CONTEXT, HERE
 
-OURS, AGAIN = "edge-llm", "edge-llm again"
+OURS = "edge-llm"
 PROMPT = 512
 DECODED, DECODED_THEIRS = 384, 96  # tokens; theirs take several seconds beside two loops
-Seconds = dict[tuple[str, int, str], list[float]]  # by engine, threads and kind
+# By engine, threads and kind: of each process, the seconds of a token in each round.
+Seconds = dict[tuple[str, int, str], list[list[float]]]
 FINDING_OUT = 3  # rounds that do not count: who else is there is found out in them
 
 
@@ -67,36 +69,32 @@ def main() -> None:
         llama_cpp_tools.install()
     ours, theirs = files(options.model)
     run: dict[str, tuple[list[str], dict[str, str]]] = {
-        name: ([sys.executable, str(HERE / "time_engine.py"), str(ours)], {})
-        for name in (OURS, AGAIN)
+        OURS: ([sys.executable, str(HERE / "time_engine.py"), str(ours)], {})
     }
     if not options.no_peer:
         command = [str(llama_cpp_tools.PYTHON), str(HERE / "time_llama_cpp.py"), str(theirs)]
         run[f"llama.cpp, {theirs.name}"] = command, llama_cpp_tools.ENVIRONMENT
     rows = []
     with ExitStack() as stack:
-        engines = {}
+        engines: dict[tuple[str, int], list[EngineProcess]] = {}
         for name, (command, environment) in run.items():
-            for threads in (1, 2):
+            for threads in (1, 2) * (2 if name == OURS else 1):
                 sized = [*command, "--threads", str(threads), "--context", str(CONTEXT)]
                 engine = stack.enter_context(EngineProcess(sized, environment))
                 engine.ask("prefill", depth=0, tokens=64)
                 engine.ask("decode", depth=0, tokens=4)
-                engines[name, threads] = engine
+                engines.setdefault((name, threads), []).append(engine)
         for busy in counts:
             seconds = measured(engines, busy, options.rounds)
             for name in run:
-                if name == AGAIN:
-                    continue
                 for kind in ("decode", "prefill"):
-                    alike = (OURS, AGAIN) if name == OURS else (name,)
-                    one, two = (speed(seconds, alike, threads, kind) for threads in (1, 2))
+                    one, two = (speed(*seconds[name, threads, kind]) for threads in (1, 2))
                     ratio = f"{two / one:.2f}"
                     if name == OURS:
-                        again, first = (speed(seconds, (name,), 1, kind) for name in (AGAIN, OURS))
+                        first, again = map(speed, seconds[name, 1, kind])
                         ratio += f" (bar 1: {verdict(two / one)}; one by one: {again / first:.2f})"
                     rows.append([str(busy), kind, name, f"{one:.0f}", f"{two:.0f}", ratio])
-        versions = ", ".join(f"{name} {engines[name, 1].version}" for name in run if name != AGAIN)
+        versions = ", ".join(f"{name} {engines[name, 1][0].version}" for name in run)
     head = ["competing", "", "", "one thread, tokens/s", "two threads, tokens/s", "ratio"]
     title = f"## {MODELS[options.model]} beside processes that never wait"
     text = f"{title}\n\n{where(versions)}\n\n{table(head, rows)}"
@@ -112,37 +110,42 @@ def verdict(ratio: float) -> str:
     return "equal within 3 %" if ratio >= 0.97 else "miss"
 
 
-def measured(engines: dict[tuple[str, int], EngineProcess], busy: int, rounds: int) -> Seconds:
-    """Return the seconds of a token in each round, by engine, threads and kind."""
-    seconds: Seconds = {}
+def measured(
+    engines: dict[tuple[str, int], list[EngineProcess]], busy: int, rounds: int
+) -> Seconds:
+    """Return what every process took, beside so many others."""
+    kinds = ("decode", "prefill")
+    seconds: Seconds = {
+        (*key, kind): [[] for _ in engines[key]] for key in engines for kind in kinds
+    }
+    turns = deque((*key, number) for key in engines for number in range(len(engines[key])))
     with competing(busy):
         for number in range(-FINDING_OUT, rounds):
-            turns = deque(engines.items())
-            turns.rotate(number)  # who comes after whom tells a little
-            for (name, threads), engine in turns:
-                for kind in ("decode", "prefill"):
+            turns.rotate()  # who comes after whom tells a little
+            for name, threads, process in turns:
+                for kind in kinds:
                     # no prompt that the prefix cache has
-                    fresh = kind == "prefill" and name in (OURS, AGAIN)
+                    fresh = kind == "prefill" and name == OURS
                     turn = (busy + 1) * (rounds + FINDING_OUT) + number
                     depth = turn * PROMPT if fresh else 0
                     tokens = tokens_of(name, kind)
+                    engine = engines[name, threads][process]
                     answer = engine.ask(kind, depth=depth, tokens=tokens)
                     if number >= 0:
-                        each = answer["seconds"] / tokens
-                        seconds.setdefault((name, threads, kind), []).append(each)
+                        seconds[name, threads, kind][process].append(answer["seconds"] / tokens)
     return seconds
 
 
-def speed(seconds: Seconds, names: Iterable[str], threads: int, kind: str) -> float:
-    """Return the tokens a second of the rounds of some engines, in the median."""
-    return 1 / statistics.median(s for name in names for s in seconds[name, threads, kind])
+def speed(*rounds: list[float]) -> float:
+    """Return the tokens a second in the median of the rounds of some processes."""
+    return 1 / statistics.median(chain(*rounds))
 
 
 def tokens_of(name: str, kind: str) -> int:
     """Return how many tokens an engine computes in a turn."""
     if kind == "prefill":
         return PROMPT
-    return DECODED if name in (OURS, AGAIN) else DECODED_THEIRS
+    return DECODED if name == OURS else DECODED_THEIRS
 
 
 if __name__ == "__main__":

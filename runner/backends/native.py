@@ -144,11 +144,11 @@ class NativeExecutor:
         buffers = self._steps
         logits, hidden = buffers.fill(batch)
         with _turn:
-            begun, computed = time.perf_counter(), time.thread_time()
+            begun, cpu_begun = time.perf_counter(), time.thread_time()
             status = self._step(model, buffers.address)
             # The CPU time first: asking for it is where a system takes back a core that was used
             # for longer than is fair, and that is a part of what the step cost.
-            computed = time.thread_time() - computed
+            computed = time.thread_time() - cpu_begun
             took = Took(time.perf_counter() - begun, computed)
         if status != 0:
             native.check(status)

@@ -115,11 +115,12 @@ class _Choice:
         self._count = self.most
 
     def workers(self, tokens: int) -> int:
-        return self._trial if self._tries(tokens) else self._count
+        like, _ = _likeness(tokens)
+        return self._trial if self._tries(like) else self._count
 
     def record(self, tokens: int, seconds: float, computed: float) -> None:
         like, units = _likeness(tokens)
-        tried = self._tries(tokens)
+        tried = self._tries(like)
         usual = self._usual.setdefault(like, _Usual(seconds / units))
         if not tried:
             usual.add(seconds / units, seconds)
@@ -138,9 +139,10 @@ class _Choice:
             return
         self._block = _Block()
 
-    def _tries(self, tokens: int) -> bool:
-        """Return True where a step is a part of a trial: there is something to compare it with."""
-        return self._trial > 0 and _likeness(tokens)[0] in self._usual
+    def _tries(self, like: int) -> bool:
+        """Return True where such a step is a part of a trial: there is one, and something to
+        compare the step with."""
+        return self._trial > 0 and like in self._usual
 
     def _consider(self, block: _Block) -> None:
         """Begin a trial, if it is time for one."""
@@ -165,7 +167,7 @@ class _Choice:
 
     def _judge(self, block: _Block) -> None:
         """End a trial."""
-        gain = 1 - self._count / self._trial  # where nobody else is here
+        gain = 1 - self._count / self._trial  # that so many would have, were nobody else here
         better = 1 - _GAIN_MORE * max(0.0, gain)
         alone = self._trial == self.most and block.computed > _ALONE * block.seconds
         if alone or block.seconds < better * block.usual:

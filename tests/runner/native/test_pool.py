@@ -39,7 +39,9 @@ def test_models_share_the_pool(start: Any, expected: Float32) -> None:
         assert_same_bits(got[index], expected)
 
 
-def test_the_wait_for_another_model_is_no_part_of_what_a_step_takes(start: Any) -> None:
+@pytest.fixture
+def taken(start: Any) -> tuple[Any, list[Took | None]]:
+    """A runner with two threads, and what its steps took."""
     runner = start(threads=2)
     taken: list[Took | None] = []
     step = runner.executor.step
@@ -50,15 +52,39 @@ def test_the_wait_for_another_model_is_no_part_of_what_a_step_takes(start: Any) 
         return result
 
     runner.executor.step = noted
+    return runner, taken
+
+
+def test_losing_the_core_while_the_cpu_time_is_asked_for_is_a_part_of_what_a_step_takes(
+    taken: tuple[Any, list[Took | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = time.thread_time
+
+    def thread_time() -> float:
+        time.sleep(0.05)
+        return asked()
+
+    runner, steps = taken
+    monkeypatch.setattr(time, "thread_time", thread_time)
+    runner.logits(TOKENS[:1])
+    (took,) = steps
+    assert took is not None
+    assert took.seconds >= 0.1  # before the step, and behind it
+
+
+def test_the_wait_for_another_model_is_no_part_of_what_a_step_takes(
+    taken: tuple[Any, list[Took | None]],
+) -> None:
+    runner, steps = taken
     begun = time.perf_counter()
     with native._turn:  # another model's step runs
         thread = threading.Thread(target=runner.logits, args=(TOKENS,))
         thread.start()
         time.sleep(0.2)
-        assert not taken
+        assert not steps
         waited = time.perf_counter() - begun
     thread.join()
-    (took,) = taken
+    (took,) = steps
     assert took is not None
     assert took.computed > 0
     assert took.seconds <= time.perf_counter() - begun - waited
