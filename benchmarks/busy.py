@@ -64,7 +64,12 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--quick", action="store_true", help="print, and write no document")
     options = parser.parse_args()
-    counts = [int(count) for count in options.busy.split(",")]
+    try:
+        counts = [int(count) for count in options.busy.split(",")]
+    except ValueError as exc:
+        parser.error(f"--busy: {exc}")
+    if min(counts) < 0 or options.rounds < 1:
+        parser.error("expected --busy from 0 on, and --rounds from 1 on")
     if not options.no_peer:
         llama_cpp_tools.install()
     ours, theirs = files(options.model)
