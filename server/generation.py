@@ -16,7 +16,7 @@ from starlette.types import Receive
 from edge_llm.runner.generation.answer import Piece
 from edge_llm.runner.generation.loop import Generation, Job, Submit
 from edge_llm.server.errors import unavailable
-from edge_llm.server.inbox import Inbox
+from edge_llm.server.inbox import ServedInbox
 from edge_llm.server.models.model import Model
 from edge_llm.server.service import Service
 from edge_llm.tokenizers.pieces import interruptible
@@ -60,7 +60,7 @@ class ServedGeneration:
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._generation: Generation | None = None
-        self._inbox: Inbox | None = None
+        self._inbox: ServedInbox | None = None
         self._watcher = loop.create_task(self._watch(receive))
 
     async def start(self, submit: Submit, prepare: Callable[[], Prepared]) -> Prepared:
@@ -74,7 +74,7 @@ class ServedGeneration:
             Exception: what ``prepare`` raises, or the engine for a job; none runs then.
         """
         service = self._service
-        inbox = Inbox(service.bell, service.on_answer, lambda: service.leave(self))
+        inbox = ServedInbox(service.bell, service.on_answer, lambda: service.leave(self))
         self._inbox = inbox
 
         def work() -> Prepared:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from edge_llm.runner.engine.statistics import RequestStatistics
+from edge_llm.runner.generation.async_inbox import Bell
 from edge_llm.server.encoders import Encoders
 from edge_llm.server.errors import ApiError, invalid, overloaded, unavailable
-from edge_llm.server.inbox import Bell
 from edge_llm.server.models.adapted import AdaptedModel
 from edge_llm.server.models.model import Model
 from edge_llm.server.models.offer import Choice, Offer

@@ -15,7 +15,7 @@ from edge_llm.api.embeddings import EmbedCall, EmbedJob
 from edge_llm.api.rerank import JudgeJob, RerankCall
 from edge_llm.errors import ProgramError
 from edge_llm.runner.executor import Float32
-from edge_llm.runner.generation.loop import AsyncInbox
+from edge_llm.runner.generation.async_inbox import AsyncInbox
 from edge_llm.runner.generation.vectors import Float64
 from edge_llm.server.errors import invalid, unavailable
 from edge_llm.server.gate.exchange import client_of

@@ -9,7 +9,6 @@ tokens become text, stop strings and control tokens go, and figures are brought 
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from edge_llm.errors import GenerationError, RequestError
 from edge_llm.parsed import Parser
 from edge_llm.runner.context import ContextReport
 from edge_llm.runner.engine.constraints import Constraint
-from edge_llm.runner.engine.events import ErrorEvent, Event, EventCallback
+from edge_llm.runner.engine.events import ErrorEvent, EventCallback
 from edge_llm.runner.engine.processors import LogitsProcessor
 from edge_llm.runner.generation.answer import (
     Answer,
@@ -30,6 +29,7 @@ from edge_llm.runner.generation.answer import (
     ShowSpecials,
     joined,
 )
+from edge_llm.runner.generation.inbox import BlockingInbox, Inbox, tell
 from edge_llm.runner.generation.stops import StopScanner, StopStrings
 from edge_llm.runner.sampling import SamplingParams
 
@@ -75,48 +75,6 @@ class Submit(Protocol):
         adapter: str | None = None,
         client: str = "",
     ) -> Handle: ...
-
-
-# An event of one choice, or an error that ends the reading.
-Item = tuple[int, Event] | Exception
-
-
-class Inbox(Protocol):
-    """A place where the engine's thread leaves events for the reader."""
-
-    def put(self, item: Item) -> None:
-        """Leave an item, from any thread, without waiting."""
-
-    async def get(self) -> Item:
-        """Take the next item; wait for it."""
-
-
-class BlockingInbox:
-    """An inbox whose reader blocks its thread: `get` never suspends (see `Stream`)."""
-
-    def __init__(self) -> None:
-        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self.put = self._items.put
-
-    async def get(self) -> Item:
-        return self._items.get()
-
-
-class AsyncInbox:
-    """An inbox whose reader runs on the event loop that is running now."""
-
-    def __init__(self) -> None:
-        import asyncio  # here: a program that only blocks starts faster without
-
-        self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[Item] = asyncio.Queue()
-
-    def put(self, item: Item) -> None:
-        # Fails where the loop was closed under a request that still ran, which ends it.
-        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
-
-    async def get(self) -> Item:
-        return await self._items.get()
 
 
 class Generation:
@@ -221,11 +179,6 @@ class Generation:
         if self._running:
             self._running = 0
             self.cancel()
-
-
-def tell(inbox: Inbox, choice: int, event: Event) -> None:
-    """Leave an event of one choice in an inbox; for `functools.partial`."""
-    inbox.put((choice, event))
 
 
 class Stream:

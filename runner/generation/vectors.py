@@ -19,7 +19,8 @@ from edge_llm.runner.engine.events import (
     LogitsEvent,
 )
 from edge_llm.runner.executor import Float32
-from edge_llm.runner.generation.loop import BlockingInbox, Handle, Inbox, tell
+from edge_llm.runner.generation.inbox import BlockingInbox, Inbox, tell
+from edge_llm.runner.generation.loop import Handle
 
 Float64 = NDArray[np.float64]
 Submit = Callable[[Sequence[int], EventCallback], Handle]

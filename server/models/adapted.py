@@ -13,7 +13,8 @@ from edge_llm.api.embeddings import EmbedCall, EmbedJob
 from edge_llm.api.rerank import JudgeJob, RerankCall, RerankJob
 from edge_llm.runner.context import ContextPolicy
 from edge_llm.runner.engine.statistics import EngineStatistics
-from edge_llm.runner.generation.loop import Inbox, Job, Submit
+from edge_llm.runner.generation.inbox import Inbox
+from edge_llm.runner.generation.loop import Job, Submit
 from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.sampling import SamplingParams

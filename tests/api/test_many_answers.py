@@ -15,7 +15,8 @@ import edge_llm
 from edge_llm.api.prompts import jobs_of
 from edge_llm.errors import ContextLengthError, RequestError
 from edge_llm.runner.engine.constraints import AllowedSequences
-from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job, Stream
+from edge_llm.runner.generation.async_inbox import AsyncInbox
+from edge_llm.runner.generation.loop import Generation, Job, Stream
 from edge_llm.tokenizers.stream import TextDecoder
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]

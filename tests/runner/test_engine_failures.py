@@ -17,14 +17,9 @@ from waiting import wait_until
 
 from edge_llm.errors import GenerationError, NativeError, RequestError
 from edge_llm.runner.generation.answer import Decoder
-from edge_llm.runner.generation.loop import (
-    AsyncInbox,
-    BlockingInbox,
-    Generation,
-    Item,
-    Job,
-    Stream,
-)
+from edge_llm.runner.generation.async_inbox import AsyncInbox
+from edge_llm.runner.generation.inbox import BlockingInbox, Item
+from edge_llm.runner.generation.loop import Generation, Job, Stream
 from edge_llm.runner.sampling import SamplingParams
 
 # ---- failures ----

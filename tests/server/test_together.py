@@ -12,9 +12,10 @@ import waiting
 
 from edge_llm.errors import GenerationError
 from edge_llm.runner.engine.events import ErrorEvent, TokenEvent
+from edge_llm.runner.generation.async_inbox import Bell
 from edge_llm.server.gate.connection import Connection
 from edge_llm.server.generation import TOGETHER_PIECES, ServedGeneration
-from edge_llm.server.inbox import Bell, Inbox
+from edge_llm.server.inbox import ServedInbox
 from edge_llm.server.service import Service
 
 
@@ -24,7 +25,7 @@ def token(number: int) -> tuple[int, TokenEvent]:
 
 def test_what_comes_soon_after_is_taken_in_together() -> None:
     async def read() -> None:
-        inbox = Inbox(Bell(), lambda stats: None, lambda: None)
+        inbox = ServedInbox(Bell(), lambda stats: None, lambda: None)
         inbox.put(token(1))
         assert await inbox.get() == token(1)  # the first one at once
         assert not inbox.filled
@@ -40,7 +41,7 @@ def test_what_comes_soon_after_is_taken_in_together() -> None:
 
 def test_a_failure_waits_for_nothing_and_comes_behind_what_came_before() -> None:
     async def read() -> None:
-        inbox = Inbox(Bell(), lambda stats: None, lambda: None)
+        inbox = ServedInbox(Bell(), lambda stats: None, lambda: None)
         inbox.put(token(1))
         await inbox.get()
         inbox.put(token(2))
@@ -61,7 +62,7 @@ def test_a_step_of_many_answers_wakes_the_loop_once(monkeypatch: pytest.MonkeyPa
             loop, "call_soon_threadsafe", lambda *args: (calls.append(args), wake(*args))
         )
         bell = Bell()
-        inboxes = [Inbox(bell, lambda stats: None, lambda: None) for _ in range(8)]
+        inboxes = [ServedInbox(bell, lambda stats: None, lambda: None) for _ in range(8)]
         for step in (1, 2):
             for inbox in inboxes:
                 inbox.put(token(step))
@@ -73,9 +74,9 @@ def test_a_step_of_many_answers_wakes_the_loop_once(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("rung", [False, True])
 def test_all_who_ring_learn_that_the_loop_is_closed(rung: bool) -> None:
-    async def make() -> list[Inbox]:
+    async def make() -> list[ServedInbox]:
         bell = Bell()
-        inboxes = [Inbox(bell, lambda stats: None, lambda: None) for _ in range(3)]
+        inboxes = [ServedInbox(bell, lambda stats: None, lambda: None) for _ in range(3)]
         if rung:
             inboxes[2].put(token(1))  # the loop closes before it looks
         return inboxes
@@ -93,7 +94,10 @@ def test_an_error_of_one_request_leaves_others_their_tokens() -> None:
         errors: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, error: errors.append(error))
         bell = Bell()
-        failing, other = Inbox(bell, lambda stats: None, fail), Inbox(bell, print, print)
+        failing, other = (
+            ServedInbox(bell, lambda stats: None, fail),
+            ServedInbox(bell, print, print),
+        )
         failing.expect(1)
         failing.put((0, ErrorEvent(GenerationError("gone"))))
         other.put(token(1))

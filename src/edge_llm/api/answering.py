@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from edge_llm.runner.generation.answer import Completion, Piece
-from edge_llm.runner.generation.loop import AsyncInbox, Generation, Job, Stream, Submit
+from edge_llm.runner.generation.loop import Generation, Job, Stream, Submit
 
 Jobs = Callable[[], list[Job]]
+_T = TypeVar("_T")
 
 
 def whole(submit: Submit, jobs: list[Job], *, progress: bool = False) -> list[Completion]:
@@ -20,8 +22,8 @@ def whole(submit: Submit, jobs: list[Job], *, progress: bool = False) -> list[Co
 async def awhole(submit: Submit, jobs: Jobs, *, progress: bool = False) -> list[Completion]:
     """Return the answers; ``progress`` shows how many have ended. Raises as ``jobs``, and as
     `Generation`."""
-    made = await _made(jobs)
-    generation = Generation(submit, made, AsyncInbox())
+    made = await prepared(jobs)
+    generation = _begun(submit, made)
     try:
         with _counted(len(made), progress) as ended:
             return await generation.completions(ended)
@@ -48,7 +50,7 @@ def _counted(count: int, shown: bool) -> Iterator[Callable[[], None] | None]:
 
 async def apieces(submit: Submit, jobs: Jobs) -> AsyncGenerator[Piece]:
     """Yield the pieces of the answers. Raises as ``jobs``, and as `Generation`."""
-    generation = Generation(submit, await _made(jobs), AsyncInbox())
+    generation = _begun(submit, await prepared(jobs))
     try:
         while (piece := await generation.next()) is not None:
             yield piece
@@ -56,8 +58,16 @@ async def apieces(submit: Submit, jobs: Jobs) -> AsyncGenerator[Piece]:
         generation.close()
 
 
-async def _made(jobs: Jobs) -> list[Job]:
-    """Return what ``jobs`` makes, without holding up the event loop meanwhile."""
+async def prepared(make: Callable[[], _T]) -> _T:
+    """Return what ``make`` makes of texts, without holding up the event loop meanwhile: they may be
+    long."""
     import asyncio  # here: a program that only blocks starts faster without
 
-    return await asyncio.to_thread(jobs)  # which encodes texts, long ones too
+    return await asyncio.to_thread(make)
+
+
+def _begun(submit: Submit, jobs: list[Job]) -> Generation:
+    """Return the generation of some jobs, for a reader on the event loop."""
+    from edge_llm.runner.generation.async_inbox import AsyncInbox  # here: it needs asyncio
+
+    return Generation(submit, jobs, AsyncInbox())

@@ -34,7 +34,8 @@ from edge_llm.runner.engine.statistics import EngineStatistics
 from edge_llm.runner.evaluation.logits import collect_logits
 from edge_llm.runner.executor import Float32, TokenLogprobs
 from edge_llm.runner.generation.answer import Completion, Piece
-from edge_llm.runner.generation.loop import Inbox, Job, Stream
+from edge_llm.runner.generation.inbox import Inbox
+from edge_llm.runner.generation.loop import Job, Stream
 from edge_llm.runner.generation.vectors import Vectors
 from edge_llm.runner.guidance.grammar import Grammar
 from edge_llm.runner.guidance.guide import Guide

@@ -3,21 +3,20 @@ the engine computes its texts, and the job makes the result of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from edge_llm.api.answering import prepared
 from edge_llm.api.embeddings import EmbedCall, EmbedJob, embed_job
 from edge_llm.api.rerank import Judge, JudgeJob, RerankCall, RerankJob, rerank_job
 from edge_llm.program.file import Program
 from edge_llm.runner.engine.engine import Engine
 from edge_llm.runner.executor import Float32
-from edge_llm.runner.generation.loop import AsyncInbox, Inbox
+from edge_llm.runner.generation.inbox import Inbox
 from edge_llm.runner.generation.vectors import Float64, Vectors, blocking, logits_of
 
 if TYPE_CHECKING:  # the library behind it is imported when it is needed
     from edge_llm.tokenizers.tokenizer import Tokenizer
 
-_T = TypeVar("_T")
 Job = EmbedJob | JudgeJob
 
 
@@ -38,7 +37,7 @@ class Retrieval:
 
     async def aembed(self, call: EmbedCall) -> Float32:
         """Return the vectors. Raises as `LLM.embed`."""
-        job = await _prepared(lambda: self.embed_job(call))
+        job = await prepared(lambda: self.embed_job(call))
         return job.finish(await self._acomputed(job))
 
     def rerank(self, call: RerankCall) -> list[float]:
@@ -48,7 +47,7 @@ class Retrieval:
 
     async def arerank(self, call: RerankCall) -> list[float]:
         """Return the scores. Raises as `LLM.rerank`."""
-        reranking = await _prepared(lambda: self.rerank_job(call))
+        reranking = await prepared(lambda: self.rerank_job(call))
         return reranking.finish(await self._acomputed(reranking.job))
 
     def embed_job(self, call: EmbedCall) -> EmbedJob:
@@ -92,15 +91,10 @@ class Retrieval:
         return blocking(lambda inbox: self.vectors(job, inbox))
 
     async def _acomputed(self, job: Job) -> list[Float64]:
+        from edge_llm.runner.generation.async_inbox import AsyncInbox  # here: it needs asyncio
+
         vectors = self.vectors(job, AsyncInbox())
         try:
             return await vectors.collect()
         finally:
             vectors.close()
-
-
-async def _prepared(make: Callable[[], _T]) -> _T:
-    """Return what is made in a thread: long texts would hold up the loop."""
-    import asyncio  # here: a program that only blocks starts faster without
-
-    return await asyncio.to_thread(make)
