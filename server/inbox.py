@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_llm.runner.engine.events import ErrorEvent, FinishEvent
+from edge_llm.runner.engine.events import FinishEvent
 from edge_llm.runner.engine.statistics import RequestStatistics
 from edge_llm.runner.generation.async_inbox import AsyncInbox, Bell
-from edge_llm.runner.generation.inbox import Item
+from edge_llm.runner.generation.inbox import Item, ends
 
 
 class ServedInbox(AsyncInbox):
@@ -32,7 +32,7 @@ class ServedInbox(AsyncInbox):
     def arrive(self, item: Item) -> None:
         """Give an item to the reader, and tell what it ends."""
         super().arrive(item)
-        if isinstance(item, tuple) and isinstance(item[1], FinishEvent | ErrorEvent):
+        if isinstance(item, tuple) and ends(item):
             if isinstance(item[1], FinishEvent):
                 self._on_answer(item[1].stats)
             self._running -= 1

@@ -50,6 +50,7 @@ class AsyncInbox:
         self._left: deque[Item] = deque()
         self._items: asyncio.Queue[Item] = asyncio.Queue()
         self._awaited = False  # the loop knows that something was left
+        self._timer: asyncio.TimerHandle | None = None  # and takes it in later
         self._next = 0.0  # the time (of the loop) before which only ends are taken in at once
 
     @property
@@ -68,7 +69,7 @@ class AsyncInbox:
         self._left.append(item)
         if ends(item):
             self._bell.ring(self._take_in)
-        elif not self._awaited:
+        elif not self._awaited or self._loop.is_closed():  # a closed one refuses
             self._awaited = True
             self._bell.ring(self._look)
 
@@ -81,13 +82,22 @@ class AsyncInbox:
         self._items.put_nowait(item)
 
     def _look(self) -> None:
+        if not self._awaited or self._timer is not None:
+            return  # an end came in between
         if (wait := self._next - self._loop.time()) > 0:
-            self._loop.call_later(wait, self._take_in)
+            self._timer = self._loop.call_later(wait, self._take_in)
         else:
             self._take_in()
 
     def _take_in(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._awaited = False
         self._next = self._loop.time() + TOGETHER_SECONDS
-        for _ in range(len(self._left)):  # not what is left meanwhile: it is told again
-            self.arrive(self._left.popleft())
+        try:
+            for _ in range(len(self._left)):  # not what is left meanwhile: it is told again
+                self.arrive(self._left.popleft())
+        except BaseException:
+            self._loop.call_soon(self._take_in)  # an error with one keeps no other from arriving
+            raise

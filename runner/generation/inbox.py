@@ -5,9 +5,10 @@ other things is read together with what comes next. What ends an answer waits fo
 
 from __future__ import annotations
 
-import threading
+import queue
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 from edge_llm.runner.engine.events import ErrorEvent, Event, FinishEvent
@@ -40,11 +41,12 @@ def ends(item: Item) -> bool:
 
 
 class BlockingInbox:
-    """An inbox whose reader, one thread at a time, blocks it: `get` never suspends."""
+    """An inbox whose reader blocks its thread: `get` never suspends. One thread at a time reads."""
 
     def __init__(self) -> None:
         self._left: deque[Item] = deque()
-        self._told = threading.Event()
+        # A signal may interrupt whoever waits; a `threading.Event` can keep its lock then.
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._hungry = False  # the reader wants to be told of whatever comes
         self._fed = 0  # how many items may be taken without waiting
         self._next = 0.0  # the time before which the reader is told of ends alone
@@ -53,7 +55,7 @@ class BlockingInbox:
         """Leave an item. From any thread."""
         self._left.append(item)  # before the look at the reader, who looks here after saying so
         if self._hungry or ends(item):
-            self._told.set()
+            self._told.put(None)
 
     async def get(self) -> Item:
         """Return the next item, once there is one."""
@@ -66,13 +68,13 @@ class BlockingInbox:
         """Wait until something is there, and a little longer if it comes soon after other things
         and ends nothing."""
         if (pause := self._next - time.monotonic()) > 0:
-            self._told.wait(pause)
+            with suppress(queue.Empty):
+                self._told.get(timeout=pause)
         self._hungry = True
-        while True:
-            self._told.clear()
-            if self._left:
-                break
-            self._told.wait()
+        while not self._told.empty():
+            self._told.get()  # told of what is found now
+        while not self._left:
+            self._told.get()
         self._hungry = False
         self._fed = len(self._left)
         self._next = time.monotonic() + TOGETHER_SECONDS

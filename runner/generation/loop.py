@@ -138,7 +138,7 @@ class Generation:
                 f"this answer was begun in process {self._process} and this is process "
                 f"{os.getpid()}, forked from it"
             )
-        while self._running:
+        while self._running > 0:  # below where it was closed while it waited for the last
             item = await self._inbox.get()
             if isinstance(item, Exception):
                 raise item
@@ -176,7 +176,7 @@ class Generation:
 
     def close(self) -> None:
         """Cancel what still runs, and end the reading; more than once is fine."""
-        if self._running:
+        if self._running > 0:
             self._running = 0
             self.cancel()
 

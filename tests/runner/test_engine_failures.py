@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import queue
 import signal
 import threading
 import warnings
@@ -13,7 +14,7 @@ from typing import cast
 
 import pytest
 from prompts import prompt
-from waiting import wait_until
+from waiting import MOST, wait_until
 
 from edge_llm.errors import GenerationError, NativeError, RequestError
 from edge_llm.runner.generation.answer import Decoder
@@ -305,3 +306,21 @@ def test_stop_without_a_thread_ends_requests_too(bench) -> None:
     stopped.engine.stop()
     assert isinstance(listener.error, GenerationError)
     assert stopped.executor.closed
+
+
+def test_a_reader_whose_stream_another_thread_closes_does_not_hang(bench) -> None:
+    closed, pieces = bench(), queue.SimpleQueue()
+    decoder = SimpleNamespace(push=lambda token: "", finish=lambda: "")
+    job = Job([1, 2, 3], SamplingParams(max_tokens=100), cast(Decoder, decoder))
+    stream = Stream(closed.engine.submit, [job])
+
+    def read() -> None:
+        for piece in stream:
+            pieces.put(piece.finish_reason)
+        pieces.put("the end")
+
+    threading.Thread(target=read, daemon=True).start()
+    wait_until(lambda: stream._generation._inbox._hungry)
+    stream.close()
+    closed.run()
+    assert [pieces.get(timeout=MOST) for _ in range(2)] == ["cancelled", "the end"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -47,9 +48,9 @@ def test_a_blocked_reader_is_told_of_the_first_item_and_of_ends(slow: None, end:
             if item is end:
                 return
 
+    box.put(TOKENS[0])
     thread = threading.Thread(target=reader, daemon=True)
     thread.start()
-    box.put(TOKENS[0])
     assert read.get(timeout=waiting.MOST) == TOKENS[0]
     for item in TOKENS[1:]:
         box.put(item)
@@ -60,29 +61,36 @@ def test_a_blocked_reader_is_told_of_the_first_item_and_of_ends(slow: None, end:
     thread.join()
 
 
+def read_all(box: BlockingInbox, count: int) -> queue.SimpleQueue[Item]:
+    """Read so many items on a thread of its own, which may hang."""
+    read = queue.SimpleQueue[Item]()
+
+    def reader() -> None:
+        for _ in range(count):
+            read.put(blocked(box.get()))
+
+    threading.Thread(target=reader, daemon=True).start()
+    return read
+
+
 def test_a_blocked_reader_is_told_of_what_comes_late() -> None:
     box = BlockingInbox()
+    read = read_all(box, len(TOKENS))
     for item in TOKENS:
-        timer = threading.Timer(3 * inbox.TOGETHER_SECONDS, box.put, [item])
-        timer.start()
-        assert blocked(box.get()) == item
-        timer.join()
+        time.sleep(3 * inbox.TOGETHER_SECONDS)
+        box.put(item)
+        assert read.get(timeout=waiting.MOST) == item
 
 
 def test_nothing_is_lost_between_two_threads() -> None:
     box, many = BlockingInbox(), 20_000
-
-    def write() -> None:
-        for number in range(many):
-            box.put((number, TokenEvent(number, None)))
-        box.put(ENDS[0])
-
-    thread = threading.Thread(target=write)
-    thread.start()
+    read = read_all(box, many + 1)
     for number in range(many):
-        assert blocked(box.get()) == (number, TokenEvent(number, None))
-    assert blocked(box.get()) == ENDS[0]
-    thread.join()
+        box.put((number, TokenEvent(number, None)))
+    box.put(ENDS[0])
+    for number in range(many):
+        assert read.get(timeout=waiting.MOST) == (number, TokenEvent(number, None))
+    assert read.get(timeout=waiting.MOST) == ENDS[0]
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -97,5 +105,79 @@ def test_an_event_loop_is_told_of_the_first_item_and_of_ends(slow: None, end: It
         assert not box.filled
         box.put(end)
         assert [await box.get() for _ in range(4)] == [*TOKENS[1:], end]
+
+    asyncio.run(asyncio.wait_for(read(), waiting.MOST))
+
+
+def test_a_loop_that_closed_while_something_waited_refuses_the_next(slow: None) -> None:
+    async def leave() -> AsyncInbox:
+        box = AsyncInbox()
+        box.put(TOKENS[0])
+        await box.get()
+        box.put(TOKENS[1])
+        await asyncio.sleep(0.01)  # the loop has seen it, and would take it in later
+        return box
+
+    box = asyncio.run(leave())
+    with pytest.raises(RuntimeError, match="closed"):
+        box.put(TOKENS[2])
+
+
+def test_ends_leave_no_timers_behind(slow: None) -> None:
+    async def leave() -> int:
+        loop, box = asyncio.get_running_loop(), AsyncInbox()
+        timers: list[asyncio.TimerHandle] = []
+        later = loop.call_later
+
+        def call_later(delay: float, *arguments: Any) -> asyncio.TimerHandle:
+            timer = later(delay, *arguments)
+            if delay > waiting.MOST:  # none of a sleep
+                timers.append(timer)
+            return timer
+
+        loop.call_later = call_later  # type: ignore[method-assign]
+        box.put(TOKENS[0])
+        await box.get()
+        for _ in range(3):
+            box.put(TOKENS[1])
+            await asyncio.sleep(0.01)
+            box.put(ENDS[0])
+            assert [await box.get(), await box.get()] == [TOKENS[1], ENDS[0]]
+        assert len(timers) == 3
+        return sum(not timer.cancelled() for timer in timers)
+
+    assert asyncio.run(leave()) == 0
+
+
+def test_an_error_with_one_item_keeps_no_other_from_arriving() -> None:
+    class Failing(AsyncInbox):
+        def arrive(self, item: Item) -> None:
+            super().arrive(item)
+            if item == TOKENS[0]:
+                raise RuntimeError("a fault of ours")
+
+    async def read() -> list[Item]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, error: None)
+        box = Failing()
+        for item in TOKENS:
+            box.put(item)
+        return [await box.get() for _ in TOKENS]
+
+    assert asyncio.run(asyncio.wait_for(read(), waiting.MOST)) == TOKENS
+
+
+def test_what_another_thread_leaves_reaches_a_loop() -> None:
+    async def read() -> None:
+        box, many = AsyncInbox(), 20_000
+
+        def write() -> None:
+            for number in range(many):
+                box.put((number, TokenEvent(number, None)))
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        for number in range(many):
+            assert await box.get() == (number, TokenEvent(number, None))
+        await asyncio.to_thread(thread.join)
 
     asyncio.run(asyncio.wait_for(read(), waiting.MOST))
