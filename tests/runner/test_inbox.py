@@ -1,5 +1,4 @@
-"""What the engine's thread leaves for a reader: together, if it comes soon after other things, but
-ends at once."""
+"""Readers are given together what comes soon after other things, and told of ends at once."""
 
 from __future__ import annotations
 

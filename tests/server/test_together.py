@@ -23,22 +23,6 @@ def token(number: int) -> tuple[int, TokenEvent]:
     return 0, TokenEvent(number, None)
 
 
-def test_what_comes_soon_after_is_taken_in_together() -> None:
-    async def read() -> None:
-        inbox = ServedInbox(Bell(), lambda stats: None, lambda: None)
-        inbox.put(token(1))
-        assert await inbox.get() == token(1)  # the first one at once
-        assert not inbox.filled
-        for number in (2, 3, 4):
-            inbox.put(token(number))
-        assert await inbox.get() == token(2)
-        assert inbox.filled
-        assert [await inbox.get(), await inbox.get()] == [token(3), token(4)]
-        assert not inbox.filled
-
-    asyncio.run(read())
-
-
 def test_a_failure_waits_for_nothing_and_comes_behind_what_came_before() -> None:
     async def read() -> None:
         inbox = ServedInbox(Bell(), lambda stats: None, lambda: None)
